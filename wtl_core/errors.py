@@ -1,0 +1,35 @@
+"""The errors that callers tell apart: by what to do next, and by the exit code that the command line ends with."""
+
+
+class WtlError(Exception):
+    """Anything this project raises on purpose. The message says what was expected, found, where, and what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(WtlError):
+    """Wrong use or configuration: change the command or the recipe; a retry cannot help."""
+
+    exit_code = 2
+
+
+class InputError(WtlError):
+    """The input was read and is refused: change the data; a retry cannot help."""
+
+    exit_code = 3
+
+
+class CorruptArtifactError(WtlError):
+    """A file of the workspace is not what was written there: delete it and run again."""
+
+
+class TransientError(WtlError):
+    """The outside world failed and may recover: a retry can help. The only type that tasks retry."""
+
+    exit_code = 4
+
+
+class BusyError(WtlError):
+    """A live process owns the workspace: wait for it. Not retried, since its run may take hours."""
+
+    exit_code = 4

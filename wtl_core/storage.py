@@ -1,0 +1,219 @@
+"""Files of a workspace or a source, in a local folder or under an `s3://` prefix, behind one small class.
+
+Here: whole-file reads, writes that are seen complete or not at all, and creation that fails if the file is there.
+Not here: what the files mean (`workspace`, `pool`), and LanceDB, which brings its own storage options.
+"""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, cast
+from urllib.parse import urlsplit
+
+import fsspec
+
+from wtl_core.errors import ConfigError, TransientError
+
+TEMPORARY_PREFIX = ".tmp-"
+"""Local files of unfinished writes begin so; whoever holds the workspace's lease may delete them."""
+
+_CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 10, 60, 5
+
+
+@dataclass(frozen=True)
+class Store:
+    """A root folder or prefix; keys below it are relative and use `/`. Small and picklable: connections are made on use.
+
+    Attributes:
+        root: An absolute local path, or `s3://bucket/prefix`, without a trailing slash.
+        endpoint_url: Address of an S3-compatible server; None takes the SDK's default.
+    """
+
+    root: str
+    endpoint_url: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a local folder."""
+        return not self.root.startswith("s3://")
+
+    @cached_property
+    def fs(self) -> Any:
+        """The fsspec file system of the root. Credentials come from the SDK's usual chain, never from here."""
+        return filesystem(self.root, self.endpoint_url)
+
+    def path(self, key: str) -> str:
+        """The full path or URI of `key`."""
+        return f"{self.root}/{key}" if key else self.root
+
+    def exists(self, key: str) -> bool:
+        """Whether a file or folder stands at `key`."""
+        return bool(self.fs.exists(self.path(key)))
+
+    def read_bytes(self, key: str) -> bytes:
+        """The file's bytes. Raises FileNotFoundError if there is none."""
+        return cast(bytes, self.fs.cat_file(self.path(key)))
+
+    @contextmanager
+    def reader(self, key: str) -> Iterator[IO[bytes]]:
+        """A seekable binary file. Raises FileNotFoundError if there is none."""
+        with self.fs.open(self.path(key), "rb") as handle:
+            yield handle
+
+    def write_bytes(self, key: str, data: bytes) -> None:
+        """Write a whole file; readers see the old one or the new one, never a part."""
+        with self.writer(key) as handle:
+            handle.write(data)
+
+    @contextmanager
+    def writer(self, key: str) -> Iterator[IO[bytes]]:
+        """A binary file that appears at `key` when the block ends well, and not at all if it raises or is killed."""
+        if self.is_local:
+            target = Path(self.path(key))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = _temporary(target)
+            try:
+                with temporary.open("wb") as handle:
+                    yield handle
+                    handle.flush()
+                    os.fsync(handle.fileno())
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+            return
+        handle = self.fs.open(self.path(key), "wb", autocommit=False)
+        try:
+            yield handle
+            handle.close()
+        except BaseException:
+            handle.discard()
+            raise
+        handle.commit()
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a whole file if none is there; False, and nothing changed, if one is. Atomic on both kinds of store."""
+        if self.is_local:
+            target = Path(self.path(key))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = _temporary(target)
+            try:
+                temporary.write_bytes(data)
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+            return True
+        try:
+            self.fs.pipe_file(self.path(key), data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if _is_precondition_failure(error):
+                return False
+            raise
+        return True
+
+    def delete(self, key: str) -> None:
+        """Remove a file; nothing happens if there is none."""
+        try:
+            self.fs.rm_file(self.path(key))
+        except FileNotFoundError:
+            return
+
+    def names(self, key: str) -> list[str]:
+        """Names of the files and folders directly under `key`, sorted; empty if there is no such folder."""
+        try:
+            entries = self.fs.ls(self.path(key), detail=False, refresh=True) if not self.is_local else None
+        except FileNotFoundError:
+            return []
+        if entries is None:
+            folder = Path(self.path(key))
+            return sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208, names and not paths
+        names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+        return sorted({name for name in names if name and name != key.rstrip("/").rsplit("/", 1)[-1]})
+
+    def sweep(self) -> None:
+        """Delete what killed writers left behind. Only for the holder of the lease. Local: partial uploads are unseen."""
+        if self.is_local:
+            for left in Path(self.root).glob(f"*/**/{TEMPORARY_PREFIX}*"):
+                if left.is_file():
+                    left.unlink(missing_ok=True)
+
+    def lance_options(self) -> dict[str, str]:
+        """LanceDB's storage options for this root; credentials are left to its own chain."""
+        if self.is_local or self.endpoint_url is None:
+            return {}
+        return {"aws_endpoint": self.endpoint_url, "allow_http": str(self.endpoint_url.startswith("http://")).lower()}
+
+
+def open_store(uri: str, *, endpoint_url: str | None = None) -> Store:
+    """The store at a local path (made absolute) or an `s3://` URI. Touches nothing.
+
+    Raises:
+        ConfigError: the URI has another scheme, or names no bucket.
+    """
+    scheme = urlsplit(uri).scheme if "://" in uri else ""
+    if scheme == "s3":
+        if not urlsplit(uri).netloc:
+            raise ConfigError(f"{uri}: expected s3://bucket/prefix, found no bucket; name one")
+        return Store(uri.rstrip("/"), endpoint_url)
+    if scheme == "file":
+        uri = urlsplit(uri).path
+    elif scheme:
+        raise ConfigError(f"{uri}: expected a local path or an s3:// URI, found {scheme}://; copy or mount it first")
+    return Store(os.path.abspath(os.path.expanduser(uri)))  # noqa: PTH100, PTH111: a path may hold symbolic links
+
+
+def filesystem(uri: str, endpoint_url: str | None = None) -> Any:
+    """The fsspec file system that serves `uri`; S3 with limits on every call, since a task's timeout cannot stop one."""
+    if not uri.startswith("s3://"):
+        return fsspec.filesystem("file")
+    limits = {
+        "connect_timeout": _CONNECT_SECONDS,
+        "read_timeout": _READ_SECONDS,
+        "retries": {"max_attempts": _ATTEMPTS, "mode": "standard"},
+    }
+    return fsspec.filesystem("s3", endpoint_url=endpoint_url, use_listings_cache=False, config_kwargs=limits)
+
+
+def check_conditional_writes(store: Store, key: str) -> None:
+    """Refuse a store that lets a second create overwrite the first: commits would be lost there without an error.
+
+    Raises:
+        ConfigError: the store does not honour `If-None-Match: *`.
+        TransientError: the store could not be reached.
+    """
+    if store.is_local:
+        return
+    probe = f"{key}-{secrets.token_hex(8)}"
+    try:
+        is_first_made = store.create(probe, b"1")
+        is_second_made = store.create(probe, b"2")
+        store.delete(probe)
+    except OSError as error:
+        raise TransientError(f"{store.root}: expected to write there, the store answered: {error}") from error
+    if not is_first_made or is_second_made:
+        raise ConfigError(
+            f"{store.root}: expected a store that refuses a second conditional write (If-None-Match: *), found one that "
+            "lets it pass, which loses commits; use another store for the workspace (as a source this one is fine)"
+        )
+
+
+def _temporary(target: Path) -> Path:
+    """A fresh name beside `target`, so that the rename stays on one file system."""
+    return target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _is_precondition_failure(error: OSError) -> bool:
+    """Whether an S3 error means that the object is there already.
+
+    s3fs maps a 412 to FileExistsError for some servers and to a bare EINVAL for others (Ceph's gateway among them).
+    """
+    text = f"{error} {error.__cause__}"
+    return "PreconditionFailed" in text or "412" in text or error.errno in (errno.EEXIST, errno.EINVAL)
