@@ -1,0 +1,98 @@
+"""The commit point of a refresh: `refreshes/<n>.json`, made once and never changed; the highest number is now."""
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from wtl_core.errors import CorruptArtifactError, TransientError
+from wtl_core.recipe import Recipe
+from wtl_core.storage import Store
+
+_FOLDER = "refreshes"
+_DIGITS = 6
+
+
+class Commit(BaseModel):
+    """What a refresh ended with. Keys of files are relative to the workspace."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    """1 for the first refresh of a workspace."""
+    created: str
+    """When, ISO 8601 in UTC."""
+    sources: list[str]
+    """Every source that the pool draws on."""
+    listing: str
+    """Key of the listing snapshot: each known object with its identity and its part."""
+    recipe: Recipe
+    """The whole recipe of the run."""
+    encoder: str
+    """Fingerprint."""
+    encoder_name: str
+    """The name that it was asked for by."""
+    vector_table_version: int
+    """LanceDB's version of the table after the run; for people, nothing is derived from it."""
+    ledger_length: int
+    """Entries of the ledger that the ranking saw."""
+    selection: str
+    """Key of the selection's folder."""
+    report: str
+    """Key of the HTML report."""
+    counts: dict[str, int]
+    """read, locations, samples, duplicates, quarantined, ignored, filtered, new_samples, vectors, picks."""
+    budget: str | None
+    """The operating point that marks the picks."""
+    coverage: dict[str, float]
+    """By per cent, `1` to `100`."""
+    random_coverage: dict[str, float]
+    """The mean of the matched random orders, by per cent."""
+    seconds: dict[str, float]
+    """Wall clock by stage."""
+
+
+def latest(store: Store) -> Commit | None:
+    """The newest commit; None before the first.
+
+    Raises:
+        CorruptArtifactError: the file is not what `write` made.
+    """
+    numbers = [name for name in store.names(_FOLDER) if name.endswith(".json")]
+    if not numbers:
+        return None
+    key = f"{_FOLDER}/{max(numbers)}"
+    try:
+        return Commit.model_validate_json(store.read_bytes(key))
+    except ValidationError as error:
+        raise CorruptArtifactError(
+            f"{store.path(key)}: expected a commit, found something else; restore the file, or delete it to fall back to "
+            "the refresh before it"
+        ) from error
+
+
+def write(store: Store, commit: Commit) -> None:
+    """Publish a commit.
+
+    Raises:
+        TransientError: its number is taken, so another process committed meanwhile.
+    """
+    text = json.dumps(commit.model_dump(mode="json"), indent=1)
+    if not store.create(f"{_FOLDER}/{commit.number:0{_DIGITS}d}.json", text.encode() + b"\n"):
+        raise TransientError(f"{store.root}: refresh {commit.number} was committed by another process; run again")
+
+
+def summary(store: Store, commit: Commit, *, is_new: bool) -> dict[str, Any]:
+    """What `wtl run --json` prints. A run that found nothing to do (`is_new` false) reports no new samples."""
+    counts = commit.counts if is_new else {**commit.counts, "new_samples": 0}
+    return {
+        "workspace": store.root,
+        "selection": store.path(commit.selection),
+        "report": store.path(commit.report),
+        **counts,
+        "encoder": commit.encoder,
+        "budget": commit.budget,
+        "coverage": commit.coverage,
+        "random_coverage": commit.random_coverage,
+        "seconds": commit.seconds,
+    }

@@ -1,0 +1,43 @@
+"""Operating points: `100` counts images, `7.5%` is a share of a ranking's rows."""
+
+import re
+
+from wtl_core.errors import ConfigError
+
+_FORM = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<percent>%?)")
+
+
+def count_at(point: str, total: int) -> int:
+    """Images in the prefix that `point` names of a ranking of `total` >= 1 rows: `p%` is max(1, floor(p N / 100 + 0.5)).
+
+    Raises:
+        ConfigError: not a count or a percentage, zero, above 100 %, or above the number of rows.
+    """
+    number, is_percent = _parse(point)
+    if is_percent:
+        return percent_count(number, total)
+    if number > total:
+        raise ConfigError(f"{point}: expected at most the {total} images that are ranked; ask for fewer, or for 100%")
+    return int(number)
+
+
+def percent_count(percent: float, total: int) -> int:
+    """Images in `percent` % of `total` rows, at least one."""
+    return max(1, int(percent * total / 100 + 0.5))
+
+
+def check_point(point: str) -> None:
+    """Refuse a malformed operating point before any work. Raises ConfigError; a count too large is only seen later."""
+    _parse(point)
+
+
+def _parse(point: str) -> tuple[float, bool]:
+    found = _FORM.fullmatch(point.strip())
+    if found is None:
+        raise ConfigError(f"{point!r}: expected a count such as 500 or a percentage such as 7.5%, found neither")
+    number, is_percent = float(found["number"]), bool(found["percent"])
+    if number == 0 or (is_percent and number > 100):
+        raise ConfigError(f"{point!r}: expected more than 0 and at most 100 %; ask for a share between the two")
+    if not is_percent and number != int(number):
+        raise ConfigError(f"{point!r}: expected a whole number of images, found a fraction; did you mean {point}%")
+    return number, is_percent
