@@ -1,0 +1,122 @@
+"""Encoders on disk: `encoders/<fingerprint>/weights.safetensors` beside `card.json`. Nothing here runs what it reads.
+
+The card is written last: a folder without one is no encoder.
+"""
+
+import json
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from wtl_core.encoders.encoder import Encoder, NumberFormat, build, fingerprint
+from wtl_core.encoders.networks import NetworkShape, build_network
+from wtl_core.encoders.preprocessing import Preprocessing, from_json
+from wtl_core.errors import ConfigError, CorruptArtifactError
+from wtl_core.storage import Store
+
+FOLDER = "encoders"
+WEIGHTS, CARD = "weights.safetensors", "card.json"
+
+
+def save_encoder(
+    store: Store,
+    weights: dict[str, torch.Tensor],
+    *,
+    shape: NetworkShape,
+    preprocessing: Preprocessing,
+    number_format: NumberFormat,
+    card: dict[str, Any],
+) -> str:
+    """Keep a trained network; its fingerprint. Writing the same one twice changes nothing."""
+    weights = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+    digest = fingerprint(weights, shape.to_json(), preprocessing, number_format)
+    folder = f"{FOLDER}/{digest}"
+    if store.exists(f"{folder}/{CARD}"):
+        return digest
+    head = {
+        "fingerprint": digest,
+        "network": shape.to_json(),
+        "preprocessing": preprocessing.to_json(),
+        "number_format": number_format,
+    }
+    store.write_bytes(f"{folder}/{WEIGHTS}", save_tensors(weights, {"wtl": json.dumps(head)}))
+    store.write_bytes(f"{folder}/{CARD}", json.dumps({**head, **card}, indent=2, sort_keys=True).encode())
+    return digest
+
+
+def load_card(store: Store, digest: str) -> dict[str, Any] | None:
+    """What is known of an encoder of this workspace; None if there is none of that fingerprint."""
+    try:
+        card: dict[str, Any] = json.loads(store.read_bytes(f"{FOLDER}/{digest}/{CARD}"))
+    except FileNotFoundError:
+        return None
+    return card
+
+
+def load_encoder(store: Store, digest: str, *, device: torch.device) -> Encoder:
+    """An encoder of this workspace.
+
+    Raises:
+        ConfigError: there is none of that fingerprint.
+        CorruptArtifactError: its weights are not the ones it was stored with.
+    """
+    card = load_card(store, digest)
+    if card is None:
+        held = [name for name in store.names(FOLDER) if not name.startswith(".")]
+        raise ConfigError(
+            f"{store.path(FOLDER)}: expected an encoder {digest[:16]}..., found {len(held)} others "
+            f"({', '.join(name[:16] for name in held[:5]) or 'none'}); name one of them, or train one"
+        )
+    where = f"{store.path(FOLDER)}/{digest}"
+    encoder = from_weights(store.read_bytes(f"{FOLDER}/{digest}/{WEIGHTS}"), where=where, device=device, card=card)
+    if encoder.fingerprint != digest:
+        raise CorruptArtifactError(
+            f"{where}: expected weights of this fingerprint, found {encoder.fingerprint[:16]}...; delete the folder "
+            "and train again"
+        )
+    return encoder
+
+
+def from_weights(data: bytes, *, where: str, device: torch.device, card: dict[str, Any] | None = None) -> Encoder:
+    """An encoder from the bytes of its weights file alone: the network's shape travels in the file's head.
+
+    Raises:
+        CorruptArtifactError: no safetensors file, or one that does not fit its own head.
+        ConfigError: a safetensors file of somebody else's.
+    """
+    try:
+        weights = load_tensors(data)
+    except SafetensorError as error:
+        raise CorruptArtifactError(f"{where}: expected a safetensors file, found: {error}; copy it again") from error
+    head = read_head(data)
+    if head is None:
+        raise ConfigError(
+            f"{where}: expected weights that wtl wrote, found a file without a network's description; "
+            f"name the network too, as timm:NAME@{where} or torchvision:NAME@{where}"
+        )
+    shape = NetworkShape(**head["network"])
+    network = build_network(shape)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CorruptArtifactError(f"{where}: the weights do not fit their own description: {error}") from error
+    return build(
+        network,
+        name="ssl",
+        architecture=shape.to_json(),
+        preprocessing=from_json(head["preprocessing"]),
+        device=device,
+        number_format=head["number_format"],
+        card=card or head,
+    )
+
+
+def read_head(data: bytes) -> dict[str, Any] | None:
+    """What `save_encoder` wrote into a weights file's head; None for a file of somebody else's."""
+    length = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    head: dict[str, Any] | None = json.loads(metadata["wtl"]) if "wtl" in metadata else None
+    return head

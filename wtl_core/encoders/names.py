@@ -1,0 +1,87 @@
+"""What an encoder's name can say. Imports no torch: the command line checks a name before anything starts."""
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from wtl_core.errors import ConfigError
+
+Kind = Literal["ssl", "pixels", "timm", "torchvision", "file", "python", "fingerprint", "folder"]
+
+FORMS = (
+    "ssl",
+    "pixels",
+    "timm:NAME",
+    "torchvision:NAME",
+    "file:PATH",
+    "python:MODULE:FACTORY",
+    "a fingerprint of this workspace",
+    "the path of an encoder's folder in a workspace",
+)
+"""Every valid form, as messages show them. `timm:NAME@PATH` and `torchvision:NAME@PATH` take weights from a file."""
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_ARCHITECTURE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class EncoderName:
+    """A parsed name.
+
+    Attributes:
+        kind: Which form it has.
+        value: What stands behind the prefix: network, file, `module:factory`, fingerprint or folder.
+        weights_path: Local weights of a timm or torchvision network; None takes the published ones.
+    """
+
+    kind: Kind
+    value: str
+    weights_path: str | None = None
+
+
+def parse_name(name: str) -> EncoderName:
+    """What `name` says. Looks at no file and no registry.
+
+    Raises:
+        ConfigError: the form is unknown; the message lists the valid ones.
+    """
+    if name in ("ssl", "pixels"):
+        return EncoderName(name, name)  # type: ignore[arg-type]  # the two literals
+    if _FINGERPRINT.fullmatch(name):
+        return EncoderName("fingerprint", name)
+    prefix, colon, rest = name.partition(":")
+    if colon and prefix in ("timm", "torchvision"):
+        architecture, at, weights = rest.partition("@")
+        if not _ARCHITECTURE.fullmatch(architecture) or (at and not weights):
+            raise _unknown(name)
+        return EncoderName(prefix, architecture, weights or None)  # type: ignore[arg-type]
+    if colon and prefix == "file" and rest:
+        return EncoderName("file", rest)
+    if colon and prefix == "python" and _FACTORY.fullmatch(rest):
+        return EncoderName("python", rest)
+    if "/" in name and (not colon or name.startswith("s3://")):
+        return EncoderName("folder", name.rstrip("/"))
+    raise _unknown(name)
+
+
+def validate_name(name: str) -> None:
+    """Refuse a name of unknown form.
+
+    Raises:
+        ConfigError: the form is unknown; the message lists the valid ones.
+    """
+    parse_name(name)
+
+
+def is_trained_here(name: str) -> bool:
+    """Whether the name asks for an encoder that is learned from the pool itself."""
+    return name == "ssl"
+
+
+def _unknown(name: str) -> ConfigError:
+    known = ["ssl", "pixels", "timm:", "torchvision:", "file:", "python:"]
+    nearest = difflib.get_close_matches(name.partition(":")[0] + ":" * (":" in name), known, n=1, cutoff=0.6)
+    advice = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return ConfigError(f"encoder {name!r}: expected one of {', '.join(FORMS)}; {advice}name one of these")

@@ -1,0 +1,141 @@
+"""The networks that are trained here from scratch: residual networks sized to small images and small machines.
+
+Here: their shapes. Not here: which one a pool gets (`sizing`), weights (`cards`), networks of others (`pretrained`).
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """Enough to build a network again.
+
+    Attributes:
+        kind: `resnet9` (eight 3 x 3 convolutions) or `resnet18`.
+        width: Channels of the first stage; vectors have eight times as many dimensions.
+        stem_stride: 1 keeps the resolution (up to some 40 px), 2 halves it, 4 quarters it (convolution, then pooling).
+    """
+
+    kind: Literal["resnet9", "resnet18"]
+    width: int
+    stem_stride: Literal[1, 2, 4] = 1
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the pooled features."""
+        return 8 * self.width
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object whose values are the constructor's."""
+        return asdict(self)
+
+
+class ConvNorm(nn.Module):
+    """A 3 x 3 (or 1 x 1) convolution and its batch normalisation, which `fold` merges into it."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Convolve, then normalise."""
+        return cast(torch.Tensor, self.norm(self.conv(values)))
+
+    def fold(self) -> None:
+        """Merge the normalisation into the convolution; only for evaluation."""
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.conv = fuse_conv_bn_eval(self.conv, self.norm)
+            self.norm = nn.Identity()
+
+
+class Block(nn.Module):
+    """Two convolutions beside a shortcut, which is a 1 x 1 convolution where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.first = ConvNorm(inputs, outputs, stride=stride)
+        self.second = ConvNorm(outputs, outputs)
+        is_same = inputs == outputs and stride == 1
+        self.shortcut: nn.Module = nn.Identity() if is_same else ConvNorm(inputs, outputs, stride=stride, kernel=1)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """The inner path beside the shortcut."""
+        inner = functional.relu(self.first(values))
+        return functional.relu(self.second(inner) + self.shortcut(values))
+
+
+class Stem(nn.Module):
+    """The first convolution, at the resolution that the image side calls for."""
+
+    def __init__(self, width: int, stride: int) -> None:
+        super().__init__()
+        self.first = ConvNorm(3, width, stride=min(stride, 2))
+        self.is_pooled = stride == 4
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images to the first feature map."""
+        values = functional.relu(self.first(images))
+        return functional.max_pool2d(values, 2) if self.is_pooled else values
+
+
+class ResNet9(nn.Module):
+    """Few wide steps: a 2-core machine trains width 16 at some 1,700 images of 32 px a second, forward and backward."""
+
+    def __init__(self, shape: NetworkShape) -> None:
+        super().__init__()
+        width = shape.width
+        self.stem = Stem(width, shape.stem_stride)
+        self.steps = nn.ModuleList(ConvNorm(width << n, width << (n + 1)) for n in range(3))
+        self.blocks = nn.ModuleList([Block(2 * width, 2 * width), nn.Identity(), Block(8 * width, 8 * width)])
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (n, 3, S, S) to pooled features (n, 8 x width)."""
+        values = self.stem(images)
+        for step, block in zip(self.steps, self.blocks, strict=True):
+            values = block(functional.max_pool2d(functional.relu(step(values)), 2))
+        return torch.mean(values, dim=(2, 3))
+
+
+class ResNet18(nn.Module):
+    """Four stages of two blocks each; after a 3 x 3 stem, so that 32 px are not thrown away at the door."""
+
+    def __init__(self, shape: NetworkShape) -> None:
+        super().__init__()
+        width = shape.width
+        self.stem = Stem(width, shape.stem_stride)
+        blocks: list[nn.Module] = []
+        channels = width
+        for stage in range(4):
+            for position in range(2):
+                stride = 2 if stage and not position else 1
+                blocks.append(Block(channels, width << stage, stride=stride))
+                channels = width << stage
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (n, 3, S, S) to pooled features (n, 8 x width)."""
+        return torch.mean(self.blocks(self.stem(images)), dim=(2, 3))
+
+
+def build_network(shape: NetworkShape) -> nn.Module:
+    """An untrained network; its weights come from torch's global generator."""
+    network = ResNet9(shape) if shape.kind == "resnet9" else ResNet18(shape)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network
+
+
+def fold_norms(network: nn.Module) -> nn.Module:
+    """Merge batch normalisations into convolutions, in place, for evaluation: fewer passes over memory."""
+    for module in network.eval().modules():
+        if isinstance(module, ConvNorm):
+            module.fold()
+    return network

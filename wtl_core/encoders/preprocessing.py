@@ -1,0 +1,64 @@
+"""From a decoded image to the fixed-size bytes that an encoder takes; nothing here is fitted on the pool."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images become (3, side_px, side_px) bytes and those become numbers. Part of an encoder's fingerprint.
+
+    Attributes:
+        side_px: Height and width of what the network sees.
+        fit: `squash` scales both sides to `side_px` (nothing is lost); `crop` scales the shorter side to `resize_px`
+            and takes the centre.
+        resize_px: Length of the shorter side before the crop; equal to `side_px` for `squash`.
+        interpolation: Antialiased when shrinking.
+        mean: Per channel, subtracted from values in 0 to 1.
+        std: Per channel, divides after that.
+    """
+
+    side_px: int
+    fit: Literal["squash", "crop"] = "squash"
+    resize_px: int = 0
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object, read back by `from_json`."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+
+def from_json(value: dict[str, Any]) -> Preprocessing:
+    """What `to_json` wrote."""
+    return Preprocessing(**{**value, "mean": tuple(value["mean"]), "std": tuple(value["std"])})
+
+
+def fit(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Bring (3, H, W) or (n, 3, H, W) uint8 images to `side_px` squares, uint8, on the device they are on."""
+    batch = images if images.ndim == 4 else images.unsqueeze(0)
+    height, width = batch.shape[-2:]
+    side = preprocessing.side_px
+    if preprocessing.fit == "crop":
+        scale = preprocessing.resize_px / min(height, width)
+        target = (max(side, round(height * scale)), max(side, round(width * scale)))
+    else:
+        target = (side, side)
+    if target != (height, width):
+        batch = _resize(batch, target, preprocessing.interpolation)
+    top, left = (target[0] - side) // 2, (target[1] - side) // 2
+    batch = batch[..., top : top + side, left : left + side]
+    return batch if images.ndim == 4 else batch[0]
+
+
+def _resize(batch: torch.Tensor, target: tuple[int, int], interpolation: str) -> torch.Tensor:
+    if batch.device.type == "cpu":
+        # The CPU kernel for bytes is several times faster than float; channels-last is its vector path.
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        return functional.interpolate(batch, target, mode=interpolation, antialias=True)
+    values = functional.interpolate(batch.float(), target, mode=interpolation, antialias=True)
+    return values.round_().clamp_(0, 255).to(torch.uint8)

@@ -1,0 +1,158 @@
+"""Networks of others: timm's and torchvision's by name, weights from publishers or a local file, users' factories.
+
+Weights are loaded without running code: safetensors, or torch's own format with `weights_only`.
+"""
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from wtl_core.encoders.encoder import Encoder, build
+from wtl_core.encoders.names import EncoderName
+from wtl_core.encoders.preprocessing import Preprocessing
+from wtl_core.errors import ConfigError
+
+_HEADS = ("fc.", "classifier.", "head.", "heads.", "head_dist.")
+"""Classifiers: a vector is taken before them, so their weights may be missing or left over."""
+
+
+def load_timm(name: EncoderName, *, device: torch.device) -> Encoder:
+    """A timm network's pooled features.
+
+    Raises:
+        ConfigError: timm knows no such network, or its weights cannot be had; the message says which file to put where.
+    """
+    import timm  # here: 2 seconds that only these names pay
+    from timm.data.config import resolve_model_data_config
+
+    kept = name.value.partition(".")[0]
+    if kept not in timm.list_models() or (not name.weights_path and name.value not in timm.list_pretrained()):
+        near = timm.list_models(f"*{kept[:8]}*", pretrained=True)[:6]
+        raise ConfigError(f"timm:{name.value}: timm has no such network; near it: {', '.join(near) or 'none'}")
+    try:
+        network = timm.create_model(name.value, pretrained=name.weights_path is None, num_classes=0)
+    except Exception as error:
+        # The hub's client raises a dozen types of several packages when there is no network.
+        config = timm.get_pretrained_cfg(name.value)
+        where = (
+            f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors" if config else "its publisher"
+        )
+        raise _unreachable(name, where, error) from error
+    if name.weights_path:
+        _load(network, Path(name.weights_path), name)
+    config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
+    side = config["input_size"][-1]
+    preprocessing = Preprocessing(
+        side,
+        "crop",
+        max(side, round(side / config["crop_pct"])),
+        "bicubic" if config["interpolation"] == "bicubic" else "bilinear",
+        tuple(config["mean"]),
+        tuple(config["std"]),
+    )
+    licence = str(getattr(network, "pretrained_cfg", {}).get("license", "see its publisher"))
+    return _build(network, name, preprocessing, device=device, licence=licence)
+
+
+def load_torchvision(name: EncoderName, *, device: torch.device) -> Encoder:
+    """A torchvision classification network's features, before its classifier.
+
+    Raises:
+        ConfigError: torchvision knows no such network, or its weights cannot be had.
+    """
+    from torchvision import models  # here: only these names pay for it
+
+    if name.value not in models.list_models(module=models):
+        near = [known for known in models.list_models(module=models) if known.startswith(name.value[:4])][:6]
+        raise ConfigError(f"torchvision:{name.value}: no such network; near it: {', '.join(near) or 'none'}")
+    weights = models.get_model_weights(name.value).DEFAULT
+    try:
+        network = models.get_model(name.value, weights=None if name.weights_path else weights)
+    except Exception as error:
+        raise _unreachable(name, weights.url, error) from error
+    if name.weights_path:
+        _load(network, Path(name.weights_path), name)
+    for head in ("fc", "classifier", "head", "heads"):
+        if hasattr(network, head):
+            setattr(network, head, nn.Identity())
+    transform = weights.transforms()
+    preprocessing = Preprocessing(
+        transform.crop_size[0],
+        "crop",
+        transform.resize_size[0],
+        "bicubic" if transform.interpolation.value == "bicubic" else "bilinear",
+        tuple(transform.mean),
+        tuple(transform.std),
+    )
+    return _build(network, name, preprocessing, device=device, licence="BSD-3-Clause (code); data: see its publisher")
+
+
+def load_factory(name: EncoderName, *, device: torch.device) -> Encoder:
+    """What a user's own `module:factory` returns: `(network, Preprocessing)`. The one form that runs a user's code.
+
+    Raises:
+        ConfigError: the module or the factory is not there, or it returned something else.
+    """
+    module_name, _, factory_name = name.value.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), factory_name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"python:{name.value}: expected a function to import, found: {error}; mend the name"
+        ) from error
+    made = factory()
+    if not (isinstance(made, tuple) and isinstance(made[0], nn.Module) and isinstance(made[-1], Preprocessing)):
+        raise ConfigError(f"python:{name.value}: expected (nn.Module, Preprocessing), found {type(made).__name__}")
+    return _build(made[0], name, made[1], device=device, licence="the user's own")
+
+
+def _build(
+    network: nn.Module, name: EncoderName, preprocessing: Preprocessing, *, device: torch.device, licence: str
+) -> Encoder:
+    label = f"{name.kind}:{name.value}"
+    return build(
+        network,
+        name=label,
+        architecture={"network": label},
+        preprocessing=preprocessing,
+        device=device,
+        card={"method": "pretrained", "network": label, "licence": licence},
+    )
+
+
+def _load(network: nn.Module, path: Path, name: EncoderName) -> None:
+    """Read a weights file into `network`; only classifiers may be missing or left over."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: expected a weights file for {name.kind}:{name.value}, found none; put it there")
+    try:
+        weights: dict[str, Any] = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+        missing, left = network.load_state_dict(weights, strict=False)
+    except Exception as error:
+        # A wrong file fails in as many ways as there are formats: unpickling, shapes, no mapping at all.
+        raise ConfigError(
+            f"{path}: expected weights of {name.kind}:{name.value}, found: {error}; check both"
+        ) from error
+    wrong = [key for key in (*missing, *left) if not key.startswith(_HEADS)]
+    if wrong:
+        raise ConfigError(
+            f"{path}: expected weights of {name.kind}:{name.value}, but {len(wrong)} entries do not fit "
+            f"(first: {wrong[0]}); name the network that the file belongs to"
+        )
+
+
+def _unreachable(name: EncoderName, where: str, error: Exception) -> ConfigError:
+    label = f"{name.kind}:{name.value}"
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ConfigError(
+        f"{label}: expected to fetch its weights, could not ({reason[:200]}); on a machine with a network download "
+        f"{where}, copy the file here and name it: --encoder {label}@{os.sep}path{os.sep}to{os.sep}the-file"
+    )
