@@ -1,0 +1,169 @@
+"""Bytes to pixels: the one way in which ingest, encoders and reports see an image. Nothing here measures or stores.
+
+JPEG and PNG are decoded by torchvision, everything else by Pillow. Pixels are upright (EXIF), 8 bits, RGB; alpha is
+dropped and the first frame taken, as the usual training loaders do. Size is checked on the header, before pixels exist.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torchvision.io as tvio
+from PIL import Image, ImageOps
+
+from wtl_core.images import exif, jpeg, kinds, png
+from wtl_core.images.faults import ImageError, Reason
+
+DEFAULT_MAX_PIXELS = 100_000_000
+_RGB = tvio.ImageReadMode.RGB.value
+_PILLOW_FORMATS = {"jpeg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "tiff": "TIFF", "bmp": "BMP"}
+_PILLOW_FORMATS |= {"avif": "AVIF", "heic": "HEIF"}
+# Our limit stands in for Pillow's: it is a parameter, it is lower, and it gives a reason instead of a warning.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Upright pixels (3, H, W) uint8, laid out in memory as (H, W, 3), and what the header said."""
+
+    pixels: torch.Tensor
+    format: str
+    is_first_of_several: bool
+    taken_at: str | None
+
+
+def decode_rgb(data: bytes) -> torch.Tensor:
+    """Pixels (3, H, W) uint8 of an image file, upright and RGB.
+
+    Raises:
+        ImageError: the bytes are refused, with the reason.
+    """
+    return decode(data).pixels
+
+
+def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, min_side_px: int = 1) -> Decoded:
+    """Decode and verify an image file; the format is told by the first bytes.
+
+    Raises:
+        ImageError: the bytes are refused, with the reason.
+    """
+    kind = kinds.sniff_image(data[: kinds.HEAD_BYTES])
+    if kind is None:
+        reason = Reason.NOT_AN_IMAGE if data else Reason.EMPTY
+        raise ImageError(reason, f"expected an image, found {len(data)} bytes that begin {data[:8]!r}")
+    if kind == "jpeg":
+        return _decode_jpeg(data, max_pixels, min_side_px)
+    if kind == "png":
+        return _decode_png(data, max_pixels, min_side_px)
+    if kind == "other":
+        raise ImageError(Reason.UNSUPPORTED, f"image of a format that is not read here, begins {data[:12]!r}")
+    return _decode_pillow(data, kind, max_pixels, min_side_px)
+
+
+def check_size(width: int, height: int, *, max_pixels: int, min_side_px: int) -> None:
+    """Refuse a size that a header announces.
+
+    Raises:
+        ImageError: too many pixels, or a side too short.
+    """
+    if width * height > max_pixels:
+        raise ImageError(Reason.TOO_MANY_PIXELS, f"{width} x {height} pixels announced, {max_pixels} allowed")
+    if min(width, height) < min_side_px:
+        raise ImageError(Reason.TOO_SMALL, f"{width} x {height} pixels, a side of at least {min_side_px} is needed")
+
+
+def _decode_jpeg(data: bytes, max_pixels: int, min_side_px: int) -> Decoded:
+    header = jpeg.read_header(data)
+    check_size(header.width, header.height, max_pixels=max_pixels, min_side_px=min_side_px)
+    jpeg.check_complete(data, header)
+    is_turned = header.exif.orientation != 1
+    try:
+        pixels = torch.ops.image.decode_jpeg(_as_tensor(data), _RGB, is_turned)
+    except RuntimeError as error:
+        if "truncated" in str(error):
+            raise ImageError(Reason.TRUNCATED, f"JPEG of {len(data)} bytes ends before its pixels do") from error
+        return _decode_pillow(data, "jpeg", max_pixels, min_side_px)
+    return Decoded(_rows_first(pixels, is_turned), "jpeg", False, header.exif.taken_at)
+
+
+def _decode_png(data: bytes, max_pixels: int, min_side_px: int) -> Decoded:
+    header = png.read_header(data)
+    check_size(header.width, header.height, max_pixels=max_pixels, min_side_px=min_side_px)
+    is_turned = header.exif.orientation != 1
+    try:
+        pixels = torch.ops.image.decode_png(_as_tensor(data), _RGB, is_turned)
+    except RuntimeError:
+        return _decode_pillow(data, "png", max_pixels, min_side_px)
+    if pixels.dtype == torch.uint16:
+        pixels = (pixels.to(torch.int32) >> 8).to(torch.uint8)
+    return Decoded(_rows_first(pixels, is_turned), "png", header.frames > 1, header.exif.taken_at)
+
+
+def _decode_pillow(data: bytes, kind: str, max_pixels: int, min_side_px: int) -> Decoded:
+    if kind == "heic":
+        _register_heic()
+    with warnings.catch_warnings():  # Pillow warns about damage that it either repairs or then refuses
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(data), formats=[_PILLOW_FORMATS[kind]]) as image:
+                check_size(*image.size, max_pixels=max_pixels, min_side_px=min_side_px)
+                is_first_of_several = bool(getattr(image, "is_animated", False))
+                taken_at = _taken_at(image)
+                image.seek(0)
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+                pixels = torch.from_numpy(np.array(_to_rgb(upright)))
+        except ImageError:
+            raise
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise _explain(error, kind, len(data)) from error
+    return Decoded(pixels.permute(2, 0, 1), kind, is_first_of_several, taken_at)
+
+
+def _explain(error: Exception, kind: str, size: int) -> ImageError:
+    text = f"{type(error).__name__}: {error}"[:300]
+    lowered = text.lower()
+    if any(word in lowered for word in ("truncated", "not enough", "unexpected end", "eof", "incomplete")):
+        return ImageError(Reason.TRUNCATED, f"{kind} of {size} bytes ends too early: {text}")
+    if isinstance(error, NotImplementedError) or any(word in lowered for word in ("unsupported", "not supported")):
+        return ImageError(Reason.UNSUPPORTED, f"{kind}: {text}")
+    return ImageError(Reason.CORRUPT, f"{kind} of {size} bytes: {text}")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ImageError(Reason.UNSUPPORTED, f"pixels of mode {image.mode}: 32-bit values have no agreed brightness")
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
+
+
+def _taken_at(image: Image.Image) -> str | None:
+    block = image.info.get("exif")
+    return exif.parse(block.removeprefix(b"Exif\0\0")).taken_at if isinstance(block, bytes) else None
+
+
+def _register_heic() -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageError(Reason.UNSUPPORTED, "HEIC needs the optional extra: pip install wtl[heic]") from error
+    pillow_heif.register_heif_opener()
+
+
+def _as_tensor(data: bytes) -> torch.Tensor:
+    # a bytearray, since torch warns about memory that it must not write to; the copy costs 1 us at 3 KB
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def _rows_first(pixels: torch.Tensor, is_turned: bool) -> torch.Tensor:
+    """The same pixels with (H, W, 3) memory; a view unless the image was turned or is planar."""
+    if not is_turned and pixels.stride(0) == 1:
+        return pixels
+    return pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)

@@ -1,0 +1,91 @@
+"""Everything that ingest learns from one image, from one decode of its bytes."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torchvision.io as tvio
+
+from wtl_core.images import measure
+from wtl_core.images.decode import decode
+from wtl_core.images.measure import Measures
+
+_THUMBNAIL_QUALITIES = (80, 50, 25)
+_SHOWN_AS_THEY_ARE = ("jpeg", "png", "webp", "gif")
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What is known of one image.
+
+    Attributes:
+        sample_id: SHA-256 hex of the file's bytes.
+        pixel_digest: SHA-256 hex of size and upright RGB pixels: equal for twins in other bytes.
+        is_first_of_several: The file holds more frames; the figures are the first one's.
+        taken_at: EXIF time without a zone, or None.
+    """
+
+    sample_id: str
+    format: str
+    width: int
+    height: int
+    is_first_of_several: bool
+    taken_at: str | None
+    pixel_digest: str
+    measures: Measures
+    thumbnail: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an image may be, and how large its thumbnail; all from `IngestParams`."""
+
+    max_pixels: int
+    min_side_px: int
+    thumbnail_px: int
+    thumbnail_bytes: int
+
+
+def examine(data: bytes, limits: Limits, *, has_thumbnail: bool) -> Examined:
+    """Decode once, verify and measure.
+
+    Raises:
+        ImageError: the image is refused, with the reason.
+    """
+    decoded = decode(data, max_pixels=limits.max_pixels, min_side_px=limits.min_side_px)
+    pixels = decoded.pixels.permute(1, 2, 0).numpy()
+    height, width = pixels.shape[:2]
+    small = measure.shrink(pixels)
+    thumbnail = make_thumbnail(data, small, decoded.format, limits) if has_thumbnail else None
+    return Examined(
+        sample_id=hashlib.sha256(data).hexdigest(),
+        format=decoded.format,
+        width=width,
+        height=height,
+        is_first_of_several=decoded.is_first_of_several,
+        taken_at=decoded.taken_at,
+        pixel_digest=_pixel_digest(pixels),
+        measures=measure.measure(small),
+        thumbnail=thumbnail,
+    )
+
+
+def make_thumbnail(data: bytes, small: np.ndarray, image_format: str, limits: Limits) -> bytes | None:
+    """A small JPEG; the file itself where a browser shows it and it is small enough; None if it cannot be made small."""
+    is_small = max(small.shape[:2]) <= limits.thumbnail_px
+    if is_small and len(data) <= limits.thumbnail_bytes and image_format in _SHOWN_AS_THEY_ARE:
+        return data
+    planes = torch.from_numpy(measure.resize_within(small, limits.thumbnail_px)).permute(2, 0, 1).contiguous()
+    for quality in _THUMBNAIL_QUALITIES:
+        thumbnail = tvio.encode_jpeg(planes, quality).numpy().tobytes()
+        if len(thumbnail) <= limits.thumbnail_bytes:
+            return thumbnail
+    return None
+
+
+def _pixel_digest(pixels: np.ndarray) -> str:
+    # SHA-256 and no faster hash: with one that can be forged, a crafted image would push another to the last rank
+    digest = hashlib.sha256(b"%dx%d" % (pixels.shape[1], pixels.shape[0]))
+    digest.update(pixels)
+    return digest.hexdigest()

@@ -1,0 +1,252 @@
+"""Shards to parts of the pool: each image read once, decoded once, kept or refused with a reason. Every row counts.
+
+A part is a function of its plan and the params: not of worker count, order, or what is already in the pool.
+"""
+
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.connection import wait
+
+import torch
+
+from wtl_core.errors import InputError, TransientError
+from wtl_core.images.examine import Examined, Limits, examine
+from wtl_core.images.faults import ImageError, Reason
+from wtl_core.recipe import IngestParams
+from wtl_core.shards.objects import Entry, ObjectChangedError, SourceObject
+from wtl_core.shards.part_file import PartCounts, PartWriter, read_counts, write_part
+from wtl_core.shards.plan import PartPlan
+from wtl_core.shards.reader import read_object
+from wtl_core.storage import Store
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+_READINGS = 3
+"""Times that a part is begun again because an object was written to meanwhile."""
+_IMAGES_WORTH_A_WORKER = 4000
+"""Starting workers costs some 4 s, once: as much as so many small images."""
+
+
+def run(
+    plan: PartPlan,
+    store: Store,
+    params: IngestParams,
+    *,
+    endpoint_url: str | None = None,
+    on_progress: Progress | None = None,
+) -> PartCounts:
+    """Make one part, or return its counts if it is there.
+
+    Args:
+        plan: What to read.
+        store: The workspace.
+        params: Limits and what to keep.
+        endpoint_url: Address of the sources' S3-compatible server.
+        on_progress: Called with bytes done and bytes in all, after each object.
+
+    Raises:
+        TransientError: a store keeps failing; nothing of the part is kept.
+    """
+    counts = read_counts(store, plan.digest)
+    if counts is not None:
+        return counts
+    unstable: set[str] = set()
+    for reading in range(_READINGS + 1):
+        try:
+            return _make_part(plan, store, params, endpoint_url, on_progress, unstable)
+        except ObjectChangedError as error:
+            logger.warning("%r was written to while it was read; the part is begun again", error.uri)
+            if reading >= _READINGS - 1:
+                unstable.add(error.uri)
+    raise TransientError(f"part {plan.digest[:12]}: its objects keep changing while they are read; run again later")
+
+
+def run_many(
+    plans: Sequence[PartPlan],
+    store: Store,
+    params: IngestParams,
+    *,
+    workers: int,
+    endpoint_url: str | None = None,
+    on_progress: Progress | None = None,
+) -> list[PartCounts]:
+    """Make all parts, in worker processes where that pays, and return their counts in the order of `plans`.
+
+    Args:
+        plans: What to read.
+        store: The workspace.
+        params: Limits and what to keep.
+        workers: Processes at most.
+        endpoint_url: Address of the sources' S3-compatible server.
+        on_progress: Called with bytes done and bytes in all.
+    """
+    total, done = sum(plan.size for plan in plans), 0
+    workers = min(workers, len(plans))
+    counts: dict[str, PartCounts] = {}
+    if workers < 2 or sum(plan.num_images_estimate for plan in plans) < _IMAGES_WORTH_A_WORKER:
+        for plan in plans:
+            before = done
+
+            def advance(part_done: int, _: int, before: int = before) -> None:
+                if on_progress is not None:
+                    on_progress(before + part_done, total)
+
+            counts[plan.digest] = run(plan, store, params, endpoint_url=endpoint_url, on_progress=advance)
+            done += plan.size
+        return [counts[plan.digest] for plan in plans]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        # largest first: the last part to finish should not be the longest
+        order = sorted(plans, key=lambda plan: -plan.size)
+        futures = {pool.submit(run, plan, store, params, endpoint_url=endpoint_url): plan for plan in order}
+        try:
+            for future in as_completed(futures):
+                plan = futures[future]
+                counts[plan.digest] = future.result()
+                done += plan.size
+                if on_progress is not None:
+                    on_progress(done, total)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [counts[plan.digest] for plan in plans]
+
+
+def check_quarantine_budget(counts: Sequence[PartCounts], params: IngestParams) -> None:
+    """Refuse a run that quarantined more than `quarantine_budget` of what claimed to be images.
+
+    Raises:
+        InputError: naming share, budget and reasons.
+    """
+    quarantined = sum(part.quarantined for part in counts)
+    locations = quarantined + sum(part.images for part in counts)
+    if not locations or quarantined <= params.quarantine_budget * locations:
+        return
+    reasons: dict[str, int] = {}
+    for part in counts:
+        for reason, count in part.reasons.items():
+            reasons[reason] = reasons.get(reason, 0) + count
+    listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
+    raise InputError(
+        f"{quarantined} of {locations} images ({quarantined / locations:.1%}) are quarantined, at most "
+        f"{params.quarantine_budget:.1%} allowed ({listed}); mend the files or raise ingest.quarantine_budget"
+    )
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def leave_with_parent() -> None:
+        wait([parent.sentinel])
+        os._exit(1)  # a worker outliving a killed run would write into a workspace that another run may own by now
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def _make_part(
+    plan: PartPlan,
+    store: Store,
+    params: IngestParams,
+    endpoint_url: str | None,
+    on_progress: Progress | None,
+    unstable: set[str],
+) -> PartCounts:
+    limits = Limits(params.max_pixels, params.min_side_px, params.thumbnail_px, params.thumbnail_bytes)
+    done = 0
+    with write_part(store, plan.digest) as part:
+        for one in plan.objects:
+            if one.uri in unstable:
+                entry = Entry("", -1, -1, one.size, reason=Reason.CHANGED, note="written to each time it was read")
+                _refuse(part, one, entry, Reason.CHANGED, entry.note)
+                continue
+            for entry in read_object(one, max_file_bytes=params.max_file_bytes, endpoint_url=endpoint_url):
+                _take(part, one, entry, params, limits)
+            done += max(one.size, 0)
+            if on_progress is not None:
+                on_progress(done, plan.size)
+        counts = part.counts()
+    logger.info(
+        "part %s: %d images, %d quarantined, %d ignored",
+        plan.digest[:12],
+        counts.images,
+        counts.quarantined,
+        counts.ignored,
+    )
+    return counts
+
+
+def _take(part: PartWriter, one: SourceObject, entry: Entry, params: IngestParams, limits: Limits) -> None:
+    """Write one entry into the file where it belongs."""
+    if entry.reason is not None:
+        _refuse(part, one, entry, entry.reason, entry.note)
+    elif entry.data is None:
+        location = (
+            one.uri if not entry.key else f"{one.uri}#{entry.key}",
+            one.source,
+            one.uri,
+            entry.key,
+            entry.ordinal,
+            part.digest,
+        )
+        part.ignored.append((*location, entry.note, entry.size))
+    else:
+        try:
+            examined = examine(entry.data, limits, has_thumbnail=part.pool.num_rows < params.thumbnails_per_part)
+        except ImageError as error:
+            _refuse(part, one, entry, error.reason, error.message)
+        else:
+            _keep(part, one, entry, examined, params.store == "bytes")
+
+
+def _refuse(part: PartWriter, one: SourceObject, entry: Entry, reason: Reason, message: str) -> None:
+    uri = one.uri if not entry.key else f"{one.uri}#{entry.key}"
+    part.quarantine.append(
+        (uri, one.source, one.uri, entry.key, entry.ordinal, part.digest, reason.value, message, entry.size)
+    )
+    part.reasons[reason.value] = part.reasons.get(reason.value, 0) + 1
+
+
+def _keep(part: PartWriter, one: SourceObject, entry: Entry, examined: Examined, has_bytes: bool) -> None:
+    data = entry.data
+    assert data is not None
+    measures, thumbnail = examined.measures, examined.thumbnail
+    if has_bytes and thumbnail is data:
+        thumbnail = None  # the image itself serves
+    part.pool.append(
+        (
+            examined.sample_id,
+            one.uri if not entry.key else f"{one.uri}#{entry.key}",
+            one.source,
+            one.uri,
+            entry.key,
+            entry.ordinal,
+            part.digest,
+            part.pool.num_rows,
+            entry.offset,
+            len(data),
+            examined.format,
+            examined.width,
+            examined.height,
+            examined.is_first_of_several,
+            examined.taken_at,
+            examined.pixel_digest,
+            measures.phash,
+            measures.sharpness,
+            measures.brightness,
+            measures.contrast,
+            measures.entropy,
+            entry.metadata,
+            thumbnail,
+            data if has_bytes else None,
+        ),
+        len(data) + len(thumbnail or b""),
+    )
+    part.image_bytes += len(data)

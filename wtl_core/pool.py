@@ -1,0 +1,165 @@
+"""The pool: a view over the live parts, one row per sample, and the bytes behind its rows. Imports no torch.
+
+Live is what the snapshot still lists under the part that holds it. Storage only; nothing here decodes an image.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from wtl_core.errors import CorruptArtifactError
+from wtl_core.filters import as_polars, parse_filter
+from wtl_core.shards import part_file
+from wtl_core.storage import Store
+
+_THREADS = 8
+_LIVE = ("source", "object_uri", "part")
+
+
+@dataclass(frozen=True)
+class PoolCounts:
+    """Row accounts: `read == locations + ignored` and `locations == samples + duplicates + quarantined`."""
+
+    read: int
+    locations: int
+    samples: int
+    duplicates: int
+    quarantined: int
+    ignored: int
+    filtered: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The live samples (one row each, sorted by sample_id), what was refused, and the row accounts."""
+
+    samples: pl.DataFrame
+    quarantine: pl.DataFrame
+    ignored: pl.DataFrame
+    counts: PoolCounts
+
+
+def load(store: Store, snapshot: pl.DataFrame, *, filters: Sequence[str] = ()) -> Pool:
+    """Load the live pool. Reads no image bytes.
+
+    Args:
+        store: The workspace.
+        snapshot: The listing with its parts.
+        filters: Conditions that all must hold; samples that fail one get `is_filtered`.
+
+    Raises:
+        CorruptArtifactError: a part of the snapshot is not there.
+    """
+    live = snapshot.select("source", pl.col("uri").alias("object_uri"), "part").unique()
+    parts = live["part"].unique().sort().to_list()
+    locations = _live_rows(
+        store, [part_file.pool_key(part) for part in parts], live, part_file.LIGHT_COLUMNS, _pool_schema()
+    )
+    refused = _live_rows(
+        store,
+        _present(store, "quarantine", parts),
+        live,
+        part_file.QUARANTINE_SCHEMA.names,
+        _empty(part_file.QUARANTINE_SCHEMA),
+    )
+    ignored = _live_rows(
+        store, _present(store, "ignored", parts), live, part_file.IGNORED_SCHEMA.names, _empty(part_file.IGNORED_SCHEMA)
+    )
+    samples = _mark_twins(_mark_filtered(_one_per_sample(locations), filters))
+    counts = PoolCounts(
+        read=len(locations) + len(refused) + len(ignored),
+        locations=len(locations) + len(refused),
+        samples=len(samples),
+        duplicates=len(locations) - len(samples),
+        quarantined=len(refused),
+        ignored=len(ignored),
+        filtered=int(samples["is_filtered"].sum()),
+    )
+    return Pool(samples, refused, ignored, counts)
+
+
+def read_images(
+    store: Store, part: str, rows: Sequence[int], *, endpoint_url: str | None = None
+) -> Iterator[tuple[int, bytes | None]]:
+    """Yield (row, image bytes) of one part, in ascending row order, one row group in memory at a time.
+
+    With `store = "reference"` the source is read again; a row whose bytes are gone or changed gives None.
+    """
+    wanted = sorted(set(rows))
+    with store.reader(part_file.pool_key(part)) as handle:
+        table = pq.ParquetFile(handle, pre_buffer=False)
+        first = 0
+        for group in range(table.num_row_groups):
+            count = table.metadata.row_group(group).num_rows
+            inside = [row - first for row in wanted if first <= row < first + count]
+            if inside:
+                images = table.read_row_group(group, columns=["image"])["image"]
+                for position in inside:
+                    yield first + position, images[position].as_py()
+            first += count
+
+
+def _present(store: Store, folder: str, parts: list[str]) -> list[str]:
+    names = set(store.names(folder))
+    return [f"{folder}/{part}.parquet" for part in parts if f"{part}.parquet" in names]
+
+
+def _live_rows(
+    store: Store, keys: list[str], live: pl.DataFrame, columns: Sequence[str], empty: pl.DataFrame
+) -> pl.DataFrame:
+    """Rows of the files whose object the snapshot still lists under that part."""
+    if not keys:
+        return empty
+    try:
+        if store.is_local:
+            rows = pl.read_parquet([store.path(key) for key in keys], columns=list(columns), glob=False)
+        else:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                rows = pl.concat(pool.map(lambda key: _read_columns(store, key, columns), keys))
+    except (FileNotFoundError, pl.exceptions.ComputeError) as error:
+        raise CorruptArtifactError(f"{store.root}: expected {len(keys)} parts, one cannot be read: {error}") from error
+    return rows.join(live, on=list(_LIVE), how="semi")
+
+
+def _read_columns(store: Store, key: str, columns: Sequence[str]) -> pl.DataFrame:
+    with store.reader(key) as handle:
+        frame = pl.from_arrow(pq.read_table(handle, columns=list(columns)))
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _one_per_sample(locations: pl.DataFrame) -> pl.DataFrame:
+    """The smallest location of each sample, and how many there are."""
+    ordered = locations.sort("sample_id", "uri", "key", "ordinal", "source", "part")
+    counted = ordered.with_columns(pl.len().over("sample_id").cast(pl.Int64).alias("locations"))
+    return counted.unique("sample_id", keep="first", maintain_order=True)
+
+
+def _mark_filtered(samples: pl.DataFrame, filters: Sequence[str]) -> pl.DataFrame:
+    keep = pl.lit(True)
+    for text in filters:
+        keep = keep & as_polars(parse_filter(text))
+    return samples.with_columns((~keep).alias("is_filtered"))
+
+
+def _mark_twins(samples: pl.DataFrame) -> pl.DataFrame:
+    """Point each pixel-identical sample to the one of them with the smallest id; set-aside samples take no part."""
+    first = (
+        samples.filter(~pl.col("is_filtered")).group_by("pixel_digest").agg(pl.col("sample_id").min().alias("first"))
+    )
+    joined = samples.join(first, on="pixel_digest", how="left", maintain_order="left")
+    is_twin = (pl.col("first") != pl.col("sample_id")) & ~pl.col("is_filtered")
+    return joined.with_columns(pl.when(is_twin).then("first").alias("duplicate_of")).drop("first")
+
+
+def _pool_schema() -> pl.DataFrame:
+    return _empty(part_file.POOL_SCHEMA).select(part_file.LIGHT_COLUMNS)
+
+
+def _empty(schema: object) -> pl.DataFrame:
+    frame = pl.from_arrow(schema.empty_table())  # type: ignore[attr-defined]
+    assert isinstance(frame, pl.DataFrame)
+    return frame

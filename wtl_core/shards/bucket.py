@@ -1,0 +1,138 @@
+"""Listing of an S3 prefix: pages streamed, sub-prefixes in parallel, failures said clearly. Also HEADs of single keys."""
+
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, cast
+
+from fsspec.asyn import sync
+
+from wtl_core.errors import ConfigError, TransientError
+from wtl_core.images import kinds
+from wtl_core.shards.objects import MISSING_SIZE, SourceObject
+from wtl_core.shards.paths import split_s3
+from wtl_core.storage import filesystem
+
+_THREADS = 16
+_SPLIT_LEVELS = 2
+"""Prefixes are split at `/` down to this depth; below it a prefix is listed flat, a thousand keys a request."""
+
+
+def walk(source: str, *, endpoint_url: str | None = None) -> Iterator[SourceObject]:
+    """Yield the objects below the prefix, in no order; keys that stand for folders are left out.
+
+    Raises:
+        ConfigError: no such bucket, or access denied.
+        TransientError: the store keeps failing after its client's own retries.
+    """
+    fs = filesystem("s3://", endpoint_url)
+    bucket, prefix = split_s3(source)
+    prefix = prefix.rstrip("/") + "/" if prefix else ""
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="list") as pool:
+        waiting: set[Future[_Page]] = {pool.submit(_page, fs, bucket, prefix, None, 0)}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    page = future.result()
+                    waiting |= {pool.submit(_page, fs, bucket, sub, None, page.level + 1) for sub in page.prefixes}
+                    if page.token:
+                        waiting.add(pool.submit(_page, fs, bucket, page.prefix, page.token, page.level))
+                    yield from _objects(source, bucket, page.contents)
+        except BaseException:
+            for future in waiting:
+                future.cancel()
+            raise
+
+
+class _Page:
+    """One answer of the store."""
+
+    def __init__(self, answer: dict[str, Any], prefix: str, level: int) -> None:
+        self.contents = cast(list[dict[str, Any]], answer.get("Contents", []))
+        self.prefixes = [str(entry["Prefix"]) for entry in answer.get("CommonPrefixes", [])]
+        self.token = cast(str | None, answer.get("NextContinuationToken"))
+        self.prefix, self.level = prefix, level
+
+
+def _page(fs: Any, bucket: str, prefix: str, token: str | None, level: int) -> _Page:
+    arguments: dict[str, str] = {"Bucket": bucket, "Prefix": prefix}
+    if level < _SPLIT_LEVELS:
+        arguments["Delimiter"] = "/"
+    if token:
+        arguments["ContinuationToken"] = token
+    try:
+        return _Page(fs.call_s3("list_objects_v2", **arguments), prefix, level)
+    except Exception as error:
+        raise explain(error, f"s3://{bucket}/{prefix}") from error
+
+
+def _objects(source: str, bucket: str, contents: list[dict[str, Any]]) -> Iterator[SourceObject]:
+    for entry in contents:
+        key, size = str(entry["Key"]), int(entry["Size"])
+        if key.endswith("/") and size == 0:
+            continue
+        mtime_ns = int(entry["LastModified"].timestamp()) * 10**9
+        etag = str(entry.get("ETag", "")).strip('"')
+        yield SourceObject(source, f"s3://{bucket}/{key}", kinds.kind_by_name(key), size, mtime_ns, etag)
+
+
+def describe_uri(source: str, uri: str, *, endpoint_url: str | None = None) -> SourceObject:
+    """One object by a HEAD request; a missing or unreadable one has size -1.
+
+    Raises:
+        TransientError: the store keeps failing.
+    """
+    fs = filesystem("s3://", endpoint_url)
+    bucket, key = split_s3(uri)
+    try:
+        answer = fs.call_s3("head_object", Bucket=bucket, Key=key)
+    except Exception as error:
+        if is_missing(error) or is_denied(error):
+            return SourceObject(source, uri, "loose", MISSING_SIZE, 0, "")
+        raise explain(error, uri) from error
+    mtime_ns = int(answer["LastModified"].timestamp()) * 10**9
+    etag = str(answer.get("ETag", "")).strip('"')
+    return SourceObject(source, uri, kinds.kind_by_name(key), int(answer["ContentLength"]), mtime_ns, etag)
+
+
+def is_missing(error: BaseException) -> bool:
+    """Whether a store says that there is no such key or bucket."""
+    return isinstance(error, FileNotFoundError) or _code(error) in ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether a store refuses the credentials, or has been given none."""
+    codes = ("403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "401")
+    return isinstance(error, PermissionError) or _code(error) in codes or type(error).__name__ == "NoCredentialsError"
+
+
+def explain(error: BaseException, uri: str) -> ConfigError | TransientError:
+    """The store's failure as one of ours."""
+    if is_denied(error):
+        return ConfigError(f"{uri}: access denied ({error}); check the credentials in the environment")
+    if is_missing(error):
+        return ConfigError(f"{uri}: no such bucket or key; check the name and the endpoint")
+    return TransientError(f"{uri}: the store failed after retries: {type(error).__name__}: {str(error)[:300]}")
+
+
+def _code(error: BaseException) -> str:
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict) and error.__cause__ is not None and error.__cause__ is not error:
+        return _code(error.__cause__)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def is_changed(error: BaseException) -> bool:
+    """Whether a store says that the object is no longer the one asked for."""
+    return _code(error) in ("412", "PreconditionFailed")
+
+
+def get_range(fs: Any, name: str, key: str, arguments: dict[str, str]) -> bytes:
+    """The body of one GET, read to its end inside the file system's event loop."""
+
+    async def fetch() -> bytes:
+        answer = await fs._call_s3("get_object", Bucket=name, Key=key, **arguments)
+        async with answer["Body"] as body:
+            return cast(bytes, await body.read())
+
+    return cast(bytes, sync(fs.loop, fetch))

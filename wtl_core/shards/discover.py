@@ -1,0 +1,139 @@
+"""What a source holds now, and what is new, changed or gone against what was read before. Reads no image."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import cast
+
+import polars as pl
+
+from wtl_core.errors import ConfigError
+from wtl_core.shards import bucket, folder, paths, uri_list
+from wtl_core.shards.objects import SourceObject
+from wtl_core.storage import filesystem, open_store
+
+LISTING_SCHEMA = pl.Schema(
+    {
+        "source": pl.String,
+        "uri": pl.String,
+        "kind": pl.String,
+        "size": pl.Int64,
+        "mtime_ns": pl.Int64,
+        "etag": pl.String,
+    }
+)
+SNAPSHOT_SCHEMA = pl.Schema({**LISTING_SCHEMA, "part": pl.String})
+_CHUNK = 100_000
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What became of a listing since a snapshot: frames with the listing's columns; `kept` and `gone` carry `part`."""
+
+    new: pl.DataFrame
+    changed: pl.DataFrame
+    gone: pl.DataFrame
+    kept: pl.DataFrame
+
+
+def list_source(source: str, *, endpoint_url: str | None = None, exclude: Sequence[str] = ()) -> pl.DataFrame:
+    """List a folder, an `s3://` prefix, one shard, or a list of URIs; sorted by uri, empty if there is nothing.
+
+    Args:
+        source: Path or URI.
+        endpoint_url: Address of an S3-compatible server; None takes the SDK's default.
+        exclude: Folders or prefixes to skip. Folders that hold `wtl.json` are workspaces and skipped too.
+
+    Raises:
+        ConfigError: no such path or bucket, or access denied.
+        InputError: a folder below the source cannot be listed.
+        TransientError: the store keeps failing.
+    """
+    root = open_store(source, endpoint_url=endpoint_url).root
+    if paths.is_s3(root):
+        objects = _list_bucket(root, endpoint_url)
+    elif not os.path.exists(root):  # noqa: PTH110
+        raise ConfigError(
+            f"{paths.uri_of(root)}: expected a folder, a shard or a list of URIs, found nothing; check the path"
+        )
+    elif os.path.isdir(root):  # noqa: PTH112
+        objects = folder.walk(root, exclude=[e for e in exclude if not paths.is_s3(e)])
+    else:
+        objects = _list_file(paths.uri_of(root), root)
+    frame = as_frame(objects)
+    if paths.is_s3(root):
+        frame = _without_workspaces(frame, [e.rstrip("/") + "/" for e in exclude if paths.is_s3(e)])
+    return frame.unique("uri", keep="first", maintain_order=True).sort("uri")
+
+
+def as_frame(objects: Iterable[SourceObject]) -> pl.DataFrame:
+    """Objects as a frame, built in pieces so that a million of them never stand in memory as Python objects."""
+    rows, frames = iter(objects), [pl.DataFrame(schema=LISTING_SCHEMA)]
+    while piece := list(islice(rows, _CHUNK)):
+        columns = {name: [getattr(row, name) for row in piece] for name in LISTING_SCHEMA}
+        frames.append(pl.DataFrame(columns, schema=LISTING_SCHEMA))
+    return pl.concat(frames)
+
+
+def diff(listing: pl.DataFrame, snapshot: pl.DataFrame) -> Changes:
+    """Compare a listing with a snapshot (a listing with its parts) by (source, uri) and size, etag or time."""
+    before = snapshot.select(
+        "source",
+        "uri",
+        pl.col("size").alias("old_size"),
+        pl.col("mtime_ns").alias("old_mtime_ns"),
+        pl.col("etag").alias("old_etag"),
+        "part",
+    )
+    joined = listing.join(before, on=["source", "uri"], how="left", maintain_order="left")
+    has_etags = (pl.col("etag") != "") & (pl.col("old_etag") != "")
+    is_same = (pl.col("size") == pl.col("old_size")) & (
+        pl.when(has_etags)
+        .then(pl.col("etag") == pl.col("old_etag"))
+        .otherwise(pl.col("mtime_ns") == pl.col("old_mtime_ns"))
+    )
+    names, is_known = list(LISTING_SCHEMA), pl.col("part").is_not_null()
+    return Changes(
+        new=joined.filter(~is_known).select(names),
+        changed=joined.filter(is_known & ~is_same).select(names),
+        gone=snapshot.join(listing, on=["source", "uri"], how="anti", maintain_order="left").select(
+            list(SNAPSHOT_SCHEMA)
+        ),
+        kept=joined.filter(is_known & is_same).select([*names, "part"]),
+    )
+
+
+def _list_file(source: str, path: str) -> Iterable[SourceObject]:
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise ConfigError(f"{source}: expected a folder or a file, found a pipe or device; check the path")
+    if not path.lower().endswith((*uri_list.LIST_SUFFIXES, ".parquet", ".pq")):
+        return [folder.describe(source, path)]
+    with open(path, "rb") as handle:  # noqa: PTH123
+        data = (
+            handle.read() if path.lower().endswith(uri_list.LIST_SUFFIXES) or os.path.getsize(path) < 1 << 28 else b""
+        )
+    if not uri_list.is_list(source, data):
+        return [folder.describe(source, path)]
+    return uri_list.describe(source, data)
+
+
+def _list_bucket(source: str, endpoint_url: str | None) -> Iterable[SourceObject]:
+    if not source.lower().endswith((*uri_list.LIST_SUFFIXES, ".parquet", ".pq", ".tar", ".gz", ".tgz", ".zst", ".zip")):
+        return bucket.walk(source, endpoint_url=endpoint_url)
+    one = bucket.describe_uri(source, source, endpoint_url=endpoint_url)
+    if one.size < 0:
+        return bucket.walk(source, endpoint_url=endpoint_url)
+    if source.lower().endswith((*uri_list.LIST_SUFFIXES, ".parquet", ".pq")) and one.size < 1 << 28:
+        data = cast(bytes, filesystem(source, endpoint_url).cat_file(source))
+        if uri_list.is_list(source, data):
+            return uri_list.describe(source, data, endpoint_url=endpoint_url)
+    return [one]
+
+
+def _without_workspaces(frame: pl.DataFrame, exclude: list[str]) -> pl.DataFrame:
+    marks = frame.filter(pl.col("uri").str.ends_with("/" + folder.WORKSPACE_MARK))["uri"].to_list()
+    prefixes = exclude + [mark.removesuffix(folder.WORKSPACE_MARK) for mark in marks]
+    for prefix in prefixes:
+        frame = frame.filter(~pl.col("uri").str.starts_with(prefix))
+    return frame

@@ -1,0 +1,63 @@
+"""Listing of a local folder: every file below it, workspaces left out. Reads names and stat only."""
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+
+from wtl_core.errors import InputError
+from wtl_core.images import kinds
+from wtl_core.shards.objects import MISSING_SIZE, SPECIAL_ETAG, SourceObject
+from wtl_core.shards.paths import path_of, uri_of
+
+WORKSPACE_MARK = "wtl.json"
+
+
+def walk(root: str, *, exclude: Sequence[str] = ()) -> Iterator[SourceObject]:
+    """Yield the files below `root`, in no order. Symbolic links are followed, each folder once.
+
+    Raises:
+        InputError: a folder cannot be listed: its files would otherwise seem to have vanished.
+    """
+    source = uri_of(root)
+    left_out = {os.path.realpath(folder) for folder in exclude}
+    seen: set[tuple[int, int]] = set()
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            status = os.stat(folder)  # noqa: PTH116
+            identity = (status.st_dev, status.st_ino)
+            if identity in seen or (left_out and os.path.realpath(folder) in left_out):
+                continue
+            seen.add(identity)
+            with os.scandir(folder) as entries:
+                found = list(entries)
+        except OSError as error:
+            raise InputError(
+                f"{uri_of(folder)}: cannot be listed ({error.strerror}); mend it or leave it out"
+            ) from error
+        if any(entry.name == WORKSPACE_MARK for entry in found):
+            continue
+        for entry in found:
+            if entry.is_dir():
+                folders.append(entry.path)
+            else:
+                yield describe(source, entry.path, entry)
+
+
+def describe(source: str, path: str, entry: "os.DirEntry[str] | None" = None) -> SourceObject:
+    """One file as a listing holds it; a missing file (a broken link) has size -1, a pipe or device is marked."""
+    uri = uri_of(path)
+    kind = kinds.kind_by_name(path)
+    try:
+        status = entry.stat() if entry is not None else os.stat(path)  # noqa: PTH116
+    except OSError:
+        return SourceObject(source, uri, "loose", MISSING_SIZE, 0, "")
+    if not stat.S_ISREG(status.st_mode):
+        return SourceObject(source, uri, "loose", 0, 0, SPECIAL_ETAG)
+    return SourceObject(source, uri, kind, status.st_size, status.st_mtime_ns, "")
+
+
+def describe_uri(source: str, uri: str) -> SourceObject:
+    """One file by its URI."""
+    return describe(source, path_of(uri))

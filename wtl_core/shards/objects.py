@@ -1,0 +1,92 @@
+"""What a source lists and what its readers yield: two small records shared by all kinds of shard."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from wtl_core.images import kinds
+from wtl_core.images.faults import Reason
+
+MISSING_SIZE = -1
+"""Size of an object that a list names and that is not there."""
+SPECIAL_ETAG = "special"
+"""Marks sockets, pipes and devices: named, never opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceObject:
+    """One object of a listing. `etag` is empty for local files, `mtime_ns` 0 where a store gives none."""
+
+    source: str
+    uri: str
+    kind: str
+    size: int
+    mtime_ns: int
+    etag: str
+
+    @property
+    def identity(self) -> str:
+        """Says whether the bytes are still the same: by etag where there is one, else by time."""
+        return f"{self.size}:{self.etag or self.mtime_ns}"
+
+
+@dataclass(slots=True)
+class Entry:
+    """One file or member that was seen.
+
+    Attributes:
+        key: Member name or row id, fit to be shown as text; "" for a loose file.
+        ordinal: Position in its container, which tells members of one name apart.
+        offset: Byte where the data begins in an uncompressed tar, else -1.
+        size: Bytes.
+        data: An image's bytes; None if there are none to decode.
+        metadata: JSON text of what came beside the image, or None.
+        reason: Why it is quarantined; None if it is an image or is ignored.
+        note: Message of a refusal, or what an ignored member is.
+    """
+
+    key: str
+    ordinal: int
+    offset: int
+    size: int
+    data: bytes | None = None
+    metadata: str | None = None
+    reason: Reason | None = None
+    note: str = ""
+
+
+Entries = Iterator[Entry]
+
+
+class ObjectChangedError(Exception):
+    """An object was written to while it was read; what was read of it so far does not count."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.uri = uri
+
+
+def judge(entry: Entry, name: str, head: bytes) -> bool:
+    """Whether the entry is to be decoded; if not, say on it why it is quarantined or ignored.
+
+    Args:
+        entry: Gets `reason` and `note`.
+        name: Its full name, for what it claims to be.
+        head: Its first bytes.
+    """
+    if kinds.sniff_image(head) is not None:
+        return True
+    if not kinds.claims_image(name):
+        entry.note = "not an image"
+    elif entry.size == 0:
+        entry.reason, entry.note = Reason.EMPTY, "named like an image, holds 0 bytes"
+    elif kinds.is_unread_name(name):
+        entry.reason, entry.note = Reason.UNSUPPORTED, f"image format of {name[-12:]!r} is not read here"
+    else:
+        entry.reason, entry.note = Reason.NOT_AN_IMAGE, f"named like an image, begins {head[:8]!r}"
+    return False
+
+
+def shown(name: bytes | str) -> str:
+    """A name as valid text: bytes that are not UTF-8 become `\\xNN`."""
+    raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
+    return raw.decode("utf-8", "backslashreplace")

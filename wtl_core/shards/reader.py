@@ -1,0 +1,145 @@
+"""Objects opened and read: the kind settled by first bytes, failures told apart, changes under the reader noticed.
+
+Transient failures are retried here a few times, from the byte reached; what the store refuses for good is one refused
+entry. An object that changes while it is read raises `ObjectChangedError`, and the caller starts its part again.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from wtl_core.errors import ConfigError
+from wtl_core.images import kinds
+from wtl_core.images.faults import ImageError, Reason
+from wtl_core.shards import archives, paths, remote, tables
+from wtl_core.shards.objects import MISSING_SIZE, SPECIAL_ETAG, Entries, Entry, ObjectChangedError, SourceObject, judge
+
+_BUFFER_BYTES = 1 << 20
+_SHARD_KINDS = ("tar", "parquet", "zip")
+
+
+def read_object(one: SourceObject, *, max_file_bytes: int, endpoint_url: str | None = None) -> Entries:
+    """Yield what one object holds: its members, or itself.
+
+    A shard that cannot be read (further) ends with one refused entry of key "".
+
+    Raises:
+        ObjectChangedError: it was written to meanwhile; entries given so far do not count.
+        TransientError: the store keeps failing.
+    """
+    if one.etag == SPECIAL_ETAG:
+        yield Entry("", 0, -1, 0, note="pipe, socket or device")
+        return
+    try:
+        if one.size == MISSING_SIZE:
+            raise FileNotFoundError(one.uri)
+        with open_object(one, endpoint_url) as stream:
+            yield from _read_stream(one, stream, max_file_bytes, endpoint_url)
+    except ImageError as error:
+        yield Entry("", -1, -1, max(one.size, 0), reason=error.reason, note=error.message)
+    except OSError as error:
+        yield _unreadable(one, error)
+
+
+def _unreadable(one: SourceObject, error: OSError) -> Entry:
+    if isinstance(error, FileNotFoundError):
+        reason, note = Reason.MISSING, "listed, and not there when it was read"
+    elif isinstance(error, PermissionError):
+        reason, note = Reason.ACCESS_DENIED, "not readable with the present permissions or credentials"
+    else:
+        reason, note = Reason.READ_ERROR, f"{type(error).__name__}: {str(error)[:300]}"
+    entry = Entry("", -1, -1, max(one.size, 0), note=note)
+    if one.kind in _SHARD_KINDS or kinds.claims_image(one.uri):
+        entry.reason = reason
+    else:
+        entry.note = f"no image by name, and {reason}: {note}"
+    return entry
+
+
+@contextmanager
+def open_object(one: SourceObject, endpoint_url: str | None) -> Iterator[IO[bytes]]:
+    """A seekable stream of the object; on leaving, it is checked that the object is still what it was on entering.
+
+    Raises:
+        ObjectChangedError: it is not.
+    """
+    if paths.is_s3(one.uri):
+        with remote.open_key(one, endpoint_url) as stream:
+            yield stream
+        return
+    with open(paths.path_of(one.uri), "rb", buffering=_BUFFER_BYTES) as stream:  # noqa: PTH123, names may not be UTF-8
+        before = os.fstat(stream.fileno())
+        yield stream
+        after = os.fstat(stream.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise ObjectChangedError(one.uri)
+
+
+def settle_kind(one: SourceObject, head: bytes) -> str:
+    """What the object is by its first bytes: `tar`, `gz`, `zst`, `parquet`, `zip`, or `loose`.
+
+    Only names of shards, and names without a suffix, are taken for shards: office documents are zips too.
+    """
+    has_suffix = "." in one.uri.rsplit("/", 1)[-1]
+    if one.kind in _SHARD_KINDS or not has_suffix:
+        found = kinds.sniff_container(head)
+        if found is not None:
+            return found
+        if one.kind == "tar" and kinds.sniff_image(head) is None and len(head) == kinds.HEAD_BYTES:
+            return "tar"  # before 1988 tars had no magic; the checksum decides
+    return "loose"
+
+
+def _read_stream(one: SourceObject, stream: IO[bytes], max_file_bytes: int, endpoint_url: str | None) -> Entries:
+    head = stream.read(kinds.HEAD_BYTES)
+    kind = settle_kind(one, head)
+    if kind == "loose":
+        yield _loose(one, stream, head, max_file_bytes)
+        return
+    stream.seek(0)
+    if kind in ("tar", "gz", "zst"):
+        yield from archives.read_tar(stream, kind, size=one.size, max_file_bytes=max_file_bytes)
+    elif kind == "zip":
+        yield from archives.read_zip(stream, size=one.size, max_file_bytes=max_file_bytes)
+    else:
+        for row in tables.read_table(stream, max_file_bytes=max_file_bytes):
+            yield row if isinstance(row, Entry) else _fetch(row, one, max_file_bytes, endpoint_url)
+
+
+def _loose(one: SourceObject, stream: IO[bytes], head: bytes, max_file_bytes: int) -> Entry:
+    entry = Entry("", 0, -1, max(one.size, len(head)))
+    if one.kind in _SHARD_KINDS and kinds.sniff_image(head) is None:
+        entry.reason, entry.note = Reason.BROKEN_SHARD, f"named like a {one.kind}, begins {head[:8]!r}"
+    elif judge(entry, one.uri, head):
+        data = head + stream.read(max_file_bytes + 1 - len(head)) if len(head) == kinds.HEAD_BYTES else head
+        entry.size = max(one.size, len(data))
+        if len(data) > max_file_bytes:
+            entry.reason, entry.note = Reason.TOO_LARGE, f"{entry.size} bytes, {max_file_bytes} allowed"
+        else:
+            entry.data = data
+    return entry
+
+
+def _fetch(row: tables.UriRow, one: SourceObject, max_file_bytes: int, endpoint_url: str | None) -> Entry:
+    """The image that a row names. Whatever happens, it claims to be one."""
+    entry = Entry(row.key, row.ordinal, -1, 0, metadata=row.metadata)
+    try:
+        uri = paths.resolve(row.uri, one.uri.rsplit("/", 1)[0])
+        target = SourceObject(one.source, uri, "loose", 0, 0, "")
+        with open_object(target, endpoint_url) as stream:
+            data = stream.read(max_file_bytes + 1)
+    except ConfigError as error:
+        entry.reason, entry.note = Reason.UNSUPPORTED, str(error)
+    except (OSError, ValueError) as error:
+        failed = _unreadable(
+            SourceObject(one.source, uri, "tar", 0, 0, ""), error if isinstance(error, OSError) else OSError(error)
+        )
+        entry.reason, entry.note = failed.reason, f"{uri[:200]}: {failed.note}"
+    else:
+        entry.size = len(data)
+        if len(data) > max_file_bytes:
+            entry.reason, entry.note = Reason.TOO_LARGE, f"{uri[:200]}: more than {max_file_bytes} bytes"
+        elif judge(entry, "row.jpg", data[: kinds.HEAD_BYTES]):
+            entry.data = data
+    return entry

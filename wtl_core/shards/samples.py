@@ -1,0 +1,71 @@
+"""Members of one archive grouped as WebDataset does it: a base name's sidecars become its images' metadata."""
+
+import json
+from collections.abc import Iterator
+
+from wtl_core.shards.objects import Entry
+
+SIDECAR_SUFFIXES = ("json", "txt", "cls")
+MOST_METADATA_BYTES = 64 * 1024
+_MOST_MEMBERS = 64
+"""Members held back while their base name goes on: bounds memory for archives where all names share one base."""
+
+
+class SampleGroups:
+    """Holds members until their base name ends, then gives them out with their metadata.
+
+    The base is the path up to the first dot of the file name; members of a sample stand together.
+    """
+
+    def __init__(self) -> None:
+        self._base: str | None = None
+        self._entries: list[Entry] = []
+        self._fields: dict[str, object] = {}
+        self._held_bytes = 0
+
+    def add(self, entry: Entry, sidecar: bytes | None = None) -> Iterator[Entry]:
+        """Take a member in order; yield those of the base name before it."""
+        base, suffix = split_key(entry.key)
+        if base != self._base or len(self._entries) >= _MOST_MEMBERS:
+            yield from self.flush()
+            self._base = base
+        if sidecar is not None:
+            entry.note = "sidecar"
+            self._fields.update(parse_sidecar(suffix, sidecar))
+        self._entries.append(entry)
+
+    def flush(self) -> Iterator[Entry]:
+        """Yield what is held."""
+        entries, self._entries = self._entries, []
+        if self._fields:
+            text = json.dumps(self._fields, sort_keys=True)
+            for entry in entries:
+                if entry.data is not None:
+                    entry.metadata = text
+            self._fields = {}
+        self._base = None
+        yield from entries
+
+
+def is_sidecar(key: str, size: int) -> bool:
+    """Whether a member is read as metadata."""
+    return key.endswith((".json", ".txt", ".cls")) and size <= MOST_METADATA_BYTES
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Base and field of a member's name: `a/b.seg.png` is `a/b` and `seg.png`."""
+    folder, slash, name = key.rpartition("/")
+    base, _, field = name.partition(".")
+    return folder + slash + base, field
+
+
+def parse_sidecar(field: str, data: bytes) -> dict[str, object]:
+    """Fields of one sidecar: a JSON object's own, else the text under the sidecar's suffix. Never raises."""
+    text = data.decode("utf-8", "backslashreplace").strip()
+    if field.endswith("json"):
+        try:
+            value = json.loads(text, parse_constant=lambda name: name)
+        except (ValueError, RecursionError):
+            value = text
+        return value if isinstance(value, dict) else {field: value}
+    return {field: int(text) if field.endswith("cls") and text.isdigit() and len(text) < 18 else text}
