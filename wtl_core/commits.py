@@ -42,7 +42,7 @@ class Commit(BaseModel):
     """Key of the HTML report."""
     counts: dict[str, int]
     """read, locations, samples, duplicates, quarantined, ignored, filtered, new_samples, vectors, picks."""
-    budget: str | None
+    budget: int | str | None
     """The operating point that marks the picks."""
     coverage: dict[str, float]
     """By per cent, `1` to `100`."""

@@ -10,7 +10,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,21 +39,29 @@ class Owner:
         return json.dumps(asdict(self)).encode()
 
 
-@contextmanager
-def hold(store: Store) -> Iterator[Callable[[], None]]:
-    """Hold the workspace for the block. Yields a check to call before anything is committed.
+@dataclass(frozen=True)
+class Lease:
+    """The right to write, while it lasts."""
 
-    Raises:
-        BusyError: a live process holds it.
-        TransientError: from the check, if the lease was lost (this process was suspended for over a minute).
-    """
+    store: Store
+    nonce: str
+
+    def check(self) -> None:
+        """Call before a commit. Raises TransientError if the lease was lost (this process was suspended)."""
+        if not _is_held(self.store, self.nonce):
+            raise TransientError(f"{self.store.root}: the lease was lost to another process; run again")
+
+
+@contextmanager
+def hold(store: Store) -> Iterator[Lease]:
+    """Hold the workspace for the block. Raises BusyError if a live process holds it."""
     nonce = secrets.token_hex(8)
     _acquire(store, LEASE, nonce)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(store, nonce, stop), name="wtl-lease", daemon=True)
     beat.start()
     try:
-        yield lambda: _check_held(store, nonce)
+        yield Lease(store, nonce)
     finally:
         stop.set()
         beat.join()
@@ -82,7 +90,7 @@ def _acquire(store: Store, key: str, nonce: str) -> None:
             continue
         if is_alive(owner):
             raise BusyError(
-                f"{store.root}: expected to be the only writer, found process {owner.pid} on {owner.host} at work there; "
+                f"{store.root}: expected to be the only writer, found process {owner.pid} on {owner.host} at work; "
                 "wait until it ends, then run again"
             )
         claim = f"{key}.{owner.nonce}"
@@ -110,11 +118,6 @@ def _beat(store: Store, nonce: str, stop: threading.Event) -> None:
 def _is_held(store: Store, nonce: str) -> bool:
     owner = _read(store, LEASE)
     return owner is not None and owner.nonce == nonce
-
-
-def _check_held(store: Store, nonce: str) -> None:
-    if not _is_held(store, nonce):
-        raise TransientError(f"{store.root}: the lease on the workspace was lost to another process; run again")
 
 
 def _read(store: Store, key: str) -> Owner | None:

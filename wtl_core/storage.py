@@ -27,7 +27,7 @@ _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 10, 60, 5
 
 @dataclass(frozen=True)
 class Store:
-    """A root folder or prefix; keys below it are relative and use `/`. Small and picklable: connections are made on use.
+    """A root folder or prefix; keys below it are relative and use `/`. Small: connections are made on use.
 
     Attributes:
         root: An absolute local path, or `s3://bucket/prefix`, without a trailing slash.
@@ -139,7 +139,7 @@ class Store:
         return sorted({name for name in names if name and name != key.rstrip("/").rsplit("/", 1)[-1]})
 
     def sweep(self) -> None:
-        """Delete what killed writers left behind. Only for the holder of the lease. Local: partial uploads are unseen."""
+        """Delete what killed writers left behind. For the holder of the lease; partial uploads are unseen."""
         if self.is_local:
             for left in Path(self.root).glob(f"*/**/{TEMPORARY_PREFIX}*"):
                 if left.is_file():
@@ -167,11 +167,11 @@ def open_store(uri: str, *, endpoint_url: str | None = None) -> Store:
         uri = urlsplit(uri).path
     elif scheme:
         raise ConfigError(f"{uri}: expected a local path or an s3:// URI, found {scheme}://; copy or mount it first")
-    return Store(os.path.abspath(os.path.expanduser(uri)))  # noqa: PTH100, PTH111: a path may hold symbolic links
+    return Store(os.path.abspath(os.path.expanduser(uri)))  # noqa: PTH100, PTH111 (links are kept)
 
 
 def filesystem(uri: str, endpoint_url: str | None = None) -> Any:
-    """The fsspec file system that serves `uri`; S3 with limits on every call, since a task's timeout cannot stop one."""
+    """The fsspec file system of `uri`; S3 with limits on every call, since a task's timeout cannot stop one."""
     if not uri.startswith("s3://"):
         return fsspec.filesystem("file")
     limits = {
@@ -200,8 +200,8 @@ def check_conditional_writes(store: Store, key: str) -> None:
         raise TransientError(f"{store.root}: expected to write there, the store answered: {error}") from error
     if not is_first_made or is_second_made:
         raise ConfigError(
-            f"{store.root}: expected a store that refuses a second conditional write (If-None-Match: *), found one that "
-            "lets it pass, which loses commits; use another store for the workspace (as a source this one is fine)"
+            f"{store.root}: expected a store that refuses a second conditional write (If-None-Match: *), found one "
+            "that lets it pass, which loses commits; use another store for the workspace (as a source this one is fine)"
         )
 
 

@@ -61,4 +61,6 @@ def _check_format(store: Store) -> None:
             f"{store.path(MARKER)}: expected {{'format': {FORMAT}}}; restore it, the rest of the workspace is untouched"
         ) from error
     if found > FORMAT:
-        raise ConfigError(f"{store.root}: written by a newer program (format {found}, this one reads {FORMAT}); update wtl")
+        raise ConfigError(
+            f"{store.root}: a newer program wrote it (format {found}, this one reads {FORMAT}); update wtl"
+        )

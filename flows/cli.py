@@ -1,0 +1,215 @@
+"""The command line, `wtl`: results on stdout, messages on stderr, exit codes by what to do next.
+
+Commands that only read import neither prefect nor torch; `run` plans before it imports either.
+"""
+
+import json
+import logging
+import os
+import sys
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows import terminal
+from tasks.settings import settings
+from wtl_core import commits, cut, doctor, refresh, status, workspace
+from wtl_core.encoders import names
+from wtl_core.errors import ConfigError, WtlError
+from wtl_core.ledger import length as ledger_length
+from wtl_core.recipe import Recipe, build_recipe, parse_recipe
+from wtl_core.storage import Store
+
+_INTERRUPTED = 130
+_EMBEDDED_SERVER = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "wtl_core",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
+}
+"""Set before prefect is imported, unless the environment says otherwise."""
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = click.option("--debug", is_flag=True, help="Show tracebacks and every log line.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
+
+
+_workspace_option = click.option(
+    "--workspace", "-w", required=True, envvar="WTL_WORKSPACE", help="A folder or s3:// prefix."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="wtl")
+def cli() -> None:
+    """What to label: rank a pool of images by coverage, so that every operating point is a prefix."""
+
+
+@cli.command("run")
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@_workspace_option
+@click.option("--recipe", "recipe_path", type=click.Path(path_type=Path), help="A TOML file; default: the last.")
+@click.option("--budget", help="Operating point that marks the picks: 500 or 10%.")
+@click.option("--encoder", help=f"One of: {', '.join(names.FORMS)}.")
+@click.option("--allow-removal", is_flag=True, help="Go on although over half of a source has vanished.")
+@_common
+def run_command(
+    sources: tuple[str, ...],
+    workspace: str,
+    recipe_path: Path | None,
+    budget: str | None,
+    encoder: str | None,
+    allow_removal: bool,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Refresh a workspace from whatever changed in its SOURCEs.
+
+    A SOURCE is a folder, an s3:// prefix, a tar, zip or Parquet shard, or a list of URIs. Without one, all known sources
+    are read again. With nothing new, the last result is printed and nothing is written.
+    """
+    terminal.configure_logging(is_debug=debug)
+    store = _probe(workspace)
+    recipe = _recipe(store, recipe_path, budget=budget, encoder=encoder)
+    planned = refresh.plan(
+        store,
+        sources,
+        recipe,
+        ledger_length=ledger_length(store),
+        allow_removal=allow_removal,
+        endpoint_url=settings().s3_endpoint_url,
+    )
+    if planned.is_noop and planned.last is not None:
+        result = commits.summary(store, planned.last, is_new=False)
+    else:
+        refresh.check_not_empty(planned)
+        result = _run_flow(store.root, list(sources), recipe, allow_removal=allow_removal, is_debug=debug)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        terminal.show_run(result, is_new=not planned.is_noop)
+
+
+@cli.command("status")
+@_workspace_option
+@_common
+def status_command(workspace: str, as_json: bool, debug: bool) -> None:
+    """What the workspace holds."""
+    shown = status.run(_open(workspace))
+    click.echo(json.dumps(shown)) if as_json else terminal.show_status(shown)
+
+
+@cli.command("doctor")
+@click.option("--workspace", "-w", envvar="WTL_WORKSPACE", help="Look at this workspace too.")
+@_common
+def doctor_command(workspace: str | None, as_json: bool, debug: bool) -> None:
+    """What this machine can do, and what is missing."""
+    result = doctor.run(workspace, endpoint_url=settings().s3_endpoint_url)
+    click.echo(json.dumps(result)) if as_json else terminal.show_doctor(result)
+    if not result["is_good"]:
+        raise ConfigError("something is missing; the lines marked FAIL say what to do")
+
+
+@cli.command("cut")
+@_workspace_option
+@click.option("--at", required=True, help="Operating point: 500 or 7.5%.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="A .csv file; stdout if not given."
+)
+@_common
+def cut_command(workspace: str, at: str, output: Path | None, as_json: bool, debug: bool) -> None:
+    """Print an operating point of the latest ranking, without computing anything."""
+    rows = cut.run(_open(workspace), at)
+    if output is not None:
+        try:
+            output.write_text(cut.to_csv(rows), newline="")
+        except OSError as error:
+            raise ConfigError(f"{output}: expected a file to write: {error.strerror}; name another path") from error
+        click.echo(json.dumps({"picks": len(rows), "output": str(output)})) if as_json else None
+        click.echo(f"{len(rows):,} picks in {output}", err=True)
+        return
+    click.echo(json.dumps({"picks": rows}) if as_json else cut.to_csv(rows), nl=as_json)
+
+
+@cli.command("report")
+@_workspace_option
+@click.option("--open", "is_opened", is_flag=True, help="Open it in a browser.")
+@_common
+def report_command(workspace: str, is_opened: bool, as_json: bool, debug: bool) -> None:
+    """Where the HTML report of the latest refresh lies."""
+    store = _open(workspace)
+    last = commits.latest(store)
+    if last is None:
+        raise ConfigError(f"{workspace}: expected a refresh, found none yet; `wtl run SOURCE` makes one")
+    path = store.path(last.report)
+    click.echo(json.dumps({"report": path}) if as_json else path)
+    if is_opened:
+        webbrowser.open(path if "://" in path else Path(path).as_uri())
+
+
+def main() -> None:
+    """Run the command line; turn errors into one message and an exit code."""
+    is_debug = "--debug" in sys.argv
+    try:
+        cli.main(standalone_mode=False)
+        sys.exit(0)
+    except WtlError as error:
+        code, message = error.exit_code, f"wtl: {error}"
+    except click.ClickException as error:
+        error.show()
+        code, message = 2, ""
+    except (KeyboardInterrupt, click.Abort):
+        code, message = _INTERRUPTED, "wtl: interrupted; what was finished is kept, the next run goes on from there"
+    except OSError as error:
+        code, message = 4, f"wtl: the system or the store answered: {error}; try again, --debug shows where"
+    if is_debug:
+        logging.getLogger("wtl_core").exception("traceback, because of --debug")
+    if message:
+        click.echo(message, err=True)
+    sys.exit(code)
+
+
+def _run_flow(root: str, sources: list[str], recipe: Recipe, *, allow_removal: bool, is_debug: bool) -> dict[str, Any]:
+    """Run the flow in this process, on the server that PREFECT_API_URL names or on an embedded one."""
+    for name, value in _EMBEDDED_SERVER.items():
+        os.environ.setdefault(name, value)
+    from flows.refresh import refresh as refresh_flow  # imports prefect and torch
+
+    if not is_debug:
+        for name in ("prefect.flow_runs", "prefect.task_runs"):
+            logging.getLogger(name).addFilter(terminal.ExpectedRefusals())
+    result: dict[str, Any] = refresh_flow(root, sources, recipe, allow_removal)
+    return result
+
+
+def _recipe(store: Store, path: Path | None, *, budget: str | None, encoder: str | None) -> Recipe:
+    """The recipe of a file, or the workspace's last, with the flags' fields set."""
+    try:
+        base = refresh.base_recipe(store) if path is None else parse_recipe(path.read_text(), name=str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected a recipe file in TOML: {error}; check the path") from error
+    values = base.model_dump(mode="json")
+    if budget is not None:
+        values["selection"]["budget"] = budget
+    if encoder is not None:
+        values["encoder"]["name"] = encoder
+    recipe = build_recipe(values, name="the command line" if path is None else str(path))
+    names.validate_name(recipe.encoder.name)
+    return recipe
+
+
+def _probe(uri: str) -> Store:
+    return workspace.probe_workspace(uri, endpoint_url=settings().s3_endpoint_url)
+
+
+def _open(uri: str) -> Store:
+    return workspace.open_workspace(uri, endpoint_url=settings().s3_endpoint_url)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The flow `refresh`: from whatever changed in the sources to a ranking, its ladder and a report."""
+
+from typing import Any
+
+from prefect import flow, unmapped
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from tasks.embedding import embed_part, finish_embedding, plan_embedding
+from tasks.encoders import ensure_encoder
+from tasks.ingest import gather_pool, ingest_parts
+from tasks.refresh import commit, hold, open_for_refresh, plan_refresh, summary
+from tasks.selection import select
+from wtl_core.recipe import Recipe
+from wtl_core.stopwatch import Stopwatch
+
+
+@flow(name="refresh", task_runner=ThreadPoolTaskRunner(max_workers=1))
+def refresh(
+    workspace: str,
+    sources: list[str] | None = None,
+    recipe: Recipe | None = None,
+    allow_removal: bool = False,
+) -> dict[str, Any]:
+    """Bring a workspace up to date with its sources.
+
+    Args:
+        workspace: A folder or an `s3://` prefix; made if it is not there.
+        sources: Folders, buckets, shards or lists of URIs to read again; all known ones if none is named.
+        recipe: What changes the result; the workspace's last recipe if none is given.
+        allow_removal: Go on although more than half of a source has vanished.
+    """
+    store = open_for_refresh(workspace)
+    with hold(store) as held:
+        watch = Stopwatch()
+        run = plan_refresh(store, sources or [], recipe, allow_removal=allow_removal)
+        if run.is_noop:
+            return summary(run, None)
+        watch.lap("plan")
+        ingested = ingest_parts.map(unmapped(run), run.batches()).result()
+        counts = gather_pool(run, ingested)
+        watch.lap("ingest")
+        encoder = ensure_encoder(run, counts)
+        watch.lap("encoder")
+        parts = plan_embedding(run, encoder)
+        embedded = finish_embedding(run, encoder, embed_part.map(unmapped(run), unmapped(encoder), parts).result())
+        watch.lap("embedding")
+        selection = select(run, encoder, embedded)
+        watch.lap("selection")
+        record = commit(
+            run,
+            counts=counts,
+            encoder=encoder,
+            embedded=embedded,
+            selection=selection,
+            seconds=watch.seconds,
+            held=held,
+        )
+        return summary(run, record)

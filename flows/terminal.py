@@ -1,0 +1,83 @@
+"""What the commands print for a person: results on stdout, everything else on stderr."""
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+from wtl_core.errors import WtlError
+
+_PERCENTS = ("1", "5", "10")
+
+
+def configure_logging(*, is_debug: bool) -> None:
+    """Plain lines of the core on stderr where no progress bar is; prefect's console only for what went wrong."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logger = logging.getLogger("wtl_core")
+    logger.addHandler(handler)
+    is_quiet = sys.stderr.isatty() and not is_debug
+    logger.setLevel(logging.WARNING if is_quiet else logging.INFO)
+
+
+class ExpectedRefusals(logging.Filter):
+    """Drops the traceback of our own errors from a log record: their message says all there is to say."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keeps every record."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, WtlError):
+            record.exc_info, record.exc_text = None, None
+        return True
+
+
+def show_run(result: dict[str, Any], *, is_new: bool) -> None:
+    """The end of `wtl run`: counts by stage, coverage beside random's, seconds, and where things lie."""
+    say = click.echo
+    say(f"workspace    {result['workspace']}" + ("" if is_new else "  (nothing new; this is the last result)"))
+    say(f"read         {result['read']:,} = {result['locations']:,} images + {result['ignored']:,} ignored")
+    say(
+        f"pool         {result['samples']:,} samples, {result['duplicates']:,} duplicates, "
+        f"{result['quarantined']:,} quarantined; {result['new_samples']:,} new"
+    )
+    say(f"vectors      {result['vectors']:,} by encoder {result['encoder'][:12]}")
+    say(f"ranking      {result['ranked']:,} ranked, {result['picks']:,} picked (budget {result['budget'] or 'none'})")
+    say("")
+    say("coverage     " + "".join(f"{percent + ' %':>10}" for percent in _PERCENTS))
+    for label, name in (("  this", "coverage"), ("  random", "random_coverage")):
+        say(f"{label:<13}" + "".join(f"{result[name][percent]:>10.4f}" for percent in _PERCENTS))
+    say("")
+    say("seconds      " + ", ".join(f"{stage} {value:.1f}" for stage, value in result["seconds"].items()))
+    say(f"picks        {result['selection']}/ranking.parquet  (wtl cut --workspace {result['workspace']} --at 5%)")
+    say(f"report       {result['report']}")
+
+
+def show_status(status: dict[str, Any]) -> None:
+    """`wtl status` for a person."""
+    say = click.echo
+    say(f"workspace    {status['workspace']}")
+    writer = status["writer"]
+    if writer is not None:
+        say(f"writer       process {writer['pid']} on {writer['host']}" + ("" if writer["is_alive"] else " (dead)"))
+    if status["refresh"] is None:
+        say("refresh      none yet; `wtl run SOURCE --workspace DIR` makes the first")
+        return
+    counts = status["counts"]
+    say(f"refresh      {status['refresh']}, {status['created']}")
+    say(f"sources      {', '.join(status['sources'])}")
+    say(f"pool         {counts['samples']:,} samples, {counts['quarantined']:,} quarantined")
+    say(f"encoder      {status['encoder']['name']}, {status['encoder']['fingerprint'][:12]}")
+    say(f"ranking      {counts['ranked']:,} ranked, {counts['picks']:,} picked (budget {status['budget'] or 'none'})")
+    for percent in _PERCENTS:
+        ours, random = status["coverage"][percent], status["random_coverage"][percent]
+        say(f"  at {percent + ' %':<6} coverage {ours:.4f}, random {random:.4f}")
+    say(f"report       {status['report']}")
+
+
+def show_doctor(result: dict[str, Any]) -> None:
+    """`wtl doctor` for a person: one line a finding, with advice where it is needed."""
+    for finding in result["findings"]:
+        mark = "ok  " if finding["is_good"] else "FAIL"
+        advice = "" if finding["is_good"] else f"; {finding['advice']}"
+        click.echo(f"{mark} {finding['what']:<12} {finding['found']}{advice}")

@@ -1,0 +1,28 @@
+"""The embedding stage as tasks: plan the missing vectors, one task per part of some thousand images, then the table."""
+
+from prefect import task
+
+from tasks.progress import reported
+from tasks.retries import STAGE
+from wtl_core import pipeline
+from wtl_core.embedding_parts import Embedded, EmbeddingPart, PartResult
+from wtl_core.pipeline import EncoderRef, Run
+
+
+@task(name="plan-embedding", **STAGE)
+def plan_embedding(run: Run, encoder: EncoderRef) -> list[EmbeddingPart]:
+    """Parts of the samples without a vector of this encoder."""
+    return pipeline.plan_embedding(run, encoder)
+
+
+@task(name="embed", task_run_name="embed part {part.number}: {part.samples} images", tags=["wtl-device"], **STAGE)
+def embed_part(run: Run, encoder: EncoderRef, part: EmbeddingPart) -> PartResult:
+    """Vectors of one part, committed to the table."""
+    with reported("embedding", "images") as on_progress:
+        return pipeline.embed_part(run, encoder, part, on_progress=on_progress)
+
+
+@task(name="finish-embedding", **STAGE)
+def finish_embedding(run: Run, encoder: EncoderRef, results: list[PartResult]) -> Embedded:
+    """See that no vector is missing; compact the table."""
+    return pipeline.finish_embedding(run, encoder, results)

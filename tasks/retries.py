@@ -1,0 +1,38 @@
+"""When a task is tried again: transient errors only, with jitter, a few times."""
+
+from typing import Any, TypedDict
+
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+
+from wtl_core.errors import TransientError
+
+
+class TaskLimits(TypedDict):
+    """Arguments that every stage's task shares. No result cache: finished work is known from the workspace alone."""
+
+    retries: int
+    retry_delay_seconds: list[float]
+    retry_jitter_factor: float
+    retry_condition_fn: Any
+    cache_policy: Any
+
+
+def is_transient(task: object, run: object, state: State[Any]) -> bool:
+    """Whether a failed task may be tried again."""
+    try:
+        state.result()
+    except TransientError:
+        return True
+    except BaseException:  # noqa: BLE001, the failure itself is handled by the engine
+        return False
+    return False
+
+
+STAGE: TaskLimits = {
+    "retries": 3,
+    "retry_delay_seconds": [2, 10, 30],
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": is_transient,
+    "cache_policy": NO_CACHE,
+}

@@ -1,0 +1,21 @@
+"""The selection stage as a task: rank, measure the ladder, and show both."""
+
+from prefect import task
+
+from tasks import artifacts
+from tasks.progress import reported
+from tasks.retries import STAGE
+from wtl_core import pipeline
+from wtl_core.embedding_parts import Embedded
+from wtl_core.pipeline import EncoderRef, Run
+from wtl_core.selections import SelectionRef
+
+
+@task(name="select", **STAGE)
+def select(run: Run, encoder: EncoderRef, embedded: Embedded) -> SelectionRef:
+    """Rank the pool by coverage and compare it with random at every per cent."""
+    with reported("selection", "picks") as on_progress:
+        selection = pipeline.select(run, encoder, on_progress=on_progress)
+    artifacts.publish_ladder(run.store, selection)
+    artifacts.publish_picks(run.store, selection)
+    return selection

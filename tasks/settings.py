@@ -1,0 +1,58 @@
+"""What describes the machine and changes no result: read here from the environment, passed down as arguments."""
+
+import os
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from wtl_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wtl_core.pipeline import Machine
+
+
+class Settings(BaseSettings):
+    """Environment variables with the prefix `WTL_`."""
+
+    model_config = SettingsConfigDict(env_prefix="WTL_", extra="ignore", use_attribute_docstrings=True)
+
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=512)
+    """Processes that decode at ingest, and threads that decode for the network."""
+    device: str = "auto"
+    """`auto` (the first GPU if there is one), `cpu`, or a torch device such as `cuda:1`."""
+    s3_endpoint_url: str | None = Field(None, validation_alias=AliasChoices("WTL_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL"))
+    """Address of an S3-compatible server; credentials come from the usual AWS environment or files."""
+    embedding_part_images: int = Field(4096, ge=64, le=1_000_000)
+    """Images in one embedding task; what is done when the run is killed is kept part by part."""
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()
+
+
+def machine() -> "Machine":
+    """What the stages need to know of this machine. Imports torch to resolve `auto`."""
+    from wtl_core.pipeline import Machine
+
+    chosen = settings()
+    return Machine(
+        workers=chosen.workers,
+        device=_resolved_device(chosen.device),
+        endpoint_url=chosen.s3_endpoint_url,
+        embedding_part_images=chosen.embedding_part_images,
+    )
+
+
+def _resolved_device(name: str) -> str:
+    import torch
+
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"WTL_DEVICE={name}: expected auto, cpu, or a device that torch has here: {error}") from error
+    return str(device)

@@ -1,0 +1,189 @@
+"""The embedding stage on disk: which live samples lack a vector, cut into parts, each embedded and committed by itself.
+
+The engine that turns bytes into vectors is `embedding`; the table they go to is `vectors`.
+"""
+
+import io
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import polars as pl
+
+from wtl_core import embedding, pool, vectors
+from wtl_core.encoders.encoder import Encoder
+from wtl_core.errors import TransientError
+from wtl_core.recipe import digest_of
+from wtl_core.storage import Store
+
+_committing = threading.Lock()
+"""Parts may run side by side in one process, but only one thread at a time appends to the table."""
+
+
+@dataclass(frozen=True)
+class EmbeddingPart:
+    """Some thousand samples to embed: the rows with this `number` in the plan file at `plan_key`."""
+
+    plan_key: str
+    number: int
+    samples: int
+    fingerprint: str
+    dimensions: int
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A sample that the encoder gave no vector for, with a machine-readable reason."""
+
+    sample_id: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What became of a part."""
+
+    written: int
+    refusals: list[Refusal]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The encoder's table once every live sample has a vector or a refusal."""
+
+    table_version: int
+    vectors: int
+    refused_samples: int
+    refused_locations: int
+
+
+def plan(store: Store, samples: pl.DataFrame, *, fingerprint: str, dimensions: int, images: int) -> list[EmbeddingPart]:
+    """Parts of at most `images` samples each for all that have no vector yet, in the order they lie in the pool's parts.
+
+    Args:
+        store: The workspace.
+        samples: The pool's live samples (`pool.Pool.samples`).
+        fingerprint: The encoder's.
+        dimensions: Width of its vectors.
+        images: Samples in a part.
+    """
+    left_over = vectors.staged_keys(store, fingerprint)
+    vectors.commit_parts(store, fingerprint, left_over, dimensions)
+    missing = _without(samples, vectors.existing_ids(store, fingerprint))
+    if missing.is_empty():
+        return []
+    rows = missing.select("sample_id", "part", "row").sort("part", "row").with_row_index("at")
+    rows = rows.with_columns(number=(pl.col("at") // images)).drop("at")
+    key = f"{_folder(fingerprint)}/plan-{_key(rows)}.parquet"
+    _write(store, key, rows)
+    counts = rows.group_by("number").len().sort("number")
+    return [EmbeddingPart(key, number, count, fingerprint, dimensions) for number, count in counts.iter_rows()]
+
+
+def run(
+    part: EmbeddingPart,
+    store: Store,
+    encoder: Encoder,
+    *,
+    device: str,
+    workers: int,
+    endpoint_url: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PartResult:
+    """Embed one part and append its vectors to the encoder's table; samples that have one by now are not added again."""
+    rows = _read(store, part.plan_key).filter(pl.col("number") == part.number)
+    ids: list[str] = []
+    pieces: list[np.ndarray] = []
+    refusals: list[Refusal] = []
+    images = _images(store, rows, endpoint_url=endpoint_url)
+    for piece in embedding.embed(encoder, images, device=device, workers=workers):
+        ids.extend(piece.ids)
+        pieces.append(piece.vectors)
+        refusals.extend(Refusal(*failure) for failure in piece.failures)
+        if on_progress is not None:
+            on_progress(len(ids) + len(refusals), rows.height)
+    if ids:
+        key = _key(rows)
+        vectors.stage_part(store, part.fingerprint, key, ids, np.concatenate(pieces))
+        with _committing:
+            vectors.commit_parts(store, part.fingerprint, [key], part.dimensions)
+    return PartResult(len(ids), refusals)
+
+
+def finish(store: Store, samples: pl.DataFrame, fingerprint: str, results: Sequence[PartResult]) -> Embedded:
+    """After the last part: keep refusals as quarantine rows, remove the plans, keep the table compact.
+
+    Raises:
+        TransientError: a live sample has neither a vector nor a refusal, so a part did not run.
+    """
+    refusals = [refusal for result in results for refusal in result.refusals]
+    _write_refusals(store, samples, fingerprint, refusals)
+    missing = _without(samples, vectors.existing_ids(store, fingerprint))
+    lost = missing.height - len(refusals)
+    if lost:
+        raise TransientError(
+            f"{store.root}: expected a vector or a refusal for each of {samples.height} samples, {lost} have neither; "
+            "run again"
+        )
+    for name in store.names(_folder(fingerprint)):
+        store.delete(f"{_folder(fingerprint)}/{name}")
+    vectors.compact(store, fingerprint)
+    vectors.build_index(store, fingerprint)
+    return Embedded(
+        table_version=vectors.table_version(store, fingerprint),
+        vectors=samples.height - missing.height,
+        refused_samples=missing.height,
+        refused_locations=int(missing["locations"].sum()),
+    )
+
+
+def embeddable(store: Store, samples: pl.DataFrame, fingerprint: str) -> pl.DataFrame:
+    """The samples that the encoder did not refuse."""
+    key = _refusals_key(fingerprint)
+    return _without(samples, set(_read(store, key)["sample_id"])) if store.exists(key) else samples
+
+
+def _images(store: Store, rows: pl.DataFrame, *, endpoint_url: str | None) -> Iterator[tuple[str, bytes | None]]:
+    """The samples' bytes, part by part in row order; None for one whose bytes are gone."""
+    for (part,), group in rows.group_by("part", maintain_order=True):
+        ids = dict(zip(group["row"].to_list(), group["sample_id"].to_list(), strict=True))
+        for row, data in pool.read_images(store, str(part), list(ids), endpoint_url=endpoint_url):
+            yield ids[row], data
+
+
+def _write_refusals(store: Store, samples: pl.DataFrame, fingerprint: str, refusals: Sequence[Refusal]) -> None:
+    """Replace the encoder's quarantine file by what it refused now; a sample that it takes by now leaves it."""
+    key = _refusals_key(fingerprint)
+    if not refusals:
+        store.delete(key)
+        return
+    rows = pl.DataFrame([asdict(refusal) for refusal in refusals])
+    _write(store, key, samples.select("sample_id", "source", "object_uri", "key", "uri").join(rows, on="sample_id"))
+
+
+def _without(samples: pl.DataFrame, ids: set[str]) -> pl.DataFrame:
+    return samples.filter(~pl.col("sample_id").is_in(pl.Series(sorted(ids), dtype=pl.String).implode()))
+
+
+def _folder(fingerprint: str) -> str:
+    return f"{vectors.STAGING}/{fingerprint}"
+
+
+def _refusals_key(fingerprint: str) -> str:
+    return f"quarantine/embedding-{fingerprint}.parquet"
+
+
+def _key(rows: pl.DataFrame) -> str:
+    return digest_of(rows["sample_id"].to_list())[:16]
+
+
+def _write(store: Store, key: str, rows: pl.DataFrame) -> None:
+    buffer = io.BytesIO()
+    rows.write_parquet(buffer)
+    store.write_bytes(key, buffer.getvalue())
+
+
+def _read(store: Store, key: str) -> pl.DataFrame:
+    return pl.read_parquet(io.BytesIO(store.read_bytes(key)))

@@ -1,0 +1,310 @@
+"""One refresh, stage by stage: what a plain script calls in a row, and what the flow wraps as tasks.
+
+Stages meet on disk. A `Run` names what they share; each stage returns a small record with its seconds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from wtl_core import (
+    commits,
+    embedding_parts,
+    ingest,
+    lease,
+    ledger,
+    pool,
+    refresh,
+    training_images,
+    workspace,
+)
+from wtl_core.commits import Commit
+from wtl_core.embedding_parts import Embedded, EmbeddingPart, PartResult
+from wtl_core.encoders import names, resolve, training
+from wtl_core.encoders.encoder import Encoder
+from wtl_core.errors import InputError
+from wtl_core.pool import Pool
+from wtl_core.recipe import Recipe
+from wtl_core.report import page
+from wtl_core.selection import stage
+from wtl_core.selections import SelectionRef
+from wtl_core.shards.plan import PartPlan
+from wtl_core.stopwatch import Stopwatch
+from wtl_core.storage import Store
+
+Progress = Callable[[int, int], None]
+_PARTS_AT_ONCE = 64
+"""Parts that one call of the ingest stage makes; enough to keep every core busy, few enough to retry."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the machine offers; changes no result. `device` is a torch device's name, never `auto`."""
+
+    workers: int = 1
+    device: str = "cpu"
+    endpoint_url: str | None = None
+    embedding_part_images: int = 4096
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the stages of one refresh share. Small: tables stay on disk."""
+
+    store: Store
+    machine: Machine
+    recipe: Recipe
+    number: int
+    sources: list[str]
+    snapshot_key: str
+    parts: list[PartPlan]
+    changes: dict[str, int]
+    ledger_length: int
+    last: Commit | None
+    is_noop: bool
+
+    def batches(self) -> list[list[PartPlan]]:
+        """The parts still to be made, in groups that one ingest call works through."""
+        return [self.parts[i : i + _PARTS_AT_ONCE] for i in range(0, len(self.parts), _PARTS_AT_ONCE)]
+
+
+@dataclass(frozen=True)
+class EncoderRef:
+    """The encoder of a run: `name` as the recipe has it, `resolvable` as `resolve` finds the very same network."""
+
+    fingerprint: str
+    name: str
+    resolvable: str
+    dimensions: int
+
+
+def begin(
+    store: Store,
+    sources: Sequence[str],
+    recipe: Recipe | None,
+    machine: Machine,
+    *,
+    allow_removal: bool = False,
+) -> Run:
+    """Plan a refresh; write the listing snapshot unless there is nothing to do. Raises what `refresh.plan` does.
+
+    Without a recipe the workspace's last one holds.
+    """
+    recipe = recipe or refresh.base_recipe(store)
+    entries = ledger.length(store)
+    planned = refresh.plan(
+        store,
+        sources,
+        recipe,
+        ledger_length=entries,
+        allow_removal=allow_removal,
+        endpoint_url=machine.endpoint_url,
+    )
+    run = Run(
+        store=store,
+        machine=machine,
+        recipe=recipe,
+        number=planned.number,
+        sources=planned.sources,
+        snapshot_key="" if planned.last is None else planned.last.listing,
+        parts=planned.parts,
+        changes=planned.changes,
+        ledger_length=entries,
+        last=planned.last,
+        is_noop=planned.is_noop,
+    )
+    if planned.is_noop:
+        return run
+    refresh.check_not_empty(planned)
+    workspace.create_workspace(store)
+    store.sweep()
+    return replace(run, snapshot_key=refresh.write_snapshot(store, planned.snapshot))
+
+
+def ingest_parts(run: Run, parts: list[PartPlan], *, on_progress: Progress | None = None) -> int:
+    """Make these parts of the pool; those that are there already cost a look. Returns images kept."""
+    made = ingest.run_many(
+        parts,
+        run.store,
+        run.recipe.ingest,
+        workers=run.machine.workers,
+        endpoint_url=run.machine.endpoint_url,
+        on_progress=on_progress,
+    )
+    return sum(counts.kept for counts in made)
+
+
+def gather_pool(run: Run) -> dict[str, int]:
+    """The row accounts of the pool that the run's parts make.
+
+    Raises:
+        InputError: nothing readable is in it, or more is quarantined than the recipe's budget allows.
+    """
+    live = load_pool(run)
+    counts = live.counts
+    if counts.samples == 0:
+        raise InputError(_nothing_readable(run, live))
+    ingest.check_quarantine_budget(counts, run.recipe.ingest)
+    before = pool.load(run.store, refresh.read_snapshot(run.store, run.last.listing)).samples if run.last else None
+    fresh = counts.samples if before is None else live.samples.join(before, on="sample_id", how="anti").height
+    return {
+        "read": counts.read,
+        "locations": counts.locations,
+        "samples": counts.samples,
+        "duplicates": counts.duplicates,
+        "quarantined": counts.quarantined,
+        "ignored": counts.ignored,
+        "filtered": counts.filtered,
+        "new_samples": fresh,
+    }
+
+
+def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderRef:
+    """The workspace's current encoder if it answers to the recipe's name, one resolved by name, or one trained now."""
+    name, device = run.recipe.encoder.name, run.machine.device
+    resolvable = name
+    if names.is_trained_here(name):
+        if run.last is not None and run.last.encoder_name == name:
+            resolvable = run.last.encoder
+        else:
+            images = training_images.of_pool(run.store, load_pool(run).samples, endpoint_url=run.machine.endpoint_url)
+            resolvable = training.train(images, run.store, run.recipe.encoder, device=device, on_progress=on_progress)
+    encoder = resolve.resolve(resolvable, run.store, device=device)
+    return EncoderRef(encoder.fingerprint, name, resolvable, encoder.dimensions)
+
+
+def plan_embedding(run: Run, encoder: EncoderRef) -> list[EmbeddingPart]:
+    """Parts of the samples that have no vector of this encoder yet."""
+    return embedding_parts.plan(
+        run.store,
+        load_pool(run).samples,
+        fingerprint=encoder.fingerprint,
+        dimensions=encoder.dimensions,
+        images=run.machine.embedding_part_images,
+    )
+
+
+def embed_part(
+    run: Run, encoder: EncoderRef, part: EmbeddingPart, *, on_progress: Progress | None = None
+) -> PartResult:
+    """Embed and commit one part; the network is loaded once per process."""
+    return embedding_parts.run(
+        part,
+        run.store,
+        _loaded(encoder.resolvable, run.store, run.machine.device),
+        device=run.machine.device,
+        workers=run.machine.workers,
+        endpoint_url=run.machine.endpoint_url,
+        on_progress=on_progress,
+    )
+
+
+def finish_embedding(run: Run, encoder: EncoderRef, results: Sequence[PartResult]) -> Embedded:
+    """See that nothing is missing, keep refusals as quarantine rows and the table compact."""
+    return embedding_parts.finish(run.store, load_pool(run).samples, encoder.fingerprint, results)
+
+
+def select(run: Run, encoder: EncoderRef, *, on_progress: Progress | None = None) -> SelectionRef:
+    """Rank what may be ranked, and measure the ladder."""
+    return stage.run(
+        run.store,
+        embedding_parts.embeddable(run.store, load_pool(run).samples, encoder.fingerprint),
+        run.recipe,
+        number=run.number,
+        fingerprint=encoder.fingerprint,
+        ledger_length=run.ledger_length,
+        device=run.machine.device,
+        on_progress=on_progress,
+    )
+
+
+def commit(
+    run: Run,
+    *,
+    counts: dict[str, int],
+    encoder: EncoderRef,
+    embedded: Embedded,
+    selection: SelectionRef,
+    seconds: dict[str, float],
+) -> Commit:
+    """Write the report, then the commit that makes all of it the workspace's present."""
+    record = Commit(
+        number=run.number,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        sources=run.sources,
+        listing=run.snapshot_key,
+        recipe=run.recipe,
+        encoder=encoder.fingerprint,
+        encoder_name=encoder.name,
+        vector_table_version=embedded.table_version,
+        ledger_length=run.ledger_length,
+        selection=selection.key,
+        report=f"reports/{run.number:06d}.html",
+        counts=_final_counts(counts, embedded, selection),
+        budget=run.recipe.selection.budget,
+        coverage=selection.coverage,
+        random_coverage=selection.random_coverage,
+        seconds={stage: round(value, 3) for stage, value in seconds.items()},
+    )
+    run.store.write_bytes(record.report, page.render(run.store, record, load_pool(run)).encode())
+    commits.write(run.store, record)
+    return record
+
+
+def refresh_workspace(
+    store: Store, sources: Sequence[str], recipe: Recipe | None, machine: Machine, *, allow_removal: bool = False
+) -> Commit:
+    """The whole refresh as a plain script, without an orchestrator. Returns the workspace's newest commit."""
+    with lease.hold(store) as held:
+        watch = Stopwatch()
+        run = begin(store, sources, recipe, machine, allow_removal=allow_removal)
+        if run.is_noop and run.last is not None:
+            return run.last
+        watch.lap("plan")
+        for parts in run.batches():
+            ingest_parts(run, parts)
+        counts = gather_pool(run)
+        watch.lap("ingest")
+        encoder = ensure_encoder(run)
+        watch.lap("encoder")
+        results = [embed_part(run, encoder, part) for part in plan_embedding(run, encoder)]
+        embedded = finish_embedding(run, encoder, results)
+        watch.lap("embedding")
+        selection = select(run, encoder)
+        watch.lap("selection")
+        held.check()
+        return commit(
+            run, counts=counts, encoder=encoder, embedded=embedded, selection=selection, seconds=watch.seconds
+        )
+
+
+def _final_counts(counts: dict[str, int], embedded: Embedded, selection: SelectionRef) -> dict[str, int]:
+    """The row accounts after embedding: what the encoder refused moves, with all its locations, to the quarantined."""
+    return {
+        **counts,
+        "samples": counts["samples"] - embedded.refused_samples,
+        "duplicates": counts["duplicates"] - (embedded.refused_locations - embedded.refused_samples),
+        "quarantined": counts["quarantined"] + embedded.refused_locations,
+        "vectors": embedded.vectors,
+        "ranked": selection.rows,
+        "picks": selection.picks,
+    }
+
+
+def load_pool(run: Run) -> Pool:
+    """The live pool of a run, after its parts are made."""
+    return pool.load(run.store, refresh.read_snapshot(run.store, run.snapshot_key), filters=run.recipe.ingest.filters)
+
+
+@lru_cache(maxsize=1)
+def _loaded(resolvable: str, store: Store, device: str) -> Encoder:
+    return resolve.resolve(resolvable, store, device=device)
+
+
+def _nothing_readable(run: Run, live: Pool) -> str:
+    reasons = live.quarantine["reason"].value_counts(sort=True)
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons.iter_rows())
+    found = f"{live.counts.quarantined} refused ({told})" if told else f"{live.counts.ignored} files that are no images"
+    advice = f"the reasons are in {run.store.path('quarantine')}" if told else "check the path"
+    return f"{', '.join(run.sources)}: expected readable images, found {found}; {advice}"

@@ -1,0 +1,55 @@
+"""Pictures and sentences about a ladder, for the report and for the Prefect UI."""
+
+import io
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from wtl_core.commits import Commit
+
+_OURS, _RANDOM = "#0b6e4f", "#8a8f98"
+
+
+def headline(commit: Commit) -> str:
+    """One sentence: what the first picks cover, beside random."""
+    shown = [f"{p} %: {commit.coverage[p]:.3f} (random {commit.random_coverage[p]:.3f})" for p in ("1", "5", "10")]
+    return f"Coverage of {commit.counts['samples']:,} images by the first picks: " + ", ".join(shown)
+
+
+def ladder_svg(rungs: pl.DataFrame) -> str:
+    """The ladder as an SVG element without a prolog, for a page to contain."""
+    buffer = io.StringIO()
+    _figure(rungs).savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def ladder_png(rungs: pl.DataFrame) -> bytes:
+    """The ladder as a PNG file."""
+    buffer = io.BytesIO()
+    _figure(rungs).savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _figure(rungs: pl.DataFrame) -> Figure:
+    """Two panels side by side: all operating points, and the first tenth, where labelling budgets are."""
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    whole, head = figure.subplots(1, 2)
+    _draw(whole, rungs, "Every operating point")
+    _draw(head, rungs.filter(pl.col("percent") <= 10), "The first 10 %")
+    whole.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def _draw(axes: Axes, rungs: pl.DataFrame, title: str) -> None:
+    percent = rungs["percent"].to_list()
+    axes.plot(percent, rungs["coverage"].to_list(), color=_OURS, linewidth=2, label="this ranking")
+    axes.plot(
+        percent, rungs["random_coverage_mean"].to_list(), color=_RANDOM, linewidth=1.5, label="random, 95 % interval"
+    )
+    low, high = rungs["random_coverage_low"].to_list(), rungs["random_coverage_high"].to_list()
+    axes.fill_between(percent, low, high, color=_RANDOM, alpha=0.3, linewidth=0)
+    axes.set(xlabel="per cent of the pool picked", ylabel="coverage", title=title)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)

@@ -1,0 +1,84 @@
+"""The HTML report of a refresh: one file that loads nothing, where every name that came from outside is escaped."""
+
+import base64
+import io
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+import numpy as np
+import polars as pl
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from wtl_core import pool, selections
+from wtl_core.commits import Commit
+from wtl_core.pool import Pool
+from wtl_core.report import charts
+from wtl_core.storage import Store
+
+_PERCENTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100)
+_PICTURES, _THUMBNAIL_PX = 48, 96
+_REFUSED_ROWS = 200
+
+_logger = logging.getLogger(__name__)
+
+
+def render(store: Store, commit: Commit, live: Pool, *, endpoint_url: str | None = None) -> str:
+    """The page for a refresh that is about to be committed.
+
+    Args:
+        store: The workspace.
+        commit: The record; its selection is on disk.
+        live: The pool that it speaks of.
+        endpoint_url: For images that are only referenced, on an S3-compatible server.
+    """
+    ranking = selections.read_ranking(store, commit.selection)
+    rungs = selections.read_ladder(store, commit.selection)
+    chosen = ranking["sample_id"].head(_PICTURES).to_list()
+    matched = np.random.default_rng(0).permutation(ranking["sample_id"].to_numpy())[:_PICTURES].tolist()
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("wtl_core.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("page.html.j2").render(
+        commit=commit,
+        headline=charts.headline(commit),
+        ladder=charts.ladder_svg(rungs),
+        rungs=[row for row in rungs.to_dicts() if row["percent"] in _PERCENTS],
+        picks=_thumbnails(store, live.samples, chosen, endpoint_url=endpoint_url),
+        random_picks=_thumbnails(store, live.samples, matched, endpoint_url=endpoint_url),
+        reasons=live.quarantine["reason"].value_counts(sort=True).to_dicts(),
+        refused=live.quarantine.head(_REFUSED_ROWS).to_dicts(),
+        receipt=selections.read_receipt(store, commit.selection),
+        recipe=commit.recipe.model_dump(mode="json"),
+        place=store.root,
+    )
+
+
+def _thumbnails(
+    store: Store, samples: pl.DataFrame, sample_ids: Sequence[str], *, endpoint_url: str | None
+) -> list[dict[str, Any]]:
+    """Small JPEGs as data URIs, in the order asked for, each with the sample's name."""
+    wanted = samples.filter(pl.col("sample_id").is_in(list(sample_ids)))
+    pictures: dict[str, dict[str, Any]] = {}
+    for (part,), group in wanted.sort("part", "row").group_by("part", maintain_order=True):
+        by_row = {row["row"]: row for row in group.to_dicts()}
+        for position, data in pool.read_images(store, str(part), sorted(by_row), endpoint_url=endpoint_url):
+            row = by_row[position]
+            pictures[row["sample_id"]] = {"name": row["uri"], "source": _data_uri(data)}
+    return [pictures[sample_id] for sample_id in sample_ids if sample_id in pictures]
+
+
+def _data_uri(data: bytes | None) -> str | None:
+    if data is None:
+        return None
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        _logger.debug("no thumbnail: %s", error)
+        return None
+    image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,187 @@
+"""The selection stage: from the encoder's table of vectors to a finished folder `selections/<id>/`.
+
+The ranking and its measurement are maths and live in `ranking` and `ladder`; the folder's files in `selections`.
+"""
+
+import hashlib
+import json
+import logging
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from wtl_core import ladder, ledger, selections, vectors
+from wtl_core.errors import InputError
+from wtl_core.ladder import Ladder
+from wtl_core.recipe import Recipe, digest_of
+from wtl_core.selection import ranking
+from wtl_core.selection.ranking import Ranking
+from wtl_core.selections import SelectionRef
+from wtl_core.storage import Store
+
+VERSION = 1
+"""Raised when the same inputs would give another ranking."""
+
+_logger = logging.getLogger(__name__)
+
+
+def run(
+    store: Store,
+    samples: pl.DataFrame,
+    recipe: Recipe,
+    *,
+    number: int,
+    fingerprint: str,
+    ledger_length: int,
+    device: str,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SelectionRef:
+    """Rank the samples, measure the ladder, and write both with their receipt.
+
+    Args:
+        store: The workspace.
+        samples: Live samples that may be ranked, as `pool.Pool.samples`, sorted by `sample_id`.
+        recipe: The whole recipe; the selection and ladder parts decide the result.
+        number: The refresh that this is for; part of the selection's name.
+        fingerprint: The encoder's; every sample must have a vector in its table.
+        ledger_length: Entries of the ledger to respect.
+        device: Where to multiply.
+        on_progress: Told how many picks of how many are ordered.
+
+    Raises:
+        InputError: nothing is left to rank.
+    """
+    labelled = ledger.sample_ids(ledger.read(store, ledger_length), "labelled")
+    open_samples = samples.filter(~pl.col("is_filtered") & ~pl.col("sample_id").is_in(labelled))
+    if open_samples.is_empty():
+        raise InputError(
+            f"{store.root}: expected images to rank, found {samples.height} of which all are labelled or filtered out; "
+            "add images or relax the recipe's filters"
+        )
+    inputs = _inputs(open_samples, labelled, recipe, fingerprint=fingerprint)
+    key = f"selections/{number:06d}-{digest_of(inputs)[:12]}"  # the scale is left out: a killed run may have frozen it
+    if not store.exists(f"{key}/receipt.json"):
+        inputs["scale"] = _read_scale(store, fingerprint)
+        _make(store, key, open_samples, labelled, recipe, inputs, device=device, on_progress=on_progress)
+    return selections.reference(store, key)
+
+
+def _make(
+    store: Store,
+    key: str,
+    samples: pl.DataFrame,
+    labelled: list[str],
+    recipe: Recipe,
+    inputs: dict[str, Any],
+    *,
+    device: str,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    ids = samples["sample_id"].to_list()
+    matrix = vectors.load(store, inputs["encoder"], ids)
+    anchors = vectors.load(store, inputs["encoder"], labelled) if labelled else None
+    _logger.info("ranking %d samples by %d-d vectors on %s", len(ids), matrix.shape[1], device)
+    ranked = ranking.rank(
+        matrix,
+        recipe.selection,
+        sample_ids=ids,
+        duplicate_of=_twin_rows(samples),
+        labelled=anchors,
+        device=device,
+        scale=inputs["scale"],
+        on_progress=on_progress,
+    )
+    scale = _freeze_scale(store, inputs["encoder"], ranked.scale)
+    measured = ladder.measure(matrix, ranked, recipe.ladder, sample_ids=ids, scale=scale, device=device)
+    ranking_bytes = selections.to_parquet(_ranking_frame(ranked, samples))
+    ladder_bytes = selections.to_parquet(_ladder_frame(measured))
+    store.write_bytes(f"{key}/ranking.parquet", ranking_bytes)
+    store.write_bytes(f"{key}/ladder.parquet", ladder_bytes)
+    receipt = {
+        **inputs,
+        "scale": scale,
+        "numeric_path": ranked.numeric_path,
+        "exact_until": int(ranked.exact_until),
+        "picks": int(ranked.picks),
+        "versions": _versions(),
+        "sha256": {
+            "ranking.parquet": hashlib.sha256(ranking_bytes).hexdigest(),
+            "ladder.parquet": hashlib.sha256(ladder_bytes).hexdigest(),
+        },
+    }
+    store.write_bytes(f"{key}/receipt.json", json.dumps(receipt, indent=1).encode() + b"\n")
+
+
+def _inputs(samples: pl.DataFrame, labelled: list[str], recipe: Recipe, *, fingerprint: str) -> dict[str, Any]:
+    """Everything that the ranking is a function of, by digest; small enough to print."""
+    return {
+        "stage": "selection",
+        "version": VERSION,
+        "encoder": fingerprint,
+        "samples": samples.height,
+        "pool": digest_of([samples[c].to_list() for c in ("sample_id", "uri", "duplicate_of")]),
+        "labelled": digest_of(labelled),
+        "labelled_samples": len(labelled),
+        "selection": recipe.selection.model_dump(mode="json"),
+        "ladder": recipe.ladder.model_dump(mode="json"),
+    }
+
+
+def _twin_rows(samples: pl.DataFrame) -> np.ndarray:
+    """Per row, the row of the pixel-identical sample that it repeats, or -1."""
+    rows = samples.select("sample_id", "duplicate_of").with_row_index("at")
+    kept = rows.select(pl.col("sample_id").alias("duplicate_of"), pl.col("at").alias("kept"))
+    joined = rows.join(kept, on="duplicate_of", how="left", maintain_order="left")
+    return joined["kept"].cast(pl.Int64).fill_null(-1).to_numpy()
+
+
+def _ranking_frame(ranked: Ranking, samples: pl.DataFrame) -> pl.DataFrame:
+    ids = samples["sample_id"].to_numpy()
+    ordered = samples[ranked.rows.tolist()]
+
+    def id_at(rows: np.ndarray) -> pl.Series:
+        return pl.Series([ids[row] if row >= 0 else None for row in rows], dtype=pl.String)
+
+    return pl.DataFrame(
+        {
+            "rank": np.arange(len(ranked.rows), dtype=np.int64),
+            "sample_id": ordered["sample_id"],
+            "uri": ordered["uri"],
+            "gain": ranked.gain,
+            "coverage": ranked.coverage,
+            "radius": ranked.radius,
+            "duplicate_of": id_at(ranked.duplicate_of),
+            "stands_for": ranked.stands_for,
+            "nearest_earlier": id_at(ranked.nearest_earlier),
+        }
+    )
+
+
+def _ladder_frame(measured: Ladder) -> pl.DataFrame:
+    return pl.DataFrame({name: getattr(measured, name) for name in measured.columns()})
+
+
+def _read_scale(store: Store, fingerprint: str) -> float | None:
+    """The kernel scale that the encoder's first ranking fixed; None before it."""
+    key = f"encoders/{fingerprint}/scale.json"
+    return float(json.loads(store.read_bytes(key))["scale"]) if store.exists(key) else None
+
+
+def _freeze_scale(store: Store, fingerprint: str, scale: float) -> float:
+    store.create(f"encoders/{fingerprint}/scale.json", json.dumps({"scale": scale}).encode() + b"\n")
+    frozen = _read_scale(store, fingerprint)
+    assert frozen is not None
+    return frozen
+
+
+def _versions() -> dict[str, str]:
+    names = ("wtl", "torch", "numpy", "numba", "polars")
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        **{name: version(name) for name in names},
+    }

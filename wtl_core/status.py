@@ -1,0 +1,29 @@
+"""What a workspace holds now, and who is writing to it. Reads only."""
+
+from typing import Any
+
+from wtl_core import commits, lease, ledger
+from wtl_core.storage import Store
+
+
+def run(store: Store) -> dict[str, Any]:
+    """The latest commit in a few words, the ledger's length, and the owner of the lease if there is one."""
+    last = commits.latest(store)
+    owner = lease.read_owner(store)
+    writer = None if owner is None else {"host": owner.host, "pid": owner.pid, "is_alive": lease.is_alive(owner)}
+    shown: dict[str, Any] = {"workspace": store.root, "writer": writer, "ledger": ledger.length(store)}
+    if last is None:
+        return {**shown, "refresh": None}
+    return {
+        **shown,
+        "refresh": last.number,
+        "created": last.created,
+        "sources": last.sources,
+        "encoder": {"name": last.encoder_name, "fingerprint": last.encoder},
+        "counts": last.counts,
+        "budget": last.budget,
+        "coverage": {p: last.coverage[p] for p in ("1", "5", "10")},
+        "random_coverage": {p: last.random_coverage[p] for p in ("1", "5", "10")},
+        "selection": store.path(last.selection),
+        "report": store.path(last.report),
+    }
