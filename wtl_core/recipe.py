@@ -9,9 +9,11 @@ import json
 import tomllib
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wtl_core.errors import ConfigError
+from wtl_core.filters import parse_filter
+from wtl_core.selection.params import LadderParams, SelectionParams
 
 
 class _Params(BaseModel):
@@ -23,6 +25,37 @@ class IngestParams(_Params):
 
     store: Literal["bytes", "reference"] = "bytes"
     """Keep image bytes in the pool, which then outlives its source, or only refer to where they are."""
+    part_images: int = Field(5000, ge=1, le=100_000)
+    """Images in a part, roughly: small shards and loose files are packed up to it, a larger shard is one part."""
+    part_bytes: int = Field(256 << 20, ge=1 << 20, le=8 << 30)
+    """Bytes of shards and loose files packed into one part; a larger shard is one part."""
+    max_pixels: int = Field(100_000_000, ge=1, le=1_000_000_000)
+    """Images that announce more pixels are refused before they are decoded."""
+    max_file_bytes: int = Field(256 << 20, ge=1, le=2_000_000_000)
+    """Image files with more bytes are refused."""
+    min_side_px: int = Field(8, ge=1, le=4096)
+    """Images with a shorter side are refused."""
+    thumbnail_px: int = Field(128, ge=16, le=512)
+    """Longer side of the thumbnails in the pool."""
+    thumbnail_bytes: int = Field(16 << 10, ge=0, le=1 << 20)
+    """Bytes of one thumbnail at most; images that need more have none."""
+    thumbnails_per_part: int = Field(5000, ge=0, le=1_000_000)
+    """Thumbnails in one part at most: its first images get them."""
+    quarantine_budget: float = Field(1.0, ge=0, le=1)
+    """Share of the locations that may be quarantined; above it the run is refused. Changes no part."""
+    filters: tuple[str, ...] = ()
+    """Conditions that all must hold, such as `sharpness > 10`; other samples are set aside. Changes no part."""
+
+    @field_validator("filters")
+    @classmethod
+    def _check_filters(cls, filters: tuple[str, ...]) -> tuple[str, ...]:
+        for text in filters:
+            parse_filter(text)
+        return filters
+
+    def part_digest(self) -> str:
+        """SHA-256 hex of the fields that shape a part."""
+        return digest_of(self.model_dump(mode="json", exclude={"quarantine_budget", "filters"}))
 
 
 class EncoderParams(_Params):
@@ -30,24 +63,24 @@ class EncoderParams(_Params):
 
     name: str = "ssl"
     """`ssl`, `pixels`, `timm:NAME`, `torchvision:NAME`, `file:PATH`, or the path of an encoder in a workspace."""
+    seconds: float = Field(300, gt=0, le=30 * 86400)
+    """Wall-clock budget of training; turned into a number of steps once, after a warm-up, so that a rerun repeats it."""
+    epochs: float | None = Field(None, gt=0, le=100_000)
+    """Passes over the pool's images instead of seconds."""
+    side_px: int | None = Field(None, ge=16, le=512)
+    """Image side in training and afterwards; taken from the pool's sizes where it is not given."""
+    width: int | None = Field(None, ge=8, le=256)
+    """Channels of the network's first stage; vectors have eight times as many dimensions. 16 on a CPU, 64 on a GPU."""
+    batch_images: int | None = Field(None, ge=8, le=65_536)
+    """Images in a training step; taken from the machine where it is not given."""
+    start: str | None = None
+    """An encoder trained earlier (fingerprint, file or folder) to continue from; from scratch where it is not given."""
+    seed: int = Field(0, ge=0)
+    """Feeds weights, order and views."""
 
 
 class EmbeddingParams(_Params):
     """From images to vectors."""
-
-
-class SelectionParams(_Params):
-    """From vectors to a ranking."""
-
-    seed: int = Field(0, ge=0)
-    """Feeds every random choice of the stage."""
-
-
-class LadderParams(_Params):
-    """How a ranking is measured."""
-
-    random_draws: int = Field(5, ge=2, le=100)
-    """Random orders that the ranking is compared with."""
 
 
 class Recipe(_Params):
