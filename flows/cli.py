@@ -70,8 +70,8 @@ def run_command(
 ) -> None:
     """Refresh a workspace from whatever changed in its SOURCEs.
 
-    A SOURCE is a folder, an s3:// prefix, a tar, zip or Parquet shard, or a list of URIs. Without one, all known sources
-    are read again. With nothing new, the last result is printed and nothing is written.
+    A SOURCE is a folder, an s3:// prefix, a tar, zip or Parquet shard, or a list of URIs. Without one, all known
+    sources are read again. With nothing new, the last result is printed and nothing is written.
     """
     terminal.configure_logging(is_debug=debug)
     store = _probe(workspace)

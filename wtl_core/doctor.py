@@ -1,4 +1,4 @@
-"""What this machine can do for `wtl`, and what is missing. Asks what is installed, imports neither torch nor prefect."""
+"""What this machine can do for `wtl`, and what is missing. It imports neither torch nor prefect."""
 
 import os
 import platform

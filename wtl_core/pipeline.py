@@ -29,6 +29,7 @@ from wtl_core.recipe import Recipe
 from wtl_core.report import page
 from wtl_core.selection import stage
 from wtl_core.selections import SelectionRef
+from wtl_core.shards.part_file import PartCounts
 from wtl_core.shards.plan import PartPlan
 from wtl_core.stopwatch import Stopwatch
 from wtl_core.storage import Store
@@ -122,9 +123,9 @@ def begin(
     return replace(run, snapshot_key=refresh.write_snapshot(store, planned.snapshot))
 
 
-def ingest_parts(run: Run, parts: list[PartPlan], *, on_progress: Progress | None = None) -> int:
-    """Make these parts of the pool; those that are there already cost a look. Returns images kept."""
-    made = ingest.run_many(
+def ingest_parts(run: Run, parts: list[PartPlan], *, on_progress: Progress | None = None) -> list[PartCounts]:
+    """Make these parts of the pool; those that are there already cost a look. Progress counts bytes."""
+    return ingest.run_many(
         parts,
         run.store,
         run.recipe.ingest,
@@ -132,10 +133,9 @@ def ingest_parts(run: Run, parts: list[PartPlan], *, on_progress: Progress | Non
         endpoint_url=run.machine.endpoint_url,
         on_progress=on_progress,
     )
-    return sum(counts.kept for counts in made)
 
 
-def gather_pool(run: Run) -> dict[str, int]:
+def gather_pool(run: Run, ingested: Sequence[PartCounts]) -> dict[str, int]:
     """The row accounts of the pool that the run's parts make.
 
     Raises:
@@ -145,7 +145,7 @@ def gather_pool(run: Run) -> dict[str, int]:
     counts = live.counts
     if counts.samples == 0:
         raise InputError(_nothing_readable(run, live))
-    ingest.check_quarantine_budget(counts, run.recipe.ingest)
+    ingest.check_quarantine_budget(ingested, run.recipe.ingest)
     before = pool.load(run.store, refresh.read_snapshot(run.store, run.last.listing)).samples if run.last else None
     fresh = counts.samples if before is None else live.samples.join(before, on="sample_id", how="anti").height
     return {
@@ -262,9 +262,8 @@ def refresh_workspace(
         if run.is_noop and run.last is not None:
             return run.last
         watch.lap("plan")
-        for parts in run.batches():
-            ingest_parts(run, parts)
-        counts = gather_pool(run)
+        ingested = [counts for parts in run.batches() for counts in ingest_parts(run, parts)]
+        counts = gather_pool(run, ingested)
         watch.lap("ingest")
         encoder = ensure_encoder(run)
         watch.lap("encoder")

@@ -88,7 +88,7 @@ def plan(
     if not allow_removal:
         _check_removals(mine, changes.gone)
     kept, fresh = changes.kept, pl.concat([changes.new, changes.changed])
-    if last is not None and last.recipe.ingest != recipe.ingest:
+    if last is not None and last.recipe.ingest.part_digest() != recipe.ingest.part_digest():
         everything = pl.concat([kept, others], how="vertical_relaxed").drop("part")
         fresh, kept, others = pl.concat([fresh, everything]), kept.clear(), others.clear()
     parts = plan_parts(fresh, recipe.ingest)

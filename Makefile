@@ -1,0 +1,46 @@
+# Every target makes the virtual environment that it needs. PYTHON names the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV ?= .venv
+SOURCE ?= sample
+WORKSPACE ?= workspace
+BIN := $(VENV)/bin
+
+.PHONY: run test test-services check format bench clean
+
+run: $(VENV)/.installed-dev
+	@if [ "$(SOURCE)" = sample ]; then $(BIN)/python -m wtl_core.sample_source sample; fi
+	$(BIN)/wtl run "$(SOURCE)" --workspace "$(WORKSPACE)"
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q
+
+test-services: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -m services tests/services
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed-bench
+	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+# The newest pip that setuptools' licence fields and dependency groups need; pip itself picks torch's build.
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/.installed-dev: $(VENV)/bin/pip pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --group bench
+	@touch $@
+
+clean:
+	rm -rf $(VENV) sample workspace test-output

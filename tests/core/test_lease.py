@@ -1,0 +1,118 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from wtl_core import lease
+from wtl_core.errors import BusyError, TransientError
+from wtl_core.lease import LEASE, Owner
+from wtl_core.storage import Store
+
+
+def _leave(store: Store, **changes: object) -> None:
+    owner = json.loads(lease._myself("old").to_bytes()) | changes
+    store.write_bytes(LEASE, json.dumps(owner).encode())
+
+
+def test_the_lease_is_gone_after_the_block(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with lease.hold(store) as held:
+        held.check()
+        owner = lease.read_owner(store)
+        assert owner is not None
+        assert owner.pid == os.getpid()
+    assert store.names("") == []
+
+
+def test_a_live_owner_is_refused_and_named(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with lease.hold(store), pytest.raises(BusyError, match=f"process {os.getpid()} on"), lease.hold(store):
+        pass
+
+
+def test_a_killed_owner_on_this_host_is_replaced_at_once(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from wtl_core import lease; from wtl_core.storage import Store\n"
+        "with lease.hold(Store(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)])
+    store = Store(str(tmp_path))
+    assert lease.read_owner(store) is not None
+    with lease.hold(store) as held:
+        held.check()
+    assert store.names("") == []
+
+
+def test_a_reused_process_id_and_another_boot_do_not_count_as_alive(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for changes in ({"started": 1}, {"boot_id": "another"}):
+        _leave(store, **changes)
+        with lease.hold(store):
+            pass
+
+
+def test_a_foreign_owner_is_trusted_for_a_minute_after_its_heartbeat(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    _leave(store, host="elsewhere")
+    with pytest.raises(BusyError), lease.hold(store):
+        pass
+    _leave(store, host="elsewhere", heartbeat=time.time() - lease.MISSED_SECONDS - 1)
+    with lease.hold(store):
+        pass
+
+
+def test_of_many_contenders_for_a_dead_lease_one_wins(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    _leave(store, pid=2**22, started=1)
+    wins, losses = [], []
+    barrier, release = threading.Barrier(6), threading.Event()
+
+    def contend(i: int) -> None:
+        barrier.wait()
+        try:
+            with lease.hold(store):
+                wins.append(i)
+                release.wait(10)
+        except BusyError:
+            losses.append(i)
+        if len(losses) == 5:
+            release.set()
+
+    threads = [threading.Thread(target=contend, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wins) == 1
+    assert len(losses) == 5
+
+
+def test_a_lost_lease_is_noticed_before_the_commit(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with lease.hold(store) as held:
+        _leave(store)
+        with pytest.raises(TransientError, match="lost"):
+            held.check()
+
+
+def test_the_heartbeat_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
+    store = Store(str(tmp_path))
+    with lease.hold(store):
+        first = lease.read_owner(store)
+        time.sleep(0.3)
+        second = lease.read_owner(store)
+    assert first is not None
+    assert second is not None
+    assert second.heartbeat > first.heartbeat
+
+
+def test_owner_round_trips() -> None:
+    owner = Owner("h", "b", 1, 2, "n", 3.5)
+    assert Owner(**json.loads(owner.to_bytes())) == owner
+

@@ -1,0 +1,32 @@
+import pytest
+
+from wtl_core.errors import ConfigError
+from wtl_core.recipe import Recipe, parse_recipe
+
+
+def test_a_recipe_file_sets_the_same_fields() -> None:
+    recipe = parse_recipe('[selection]\nseed = 3\nbudget = "7.5%"\n[encoder]\nname = "pixels"', name="r.toml")
+    assert recipe.selection.seed == 3
+    assert recipe.selection.budget == "7.5%"
+    assert recipe.encoder.name == "pixels"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[selction]\nseed = 1", "unknown key selction; did you mean selection"),
+        ("[selection]\nsed = 1", "unknown key selection.sed; did you mean selection.seed"),
+        ("[selection]\nqqq = 1", "valid keys: "),
+        ("[selection]\nseed = -1", "selection.seed"),
+        ("[selection", "expected TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_the_place_and_the_nearest_key(text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match="r.toml") as caught:
+        parse_recipe(text, name="r.toml")
+    assert told in str(caught.value)
+
+
+def test_the_digest_sees_every_field() -> None:
+    assert Recipe().digest() == Recipe().digest()
+    assert Recipe.model_validate({"selection": {"seed": 1}}).digest() != Recipe().digest()

@@ -1,0 +1,31 @@
+"""The pool as an encoder trains on it: where each sample's bytes lie, handed over as a reader by row."""
+
+from collections.abc import Iterator, Sequence
+
+import polars as pl
+
+from wtl_core import pool
+from wtl_core.encoders.image_cache import PoolImages
+from wtl_core.storage import Store
+
+
+def of_pool(store: Store, samples: pl.DataFrame, *, endpoint_url: str | None = None) -> PoolImages:
+    """The live samples in `sample_id` order; pixel-identical repeats and filtered-out samples teach nothing and stay away.
+
+    Args:
+        store: The workspace.
+        samples: `pool.Pool.samples`.
+        endpoint_url: For images that are only referenced, on an S3-compatible server.
+    """
+    distinct = samples.filter(pl.col("duplicate_of").is_null() & ~pl.col("is_filtered")).sort("sample_id")
+    places = distinct.select("part", "row").with_row_index("at")
+
+    def read(rows: Sequence[int]) -> Iterator[tuple[int, bytes | None]]:
+        wanted = places[list(rows)].sort("part", "row")
+        for (part,), group in wanted.group_by("part", maintain_order=True):
+            at = dict(zip(group["row"].to_list(), group["at"].to_list(), strict=True))
+            for row, data in pool.read_images(store, str(part), list(at), endpoint_url=endpoint_url):
+                yield at[row], data
+
+    sides = distinct.select(pl.min_horizontal("width", "height"))["width"].to_numpy()
+    return PoolImages(distinct["sample_id"].to_list(), sides, read)
