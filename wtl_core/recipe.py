@@ -64,7 +64,7 @@ class EncoderParams(_Params):
     name: str = "ssl"
     """`ssl`, `pixels`, `timm:NAME`, `torchvision:NAME`, `file:PATH`, or the path of an encoder in a workspace."""
     seconds: float = Field(300, gt=0, le=30 * 86400)
-    """Wall-clock budget of training; turned into a number of steps once, after a warm-up, so that a rerun repeats it."""
+    """Wall-clock budget of training; turned into a number of steps once, after a warm-up, which a rerun repeats."""
     epochs: float | None = Field(None, gt=0, le=100_000)
     """Passes over the pool's images instead of seconds."""
     side_px: int | None = Field(None, ge=16, le=512)

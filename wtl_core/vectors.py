@@ -257,7 +257,7 @@ def drop(store: Store, fingerprint: str) -> None:
 
 
 def check_unit_length(ids: Sequence[str], vectors: np.ndarray) -> None:
-    """Refuse vectors that are not finite or not of unit length within float16's error; the first bad sample is named."""
+    """Refuse vectors that are not finite or not of unit length (float16 rounds); the first bad sample is named."""
     norms = np.linalg.norm(vectors.astype(np.float32), axis=1)
     bad = np.flatnonzero(~(np.abs(norms - 1) < 0.01))
     if len(bad):

@@ -36,7 +36,7 @@ class Strength:
 
 @dataclass(frozen=True)
 class Draw:
-    """The random numbers of n views: crops (n, 2, 3), colour matrices (n, 3, 3), contrasts (n,), who is solarized (n,)."""
+    """The random numbers of n views: crops (n, 2, 3), colours (n, 3, 3), contrasts and who is solarized (n,)."""
 
     crops: torch.Tensor
     colours: torch.Tensor
@@ -96,7 +96,8 @@ def _hue(angle: torch.Tensor) -> torch.Tensor:
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = angle.cos()
     turn[:, 1, 2], turn[:, 2, 1] = -angle.sin(), angle.sin()
-    return torch.linalg.inv(forward) @ turn @ forward
+    turned: torch.Tensor = torch.linalg.inv(forward) @ turn @ forward
+    return turned
 
 
 def _moved(values: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -44,7 +44,8 @@ class Pixels(nn.Module):
 
 def _bounded(values: torch.Tensor) -> torch.Tensor:
     """Unit length, but nothing near zero blown up to it."""
-    return values / torch.linalg.vector_norm(values, dim=1, keepdim=True).clamp(min=0.05)
+    length: torch.Tensor = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    return values / length.clamp(min=0.05)
 
 
 def pixels(device: torch.device) -> Encoder:

@@ -1,0 +1,86 @@
+"""Unfinished trainings on disk, below `encoders/.training/<key>/`: the committed plan, one checkpoint, the outcome.
+
+Safetensors and JSON only. A checkpoint is replaced in one write, so a kill leaves the old one or the new one.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from wtl_core.encoders.cards import CARD, FOLDER
+from wtl_core.encoders.sizing import TrainingPlan, plan_from_json
+from wtl_core.storage import Store
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that the rest of a training depends on; random draws are functions of the step, so none are kept.
+
+    Attributes:
+        step: Steps done.
+        tensors: Weights, running statistics and momenta by name.
+        history: What the watch saw so far.
+    """
+
+    step: int
+    tensors: dict[str, torch.Tensor]
+    history: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TrainingFolder:
+    """Where one training keeps its state."""
+
+    store: Store
+    key: str
+
+    def path(self, name: str) -> str:
+        """The store key of one of its files."""
+        return f"{FOLDER}/.training/{self.key}/{name}"
+
+    def load_plan(self) -> TrainingPlan | None:
+        """The committed plan; None before the commit."""
+        try:
+            return plan_from_json(json.loads(self.store.read_bytes(self.path("plan.json"))))
+        except FileNotFoundError:
+            return None
+
+    def commit_plan(self, plan: TrainingPlan) -> TrainingPlan:
+        """Commit a plan for good; the one that counts, which is an earlier one if there was one."""
+        self.store.create(self.path("plan.json"), json.dumps(plan.to_json(), indent=2, sort_keys=True).encode())
+        committed = self.load_plan()
+        assert committed is not None
+        return committed
+
+    def load_checkpoint(self) -> Checkpoint | None:
+        """The latest checkpoint; None before the first."""
+        try:
+            data = self.store.read_bytes(self.path("checkpoint.safetensors"))
+        except FileNotFoundError:
+            return None
+        length = int.from_bytes(data[:8], "little")
+        head = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["wtl"])
+        return Checkpoint(head["step"], load_tensors(data), head["history"])
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint."""
+        head = {"wtl": json.dumps({"step": checkpoint.step, "history": checkpoint.history})}
+        tensors = {key: value.detach().cpu().contiguous() for key, value in checkpoint.tensors.items()}
+        self.store.write_bytes(self.path("checkpoint.safetensors"), save_tensors(tensors, head))
+
+    def outcome(self) -> str | None:
+        """The fingerprint of the finished encoder, if it is finished and still there."""
+        try:
+            digest = str(json.loads(self.store.read_bytes(self.path("outcome.json")))["fingerprint"])
+        except FileNotFoundError:
+            return None
+        return digest if self.store.exists(f"{FOLDER}/{digest}/{CARD}") else None
+
+    def finish(self, fingerprint: str) -> None:
+        """Record the outcome, then drop the checkpoint."""
+        self.store.write_bytes(self.path("outcome.json"), json.dumps({"fingerprint": fingerprint}).encode())
+        self.store.delete(self.path("checkpoint.safetensors"))

@@ -1,0 +1,101 @@
+"""The pool's images as training sees them: decoded once to small squares of bytes, then only read."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wtl_core.encoders.preprocessing import Preprocessing, fit
+from wtl_core.images.decode import decode_rgb
+from wtl_core.images.faults import ImageError
+
+_log = logging.getLogger(__name__)
+
+_IN_MEMORY_BYTES = 2 << 30
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class PoolImages:
+    """A pool to train on.
+
+    Attributes:
+        sample_ids: Sorted; row i is sample i.
+        sides_px: (N,) shorter side of each image in pixels.
+        read: Image files' bytes by row, in any order: yields `(row, bytes or None)`.
+    """
+
+    sample_ids: Sequence[str]
+    sides_px: np.ndarray = field(repr=False)
+    read: Callable[[Sequence[int]], Iterator[tuple[int, bytes | None]]] = field(repr=False)
+
+
+def decode_pool(
+    images: PoolImages,
+    count: int,
+    side_px: int,
+    *,
+    workers: int = 2,
+    scratch: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """The first `count` images as (n, 3, side_px, side_px) uint8; n is smaller if some cannot be read any more.
+
+    Beyond 2 GiB the array is a file in a temporary folder (`scratch` or the system's), gone when the process is.
+    """
+    shape = (count, 3, side_px, side_px)
+    out = _empty(shape, scratch)
+    is_there = np.zeros(count, bool)
+    source = iter(images.read(range(count)))
+    done = 0
+    with ThreadPoolExecutor(max(1, workers), "wtl-decode") as pool:
+
+        def store(chunk: list[tuple[int, bytes | None]]) -> int:
+            for row, data in chunk:
+                if (square := _square(data, side_px)) is not None:
+                    out[row] = square
+                    is_there[row] = True
+            return len(chunk)
+
+        while chunks := [chunk for _ in range(4 * workers) if (chunk := list(islice(source, _CHUNK)))]:
+            done += sum(pool.map(store, chunks))
+            if on_progress:
+                on_progress(done, count)
+    lost = count - int(is_there.sum())
+    if lost:
+        _log.warning("training: %d of %d images cannot be read and are left out", lost, count)
+        kept = np.flatnonzero(is_there)
+        for target, row in enumerate(kept):
+            out[target] = out[row]
+        out = out[: len(kept)]
+    return out
+
+
+def _square(data: bytes | None, side_px: int) -> np.ndarray | None:
+    if data is None:
+        return None
+    try:
+        return fit(decode_rgb(data), Preprocessing(side_px)).numpy()
+    except ImageError:
+        return None
+
+
+def _empty(shape: tuple[int, ...], scratch: Path | None) -> np.ndarray:
+    size = int(np.prod(shape))
+    if size <= _IN_MEMORY_BYTES:
+        return np.empty(shape, np.uint8)
+    with tempfile.NamedTemporaryFile(dir=scratch, prefix="wtl-images-") as handle:
+        # Linux keeps the unlinked file alive as long as the map is.
+        handle.truncate(size)
+        return np.memmap(handle.name, np.uint8, "r+", shape=shape)
+
+
+def take(squares: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+    """The rows as a tensor of their own."""
+    return torch.from_numpy(squares[rows])

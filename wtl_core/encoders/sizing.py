@@ -1,0 +1,141 @@
+"""Which network, image side and step a pool gets on a machine: rules on sizes and features, never on timings."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from wtl_core.encoders.encoder import NumberFormat
+from wtl_core.encoders.networks import NetworkShape
+from wtl_core.errors import InputError
+
+VERSION = 1
+"""Raise when the same plan would train to other weights."""
+
+LEAST_IMAGES = 16
+_MAX_IMAGES = {"cpu": 100_000, "cuda": 1_000_000}
+"""More images than a training budget can look at often would only fill memory."""
+
+
+class TrainingParams(Protocol):
+    """The fields of `recipe.EncoderParams` that matter here; a machine that only trains needs no pydantic."""
+
+    seconds: float
+    epochs: float | None
+    side_px: int | None
+    width: int | None
+    batch_images: int | None
+    start: str | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Everything that the trained weights depend on, but for the images and the device. Committed before training.
+
+    Attributes:
+        shape: The network.
+        side_px: Image side, in training and afterwards.
+        images: How many of the pool's are trained on: the first in `sample_id` order, a fair draw since ids are hashes.
+        batch_images: Images in a step; each gives `views` views.
+        views: Random views per image and step.
+        accumulate: Pieces that a step is computed in to save memory; each piece contrasts its own images only.
+        steps: How many there are; 0 until the budget has been turned into a number.
+        learning_rate: At its highest point.
+        weight_decay: Of weights, not of biases and normalisations.
+        temperature: Of the contrast.
+        hidden: Width of the projector, which is thrown away.
+        number_format: Of the network's products, in training and afterwards.
+        seed: Feeds weights, order and views.
+        start: Fingerprint or file of the weights that training starts from; None starts from scratch.
+    """
+
+    shape: NetworkShape
+    side_px: int
+    images: int
+    batch_images: int
+    views: int
+    accumulate: int
+    steps: int
+    learning_rate: float
+    weight_decay: float
+    temperature: float
+    hidden: int
+    number_format: NumberFormat
+    seed: int
+    start: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object, read back by `plan_from_json`."""
+        return asdict(self)
+
+
+def plan_from_json(value: dict[str, Any]) -> TrainingPlan:
+    """What `TrainingPlan.to_json` wrote."""
+    return TrainingPlan(**{**value, "shape": NetworkShape(**value["shape"])})
+
+
+def plan_training(
+    params: TrainingParams, sides_px: np.ndarray, *, device: Literal["cpu", "cuda"], number_format: NumberFormat
+) -> TrainingPlan:
+    """The plan for a pool, its step count still open unless `epochs` are given.
+
+    Args:
+        params: What the user fixed.
+        sides_px: (N,) shorter side of every image.
+        device: Kind of machine.
+        number_format: What its processor has instructions for.
+
+    Raises:
+        InputError: too few images to contrast with each other.
+    """
+    if len(sides_px) < LEAST_IMAGES:
+        raise InputError(
+            f"expected at least {LEAST_IMAGES} images to train an encoder on, found {len(sides_px)}; "
+            "add images, or take --encoder pixels or a pretrained one"
+        )
+    side = params.side_px or side_for(sides_px, device)
+    images = min(len(sides_px), _MAX_IMAGES[device])
+    views = 2
+    batch = min(params.batch_images or (512 if device == "cuda" else 256), images)
+    return TrainingPlan(
+        shape=_shape(params, side, device),
+        side_px=side,
+        images=images,
+        batch_images=batch,
+        views=views,
+        accumulate=1,
+        steps=0 if params.epochs is None else max(1, round(params.epochs * images / batch)),
+        learning_rate=0.24 * (batch * views / 1024) ** 0.5,
+        weight_decay=5e-4,
+        temperature=0.5 if batch >= 512 else 0.2,
+        hidden=2048 if device == "cuda" else 512,
+        number_format=number_format,
+        seed=params.seed,
+        start=params.start,
+    )
+
+
+def side_for(sides_px: np.ndarray, device: Literal["cpu", "cuda"]) -> int:
+    """Image side for a pool: that of its median image, up to what the machine can train on in minutes."""
+    median = float(np.median(sides_px))
+    steps = (32, 64) if device == "cpu" else (32, 64, 128)
+    return next((side for side in steps if median <= 1.5 * side), steps[-1])
+
+
+def _shape(params: TrainingParams, side: int, device: Literal["cpu", "cuda"]) -> NetworkShape:
+    stem_stride: Literal[1, 2, 4] = 1 if side <= 40 else 2 if side <= 96 else 4
+    if device == "cpu":
+        return NetworkShape("resnet9", params.width or 16, stem_stride)
+    return NetworkShape("resnet18", params.width or 64, stem_stride)
+
+
+def training_key(identity: dict[str, Any], sample_ids: Sequence[str]) -> str:
+    """64 hex digits over a training's identity and the ids of its images, in order."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
+    for sample_id in sample_ids:
+        digest.update(f"\n{sample_id}".encode())
+    return digest.hexdigest()

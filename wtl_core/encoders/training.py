@@ -1,0 +1,178 @@
+"""Self-supervised training on the pool's own images: no labels, no download, the same weights again after a kill.
+
+Random views, order and weights are functions of (seed, step), so a checkpoint holds weights, momenta and a step count.
+Not here: the sizes that a pool gets (`sizing`), the views (`augment`), the loss (`objective`), what is kept (`cards`).
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from wtl_core.encoders import sizing, watch
+from wtl_core.encoders.cards import save_encoder
+from wtl_core.encoders.checkpoint import Checkpoint, TrainingFolder
+from wtl_core.encoders.encoder import default_format
+from wtl_core.encoders.image_cache import PoolImages, decode_pool
+from wtl_core.encoders.preprocessing import Preprocessing
+from wtl_core.encoders.sizing import TrainingParams, TrainingPlan, plan_training
+from wtl_core.encoders.trainer import Trainer
+from wtl_core.errors import ConfigError
+from wtl_core.storage import Store
+
+_log = logging.getLogger(__name__)
+
+_LOOKS, _LEAST_STEPS_TO_JUDGE = 10, 50
+_WARM_UP_STEPS, _TIMED_STEPS, _TIMED_SECONDS = 2, 3, 2.0
+Progress = Callable[[int, int], None]
+
+
+def train(
+    images: PoolImages,
+    store: Store,
+    params: TrainingParams,
+    *,
+    device: torch.device | str,
+    workers: int = 2,
+    on_progress: Progress | None = None,
+    checkpoint_seconds: float = 30,
+) -> str:
+    """Train an encoder on the pool and keep it in the workspace; its fingerprint.
+
+    A call with the same images and params on the same kind of device goes on where an earlier one was killed, bit for
+    bit, and returns at once if that one finished.
+
+    Args:
+        images: The pool.
+        store: The workspace; unfinished state lies below `encoders/.training/`.
+        params: Budget, sizes and seed (`recipe.EncoderParams`).
+        device: Where to train.
+        workers: Threads that decode the pool before training.
+        on_progress: Called with (steps done, steps).
+        checkpoint_seconds: Time between checkpoints; changes no result.
+
+    Raises:
+        InputError: too few images, or a collapse; the message says what to try.
+        ConfigError: `params.start` does not fit.
+    """
+    device = torch.device(device)
+    kind: Literal["cpu", "cuda"] = "cuda" if device.type == "cuda" else "cpu"
+    draft = plan_training(params, images.sides_px, device=kind, number_format=default_format(device))
+    folder = TrainingFolder(store, _key(images, params, draft, kind))
+    if (finished := folder.outcome()) is not None:
+        return finished
+    squares = decode_pool(images, draft.images, draft.side_px, workers=workers)
+    plan = folder.load_plan() or folder.commit_plan(_with_steps(draft, squares, device, seconds=params.seconds))
+    _log.info("training: %s, %d images, %d steps of %d", plan.shape, len(squares), plan.steps, plan.batch_images)
+    trainer = Trainer(plan, squares, device, start=_start(plan, store))
+    started = time.monotonic()
+    history = _run(trainer, folder, on_progress=on_progress, checkpoint_seconds=checkpoint_seconds)
+    fingerprint = save_encoder(
+        store,
+        trainer.network.state_dict(),
+        shape=plan.shape,
+        preprocessing=Preprocessing(plan.side_px),
+        number_format=plan.number_format,
+        card=_card(plan, history, len(squares), time.monotonic() - started, device),
+    )
+    folder.finish(fingerprint)
+    return fingerprint
+
+
+def _run(
+    trainer: Trainer, folder: TrainingFolder, *, on_progress: Progress | None, checkpoint_seconds: float
+) -> list[dict[str, Any]]:
+    """Steps from the last checkpoint to the end; what the watch saw."""
+    plan = trainer.plan
+    history: list[dict[str, Any]] = []
+    first = 0
+    if (checkpoint := folder.load_checkpoint()) is not None:
+        trainer.load(checkpoint.tensors)
+        first, history = checkpoint.step, checkpoint.history
+    kept = time.monotonic()
+    looks = {round(plan.steps * look / _LOOKS) for look in range(1, _LOOKS + 1)}
+    for step in range(first, plan.steps):
+        loss = trainer.step(step)
+        done = step + 1
+        if done in looks:
+            history.append(_look(trainer, done, float(loss)))
+        if done < plan.steps and time.monotonic() - kept >= checkpoint_seconds:
+            folder.save_checkpoint(Checkpoint(done, trainer.tensors(), history))
+            kept = time.monotonic()
+        if on_progress:
+            on_progress(done, plan.steps)
+    return history
+
+
+def _look(trainer: Trainer, step: int, loss: float) -> dict[str, Any]:
+    first, second = trainer.two_views()
+    health = watch.measure(first, second)
+    _log.info("training: step %d of %d, loss %.3f, %s", step, trainer.plan.steps, loss, health)
+    if step >= _LEAST_STEPS_TO_JUDGE and step >= trainer.plan.steps // 5:
+        watch.check(health, loss, images=len(first), step=step)
+    return {"step": step, "loss": round(loss, 4), **health.to_json()}
+
+
+def _with_steps(draft: TrainingPlan, squares: np.ndarray, device: torch.device, *, seconds: float) -> TrainingPlan:
+    """The draft with a step count for its budget and, where memory was short, with steps computed in pieces."""
+    plan = dataclasses.replace(draft, batch_images=min(draft.batch_images, len(squares)))
+    while True:
+        try:
+            trainer = Trainer(plan, squares, device)
+            for step in range(_WARM_UP_STEPS):
+                trainer.step(step)
+            if plan.steps:
+                return plan
+            per_step = _seconds_per_step(trainer, at_most=min(_TIMED_SECONDS, seconds / 10))
+            return dataclasses.replace(plan, steps=max(1, round(seconds / per_step)))
+        except torch.OutOfMemoryError as error:
+            plan = dataclasses.replace(plan, accumulate=2 * plan.accumulate)
+            if plan.batch_images // plan.accumulate < sizing.LEAST_IMAGES // 2:
+                raise ConfigError(
+                    f"training: expected {plan.batch_images} images of {plan.side_px} px to fit into the memory of "
+                    f"{device} in pieces, not even small pieces do; set encoder.side_px or encoder.width lower"
+                ) from error
+            _log.warning("training: out of memory, a step is computed in %d pieces", plan.accumulate)
+
+
+def _seconds_per_step(trainer: Trainer, *, at_most: float) -> float:
+    """Median of some steps' times, warmed up."""
+    taken: list[float] = []
+    while len(taken) < _TIMED_STEPS or (sum(taken) < at_most and len(taken) < 200):
+        started = time.perf_counter()
+        float(trainer.step(_WARM_UP_STEPS + len(taken)))
+        taken.append(time.perf_counter() - started)
+    return float(np.median(taken))
+
+
+def _key(images: PoolImages, params: TrainingParams, draft: TrainingPlan, kind: str) -> str:
+    """Names a training by everything that its committed plan and weights depend on."""
+    budget = {"seconds": params.seconds} if params.epochs is None else {"epochs": params.epochs}
+    identity = {"version": sizing.VERSION, "plan": draft.to_json(), "budget": budget, "device": kind}
+    return sizing.training_key(identity, images.sample_ids[: draft.images])
+
+
+def _start(plan: TrainingPlan, store: Store) -> dict[str, torch.Tensor] | None:
+    if plan.start is None:
+        return None
+    raise ConfigError("encoder.start: not yet")
+
+
+def _card(
+    plan: TrainingPlan, history: list[dict[str, Any]], images: int, seconds: float, device: torch.device
+) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {
+        "method": "contrastive",
+        "plan": plan.to_json(),
+        "images": images,
+        "seconds_since_last_start": round(seconds, 1),
+        "device": name,
+        "torch": torch.__version__,
+        "watch": history,
+        "licence": "that of the images it was trained on",
+    }
