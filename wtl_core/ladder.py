@@ -1,0 +1,299 @@
+"""What each per cent of a ranking buys, measured beside random orders on references that the measure holds out.
+
+Legend: `N` samples, `H` references, `M` rows that may be picked. One product of references and pool serves every order:
+pool rows are taken in turn, and in each order a row's distances lower the nearest distance of the per cent that it is
+picked in, for a block of references at a time. Not here: how a ranking is made, how it is shown.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import torch
+
+from wtl_core.neighbours import FIRST_BITS, LEVELS, Points, level_distances, prepare
+from wtl_core.selection.identity import content_keys, draw, shuffled
+from wtl_core.selection.inputs import unit_vectors
+from wtl_core.selection.kernels import ONE, kernel_table
+from wtl_core.selection.orders import LADDER
+from wtl_core.selection.params import LadderParams, count_of
+from wtl_core.selection.result import Ranking
+
+VERSION = 1
+PERCENTS = np.arange(1, 101)
+_REFERENCE_BLOCK = 512
+_POOL_BLOCK = 2048
+_STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """By per cent, arrays of (100,); `references` of them were measured on, held out if `is_held_out`.
+
+    `coverage` of the references by the ranking's first `count` rows, beside the mean of random orders and the 95 %
+    interval of that mean; `radius_*` are quantiles of the distance from a reference to the nearest pick, in the ranking
+    and (mean over orders) at random. `equivalent_random_count`: picks at random that would cover as well.
+    `optimum_share`: at least this share of the best possible coverage of the pool is reached, proven, for this count.
+    `near_duplicate_rate`: share of the picks that are near-duplicates of an earlier one, or of a labelled image.
+    `group_balance`: the share of the pool's effective number of groups that the picks have (1 without groups), beside
+    `random_group_balance`, the pool's own, which random picks approach.
+    """
+
+    percent: np.ndarray
+    count: np.ndarray
+    coverage: np.ndarray
+    random_coverage_mean: np.ndarray
+    random_coverage_low: np.ndarray
+    random_coverage_high: np.ndarray
+    radius_p50: np.ndarray
+    radius_p90: np.ndarray
+    radius_max: np.ndarray
+    random_radius_p50: np.ndarray
+    random_radius_p90: np.ndarray
+    random_radius_max: np.ndarray
+    equivalent_random_count: np.ndarray
+    optimum_share: np.ndarray
+    near_duplicate_rate: np.ndarray
+    group_balance: np.ndarray
+    random_group_balance: float
+    references: int
+    is_held_out: bool
+    advice: str
+
+
+def measure(
+    vectors: np.ndarray,
+    ranking: Ranking,
+    params: LadderParams,
+    *,
+    sample_ids: Sequence[str],
+    scale: float | None = None,
+    kernel: str = "laplace",
+    labelled: np.ndarray | None = None,
+    groups: Sequence[str] | np.ndarray | None = None,
+    device: str = "cpu",
+) -> Ladder:
+    """Measure a ranking at every per cent.
+
+    Args:
+        vectors: (N, D) as the ranking was made from, in the caller's row order.
+        ranking: of the same rows.
+        params: how many random orders and references.
+        sample_ids: N ids; references and random orders are drawn by them.
+        scale: the kernel's scale; None takes the ranking's.
+        kernel: what coverage is measured by: `laplace`, `gaussian` or `cosine`.
+        labelled: (L, D) vectors that cover from the start, in the ranking and at random alike.
+        groups: (N,) each sample's group, for the balance.
+        device: `cpu` or a CUDA device.
+
+    Cost: 2 H N (D + 6) FLOP for all orders together.
+    """
+    vectors = unit_vectors(vectors, sample_ids, what="vectors")
+    keys = content_keys(sample_ids)
+    references, ranked = _split_references(keys, ranking, params)
+    orders = [ranked, *(_random_order(keys, ranked, seed) for seed in range(params.random_draws))]
+    bins = np.stack([_bins(order, len(vectors)) for order in orders], axis=1)
+    nearest = _nearest_by_percent(vectors, references, bins, labelled, device)
+    weights = _reference_weights(ranking, references, len(vectors))
+    table = kernel_table(kernel, ranking.scale if scale is None else scale)
+    coverage = _coverage(nearest, table, weights)
+    radius = _radius(nearest)
+    mean, low, high = _interval(coverage[1:])
+    count = np.array([count_of(f"{percent}%", len(vectors)) for percent in PERCENTS])
+    balance, random_balance = _group_balance(ranking, count, groups)
+    return Ladder(
+        percent=PERCENTS,
+        count=count,
+        coverage=coverage[0],
+        random_coverage_mean=mean,
+        random_coverage_low=low,
+        random_coverage_high=high,
+        radius_p50=radius[0, 0],
+        radius_p90=radius[0, 1],
+        radius_max=radius[0, 2],
+        random_radius_p50=radius[1:, 0].mean(0),
+        random_radius_p90=radius[1:, 1].mean(0),
+        random_radius_max=radius[1:, 2].mean(0),
+        equivalent_random_count=_equivalent(coverage[0], mean, count),
+        optimum_share=np.minimum(1.0, ranking.coverage[count - 1] / ranking.optimum_bound),
+        near_duplicate_rate=_near_duplicate_rate(ranking, count),
+        group_balance=balance,
+        random_group_balance=random_balance,
+        references=len(references),
+        is_held_out=len(references) < len(vectors),
+        advice=advise(coverage[0], mean, low, high, count, picks=ranking.picks),
+    )
+
+
+def _split_references(keys: np.ndarray, ranking: Ranking, params: LadderParams) -> tuple[np.ndarray, np.ndarray]:
+    """Reference rows, and the rows that may be picked in rank order; a small pool is both."""
+    if len(keys) <= params.all_up_to:
+        return np.sort(ranking.rows), ranking.rows
+    references = shuffled(keys, 0, LADDER)[: params.references]
+    is_reference = np.zeros(len(keys), bool)
+    is_reference[references] = True
+    return references, ranking.rows[~is_reference[ranking.rows]]
+
+
+def _random_order(keys: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
+    drawn = draw(keys[rows], seed, LADDER + 1)
+    return rows[np.lexsort((keys[rows], drawn))]
+
+
+def _bins(order: np.ndarray, count: int) -> np.ndarray:
+    """The per cent, from 0, that each row is picked in; 100 for rows that are not, (N,) int16."""
+    ends = np.array([count_of(f"{percent}%", len(order)) for percent in PERCENTS])
+    bins = np.full(count, len(PERCENTS), np.int16)
+    bins[order] = np.searchsorted(ends, np.arange(len(order)), side="right")
+    return bins
+
+
+def _nearest_by_percent(
+    vectors: np.ndarray, references: np.ndarray, bins: np.ndarray, labelled: np.ndarray | None, device: str
+) -> np.ndarray:
+    """Bits of the nearest pick by order, per cent and reference, (orders, 100, H) int16, falling along per cents."""
+    points = prepare(vectors[references], device, whole=_REFERENCE_BLOCK)
+    pool = prepare(vectors, device, whole=_POOL_BLOCK)
+    rows, orders = bins.shape
+    nearest = np.full((orders, len(PERCENTS) + 1, points.right.shape[0]), np.iinfo(np.int16).max, np.int16)
+    if labelled is not None and len(labelled):
+        given = prepare(
+            unit_vectors(labelled, None, what="labelled", width=vectors.shape[1]), device, whole=_POOL_BLOCK
+        )
+        _lower_all(given, np.zeros((given.count, orders), np.int16), points, nearest)
+    _lower_all(pool, bins, points, nearest)
+    running = np.minimum.accumulate(nearest[:, :-1], axis=1)
+    return running[:, :, : points.count]
+
+
+def _lower_all(pool: Points, bins: np.ndarray, points: Points, nearest: np.ndarray) -> None:
+    """Let every pool row lower the distances in its per cent of each order; the product is made once."""
+    columns = points.right.shape[0]
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for start in range(0, pool.count, _POOL_BLOCK):
+            left = pool.left_slice(start, start + _POOL_BLOCK)
+            here = bins[start : start + _POOL_BLOCK]
+            bits = points.product(left, 0, columns).cpu().numpy()
+            jobs = [
+                threads.submit(_lower, bits, here, nearest, column, column + _REFERENCE_BLOCK)
+                for column in range(0, columns, _REFERENCE_BLOCK)
+            ]
+            for job in jobs:
+                job.result()
+
+
+@numba.njit(cache=True, nogil=True)
+def _lower(bits: np.ndarray, bins: np.ndarray, nearest: np.ndarray, start: int, stop: int) -> None:
+    for row in range(bins.shape[0]):
+        line = bits[row, start:stop]
+        for order in range(bins.shape[1]):
+            target = nearest[order, bins[row, order], start:stop]
+            for column in range(line.shape[0]):
+                target[column] = min(target[column], line[column])
+
+
+def _levels(bits: np.ndarray) -> np.ndarray:
+    return np.clip(bits.astype(np.int32) - FIRST_BITS + 1, 0, LEVELS - 1)
+
+
+def _reference_weights(ranking: Ranking, references: np.ndarray, count: int) -> np.ndarray:
+    """How much it matters that each reference is covered; a kept twin speaks for its copies."""
+    by_row = np.zeros(count)
+    by_row[ranking.rows] = ranking.weights
+    weights = by_row[references]
+    return weights if weights.sum() > 0 else np.ones(len(references))
+
+
+def _coverage(nearest: np.ndarray, table: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean kernel value, (orders, 100) float64; summed in one order everywhere."""
+    values = table.astype(np.float64) / ONE
+    return np.array([[values[_levels(line)] @ weights for line in order] for order in nearest]) / weights.sum()
+
+
+def _radius(nearest: np.ndarray) -> np.ndarray:
+    """Median, 90 % quantile and maximum of the distance to the nearest pick, (orders, 3, 100)."""
+    distances = level_distances()
+    ordered = np.sort(nearest, axis=2)
+    last = nearest.shape[2] - 1
+    places = [last // 2, int(np.ceil(0.9 * last)), last]
+    return np.stack([distances[_levels(ordered[:, :, place])] for place in places], axis=1)
+
+
+def _interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over draws with its 95 % interval by Student's t; exactly the common value where all draws agree."""
+    mean = draws[0] + (draws - draws[0]).mean(0)
+    freedom = len(draws) - 1
+    factor = _STUDENT_95[freedom - 1] if freedom <= len(_STUDENT_95) else 1.96 + 2.5 / freedom
+    half = factor * (draws - mean).std(0, ddof=1) / np.sqrt(len(draws))
+    half[(draws == draws[0]).all(0)] = 0.0
+    return mean, mean - half, mean + half
+
+
+def _equivalent(coverage: np.ndarray, random: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """The random budget that covers as well, by straight lines between per cents, (100,) int64."""
+    rising = np.maximum.accumulate(np.concatenate(([0.0], random)))
+    counts = np.concatenate(([0], count)).astype(np.float64)
+    return np.asarray(np.ceil(np.interp(coverage, rising, counts) - 1e-9).astype(np.int64))
+
+
+def _near_duplicate_rate(ranking: Ranking, count: np.ndarray) -> np.ndarray:
+    is_near = np.nan_to_num(ranking.radius, nan=np.inf) <= ranking.near_duplicate_distance
+    return np.asarray(np.cumsum(is_near)[count - 1] / count)
+
+
+def _group_balance(
+    ranking: Ranking, count: np.ndarray, groups: Sequence[str] | np.ndarray | None
+) -> tuple[np.ndarray, float]:
+    """Effective number of groups (the exponential of the entropy) over the number of groups, at each count."""
+    if groups is None:
+        return np.ones(len(count)), 1.0
+    _, codes = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
+    total = int(codes.max()) + 1
+    in_order = codes[ranking.rows]
+    balance = np.array([_evenness(np.bincount(in_order[:stop], minlength=total)) for stop in count])
+    return balance, _evenness(np.bincount(codes, minlength=total))
+
+
+def _evenness(counts: np.ndarray) -> float:
+    shares = counts[counts > 0] / counts.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()) / len(counts))
+
+
+def advise(
+    coverage: np.ndarray, random: np.ndarray, low: np.ndarray, high: np.ndarray, count: np.ndarray, *, picks: int
+) -> str:
+    """What the next 5 % would add, and where choosing does not help; plain sentences for a person."""
+    here = int(np.searchsorted(count, picks))
+    here = min(here, len(count) - 1)
+    then = min(here + 5, len(count) - 1)
+    sentences = []
+    if then > here:
+        added = 100 * (coverage[then] - coverage[here])
+        sentences.append(f"From {here + 1} % on, the next {then - here} % adds {added:.1f} % coverage.")
+    else:
+        sentences.append("All samples are picked: nothing is left to add.")
+    helps = coverage > high
+    if helps[:-1].all():
+        sentences.append("The ranking covers more than random at every per cent below 100.")
+    elif not helps.any():
+        sentences.append("Selection does not help on this pool: no per cent covers more than random does.")
+    else:
+        weak = PERCENTS[:-1][~helps[:-1]]
+        sentences.append(f"Selection does not cover more than random at {_ranges(weak)} %.")
+    worse = PERCENTS[coverage < low]
+    if len(worse):
+        sentences.append(f"It covers less than random at {_ranges(worse)} %: take random picks there.")
+    return " ".join(sentences)
+
+
+def _ranges(percents: np.ndarray) -> str:
+    """Whole numbers as ranges: 3-5, 9."""
+    parts: list[list[int]] = []
+    for percent in percents.tolist():
+        if parts and percent == parts[-1][1] + 1:
+            parts[-1][1] = percent
+        else:
+            parts.append([percent, percent])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)

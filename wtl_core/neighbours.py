@@ -1,0 +1,283 @@
+"""Distances between unit vectors at the speed of a matrix product, and each vector's exact nearest neighbours.
+
+Legend: `N` rows, `D` dimensions, `K` neighbours, h = d^2 / 2 = 1 - cosine for a distance d.
+
+Vectors are rounded once to bfloat16, on every device, and all distances are those between the rounded vectors. Half the
+squared norms ride along as extra columns, so that one product yields h itself and not a cosine: rounding h to bfloat16
+then costs a relative 2^-9 of h (0.1 % of the distance) however close the points, where rounding the cosine would blur
+every distance below 0.09. A distance is held as a *level*: the rank of h among the bfloat16 numbers from 2^-14 on, an
+integer below `LEVELS` that rises with distance. Levels fit the tables and integer sums that make selection
+independent of block sizes, threads and devices. Not here: kernels, weights, picking.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numba
+import numpy as np
+import torch
+
+LEVELS = 2048
+FIRST_BITS = 113 << 7  # the bits of 2^-14; anything nearer is level 0, distance 0 (d < 0.011)
+BLOCK_ROWS = 512
+BLOCK_COLUMNS = 8192
+_SPLIT = 3  # bfloat16 numbers that together hold half a squared norm to 24 bits
+_EDGE = np.int64(1) << 40
+
+Progress = Callable[[int, int], None]
+
+
+def level_distances() -> np.ndarray:
+    """The distance that each level stands for, (LEVELS,) float64, rising; level 0 is distance 0."""
+    bits = (np.arange(LEVELS, dtype=np.uint32) + FIRST_BITS - 1) << 16
+    distances = np.sqrt(2.0 * bits.view(np.float32).astype(np.float64))
+    distances[0] = 0.0
+    return np.asarray(np.minimum(distances, 2.0))
+
+
+def level_of(distance: float) -> int:
+    """The last level whose distance is not above `distance`."""
+    return int(np.searchsorted(level_distances(), distance, side="right")) - 1
+
+
+@dataclass(frozen=True)
+class Points:
+    """Unit vectors ready for products, on one device.
+
+    `right` is (N padded to whole column blocks, columns) bfloat16: the vector, three ones, three parts of half its
+    squared norm, zeros. Padding rows are as far from everything as unit vectors can be.
+    """
+
+    right: torch.Tensor
+    count: int
+    dimensions: int
+    numeric_path: str
+
+    @cached_property
+    def compute_dtype(self) -> torch.dtype:
+        """What products are computed in: bfloat16 where the processor has it, else float32 of the same numbers."""
+        return torch.float32 if self.numeric_path == "cpu-fp32" else torch.bfloat16
+
+    def left(self, rows: torch.Tensor) -> torch.Tensor:
+        """The left factor for the given rows: the vector negated, the two groups of three columns swapped."""
+        return as_left(self.right[rows], self.dimensions)
+
+    def left_slice(self, start: int, stop: int) -> torch.Tensor:
+        """`left` of consecutive rows."""
+        return as_left(self.right[start:stop], self.dimensions)
+
+    def subset(self, rows: np.ndarray) -> "Points":
+        """The given rows as points of their own, padded again."""
+        whole = -(-max(1, len(rows)) // BLOCK_COLUMNS) * BLOCK_COLUMNS
+        right = torch.zeros((whole, self.right.shape[1]), dtype=self.right.dtype, device=self.right.device)
+        right[: len(rows)] = self.right[torch.from_numpy(np.ascontiguousarray(rows)).to(self.right.device)]
+        right[len(rows) :, self.dimensions + _SPLIT] = 2.0
+        return Points(right, len(rows), self.dimensions, self.numeric_path)
+
+    def product(self, left: torch.Tensor, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
+        """The bits of h between left rows and points `start` to `stop`: (rows, stop - start) int16, rising with h."""
+        right = self.right[start:stop]
+        if self.compute_dtype is torch.float32:
+            return (left.float() @ right.float().T).bfloat16().view(torch.int16)
+        return torch.mm(left, right.T, out=None if out is None else out.view(torch.bfloat16)).view(torch.int16)
+
+
+def as_left(right: torch.Tensor, dimensions: int) -> torch.Tensor:
+    """The left factor of rows in right form."""
+    left = right.clone()
+    left[:, :dimensions].neg_()
+    middle = dimensions + _SPLIT
+    left[:, dimensions:middle] = right[:, middle : middle + _SPLIT]
+    left[:, middle : middle + _SPLIT] = right[:, dimensions:middle]
+    return left
+
+
+def prepare(vectors: np.ndarray, device: str = "cpu", *, whole: int = BLOCK_COLUMNS) -> Points:
+    """Round unit vectors to bfloat16 and lay them out for products, padded to a multiple of `whole` rows."""
+    count, dimensions = vectors.shape
+    columns = -(-(dimensions + 2 * _SPLIT) // 32) * 32
+    rows = max(1, -(-count // whole)) * whole
+    right = torch.zeros((rows, columns), dtype=torch.bfloat16, device=device)
+    for start in range(0, count, 65_536):
+        block = torch.from_numpy(np.ascontiguousarray(vectors[start : start + 65_536])).to(device)
+        right[start : start + len(block), :dimensions] = block.to(torch.bfloat16)
+    middle = dimensions + _SPLIT
+    right[:, dimensions:middle] = 1.0
+    for start in range(0, count, 65_536):
+        stop = min(start + 65_536, count)
+        rest = right[start:stop, :dimensions].double().square().sum(1) / 2
+        for part in range(_SPLIT):
+            rounded = rest.to(torch.bfloat16)
+            right[start:stop, middle + part] = rounded
+            rest -= rounded.double()
+    right[count:, dimensions:middle] = 0.0
+    right[count:, middle] = 2.0
+    return Points(right, count, dimensions, _numeric_path(device))
+
+
+def _numeric_path(device: str) -> str:
+    """Named by the processor's features, never by a timing: the same machine always takes the same path."""
+    if device != "cpu":
+        return f"{device.split(':')[0]}-bf16"
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "cpu-bf16" if has_bf16 else "cpu-fp32"
+
+
+def exact_distances(vectors: np.ndarray, rows: np.ndarray, others: np.ndarray, against: np.ndarray) -> np.ndarray:
+    """Distances in float64 between `vectors[rows]` and `against[others]`, pairwise, (len(rows),)."""
+    distances = np.empty(len(rows))
+    for start in range(0, len(rows), 16_384):
+        part = slice(start, start + 16_384)
+        difference = vectors[rows[part]].astype(np.float32) - against[others[part]].astype(np.float32)
+        distances[part] = np.sqrt(np.einsum("nd,nd->n", difference, difference, dtype=np.float64))
+    return distances
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Each row's nearest rows, itself first, then nearer before farther, the lower row on a tie.
+
+    `rows` (N, K) int32, padded by -1 where there are fewer; `levels` (N, K) int16; `near` (N,) int64: rows at most
+    `near_level` away, itself included, however many.
+    """
+
+    rows: np.ndarray
+    levels: np.ndarray
+    near: np.ndarray
+
+
+def exact_graph(
+    points: Points,
+    neighbours: int,
+    *,
+    near_level: int,
+    on_rows: Callable[[np.ndarray, int, np.ndarray], None] | None = None,
+    on_progress: Progress | None = None,
+) -> Graph:
+    """Every row's `neighbours` nearest rows by comparing all pairs.
+
+    `on_rows(bits, start, near)` sees each finished block of rows while its products are at hand: (column blocks, rows,
+    BLOCK_COLUMNS) int16, the first row, and the rows' `near`.
+
+    Cost: 2 N^2 (D + 6) FLOP; BLOCK_ROWS * N * 2 bytes beside the result of N * K * 14 bytes.
+    """
+    count = points.count
+    width = min(neighbours, count)
+    keys = np.full((count, width), np.iinfo(np.int64).max, np.int64)
+    near = np.zeros(count, np.int64)
+    if points.right.is_cuda:
+        raise ValueError("expected points on the processor")
+    blocks = points.right.shape[0] // BLOCK_COLUMNS
+    bits = torch.empty((blocks, BLOCK_ROWS, BLOCK_COLUMNS), dtype=torch.int16)
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for start in range(0, count, BLOCK_ROWS):
+            left = points.left_slice(start, start + BLOCK_ROWS)
+            for block in range(blocks):
+                points_start = block * BLOCK_COLUMNS
+                done = points.product(left, points_start, points_start + BLOCK_COLUMNS, out=bits[block])
+                if done.data_ptr() != bits[block].data_ptr():
+                    bits[block].copy_(done)
+            view = bits.numpy()
+            stop = min(start + BLOCK_ROWS, count)
+            jobs = [
+                threads.submit(_nearest, view, begin, min(begin + 64, stop), start, count, near_level, keys, near)
+                for begin in range(start, stop, 64)
+            ]
+            for job in jobs:
+                job.result()
+            if on_rows is not None:
+                on_rows(view, start, near[start:stop])
+            if on_progress is not None:
+                on_progress(stop, count)
+    return Graph(*_split(keys), near)
+
+
+def _split(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and levels of sorted keys (level * 2^40 + row); an unused key gives row -1."""
+    keys.sort(axis=1)
+    levels = keys >> np.int64(40)
+    is_used = levels < LEVELS
+    rows = np.where(is_used, keys & (_EDGE - 1), -1).astype(np.int32)
+    return rows, np.where(is_used, np.maximum(levels, 0), LEVELS - 1).astype(np.int16)
+
+
+@numba.njit(cache=True, nogil=True)
+def _nearest(
+    bits: np.ndarray, begin: int, end: int, start: int, count: int, near_level: int, keys: np.ndarray, near: np.ndarray
+) -> None:
+    """Fill `keys` and `near` of rows `begin` to `end` from their products; each row's keys are a max-heap meanwhile.
+
+    Runs of 64 columns are skipped by their smallest entry, which the compiler turns into a few vector instructions.
+    """
+    blocks, _, wide = bits.shape
+    width = keys.shape[1]
+    for row in range(begin, end):
+        heap = keys[row]
+        heap[0] = np.iinfo(np.int64).max
+        filled = 1
+        # Itself goes first whatever the rounding says, or a crowd of equal rows would push it out of its own list.
+        heap[0] = -(np.int64(1) << 40) + row
+        near_count = 1
+        limit = np.int32(32767) if filled < width else np.int32(-1)
+        near_bits = np.int32(near_level + FIRST_BITS - 1)
+        for block in range(blocks):
+            line = bits[block, row - start]
+            offset = block * wide
+            here = min(wide, count - offset)
+            for run in range(0, here, 64):
+                smallest = np.int16(32767)
+                for column in range(run, run + 64):
+                    smallest = min(smallest, line[column])
+                if smallest >= limit and smallest > near_bits:
+                    continue
+                for column in range(run, min(run + 64, here)):
+                    value = np.int32(line[column])
+                    other = offset + column
+                    if other == row:
+                        continue
+                    if value <= near_bits:
+                        near_count += 1
+                    if value >= limit:
+                        continue
+                    level = min(max(value - FIRST_BITS + 1, 0), LEVELS - 1)
+                    filled = _keep(heap, filled, (np.int64(level) << 40) + other)
+                    if filled == width:
+                        # Later rows lose ties, so only strictly smaller bits can still enter.
+                        limit = np.int32((heap[0] >> 40) + FIRST_BITS - 1)
+        near[row] = near_count
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _keep(heap: np.ndarray, filled: int, key: int) -> int:
+    """Put `key` into a max-heap of bounded size, dropping the largest when it is full; the new fill."""
+    if filled < heap.shape[0]:
+        child = filled
+        heap[child] = key
+        while child > 0 and heap[(child - 1) // 2] < heap[child]:
+            parent = (child - 1) // 2
+            heap[parent], heap[child] = heap[child], heap[parent]
+            child = parent
+        return filled + 1
+    if key >= heap[0]:
+        return filled
+    parent = 0
+    while True:
+        child = 2 * parent + 1
+        if child >= filled:
+            break
+        if child + 1 < filled and heap[child + 1] > heap[child]:
+            child += 1
+        if heap[child] <= key:
+            break
+        heap[parent] = heap[child]
+        parent = child
+    heap[parent] = key
+    return filled
+
+
+def column_blocks(points: Points) -> Iterator[tuple[int, int]]:
+    """Start and stop of each block of columns, padding included."""
+    for start in range(0, points.right.shape[0], BLOCK_COLUMNS):
+        yield start, start + BLOCK_COLUMNS

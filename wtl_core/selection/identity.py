@@ -1,0 +1,28 @@
+"""Orders and draws that depend on what samples are, never on where they lie. No vectors here."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def content_keys(sample_ids: Sequence[str]) -> np.ndarray:
+    """A 64-bit key per sample, (N,) uint64, from its id alone."""
+    digest = hashlib.blake2b
+    joined = b"".join(digest(sample_id.encode(), digest_size=8).digest() for sample_id in sample_ids)
+    return np.frombuffer(joined, dtype="<u8").astype(np.uint64)
+
+
+def draw(keys: np.ndarray, seed: int, purpose: int) -> np.ndarray:
+    """One pseudo-random uint64 per key (splitmix64): the same key, seed and purpose give the same number anywhere."""
+    step = np.uint64(0x9E3779B97F4A7C15)
+    with np.errstate(over="ignore"):
+        mixed = keys + step * np.uint64(1 + (seed % (1 << 32)) * 1024 + purpose)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
+
+
+def shuffled(keys: np.ndarray, seed: int, purpose: int) -> np.ndarray:
+    """Rows in a random order that depends on content alone, (N,) int64."""
+    return np.lexsort((keys, draw(keys, seed, purpose))).astype(np.int64)

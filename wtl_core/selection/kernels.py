@@ -1,0 +1,94 @@
+"""How well one image stands in for another at a distance, and the scale that makes this label-free. No picking.
+
+A kernel is a table over distance levels in whole units of 1/32767, a weight a whole number of 1/65536: every sum of
+weighted kernel values is an exact integer, so gains are the same whatever the order, the threads or the device.
+"""
+
+import numba
+import numpy as np
+
+from wtl_core.neighbours import BLOCK_COLUMNS, BLOCK_ROWS, FIRST_BITS, LEVELS, Points, level_distances
+
+ONE = 32767  # a kernel value of 1
+WEIGHT_ONE = 65536  # the largest weight
+SCALE_NEIGHBOUR = 50
+SCALE_PROBES = 2048
+SCALE_REFERENCES = 50_000
+
+
+def kernel_table(kernel: str, scale: float) -> np.ndarray:
+    """Kernel values of all levels in units of 1/ONE, (LEVELS,) int16, falling from ONE; `ball` is 1 up to `scale`."""
+    distances = level_distances()
+    values = {
+        "laplace": lambda: np.exp(-distances / scale),
+        "gaussian": lambda: np.exp(-((distances / scale) ** 2)),
+        "cosine": lambda: 1.0 - distances**2 / 4.0,
+        "ball": lambda: (distances <= scale).astype(np.float64),
+    }[kernel]()
+    return np.asarray(np.floor(values * ONE + 0.5).astype(np.int16))
+
+
+def median_scale(points: Points, order: np.ndarray) -> float:
+    """The median distance of some rows to their 50th neighbour that is no near-copy, among at most 50,000 rows.
+
+    Args:
+        points: the pool.
+        order: all rows in an order that depends on content alone; probes and references are taken from its front.
+
+    Bursts would pull the figure to zero, so neighbours nearer than a quarter of the median distance between any two
+    rows (and than 0.25) are passed over. 1.0 where no two rows differ.
+    """
+    references = points.subset(order[:SCALE_REFERENCES])
+    probes = min(SCALE_PROBES, len(order))
+    wanted = min(SCALE_NEIGHBOUR, max(1, (references.count - 1) // 4))
+    histogram = np.zeros((-(-probes // BLOCK_ROWS) * BLOCK_ROWS, LEVELS), np.int32)
+    for start in range(0, probes, BLOCK_ROWS):
+        left = references.left_slice(start, start + BLOCK_ROWS)
+        for column in range(0, references.right.shape[0], BLOCK_COLUMNS):
+            bits = references.product(left, column, column + BLOCK_COLUMNS).cpu().numpy()
+            _count_levels(bits, min(BLOCK_COLUMNS, references.count - column), histogram[start : start + BLOCK_ROWS])
+    distances = level_distances()
+    together = histogram[:probes].sum(0, dtype=np.int64)
+    together[0] = 0  # the probes themselves among them
+    if together.sum() == 0:
+        return 1.0
+    middle = distances[np.searchsorted(np.cumsum(together), together.sum() / 2)]
+    far = int(np.searchsorted(distances, min(0.25, middle / 4), side="right"))
+    beyond = np.cumsum(histogram[:probes, far:], axis=1)
+    has_enough = beyond[:, -1] >= wanted
+    if not has_enough.any():
+        return float(middle)
+    return float(np.median(distances[far + (beyond[has_enough] < wanted).sum(1)]))
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_levels(bits: np.ndarray, columns: int, histogram: np.ndarray) -> None:
+    for row in range(bits.shape[0]):
+        for column in range(columns):
+            level = min(max(np.int32(bits[row, column]) - FIRST_BITS + 1, 0), LEVELS - 1)
+            histogram[row, level] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def add_gains(
+    bits: np.ndarray, table: np.ndarray, weights: np.ndarray, best: np.ndarray, start: int, gains: np.ndarray
+) -> None:
+    """Add what the references `start`.. would gain from each column: (rows, columns) bits into (columns,) int64."""
+    for row in range(weights.shape[0]):
+        weight = np.int64(weights[row])
+        floor = np.int64(best[row])
+        if weight == 0:
+            continue
+        line = bits[row]
+        for column in range(min(line.shape[0], gains.shape[0] - start)):
+            level = min(max(np.int32(line[column]) - FIRST_BITS + 1, 0), LEVELS - 1)
+            gains[start + column] += max(np.int64(table[level]) - floor, 0) * weight
+
+
+@numba.njit(cache=True, nogil=True)
+def to_kernel(bits: np.ndarray, table: np.ndarray, columns: int, out: np.ndarray) -> None:
+    """Kernel values of bits: (rows, >= columns) int16 into (rows, columns) int16."""
+    for row in range(out.shape[0]):
+        for column in range(columns):
+            level = min(max(np.int32(bits[row, column]) - FIRST_BITS + 1, 0), LEVELS - 1)
+            out[row, column] = table[level]

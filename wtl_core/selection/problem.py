@@ -1,0 +1,48 @@
+"""What an order is made for, and what it is when made: the records that the objectives share. No work here."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wtl_core.neighbours import Points
+from wtl_core.selection.greedy import State
+from wtl_core.selection.params import SelectionParams
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Rows that are to be ordered, sorted by `sample_id`; twins and rows of no weight are not among them.
+
+    `keys` (N,) uint64: content keys. `weights` (N,) float64 of at most 1, before near-duplicates share. `best` (N,)
+    int16 and `nearest` (N,) int32: how labelled images cover the rows, as in `State`. `frozen`: rows that come first,
+    whatever they gain. `groups` (N,) int32 codes into `group_names`. `counts` (100,): operating points to certify.
+    """
+
+    points: Points
+    keys: np.ndarray
+    table: np.ndarray
+    weights: np.ndarray
+    near_level: int
+    scale: float
+    best: np.ndarray
+    nearest: np.ndarray
+    frozen: np.ndarray
+    groups: np.ndarray
+    group_names: list[str]
+    counts: np.ndarray
+    params: SelectionParams
+
+
+@dataclass(frozen=True)
+class Cover:
+    """A finished order of a problem's rows.
+
+    `weights` (N,) int32: whole units after sharing. `bounds` (100,) int64: the certificate at `counts`.
+    `exact_until`: the rank past which a cheaper order holds; `traced_until`: past it gains and neighbours are unknown.
+    """
+
+    state: State
+    weights: np.ndarray
+    bounds: np.ndarray
+    exact_until: int
+    traced_until: int

@@ -1,0 +1,132 @@
+"""Hard limits by group inside the greedy step: which groups may give the next pick. No gains here.
+
+A group's minimum is a row of deadlines: floor(share * b) of its samples must be among the first b picks, and its count
+by the budget. A pick is free as long as every deadline can still be met afterwards; once one is tight, only groups
+that it waits for may give the next pick. So a limit costs no more coverage than it must.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from wtl_core.errors import ConfigError
+from wtl_core.selection.params import Quota
+
+_WINDOW = 4096  # prefixes looked ahead for a tight deadline
+
+
+class Limits(NamedTuple):
+    """Limits by group code, arrays of (G,); they hold up to `budget` picks. `clock` is scratch: picks safe to skip."""
+
+    sizes: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+    minimum_share: np.ndarray
+    maximum_share: np.ndarray
+    counts: np.ndarray
+    blocked: np.ndarray
+    clock: np.ndarray
+    budget: int
+    is_limited: bool
+
+
+def no_limits(samples: int) -> Limits:
+    """One group of everything."""
+    return limits_of((), [""], np.array([samples]), 0)
+
+
+def limits_of(quotas: Sequence[Quota], names: Sequence[str], sizes: np.ndarray, budget: int) -> Limits:
+    """Limits from quotas, for groups in the order of `names` with `sizes` samples that can be picked.
+
+    Raises:
+        ConfigError: a quota names no group, or the quotas cannot all hold at this budget.
+    """
+    groups = len(names)
+    codes = {name: code for code, name in enumerate(names)}
+    limits = Limits(
+        sizes=np.asarray(sizes, np.int64),
+        minimum=np.zeros(groups, np.int64),
+        maximum=np.full(groups, np.iinfo(np.int64).max),
+        minimum_share=np.zeros(groups),
+        maximum_share=np.ones(groups),
+        counts=np.zeros(groups, np.int64),
+        blocked=np.zeros(groups, np.int64),
+        clock=np.zeros(1, np.int64),
+        budget=budget,
+        is_limited=bool(quotas),
+    )
+    for quota in quotas:
+        if quota.group not in codes:
+            raise ConfigError(f"quota of {quota.group!r}: expected one of the pool's groups, {', '.join(names[:20])}")
+        code = codes[quota.group]
+        if quota.minimum > sizes[code]:
+            raise ConfigError(
+                f"quota of {quota.group!r}: expected a minimum that the group can fill, found {quota.minimum} for "
+                f"{sizes[code]} samples; lower it"
+            )
+        limits.minimum[code] = quota.minimum
+        limits.maximum[code] = limits.maximum[code] if quota.maximum is None else quota.maximum
+        limits.minimum_share[code] = quota.minimum_share
+        limits.maximum_share[code] = quota.maximum_share
+    if quotas:
+        _check_budget(limits)
+    return limits
+
+
+def _check_budget(limits: Limits) -> None:
+    wanted = np.maximum(limits.minimum, np.floor(limits.minimum_share * limits.budget + 1e-9).astype(np.int64))
+    wanted = np.minimum(wanted, limits.sizes)
+    allowed = np.minimum(limits.maximum, np.ceil(limits.maximum_share * limits.budget - 1e-9).astype(np.int64))
+    allowed = np.minimum(allowed, limits.sizes)
+    if wanted.sum() > limits.budget or (wanted > allowed).any():
+        raise ConfigError(f"quotas: expected minima that fit a budget of {limits.budget}, found {wanted.sum()} in all")
+    if allowed.sum() < limits.budget:
+        raise ConfigError(
+            f"quotas: expected maxima that leave room for a budget of {limits.budget}, found room for {allowed.sum()}; "
+            "raise a maximum or lower the budget"
+        )
+
+
+@numba.njit(cache=True, nogil=True)
+def _target(limits: Limits, group: int, prefix: int) -> int:
+    """Picks that the group must have among the first `prefix`."""
+    target = np.int64(np.floor(limits.minimum_share[group] * prefix + 1e-9))
+    if prefix >= limits.budget:
+        target = max(target, limits.minimum[group])
+    return min(target, limits.sizes[group])
+
+
+@numba.njit(cache=True, nogil=True)
+def _tight_prefix(limits: Limits, picked: int) -> int:
+    """The first prefix whose deadlines leave no free pick, or -1; notes how many picks are safe before the next look."""
+    if limits.clock[0] > 0:
+        limits.clock[0] -= 1
+        return -1
+    slack = np.int64(1) << 40
+    last = min(picked + _WINDOW, limits.budget)
+    prefix = picked + 1
+    while prefix <= limits.budget:
+        waiting = np.int64(0)
+        for group in range(limits.sizes.shape[0]):
+            waiting += max(0, _target(limits, group, prefix) - limits.counts[group])
+        if waiting >= prefix - picked:
+            return prefix
+        slack = min(slack, prefix - picked - waiting)
+        prefix = limits.budget if prefix == last and last < limits.budget else prefix + 1
+    limits.clock[0] = max(0, min(slack, _WINDOW // 2) - 1)
+    return -1
+
+
+@numba.njit(cache=True, nogil=True)
+def mark_allowed(limits: Limits, picked: int, allowed: np.ndarray) -> None:
+    """Mark the groups that may give pick number `picked` (from 0); all of them behind the budget."""
+    allowed[:] = True
+    if not limits.is_limited or picked >= limits.budget:
+        return
+    tight = _tight_prefix(limits, picked)
+    for group in range(allowed.shape[0]):
+        most = min(limits.maximum[group], np.int64(np.ceil(limits.maximum_share[group] * (picked + 1) - 1e-9)))
+        if limits.counts[group] + 1 > most or (tight >= 0 and _target(limits, group, tight) <= limits.counts[group]):
+            allowed[group] = False

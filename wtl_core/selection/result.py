@@ -1,0 +1,138 @@
+"""The finished ranking: every row once, in the caller's rows, with all that can be said about its place."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wtl_core.neighbours import exact_distances
+from wtl_core.selection.inputs import Pool
+from wtl_core.selection.kernels import ONE, WEIGHT_ONE
+from wtl_core.selection.params import count_of
+from wtl_core.selection.problem import Cover, Problem
+from wtl_core.selection.stopping import Stop, find_stop
+
+NOTHING_NEAR = 2.0  # the radius of a first pick: as far apart as unit vectors can be
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Every row once, best first; arrays are in rank order, (N,), unless said otherwise.
+
+    `rows` int64: the row in the caller's arrays. `gain` float64: what it adds to `coverage`; for the objective
+    `coverage` it never rises past `frozen` ranks. `coverage` float64: of the pool by all picks up to here. `radius`
+    float64: the distance to the nearest earlier pick or labelled image, 2 where there is none. `duplicate_of` int64:
+    the row that this one is pixel- or vector-identical to, or -1; such rows come last. `stands_for` int64: samples
+    that are closer to it than to any earlier pick. `nearest_earlier` int64: that pick's row, -1 for none or a labelled
+    image. `weights` float64: how much it matters that this sample is covered. `exact_until`: the rank past which a
+    cheaper order holds. `traced_until`: the rank past which gain, radius and nearest_earlier are unknown (0, NaN, -1).
+    `scale`: the kernel's, to be frozen per encoder. `stop`: how many are picked, and why there. `quotas_until`: quotas
+    hold up to this rank; `quota_cost`: the coverage at the budget that they cost. `optimum_bound` (100,) float64: no
+    choice of p % of the rows covers the pool better.
+    """
+
+    rows: np.ndarray
+    gain: np.ndarray
+    coverage: np.ndarray
+    radius: np.ndarray
+    duplicate_of: np.ndarray
+    stands_for: np.ndarray
+    nearest_earlier: np.ndarray
+    weights: np.ndarray
+    exact_until: int
+    traced_until: int
+    frozen: int
+    scale: float
+    near_duplicate_distance: float
+    numeric_path: str
+    stop: Stop
+    quotas_until: int
+    quota_cost: float
+    optimum_bound: np.ndarray
+
+    @property
+    def picks(self) -> int:
+        """How many rows, from the first on, are picked."""
+        return self.stop.picks
+
+
+def assemble(
+    problem: Problem,
+    cover: Cover,
+    pool: Pool,
+    inside: np.ndarray,
+    *,
+    near: float,
+    labelled: np.ndarray | None,
+    quotas_until: int,
+    quota_cost: float,
+) -> Ranking:
+    """Put the rows that were set aside behind the order, and translate all into the caller's rows.
+
+    Args:
+        inside: the sorted row of each of the problem's rows.
+        near: the distance up to which samples count as near-duplicates.
+        labelled: vectors that `Cover.state.earlier` may refer to by -2 - l.
+    """
+    params, state, kept = problem.params, cover.state, len(inside)
+    behind = _behind(pool, inside)
+    order = np.concatenate([inside[state.order], behind])
+    twins = pool.twin_of[behind]
+    whole = max(1, ONE * int(cover.weights.sum(dtype=np.int64)))
+    covered = int((problem.best.astype(np.int64) * cover.weights).sum())
+    coverage = (covered + np.cumsum(state.gains)) / whole
+    nearest, radius = _nearest_earlier(cover, pool, inside, labelled)
+    twin_rows = np.where(twins >= 0, pool.rows[twins], -1)
+    gain = np.concatenate([state.gains / whole, np.zeros(len(behind))])
+    coverage = np.concatenate([coverage, np.full(len(behind), coverage[-1])])
+    radius = np.concatenate([radius, np.where(twins >= 0, 0.0, np.nan)])
+    budget = None if params.budget is None else count_of(params.budget, len(order))
+    stop = find_stop(
+        params, budget=budget, kept=kept, gain=gain, coverage=coverage, radius=radius, frozen=len(problem.frozen)
+    )
+    return Ranking(
+        rows=pool.rows[order],
+        gain=gain,
+        coverage=coverage,
+        radius=radius,
+        duplicate_of=np.concatenate([np.full(kept, -1), twin_rows]),
+        stands_for=np.concatenate([state.stands_for, np.zeros(len(behind))]).astype(np.int64),
+        nearest_earlier=np.concatenate([nearest, twin_rows]),
+        weights=np.concatenate([cover.weights[state.order] / WEIGHT_ONE, np.zeros(len(behind))]),
+        exact_until=cover.exact_until,
+        traced_until=cover.traced_until,
+        frozen=len(problem.frozen),
+        scale=problem.scale,
+        near_duplicate_distance=near,
+        numeric_path=problem.points.numeric_path,
+        stop=stop,
+        quotas_until=quotas_until,
+        quota_cost=quota_cost,
+        optimum_bound=cover.bounds / whole,
+    )
+
+
+def _behind(pool: Pool, inside: np.ndarray) -> np.ndarray:
+    """Sorted rows that were not ordered: those without weight first, twins last of all."""
+    is_behind = np.ones(len(pool.rows), bool)
+    is_behind[inside] = False
+    rows = np.flatnonzero(is_behind)
+    return rows[np.argsort(pool.twin_of[rows] >= 0, kind="stable")]
+
+
+def _nearest_earlier(
+    cover: Cover, pool: Pool, inside: np.ndarray, labelled: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest earlier pick in the caller's rows, and the distance to it or to the nearest labelled image."""
+    state = cover.state
+    own = inside[state.order]
+    earlier = state.earlier.astype(np.int64)
+    radius = np.full(len(own), NOTHING_NEAR)
+    picked = np.flatnonzero(earlier >= 0)
+    radius[picked] = exact_distances(pool.vectors, own[picked], inside[earlier[picked]], pool.vectors)
+    if labelled is not None:
+        given = np.flatnonzero(earlier <= -2)
+        radius[given] = exact_distances(pool.vectors, own[given], -2 - earlier[given], labelled)
+    radius[cover.traced_until :] = np.nan
+    nearest = np.full(len(own), -1, np.int64)
+    nearest[picked] = pool.rows[inside[earlier[picked]]]
+    return nearest, radius

@@ -1,0 +1,84 @@
+"""From what users steer with to one weight per sample. The weights multiply, in the order of the functions here.
+
+A weight says how much it matters that a sample is covered; one of zero takes the sample out of the picking, to the end
+of the ranking. So the objective stays submodular and the greedy bound holds, whatever the weights.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from wtl_core.errors import InputError
+from wtl_core.selection.kernels import WEIGHT_ONE
+from wtl_core.selection.params import Balance, WeightBy
+
+_LEAST = 1e-3  # of a similarity: further down, samples are unlike enough
+
+
+def column_weights(weights: Sequence[WeightBy], columns: Mapping[str, np.ndarray], samples: int) -> np.ndarray:
+    """The product of (value / largest)^strength over the columns, (N,) float64.
+
+    Raises:
+        InputError: a column is missing, not finite, negative, or zero under a negative strength.
+    """
+    product = np.ones(samples)
+    for entry in weights:
+        if entry.column not in columns:
+            raise InputError(f"weights: expected a column {entry.column}, found {', '.join(columns) or 'none'}")
+        values = check_weights(np.asarray(columns[entry.column], np.float64), samples, what=f"column {entry.column}")
+        if entry.strength < 0 and (values == 0).any():
+            raise InputError(f"column {entry.column}: expected values above 0 under a negative strength, found 0")
+        product *= (values / max(values.max(), np.finfo(float).tiny)) ** entry.strength
+    return product
+
+
+def check_weights(weights: np.ndarray, samples: int, *, what: str = "weights") -> np.ndarray:
+    """The weights, if they can be used.
+
+    Raises:
+        InputError: not one per sample, not finite, negative, or all zero.
+    """
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (samples,):
+        raise InputError(f"{what}: expected one value per sample ({samples}), found shape {weights.shape}")
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise InputError(f"{what}: expected finite values of at least 0, found others; fill or filter those samples")
+    if not (weights > 0).any():
+        raise InputError(f"{what}: expected some value above 0, found none; all samples would be left out")
+    return weights
+
+
+def similarity_weights(kernel_values: np.ndarray, strength: float) -> np.ndarray:
+    """k^strength for the kernel value to the nearest given image, (1 - k)^-strength below zero; at least 0.001."""
+    closeness = kernel_values if strength >= 0 else 1.0 - kernel_values
+    return np.asarray(np.maximum(closeness, _LEAST) ** abs(strength))
+
+
+def balance_weights(balance: Balance, groups: np.ndarray, names: Sequence[str], weights: np.ndarray) -> np.ndarray:
+    """A factor per sample that brings the groups' total weights to the target, (N,) float64.
+
+    Raises:
+        InputError: the target's ratios name no group of the pool.
+    """
+    totals = np.bincount(groups, weights=weights, minlength=len(names))
+    if balance.target == "uniform":
+        target = np.where(totals > 0, 1.0, 0.0)
+    elif balance.target == "input":
+        target = np.bincount(groups, minlength=len(names)).astype(np.float64)
+    else:
+        target = np.array([float(balance.target.get(name, 0.0)) for name in names])
+        if not (target > 0).any() or (target < 0).any():
+            raise InputError(f"balance: expected ratios above 0 for some of the groups {', '.join(names[:20])}")
+    factor = np.zeros(len(names))
+    is_held = totals > 0
+    factor[is_held] = (target[is_held] / totals[is_held]) ** balance.strength
+    return np.asarray(factor[groups])
+
+
+def whole_weights(weights: np.ndarray, near: np.ndarray | None) -> np.ndarray:
+    """Weights of at most 1 in whole units of 1/65536, shared among `near` near-duplicates, (N,) int32.
+
+    Whatever is above 0 stays at least one unit.
+    """
+    shared = weights if near is None else weights / near
+    return np.where(weights > 0, np.maximum(np.floor(shared * WEIGHT_ONE + 0.5), 1), 0).astype(np.int32)

@@ -1,0 +1,57 @@
+"""Where the picks end: a budget and stop conditions mark a prefix of a ranking that is always whole. No picking."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wtl_core.selection.params import SelectionParams
+
+
+@dataclass(frozen=True)
+class Stop:
+    """`picks` rows from the first on are picked; `reason` names the condition that ended them."""
+
+    picks: int
+    reason: str
+
+
+def find_stop(
+    params: SelectionParams,
+    *,
+    budget: int | None,
+    kept: int,
+    gain: np.ndarray,
+    coverage: np.ndarray,
+    radius: np.ndarray,
+    frozen: int,
+) -> Stop:
+    """The first condition that is met, in the order of the params where several meet at one rank.
+
+    `kept` rows are neither twins nor without weight: with no budget the picks end there at the latest. Arrays are in
+    rank order. Frozen ranks are passed over by the minimum distance and the knee, which speak of new picks.
+    """
+    stops = [Stop(len(gain) if budget is None else min(budget, len(gain)), "budget")]
+    if budget is None:
+        stops = [Stop(kept, "all samples")]
+    if params.coverage_goal is not None:
+        reached = np.flatnonzero(coverage >= params.coverage_goal - 1e-12)
+        if len(reached):
+            stops.append(Stop(int(reached[0]) + 1, "coverage_goal"))
+    if params.minimum_distance is not None:
+        close = np.flatnonzero(radius[frozen:] < params.minimum_distance)
+        if len(close):
+            stops.append(Stop(int(close[0]) + frozen, "minimum_distance"))
+    if params.gain_knee is not None:
+        stops.append(Stop(_knee(gain[frozen:kept], params.gain_knee) + frozen, "gain_knee"))
+    return min(stops, key=lambda stop: stop.picks)
+
+
+def _knee(gain: np.ndarray, share: float) -> int:
+    """The first rank whose mean gain over one per cent of the rows is below a share of the first per cent's."""
+    width = max(1, len(gain) // 100)
+    if len(gain) <= width:
+        return len(gain)
+    total = np.concatenate(([0.0], np.cumsum(gain)))
+    means = (total[width:] - total[:-width]) / width
+    low = np.flatnonzero(means < share * means[0])
+    return int(low[0]) if len(low) else len(gain)
