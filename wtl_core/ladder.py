@@ -7,7 +7,7 @@ picked in, for a block of references at a time. Not here: how a ranking is made,
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numba
 import numpy as np
@@ -61,6 +61,11 @@ class Ladder:
     references: int
     is_held_out: bool
     advice: str
+
+    @staticmethod
+    def columns() -> list[str]:
+        """Names of the arrays by per cent, in the order of a table."""
+        return [field.name for field in fields(Ladder) if field.type is np.ndarray]
 
 
 def measure(
@@ -209,14 +214,14 @@ def _reference_weights(ranking: Ranking, references: np.ndarray, count: int) -> 
 def _coverage(nearest: np.ndarray, table: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted mean kernel value, (orders, 100) float64; summed in one order everywhere."""
     values = table.astype(np.float64) / ONE
-    return np.array([[values[_levels(line)] @ weights for line in order] for order in nearest]) / weights.sum()
+    return np.asarray([[values[_levels(line)] @ weights for line in order] for order in nearest]) / float(weights.sum())
 
 
 def _radius(nearest: np.ndarray) -> np.ndarray:
     """Median, 90 % quantile and maximum of the distance to the nearest pick, (orders, 3, 100)."""
     distances = level_distances()
     ordered = np.sort(nearest, axis=2)
-    last = nearest.shape[2] - 1
+    last = int(nearest.shape[2]) - 1
     places = [last // 2, int(np.ceil(0.9 * last)), last]
     return np.stack([distances[_levels(ordered[:, :, place])] for place in places], axis=1)
 

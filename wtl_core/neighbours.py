@@ -42,6 +42,17 @@ def level_of(distance: float) -> int:
     return int(np.searchsorted(level_distances(), distance, side="right")) - 1
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def bits_to_level(bits: int) -> int:
+    """The level of an h given by its bfloat16 bits; what rounding made negative is level 0."""
+    level = np.int32(bits) - np.int32(FIRST_BITS - 1)
+    if level < 0:
+        return 0
+    if level >= LEVELS:
+        return LEVELS - 1
+    return int(level)
+
+
 @dataclass(frozen=True)
 class Points:
     """Unit vectors ready for products, on one device.
@@ -241,8 +252,7 @@ def _nearest(
                         near_count += 1
                     if value >= limit:
                         continue
-                    level = min(max(value - FIRST_BITS + 1, 0), LEVELS - 1)
-                    filled = _keep(heap, filled, (np.int64(level) << 40) + other)
+                    filled = _keep(heap, filled, (np.int64(bits_to_level(line[column])) << 40) + other)
                     if filled == width:
                         # Later rows lose ties, so only strictly smaller bits can still enter.
                         limit = np.int32((heap[0] >> 40) + FIRST_BITS - 1)

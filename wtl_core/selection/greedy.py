@@ -173,8 +173,9 @@ def gain_of(column: np.ndarray, best: np.ndarray, weights: np.ndarray) -> int:
     """Weighted kernel that a candidate would add: an exact integer."""
     gain = np.int64(0)
     for row in range(column.shape[0]):
-        gain += np.int64(max(np.int32(column[row]) - np.int32(best[row]), 0)) * np.int64(weights[row])
-    return gain
+        more = np.int32(column[row]) - np.int32(best[row])
+        gain += np.int64(max(0, more)) * np.int64(weights[row])
+    return int(gain)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -206,7 +207,7 @@ def pick_dense(
         row = heaps.rows[heaps.starts[group]]
         slot = slots[row]
         if slot < 0:
-            return np.int64(row)
+            return int(row)
         if heaps.stamps[row] != state.cursor[0]:
             heaps.bounds[row] = gain_of(columns[slot], state.best, weights)
             heaps.stamps[row] = state.cursor[0]

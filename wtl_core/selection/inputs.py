@@ -1,5 +1,6 @@
 """What `rank` is given, checked once and brought into an order that depends on content alone. No picking."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ def read_pool(vectors: np.ndarray, sample_ids: Sequence[str], duplicate_of: np.n
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
     is_sorted = bool((order == np.arange(len(order))).all())
     ids = ids if is_sorted else [ids[row] for row in order]
-    for earlier, later in zip(ids, ids[1:], strict=False):
+    for earlier, later in itertools.pairwise(ids):
         if earlier == later:
             raise InputError(f"sample {later}: expected each sample_id once, found it twice; keep one of its rows")
     vectors = vectors if is_sorted else vectors[order]
@@ -76,8 +77,8 @@ def unit_vectors(
         row = int(np.argmax(is_bad))
         found = "a vector of zeros" if lengths[row] == 0.0 else "a value that is not finite"
         raise InputError(
-            f"{what}, {f'sample {names[row]}' if names is not None else f'row {row}'}: expected a finite vector that is "
-            f"not zero, found {found} ({int(is_bad.sum())} such rows); embed these samples again or leave them out"
+            f"{what}, {f'sample {names[row]}' if names is not None else f'row {row}'}: expected a finite vector that "
+            f"is not zero, found {found} ({int(is_bad.sum())} such rows); embed these samples again or leave them out"
         )
     if np.abs(lengths - 1.0).max(initial=0.0) <= _UNIT_TOLERANCE:
         return vectors

@@ -7,7 +7,7 @@ weighted kernel values is an exact integer, so gains are the same whatever the o
 import numba
 import numpy as np
 
-from wtl_core.neighbours import BLOCK_COLUMNS, BLOCK_ROWS, FIRST_BITS, LEVELS, Points, level_distances
+from wtl_core.neighbours import BLOCK_COLUMNS, BLOCK_ROWS, LEVELS, Points, bits_to_level, level_distances
 
 ONE = 32767  # a kernel value of 1
 WEIGHT_ONE = 65536  # the largest weight
@@ -19,12 +19,14 @@ SCALE_REFERENCES = 50_000
 def kernel_table(kernel: str, scale: float) -> np.ndarray:
     """Kernel values of all levels in units of 1/ONE, (LEVELS,) int16, falling from ONE; `ball` is 1 up to `scale`."""
     distances = level_distances()
-    values = {
-        "laplace": lambda: np.exp(-distances / scale),
-        "gaussian": lambda: np.exp(-((distances / scale) ** 2)),
-        "cosine": lambda: 1.0 - distances**2 / 4.0,
-        "ball": lambda: (distances <= scale).astype(np.float64),
-    }[kernel]()
+    if kernel == "laplace":
+        values = np.exp(-distances / scale)
+    elif kernel == "gaussian":
+        values = np.exp(-((distances / scale) ** 2))
+    elif kernel == "cosine":
+        values = 1.0 - distances**2 / 4.0
+    else:
+        values = (distances <= scale).astype(np.float64)
     return np.asarray(np.floor(values * ONE + 0.5).astype(np.int16))
 
 
@@ -65,24 +67,24 @@ def median_scale(points: Points, order: np.ndarray) -> float:
 def _count_levels(bits: np.ndarray, columns: int, histogram: np.ndarray) -> None:
     for row in range(bits.shape[0]):
         for column in range(columns):
-            level = min(max(np.int32(bits[row, column]) - FIRST_BITS + 1, 0), LEVELS - 1)
-            histogram[row, level] += 1
+            histogram[row, bits_to_level(bits[row, column])] += 1
 
 
 @numba.njit(cache=True, nogil=True)
 def add_gains(
     bits: np.ndarray, table: np.ndarray, weights: np.ndarray, best: np.ndarray, start: int, gains: np.ndarray
 ) -> None:
-    """Add what the references `start`.. would gain from each column: (rows, columns) bits into (columns,) int64."""
+    """Add what some references would gain from each column: bits (references, columns) into `gains[start:]` int64."""
+    columns = min(bits.shape[1], gains.shape[0] - start)
     for row in range(weights.shape[0]):
         weight = np.int64(weights[row])
-        floor = np.int64(best[row])
         if weight == 0:
             continue
+        floor = np.int64(best[row])
         line = bits[row]
-        for column in range(min(line.shape[0], gains.shape[0] - start)):
-            level = min(max(np.int32(line[column]) - FIRST_BITS + 1, 0), LEVELS - 1)
-            gains[start + column] += max(np.int64(table[level]) - floor, 0) * weight
+        for column in range(columns):
+            more = np.int64(table[bits_to_level(line[column])]) - floor
+            gains[start + column] += (max(0, more)) * weight
 
 
 @numba.njit(cache=True, nogil=True)
@@ -90,5 +92,4 @@ def to_kernel(bits: np.ndarray, table: np.ndarray, columns: int, out: np.ndarray
     """Kernel values of bits: (rows, >= columns) int16 into (rows, columns) int16."""
     for row in range(out.shape[0]):
         for column in range(columns):
-            level = min(max(np.int32(bits[row, column]) - FIRST_BITS + 1, 0), LEVELS - 1)
-            out[row, column] = table[level]
+            out[row, column] = table[bits_to_level(bits[row, column])]

@@ -51,7 +51,7 @@ class WeightBy(_Params):
     column: str
     """A metadata or quality column of the pool; it must be finite and not negative."""
     strength: float = Field(1.0, ge=-4.0, le=4.0)
-    """The exponent of the column's value over its largest; negative prefers small values, which must then be above 0."""
+    """The exponent of the column's value over its largest; negative prefers small values, then all above 0."""
 
 
 class SimilarTo(_Params):
@@ -99,7 +99,7 @@ class SelectionParams(_Params):
     minimum_distance: float | None = Field(None, ge=0.0, le=2.0)
     """Stop before a pick that is closer than this to an earlier pick or a labelled image."""
     gain_knee: float | None = Field(None, gt=0.0, lt=1.0)
-    """Stop before the first pick whose gain, averaged over its 1 % of the pool, is below this share of the first 1 %'s."""
+    """Stop where the mean gain over 1 % of the pool first falls below this share of the first 1 %'s."""
     group_by: str | None = None
     """The column of the pool that quotas and balance speak of."""
     quotas: tuple[Quota, ...] = ()
@@ -203,6 +203,6 @@ def _add_strategy(values: dict[str, Any], source: dict[str, Any], strategy: dict
         values["similar_to"] = (*values.get("similar_to", ()), similar)
     else:
         raise ValueError(
-            f"strategies: expected DIVERSITY, TYPICALITY, WEIGHTS or BALANCE (input with a key), SIMILARITY (input with "
-            f"sample_ids) or an input of type RANDOM, found strategy {kind or 'without a type'} on input {source}"
+            f"strategies: expected DIVERSITY, TYPICALITY, WEIGHTS or BALANCE (input with a key), SIMILARITY (input "
+            f"with sample_ids) or an input of type RANDOM, found strategy {kind or 'without a type'} on input {source}"
         )

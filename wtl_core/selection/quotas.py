@@ -95,22 +95,22 @@ def _target(limits: Limits, group: int, prefix: int) -> int:
     target = np.int64(np.floor(limits.minimum_share[group] * prefix + 1e-9))
     if prefix >= limits.budget:
         target = max(target, limits.minimum[group])
-    return min(target, limits.sizes[group])
+    return int(min(target, limits.sizes[group]))
 
 
 @numba.njit(cache=True, nogil=True)
 def _tight_prefix(limits: Limits, picked: int) -> int:
-    """The first prefix whose deadlines leave no free pick, or -1; notes how many picks are safe before the next look."""
+    """The first prefix whose deadlines leave no free pick, or -1; notes how many picks need no further look."""
     if limits.clock[0] > 0:
         limits.clock[0] -= 1
         return -1
-    slack = np.int64(1) << 40
+    slack = 1 << 40
     last = min(picked + _WINDOW, limits.budget)
     prefix = picked + 1
     while prefix <= limits.budget:
-        waiting = np.int64(0)
+        waiting = 0
         for group in range(limits.sizes.shape[0]):
-            waiting += max(0, _target(limits, group, prefix) - limits.counts[group])
+            waiting += max(0, _target(limits, group, prefix) - int(limits.counts[group]))
         if waiting >= prefix - picked:
             return prefix
         slack = min(slack, prefix - picked - waiting)

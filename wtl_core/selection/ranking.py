@@ -58,6 +58,7 @@ def rank(
         similar: vectors (Q, D) of given images with the exponent of the kernel to the nearest of them.
         device: `cpu` or a CUDA device.
         scale: the kernel's scale where one is frozen already; None measures it on this pool.
+        on_progress: told how many rows of how many have been compared with all.
 
     Raises:
         InputError: no rows, wrong shapes, values that are not finite, zero vectors, ids that repeat, useless weights.

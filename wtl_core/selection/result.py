@@ -68,10 +68,8 @@ def assemble(
 ) -> Ranking:
     """Put the rows that were set aside behind the order, and translate all into the caller's rows.
 
-    Args:
-        inside: the sorted row of each of the problem's rows.
-        near: the distance up to which samples count as near-duplicates.
-        labelled: vectors that `Cover.state.earlier` may refer to by -2 - l.
+    `inside` is the sorted row of each of the problem's rows, `near` the distance up to which samples count as
+    near-duplicates, `labelled` the vectors that `Cover.state.earlier` may refer to by -2 - l.
     """
     params, state, kept = problem.params, cover.state, len(inside)
     behind = _behind(pool, inside)
