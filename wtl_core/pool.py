@@ -3,20 +3,25 @@
 Live is what the snapshot still lists under the part that holds it. Storage only; nothing here decodes an image.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
 
 from wtl_core.errors import CorruptArtifactError
 from wtl_core.filters import as_polars, parse_filter
-from wtl_core.shards import part_file
+from wtl_core.shards import part_file, reader
+from wtl_core.shards.reader import Wanted
 from wtl_core.storage import Store
 
 _THREADS = 8
 _LIVE = ("source", "object_uri", "part")
+_WHERE = ("sample_id", "object_uri", "key", "ordinal", "offset", "byte_length")
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def load(store: Store, snapshot: pl.DataFrame, *, filters: Sequence[str] = ()) -
     ignored = _live_rows(
         store, _present(store, "ignored", parts), live, part_file.IGNORED_SCHEMA.names, _empty(part_file.IGNORED_SCHEMA)
     )
-    samples = _mark_twins(_mark_filtered(_one_per_sample(locations), filters))
+    samples = _group_near(_mark_twins(_mark_filtered(_one_per_sample(locations), filters)))
     counts = PoolCounts(
         read=len(locations) + len(refused) + len(ignored),
         locations=len(locations) + len(refused),
@@ -92,14 +97,30 @@ def read_images(
     with store.reader(part_file.pool_key(part)) as handle:
         table = pq.ParquetFile(handle, pre_buffer=False)
         first = 0
-        for group in range(table.num_row_groups):
-            count = table.metadata.row_group(group).num_rows
+        for number in range(table.num_row_groups):
+            count = table.metadata.row_group(number).num_rows
             inside = [row - first for row in wanted if first <= row < first + count]
             if inside:
-                images = table.read_row_group(group, columns=["image"])["image"]
-                for position in inside:
-                    yield first + position, images[position].as_py()
+                group = table.read_row_group(number, columns=["image", *_WHERE])
+                images = group["image"]
+                if images[inside[0]].is_valid:
+                    yield from ((first + position, images[position].as_py()) for position in inside)
+                else:
+                    yield from _from_source(group.take(inside).to_pylist(), [first + i for i in inside], endpoint_url)
             first += count
+
+
+def _from_source(
+    places: list[dict[str, Any]], rows: list[int], endpoint_url: str | None
+) -> Iterator[tuple[int, bytes | None]]:
+    """Images that the pool only refers to, checked against their sample ids."""
+    for uri, members in groupby(zip(places, rows, strict=True), key=lambda pair: str(pair[0]["object_uri"])):
+        asked = list(members)
+        wanted = [Wanted(place["key"], place["ordinal"], place["offset"], place["byte_length"]) for place, _ in asked]
+        found = reader.read_again(uri, wanted, endpoint_url=endpoint_url)
+        for (place, row), data in zip(asked, found, strict=True):
+            is_same = data is not None and hashlib.sha256(data).hexdigest() == place["sample_id"]
+            yield row, data if is_same else None
 
 
 def _present(store: Store, folder: str, parts: list[str]) -> list[str]:
@@ -153,6 +174,17 @@ def _mark_twins(samples: pl.DataFrame) -> pl.DataFrame:
     joined = samples.join(first, on="pixel_digest", how="left", maintain_order="left")
     is_twin = (pl.col("first") != pl.col("sample_id")) & ~pl.col("is_filtered")
     return joined.with_columns(pl.when(is_twin).then("first").alias("duplicate_of")).drop("first")
+
+
+def _group_near(samples: pl.DataFrame) -> pl.DataFrame:
+    """Name each near-duplicate group by its smallest sample id; null for samples that are alone."""
+    if samples.is_empty():
+        return samples.with_columns(pl.lit(None, pl.String).alias("near_group"))
+    from wtl_core import near_duplicates
+
+    groups = pl.Series(near_duplicates.group(samples["phash"].to_numpy()))
+    names = samples["sample_id"].gather(groups.replace(-1, None))
+    return samples.with_columns(names.alias("near_group"))
 
 
 def _pool_schema() -> pl.DataFrame:

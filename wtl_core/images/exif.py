@@ -21,7 +21,7 @@ NO_EXIF = Exif()
 
 
 def parse(block: bytes) -> Exif:
-    """Read a TIFF block (after `Exif\\0\\0`). Never raises: what cannot be read is left out."""
+    """Read a TIFF block (what follows `Exif` and two zero bytes). Never raises: what cannot be read is left out."""
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
     if order is None or len(block) < 8:
         return NO_EXIF

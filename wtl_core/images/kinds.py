@@ -25,7 +25,7 @@ _PARQUET_SUFFIXES = (".parquet", ".pq")
 
 
 def sniff_image(head: bytes) -> str | None:
-    """The image format that begins so (`jpeg`, `png`, ...), or None. `other` is an image format that is not read here."""
+    """The image format that begins so (`jpeg`, `png`, ...), or None; `other` is one that is not read here."""
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -68,7 +68,7 @@ def sniff_container(head: bytes) -> str | None:
 
 
 def kind_by_name(name: str) -> str:
-    """A first guess at an object's kind: `tar`, `parquet`, `zip` or `loose`. Its first bytes settle it when it is read."""
+    """A first guess at an object's kind: `tar`, `parquet`, `zip` or `loose`. Its first bytes settle it later."""
     lowered = name.lower()
     if lowered.endswith(_TAR_SUFFIXES):
         return "tar"

@@ -16,7 +16,7 @@ from wtl_core.shards.samples import SampleGroups, is_sidecar
 
 _SPARE_BYTES = 256 << 20
 _MOST_EXPANSION = 100
-"""An archive may unpack to 256 MiB and a hundred times its size: real images hardly shrink, bombs grow a thousandfold."""
+"""An archive may unpack to 256 MiB and 100 times its size: real images hardly shrink, bombs grow a thousandfold."""
 _ZST_WINDOW_BYTES = 1 << 27
 
 

@@ -1,4 +1,4 @@
-"""Listing of an S3 prefix: pages streamed, sub-prefixes in parallel, failures said clearly. Also HEADs of single keys."""
+"""Listing of an S3 prefix: pages streamed, sub-prefixes in parallel, failures said clearly. Also single keys."""
 
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait

@@ -4,13 +4,12 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import cast
 
 import polars as pl
 
 from wtl_core.errors import ConfigError
 from wtl_core.shards import bucket, folder, paths, uri_list
-from wtl_core.shards.objects import SourceObject
+from wtl_core.shards.objects import MISSING_SIZE, SourceObject
 from wtl_core.storage import filesystem, open_store
 
 LISTING_SCHEMA = pl.Schema(
@@ -23,7 +22,9 @@ LISTING_SCHEMA = pl.Schema(
         "etag": pl.String,
     }
 )
-SNAPSHOT_SCHEMA = pl.Schema({**LISTING_SCHEMA, "part": pl.String})
+SNAPSHOT_SCHEMA = pl.Schema([*LISTING_SCHEMA.items(), ("part", pl.String)])
+RETRY_MARK = "#again:"
+"""Follows the etag of an object that was read once more although unchanged, with the part that failed to read it."""
 _CHUNK = 100_000
 
 
@@ -76,16 +77,19 @@ def as_frame(objects: Iterable[SourceObject]) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def diff(listing: pl.DataFrame, snapshot: pl.DataFrame) -> Changes:
-    """Compare a listing with a snapshot (a listing with its parts) by (source, uri) and size, etag or time."""
+def diff(listing: pl.DataFrame, snapshot: pl.DataFrame, *, again: pl.DataFrame | None = None) -> Changes:
+    """Compare a listing with a snapshot (a listing with its parts) by (source, uri) and size, etag or time.
+
+    Args:
+        listing: What is there now.
+        snapshot: What was there, with parts.
+        again: Unchanged objects (source, uri) to read once more, see `ingest.readable_again`: they count as changed,
+            their etag marked, so that they go into another part.
+    """
     before = snapshot.select(
-        "source",
-        "uri",
-        pl.col("size").alias("old_size"),
-        pl.col("mtime_ns").alias("old_mtime_ns"),
-        pl.col("etag").alias("old_etag"),
-        "part",
-    )
+        "source", "uri", pl.col("size").alias("old_size"), pl.col("mtime_ns").alias("old_mtime_ns"),
+        pl.col("etag").str.split(RETRY_MARK).list.first().alias("old_etag"), "part",
+    )  # fmt: skip
     joined = listing.join(before, on=["source", "uri"], how="left", maintain_order="left")
     has_etags = (pl.col("etag") != "") & (pl.col("old_etag") != "")
     is_same = (pl.col("size") == pl.col("old_size")) & (
@@ -94,40 +98,52 @@ def diff(listing: pl.DataFrame, snapshot: pl.DataFrame) -> Changes:
         .otherwise(pl.col("mtime_ns") == pl.col("old_mtime_ns"))
     )
     names, is_known = list(LISTING_SCHEMA), pl.col("part").is_not_null()
+    kept, changed = joined.filter(is_known & is_same), joined.filter(is_known & ~is_same)
+    if again is not None and not again.is_empty():
+        retried = kept.join(again, on=["source", "uri"], how="semi", maintain_order="left")
+        kept = kept.join(again, on=["source", "uri"], how="anti", maintain_order="left")
+        marked = retried.with_columns(etag=pl.col("etag") + RETRY_MARK + pl.col("part").str.slice(0, 16))
+        changed = pl.concat([changed, marked]).sort("uri")
     return Changes(
         new=joined.filter(~is_known).select(names),
-        changed=joined.filter(is_known & ~is_same).select(names),
+        changed=changed.select(names),
         gone=snapshot.join(listing, on=["source", "uri"], how="anti", maintain_order="left").select(
             list(SNAPSHOT_SCHEMA)
         ),
-        kept=joined.filter(is_known & is_same).select([*names, "part"]),
+        kept=_with_old_etags(kept, snapshot),
+    )
+
+
+def _with_old_etags(kept: pl.DataFrame, snapshot: pl.DataFrame) -> pl.DataFrame:
+    """Kept rows as the snapshot has them, so that a mark of a retry lives on and the next snapshot is the same."""
+    return (
+        snapshot.join(kept, on=["source", "uri"], how="semi", maintain_order="left")
+        .select(list(SNAPSHOT_SCHEMA))
+        .sort("uri")
     )
 
 
 def _list_file(source: str, path: str) -> Iterable[SourceObject]:
     if not os.path.isfile(path):  # noqa: PTH113
         raise ConfigError(f"{source}: expected a folder or a file, found a pipe or device; check the path")
-    if not path.lower().endswith((*uri_list.LIST_SUFFIXES, ".parquet", ".pq")):
+    if not uri_list.may_be_list(path):
         return [folder.describe(source, path)]
     with open(path, "rb") as handle:  # noqa: PTH123
-        data = (
-            handle.read() if path.lower().endswith(uri_list.LIST_SUFFIXES) or os.path.getsize(path) < 1 << 28 else b""
-        )
-    if not uri_list.is_list(source, data):
-        return [folder.describe(source, path)]
-    return uri_list.describe(source, data)
+        uris = uri_list.read_uris(source, handle)
+    return [folder.describe(source, path)] if uris is None else uri_list.describe(source, uris)
 
 
 def _list_bucket(source: str, endpoint_url: str | None) -> Iterable[SourceObject]:
-    if not source.lower().endswith((*uri_list.LIST_SUFFIXES, ".parquet", ".pq", ".tar", ".gz", ".tgz", ".zst", ".zip")):
+    if "." not in source.rsplit("/", 1)[-1]:
         return bucket.walk(source, endpoint_url=endpoint_url)
     one = bucket.describe_uri(source, source, endpoint_url=endpoint_url)
-    if one.size < 0:
+    if one.size == MISSING_SIZE:
         return bucket.walk(source, endpoint_url=endpoint_url)
-    if source.lower().endswith((*uri_list.LIST_SUFFIXES, ".parquet", ".pq")) and one.size < 1 << 28:
-        data = cast(bytes, filesystem(source, endpoint_url).cat_file(source))
-        if uri_list.is_list(source, data):
-            return uri_list.describe(source, data, endpoint_url=endpoint_url)
+    if uri_list.may_be_list(source):
+        with filesystem(source, endpoint_url).open(source, "rb") as handle:
+            uris = uri_list.read_uris(source, handle)
+        if uris is not None:
+            return uri_list.describe(source, uris, endpoint_url=endpoint_url)
     return [one]
 
 

@@ -87,6 +87,6 @@ def judge(entry: Entry, name: str, head: bytes) -> bool:
 
 
 def shown(name: bytes | str) -> str:
-    """A name as valid text: bytes that are not UTF-8 become `\\xNN`."""
+    """A name as valid text: bytes that are not UTF-8 are written as hexadecimal escapes."""
     raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
     return raw.decode("utf-8", "backslashreplace")

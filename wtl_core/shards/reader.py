@@ -4,16 +4,19 @@ Transient failures are retried here a few times, from the byte reached; what the
 entry. An object that changes while it is read raises `ObjectChangedError`, and the caller starts its part again.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, NamedTuple
 
-from wtl_core.errors import ConfigError
+from wtl_core.errors import ConfigError, TransientError
 from wtl_core.images import kinds
 from wtl_core.images.faults import ImageError, Reason
-from wtl_core.shards import archives, paths, remote, tables
+from wtl_core.shards import archives, bucket, folder, paths, remote, tables
 from wtl_core.shards.objects import MISSING_SIZE, SPECIAL_ETAG, Entries, Entry, ObjectChangedError, SourceObject, judge
+
+logger = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 1 << 20
 _SHARD_KINDS = ("tar", "parquet", "zip")
@@ -40,6 +43,67 @@ def read_object(one: SourceObject, *, max_file_bytes: int, endpoint_url: str | N
         yield Entry("", -1, -1, max(one.size, 0), reason=error.reason, note=error.message)
     except OSError as error:
         yield _unreadable(one, error)
+
+
+class Wanted(NamedTuple):
+    """Where an image lay in its object when it was ingested."""
+
+    key: str
+    ordinal: int
+    offset: int
+    byte_length: int
+
+
+def read_again(uri: str, wanted: list[Wanted], *, endpoint_url: str | None = None) -> Iterator[bytes | None]:
+    """Yield the bytes of members of one object, one for each asked for, in ascending ordinals; None if gone.
+
+    A plain tar and a loose file are read where the image lies; other shards are read through from the start. Whether
+    the bytes are still the same image is for the caller to check.
+    """
+    given = 0
+    try:
+        for data in _read_again(describe_now(uri, endpoint_url), wanted, endpoint_url):
+            yield data
+            given += 1
+    except (OSError, ObjectChangedError) as error:
+        logger.warning("%r cannot be read again: %s", uri, error)
+    yield from [None] * (len(wanted) - given)
+
+
+def _read_again(one: SourceObject, wanted: list[Wanted], endpoint_url: str | None) -> Iterator[bytes | None]:
+    if wanted[0].key == "" or wanted[0].offset >= 0:
+        with open_object(one, endpoint_url) as stream:
+            for place in wanted:
+                stream.seek(max(place.offset, 0))
+                yield stream.read(place.byte_length)
+        return
+    left = iter(wanted)
+    place = next(left)
+    for entry in read_object(one, max_file_bytes=max(each.byte_length for each in wanted), endpoint_url=endpoint_url):
+        if entry.ordinal < place.ordinal:
+            continue
+        yield entry.data
+        following = next(left, None)
+        if following is None:
+            return
+        place = following
+
+
+def is_readable(uri: str, *, endpoint_url: str | None = None) -> bool:
+    """Whether the object can be opened and its first byte read."""
+    try:
+        with open_object(describe_now(uri, endpoint_url), endpoint_url) as stream:
+            stream.read(1)
+    except (OSError, TransientError, ObjectChangedError):
+        return False
+    return True
+
+
+def describe_now(uri: str, endpoint_url: str | None) -> SourceObject:
+    """The object as it is now."""
+    if paths.is_s3(uri):
+        return bucket.describe_uri("", uri, endpoint_url=endpoint_url)
+    return folder.describe_uri("", uri)
 
 
 def _unreadable(one: SourceObject, error: OSError) -> Entry:

@@ -9,6 +9,7 @@ from typing import IO, Any, cast
 from wtl_core.errors import TransientError
 from wtl_core.shards import bucket
 from wtl_core.shards.objects import ObjectChangedError, SourceObject
+from wtl_core.shards.paths import split_s3
 from wtl_core.storage import filesystem
 
 _BLOCK_BYTES = 8 << 20
@@ -32,7 +33,7 @@ class RangedKey(io.RawIOBase):
 
     def __init__(self, fs: Any, uri: str) -> None:
         self._fs, self._uri, self._position = fs, uri, 0
-        self._bucket, self._key = bucket.split_s3(uri)
+        self._bucket, self._key = split_s3(uri)
         answer = self._call("head_object", {})
         self.etag, self.size = str(answer["ETag"]), int(answer["ContentLength"])
 

@@ -1,10 +1,11 @@
-"""A list of URIs as a source: `.txt` (one a line), `.csv`, `.jsonl` or `.parquet` (a column named uri, url, path, ...)."""
+"""A list of URIs as a source: `.txt` (one a line), `.csv`, `.jsonl` or `.parquet` (a column uri, url, path, ...)."""
 
 import csv
 import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import IO
 
 import pyarrow.parquet as pq
 
@@ -13,26 +14,23 @@ from wtl_core.shards import bucket, folder, paths, tables
 from wtl_core.shards.objects import SourceObject
 
 LIST_SUFFIXES = (".txt", ".csv", ".jsonl", ".ndjson")
+_PARQUET_SUFFIXES = (".parquet", ".pq")
 _THREADS = 32
 
 
-def is_list(uri: str, data: bytes) -> bool:
-    """Whether a file given as the source is a list: by suffix, or a Parquet file with URIs and no images."""
-    if uri.lower().endswith(LIST_SUFFIXES):
-        return True
-    if not uri.lower().endswith((".parquet", ".pq")):
-        return False
-    try:
-        column = tables.find_column(pq.ParquetFile(io.BytesIO(data)).schema_arrow)
-    except (OSError, ValueError):
-        return False
-    return column is not None and column.form == "uri"
+def may_be_list(name: str) -> bool:
+    """Whether a file of this name, given as the source, can be a list; a Parquet file is one if it holds no images."""
+    return name.lower().endswith((*LIST_SUFFIXES, *_PARQUET_SUFFIXES))
 
 
-def describe(source: str, data: bytes, *, endpoint_url: str | None = None) -> Iterator[SourceObject]:
-    """The objects that a list names, each once, with size and time; what is not there has size -1."""
+def describe(source: str, uris: list[str], *, endpoint_url: str | None = None) -> Iterator[SourceObject]:
+    """The objects that a list names, each once, with size and time; what is not there has size -1.
+
+    Raises:
+        ConfigError: a URI that cannot be read from here.
+    """
     base = source.rsplit("/", 1)[0]
-    uris = dict.fromkeys(paths.resolve(uri, base) for uri in read_uris(source, data))
+    resolved = dict.fromkeys(paths.resolve(uri, base) for uri in uris)
 
     def look(uri: str) -> SourceObject:
         if paths.is_s3(uri):
@@ -40,23 +38,20 @@ def describe(source: str, data: bytes, *, endpoint_url: str | None = None) -> It
         return folder.describe_uri(source, uri)
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="head") as pool:
-        yield from pool.map(look, uris)
+        yield from pool.map(look, resolved)
 
 
-def read_uris(name: str, data: bytes) -> list[str]:
-    """The URIs of a list, in order.
+def read_uris(name: str, stream: IO[bytes]) -> list[str] | None:
+    """The URIs of a list, in order; None for a Parquet file that holds images itself, or none at all.
 
     Raises:
         InputError: the list cannot be read, or has no column of URIs.
     """
     lowered = name.lower()
     try:
-        if lowered.endswith((".parquet", ".pq")):
-            column = tables.find_column(pq.ParquetFile(io.BytesIO(data)).schema_arrow)
-            assert column is not None
-            values = pq.read_table(io.BytesIO(data), columns=[column.name])[column.name].to_pylist()
-            return [value for value in values if value]
-        text = data.decode("utf-8-sig")
+        if lowered.endswith(_PARQUET_SUFFIXES):
+            return _from_parquet(stream)
+        text = stream.read().decode("utf-8-sig")
         if lowered.endswith(".txt"):
             return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
         if lowered.endswith(".csv"):
@@ -66,6 +61,17 @@ def read_uris(name: str, data: bytes) -> list[str]:
         raise InputError(
             f"{name}: expected a list of URIs, found a file that cannot be read: {error}; mend it"
         ) from error
+
+
+def _from_parquet(stream: IO[bytes]) -> list[str] | None:
+    try:
+        table = pq.ParquetFile(stream)
+    except (OSError, ValueError):
+        return None
+    column = tables.find_column(table.schema_arrow)
+    if column is None or column.form != "uri":
+        return None
+    return [value for value in table.read(columns=[column.name])[column.name].to_pylist() if value]
 
 
 def _from_csv(name: str, text: str) -> list[str]:
