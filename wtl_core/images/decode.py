@@ -13,10 +13,10 @@ import torch
 import torchvision.io as tvio
 from PIL import Image, ImageOps
 
-from wtl_core.images import exif, jpeg, kinds, png
+from wtl_core.images import exif, jpeg, kinds, png, scan
 from wtl_core.images.faults import ImageError, Reason
 
-DEFAULT_MAX_PIXELS = 100_000_000
+DEFAULT_MAX_PIXELS, HIGHEST_MAX_PIXELS = 100_000_000, 1_000_000_000
 _RGB = tvio.ImageReadMode.RGB.value
 _PILLOW_FORMATS = {"jpeg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "tiff": "TIFF", "bmp": "BMP"}
 _PILLOW_FORMATS |= {"avif": "AVIF", "heic": "HEIF"}
@@ -26,21 +26,22 @@ Image.MAX_IMAGE_PIXELS = None
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Upright pixels (3, H, W) uint8, laid out in memory as (H, W, 3), and what the header said."""
+    """Upright pixels (H, W, 3) uint8, and what the header said."""
 
-    pixels: torch.Tensor
+    pixels: np.ndarray
     format: str
     is_first_of_several: bool
     taken_at: str | None
 
 
 def decode_rgb(data: bytes) -> torch.Tensor:
-    """Pixels (3, H, W) uint8 of an image file, upright and RGB.
+    """Pixels (3, H, W) uint8 of an image file, upright and RGB; memory is laid out row by row (`channels_last`).
 
     Raises:
         ImageError: the bytes are refused, with the reason.
     """
-    return decode(data).pixels
+    pixels = decode(data, max_pixels=HIGHEST_MAX_PIXELS).pixels  # ingest has applied the recipe's limit
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, min_side_px: int = 1) -> Decoded:
@@ -85,7 +86,9 @@ def _decode_jpeg(data: bytes, max_pixels: int, min_side_px: int) -> Decoded:
         if "truncated" in str(error):
             raise ImageError(Reason.TRUNCATED, f"JPEG of {len(data)} bytes ends before its pixels do") from error
         return _decode_pillow(data, "jpeg", max_pixels, min_side_px)
-    return Decoded(_rows_first(pixels, is_turned), "jpeg", False, header.exif.taken_at)
+    rows = pixels.permute(1, 2, 0).contiguous().numpy()
+    scan.check(data, header, rows)
+    return Decoded(rows, "jpeg", False, header.exif.taken_at)
 
 
 def _decode_png(data: bytes, max_pixels: int, min_side_px: int) -> Decoded:
@@ -98,7 +101,7 @@ def _decode_png(data: bytes, max_pixels: int, min_side_px: int) -> Decoded:
         return _decode_pillow(data, "png", max_pixels, min_side_px)
     if pixels.dtype == torch.uint16:
         pixels = (pixels.to(torch.int32) >> 8).to(torch.uint8)
-    return Decoded(_rows_first(pixels, is_turned), "png", header.frames > 1, header.exif.taken_at)
+    return Decoded(pixels.permute(1, 2, 0).contiguous().numpy(), "png", header.frames > 1, header.exif.taken_at)
 
 
 def _decode_pillow(data: bytes, kind: str, max_pixels: int, min_side_px: int) -> Decoded:
@@ -114,14 +117,14 @@ def _decode_pillow(data: bytes, kind: str, max_pixels: int, min_side_px: int) ->
                 image.seek(0)
                 image.load()
                 upright = ImageOps.exif_transpose(image)
-                pixels = torch.from_numpy(np.array(_to_rgb(upright)))
+                pixels = np.array(_to_rgb(upright))
         except ImageError:
             raise
         except MemoryError:
             raise
         except Exception as error:
             raise _explain(error, kind, len(data)) from error
-    return Decoded(pixels.permute(2, 0, 1), kind, is_first_of_several, taken_at)
+    return Decoded(pixels, kind, is_first_of_several, taken_at)
 
 
 def _explain(error: Exception, kind: str, size: int) -> ImageError:
@@ -160,10 +163,3 @@ def _register_heic() -> None:
 def _as_tensor(data: bytes) -> torch.Tensor:
     # a bytearray, since torch warns about memory that it must not write to; the copy costs 1 us at 3 KB
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
-
-
-def _rows_first(pixels: torch.Tensor, is_turned: bool) -> torch.Tensor:
-    """The same pixels with (H, W, 3) memory; a view unless the image was turned or is planar."""
-    if not is_turned and pixels.stride(0) == 1:
-        return pixels
-    return pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)

@@ -54,7 +54,7 @@ def examine(data: bytes, limits: Limits, *, has_thumbnail: bool) -> Examined:
         ImageError: the image is refused, with the reason.
     """
     decoded = decode(data, max_pixels=limits.max_pixels, min_side_px=limits.min_side_px)
-    pixels = decoded.pixels.permute(1, 2, 0).numpy()
+    pixels = decoded.pixels
     height, width = pixels.shape[:2]
     small = measure.shrink(pixels)
     thumbnail = make_thumbnail(data, small, decoded.format, limits) if has_thumbnail else None
