@@ -59,8 +59,8 @@ def open_table(store: Store, fingerprint: str, dimensions: int | None = None) ->
     assert _FINGERPRINT.fullmatch(fingerprint), fingerprint
     connection = _connect(store)
     name = table_name(fingerprint)
-    if name in _table_names(connection):
-        table = connection.open_table(name)
+    table = _opened(connection, name) if name in _table_names(connection) else None
+    if table is not None:
         found = table.schema.field("vector").type.list_size
         if dimensions is not None and found != dimensions:
             raise CorruptArtifactError(
@@ -68,7 +68,8 @@ def open_table(store: Store, fingerprint: str, dimensions: int | None = None) ->
                 "the table is not this encoder's: delete it and run again"
             )
         return table
-    return None if dimensions is None else connection.create_table(name, schema=schema(dimensions))
+    # overwrite: a run killed within `create_table` leaves a folder without a manifest, which is no table yet
+    return None if dimensions is None else connection.create_table(name, schema=schema(dimensions), mode="overwrite")
 
 
 def table_name(fingerprint: str) -> str:
@@ -140,7 +141,7 @@ def commit_parts(store: Store, fingerprint: str, keys: Iterable[str], dimensions
             is_new.append(sample_id not in known)
             known.add(sample_id)
         fresh.append(part.filter(pa.array(is_new, pa.bool_())))
-    rows = sum(part.num_rows for part in fresh)
+    rows = sum(int(part.num_rows) for part in fresh)
     if rows:
         table.add(pa.concat_tables(fresh).cast(schema(dimensions)))
     for key in keys:
@@ -277,6 +278,16 @@ def _connect(store: Store) -> Any:
     return lancedb.connect(
         store.path(FOLDER), storage_options=store.lance_options() or None, read_consistency_interval=timedelta(0)
     )
+
+
+def _opened(connection: Any, name: str) -> Any | None:
+    """The table, or None for a folder in which none was completed."""
+    try:
+        return connection.open_table(name)
+    except ValueError as error:
+        if "was not found" in str(error):
+            return None
+        raise
 
 
 def _table_names(connection: Any) -> set[str]:

@@ -45,7 +45,7 @@ class Draw:
 
     def to(self, device: torch.device) -> "Draw":
         """The same numbers on `device`."""
-        return Draw(*(_moved(part, device) for part in (self.crops, self.colours, self.contrasts, self.is_solarized)))
+        return Draw(*(moved(part, device) for part in (self.crops, self.colours, self.contrasts, self.is_solarized)))
 
 
 def draw(count: int, strength: Strength, generator: torch.Generator) -> Draw:
@@ -100,7 +100,8 @@ def _hue(angle: torch.Tensor) -> torch.Tensor:
     return turned
 
 
-def _moved(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+def moved(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """On `device`, without waiting for the copy."""
     if device.type != "cuda":
         return values
     return values.pin_memory().to(device, non_blocking=True)

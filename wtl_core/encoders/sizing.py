@@ -38,7 +38,8 @@ class TrainingPlan:
 
     Attributes:
         shape: The network.
-        side_px: Image side, in training and afterwards.
+        side_px: Image side of finished encoders and of the images that views are cut from.
+        view_px: Side of the views. Less than `side_px` costs less and shows things as large as whole images will.
         images: How many of the pool's are trained on: the first in `sample_id` order, a fair draw since ids are hashes.
         batch_images: Images in a step; each gives `views` views.
         views: Random views per image and step.
@@ -55,6 +56,7 @@ class TrainingPlan:
 
     shape: NetworkShape
     side_px: int
+    view_px: int
     images: int
     batch_images: int
     views: int
@@ -104,6 +106,7 @@ def plan_training(
     return TrainingPlan(
         shape=_shape(params, side, device),
         side_px=side,
+        view_px=side * 3 // 4,
         images=images,
         batch_images=batch,
         views=views,

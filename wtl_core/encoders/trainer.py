@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from wtl_core.encoders.augment import Strength, draw, views
+from wtl_core.encoders.augment import Strength, draw, moved, views
 from wtl_core.encoders.image_cache import take
 from wtl_core.encoders.networks import build_network
 from wtl_core.encoders.objective import Projector, contrast
@@ -41,8 +41,8 @@ class Trainer:
         self.optimizer = _optimizer(self.network, self.projector, plan)
         self.resident = torch.from_numpy(squares).to(device) if _fits(squares, device) else None
         is_compiled = device.type == "cuda"
-        self.forward = torch.compile(self.network) if is_compiled else self.network
-        self.views = torch.compile(views) if is_compiled else views
+        self.forward = torch.compile(self.network, dynamic=False) if is_compiled else self.network
+        self.views = torch.compile(views, dynamic=False) if is_compiled else views
         normal = Preprocessing(plan.side_px)
         self.mean = torch.tensor(normal.mean, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(normal.std, device=device).view(1, 3, 1, 1)
@@ -59,13 +59,18 @@ class Trainer:
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
             for position, piece in enumerate(pieces):
                 generator = torch.Generator().manual_seed(_mixed(self.plan.seed, number, position))
-                projected = self.projector(self._features(piece, self.plan.views, generator)).float()
-                loss = contrast(projected, views=self.plan.views, temperature=self.plan.temperature)
+                loss = self.loss(piece, generator)
                 (loss / len(pieces)).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach() / len(pieces)
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return total
+
+    def loss(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+        """The loss of some images, each in views of its own."""
+        seen = self.inputs(rows, self.plan.views, generator)
+        projected = self.projector(self.features(seen)).float()
+        return contrast(projected, views=self.plan.views, temperature=self.plan.temperature)
 
     def two_views(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (n, D) of two views of the first images, as the finished encoder would see them."""
@@ -73,7 +78,7 @@ class Trainer:
         self.network.eval()
         with torch.no_grad():
             generator = torch.Generator().manual_seed(_mixed(self.plan.seed, -1, 0))
-            features = self._features(rows, 2, generator, is_compiled=False)
+            features = self.features(self.inputs(rows, 2, generator, is_compiled=False), is_compiled=False)
         first, second = features.chunk(2)
         return first, second
 
@@ -94,14 +99,17 @@ class Trainer:
             momentum = torch.empty_like(parameter)  # keeps the layout, which decides the order of sums
             self.optimizer.state[parameter]["momentum_buffer"] = momentum.copy_(tensors[f"momentum.{row}"])
 
-    def _features(
+    def inputs(
         self, rows: np.ndarray, count: int, generator: torch.Generator, *, is_compiled: bool = True
     ) -> torch.Tensor:
-        """Features of `count` views of the rows, view-major."""
+        """`count` random views of the rows, view-major, as the network takes them."""
         random = draw(count * len(rows), self.strength, generator).to(self.device)
         images = self._images(rows).repeat(count, 1, 1, 1)
-        seen = (self.views if is_compiled else views)(images, random, self.plan.side_px)
-        values = ((seen - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        seen = (self.views if is_compiled else views)(images, random, self.plan.view_px)
+        return ((seen - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def features(self, values: torch.Tensor, *, is_compiled: bool = True) -> torch.Tensor:
+        """What the network says of them, float32."""
         is_bfloat16 = self.plan.number_format == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=is_bfloat16):
             features: torch.Tensor = (self.forward if is_compiled else self.network)(values)
@@ -109,7 +117,7 @@ class Trainer:
 
     def _images(self, rows: np.ndarray) -> torch.Tensor:
         if self.resident is not None:
-            return self.resident[torch.from_numpy(rows).to(self.device)]
+            return self.resident[moved(torch.from_numpy(rows), self.device)]
         return take(self.squares, rows).to(self.device)
 
     def _rows(self, number: int) -> np.ndarray:

@@ -1,0 +1,255 @@
+"""How fast images become vectors, against the same network fed from memory, and what LanceDB costs beside it.
+
+    python tests/bench/bench_embedding.py [--quick] [--device cuda] [--only ratio store]
+
+Writes tests/bench/reports/embedding.md, or `--report PATH`.
+"""
+
+import argparse
+import datetime
+import hashlib
+import io
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from wtl_core.embedding import compiled, embed
+from wtl_core.encoders.encoder import Encoder, build
+from wtl_core.encoders.networks import NetworkShape, build_network
+from wtl_core.encoders.preprocessing import Preprocessing
+
+Row = tuple[str, float, str]
+
+
+def photographs(count: int, side: int, quality: int = 85) -> list[bytes]:
+    """JPEGs with photograph-like statistics (some 20 KB at 256 px): smooth noise at several scales."""
+    generator = np.random.default_rng(0)
+    files = []
+    for _ in range(min(count, 512)):
+        canvas = np.zeros((side, side, 3), np.float32)
+        scale = 4
+        while scale <= side:
+            noise = generator.integers(0, 255, (scale, scale, 3), dtype=np.uint8)
+            canvas += np.asarray(Image.fromarray(noise).resize((side, side), Image.BILINEAR), np.float32) / scale**0.6
+            scale *= 2
+        canvas = 255 * (canvas - canvas.min()) / (canvas.max() - canvas.min())
+        buffer = io.BytesIO()
+        Image.fromarray(canvas.astype(np.uint8)).save(buffer, "JPEG", quality=quality)
+        files.append(buffer.getvalue())
+    return [files[row % len(files)] for row in range(count)]
+
+
+def resnet18_64(device: torch.device) -> Encoder:
+    """torchvision's ResNet-18 at 64 px, random weights."""
+    from torchvision import models
+
+    torch.manual_seed(0)
+    network = models.resnet18(weights=None)
+    network.fc = torch.nn.Identity()
+    return build(network, name="resnet18", architecture={}, preprocessing=Preprocessing(64), device=device)
+
+
+def resnet50_224(device: torch.device) -> Encoder:
+    """torchvision's ResNet-50 at 224 px of 256 px, random weights."""
+    from torchvision import models
+
+    torch.manual_seed(0)
+    network = models.resnet50(weights=None)
+    network.fc = torch.nn.Identity()
+    return build(
+        network, name="resnet50", architecture={}, preprocessing=Preprocessing(224, "crop", 256), device=device
+    )
+
+
+def small(device: torch.device) -> Encoder:
+    """The network that a processor trains: ResNet-9 of width 16 at 32 px."""
+    torch.manual_seed(0)
+    shape = NetworkShape("resnet9", 16)
+    return build(build_network(shape), name="ssl", architecture={}, preprocessing=Preprocessing(32), device=device)
+
+
+def from_memory(encoder: Encoder, count: int) -> float:
+    """Images a second of the network alone, its input on the device already."""
+    rows = encoder.forward_rows
+    batch = torch.randint(0, 255, (rows, 3, encoder.side_px, encoder.side_px), dtype=torch.uint8, device=encoder.device)
+    for _ in range(2):
+        encoder.features(batch)
+    synchronize(encoder.device)
+    started = time.perf_counter()
+    for _ in range(max(2, count // rows)):
+        encoder.features(batch)
+    synchronize(encoder.device)
+    return max(2, count // rows) * rows / (time.perf_counter() - started)
+
+
+def engine(encoder: Encoder, files: list[bytes], workers: int) -> float:
+    """Images a second of the whole engine, bytes to float16 vectors on the processor."""
+    items = [(str(row), data) for row, data in enumerate(files)]
+    warm = items[: 2 * encoder.forward_rows]
+    list(embed(encoder, warm, workers=workers))
+    synchronize(encoder.device)
+    started = time.perf_counter()
+    done = sum(len(piece.ids) for piece in embed(encoder, items, workers=workers))
+    taken = time.perf_counter() - started
+    assert done == len(files)
+    return done / taken
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def ratio(name: str, encoder: Encoder, files: list[bytes], workers: int, count: int) -> list[Row]:
+    """Engine and memory in turns, so that a machine's moods hit both."""
+    pairs = [(from_memory(encoder, count), engine(encoder, files, workers)) for _ in range(3)]
+    memory, whole = np.median([pair[0] for pair in pairs]), np.median([pair[1] for pair in pairs])
+    share = float(np.median([pair[1] / pair[0] for pair in pairs]))
+    print(f"{name:55s} memory {memory:9.0f}  engine {whole:9.0f}  ratio {share:.3f}", flush=True)
+    return [(f"{name}: from memory", memory, "images/s"), (f"{name}: engine", whole, "images/s"), (f"{name}: ratio", share, "")]
+
+
+def on_cpu(quick: bool) -> list[Row]:
+    device = torch.device("cpu")
+    count = 512 if quick else 4096
+    rows = ratio("ResNet-18 at 64 px", resnet18_64(device), photographs(count, 64), 2, count)
+    rows += ratio("own ResNet-9 of width 16 at 32 px", small(device), photographs(4 * count, 32), 2, 4 * count)
+    return rows
+
+
+def on_cuda(quick: bool) -> list[Row]:
+    device, cores = torch.device("cuda"), 16
+    rows = []
+    count = 4096 if quick else 40_960
+    files = photographs(count, 256)
+    print(f"JPEG of 256 px: {np.mean([len(data) for data in files[:512]]):.0f} bytes", flush=True)
+    plain = resnet50_224(device)
+    rows += ratio("ResNet-50 at 224 px, 256 px JPEGs, eager", plain, files, cores, count)
+    started = time.perf_counter()
+    fast = compiled(plain)
+    from_memory(fast, fast.forward_rows)
+    seconds = time.perf_counter() - started
+    print(f"compilation {seconds:.1f} s", flush=True)
+    rows.append(("ResNet-50: compilation", seconds, "s"))
+    rows += ratio("ResNet-50 at 224 px, 256 px JPEGs, compiled", fast, files, cores, count)
+    rows.append(("nvJPEG alone", nvjpeg_alone(plain, files[:count]), "images/s"))
+    print(rows[-1], flush=True)
+    files = photographs(2 * count, 64)
+    rows += ratio("ResNet-18 at 64 px, 64 px JPEGs, eager", resnet18_64(device), files, cores, 2 * count)
+    return rows
+
+
+def nvjpeg_alone(encoder: Encoder, files: list[bytes]) -> float:
+    from wtl_core.encoders.squares import NvjpegDecoder
+
+    decoder = NvjpegDecoder(encoder)
+    chunks = [[(str(row), data) for row, data in enumerate(files[at : at + 512])] for at in range(0, len(files), 512)]
+    decoder(chunks[0])
+    started = time.perf_counter()
+    for chunk in chunks:
+        decoder(chunk)
+    return len(files) / (time.perf_counter() - started)
+
+
+def store(quick: bool) -> list[Row]:
+    """100k x 512 in parts of 5,000: staged, committed by anti-join and append, read back; plain Arrow files beside it."""
+    import pyarrow as pa
+
+    from wtl_core import vectors
+    from wtl_core.storage import open_store
+
+    count, dimensions, part = (10_000 if quick else 100_000), 512, 5_000
+    values = np.random.default_rng(0).standard_normal((count, dimensions), dtype=np.float32)
+    values = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
+    ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(count)]
+    order = sorted(ids)
+    with tempfile.TemporaryDirectory() as folder:
+        plain, lance = open_store(f"{folder}/plain"), open_store(f"{folder}/lance")
+        fingerprint = "ab" * 32
+        starts = range(0, count, part)
+
+        def write_plain() -> None:
+            for at in starts:
+                table = vectors._as_table(ids[at : at + part], values[at : at + part])
+                with plain.writer(f"{at}.arrow") as handle, pa.ipc.new_file(handle, table.schema) as writer:
+                    writer.write_table(table)
+
+        def read_plain() -> np.ndarray:
+            rows = {key: row for row, key in enumerate(order)}
+            out = np.empty_like(values)
+            for at in starts:
+                table = pa.ipc.open_file(pa.BufferReader(plain.read_bytes(f"{at}.arrow"))).read_all()
+                found = [rows[key] for key in table["sample_id"].to_pylist()]
+                out[found] = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, dimensions)
+            return out
+
+        def stage() -> None:
+            for at in starts:
+                vectors.stage_part(lance, fingerprint, f"p{at}", ids[at : at + part], values[at : at + part])
+
+        def commit() -> None:
+            for at in starts:
+                vectors.commit_parts(lance, fingerprint, [f"p{at}"], dimensions)
+
+        plain_seconds = timed(write_plain), timed(read_plain)
+        lance_seconds = timed(stage), timed(commit), timed(lambda: vectors.load(lance, fingerprint, order))
+        assert (vectors.load(lance, fingerprint, order) == read_plain()).all()
+    rows: list[Row] = [
+        ("Arrow files: write", plain_seconds[0], "s"),
+        ("Arrow files: read and sort", plain_seconds[1], "s"),
+        ("LanceDB: stage 20 parts", lance_seconds[0], "s"),
+        ("LanceDB: 20 commits (anti-join, append)", lance_seconds[1], "s"),
+        ("LanceDB: load sorted", lance_seconds[2], "s"),
+        ("LanceDB over Arrow, all", sum(lance_seconds) / sum(plain_seconds), "x"),
+        ("share of embedding 100k at 711 images/s", 100 * sum(lance_seconds[:2]) / (count / 711), "%"),
+    ]
+    for row in rows:
+        print(f"{row[0]:55s} {row[1]:9.3f} {row[2]}", flush=True)
+    return rows
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def report(path: Path, rows: list[Row], device: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    card = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} cores"
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    command = "python tests/bench/bench_embedding.py " + " ".join(sys.argv[1:])
+    lines = [f"## {datetime.date.today()}, {card}, torch {torch.__version__}, commit {commit or 'unknown'}", "", f"`{command}`", ""]
+    lines += ["| what | value | unit |", "|---|---|---|"] + [f"| {name} | {value:,.3g} | {unit} |" for name, value, unit in rows]
+    old = path.read_text() if path.exists() else "# Embedding\n\n"
+    path.write_text(old + "\n".join(lines) + "\n\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--only", nargs="*", choices=["ratio", "store"], default=["ratio", "store"])
+    parser.add_argument("--report", type=Path, default=ROOT / "tests" / "bench" / "reports" / "embedding.md")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    if "ratio" in options.only:
+        rows += on_cuda(options.quick) if options.device == "cuda" else on_cpu(options.quick)
+    if "store" in options.only:
+        rows += store(options.quick)
+    report(options.report, rows, options.device)
+
+
+if __name__ == "__main__":
+    main()

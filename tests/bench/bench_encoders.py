@@ -1,0 +1,317 @@
+"""How good encoders get in a given time on CIFAR-10's training split without labels: 20-NN and linear probe on the test split.
+
+    python tests/bench/bench_encoders.py [--quick] [--device cuda] [--only methods best floors cpu] [--seconds 600]
+
+Reads `../shared/data/cifar10`, or a folder of packed arrays (`--pack DIR` writes one, `--images DIR` reads it) where
+there is no Parquet reader. Writes tests/bench/reports/encoders.md (`--report PATH` elsewhere) and, with `--keep DIR`,
+weights and vectors.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import glob
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import encoder_methods as methods
+
+from wtl_core.encoders import watch
+from wtl_core.encoders.augment import Strength
+from wtl_core.encoders.encoder import Encoder, build, default_format
+from wtl_core.encoders.image_cache import PoolImages, decode_pool
+from wtl_core.encoders.networks import NetworkShape, build_network
+from wtl_core.encoders.pixels import pixels
+from wtl_core.encoders.preprocessing import Preprocessing
+from wtl_core.encoders.sizing import TrainingPlan, plan_training
+from wtl_core.encoders.trainer import Trainer
+from wtl_core.encoders.training import _seconds_per_step
+
+ROOT = Path(__file__).resolve().parents[2]
+CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One way to train."""
+
+    name: str
+    changes: dict[str, object]
+    trainer: type[Trainer] = Trainer
+    strength: Strength = dataclasses.field(default_factory=Strength)
+    outputs: int = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    train: np.ndarray
+    train_labels: np.ndarray
+    test: np.ndarray
+    test_labels: np.ndarray
+
+
+METHODS = [
+    Variant("contrast, 2 views, 32 px", {"views": 2, "batch_images": 512, "view_px": 32}),
+    Variant("contrast, 2 views", {"views": 2, "batch_images": 512}),
+    Variant("contrast, 2 views, T 0.2", {"views": 2, "batch_images": 512, "temperature": 0.2}),
+    Variant("contrast, 2 views, lr 0.5, wd 1e-4", {"batch_images": 512, "learning_rate": 0.5, "weight_decay": 1e-4}),
+    Variant("contrast, 4 views", {"views": 4, "batch_images": 256}),
+    Variant("momentum contrast", {"batch_images": 512, "temperature": 0.2}, methods.MomentumContrast),
+    Variant("self-distilled", {"batch_images": 512}, methods.SelfDistilled),
+    Variant("coding rate, 8 views", {"views": 8, "batch_images": 128}, methods.CodingRate),
+    Variant("decoupled, 2 views, T 0.2", {"batch_images": 512, "temperature": 0.2}, methods.Decoupled),
+    Variant("redundancy, 2 views", {"batch_images": 512}, methods.Redundancy),
+]
+
+
+def load(folder: Path | None, quick: bool) -> Data:
+    parts = []
+    for split in ("train", "test"):
+        files, labels = packed(folder, split) if folder else parquet(split)
+        count = 2000 if quick else len(files)
+        read = lambda rows, files=files: ((row, files[row]) for row in rows)
+        images = PoolImages([""] * count, np.full(count, 32), read)
+        parts += [decode_pool(images, count, 32), labels[:count]]
+    return Data(*parts)
+
+
+def parquet(split: str) -> tuple[list[bytes], np.ndarray]:
+    import pyarrow.parquet as pq
+
+    tables = [pq.read_table(file) for file in sorted(glob.glob(str(CIFAR / f"{split}-0*.parquet")))]
+    files = [row["bytes"] for table in tables for row in table["image"].to_pylist()]
+    return files, np.concatenate([table["label"].to_numpy() for table in tables])
+
+
+def packed(folder: Path, split: str) -> tuple[list[bytes], np.ndarray]:
+    held = np.load(folder / f"{split}.npz")
+    data, ends = held["bytes"].tobytes(), np.cumsum(held["lengths"])
+    return [data[start:end] for start, end in zip([0, *ends[:-1]], ends)], held["labels"]
+
+
+def pack(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "test"):
+        files, labels = parquet(split)
+        lengths = np.array([len(data) for data in files])
+        packed = np.frombuffer(b"".join(files), np.uint8)  # compressed: the files share their tables
+        np.savez_compressed(folder / f"{split}.npz", bytes=packed, lengths=lengths, labels=labels)
+
+
+def judge(data: Data, train: torch.Tensor, test: torch.Tensor, *, probe: bool = True) -> tuple[float, float]:
+    """20-NN (majority, cosine) and linear probe accuracy on the test split, in per cent."""
+    train, test = (functional.normalize(values.float(), dim=1) for values in (train, test))
+    labels = torch.from_numpy(data.train_labels).to(train.device)
+    answers = torch.from_numpy(data.test_labels).to(train.device)
+    hits = 0
+    for rows, right in zip(test.split(500), answers.split(500)):
+        near = labels[(rows @ train.T).topk(20, dim=1).indices]
+        votes = functional.one_hot(near, 10).sum(dim=1)
+        hits += int((votes.argmax(dim=1) == right).sum())
+    return 100 * hits / len(test), linear_probe(train, labels, test, answers) if probe else float("nan")
+
+
+def linear_probe(train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor, answers: torch.Tensor) -> float:
+    mean, std = train.mean(0), train.std(0).clamp(min=1e-4)
+    train, test = (train - mean) / std, (test - mean) / std
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(train.shape[1], 10).to(train.device)
+        optimizer = torch.optim.AdamW(layer.parameters(), lr=3e-3, weight_decay=1e-3)
+        steps = 2000
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for _ in range(steps):
+            rows = torch.randint(len(train), (1024,), device=train.device)
+            loss = functional.cross_entropy(layer(train[rows]), labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return 100 * float((layer(test).argmax(dim=1) == answers).float().mean())
+
+
+def encode(encoder: Encoder, images: np.ndarray) -> torch.Tensor:
+    return torch.cat([encoder.encode(torch.from_numpy(images[at : at + 2048])) for at in range(0, len(images), 2048)])
+
+
+def draft(data: Data, device: torch.device, **fixed: object) -> TrainingPlan:
+    params = dict(seconds=0, epochs=None, side_px=32, width=None, batch_images=None, start=None, seed=0) | fixed
+    return plan_training(
+        SimpleNamespace(**params), np.full(len(data.train), 32), device=device.type, number_format=default_format(device)
+    )
+
+
+def run(variant: Variant, data: Data, device: torch.device, seconds: float, probe: bool = True) -> dict[str, object]:
+    """Train one variant for its seconds, warm-up and compilation excluded; figures and the encoder."""
+    plan = dataclasses.replace(draft(data, device), **variant.changes)
+    started = time.perf_counter()
+    trainer = make(variant, plan, data, device)
+    for step in range(3):
+        trainer.step(step)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    warm = time.perf_counter() - started
+    per_step = _seconds_per_step(trainer, at_most=min(1.5, seconds / 10))
+    plan = dataclasses.replace(plan, steps=max(2, round(seconds / per_step)))
+    trainer = make(variant, plan, data, device)
+    started = time.perf_counter()
+    for step in range(plan.steps):
+        loss = trainer.step(step)
+    last = float(loss)
+    taken = time.perf_counter() - started
+    health = watch.measure(*trainer.two_views())
+    encoder = finished(trainer, plan, device)
+    vectors = encode(encoder, data.train), encode(encoder, data.test)
+    nearest, linear = judge(data, *vectors, probe=probe)
+    epochs = plan.steps * plan.batch_images / len(data.train)
+    row = dict(name=variant.name, seconds=taken, warm=warm, steps=plan.steps, epochs=epochs, loss=last)
+    row |= dict(rate=plan.steps * plan.batch_images * plan.views / taken, knn=nearest, probe=linear)
+    print(
+        f"{variant.name:40s} {taken:6.1f} s (warm-up {warm:.0f} s) {plan.steps} steps {epochs:.1f} epochs "
+        f"{row['rate']:.0f} views/s loss {last:.3f} 20-NN {nearest:.2f} probe {linear:.2f} {health.to_json()}",
+        flush=True,
+    )
+    return row | dict(encoder=encoder, vectors=vectors, plan=plan, weights=trainer.network.state_dict())
+
+
+def make(variant: Variant, plan: TrainingPlan, data: Data, device: torch.device) -> Trainer:
+    trainer = variant.trainer(plan, data.train, device)
+    trainer.strength = variant.strength
+    return trainer
+
+
+def finished(trainer: Trainer, plan: TrainingPlan, device: torch.device) -> Encoder:
+    network = build_network(plan.shape)
+    network.load_state_dict(trainer.network.state_dict())
+    return build(
+        network,
+        name="ssl",
+        architecture=plan.shape.to_json(),
+        preprocessing=Preprocessing(plan.side_px),
+        device=device,
+        number_format=plan.number_format,
+    )
+
+
+def floors(data: Data, device: torch.device) -> list[dict[str, object]]:
+    """What costs no training: raw pixels, the pixels encoder, an untrained network."""
+    rows = []
+    raw = [torch.from_numpy(part.reshape(len(part), -1)).float() / 255 - 0.5 for part in (data.train, data.test)]
+    encoders = [("pixels encoder", pixels(device))]
+    plan = draft(data, device)
+    torch.manual_seed(0)
+    network = build_network(plan.shape)
+    untrained = build(network, name="untrained", architecture={}, preprocessing=Preprocessing(32), device=device)
+    encoders.append((f"untrained {plan.shape.kind} of width {plan.shape.width}", untrained))
+    vectors = [("raw pixels", [part.to(device) for part in raw])]
+    vectors += [(name, [encode(encoder, part) for part in (data.train, data.test)]) for name, encoder in encoders]
+    for name, (train, test) in vectors:
+        nearest, linear = judge(data, train, test, probe=train.shape[1] < 1000)
+        print(f"{name:40s} 20-NN {nearest:.2f} probe {linear:.2f}", flush=True)
+        rows.append(dict(name=name, seconds=0.0, epochs=0.0, rate=0.0, knn=nearest, probe=linear))
+    return rows
+
+
+def keep(result: dict[str, object], folder: Path) -> None:
+    """Weights as bfloat16 safetensors and vectors in files under 16 MiB."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    halves = {k: v.to(torch.bfloat16).cpu().contiguous() if v.is_floating_point() else v.cpu() for k, v in result["weights"].items()}
+    # three files, since one of 22 MB would not travel
+    names = sorted(halves)
+    sizes = np.cumsum([halves[name].nbytes for name in names])
+    for part in range(2):
+        chosen = [name for name, end in zip(names, sizes) if int(2 * (end - 1) // sizes[-1]) == part]
+        save_file({name: halves[name] for name in chosen}, folder / f"weights-{part}.safetensors")
+    train, test = (functional.normalize(v.float(), dim=1) for v in result["vectors"])
+    mean = train.mean(0)
+    _, _, basis = torch.linalg.svd((train - mean)[:20000], full_matrices=False)
+    for name, values in (("train", train), ("test", test)):
+        reduced = ((values - mean) @ basis[:128].T).half().cpu().numpy()
+        np.save(folder / f"{name}-128.npy", reduced)
+
+
+def report(path: Path, sections: dict[str, list[dict[str, object]]], device: torch.device) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} cores"
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    command = "python tests/bench/bench_encoders.py " + " ".join(sys.argv[1:])
+    lines = [f"## {datetime.date.today()}, {card}, torch {torch.__version__}, commit {commit or 'unknown'}", "", f"`{command}`", ""]
+    for name, rows in sections.items():
+        lines += [f"### {name}", "", "| method | seconds | epochs | views/s | 20-NN | probe |", "|---|---|---|---|---|---|"]
+        lines += [
+            f"| {r['name']} | {r['seconds']:.0f} | {r['epochs']:.1f} | {r['rate']:.0f} | {r['knn']:.1f} | {r['probe']:.1f} |"
+            for r in rows
+        ]
+        lines.append("")
+    old = path.read_text() if path.exists() else "# Encoders\n\n"
+    path.write_text(old + "\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", nargs="*", default=["floors", "best"], choices=["floors", "methods", "best", "repeat"])
+    parser.add_argument("--seconds", type=float, default=600, help="of the best method")
+    parser.add_argument("--method-seconds", type=float, default=40, help="of each compared method")
+    parser.add_argument("--pick", nargs="*", type=int, help="which methods, by number")
+    parser.add_argument("--best", type=int, help="a compared method, by number, instead of the one in wtl_core")
+    parser.add_argument("--set", nargs="*", default=[], help="changes of the best method's plan, name=number")
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--pack", type=Path)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--report", type=Path, default=ROOT / "tests" / "bench" / "reports" / "encoders.md")
+    options = parser.parse_args()
+    if options.pack:
+        pack(options.pack)
+        return
+    device = torch.device(options.device)
+    torch._dynamo.config.recompile_limit = 64
+    data = load(options.images, options.quick)
+    sections: dict[str, list[dict[str, object]]] = {}
+    if "floors" in options.only:
+        sections["Without training"] = floors(data, device)
+    if "methods" in options.only:
+        chosen = METHODS if options.pick is None else [METHODS[number] for number in options.pick]
+        seconds = 2 if options.quick else options.method_seconds
+        sections["Methods"] = [run(variant, data, device, seconds) for variant in chosen]
+    if "best" in options.only:
+        variant = Variant("the one in wtl_core", {}) if options.best is None else METHODS[options.best]
+        changes = {name: type(getattr(draft(data, device), name))(value) for name, value in (s.split("=") for s in options.set)}
+        variant = dataclasses.replace(variant, changes={**variant.changes, **changes})
+        result = run(variant, data, device, 5 if options.quick else options.seconds)
+        sections["The method that won"] = [result]
+        if options.keep:
+            keep(result, options.keep)
+    if "repeat" in options.only:
+        print("repeats bit for bit:", repeats(data, device), flush=True)
+    report(options.report, sections, device)
+
+
+def repeats(data: Data, device: torch.device) -> bool:
+    """Whether ten steps give the same bits twice."""
+    plan = dataclasses.replace(draft(data, device), steps=10)
+    ends = []
+    for _ in range(2):
+        trainer = Trainer(plan, data.train, device)
+        for step in range(10):
+            trainer.step(step)
+        ends.append({key: value.clone() for key, value in trainer.tensors().items()})
+    return all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+if __name__ == "__main__":
+    main()

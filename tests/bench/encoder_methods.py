@@ -1,0 +1,107 @@
+"""Ways to train that were compared with the one in `wtl_core`, over the same data path, network and schedule."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from wtl_core.encoders.trainer import Trainer
+
+
+class CodingRate(Trainer):
+    """Many views pulled to their mean while the batch's volume grows (EMP-SSL, arXiv:2304.03977)."""
+
+    eps, weight = 0.2, 200.0
+
+    def loss(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+        count = self.plan.views
+        seen = self.inputs(rows, count, generator)
+        projected = functional.normalize(self.projector(self.features(seen)).float(), dim=1)
+        by_view = projected.view(count, len(rows), -1)
+        agreement = functional.cosine_similarity(by_view, by_view.mean(dim=0, keepdim=True), dim=2).mean()
+        dimensions = by_view.shape[2]
+        gram = by_view @ by_view.transpose(1, 2) * (dimensions / (len(rows) * self.eps))
+        rate = torch.logdet(torch.eye(len(rows), device=gram.device) + gram).mean() / 2
+        return -(self.weight * agreement + rate) / 100
+
+
+class Decoupled(Trainer):
+    """Contrast without the positives in the denominator (DCL, arXiv:2110.06848)."""
+
+    def loss(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+        count = self.plan.views
+        seen = self.inputs(rows, count, generator)
+        unit = functional.normalize(self.projector(self.features(seen)).float(), dim=1)
+        logits = unit @ unit.T / self.plan.temperature
+        image = torch.arange(len(unit), device=unit.device) % len(rows)
+        is_same = image.unsqueeze(0) == image.unsqueeze(1)
+        own = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+        among = torch.logsumexp(logits.masked_fill(is_same, float("-inf")), dim=1)
+        right = (logits * (is_same & ~own)).sum(dim=1) / (count - 1)
+        return (among - right).mean()
+
+
+class Redundancy(Trainer):
+    """Two views' correlation matrix towards the identity (Barlow Twins, arXiv:2103.03230)."""
+
+    trade = 5e-3
+
+    def loss(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+        seen = self.inputs(rows, 2, generator)
+        first, second = self.projector(self.features(seen)).float().chunk(2)
+        first, second = ((z - z.mean(0)) / z.std(0).clamp(min=1e-5) for z in (first, second))
+        cross = first.T @ second / len(rows)
+        on = (cross.diagonal() - 1).square().sum()
+        off = cross.square().sum() - cross.diagonal().square().sum()
+        return (on + self.trade * off) * 0.1
+
+
+class MomentumContrast(Trainer):
+    """The other view's right answer comes from a slowly moving copy of the network (MoCo v3, arXiv:2104.02057)."""
+
+    momentum = 0.99
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.teacher = copy.deepcopy(nn.ModuleList([self.network, self.projector]))
+        self.teacher_forward = torch.compile(self.teacher[0], dynamic=False) if self.device.type == "cuda" else self.teacher[0]
+        self.predictor = nn.Sequential(
+            nn.Linear(128, 1024, bias=False), nn.BatchNorm1d(1024), nn.ReLU(), nn.Linear(1024, 128)
+        ).to(self.device)
+        self.optimizer.add_param_group({"params": list(self.predictor.parameters())})
+
+    def loss(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+        seen = self.inputs(rows, 2, generator)
+        asked = functional.normalize(self.predictor(self.projector(self.features(seen))).float(), dim=1)
+        with torch.no_grad():
+            student = [*self.network.parameters(), *self.projector.parameters()]
+            torch._foreach_lerp_(list(self.teacher.parameters()), student, 1 - self.momentum)
+            with torch.autocast(self.device.type, torch.bfloat16):
+                features = self.teacher_forward(seen)
+            keys = functional.normalize(self.teacher[1](features.float()), dim=1)
+        target = torch.arange(len(rows), device=asked.device)
+        first, second = asked.chunk(2)
+        left, right = keys.chunk(2)
+        warm = self.plan.temperature
+        return functional.cross_entropy(first @ right.T / warm, target) + functional.cross_entropy(
+            second @ left.T / warm, target
+        )
+
+
+class SelfDistilled(MomentumContrast):
+    """No negatives at all: predict the slow copy's projection of the other view (BYOL, arXiv:2006.07733)."""
+
+    def loss(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+        seen = self.inputs(rows, 2, generator)
+        asked = functional.normalize(self.predictor(self.projector(self.features(seen))).float(), dim=1)
+        with torch.no_grad():
+            student = [*self.network.parameters(), *self.projector.parameters()]
+            torch._foreach_lerp_(list(self.teacher.parameters()), student, 1 - self.momentum)
+            with torch.autocast(self.device.type, torch.bfloat16):
+                features = self.teacher_forward(seen)
+            keys = functional.normalize(self.teacher[1](features.float()), dim=1)
+        first, second = asked.chunk(2)
+        left, right = keys.chunk(2)
+        return 4 - 2 * (first * right).sum(1).mean() - 2 * (second * left).sum(1).mean()
