@@ -30,19 +30,19 @@ def read(store: Store, entries: int | None = None) -> pl.DataFrame:
 
 
 def sample_ids(ledger: pl.DataFrame, kind: Kind) -> list[str]:
-    """The samples that the ledger names as labelled or exported, each once, sorted."""
-    return ledger.filter(pl.col("kind") == kind)["sample_id"].unique().sort().to_list()
+    """The samples that the ledger names as labelled or exported, each once, in the order of the entries."""
+    return ledger.filter(pl.col("kind") == kind)["sample_id"].unique(maintain_order=True).to_list()
 
 
 def append(store: Store, kind: Kind, ids: list[str]) -> int:
-    """Add one entry; returns the new length. Samples that an earlier entry names in the same way may come again.
+    """Add one entry, in the order given; returns the new length. Samples of earlier entries may come again.
 
     Raises:
         TransientError: another process appended at the same moment.
     """
     number = length(store) + 1
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    rows = pl.DataFrame({"sample_id": sorted(set(ids))}, schema={"sample_id": pl.String})
+    rows = pl.DataFrame({"sample_id": list(dict.fromkeys(ids))}, schema={"sample_id": pl.String})
     buffer = io.BytesIO()
     rows.with_columns(kind=pl.lit(kind), created=pl.lit(now)).write_parquet(buffer)
     if not store.create(f"{_FOLDER}/{number:06d}.parquet", buffer.getvalue()):

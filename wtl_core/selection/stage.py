@@ -8,6 +8,7 @@ import json
 import logging
 import platform
 from collections.abc import Callable
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -18,8 +19,10 @@ from wtl_core import ladder, ledger, selections, vectors
 from wtl_core.errors import InputError
 from wtl_core.ladder import Ladder
 from wtl_core.recipe import Recipe, digest_of
-from wtl_core.selection import ranking
+from wtl_core.selection import columns, ranking
+from wtl_core.selection.params import SelectionParams
 from wtl_core.selection.ranking import Ranking
+from wtl_core.selection.steering import column_weights
 from wtl_core.selections import SelectionRef
 from wtl_core.storage import Store
 
@@ -55,18 +58,21 @@ def run(
     Raises:
         InputError: nothing is left to rank.
     """
-    labelled = ledger.sample_ids(ledger.read(store, ledger_length), "labelled")
+    entries = ledger.read(store, ledger_length)
+    labelled = sorted(ledger.sample_ids(entries, "labelled"))
     open_samples = samples.filter(~pl.col("is_filtered") & ~pl.col("sample_id").is_in(labelled))
-    if open_samples.is_empty():
+    is_open = set(open_samples["sample_id"])
+    if not is_open:
         raise InputError(
             f"{store.root}: expected images to rank, found {samples.height} of which all are labelled or filtered out; "
             "add images or relax the recipe's filters"
         )
-    inputs = _inputs(open_samples, labelled, recipe, fingerprint=fingerprint)
+    exported = [sample_id for sample_id in ledger.sample_ids(entries, "exported") if sample_id in is_open]
+    inputs = _inputs(open_samples, labelled, exported, recipe, fingerprint=fingerprint)
     key = f"selections/{number:06d}-{digest_of(inputs)[:12]}"  # the scale is left out: a killed run may have frozen it
     if not store.exists(f"{key}/receipt.json"):
         inputs["scale"] = _read_scale(store, fingerprint)
-        _make(store, key, open_samples, labelled, recipe, inputs, device=device, on_progress=on_progress)
+        _make(store, key, open_samples, labelled, exported, recipe, inputs, device=device, on_progress=on_progress)
     return selections.reference(store, key)
 
 
@@ -75,6 +81,7 @@ def _make(
     key: str,
     samples: pl.DataFrame,
     labelled: list[str],
+    exported: list[str],
     recipe: Recipe,
     inputs: dict[str, Any],
     *,
@@ -84,19 +91,38 @@ def _make(
     ids = samples["sample_id"].to_list()
     matrix = vectors.load(store, inputs["encoder"], ids)
     anchors = vectors.load(store, inputs["encoder"], labelled) if labelled else None
+    position = {sample_id: row for row, sample_id in enumerate(ids)}
+    params = recipe.selection
+    groups = columns.groups_of(samples, params.group_by) if params.group_by is not None else None
     _logger.info("ranking %d samples by %d-d vectors on %s", len(ids), matrix.shape[1], device)
     ranked = ranking.rank(
         matrix,
-        recipe.selection,
+        params,
         sample_ids=ids,
         duplicate_of=_twin_rows(samples),
+        weights=_weights(samples, params),
+        groups=groups,
         labelled=anchors,
+        frozen=np.array([position[sample_id] for sample_id in exported], np.int64) if exported else None,
+        similar=[
+            (vectors.load(store, inputs["encoder"], given.sample_ids), given.strength) for given in params.similar_to
+        ],
         device=device,
         scale=inputs["scale"],
         on_progress=on_progress,
     )
     scale = _freeze_scale(store, inputs["encoder"], ranked.scale)
-    measured = ladder.measure(matrix, ranked, recipe.ladder, sample_ids=ids, scale=scale, device=device)
+    measured = ladder.measure(
+        matrix,
+        ranked,
+        recipe.ladder,
+        sample_ids=ids,
+        scale=scale,
+        kernel=params.kernel,
+        labelled=anchors,
+        groups=groups,
+        device=device,
+    )
     ranking_bytes = selections.to_parquet(_ranking_frame(ranked, samples))
     ladder_bytes = selections.to_parquet(_ladder_frame(measured))
     store.write_bytes(f"{key}/ranking.parquet", ranking_bytes)
@@ -107,6 +133,11 @@ def _make(
         "numeric_path": ranked.numeric_path,
         "exact_until": int(ranked.exact_until),
         "picks": int(ranked.picks),
+        "stop": asdict(ranked.stop),
+        "references": measured.references,
+        "is_held_out": measured.is_held_out,
+        "advice": measured.advice,
+        "quota_cost": ranked.quota_cost,
         "versions": _versions(),
         "sha256": {
             "ranking.parquet": hashlib.sha256(ranking_bytes).hexdigest(),
@@ -116,19 +147,29 @@ def _make(
     store.write_bytes(f"{key}/receipt.json", json.dumps(receipt, indent=1).encode() + b"\n")
 
 
-def _inputs(samples: pl.DataFrame, labelled: list[str], recipe: Recipe, *, fingerprint: str) -> dict[str, Any]:
+def _inputs(
+    samples: pl.DataFrame, labelled: list[str], exported: list[str], recipe: Recipe, *, fingerprint: str
+) -> dict[str, Any]:
     """Everything that the ranking is a function of, by digest; small enough to print."""
     return {
         "stage": "selection",
         "version": VERSION,
         "encoder": fingerprint,
         "samples": samples.height,
-        "pool": digest_of([samples[c].to_list() for c in ("sample_id", "uri", "duplicate_of")]),
+        "pool": digest_of([samples[name].to_list() for name in ("sample_id", "uri", "duplicate_of", "metadata")]),
         "labelled": digest_of(labelled),
         "labelled_samples": len(labelled),
+        "exported": digest_of(exported),
         "selection": recipe.selection.model_dump(mode="json"),
         "ladder": recipe.ladder.model_dump(mode="json"),
     }
+
+
+def _weights(samples: pl.DataFrame, params: SelectionParams) -> np.ndarray | None:
+    if not params.weights:
+        return None
+    values = {entry.column: columns.numbers_of(samples, entry.column) for entry in params.weights}
+    return column_weights(params.weights, values, samples.height)
 
 
 def _twin_rows(samples: pl.DataFrame) -> np.ndarray:
@@ -162,7 +203,9 @@ def _ranking_frame(ranked: Ranking, samples: pl.DataFrame) -> pl.DataFrame:
 
 
 def _ladder_frame(measured: Ladder) -> pl.DataFrame:
-    return pl.DataFrame({name: getattr(measured, name) for name in measured.columns()})
+    """One row a per cent; what holds for the whole ladder is in the receipt."""
+    columns_by_name = {field.name: getattr(measured, field.name) for field in fields(measured)}
+    return pl.DataFrame({name: values for name, values in columns_by_name.items() if isinstance(values, np.ndarray)})
 
 
 def _read_scale(store: Store, fingerprint: str) -> float | None:

@@ -1,0 +1,88 @@
+"""Shared parts of the tests: small real images, a messy source of them, and how `wtl` is called as a stranger does."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+TINY = {"encoder": {"name": "pixels"}}
+
+
+def make_jpeg(seed: int, side: int = 40) -> bytes:
+    """A small smooth image that differs from every other seed's."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    coarse.resize((side, side), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def build_source(folder: Path, *, count: int = 64, order_seed: int = 0) -> Path:
+    """`count` images over a tar, a Parquet file and loose files, with a copy, a broken file and a text beside them.
+
+    Another `order_seed` puts the same images into other shards in another order.
+    """
+    order = np.random.default_rng(order_seed).permutation(count)
+    images = [make_jpeg(int(i)) for i in order]
+    third = count // 3
+    (folder / "loose").mkdir(parents=True)
+    with tarfile.open(folder / f"a-{order_seed}.tar", "w") as tar:
+        for i, data in enumerate(images[:third]):
+            member = tarfile.TarInfo(f"{i}.jpg")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    rows = [{"bytes": data, "path": f"{i}.jpg"} for i, data in enumerate(images[third : 2 * third])]
+    image = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    pq.write_table(pa.table({"image": image}), folder / f"b-{order_seed}.parquet")
+    for i, data in enumerate(images[2 * third :]):
+        (folder / "loose" / f"{i}.jpg").write_bytes(data)
+    (folder / "loose" / "copy.jpg").write_bytes(make_jpeg(0))
+    (folder / "loose" / "broken.jpg").write_bytes(make_jpeg(1)[:200])
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return build_source(tmp_path / "source")
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One Prefect home for the session, so that the embedded server makes its database once."""
+    return tmp_path_factory.mktemp("prefect")
+
+
+@pytest.fixture
+def wtl(prefect_home: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """`wtl ARGS...` in a process of its own."""
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(prefect_home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+    def call(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("wtl")), *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, env={**environment, **(env or {})})
+
+    yield call
+
+
+def result_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The JSON object that a successful call printed."""
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result

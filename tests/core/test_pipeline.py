@@ -1,0 +1,191 @@
+"""The whole refresh as a plain script, on small real images."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.conftest import build_source, make_jpeg
+from wtl_core import commits, lease, ledger, pipeline, selections
+from wtl_core.commits import Commit
+from wtl_core.errors import BusyError, ConfigError, InputError
+from wtl_core.pipeline import Machine
+from wtl_core.recipe import Recipe
+from wtl_core.storage import Store
+
+PIXELS = Recipe.model_validate({"encoder": {"name": "pixels"}})
+
+
+def refresh(root: Path, *sources: Path, recipe: Recipe | None = PIXELS, **more: object) -> Commit:
+    machine = Machine(workers=1, embedding_part_images=more.pop("part_images", 32))  # type: ignore[arg-type]
+    return pipeline.refresh_workspace(Store(str(root)), [str(s) for s in sources], recipe, machine, **more)  # type: ignore[arg-type]
+
+
+def ranking(root: Path) -> pl.DataFrame:
+    store = Store(str(root))
+    last = commits.latest(store)
+    assert last is not None
+    return selections.read_ranking(store, last.selection)
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(root)): f.read_bytes() for f in sorted(root.rglob("*")) if f.is_file()}
+
+
+def test_row_accounts_hold_and_every_sample_is_ranked_once(source: Path, tmp_path: Path) -> None:
+    counts = refresh(tmp_path / "w", source).counts
+    assert counts["read"] == counts["locations"] + counts["ignored"] == 67
+    assert counts["locations"] == counts["samples"] + counts["duplicates"] + counts["quarantined"]
+    assert (counts["samples"], counts["duplicates"], counts["quarantined"], counts["ignored"]) == (64, 1, 1, 1)
+    assert counts["vectors"] == counts["ranked"] == counts["new_samples"] == 64
+    table = ranking(tmp_path / "w")
+    assert table["rank"].to_list() == list(range(64))
+    assert table["sample_id"].n_unique() == 64
+
+
+def test_a_second_run_writes_nothing(source: Path, tmp_path: Path) -> None:
+    first = refresh(tmp_path / "w", source)
+    before = files(tmp_path / "w")
+    assert refresh(tmp_path / "w", source) == first
+    assert refresh(tmp_path / "w", recipe=None) == first
+    assert files(tmp_path / "w") == before
+
+
+def test_shards_order_and_part_sizes_change_no_rank(tmp_path: Path) -> None:
+    refresh(tmp_path / "w1", build_source(tmp_path / "s1"))
+    refresh(tmp_path / "w2", build_source(tmp_path / "s2", order_seed=5), part_images=7)
+    assert ranking(tmp_path / "w1")["sample_id"].to_list() == ranking(tmp_path / "w2")["sample_id"].to_list()
+
+
+def test_arrivals_are_ranked_in_and_removals_leave(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    before = ranking(tmp_path / "w")["sample_id"].to_list()
+    for i in range(6):
+        (source / f"new-{i}.jpg").write_bytes(make_jpeg(1000 + i))
+    grown = refresh(tmp_path / "w", source)
+    assert (grown.number, grown.counts["samples"], grown.counts["new_samples"]) == (2, 70, 6)
+    for i in range(6):
+        (source / f"new-{i}.jpg").unlink()
+    shrunk = refresh(tmp_path / "w", source)
+    assert (shrunk.number, shrunk.counts["samples"], shrunk.counts["new_samples"]) == (3, 64, 0)
+    assert ranking(tmp_path / "w")["sample_id"].to_list() == before
+
+
+def test_a_file_written_over_in_place_is_read_again(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    (source / "loose" / "broken.jpg").write_bytes(make_jpeg(1))
+    mended = refresh(tmp_path / "w", source)
+    assert mended.counts["quarantined"] == 0
+    assert mended.counts["duplicates"] == 2
+
+
+def test_a_second_source_joins_and_the_first_stays_untouched(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "x.jpg").write_bytes(make_jpeg(77_777))
+    assert refresh(tmp_path / "w", tmp_path / "more").counts["samples"] == 65
+    assert commits.latest(Store(str(tmp_path / "w"))).sources == [str(tmp_path / "more"), str(source)]  # type: ignore[union-attr]
+
+
+def test_an_unmounted_source_is_refused_unless_removal_is_allowed(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    shutil.rmtree(source / "loose")
+    with pytest.raises(InputError, match="--allow-removal"):
+        refresh(tmp_path / "w", source)
+    assert refresh(tmp_path / "w", source, allow_removal=True).counts["samples"] < 64
+
+
+def test_a_workspace_inside_its_source_is_skipped(source: Path, tmp_path: Path) -> None:
+    refresh(source / "w", source)
+    first = commits.latest(Store(str(source / "w")))
+    assert refresh(source / "w", source) == first
+
+
+def test_refusals_tell_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"junk")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("hello")
+    with pytest.raises(ConfigError, match="nowhere"):
+        refresh(tmp_path / "w", tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="name one"):
+        refresh(tmp_path / "w")
+    with pytest.raises(InputError, match="found no file at all"):
+        refresh(tmp_path / "w", tmp_path / "empty")
+    with pytest.raises(InputError, match="1 refused"):
+        refresh(tmp_path / "w", tmp_path / "broken")
+    with pytest.raises(InputError, match="1 files that are no images"):
+        refresh(tmp_path / "w2", tmp_path / "texts")
+
+
+def test_labelled_samples_leave_the_ranking_and_exported_ones_keep_their_rank(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    order = ranking(tmp_path / "w")["sample_id"].to_list()
+    store = Store(str(tmp_path / "w"))
+    ledger.append(store, "labelled", order[:4])
+    ledger.append(store, "exported", order[4:9])
+    assert refresh(tmp_path / "w").counts["ranked"] == 60
+    after = ranking(tmp_path / "w")["sample_id"].to_list()
+    assert after[:5] == order[4:9]
+    assert not set(order[:4]) & set(after)
+
+
+def test_labels_in_the_source_change_no_rank(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def write(folder: Path, labels: list[int]) -> Path:
+        folder.mkdir()
+        rows = [{"bytes": make_jpeg(i), "path": f"{i}.jpg"} for i in range(30)]
+        image = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+        pq.write_table(pa.table({"image": image, "label": labels}), folder / "x.parquet")
+        return folder
+
+    refresh(tmp_path / "w1", write(tmp_path / "s1", [i % 3 for i in range(30)]))
+    refresh(tmp_path / "w2", write(tmp_path / "s2", [(i * 7) % 5 for i in range(30)]))
+    assert ranking(tmp_path / "w1")["sample_id"].to_list() == ranking(tmp_path / "w2")["sample_id"].to_list()
+
+
+def test_a_held_workspace_is_busy(source: Path, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "w"))
+    with lease.hold(store), pytest.raises(BusyError):
+        refresh(tmp_path / "w", source)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_run_killed_anywhere_is_finished_by_the_next(source: Path, tmp_path: Path, kills: int) -> None:
+    """SIGKILL when the workspace holds its n-th file, for n spread over the whole run."""
+    refresh(tmp_path / "undisturbed", source)
+    want = ranking(tmp_path / "undisturbed")
+    total = len(files(tmp_path / "undisturbed"))
+    landed = 0
+    for n in range(2, total, max(1, total // kills)):
+        root = tmp_path / f"w{n}"
+        command = [sys.executable, "-c", _SCRIPT, str(root), str(source)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+            while child.poll() is None:
+                if sum(len(names) for _, _, names in os.walk(root)) >= n:
+                    child.kill()
+                    landed += 1
+                    break
+                time.sleep(0.002)
+        refresh(root, source)
+        assert ranking(root).equals(want), f"killed at file {n} of {total}"
+    assert landed >= kills // 2
+
+
+_SCRIPT = """
+import sys
+from wtl_core import pipeline
+from wtl_core.pipeline import Machine
+from wtl_core.recipe import Recipe
+from wtl_core.storage import Store
+recipe = Recipe.model_validate({"encoder": {"name": "pixels"}})
+pipeline.refresh_workspace(Store(sys.argv[1]), [sys.argv[2]], recipe, Machine(embedding_part_images=16))
+"""
