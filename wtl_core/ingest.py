@@ -22,7 +22,7 @@ from wtl_core.recipe import IngestParams
 from wtl_core.shards.objects import Entry, ObjectChangedError, SourceObject
 from wtl_core.shards.part_file import PartCounts, PartWriter, quarantine_key, read_counts, write_part
 from wtl_core.shards.plan import PartPlan
-from wtl_core.shards.reader import is_readable, read_object
+from wtl_core.shards.reader import is_readable, read_objects
 from wtl_core.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -190,12 +190,11 @@ def _make_part(
     limits = Limits(params.max_pixels, params.min_side_px, params.thumbnail_px, params.thumbnail_bytes)
     done = 0
     with write_part(store, plan.digest) as part:
-        for one in plan.objects:
-            if one.uri in unstable:
-                entry = Entry("", -1, -1, one.size, reason=Reason.CHANGED, note="written to each time it was read")
-                _refuse(part, one, entry, Reason.CHANGED, entry.note)
-                continue
-            for entry in read_object(one, max_file_bytes=params.max_file_bytes, endpoint_url=endpoint_url):
+        for one in (one for one in plan.objects if one.uri in unstable):
+            _refuse(part, one, Entry("", -1, -1, one.size), Reason.CHANGED, "written to each time it was read")
+        stable = [one for one in plan.objects if one.uri not in unstable]
+        for one, entries in read_objects(stable, max_file_bytes=params.max_file_bytes, endpoint_url=endpoint_url):
+            for entry in entries:
                 _take(part, one, entry, params, limits)
             done += max(one.size, 0)
             if on_progress is not None:

@@ -61,7 +61,7 @@ def _page(fs: Any, bucket: str, prefix: str, token: str | None, level: int) -> _
     if token:
         arguments["ContinuationToken"] = token
     try:
-        return _Page(fs.call_s3("list_objects_v2", **arguments), prefix, level)
+        return _Page(call(fs, "list_objects_v2", **arguments), prefix, level)
     except Exception as error:
         raise explain(error, f"s3://{bucket}/{prefix}") from error
 
@@ -85,7 +85,7 @@ def describe_uri(source: str, uri: str, *, endpoint_url: str | None = None) -> S
     fs = filesystem("s3://", endpoint_url)
     bucket, key = split_s3(uri)
     try:
-        answer = fs.call_s3("head_object", Bucket=bucket, Key=key)
+        answer = call(fs, "head_object", Bucket=bucket, Key=key)
     except Exception as error:
         if is_missing(error) or is_denied(error):
             return SourceObject(source, uri, "loose", MISSING_SIZE, 0, "")
@@ -127,12 +127,18 @@ def is_changed(error: BaseException) -> bool:
     return _code(error) in ("412", "PreconditionFailed")
 
 
-def get_range(fs: Any, name: str, key: str, arguments: dict[str, str]) -> bytes:
-    """The body of one GET, read to its end inside the file system's event loop."""
+def call(fs: Any, method: str, **arguments: str) -> Any:
+    """One request by the file system's client; the answer, or the body of a `get_object`.
 
-    async def fetch() -> bytes:
-        answer = await fs._call_s3("get_object", Bucket=name, Key=key, **arguments)
+    Not by `fs.call_s3`: that retries inside, on top of the client's own retries.
+    """
+
+    async def ask() -> Any:
+        client = await fs.get_s3(arguments["Bucket"])
+        answer = await getattr(client, method)(**arguments)
+        if method != "get_object":
+            return answer
         async with answer["Body"] as body:
-            return cast(bytes, await body.read())
+            return await body.read()
 
-    return cast(bytes, sync(fs.loop, fetch))
+    return sync(fs.loop, ask)

@@ -4,10 +4,14 @@ Transient failures are retried here a few times, from the byte reached; what the
 entry. An object that changes while it is read raises `ObjectChangedError`, and the caller starts its part again.
 """
 
+import io
 import logging
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from typing import IO, NamedTuple
 
 from wtl_core.errors import ConfigError, TransientError
@@ -19,7 +23,46 @@ from wtl_core.shards.objects import MISSING_SIZE, SPECIAL_ETAG, Entries, Entry, 
 logger = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 1 << 20
+_FETCHES, _SMALL_BYTES = 32, 4 << 20
 _SHARD_KINDS = ("tar", "parquet", "zip")
+
+
+def read_objects(
+    objects: Sequence[SourceObject], *, max_file_bytes: int, endpoint_url: str | None = None
+) -> Iterator[tuple[SourceObject, Entries]]:
+    """Yield each object with its entries, in order. Small loose objects of a bucket are fetched ahead, in parallel.
+
+    The entries of one object are to be used up before the next is asked for.
+    """
+    ahead: deque[Future[bytes]] = deque()
+    small = [one for one in objects if _is_small_and_remote(one)]
+    with ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch") as pool:
+        queue = iter(small)
+        try:
+            for one in objects:
+                if not _is_small_and_remote(one):
+                    yield one, read_object(one, max_file_bytes=max_file_bytes, endpoint_url=endpoint_url)
+                    continue
+                ahead.extend(
+                    pool.submit(remote.fetch, each, endpoint_url) for each in islice(queue, _FETCHES - len(ahead))
+                )
+                yield one, _read_fetched(one, ahead.popleft(), max_file_bytes)
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def _is_small_and_remote(one: SourceObject) -> bool:
+    return one.kind == "loose" and 0 <= one.size <= _SMALL_BYTES and paths.is_s3(one.uri)
+
+
+def _read_fetched(one: SourceObject, future: "Future[bytes]", max_file_bytes: int) -> Entries:
+    try:
+        yield from _read_stream(one, io.BytesIO(future.result()), max_file_bytes, None)
+    except ImageError as error:
+        yield Entry("", -1, -1, max(one.size, 0), reason=error.reason, note=error.message)
+    except OSError as error:
+        yield _unreadable(one, error)
 
 
 def read_object(one: SourceObject, *, max_file_bytes: int, endpoint_url: str | None = None) -> Entries:

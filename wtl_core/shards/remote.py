@@ -1,6 +1,7 @@
 """Objects of a bucket as streams, with retries from the byte reached and a check that the object stays the same."""
 
 import io
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,10 @@ from wtl_core.shards.objects import ObjectChangedError, SourceObject
 from wtl_core.shards.paths import split_s3
 from wtl_core.storage import filesystem
 
+logger = logging.getLogger(__name__)
+
 _BLOCK_BYTES = 8 << 20
-_ATTEMPTS = 5
+_ATTEMPTS = 4
 _FIRST_PAUSE_SECONDS = 0.2
 
 
@@ -33,7 +36,6 @@ class RangedKey(io.RawIOBase):
 
     def __init__(self, fs: Any, uri: str) -> None:
         self._fs, self._uri, self._position = fs, uri, 0
-        self._bucket, self._key = split_s3(uri)
         answer = self._call("head_object", {})
         self.etag, self.size = str(answer["ETag"]), int(answer["ContentLength"])
 
@@ -66,24 +68,37 @@ class RangedKey(io.RawIOBase):
         return len(data)
 
     def _call(self, method: str, arguments: dict[str, str]) -> Any:
-        for attempt in range(_ATTEMPTS):
-            try:
-                return self._fs_call(method, arguments)
-            except Exception as error:
-                if bucket.is_missing(error):
-                    raise FileNotFoundError(self._uri) from error
-                if bucket.is_denied(error):
-                    raise PermissionError(self._uri) from error
-                if bucket.is_changed(error):
-                    raise ObjectChangedError(self._uri) from error
-                if attempt == _ATTEMPTS - 1:
-                    raise TransientError(
-                        f"{self._uri}: {type(error).__name__}: {str(error)[:300]}; run again"
-                    ) from error
-                time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
-        raise AssertionError
+        return insist(self._fs, self._uri, method, arguments)
 
-    def _fs_call(self, method: str, arguments: dict[str, str]) -> Any:
-        if method == "head_object":
-            return self._fs.call_s3(method, Bucket=self._bucket, Key=self._key)
-        return bucket.get_range(self._fs, self._bucket, self._key, arguments)
+
+def fetch(one: SourceObject, endpoint_url: str | None) -> bytes:
+    """A whole object by one request, which gives one version of it, whatever is written meanwhile.
+
+    Raises:
+        FileNotFoundError, PermissionError: the store says so.
+        TransientError: the store keeps failing.
+    """
+    return cast(bytes, insist(filesystem("s3://", endpoint_url), one.uri, "get_object", {}))
+
+
+def insist(fs: Any, uri: str, method: str, arguments: dict[str, str]) -> Any:
+    """Make a request of one key, again if it fails in passing; a refusal for good raises at once.
+
+    The client retries answers such as 503 itself; a body that breaks off is retried here alone.
+    """
+    bucket_name, key = split_s3(uri)
+    for attempt in range(_ATTEMPTS):
+        try:
+            return bucket.call(fs, method, Bucket=bucket_name, Key=key, **arguments)
+        except Exception as error:
+            if bucket.is_missing(error):
+                raise FileNotFoundError(uri) from error
+            if bucket.is_denied(error):
+                raise PermissionError(uri) from error
+            if bucket.is_changed(error):
+                raise ObjectChangedError(uri) from error
+            if attempt == _ATTEMPTS - 1:
+                raise TransientError(f"{uri}: {type(error).__name__}: {str(error)[:300]}; run again") from error
+            logger.info("%r: %s, tried again", uri, type(error).__name__)
+            time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
+    raise AssertionError
