@@ -1,0 +1,365 @@
+"""Decoding, verifying and measuring single images."""
+
+import contextlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from wtl_core.images import decode, examine, exif, jpeg, kinds, measure, scan
+from wtl_core.images.decode import decode_rgb
+from wtl_core.images.faults import ImageError, Reason
+
+LIMITS = examine.Limits(max_pixels=10**8, min_side_px=8, thumbnail_px=128, thumbnail_bytes=16384)
+
+
+def picture(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
+    """A smooth image with noise, so that no block of it is flat."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    noisy = np.asarray(coarse).astype(int) + rng.integers(-20, 20, (height, width, 3))
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def reason_of(data: bytes, **limits: int) -> Reason:
+    with pytest.raises(ImageError) as caught:
+        decode.decode(data, **limits)
+    return caught.value.reason
+
+
+def test_lossless_formats_give_their_pixels() -> None:
+    image = picture()
+    for kind, name in (("PNG", "png"), ("BMP", "bmp"), ("TIFF", "tiff")):
+        decoded = decode.decode(encoded(image, kind))
+        assert decoded.format == name
+        assert np.array_equal(decoded.pixels, np.asarray(image))
+    assert np.array_equal(decode.decode(encoded(image, "WEBP", lossless=True)).pixels, np.asarray(image))
+
+
+def test_lossy_formats_are_told_by_their_first_bytes_and_come_close() -> None:
+    image = picture()
+    for kind, name in (("JPEG", "jpeg"), ("WEBP", "webp"), ("AVIF", "avif")):
+        decoded = decode.decode(encoded(image, kind, quality=95))
+        assert decoded.format == name
+        assert np.abs(decoded.pixels.astype(int) - np.asarray(image)).mean() < 12
+
+
+def test_heic_is_read_where_the_extra_is_installed() -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    decoded = decode.decode(encoded(picture(), "HEIF", quality=95))
+    assert (decoded.format, decoded.pixels.shape) == ("heic", (48, 64, 3))
+
+
+def test_heic_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    data = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(100)
+    with pytest.raises(ImageError, match=r"pip install wtl\[heic\]") as caught:
+        decode.decode(data)
+    assert caught.value.reason == Reason.UNSUPPORTED
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGBA", "I;16"])
+def test_png_modes_become_rgb_without_alpha(mode: str) -> None:
+    if mode == "I;16":
+        levels = np.arange(64 * 48, dtype=np.uint16).reshape(48, 64) * 20
+        image, expected = Image.fromarray(levels), np.repeat((levels >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    else:
+        image = picture().convert(mode)
+        expected = np.asarray(image.convert("RGB"))
+    decoded = decode.decode(encoded(image, "PNG"))
+    assert np.array_equal(decoded.pixels, expected)
+
+
+def test_palette_png_with_transparency_keeps_its_colours() -> None:
+    image = picture().quantize(16)
+    decoded = decode.decode(encoded(image, "PNG", transparency=3))
+    assert np.array_equal(decoded.pixels, np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 2}])
+def test_jpeg_variants_decode_as_pillow_decodes_them(options: dict[str, object]) -> None:
+    data = encoded(picture(), "JPEG", quality=90, **options)
+    ours, theirs = decode.decode(data).pixels.astype(int), np.asarray(Image.open(io.BytesIO(data))).astype(int)
+    assert np.abs(ours - theirs).max() <= 4
+
+
+def test_cmyk_and_grey_jpegs_become_rgb() -> None:
+    for mode in ("CMYK", "L"):
+        data = encoded(picture().convert(mode), "JPEG", quality=95)
+        theirs = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+        assert np.abs(decode.decode(data).pixels.astype(int) - theirs).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_turns_pixels_upright(orientation: int) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    for kind in ("JPEG", "PNG", "TIFF", "WEBP"):
+        data = encoded(picture(), kind, exif=tags)
+        from PIL import ImageOps
+
+        expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)).convert("RGB"))
+        assert decode.decode(data).pixels.shape == np.asarray(expected).shape
+        assert np.abs(decode.decode(data).pixels.astype(int) - np.asarray(expected)).mean() < 2
+
+
+def test_exif_time_is_kept() -> None:
+    tags = Image.Exif()
+    tags[0x0132] = "2022:01:01 00:00:00"  # of the file's last change: the photograph's own time wins
+    tags.get_ifd(0x8769)[0x9003] = "2021:05:06 07:08:09"
+    for kind in ("JPEG", "PNG", "WEBP"):
+        assert decode.decode(encoded(picture(), kind, exif=tags)).taken_at == "2021-05-06T07:08:09"
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_no_exif_block_does_harm(block: bytes) -> None:
+    for start in (b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"):
+        assert 1 <= exif.parse(start + block).orientation <= 8
+
+
+def test_first_frame_of_an_animation_is_taken_and_said_so() -> None:
+    frames = [picture(seed=s) for s in range(3)]
+    for kind in ("GIF", "WEBP", "PNG"):
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
+        decoded = decode.decode(data)
+        assert decoded.is_first_of_several
+        assert np.abs(decoded.pixels.astype(int) - np.asarray(frames[0])).mean() < 15
+    assert not decode.decode(encoded(frames[0], "GIF")).is_first_of_several
+
+
+def test_every_cut_of_every_format_is_refused() -> None:
+    image = picture(24, 16)
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"):
+        data = encoded(image, kind)
+        whole = decode.decode(data).pixels
+        for cut in range(0, len(data), max(1, len(data) // 150)):
+            try:
+                pixels = decode.decode(data[:cut]).pixels
+            except ImageError:
+                continue
+            # a cut that only takes bytes behind the pixels (TIFF's and GIF's last ones) may pass, padding may not
+            assert np.array_equal(pixels, whole), f"{kind} cut at {cut} of {len(data)} was padded"
+
+
+def test_jpeg_and_png_need_their_last_byte() -> None:
+    for kind in ("JPEG", "PNG"):
+        data = encoded(picture(), kind)
+        for cut in range(12, len(data)):
+            assert reason_of(data[:cut]) == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"optimize": True}, {"restart_marker_blocks": 4}])
+@pytest.mark.parametrize("fill", ["closed", "zeros"])
+def test_jpeg_that_was_cut_and_then_closed_is_refused(options: dict[str, object], fill: str) -> None:
+    data = encoded(picture(128, 96), "JPEG", quality=85, **options)
+    start = jpeg.read_header(data).scan_start
+    for cut in range(start + 10, start + (len(data) - start) * 9 // 10, 97):
+        tail = b"\xff\xd9" if fill == "closed" else bytes(len(data) - cut - 2) + b"\xff\xd9"
+        assert reason_of(data[:cut] + tail) == Reason.TRUNCATED
+
+
+def test_progressive_jpeg_without_its_last_scans_is_refused() -> None:
+    data = encoded(picture(128, 96), "JPEG", progressive=True)
+    last_scan = data.rfind(b"\xff\xda")
+    assert reason_of(data[:last_scan] + b"\xff\xd9") == Reason.TRUNCATED
+
+
+def test_flat_and_grey_images_are_not_taken_for_padding() -> None:
+    for colour in (0, 128, 255):
+        for optimize in (False, True):
+            data = encoded(Image.new("RGB", (300, 200), (colour,) * 3), "JPEG", optimize=optimize)
+            assert scan.has_grey_corner(decode.decode(data).pixels) == (colour == 128)
+    half = picture(128, 96)
+    half.paste((128, 128, 128), (64, 0, 128, 96))
+    assert decode.decode(encoded(half, "JPEG", quality=95)).format == "jpeg"
+
+
+def test_bytes_behind_the_end_marker_change_no_pixel() -> None:
+    data = encoded(picture(), "JPEG")
+    assert np.array_equal(decode.decode(data).pixels, decode.decode(data + bytes(7)).pixels)
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+
+
+def test_bombs_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: object, **__: object) -> None:
+        raise AssertionError("decoded")
+
+    tiff = bytearray(encoded(Image.new("L", (16, 16)), "TIFF"))
+    gif = bytearray(encoded(Image.new("L", (16, 16)), "GIF"))
+    gif[6:10] = b"\xff\xff\xff\xff"
+    bmp = bytearray(encoded(Image.new("RGB", (16, 16)), "BMP"))
+    bmp[18:26] = struct.pack("<ii", 60000, 60000)
+    data = bytearray(encoded(picture(), "JPEG"))
+    frame = data.find(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = b"\xff\xf0\xff\xf0"
+    monkeypatch.setattr(Image.Image, "load", explode)
+    monkeypatch.setattr(torch.ops.image, "decode_jpeg", explode)
+    monkeypatch.setattr(torch.ops.image, "decode_png", explode)
+    for bomb in (png_header(100_000, 100_000), bytes(data), bytes(gif), bytes(bmp)):
+        assert reason_of(bomb) == Reason.TOO_MANY_PIXELS
+    assert reason_of(bytes(tiff), max_pixels=100) == Reason.TOO_MANY_PIXELS
+
+
+def test_small_images_are_refused_by_their_shorter_side() -> None:
+    assert reason_of(encoded(picture(64, 7), "PNG"), min_side_px=8) == Reason.TOO_SMALL
+    assert decode.decode(encoded(picture(64, 8), "PNG"), min_side_px=8).format == "png"
+
+
+def test_other_reasons_are_told_apart() -> None:
+    assert reason_of(b"") == Reason.EMPTY
+    assert reason_of(b"BMW prices of the year 2020") == Reason.NOT_AN_IMAGE
+    assert reason_of(b"8BPS" + bytes(100)) == Reason.UNSUPPORTED
+    lossless = bytearray(encoded(picture(), "JPEG"))
+    lossless[lossless.find(b"\xff\xc0") + 1] = 0xC3
+    assert reason_of(bytes(lossless)) == Reason.UNSUPPORTED
+    png = bytearray(encoded(picture(), "PNG"))
+    png[60] ^= 0xFF
+    assert reason_of(bytes(png)) == Reason.CORRUPT
+
+
+@given(
+    seed=st.integers(0, 5),
+    edits=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8),
+    cut=st.integers(0, 4000),
+)
+@settings(max_examples=150, deadline=None)
+def test_damaged_images_are_kept_or_refused_and_nothing_else(seed: int, edits: list[tuple[int, int]], cut: int) -> None:
+    kind = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP")[seed]
+    data = bytearray(encoded(picture(40, 30, seed), kind))
+    for position, value in edits:
+        data[position % len(data)] = value
+    damaged = bytes(data[: len(data) - cut % 50])
+    try:
+        examined = examine.examine(damaged, LIMITS, has_thumbnail=True)
+    except ImageError:
+        pass
+    else:
+        assert examined.width * examined.height <= LIMITS.max_pixels
+
+
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\0\0\0\0WEBP", b"II*\0", b"BM"]),
+)
+@settings(max_examples=150, deadline=None)
+def test_noise_behind_a_magic_number_is_refused(noise: bytes, magic: bytes) -> None:
+    with contextlib.suppress(ImageError):
+        decode_rgb(magic + noise)
+
+
+def test_names_only_say_what_a_file_claims_to_be() -> None:
+    assert kinds.claims_image("a/b.JPEG")
+    assert kinds.claims_image("x.svg")
+    assert not kinds.claims_image("jpg")
+    assert kinds.kind_by_name("s3://b/x.tar.gz") == "tar"
+    assert kinds.kind_by_name("weights.docx") == "loose"
+
+
+def naive_measures(pixels: np.ndarray) -> tuple[float, float, float, float]:
+    luma = (pixels.astype(np.int64) @ np.array([77, 150, 29]) + 128) >> 8
+    shares = np.bincount(luma.ravel(), minlength=256) / luma.size
+    shares = shares[shares > 0]
+    edges = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
+    return edges.var(), luma.mean(), luma.std(), -(shares * np.log2(shares)).sum()
+
+
+@pytest.mark.parametrize("size", [(64, 48), (31, 9), (256, 256)])
+def test_measures_match_the_plain_formulas(size: tuple[int, int]) -> None:
+    pixels = np.asarray(picture(*size))
+    found = measure.measure(measure.shrink(pixels))
+    expected = naive_measures(pixels)
+    assert (found.sharpness, found.brightness, found.contrast, found.entropy) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("size", "factor"), [((500, 375), 2), ((700, 520), 3), ((2100, 64), 9), ((70000, 9), 274)])
+def test_large_images_are_measured_on_whole_box_averages(size: tuple[int, int], factor: int) -> None:
+    width, height = size
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    small = measure.shrink(pixels)
+    rows = min(factor, height)
+    boxes = pixels[: height // rows * rows, : width // factor * factor].astype(np.int64)
+    boxes = boxes.reshape(height // rows, rows, width // factor, factor, 3).sum(axis=(1, 3))
+    assert np.array_equal(small, (boxes + rows * factor // 2) // (rows * factor))
+    assert max(small.shape[:2]) <= 256
+
+
+def test_a_blurred_image_is_less_sharp_and_a_flat_one_not_at_all() -> None:
+    image = picture(200, 200)
+    blurred = image.resize((50, 50)).resize((200, 200))
+    sharp, soft = (measure.measure(np.asarray(i).copy()).sharpness for i in (image, blurred))
+    assert sharp > 5 * soft
+    assert measure.measure(np.full((20, 20, 3), 7, np.uint8)) == (0.0, 7.0, 0.0, 0.0, 0)
+
+
+def test_perceptual_hash_survives_recompression_and_tells_images_apart() -> None:
+    def phash(image: Image.Image) -> int:
+        return measure.measure(measure.shrink(np.asarray(image.convert("RGB")).copy())).phash
+
+    for seed in range(10):
+        image = picture(300, 200, seed)
+        again = Image.open(io.BytesIO(encoded(image, "JPEG", quality=60)))
+        assert (phash(image) ^ phash(again)).bit_count() <= 6
+        assert (phash(image) ^ phash(image.resize((150, 100)))).bit_count() <= 6
+        assert (phash(image) ^ phash(picture(300, 200, seed + 100))).bit_count() > 8
+
+
+def test_twins_share_a_pixel_digest_and_near_twins_do_not() -> None:
+    for size in ((64, 64), (400, 300)):
+        data = encoded(picture(*size), "JPEG")
+        png = np.asarray(Image.open(io.BytesIO(data))).copy()
+        first, twin = (examine.examine(d, LIMITS, has_thumbnail=False) for d in (data, data + b"\0"))
+        assert first.pixel_digest == twin.pixel_digest
+        assert first.sample_id != twin.sample_id
+        png[5, 5, 0] ^= 1
+        assert (
+            examine.examine(encoded(Image.fromarray(png), "PNG"), LIMITS, has_thumbnail=False).pixel_digest
+            != first.pixel_digest
+        )
+
+
+def test_thumbnails_are_small_in_pixels_and_bytes() -> None:
+    data = encoded(picture(500, 375), "JPEG", quality=95)
+    thumbnail = examine.examine(data, LIMITS, has_thumbnail=True).thumbnail
+    assert thumbnail is not None
+    assert Image.open(io.BytesIO(thumbnail)).size == (128, 96)
+    assert len(thumbnail) <= LIMITS.thumbnail_bytes
+    small = encoded(picture(64, 64), "JPEG")
+    assert examine.examine(small, LIMITS, has_thumbnail=True).thumbnail == small
+    tight = examine.Limits(10**8, 8, 128, 100)
+    assert examine.examine(data, tight, has_thumbnail=True).thumbnail is None
+
+
+def test_thumbnail_pixels_are_area_averages() -> None:
+    pixels = np.asarray(picture(250, 180)).copy()
+    ours = measure.resize_within(pixels, 125)
+    boxes = pixels.reshape(90, 2, 125, 2, 3).astype(int).sum(axis=(1, 3))
+    assert ours.shape == (90, 125, 3)
+    assert np.abs(ours.astype(int) - boxes / 4).max() <= 0.51
+
+
+def test_decode_rgb_gives_planes_for_torch() -> None:
+    pixels = decode_rgb(encoded(picture(64, 48), "JPEG"))
+    assert (pixels.shape, pixels.dtype) == ((3, 48, 64), torch.uint8)
