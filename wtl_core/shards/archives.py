@@ -80,9 +80,8 @@ def _unpacked(stream: IO[bytes], packing: str, size: int) -> IO[bytes]:
     limit = _SPARE_BYTES + _MOST_EXPANSION * size
     if packing == "gz":
         return cast(IO[bytes], _Bounded(cast(IO[bytes], gzip.GzipFile(fileobj=stream)), limit))
-    reader = zstandard.ZstdDecompressor(max_window_size=_ZST_WINDOW_BYTES).stream_reader(
-        stream, read_across_frames=True
-    )
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_ZST_WINDOW_BYTES)
+    reader = unpacker.stream_reader(stream, read_across_frames=True, closefd=False)
     return cast(IO[bytes], _Bounded(cast(IO[bytes], io.BufferedReader(cast(io.RawIOBase, reader), 1 << 20)), limit))
 
 

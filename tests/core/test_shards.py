@@ -1,0 +1,378 @@
+"""Readers of tars, zips and Parquet files: what they yield, and that no damage crashes, hangs or hides anything."""
+
+import gzip
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from wtl_core.images.faults import ImageError, Reason
+from wtl_core.shards import archives, reader, samples, tables, tar
+from wtl_core.shards.objects import Entry, SourceObject
+
+
+def make_jpeg(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((40, 40), Image.Resampling.BICUBIC).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+JPEG = make_jpeg(0)
+LIMIT = 1 << 20
+NASTY = [
+    "two\nlines.jpg",
+    "<img src=x onerror=alert(1)>.jpg",
+    "\x1b[31mred.jpg",
+    "ü/é.jpg",
+    "a" * 300 + ".jpg",
+    "=1+1.jpg",
+]
+
+
+def make_tar(members: list[tuple[str, bytes]], tar_format: int = tarfile.GNU_FORMAT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tar_format) as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def read_file(path: Path, **options: int) -> list[Entry]:
+    one = SourceObject("s", str(path), reader.kinds.kind_by_name(path.name), path.stat().st_size, 0, "")
+    return list(reader.read_object(one, max_file_bytes=options.get("max_file_bytes", LIMIT)))
+
+
+def read_bytes(tmp_path: Path, name: str, data: bytes, **options: int) -> list[Entry]:
+    path = tmp_path / name
+    path.write_bytes(data)
+    return read_file(path, **options)
+
+
+def kept(entries: list[Entry]) -> list[str]:
+    return [entry.key for entry in entries if entry.data is not None and entry.reason is None]
+
+
+def refused(entries: list[Entry]) -> list[tuple[str, str]]:
+    return [(entry.key, str(entry.reason)) for entry in entries if entry.reason is not None]
+
+
+# ---- tar ----
+@pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_tar_members_match_the_standard_library(tar_format: int) -> None:
+    names = [name for name in NASTY if len(name) < 100 or tar_format != tarfile.USTAR_FORMAT]
+    data = make_tar([(name, JPEG + bytes(i)) for i, name in enumerate(names)], tar_format)
+    ours = list(tar.read_members(io.BytesIO(data), max_file_bytes=LIMIT))
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        theirs = archive.getmembers()
+    assert [(m.name.decode(), m.size, m.offset) for m in ours] == [(m.name, m.size, m.offset_data) for m in theirs]
+
+
+NAME_CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0/")
+
+
+NAME_CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0/")
+
+
+@given(
+    members=st.lists(
+        st.tuples(st.text(NAME_CHARACTERS, min_size=1, max_size=150), st.binary(max_size=1500)), max_size=6
+    ),
+    tar_format=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_tar_is_read_as_the_standard_library_reads_it(members: list[tuple[str, bytes]], tar_format: int) -> None:
+    ours = tar.read_members(io.BytesIO(make_tar(members, tar_format)), max_file_bytes=LIMIT)
+    assert [(member.name.decode(), member.data) for member in ours] == members
+
+
+def test_a_tar_cut_at_any_byte_keeps_the_members_before_and_says_so() -> None:
+    data = make_tar([(f"{i}.jpg", JPEG[:700]) for i in range(4)])
+    last_block = 4 * (512 + 1024)
+    for cut in range(0, last_block + 512, 7):
+        members = tar.read_members(io.BytesIO(data[:cut]), max_file_bytes=LIMIT)
+        for _ in range(cut // 1536):
+            assert next(members).data == JPEG[:700]
+        with pytest.raises(ImageError) as caught:
+            next(members)
+        assert caught.value.reason == Reason.BROKEN_SHARD
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_damaged_tar_never_does_more_than_end_early(data: st.DataObject) -> None:
+    raw = bytearray(make_tar([("a.jpg", JPEG), ("b.txt", b"x"), ("c.jpg", JPEG)], data.draw(st.sampled_from([1, 2]))))
+    for _ in range(data.draw(st.integers(1, 6))):
+        raw[data.draw(st.integers(0, min(len(raw) - 1, 6000)))] = data.draw(st.integers(0, 255))
+    try:
+        entries = list(archives.read_tar(io.BytesIO(raw), "tar", size=len(raw), max_file_bytes=LIMIT))
+    except ImageError as error:
+        assert error.reason in (Reason.BROKEN_SHARD, Reason.TOO_LARGE)  # noqa: PT017
+    else:
+        assert len(entries) <= 4
+
+
+@given(st.binary(max_size=3000))
+@settings(max_examples=100, deadline=None)
+def test_noise_is_no_archive(noise: bytes) -> None:
+    for packing in ("tar", "gz", "zst"):
+        with pytest.raises(ImageError):
+            list(archives.read_tar(io.BytesIO(b"\1" + noise), packing, size=len(noise), max_file_bytes=LIMIT))
+    with pytest.raises(ImageError):
+        list(archives.read_zip(io.BytesIO(noise), size=len(noise), max_file_bytes=LIMIT))
+
+
+def with_size_field(field: bytes) -> bytes:
+    data = bytearray(make_tar([("a.jpg", JPEG)]))
+    data[124:136] = field
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "field", [b"\x80" + b"\xff" * 11, b"77777777777\0", b"-0000000001\0", b"zzzzzzzzzzz\0", b"\xff" * 12]
+)
+def test_absurd_sizes_in_a_header_break_the_shard_and_nothing_else(tmp_path: Path, field: bytes) -> None:
+    assert refused(read_bytes(tmp_path, "a.tar", with_size_field(field))) == [("", "broken_shard")]
+
+
+def test_members_over_the_limit_are_passed_over(tmp_path: Path) -> None:
+    data = make_tar([("big.jpg", JPEG + bytes(5000)), ("big.bin", bytes(5000)), ("small.jpg", JPEG)])
+    entries = read_bytes(tmp_path, "a.tar", data, max_file_bytes=3000)
+    assert refused(entries) == [("big.jpg", "too_large")]
+    assert kept(entries) == ["small.jpg"]
+
+
+def test_links_directories_and_devices_are_named_and_not_followed(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, kind in (("folder", tarfile.DIRTYPE), ("link.jpg", tarfile.SYMTYPE), ("null", tarfile.CHRTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    entries = read_bytes(tmp_path, "a.tar", buffer.getvalue())
+    assert refused(entries) == [("link.jpg", "unsupported")]
+    assert [entry.key for entry in entries] == ["link.jpg", "null"]
+
+
+def test_two_members_of_one_name_are_two_locations(tmp_path: Path) -> None:
+    entries = read_bytes(tmp_path, "a.tar", make_tar([("a.jpg", JPEG), ("a.jpg", make_jpeg(1))]))
+    assert [(entry.key, entry.ordinal) for entry in entries] == [("a.jpg", 0), ("a.jpg", 1)]
+    assert entries[0].data != entries[1].data
+
+
+def test_names_that_are_not_utf8_stay_readable(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        info = tarfile.TarInfo("caf\xe9.jpg")
+        info.size = len(JPEG)
+        archive.addfile(info, io.BytesIO(JPEG))
+    assert kept(read_bytes(tmp_path, "a.tar", buffer.getvalue())) == ["caf\\xe9.jpg"]
+
+
+def test_packed_tars_are_told_by_their_bytes_and_hold_the_same(tmp_path: Path) -> None:
+    data = make_tar([(name, make_jpeg(i)) for i, name in enumerate(NASTY)])
+    plain = read_bytes(tmp_path, "a.tar", data)
+    packed = {"b.tar.gz": gzip.compress(data), "c.tar.zst": zstandard.compress(data), "d.tar": gzip.compress(data)}
+    for name, body in packed.items():
+        found = read_bytes(tmp_path, name, body)
+        assert [(e.key, e.data, e.ordinal, e.offset) for e in found] == [(e.key, e.data, e.ordinal, -1) for e in plain]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_a_packed_tar_cut_at_any_byte_is_noticed(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    rng = np.random.default_rng(0)
+    data = pack(make_tar([(f"{i}.jpg", b"\xff\xd8\xff" + rng.bytes(400)) for i in range(5)]))
+    for cut in range(20, len(data) - 40, 41):
+        entries = read_bytes(tmp_path, "a.tar.gz", data[:cut])
+        assert refused(entries)[-1] == ("", "broken_shard")
+
+
+def test_an_archive_that_unpacks_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_SPARE_BYTES", 1 << 20)
+    data = make_tar([("a.jpg", JPEG), ("zeros.bin", bytes(8 << 20)), ("b.jpg", make_jpeg(1))])
+    for name, body in (("a.tar.gz", gzip.compress(data)), ("b.tar.zst", zstandard.compress(data))):
+        entries = read_bytes(tmp_path, name, body)
+        assert refused(entries) == [("", "too_large")]
+        assert kept(entries) == ["a.jpg"]
+
+
+def test_sidecars_become_metadata_of_their_images(tmp_path: Path) -> None:
+    label = json.dumps({"place": "Ulm", "id": 7}).encode()
+    members = [("d/1.jpg", JPEG), ("d/1.json", label), ("d/1.cls", b"3"), ("d/2.txt", b"zwei <b>")]
+    members += [("d/2.seg.png", JPEG), ("d/2.jpg", JPEG), ("3.json", b"{"), ("3.jpg", JPEG), ("4.jpg", JPEG)]
+    entries = read_bytes(tmp_path, "a.tar", make_tar(members))
+    metadata = {entry.key: json.loads(entry.metadata) if entry.metadata else None for entry in entries if entry.data}
+    assert metadata == {
+        "d/1.jpg": {"place": "Ulm", "id": 7, "cls": 3},
+        "d/2.seg.png": {"txt": "zwei <b>"},
+        "d/2.jpg": {"txt": "zwei <b>"},
+        "3.jpg": {"json": "{"},
+        "4.jpg": None,
+    }
+    assert [entry.note for entry in entries if entry.data is None] == ["sidecar"] * 4
+    assert [entry.ordinal for entry in entries] == list(range(9))
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=100, deadline=None)
+def test_no_sidecar_does_harm(data: bytes) -> None:
+    for field in ("json", "cls", "txt"):
+        json.dumps(samples.parse_sidecar(field, data))
+
+
+def test_members_without_end_under_one_name_are_not_held_back() -> None:
+    groups, out = samples.SampleGroups(), 0
+    for i in range(1000):
+        out += len(list(groups.add(Entry(f"same.{i}.jpg", i, -1, 1))))
+        assert i + 1 - out <= 64
+
+
+# ---- zip ----
+def make_zip(members: list[tuple[str, bytes]], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def test_zip_members_are_read_with_their_sidecars(tmp_path: Path) -> None:
+    entries = read_bytes(
+        tmp_path,
+        "a.zip",
+        make_zip([("x/1.jpg", JPEG), ("x/1.json", b'{"a": 1}'), ("x/", b""), ("readme", b"hi"), ("0.jpg", b"")]),
+    )
+    assert kept(entries) == ["x/1.jpg"]
+    assert entries[0].metadata == '{"a": 1}'
+    assert refused(entries) == [("0.jpg", "empty")]
+
+
+def test_a_damaged_zip_member_is_one_refusal(tmp_path: Path) -> None:
+    data = bytearray(make_zip([("1.jpg", JPEG), ("2.jpg", JPEG)], zipfile.ZIP_STORED))
+    data[100] ^= 0xFF
+    entries = read_bytes(tmp_path, "a.zip", bytes(data))
+    assert refused(entries) == [("1.jpg", "corrupt")]
+    assert kept(entries) == ["2.jpg"]
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_damaged_zip_never_does_more_than_lose_members(data: st.DataObject) -> None:
+    raw = bytearray(make_zip([("1.jpg", JPEG), ("2.txt", b"x" * 50), ("3.jpg", JPEG)]))
+    for _ in range(data.draw(st.integers(1, 8))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    raw = raw[: len(raw) - data.draw(st.sampled_from([0, 0, 0, 1, 30, 300]))]
+    try:
+        assert len(list(archives.read_zip(io.BytesIO(raw), size=len(raw), max_file_bytes=LIMIT))) <= 3
+    except ImageError as error:
+        assert error.reason in (Reason.BROKEN_SHARD, Reason.TOO_LARGE)  # noqa: PT017
+
+
+def test_office_documents_are_not_opened(tmp_path: Path) -> None:
+    entries = read_bytes(tmp_path, "letter.docx", make_zip([("1.jpg", JPEG)]))
+    assert [(entry.data, entry.reason, entry.note) for entry in entries] == [(None, None, "not an image")]
+
+
+# ---- Parquet ----
+def make_parquet(columns: dict[str, pa.Array], **options: object) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, **options)
+    return buffer.getvalue()
+
+
+STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def test_parquet_struct_and_binary_columns_are_read_with_metadata(tmp_path: Path) -> None:
+    images = [make_jpeg(i) for i in range(300)]
+    struct = pa.array([{"bytes": data, "path": f"{i}.jpg"} for i, data in enumerate(images)], STRUCT)
+    labels = pa.array(list(range(300)))
+    entries = read_bytes(tmp_path, "a.parquet", make_parquet({"label": labels, "image": struct}, row_group_size=70))
+    assert [entry.data for entry in entries] == images
+    assert (entries[7].key, entries[7].metadata) == ("7.jpg", '{"label": 7}')
+    entries = read_bytes(
+        tmp_path, "b.parquet", make_parquet({"jpg": pa.array(images, pa.large_binary()), "label": labels})
+    )
+    assert [entry.data for entry in entries] == images
+    assert (entries[7].key, entries[7].metadata) == ("7", '{"label": 7}')
+
+
+def test_parquet_rows_that_are_no_images_are_refused_with_a_reason(tmp_path: Path) -> None:
+    rows = [{"bytes": JPEG, "path": None}, {"bytes": b"", "path": None}, None, {"bytes": b"text", "path": "x.jpg"}]
+    entries = read_bytes(tmp_path, "a.parquet", make_parquet({"image": pa.array(rows, STRUCT)}))
+    assert refused(entries) == [("1", "empty"), ("2", "empty"), ("x.jpg", "not_an_image")]
+
+
+def test_parquet_column_of_uris_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "1.jpg").write_bytes(JPEG)
+    uris = ["deep/1.jpg", str(tmp_path / "deep" / "1.jpg"), "gone.jpg", "https://example.org/1.jpg", None]
+    entries = read_bytes(tmp_path, "a.parquet", make_parquet({"url": pa.array(uris), "n": pa.array(range(5))}))
+    assert kept(entries) == ["0", "1"]
+    assert refused(entries) == [("2", "missing"), ("3", "unsupported"), ("4", "empty")]
+
+
+def test_parquet_without_images_is_named_and_ignored(tmp_path: Path) -> None:
+    (entry,) = read_bytes(
+        tmp_path, "a.parquet", make_parquet({"label": pa.array([1, 2]), "text": pa.array(["a", "b"])})
+    )
+    assert entry.reason is None
+    assert "label, text" in entry.note
+
+
+@given(st.data())
+@settings(max_examples=120, deadline=None)
+def test_a_damaged_parquet_file_never_does_more_than_end_early(data: st.DataObject) -> None:
+    struct = pa.array([{"bytes": JPEG[:200], "path": f"{i}.jpg"} for i in range(20)], STRUCT)
+    raw = bytearray(make_parquet({"image": struct}, row_group_size=5))
+    for _ in range(data.draw(st.integers(1, 5))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.sampled_from([0, 0, 1, 8, 100, 1000]))
+    try:
+        assert len(list(tables.read_table(io.BytesIO(raw[: len(raw) - cut]), max_file_bytes=LIMIT))) <= 100
+    except ImageError as error:
+        assert error.reason == Reason.BROKEN_SHARD  # noqa: PT017
+
+
+# ---- objects ----
+def test_a_shard_that_is_something_else_is_read_as_what_it_is(tmp_path: Path) -> None:
+    assert kept(read_bytes(tmp_path, "a.tar", JPEG)) == [""]
+    assert kept(read_bytes(tmp_path, "noname", make_tar([("1.jpg", JPEG)]))) == ["1.jpg"]
+    assert refused(read_bytes(tmp_path, "b.tar", b"no tar at all")) == [("", "broken_shard")]
+    assert refused(read_bytes(tmp_path, "c.parquet", b"")) == [("", "broken_shard")]
+    assert refused(read_bytes(tmp_path, "d.jpg", make_zip([("1.jpg", JPEG)]))) == [("", "not_an_image")]
+    assert kept(read_bytes(tmp_path, "image.dat", JPEG)) == [""]
+
+
+def test_an_object_written_to_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(make_tar([("1.jpg", JPEG), ("2.jpg", JPEG)]))
+    one = SourceObject("s", str(path), "tar", path.stat().st_size, 0, "")
+    entries = reader.read_object(one, max_file_bytes=LIMIT)
+    next(entries)
+    with path.open("ab") as handle:
+        handle.write(b"more")
+    with pytest.raises(reader.ObjectChangedError):
+        list(entries)
+
+
+def test_objects_that_cannot_be_opened_are_refused_if_they_claim_to_be_images(tmp_path: Path) -> None:
+    for name, expected in (("gone.jpg", "missing"), ("gone.tar", "missing"), ("gone.txt", "None")):
+        kind = reader.kinds.kind_by_name(name)
+        (entry,) = reader.read_object(SourceObject("s", str(tmp_path / name), kind, 5, 0, ""), max_file_bytes=LIMIT)
+        assert str(entry.reason) == expected
