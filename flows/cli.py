@@ -8,13 +8,14 @@ import logging
 import os
 import sys
 import webbrowser
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from flows import terminal
+from flows.label_commands import labels_group, similar_command
+from flows.options import common, open_workspace, workspace_option
 from tasks.settings import settings
 from wtl_core import commits, cut, doctor, refresh, status, workspace
 from wtl_core.encoders import names
@@ -34,16 +35,6 @@ _EMBEDDED_SERVER = {
 """Set before prefect is imported, unless the environment says otherwise."""
 
 
-def _common(command: Callable[..., Any]) -> Callable[..., Any]:
-    command = click.option("--debug", is_flag=True, help="Show tracebacks and every log line.")(command)
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
-
-
-_workspace_option = click.option(
-    "--workspace", "-w", required=True, envvar="WTL_WORKSPACE", help="A folder or s3:// prefix."
-)
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="wtl")
 def cli() -> None:
@@ -52,12 +43,12 @@ def cli() -> None:
 
 @cli.command("run")
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
-@_workspace_option
+@workspace_option
 @click.option("--recipe", "recipe_path", type=click.Path(path_type=Path), help="A TOML file; default: the last.")
 @click.option("--budget", help="Operating point that marks the picks: 500 or 10%.")
 @click.option("--encoder", help=f"One of: {', '.join(names.FORMS)}.")
 @click.option("--allow-removal", is_flag=True, help="Go on although over half of a source has vanished.")
-@_common
+@common
 def run_command(
     sources: tuple[str, ...],
     workspace: str,
@@ -96,17 +87,17 @@ def run_command(
 
 
 @cli.command("status")
-@_workspace_option
-@_common
+@workspace_option
+@common
 def status_command(workspace: str, as_json: bool, debug: bool) -> None:
     """What the workspace holds."""
-    shown = status.run(_open(workspace))
+    shown = status.run(open_workspace(workspace))
     click.echo(json.dumps(shown)) if as_json else terminal.show_status(shown)
 
 
 @cli.command("doctor")
 @click.option("--workspace", "-w", envvar="WTL_WORKSPACE", help="Look at this workspace too.")
-@_common
+@common
 def doctor_command(workspace: str | None, as_json: bool, debug: bool) -> None:
     """What this machine can do, and what is missing."""
     result = doctor.run(workspace, endpoint_url=settings().s3_endpoint_url)
@@ -116,15 +107,15 @@ def doctor_command(workspace: str | None, as_json: bool, debug: bool) -> None:
 
 
 @cli.command("cut")
-@_workspace_option
+@workspace_option
 @click.option("--at", required=True, help="Operating point: 500 or 7.5%.")
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="A .csv file; stdout if not given."
 )
-@_common
+@common
 def cut_command(workspace: str, at: str, output: Path | None, as_json: bool, debug: bool) -> None:
     """Print an operating point of the latest ranking, without computing anything."""
-    rows = cut.run(_open(workspace), at)
+    rows = cut.run(open_workspace(workspace), at)
     if output is not None:
         try:
             output.write_text(cut.to_csv(rows), newline="")
@@ -137,12 +128,12 @@ def cut_command(workspace: str, at: str, output: Path | None, as_json: bool, deb
 
 
 @cli.command("report")
-@_workspace_option
+@workspace_option
 @click.option("--open", "is_opened", is_flag=True, help="Open it in a browser.")
-@_common
+@common
 def report_command(workspace: str, is_opened: bool, as_json: bool, debug: bool) -> None:
     """Where the HTML report of the latest refresh lies."""
-    store = _open(workspace)
+    store = open_workspace(workspace)
     last = commits.latest(store)
     if last is None:
         raise ConfigError(f"{workspace}: expected a refresh, found none yet; `wtl run SOURCE` makes one")
@@ -150,6 +141,10 @@ def report_command(workspace: str, is_opened: bool, as_json: bool, debug: bool) 
     click.echo(json.dumps({"report": path}) if as_json else path)
     if is_opened:
         webbrowser.open(path if "://" in path else Path(path).as_uri())
+
+
+for command in (labels_group, similar_command):
+    cli.add_command(command)
 
 
 def main() -> None:
@@ -167,6 +162,9 @@ def main() -> None:
         code, message = _INTERRUPTED, "wtl: interrupted; what was finished is kept, the next run goes on from there"
     except OSError as error:
         code, message = 4, f"wtl: the system or the store answered: {error}; try again, --debug shows where"
+    except Exception as error:  # noqa: BLE001, the last line of defence: a bug is told as one, without its insides
+        code = 1
+        message = f"wtl: a fault of our own, {type(error).__name__}: {error}; --debug shows where, please report it"
     if is_debug:
         logging.getLogger("wtl_core").exception("traceback, because of --debug")
     if message:
@@ -205,10 +203,6 @@ def _recipe(store: Store, path: Path | None, *, budget: str | None, encoder: str
 
 def _probe(uri: str) -> Store:
     return workspace.probe_workspace(uri, endpoint_url=settings().s3_endpoint_url)
-
-
-def _open(uri: str) -> Store:
-    return workspace.open_workspace(uri, endpoint_url=settings().s3_endpoint_url)
 
 
 if __name__ == "__main__":

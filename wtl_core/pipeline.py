@@ -21,11 +21,11 @@ from wtl_core import (
 )
 from wtl_core.commits import Commit
 from wtl_core.embedding_parts import Embedded, EmbeddingPart, PartResult
-from wtl_core.encoders import names, resolve, training
+from wtl_core.encoders import names, resolve, succession, training
 from wtl_core.encoders.encoder import Encoder
-from wtl_core.errors import InputError
+from wtl_core.errors import ConfigError, InputError
 from wtl_core.pool import Pool
-from wtl_core.recipe import Recipe
+from wtl_core.recipe import EncoderParams, Recipe
 from wtl_core.report import page
 from wtl_core.selection import stage
 from wtl_core.selections import SelectionRef
@@ -165,13 +165,36 @@ def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderR
     name, device = run.recipe.encoder.name, run.machine.device
     resolvable = name
     if names.is_trained_here(name):
-        if run.last is not None and run.last.encoder_name == name:
-            resolvable = run.last.encoder
+        current = refresh.current_encoder(run.store, run.last, name)
+        if current is not None:
+            resolvable = current
         else:
             images = training_images.of_pool(run.store, load_pool(run).samples, endpoint_url=run.machine.endpoint_url)
             resolvable = training.train(images, run.store, run.recipe.encoder, device=device, on_progress=on_progress)
     encoder = resolve.resolve(resolvable, run.store, device=device)
     return EncoderRef(encoder.fingerprint, name, resolvable, encoder.dimensions)
+
+
+def train_successor(
+    store: Store, params: EncoderParams | None, machine: Machine, *, on_progress: Progress | None = None
+) -> str:
+    """Train the workspace's next encoder on its present pool; its fingerprint. The next refresh takes it over.
+
+    Without `params` the last recipe's hold. The same pool and params give the encoder that is there already.
+
+    Raises:
+        ConfigError: the workspace has no pool yet.
+    """
+    last = commits.latest(store)
+    if last is None:
+        raise ConfigError(f"{store.root}: expected a pool to train on, found none yet; `wtl run SOURCE` makes one")
+    live = pool.load(store, refresh.read_snapshot(store, last.listing), filters=last.recipe.ingest.filters)
+    images = training_images.of_pool(store, live.samples, endpoint_url=machine.endpoint_url)
+    fingerprint = training.train(
+        images, store, params or last.recipe.encoder, device=machine.device, on_progress=on_progress
+    )
+    succession.name_successor(store, fingerprint)
+    return fingerprint
 
 
 def plan_embedding(run: Run, encoder: EncoderRef) -> list[EmbeddingPart]:

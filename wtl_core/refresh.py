@@ -14,6 +14,7 @@ import polars as pl
 
 from wtl_core import commits, storage
 from wtl_core.commits import Commit
+from wtl_core.encoders import names, succession
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe import Recipe, digest_of
 from wtl_core.shards import discover
@@ -99,6 +100,7 @@ def plan(
         and changes.gone.is_empty()
         and last.recipe == recipe
         and last.ledger_length == ledger_length
+        and current_encoder(store, last, recipe.encoder.name) in (None, last.encoder)
         and set(touched) <= set(known_sources)
     )
     names = ("new", "changed", "gone", "kept")
@@ -111,6 +113,18 @@ def plan(
         last=last,
         is_noop=is_noop,
     )
+
+
+def current_encoder(store: Store, last: Commit | None, name: str) -> str | None:
+    """Fingerprint of the trained encoder to use for `name`: the successor if one was trained, else the last refresh's.
+
+    None where the name asks for no trained encoder, or where none is there yet.
+    """
+    if not names.is_trained_here(name):
+        return None
+    if last is not None and last.encoder_name != name:
+        last = None
+    return succession.successor(store) or (last.encoder if last is not None else None)
 
 
 def source_uri(source: str) -> str:

@@ -59,7 +59,8 @@ def run(
         InputError: nothing is left to rank.
     """
     entries = ledger.read(store, ledger_length)
-    labelled = sorted(ledger.sample_ids(entries, "labelled"))
+    has_vector = vectors.existing_ids(store, fingerprint)
+    labelled = sorted(has_vector.intersection(ledger.sample_ids(entries, "labelled")))
     open_samples = samples.filter(~pl.col("is_filtered") & ~pl.col("sample_id").is_in(labelled))
     is_open = set(open_samples["sample_id"])
     if not is_open:

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from tests.core.test_pipeline import ranking, refresh
+from wtl_core import commits, labels, ledger, likeness
+from wtl_core.errors import ConfigError, InputError
+from wtl_core.storage import Store
+
+
+def test_ids_paths_and_keys_name_samples(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    table = ranking(tmp_path / "w")
+    loose = next(uri for uri in table["uri"] if "loose" in uri and "copy" not in uri)
+    (tmp_path / "done.csv").write_text(f"uri\n{loose}\n{table['sample_id'][5]}\n")
+    assert labels.add(store, tmp_path / "done.csv") == {"named": 2, "found": 2, "added": 2}
+    assert labels.add(store, tmp_path / "done.csv")["added"] == 0
+    assert len(ledger.sample_ids(ledger.read(store), "labelled")) == 2
+    table.head(3).write_parquet(tmp_path / "done.parquet")
+    assert labels.add(store, tmp_path / "done.parquet")["found"] == 3
+    (tmp_path / "done.txt").write_text("\n".join(table["sample_id"].head(4)))
+    assert labels.add(store, tmp_path / "done.txt")["found"] == 4
+
+
+def test_a_value_that_names_nothing_or_several_enters_nothing(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    known = ranking(tmp_path / "w")["sample_id"][0]
+    (tmp_path / "wrong.csv").write_text(f"sample_id\n{known}\nnowhere.jpg\n")
+    with pytest.raises(InputError, match=r"nowhere\.jpg.*nothing is entered"):
+        labels.add(store, tmp_path / "wrong.csv")
+    (tmp_path / "several.csv").write_text("key\n3.jpg\n")
+    with pytest.raises(InputError, match="name several"):
+        labels.add(store, tmp_path / "several.csv")
+    with pytest.raises(ConfigError, match="check the file"):
+        labels.add(store, tmp_path / "missing.csv")
+    assert ledger.length(store) == 0
+
+
+def test_images_like_one_come_nearest_first_and_without_itself(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    last = commits.latest(store)
+    assert last is not None
+    sample_id = ranking(tmp_path / "w")["sample_id"][0]
+    rows = likeness.run(store, last, sample_id[:20], count=5)
+    assert len(rows) == 5
+    assert sample_id not in {row["sample_id"] for row in rows}
+    assert [row["similarity"] for row in rows] == sorted((row["similarity"] for row in rows), reverse=True)
+    with pytest.raises(ConfigError, match="found 0"):
+        likeness.run(store, last, "zz", count=5)

@@ -1,0 +1,82 @@
+"""`wtl` as a stranger types it: processes, exit codes, stdout and stderr."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import result_of
+
+Wtl = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_a_refresh_from_the_command_line_end_to_end(wtl: Wtl, source: Path, tmp_path: Path) -> None:
+    work = tmp_path / "w"
+    first = result_of(wtl("run", source, "-w", work, "--encoder", "pixels", "--budget", "25%", "--json"))
+    assert (first["samples"], first["picks"], first["budget"]) == (64, 16, "25%")
+    assert first["coverage"]["100"] == pytest.approx(first["random_coverage"]["100"], abs=1e-6)
+    assert Path(first["report"]).is_file()
+    again = wtl("run", "-w", work)
+    assert again.returncode == 0, again.stderr
+    assert "nothing new" in again.stdout
+    assert "random" in again.stdout
+    status = result_of(wtl("status", "-w", work, "--json"))
+    assert (status["refresh"], status["writer"]) == (1, None)
+    cut = wtl("cut", "-w", work, "--at", "10%")
+    assert len(cut.stdout.splitlines()) == 1 + 6
+    (tmp_path / "done.csv").write_text(cut.stdout)
+    assert result_of(wtl("labels", "add", tmp_path / "done.csv", "-w", work, "--json"))["added"] == 6
+    assert wtl("report", "-w", work).stdout.strip() == first["report"]
+    similar = wtl("similar", status["encoder"]["fingerprint"], "-w", work)
+    assert similar.returncode == 2
+    assert "expected the beginning of one sample's id" in similar.stderr
+
+
+def test_wrong_use_is_one_message_and_exit_code_two_or_three(wtl: Wtl, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file.txt").write_text("x")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thing").write_text("x")
+    (tmp_path / "r.toml").write_text("[selection]\nsed = 1\n")
+    new = tmp_path / "new"
+    cases: list[tuple[int, list[object], str]] = [
+        (2, ["run", tmp_path / "nowhere", "-w", new], "nowhere"),
+        (2, ["run", source, "-w", new, "--budget", "0"], "budget"),
+        (2, ["run", source, "-w", new, "--budget", "140%"], "budget"),
+        (2, ["run", source, "-w", new, "--encoder", "pixel"], "pixels"),
+        (2, ["run", source, "-w", new, "--recipe", tmp_path / "r.toml"], "did you mean selection.seed"),
+        (2, ["run", source, "-w", tmp_path / "file.txt"], "folder"),
+        (2, ["run", source, "-w", tmp_path / "other"], "name a new folder"),
+        (2, ["run", "-w", new], "name one"),
+        (2, ["cut", "-w", tmp_path / "other", "--at", "5%"], "wtl.json"),
+        (2, ["run", source, "--wrokspace", new], "--workspace"),
+        (2, ["nosuch"], "nosuch"),
+    ]
+    for code, args, told in cases:
+        done = wtl(*args)
+        assert done.returncode == code, (args, done.stderr)
+        assert told in done.stderr, (args, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+    assert not new.exists()
+
+
+def test_a_refusal_inside_the_flow_shows_no_traceback(wtl: Wtl, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"junk")
+    done = wtl("run", tmp_path / "broken", "-w", tmp_path / "w", "--encoder", "pixels", "--json")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "1 refused (1 not_an_image)" in done.stderr
+
+
+def test_doctor_says_what_this_machine_can_do(wtl: Wtl) -> None:
+    result = result_of(wtl("doctor", "--json"))
+    assert result["is_good"]
+    assert {"prefect", "torch", "processor", "fastapi"} <= {finding["what"] for finding in result["findings"]}
+
+
+def test_help_lists_the_commands(wtl: Wtl) -> None:
+    text = wtl("--help").stdout
+    for command in ("run", "status", "doctor", "cut", "report", "labels", "similar"):
+        assert command in text
