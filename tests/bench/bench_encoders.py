@@ -82,7 +82,7 @@ def load(folder: Path | None, quick: bool) -> Data:
         count = 2000 if quick else len(files)
         read = lambda rows, files=files: ((row, files[row]) for row in rows)
         images = PoolImages([""] * count, np.full(count, 32), read)
-        parts += [decode_pool(images, count, 32), labels[:count]]
+        parts += [decode_pool(images, count, Preprocessing(32)), labels[:count]]
     return Data(*parts)
 
 
@@ -198,7 +198,7 @@ def finished(trainer: Trainer, plan: TrainingPlan, device: torch.device) -> Enco
         network,
         name="ssl",
         architecture=plan.shape.to_json(),
-        preprocessing=Preprocessing(plan.side_px),
+        preprocessing=plan.preprocessing,
         device=device,
         number_format=plan.number_format,
     )

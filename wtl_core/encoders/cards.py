@@ -65,11 +65,7 @@ def load_encoder(store: Store, digest: str, *, device: torch.device) -> Encoder:
     """
     card = load_card(store, digest)
     if card is None:
-        held = [name for name in store.names(FOLDER) if not name.startswith(".")]
-        raise ConfigError(
-            f"{store.path(FOLDER)}: expected an encoder {digest[:16]}..., found {len(held)} others "
-            f"({', '.join(name[:16] for name in held[:5]) or 'none'}); name one of them, or train one"
-        )
+        raise _none_of(store, digest)
     where = f"{store.path(FOLDER)}/{digest}"
     encoder = from_weights(store.read_bytes(f"{FOLDER}/{digest}/{WEIGHTS}"), where=where, device=device, card=card)
     if encoder.fingerprint != digest:
@@ -80,6 +76,14 @@ def load_encoder(store: Store, digest: str, *, device: torch.device) -> Encoder:
     return encoder
 
 
+def _none_of(store: Store, digest: str) -> ConfigError:
+    held = [name for name in store.names(FOLDER) if not name.startswith(".")]
+    return ConfigError(
+        f"{store.path(FOLDER)}: expected an encoder {digest[:16]}..., found {len(held)} others "
+        f"({', '.join(name[:16] for name in held[:5]) or 'none'}); name one of them, or train one"
+    )
+
+
 def from_weights(data: bytes, *, where: str, device: torch.device, card: dict[str, Any] | None = None) -> Encoder:
     """An encoder from the bytes of its weights file alone: the network's shape travels in the file's head.
 
@@ -87,16 +91,7 @@ def from_weights(data: bytes, *, where: str, device: torch.device, card: dict[st
         CorruptArtifactError: no safetensors file, or one that does not fit its own head.
         ConfigError: a safetensors file of somebody else's.
     """
-    try:
-        weights = load_tensors(data)
-    except SafetensorError as error:
-        raise CorruptArtifactError(f"{where}: expected a safetensors file, found: {error}; copy it again") from error
-    head = read_head(data)
-    if head is None:
-        raise ConfigError(
-            f"{where}: expected weights that wtl wrote, found a file without a network's description; "
-            f"name the network too, as timm:NAME@{where} or torchvision:NAME@{where}"
-        )
+    weights, head = read_weights(data, where=where)
     shape = NetworkShape(**head["network"])
     network = build_network(shape)
     try:
@@ -112,6 +107,21 @@ def from_weights(data: bytes, *, where: str, device: torch.device, card: dict[st
         number_format=head["number_format"],
         card=card or head,
     )
+
+
+def read_weights(data: bytes, *, where: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Weights and head of a file that `save_encoder` wrote. Raises like `from_weights`."""
+    try:
+        weights = load_tensors(data)
+    except SafetensorError as error:
+        raise CorruptArtifactError(f"{where}: expected a safetensors file, found: {error}; copy it again") from error
+    head = read_head(data)
+    if head is None:
+        raise ConfigError(
+            f"{where}: expected weights that wtl wrote, found a file without a network's description; "
+            f"name the network too, as timm:NAME@{where} or torchvision:NAME@{where}"
+        )
+    return weights, head
 
 
 def read_head(data: bytes) -> dict[str, Any] | None:

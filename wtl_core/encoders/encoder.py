@@ -138,6 +138,13 @@ def fingerprint(
         "number_format": number_format,
     }
     digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+    digest.update(weights_digest(weights).encode())
+    return digest.hexdigest()
+
+
+def weights_digest(weights: dict[str, torch.Tensor]) -> str:
+    """SHA-256 hex over names, types, shapes and bytes."""
+    digest = hashlib.sha256()
     for key in sorted(weights):
         values = weights[key].detach().cpu().contiguous()
         digest.update(f"{key}:{values.dtype}:{tuple(values.shape)}:".encode())

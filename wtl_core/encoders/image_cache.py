@@ -39,17 +39,17 @@ class PoolImages:
 def decode_pool(
     images: PoolImages,
     count: int,
-    side_px: int,
+    preprocessing: Preprocessing,
     *,
     workers: int = 2,
     scratch: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """The first `count` images as (n, 3, side_px, side_px) uint8; n is smaller if some cannot be read any more.
+    """The first `count` images as (n, 3, S, S) uint8 squares of the encoder's size; n is smaller if some cannot be read.
 
     Beyond 2 GiB the array is a file in a temporary folder (`scratch` or the system's), gone when the process is.
     """
-    shape = (count, 3, side_px, side_px)
+    shape = (count, 3, preprocessing.side_px, preprocessing.side_px)
     out = _empty(shape, scratch)
     is_there = np.zeros(count, bool)
     source = iter(images.read(range(count)))
@@ -58,7 +58,7 @@ def decode_pool(
 
         def store(chunk: list[tuple[int, bytes | None]]) -> int:
             for row, data in chunk:
-                if (square := _square(data, side_px)) is not None:
+                if (square := _square(data, preprocessing)) is not None:
                     out[row] = square
                     is_there[row] = True
             return len(chunk)
@@ -77,11 +77,11 @@ def decode_pool(
     return out
 
 
-def _square(data: bytes | None, side_px: int) -> np.ndarray | None:
+def _square(data: bytes | None, preprocessing: Preprocessing) -> np.ndarray | None:
     if data is None:
         return None
     try:
-        return fit(decode_rgb(data), Preprocessing(side_px)).numpy()
+        return fit(decode_rgb(data), preprocessing).numpy()
     except ImageError:
         return None
 

@@ -3,6 +3,7 @@
 Here: their shapes. Not here: which one a pool gets (`sizing`), weights (`cards`), networks of others (`pretrained`).
 """
 
+import importlib
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
@@ -17,12 +18,13 @@ class NetworkShape:
     """Enough to build a network again.
 
     Attributes:
-        kind: `resnet9` (eight 3 x 3 convolutions) or `resnet18`.
-        width: Channels of the first stage; vectors have eight times as many dimensions.
+        kind: `resnet9` (eight 3 x 3 convolutions), `resnet18`, or a foreign one (`timm:NAME`, `torchvision:NAME`)
+            whose training was continued here.
+        width: Channels of the first stage; vectors have eight times as many dimensions, of foreign networks too.
         stem_stride: 1 keeps the resolution (up to some 40 px), 2 halves it, 4 quarters it (convolution, then pooling).
     """
 
-    kind: Literal["resnet9", "resnet18"]
+    kind: str
     width: int
     stem_stride: Literal[1, 2, 4] = 1
 
@@ -126,6 +128,11 @@ class ResNet18(nn.Module):
 
 def build_network(shape: NetworkShape) -> nn.Module:
     """An untrained network; its weights come from torch's global generator."""
+    if ":" in shape.kind:
+        # by name, since that module needs this one
+        pretrained = importlib.import_module("wtl_core.encoders.pretrained")
+        return cast(nn.Module, pretrained.bare_network(shape.kind))
+    assert shape.kind in ("resnet9", "resnet18"), shape.kind
     network = ResNet9(shape) if shape.kind == "resnet9" else ResNet18(shape)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

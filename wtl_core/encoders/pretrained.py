@@ -5,6 +5,7 @@ Weights are loaded without running code: safetensors, or torch's own format with
 
 import importlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,45 @@ _HEADS = ("fc.", "classifier.", "head.", "heads.", "head_dist.")
 """Classifiers: a vector is taken before them, so their weights may be missing or left over."""
 
 
-def load_timm(name: EncoderName, *, device: torch.device) -> Encoder:
-    """A timm network's pooled features.
+@dataclass(frozen=True)
+class Foreign:
+    """A network of others with its weights loaded, and how its images are prepared."""
+
+    network: nn.Module
+    preprocessing: Preprocessing
+    licence: str
+
+
+def load_pretrained(name: EncoderName, *, device: torch.device) -> Encoder:
+    """A timm or torchvision network's pooled features.
 
     Raises:
-        ConfigError: timm knows no such network, or its weights cannot be had; the message says which file to put where.
+        ConfigError: there is no such network, or its weights cannot be had; the message says which file to put where.
     """
-    import timm  # here: 2 seconds that only these names pay
+    foreign = fetch(name)
+    return _build(foreign.network, name, foreign.preprocessing, device=device, licence=foreign.licence)
+
+
+def fetch(name: EncoderName) -> Foreign:
+    """The network that `name` says, with its weights, on the processor. Raises like `load_pretrained`."""
+    return _fetch_timm(name) if name.kind == "timm" else _fetch_torchvision(name)
+
+
+def bare_network(label: str) -> nn.Module:
+    """A foreign network without weights or classifier, by `timm:NAME` or `torchvision:NAME`."""
+    kind, _, value = label.partition(":")
+    if kind == "timm":
+        import timm  # here: 2 seconds that only these names pay
+
+        network: nn.Module = timm.create_model(value, pretrained=False, num_classes=0)
+        return network
+    from torchvision import models  # here: only these names pay for it
+
+    return _without_classifier(models.get_model(value, weights=None))
+
+
+def _fetch_timm(name: EncoderName) -> Foreign:
+    import timm
     from timm.data.config import resolve_model_data_config
 
     kept = name.value.partition(".")[0]
@@ -39,9 +72,7 @@ def load_timm(name: EncoderName, *, device: torch.device) -> Encoder:
     except Exception as error:
         # The hub's client raises a dozen types of several packages when there is no network.
         config = timm.get_pretrained_cfg(name.value)
-        where = (
-            f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors" if config else "its publisher"
-        )
+        where = f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors" if config else "its weights"
         raise _unreachable(name, where, error) from error
     if name.weights_path:
         _load(network, Path(name.weights_path), name)
@@ -56,19 +87,15 @@ def load_timm(name: EncoderName, *, device: torch.device) -> Encoder:
         tuple(config["std"]),
     )
     licence = str(getattr(network, "pretrained_cfg", {}).get("license", "see its publisher"))
-    return _build(network, name, preprocessing, device=device, licence=licence)
+    return Foreign(network, preprocessing, licence)
 
 
-def load_torchvision(name: EncoderName, *, device: torch.device) -> Encoder:
-    """A torchvision classification network's features, before its classifier.
+def _fetch_torchvision(name: EncoderName) -> Foreign:
+    from torchvision import models
 
-    Raises:
-        ConfigError: torchvision knows no such network, or its weights cannot be had.
-    """
-    from torchvision import models  # here: only these names pay for it
-
-    if name.value not in models.list_models(module=models):
-        near = [known for known in models.list_models(module=models) if known.startswith(name.value[:4])][:6]
+    known = models.list_models(module=models)
+    if name.value not in known:
+        near = [other for other in known if other.startswith(name.value[:4])][:6]
         raise ConfigError(f"torchvision:{name.value}: no such network; near it: {', '.join(near) or 'none'}")
     weights = models.get_model_weights(name.value).DEFAULT
     try:
@@ -77,9 +104,6 @@ def load_torchvision(name: EncoderName, *, device: torch.device) -> Encoder:
         raise _unreachable(name, weights.url, error) from error
     if name.weights_path:
         _load(network, Path(name.weights_path), name)
-    for head in ("fc", "classifier", "head", "heads"):
-        if hasattr(network, head):
-            setattr(network, head, nn.Identity())
     transform = weights.transforms()
     preprocessing = Preprocessing(
         transform.crop_size[0],
@@ -89,7 +113,14 @@ def load_torchvision(name: EncoderName, *, device: torch.device) -> Encoder:
         tuple(transform.mean),
         tuple(transform.std),
     )
-    return _build(network, name, preprocessing, device=device, licence="BSD-3-Clause (code); data: see its publisher")
+    return Foreign(_without_classifier(network), preprocessing, "BSD-3-Clause (code); data: see its publisher")
+
+
+def _without_classifier(network: nn.Module) -> nn.Module:
+    for head in ("fc", "classifier", "head", "heads"):
+        if hasattr(network, head):
+            setattr(network, head, nn.Identity())
+    return network
 
 
 def load_factory(name: EncoderName, *, device: torch.device) -> Encoder:

@@ -1,14 +1,17 @@
 """From an encoder's name to an encoder that runs."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from wtl_core.encoders.cards import FOLDER, from_weights, load_encoder
+from wtl_core.encoders.cards import FOLDER, WEIGHTS, from_weights, load_encoder, read_weights
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.encoders.names import parse_name
+from wtl_core.encoders.networks import NetworkShape
 from wtl_core.encoders.pixels import pixels
-from wtl_core.encoders.pretrained import load_factory, load_timm, load_torchvision
+from wtl_core.encoders.preprocessing import Preprocessing, from_json
+from wtl_core.encoders.pretrained import fetch, load_factory, load_pretrained
 from wtl_core.errors import ConfigError
 from wtl_core.storage import Store, open_store
 
@@ -29,10 +32,8 @@ def resolve(name: str, store: Store, *, device: torch.device | str) -> Encoder:
     parsed = parse_name(name)
     if parsed.kind == "pixels":
         return pixels(device)
-    if parsed.kind == "timm":
-        return load_timm(parsed, device=device)
-    if parsed.kind == "torchvision":
-        return load_torchvision(parsed, device=device)
+    if parsed.kind in ("timm", "torchvision"):
+        return load_pretrained(parsed, device=device)
     if parsed.kind == "python":
         return load_factory(parsed, device=device)
     if parsed.kind == "fingerprint":
@@ -44,7 +45,50 @@ def resolve(name: str, store: Store, *, device: torch.device | str) -> Encoder:
     raise ConfigError("encoder 'ssl': expected one that is trained already; run `wtl train-encoder`, or name another")
 
 
+@dataclass(frozen=True)
+class Start:
+    """Weights to go on training from, and the network that they fit."""
+
+    shape: NetworkShape
+    weights: dict[str, torch.Tensor]
+    preprocessing: Preprocessing
+
+
+def start_from(name: str, store: Store) -> Start:
+    """The weights that `name` says, to be trained further: pretrained ones, or an encoder trained here or elsewhere.
+
+    Raises:
+        ConfigError: a form without trainable weights, or weights that are not there.
+        CorruptArtifactError: weights that are not what their card says.
+    """
+    parsed = parse_name(name)
+    if parsed.kind in ("timm", "torchvision"):
+        foreign = fetch(parsed)
+        side = foreign.preprocessing.side_px
+        with torch.no_grad():
+            dimensions = foreign.network.eval()(torch.zeros(1, 3, side, side)).flatten(1).shape[1]
+        shape = NetworkShape(f"{parsed.kind}:{parsed.value}", dimensions // 8)
+        return Start(shape, foreign.network.state_dict(), foreign.preprocessing)
+    if parsed.kind == "file":
+        path = Path(parsed.value).expanduser()
+        data, where = _read_file(path), str(path)
+    elif parsed.kind in ("fingerprint", "folder"):
+        home, digest = (store, parsed.value) if parsed.kind == "fingerprint" else _split_folder(parsed.value)
+        load_encoder(home, digest, device=torch.device("cpu"))  # refuses what is not there or not what it was
+        data, where = home.read_bytes(f"{FOLDER}/{digest}/{WEIGHTS}"), home.path(f"{FOLDER}/{digest}")
+    else:
+        raise ConfigError(
+            f"encoder.start {name!r}: expected weights to go on from; name a trained or pretrained encoder"
+        )
+    weights, head = read_weights(data, where=where)
+    return Start(NetworkShape(**head["network"]), weights, from_json(head["preprocessing"]))
+
+
 def _load_file(path: Path, device: torch.device) -> Encoder:
+    return from_weights(_read_file(path), where=str(path), device=device)
+
+
+def _read_file(path: Path) -> bytes:
     if not path.is_file():
         raise ConfigError(f"file:{path}: expected a weights file, found none; check the path")
     if path.suffix != ".safetensors":
@@ -52,13 +96,18 @@ def _load_file(path: Path, device: torch.device) -> Encoder:
             f"file:{path}: expected a .safetensors file that wtl wrote; other files need their network's name: "
             f"timm:NAME@{path} or torchvision:NAME@{path}"
         )
-    return from_weights(path.read_bytes(), where=str(path), device=device)
+    return path.read_bytes()
 
 
 def _load_folder(path: str, device: torch.device) -> Encoder:
-    """An encoder's folder in some workspace, `<workspace>/encoders/<fingerprint>`."""
+    store, digest = _split_folder(path)
+    return load_encoder(store, digest, device=device)
+
+
+def _split_folder(path: str) -> tuple[Store, str]:
+    """Workspace and fingerprint of an encoder's folder, `<workspace>/encoders/<fingerprint>`."""
     root, _, digest = path.rpartition("/")
     root, _, folder = root.rpartition("/")
     if folder != FOLDER:
         raise ConfigError(f"encoder {path}: expected the path of an encoder, <workspace>/{FOLDER}/<fingerprint>")
-    return load_encoder(open_store(root or "/"), digest, device=device)
+    return open_store(root or "/"), digest

@@ -1,5 +1,6 @@
 """Which network, image side and step a pool gets on a machine: rules on sizes and features, never on timings."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -8,8 +9,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from wtl_core.encoders.encoder import NumberFormat
+from wtl_core.encoders.encoder import NumberFormat, weights_digest
 from wtl_core.encoders.networks import NetworkShape
+from wtl_core.encoders.preprocessing import Preprocessing, from_json
+from wtl_core.encoders.resolve import Start
 from wtl_core.errors import InputError
 
 VERSION = 1
@@ -38,7 +41,7 @@ class TrainingPlan:
 
     Attributes:
         shape: The network.
-        side_px: Image side of finished encoders and of the images that views are cut from.
+        preprocessing: Of the finished encoder, and of the images that views are cut from.
         view_px: Side of the views. Less than `side_px` costs less and shows things as large as whole images will.
         images: How many of the pool's are trained on: the first in `sample_id` order, a fair draw since ids are hashes.
         batch_images: Images in a step; each gives `views` views.
@@ -51,11 +54,11 @@ class TrainingPlan:
         hidden: Width of the projector, which is thrown away.
         number_format: Of the network's products, in training and afterwards.
         seed: Feeds weights, order and views.
-        start: Fingerprint or file of the weights that training starts from; None starts from scratch.
+        start: Digest of the weights that training starts from; None starts from scratch.
     """
 
     shape: NetworkShape
-    side_px: int
+    preprocessing: Preprocessing
     view_px: int
     images: int
     batch_images: int
@@ -72,16 +75,22 @@ class TrainingPlan:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object, read back by `plan_from_json`."""
-        return asdict(self)
+        return {**asdict(self), "preprocessing": self.preprocessing.to_json()}
 
 
 def plan_from_json(value: dict[str, Any]) -> TrainingPlan:
     """What `TrainingPlan.to_json` wrote."""
-    return TrainingPlan(**{**value, "shape": NetworkShape(**value["shape"])})
+    nested = {"shape": NetworkShape(**value["shape"]), "preprocessing": from_json(value["preprocessing"])}
+    return TrainingPlan(**{**value, **nested})
 
 
 def plan_training(
-    params: TrainingParams, sides_px: np.ndarray, *, device: Literal["cpu", "cuda"], number_format: NumberFormat
+    params: TrainingParams,
+    sides_px: np.ndarray,
+    *,
+    device: Literal["cpu", "cuda"],
+    number_format: NumberFormat,
+    start: Start | None = None,
 ) -> TrainingPlan:
     """The plan for a pool, its step count still open unless `epochs` are given.
 
@@ -90,6 +99,7 @@ def plan_training(
         sides_px: (N,) shorter side of every image.
         device: Kind of machine.
         number_format: What its processor has instructions for.
+        start: Weights to go on from; their network is taken, and a tenth of the learning rate.
 
     Raises:
         InputError: too few images to contrast with each other.
@@ -99,26 +109,26 @@ def plan_training(
             f"expected at least {LEAST_IMAGES} images to train an encoder on, found {len(sides_px)}; "
             "add images, or take --encoder pixels or a pretrained one"
         )
-    side = params.side_px or side_for(sides_px, device)
+    side = params.side_px or (start.preprocessing.side_px if start else side_for(sides_px, device))
     images = min(len(sides_px), _MAX_IMAGES[device])
     views = 2
     batch = min(params.batch_images or (512 if device == "cuda" else 256), images)
     return TrainingPlan(
-        shape=_shape(params, side, device),
-        side_px=side,
-        view_px=side * 3 // 4,
+        shape=start.shape if start else _shape(params, side, device),
+        preprocessing=dataclasses.replace(start.preprocessing, side_px=side) if start else Preprocessing(side),
+        view_px=side if start else side * 3 // 4,
         images=images,
         batch_images=batch,
         views=views,
         accumulate=1,
         steps=0 if params.epochs is None else max(1, round(params.epochs * images / batch)),
-        learning_rate=0.24 * (batch * views / 1024) ** 0.5,
+        learning_rate=0.24 * (batch * views / 1024) ** 0.5 * (0.1 if start else 1),
         weight_decay=5e-4,
         temperature=0.5 if batch >= 512 else 0.2,
         hidden=2048 if device == "cuda" else 512,
         number_format=number_format,
         seed=params.seed,
-        start=params.start,
+        start=weights_digest(start.weights) if start else None,
     )
 
 

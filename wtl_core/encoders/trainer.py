@@ -10,7 +10,6 @@ from wtl_core.encoders.augment import Strength, draw, moved, views
 from wtl_core.encoders.image_cache import take
 from wtl_core.encoders.networks import build_network
 from wtl_core.encoders.objective import Projector, contrast
-from wtl_core.encoders.preprocessing import Preprocessing
 from wtl_core.encoders.sizing import TrainingPlan
 
 _MOMENTUM, _WARM_UP_SHARE, _WATCHED = 0.9, 0.05, 512
@@ -43,7 +42,7 @@ class Trainer:
         is_compiled = device.type == "cuda"
         self.forward = torch.compile(self.network, dynamic=False) if is_compiled else self.network
         self.views = torch.compile(views, dynamic=False) if is_compiled else views
-        normal = Preprocessing(plan.side_px)
+        normal = plan.preprocessing
         self.mean = torch.tensor(normal.mean, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(normal.std, device=device).view(1, 3, 1, 1)
         self._order = (-1, np.empty(0, np.int64))

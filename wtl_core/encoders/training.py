@@ -18,7 +18,7 @@ from wtl_core.encoders.cards import save_encoder
 from wtl_core.encoders.checkpoint import Checkpoint, TrainingFolder
 from wtl_core.encoders.encoder import default_format
 from wtl_core.encoders.image_cache import PoolImages, decode_pool
-from wtl_core.encoders.preprocessing import Preprocessing
+from wtl_core.encoders.resolve import start_from
 from wtl_core.encoders.sizing import TrainingParams, TrainingPlan, plan_training
 from wtl_core.encoders.trainer import Trainer
 from wtl_core.errors import ConfigError
@@ -61,21 +61,22 @@ def train(
     """
     device = torch.device(device)
     kind: Literal["cpu", "cuda"] = "cuda" if device.type == "cuda" else "cpu"
-    draft = plan_training(params, images.sides_px, device=kind, number_format=default_format(device))
+    start = None if params.start is None else start_from(params.start, store)
+    draft = plan_training(params, images.sides_px, device=kind, number_format=default_format(device), start=start)
     folder = TrainingFolder(store, _key(images, params, draft, kind))
     if (finished := folder.outcome()) is not None:
         return finished
-    squares = decode_pool(images, draft.images, draft.side_px, workers=workers)
+    squares = decode_pool(images, draft.images, draft.preprocessing, workers=workers)
     plan = folder.load_plan() or folder.commit_plan(_with_steps(draft, squares, device, seconds=params.seconds))
     _log.info("training: %s, %d images, %d steps of %d", plan.shape, len(squares), plan.steps, plan.batch_images)
-    trainer = Trainer(plan, squares, device, start=_start(plan, store))
+    trainer = Trainer(plan, squares, device, start=start.weights if start else None)
     started = time.monotonic()
     history = _run(trainer, folder, on_progress=on_progress, checkpoint_seconds=checkpoint_seconds)
     fingerprint = save_encoder(
         store,
         trainer.network.state_dict(),
         shape=plan.shape,
-        preprocessing=Preprocessing(plan.side_px),
+        preprocessing=plan.preprocessing,
         number_format=plan.number_format,
         card=_card(plan, history, len(squares), time.monotonic() - started, device),
     )
@@ -133,7 +134,7 @@ def _with_steps(draft: TrainingPlan, squares: np.ndarray, device: torch.device, 
             plan = dataclasses.replace(plan, accumulate=2 * plan.accumulate)
             if plan.batch_images // plan.accumulate < sizing.LEAST_IMAGES // 2:
                 raise ConfigError(
-                    f"training: expected {plan.batch_images} images of {plan.side_px} px to fit into the memory of "
+                    f"training: expected {plan.batch_images} images of {plan.view_px} px to fit into the memory of "
                     f"{device} in pieces, not even small pieces do; set encoder.side_px or encoder.width lower"
                 ) from error
             _log.warning("training: out of memory, a step is computed in %d pieces", plan.accumulate)
@@ -154,12 +155,6 @@ def _key(images: PoolImages, params: TrainingParams, draft: TrainingPlan, kind: 
     budget = {"seconds": params.seconds} if params.epochs is None else {"epochs": params.epochs}
     identity = {"version": sizing.VERSION, "plan": draft.to_json(), "budget": budget, "device": kind}
     return sizing.training_key(identity, images.sample_ids[: draft.images])
-
-
-def _start(plan: TrainingPlan, store: Store) -> dict[str, torch.Tensor] | None:
-    if plan.start is None:
-        return None
-    raise ConfigError("encoder.start: not yet")
 
 
 def _card(

@@ -70,7 +70,7 @@ def check(health: Health, loss: float, *, images: int, step: int) -> None:
     raise InputError(
         f"training collapsed at step {step}: expected features that tell images apart, found loss {loss:.3g}, "
         f"effective rank {health.effective_rank:.1f}, neighbour agreement {health.agreement:.3f} "
-        f"(chance {chance:.3f}); check that the images differ from each other, then try another seed or a longer budget "
+        f"(chance {chance:.3f}); check that the images differ from each other, then try another seed or more time "
         "(encoder.seed, encoder.seconds), or take a pretrained encoder"
     )
 

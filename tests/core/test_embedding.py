@@ -1,0 +1,227 @@
+"""The embedding engine: a vector is a function of its image alone, and nothing that fails becomes a vector."""
+
+import dataclasses
+import io
+import threading
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from wtl_core import embedding
+from wtl_core.embedding import embed
+from wtl_core.encoders.encoder import Encoder, build
+from wtl_core.encoders.networks import NetworkShape, build_network
+from wtl_core.encoders.preprocessing import Preprocessing
+from wtl_core.encoders.squares import is_plain_jpeg
+from wtl_core.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+def picture(seed: int, *, kind: str = "JPEG", orientation: int = 1, mode: str = "RGB", size: int = 20) -> bytes:
+    values = np.random.default_rng(seed).integers(0, 256, (size, size + seed % 5, 3), dtype=np.uint8)
+    image = Image.fromarray(values).convert(mode)
+    exif = Image.Exif()
+    if orientation != 1:
+        exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, kind, exif=exif)
+    return buffer.getvalue()
+
+
+def items(count: int) -> list[tuple[str, bytes | None]]:
+    return [(f"s{row}", picture(row)) for row in range(count)]
+
+
+def make_encoder(number_format: str = "float32", module: nn.Module | None = None) -> Encoder:
+    torch.manual_seed(0)
+    return build(
+        module or build_network(NetworkShape("resnet9", 8)),
+        name="t",
+        architecture={},
+        preprocessing=Preprocessing(16),
+        device=CPU,
+        number_format=number_format,  # type: ignore[arg-type]
+    )
+
+
+def gather(pieces: list[embedding.Piece]) -> tuple[list[str], np.ndarray, list[tuple[str, str, str]]]:
+    ids = [sample_id for piece in pieces for sample_id in piece.ids]
+    failures = [failure for piece in pieces for failure in piece.failures]
+    return ids, np.concatenate([piece.vectors for piece in pieces]), failures
+
+
+def naive(encoder: Encoder, images: list[tuple[str, bytes | None]]) -> np.ndarray:
+    """One image after the other, no threads, no batches but the fixed one."""
+    from wtl_core.images.decode import decode_rgb
+
+    squares = [encoder.fit(decode_rgb(data)) for _, data in images if data is not None]
+    return torch.cat([encoder.encode(square.unsqueeze(0)) for square in squares]).to(torch.float16).numpy()
+
+
+@pytest.mark.parametrize("number_format", ["float32", "bfloat16"])
+def test_batches_workers_and_neighbours_change_no_bit(number_format: str) -> None:
+    encoder, images = make_encoder(number_format), items(101)
+    expected = naive(encoder, images)
+    for workers, batch_size in ((1, None), (3, 7), (2, 40), (2, 1000)):
+        ids, vectors, failures = gather(list(embed(encoder, images, workers=workers, batch_size=batch_size)))
+        assert ids == [sample_id for sample_id, _ in images]
+        assert np.array_equal(vectors, expected)
+        assert failures == []
+    _, shuffled, _ = gather(list(embed(encoder, images[::-1])))
+    assert np.array_equal(shuffled[::-1], expected)
+
+
+def test_vectors_are_float16_of_unit_length() -> None:
+    _, vectors, _ = gather(list(embed(make_encoder(), items(20))))
+    assert vectors.dtype == np.float16
+    assert np.allclose(np.linalg.norm(vectors.astype(np.float32), axis=1), 1, atol=2e-3)
+
+
+def test_what_cannot_be_decoded_is_a_failure_with_its_reason() -> None:
+    images = items(80)
+    whole = dict(zip(*gather(list(embed(make_encoder(), images)))[:2], strict=True))
+    images[3] = ("s3", None)
+    images[40] = ("s40", picture(40)[:300])
+    images[79] = ("s79", b"no image at all")
+    ids, vectors, failures = gather(list(embed(make_encoder(), images)))
+    assert [failure[:2] for failure in failures] == [("s3", "missing"), ("s40", "truncated"), ("s79", "not_an_image")]
+    assert ids == [f"s{row}" for row in range(80) if row not in (3, 40, 79)]
+    assert all(np.array_equal(vector, whole[sample_id]) for sample_id, vector in zip(ids, vectors, strict=True))
+
+
+class Spoiled(nn.Module):
+    """Gives nothing for dark images and no number for bright ones."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        level = values.mean(dim=(1, 2, 3))
+        features = values.mean(dim=(2, 3)) + 1
+        features[level < -1.7] = 0
+        features[level > 2] = torch.nan
+        return features
+
+
+def flat(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), (value, value, value)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_no_number_and_length_zero_are_refused_with_the_sample_named() -> None:
+    images = [*items(10), ("dark", flat(0)), ("bright", flat(255)), ("last", flat(100))]
+    ids, vectors, failures = gather(list(embed(make_encoder(module=Spoiled()), images)))
+    assert ids == [*(f"s{row}" for row in range(10)), "last"]
+    assert np.isfinite(vectors).all()
+    assert [failure[:2] for failure in failures] == [("dark", "bad_vector"), ("bright", "bad_vector")]
+    assert "the encoder gave length nan" in failures[1][2]
+
+
+def test_nothing_gives_nothing() -> None:
+    assert list(embed(make_encoder(), [])) == []
+
+
+def test_only_failures_still_come_out() -> None:
+    ids, vectors, failures = gather(list(embed(make_encoder(), [("a", None), ("b", None)])))
+    assert (ids, vectors.shape, len(failures)) == ([], (0, 64), 2)
+
+
+def test_progress_ends_at_the_total() -> None:
+    seen: list[tuple[int, int]] = []
+    images = [*items(70), ("gone", None)]
+    list(embed(make_encoder(), images, batch_size=32, on_progress=lambda *done: seen.append(done), total=71))
+    assert seen[-1] == (71, 71)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+class Small(nn.Module):
+    """Fits at most `limit` rows."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if len(values) > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return values.flatten(1)[:, :8] + 3
+
+
+def test_out_of_memory_halves_the_forward_pass_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    _, vectors, _ = gather(list(embed(make_encoder(module=Small(10)), items(50))))
+    assert len(vectors) == 50
+    assert "halved to 8 images" in caplog.text
+    with pytest.raises(ConfigError, match="take a smaller network"):
+        list(embed(dataclasses.replace(make_encoder(module=Small(2)), module=Small(0)), items(5)))
+
+
+def test_an_error_of_the_reader_reaches_the_caller() -> None:
+    def broken() -> Iterator[tuple[str, bytes | None]]:
+        yield from items(3)
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(embed(make_encoder(), broken()))
+
+
+def test_leaving_early_stops_reading_and_leaves_no_thread() -> None:
+    read = 0
+
+    def endless() -> Iterator[tuple[str, bytes | None]]:
+        nonlocal read
+        data = picture(0)
+        while True:
+            read += 1
+            yield f"s{read}", data
+
+    pieces = cast(Iterator[embedding.Piece], embed(make_encoder(), endless(), workers=2))
+    next(pieces)
+    cast(Iterator[embedding.Piece], pieces).close()  # type: ignore[attr-defined]
+    assert read < 3000
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wtl-")]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (picture(0), True),
+        (picture(0, orientation=6), False),
+        (picture(0, mode="L"), False),
+        (picture(0, mode="CMYK"), False),
+        (picture(0, kind="PNG"), False),
+        (picture(0)[:20], False),
+        (b"", False),
+    ],
+)
+def test_only_plain_upright_colour_jpegs_go_to_the_gpu(data: bytes, expected: bool) -> None:
+    assert is_plain_jpeg(data) == expected
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_odd_files_are_decoded_beside_the_plain_ones() -> None:
+    encoder = build(
+        build_network(NetworkShape("resnet18", 8, 4)),
+        name="t",
+        architecture={},
+        preprocessing=Preprocessing(128),
+        device=torch.device("cuda"),
+    )
+    images: list[tuple[str, bytes | None]] = [
+        (
+            f"s{row}",
+            picture(row, kind="PNG" if row % 3 == 0 else "JPEG", orientation=6 if row % 5 == 0 else 1, size=150),
+        )
+        for row in range(64)
+    ]
+    images.append(("cut", picture(1, size=150)[:2000]))
+    ids, vectors, failures = gather(list(embed(encoder, images)))
+    assert sorted(ids) == sorted(f"s{row}" for row in range(64))
+    assert [failure[0] for failure in failures] == ["cut"]
+    on_cpu = naive(dataclasses.replace(encoder), images[:64])
+    rows = [int(sample_id[1:]) for sample_id in ids]
+    similarity = (vectors.astype(np.float32) * on_cpu[rows].astype(np.float32)).sum(axis=1)
+    assert similarity.min() > 0.98

@@ -1,0 +1,284 @@
+"""Encoders: fingerprints tell apart what gives other vectors, files are read without being run, names find networks."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from wtl_core.encoders.augment import Draw, Strength, draw, views
+from wtl_core.encoders.cards import CARD, FOLDER, WEIGHTS, load_encoder, save_encoder
+from wtl_core.encoders.encoder import Encoder, build, default_format
+from wtl_core.encoders.networks import NetworkShape, build_network, fold_norms
+from wtl_core.encoders.preprocessing import Preprocessing, fit, from_json
+from wtl_core.encoders.resolve import resolve, start_from
+from wtl_core.errors import ConfigError, CorruptArtifactError
+from wtl_core.storage import Store, open_store
+
+CPU = torch.device("cpu")
+SHAPE = NetworkShape("resnet9", 8)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "workspace"))
+
+
+def weights(seed: int = 0, shape: NetworkShape = SHAPE) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    network = build_network(shape)
+    for _ in range(2):
+        network(torch.rand(16, 3, 32, 32))  # moves the running statistics away from 0 and 1
+    return network.state_dict()
+
+
+def save(store: Store, seed: int = 0, side: int = 32, number_format: str = "float32") -> str:
+    return save_encoder(
+        store,
+        weights(seed),
+        shape=SHAPE,
+        preprocessing=Preprocessing(side),
+        number_format=number_format,  # type: ignore[arg-type]
+        card={"method": "none"},
+    )
+
+
+def images(count: int, side: int = 32) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, 3, side, side), dtype=np.uint8))
+
+
+def test_weights_preprocessing_and_number_format_each_change_the_fingerprint(store: Store) -> None:
+    all_of_them = [save(store), save(store, 1), save(store, side=48), save(store, number_format="bfloat16")]
+    assert len(set(all_of_them)) == 4
+    assert save(store) == all_of_them[0]
+
+
+def test_a_stored_encoder_gives_the_same_vectors_again(store: Store) -> None:
+    digest = save(store)
+    first, second = (load_encoder(store, digest, device=CPU) for _ in range(2))
+    assert first.fingerprint == digest
+    assert first.dimensions == 64
+    assert torch.equal(first.encode(images(5)), second.encode(images(5)))
+
+
+def test_the_ways_to_name_a_stored_encoder_lead_to_the_same_one(store: Store) -> None:
+    digest = save(store)
+    folder = store.path(f"{FOLDER}/{digest}")
+    for name in (digest, folder, f"file:{folder}/{WEIGHTS}"):
+        assert resolve(name, store, device="cpu").fingerprint == digest
+
+
+def test_folding_normalisations_changes_vectors_by_rounding_alone() -> None:
+    for shape in (SHAPE, NetworkShape("resnet18", 8), NetworkShape("resnet18", 8, 4), NetworkShape("resnet9", 8, 2)):
+        network = build_network(shape)
+        network.load_state_dict(weights(0, shape))
+        values = torch.rand(4, 3, 32, 32)
+        with torch.no_grad():
+            plain = network.eval()(values)
+            folded = fold_norms(network)(values)
+        assert folded.shape == (4, shape.dimensions)
+        torch.testing.assert_close(plain, folded, rtol=1e-4, atol=1e-4)
+
+
+def test_changed_weights_are_refused(store: Store) -> None:
+    digest = save(store)
+    other = save(store, 1)
+    store.write_bytes(f"{FOLDER}/{digest}/{WEIGHTS}", store.read_bytes(f"{FOLDER}/{other}/{WEIGHTS}"))
+    with pytest.raises(CorruptArtifactError, match="delete the folder"):
+        load_encoder(store, digest, device=CPU)
+
+
+def test_a_broken_weights_file_is_refused(store: Store) -> None:
+    digest = save(store)
+    store.write_bytes(f"{FOLDER}/{digest}/{WEIGHTS}", b"\x80\x04no safetensors")
+    with pytest.raises(CorruptArtifactError, match="expected a safetensors file"):
+        load_encoder(store, digest, device=CPU)
+
+
+def test_an_unknown_fingerprint_names_those_that_are_there(store: Store) -> None:
+    digest = save(store)
+    with pytest.raises(ConfigError, match=digest[:16]):
+        resolve("f" * 64, store, device="cpu")
+
+
+def test_without_its_card_a_folder_is_no_encoder(store: Store) -> None:
+    digest = save(store)
+    store.delete(f"{FOLDER}/{digest}/{CARD}")
+    with pytest.raises(ConfigError, match="found 1 others"):
+        load_encoder(store, digest, device=CPU)
+
+
+def test_the_card_is_json_with_network_preprocessing_and_method(store: Store) -> None:
+    digest = save(store)
+    card = json.loads(store.read_bytes(f"{FOLDER}/{digest}/{CARD}"))
+    assert card["fingerprint"] == digest
+    assert card["method"] == "none"
+    assert from_json(card["preprocessing"]) == Preprocessing(32)
+    assert NetworkShape(**card["network"]) == SHAPE
+
+
+def test_vectors_are_of_unit_length_and_do_not_depend_on_neighbours() -> None:
+    for number_format in ("float32", "bfloat16"):
+        encoder = make_encoder(number_format)
+        every = encoder.encode(images(70))
+        assert torch.allclose(every.norm(dim=1), torch.ones(70), atol=1e-5)
+        for start, stop in ((0, 1), (3, 40), (69, 70)):
+            assert torch.equal(encoder.encode(images(70)[start:stop]), every[start:stop])
+
+
+def make_encoder(number_format: str) -> Encoder:
+    network = build_network(SHAPE)
+    network.load_state_dict(weights())
+    return build(
+        network,
+        name="t",
+        architecture={},
+        preprocessing=Preprocessing(32),
+        device=CPU,
+        number_format=number_format,  # type: ignore[arg-type]
+    )
+
+
+def test_the_number_format_follows_the_processor() -> None:
+    expected = "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+    assert default_format(CPU) == expected
+
+
+def test_pixels_needs_no_weights_and_gives_even_a_blank_image_a_vector(store: Store) -> None:
+    encoder = resolve("pixels", store, device="cpu")
+    grey = torch.full((1, 3, 32, 32), 127, dtype=torch.uint8)
+    vectors = encoder.encode(torch.cat([grey, 0 * grey, images(2)]))
+    assert torch.isfinite(vectors).all()
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(4), atol=1e-5)
+    assert encoder.fingerprint == resolve("pixels", store, device="cpu").fingerprint
+
+
+def test_pixels_puts_a_shifted_image_nearer_than_another_one(store: Store) -> None:
+    encoder = resolve("pixels", store, device="cpu")
+    smooth = nn.functional.interpolate(images(20, 5).float(), 36, mode="bicubic").clamp(0, 255).to(torch.uint8)
+    here, there = encoder.encode(smooth[..., 2:34, 2:34]), encoder.encode(smooth[..., 3:35, 1:33])
+    assert ((here @ there.T).argmax(dim=1) == torch.arange(20)).all()
+
+
+@pytest.mark.parametrize("size", [(32, 32), (500, 375), (20, 90)])
+def test_squash_keeps_the_whole_image_and_crop_its_middle(size: tuple[int, int]) -> None:
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    assert fit(image, Preprocessing(24)).shape == (3, 24, 24)
+    assert fit(image, Preprocessing(24, "crop", 28)).shape == (3, 24, 24)
+    both = fit(torch.stack([image, image]), Preprocessing(24))
+    assert torch.equal(both[0], fit(image, Preprocessing(24)))
+
+
+def test_torchvision_weights_come_from_a_file_without_running_it(tmp_path: Path, store: Store) -> None:
+    from torchvision import models
+
+    torch.manual_seed(0)
+    torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "w.pth")
+    encoder = resolve(f"torchvision:resnet18@{tmp_path / 'w.pth'}", store, device="cpu")
+    assert (encoder.dimensions, encoder.side_px) == (512, 224)
+    assert encoder.preprocessing.fit == "crop"
+
+
+def test_a_pickle_is_not_run(tmp_path: Path, store: Store) -> None:
+    torch.save({"fc.weight": Path("a")}, tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=r"expected weights of torchvision:resnet18"):
+        resolve(f"torchvision:resnet18@{tmp_path / 'w.pth'}", store, device="cpu")
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path, store: Store) -> None:
+    save_file({"layer.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(ConfigError, match="do not fit"):
+        resolve(f"torchvision:resnet18@{tmp_path / 'w.safetensors'}", store, device="cpu")
+
+
+def test_timm_weights_come_from_a_file(tmp_path: Path, store: Store) -> None:
+    import timm
+
+    network = timm.create_model("test_resnet", pretrained=False)
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    encoder = resolve(f"timm:test_resnet@{tmp_path / 'w.safetensors'}", store, device="cpu")
+    assert encoder.encode(images(2, encoder.side_px)).shape == (2, encoder.dimensions)
+    start = start_from(f"timm:test_resnet@{tmp_path / 'w.safetensors'}", store)
+    assert start.shape.dimensions == encoder.dimensions
+
+
+def test_without_a_network_the_message_says_which_file_to_put_where(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", refuse)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    with pytest.raises(ConfigError, match=r"download https://.*resnet18.*pth.*torchvision:resnet18@"):
+        resolve("torchvision:resnet18", store, device="cpu")
+    monkeypatch.setattr("timm.create_model", refuse)
+    with pytest.raises(ConfigError, match=r"download https://.*safetensors.*timm:resnet18.a1_in1k@"):
+        resolve("timm:resnet18.a1_in1k", store, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["torchvision:resnet19", "timm:resnet18x", "timm:resnet18.nobody_in1k"])
+def test_an_unknown_network_is_refused_with_some_that_are_known(name: str, store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"no such network; near it: .*resnet18"):
+        resolve(name, store, device="cpu")
+
+
+def test_a_missing_file_is_named(store: Store, tmp_path: Path) -> None:
+    for name in (f"file:{tmp_path}/no.safetensors", f"torchvision:resnet18@{tmp_path}/no.pth"):
+        with pytest.raises(ConfigError, match=f"{tmp_path}/no"):
+            resolve(name, store, device="cpu")
+
+
+def test_foreign_weights_need_their_networks_name(store: Store, tmp_path: Path) -> None:
+    save_file({"layer.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(ConfigError, match="name the network too"):
+        resolve(f"file:{tmp_path}/w.safetensors", store, device="cpu")
+
+
+def test_a_users_own_factory_is_called(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_nets.py").write_text(
+        "from torch import nn\nfrom wtl_core.encoders.preprocessing import Preprocessing\n"
+        "def build():\n    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), Preprocessing(16)\n"
+        "def wrong():\n    return 3\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    encoder = resolve("python:my_nets:build", store, device="cpu")
+    assert (encoder.dimensions, encoder.side_px) == (12, 16)
+    with pytest.raises(ConfigError, match="found int"):
+        resolve("python:my_nets:wrong", store, device="cpu")
+    with pytest.raises(ConfigError, match="expected a function to import"):
+        resolve("python:my_nets:nothing", store, device="cpu")
+
+
+def test_a_draw_that_changes_nothing_gives_the_image_itself() -> None:
+    still = Draw(torch.eye(2, 3).repeat(8, 1, 1), torch.eye(3).repeat(8, 1, 1), torch.ones(8), torch.zeros(8).bool())
+    assert torch.allclose(views(images(8), still, 32), images(8).float() / 255, atol=1e-5)
+    solarized = Draw(still.crops, still.colours, still.contrasts, torch.ones(8).bool())
+    assert views(images(8), solarized, 32).max() < 0.5
+
+
+def test_a_crop_shows_the_part_that_was_drawn() -> None:
+    ramp = torch.arange(32, dtype=torch.uint8).view(1, 1, 1, 32).expand(64, 3, 32, 32)
+    seen = views(ramp, draw(64, Strength(jitter=0, hue=0, grey_probability=0), torch.Generator().manual_seed(1)), 24)
+    row = seen[:, 0, 12] * 255
+    assert (row.amin(dim=1) >= -0.01).all()
+    assert (row.amax(dim=1) <= 31.01).all()
+    spans = row.amax(dim=1) - row.amin(dim=1)
+    assert 8 < float(spans.min()) < float(spans.max()) < 31.1
+    assert ((row[:, -1] - row[:, 0]) < 0).float().mean() > 0.3  # some are flipped
+
+
+def test_colour_jitter_is_one_matrix_and_a_contrast() -> None:
+    strength = Strength(least_area=1, grey_probability=0)
+    random = draw(512, strength, torch.Generator().manual_seed(0))
+    grey = torch.tensor((0.299, 0.587, 0.114))
+    plain = (random.colours - torch.eye(3)).abs().amax(dim=(1, 2)) < 1e-5
+    assert 0.1 < plain.float().mean() < 0.3  # one in five keeps its colours
+    white = random.colours @ torch.ones(3)
+    assert torch.allclose(white, white[:, :1].expand(-1, 3), atol=2e-3)  # hue and saturation leave white and grey alone
+    assert (white[:, 0] - 1).abs().max() <= 0.4 + 1e-3
+    only_grey = draw(64, Strength(jitter=0, hue=0, grey_probability=1), torch.Generator()).colours
+    assert torch.allclose(only_grey, grey.expand(64, 3, 3), atol=1e-5)

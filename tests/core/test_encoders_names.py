@@ -1,0 +1,62 @@
+"""Names of encoders: every valid form is read, everything else is refused before anything starts."""
+
+import subprocess
+import sys
+
+import pytest
+
+from wtl_core.encoders.names import EncoderName, parse_name, validate_name
+from wtl_core.errors import ConfigError
+
+FINGERPRINT = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "parsed"),
+    [
+        ("ssl", EncoderName("ssl", "ssl")),
+        ("pixels", EncoderName("pixels", "pixels")),
+        ("timm:vit_small_patch14_dinov2.lvd142m", EncoderName("timm", "vit_small_patch14_dinov2.lvd142m")),
+        ("torchvision:resnet50", EncoderName("torchvision", "resnet50")),
+        ("timm:resnet18@/w/a@b.safetensors", EncoderName("timm", "resnet18", "/w/a@b.safetensors")),
+        ("file:weights.safetensors", EncoderName("file", "weights.safetensors")),
+        ("python:my.nets:build", EncoderName("python", "my.nets:build")),
+        (FINGERPRINT, EncoderName("fingerprint", FINGERPRINT)),
+        (f"/w/encoders/{FINGERPRINT}/", EncoderName("folder", f"/w/encoders/{FINGERPRINT}")),
+        (f"s3://bucket/w/encoders/{FINGERPRINT}", EncoderName("folder", f"s3://bucket/w/encoders/{FINGERPRINT}")),
+    ],
+)
+def test_every_form_is_read(name: str, parsed: EncoderName) -> None:
+    assert parse_name(name) == parsed
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "SSL",
+        "resnet50",
+        "timm:",
+        "timm:a b",
+        "timm:resnet18@",
+        "file:",
+        "python:os",
+        "python:os:system()",
+        "hub:a/b",
+    ],
+)
+def test_another_form_is_refused_and_the_valid_ones_are_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected one of ssl, pixels, timm:NAME"):
+        validate_name(name)
+
+
+def test_a_slip_of_the_pen_is_answered_with_the_nearest_form() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'pixels'"):
+        validate_name("pixel")
+    with pytest.raises(ConfigError, match="did you mean 'torchvision:'"):
+        validate_name("torchvison:resnet18")
+
+
+def test_names_are_checked_without_torch() -> None:
+    code = "import sys, wtl_core.encoders.names; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
