@@ -1,0 +1,85 @@
+"""A workspace and a source under `s3://`, on moto's server: a real HTTP server with S3's interface, in one process."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tests.conftest import make_jpeg
+from tests.core.test_pipeline import PIXELS, ranking, refresh
+from wtl_core import commits, lease, pipeline, selections
+from wtl_core.errors import BusyError
+from wtl_core.pipeline import Machine
+from wtl_core.storage import Store, check_conditional_writes
+
+# boto3's own, and the event loop of s3fs that lives to the end of the process
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "testtest",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    boto3.client("s3", endpoint_url=url).create_bucket(Bucket="team")
+    yield url
+    server.stop()
+
+
+def test_a_refresh_from_bucket_to_bucket_equals_one_on_disk(endpoint: str, tmp_path: Path) -> None:
+    client = boto3.client("s3", endpoint_url=endpoint)
+    (tmp_path / "s").mkdir()
+    for i in range(40):
+        client.put_object(Bucket="team", Key=f"source/{i}.jpg", Body=make_jpeg(i))
+        (tmp_path / "s" / f"{i}.jpg").write_bytes(make_jpeg(i))
+    store = Store("s3://team/work/space", endpoint)
+    machine = Machine(endpoint_url=endpoint, embedding_part_images=16)
+    first = pipeline.refresh_workspace(store, ["s3://team/source"], PIXELS, machine)
+    refresh(tmp_path / "w", tmp_path / "s")
+    assert first.counts["samples"] == first.counts["vectors"] == 40
+    in_bucket = selections.read_ranking(store, first.selection)
+    assert in_bucket["sample_id"].to_list() == ranking(tmp_path / "w")["sample_id"].to_list()
+    assert in_bucket["uri"][0].startswith("s3://team/source/")
+    assert pipeline.refresh_workspace(store, [], None, machine) == first
+    client.delete_object(Bucket="team", Key="source/3.jpg")
+    second = pipeline.refresh_workspace(store, [], None, machine)
+    assert (second.number, second.counts["samples"]) == (2, 39)
+    latest = commits.latest(store)
+    assert latest == second
+    assert "lease.json" not in store.names("")
+
+
+def test_conditional_writes_and_the_lease_hold_on_a_bucket(endpoint: str) -> None:
+    store = Store("s3://team/w", endpoint)
+    check_conditional_writes(store, "probe")
+    assert store.create("a", b"1")
+    assert not store.create("a", b"2")
+    assert store.read_bytes("a") == b"1"
+    with lease.hold(store), pytest.raises(BusyError), lease.hold(store):
+        pass
+    assert store.names("") == ["a"]
+
+
+def test_an_upload_that_fails_half_way_is_never_seen(endpoint: str) -> None:
+    store = Store("s3://team/w", endpoint)
+
+    def fail() -> None:
+        with store.writer("big") as handle:
+            handle.write(b"x" * (60 << 20))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert not store.exists("big")
+    store.write_bytes("big", b"y" * (60 << 20))
+    assert len(store.read_bytes("big")) == 60 << 20
