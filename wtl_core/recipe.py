@@ -79,10 +79,6 @@ class EncoderParams(_Params):
     """Feeds weights, order and views."""
 
 
-class EmbeddingParams(_Params):
-    """From images to vectors."""
-
-
 class Recipe(_Params):
     """Every parameter that changes a result, by stage."""
 
@@ -90,8 +86,6 @@ class Recipe(_Params):
     """From shards to parts of the pool."""
     encoder: EncoderParams = EncoderParams()
     """The network behind the vectors."""
-    embedding: EmbeddingParams = EmbeddingParams()
-    """From images to vectors."""
     selection: SelectionParams = SelectionParams()
     """From vectors to a ranking."""
     ladder: LadderParams = LadderParams()

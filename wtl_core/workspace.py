@@ -5,6 +5,7 @@ from pathlib import Path
 
 from wtl_core import storage
 from wtl_core.errors import ConfigError, CorruptArtifactError
+from wtl_core.lease import LEASE
 from wtl_core.storage import Store
 
 MARKER = "wtl.json"
@@ -36,7 +37,8 @@ def probe_workspace(uri: str, *, endpoint_url: str | None = None) -> Store:
     if store.exists(MARKER):
         _check_format(store)
         return store
-    others = [name for name in store.names("") if not name.startswith(storage.TEMPORARY_PREFIX)]
+    # a first run killed before it wrote the marker leaves its lease
+    others = [name for name in store.names("") if not name.startswith((storage.TEMPORARY_PREFIX, LEASE))]
     if others:
         raise ConfigError(
             f"{uri}: expected a workspace or an empty folder, found {len(others)} other entries ({others[0]!r} is one) "

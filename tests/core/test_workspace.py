@@ -1,0 +1,49 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from wtl_core import commits, workspace
+from wtl_core.errors import ConfigError, CorruptArtifactError
+from wtl_core.lease import LEASE
+from wtl_core.storage import Store
+from wtl_core.workspace import MARKER, create_workspace, open_workspace, probe_workspace
+
+
+def test_an_empty_or_missing_folder_can_become_one(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        create_workspace(probe_workspace(str(folder)))
+        assert open_workspace(str(folder)).root == str(folder)
+
+
+def test_what_a_first_run_killed_early_leaves_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / LEASE).write_text("{}")
+    (tmp_path / f"{LEASE}.abc").write_text("{}")
+    (tmp_path / ".tmp-1-ab").write_text("")
+    create_workspace(probe_workspace(str(tmp_path)))
+
+
+def test_files_and_other_peoples_folders_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place, told in ((tmp_path / "file", "found a file"), (tmp_path, "'file' is one")):
+        with pytest.raises(ConfigError, match=told):
+            probe_workspace(str(place))
+    with pytest.raises(ConfigError, match="expected a workspace"):
+        open_workspace(str(tmp_path))
+
+
+def test_a_newer_format_and_a_broken_marker_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / MARKER).write_text(json.dumps({"format": 99}))
+    with pytest.raises(ConfigError, match="newer program"):
+        probe_workspace(str(tmp_path))
+    (tmp_path / MARKER).write_text("what")
+    with pytest.raises(CorruptArtifactError, match="restore it"):
+        probe_workspace(str(tmp_path))
+
+
+def test_the_highest_commit_is_now_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    assert commits.latest(store) is None
+    store.write_bytes("refreshes/000002.json", b"{}")
+    with pytest.raises(CorruptArtifactError, match=r"000002\.json"):
+        commits.latest(store)

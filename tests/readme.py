@@ -1,0 +1,84 @@
+"""Writes the generated parts of README.md: parameter and settings tables, file tree. `python tests/readme.py`."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from tasks.settings import Settings
+from wtl_core.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+
+
+def build(text: str) -> str:
+    """`text` with every generated part as the code has it now."""
+    for name, content in (("parameters", _parameters()), ("settings", _settings()), ("tree", _tree())):
+        pattern = rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- end of {name} -->)"
+        text, count = re.subn(pattern, lambda m, c=content: f"{m[1]}{c}\n{m[2]}", text, flags=re.DOTALL)  # type: ignore[misc]
+        assert count == 1, name
+    return text
+
+
+def _parameters() -> str:
+    parts = []
+    for stage, field in Recipe.model_fields.items():
+        model = field.annotation
+        assert model is not None
+        assert issubclass(model, BaseModel)
+        parts.append(f"**`[{stage}]`** {field.description}\n\n{_table(model)}")
+    return "\n\n".join(parts)
+
+
+def _settings() -> str:
+    rows = [
+        f"| `WTL_{name.upper()}` | {_cell(field.description)} |" for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join(["| variable | meaning |", "|---|---|", *rows])
+
+
+def _table(model: type[BaseModel]) -> str:
+    rows = []
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)  # type: ignore[call-arg]
+        limits = [str(m) for m in field.metadata if type(m).__name__ in ("Ge", "Gt", "Le", "Lt")]
+        shown = ", ".join(re.sub(r"(\w+)\((\w+)=(.*)\)", lambda m: f"{_SIGNS[m[2]]} {m[3]}", limit) for limit in limits)
+        rows.append(f"| `{name}` | `{_default(default)}` | {shown} | {_cell(field.description)} |")
+    return "\n".join(["| field | default | range | meaning |", "|---|---|---|---|", *rows])
+
+
+_SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+
+
+def _default(value: Any) -> str:
+    return "none" if value is None or value == () else str(value)
+
+
+def _cell(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
+def _tree() -> str:
+    lines = []
+    for package in ("flows", "tasks", "wtl_core"):
+        for folder in sorted({file.parent for file in (ROOT / package).rglob("*.py")}):
+            files = sorted(file for file in folder.glob("*.py") if file.name != "__init__.py")
+            lines.append(f"{folder.relative_to(ROOT)}/")
+            lines.extend(f"  {file.name:<22}{_summary(file)}" for file in files)
+    lines.append("deployments/           prefect.yaml, container files, units: data only")
+    lines.append("tests/                 core/, tasks/, flows/, services/, browser/; bench/ for `make bench` and its reports")
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
+def _summary(file: Path) -> str:
+    """The module docstring's first clause, short enough for one line."""
+    text = (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n\n")[0].replace("\n", " ")
+    first = re.split(r"(?<=[a-z0-9`)])[.:;] ", text)[0].rstrip(".:")
+    return first if len(first) <= 96 else first[:93].rsplit(" ", 1)[0] + " ..."
+
+
+if __name__ == "__main__":
+    README.write_text(build(README.read_text()))
