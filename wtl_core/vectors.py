@@ -27,6 +27,9 @@ FOLDER, STAGING = "vectors", "staging"
 INDEX_ROWS = 50_000
 """Tables below this answer "images like this one" by scanning: 0.2 s at 100,000 rows, no index to keep."""
 
+KEPT = timedelta(hours=1)
+"""Older versions of a table are dropped when it is compacted: no reader takes longer, and a new one sees the newest."""
+
 _MAX_FRAGMENTS, _SCAN_ROWS, _PARTITION_ROWS = 20, 8192, 400
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
@@ -75,6 +78,11 @@ def open_table(store: Store, fingerprint: str, dimensions: int | None = None) ->
 def table_name(fingerprint: str) -> str:
     """The table's name within `vectors/`: one table per fingerprint, so vectors of two encoders cannot meet."""
     return f"v_{fingerprint}"
+
+
+def fingerprints(store: Store) -> set[str]:
+    """Encoders that have a table here."""
+    return {name.removeprefix("v_") for name in _table_names(_connect(store)) if name.startswith("v_")}
 
 
 def existing_ids(store: Store, fingerprint: str) -> set[str]:
@@ -185,7 +193,7 @@ def table_version(store: Store, fingerprint: str) -> int:
     return 0 if table is None else int(table.version)
 
 
-def compact(store: Store, fingerprint: str, *, keep: timedelta = timedelta(days=7), is_forced: bool = False) -> bool:
+def compact(store: Store, fingerprint: str, *, keep: timedelta = KEPT, is_forced: bool = False) -> bool:
     """Merge small fragments and drop versions older than `keep`, when there are many; whether it was done."""
     table = open_table(store, fingerprint)
     if table is None:
@@ -207,7 +215,7 @@ def build_index(store: Store, fingerprint: str) -> bool:
     if table is None or table.count_rows() < INDEX_ROWS:
         return False
     if any("vector" in index.columns for index in table.list_indices()):
-        table.optimize(cleanup_older_than=timedelta(days=7))
+        table.optimize(cleanup_older_than=KEPT)
         return True
     partitions = max(1, table.count_rows() // _PARTITION_ROWS)
     table.create_index("vector", config=IvfFlat(distance_type="cosine", num_partitions=min(1024, partitions)))

@@ -1,0 +1,349 @@
+"""Vectors in LanceDB: no row lost, none twice, none of another encoder, whatever is killed and whenever."""
+
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from wtl_core.storage import Store, open_store
+
+ENCODER, OTHER = "a" * 64, "b" * 64
+D = 8
+HERE = Path(__file__).resolve()
+POOL, PART = 96, 12
+
+
+def make_rows(count: int, seed: int = 0, dimensions: int = D) -> tuple[list[str], np.ndarray]:
+    values = np.random.default_rng(seed).standard_normal((count, dimensions))
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    return [hashlib.sha256(f"{seed}/{row}".encode()).hexdigest() for row in range(count)], values.astype(np.float16)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "folder":
+        return open_store(str(tmp_path / "workspace"))
+    endpoint: str = request.getfixturevalue("s3_endpoint")
+    return open_store(f"s3://bucket/{tmp_path.name}", endpoint_url=endpoint)
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint() -> Iterator[str]:
+    """moto's server with a bucket; credentials reach fsspec and LanceDB through the environment, as a user's would."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+        import fsspec
+
+        fsspec.filesystem("s3", endpoint_url=endpoint).mkdir("bucket")
+        yield endpoint
+    server.stop()
+
+
+def test_what_was_committed_is_loaded_in_the_order_asked_for(store: Store) -> None:
+    from wtl_core import vectors
+
+    ids, values = make_rows(50)
+    for start in (0, 20):
+        stop = start + 30 if start else 20
+        vectors.stage_part(store, ENCODER, f"part-{start}", ids[start:stop], values[start:stop])
+    assert vectors.commit_parts(store, ENCODER, vectors.staged_keys(store, ENCODER), D) == 50
+    assert vectors.existing_ids(store, ENCODER) == set(ids)
+    assert vectors.staged_keys(store, ENCODER) == []
+    order = np.argsort(ids)
+    wanted = [ids[row] for row in order if row % 3]
+    assert np.array_equal(vectors.load(store, ENCODER, wanted), values[[row for row in order if row % 3]])
+
+
+def test_committing_again_adds_nothing(store: Store) -> None:
+    from wtl_core import vectors
+
+    ids, values = make_rows(20)
+    for attempt in range(3):
+        vectors.stage_part(store, ENCODER, "p", ids, values)
+        assert vectors.commit_parts(store, ENCODER, ["p"], D) == (0 if attempt else 20)
+    vectors.stage_part(store, ENCODER, "overlap", [*ids[10:], "f" * 64], np.vstack([values[10:], values[:1]]))
+    assert vectors.commit_parts(store, ENCODER, ["overlap", "not-there"], D) == 1
+    table = vectors.open_table(store, ENCODER)
+    assert table is not None
+    assert table.count_rows() == 21
+
+
+def test_two_parts_with_the_same_sample_add_it_once(tmp_path: Path) -> None:
+    from wtl_core import vectors
+
+    store = open_store(str(tmp_path))
+    ids, values = make_rows(10)
+    vectors.stage_part(store, ENCODER, "a", ids, values)
+    vectors.stage_part(store, ENCODER, "b", ids, values)
+    assert vectors.commit_parts(store, ENCODER, ["a", "b"], D) == 10
+
+
+def test_rows_of_another_run_are_seen_by_a_handle_that_was_opened_earlier(tmp_path: Path) -> None:
+    from wtl_core import vectors
+
+    store = open_store(str(tmp_path))
+    ids, values = make_rows(10)
+    table = vectors.open_table(store, ENCODER, D)
+    assert table is not None
+    vectors.stage_part(store, ENCODER, "a", ids, values)
+    vectors.commit_parts(store, ENCODER, ["a"], D)
+    assert table.count_rows() == 10
+
+
+def test_encoders_do_not_meet(tmp_path: Path) -> None:
+    from wtl_core import vectors
+    from wtl_core.errors import CorruptArtifactError, InputError
+
+    store = open_store(str(tmp_path))
+    ids, values = make_rows(10)
+    vectors.stage_part(store, ENCODER, "a", ids, values)
+    vectors.commit_parts(store, ENCODER, ["a"], D)
+    assert vectors.existing_ids(store, OTHER) == set()
+    with pytest.raises(InputError, match="embed the pool first"):
+        vectors.load(store, OTHER, ids)
+    vectors.stage_part(store, ENCODER, "stray", ids, values)
+    store.write_bytes(f"staging/{OTHER}/stray.arrow", store.read_bytes(f"staging/{ENCODER}/stray.arrow"))
+    with pytest.raises(CorruptArtifactError, match=r"stray\.arrow: expected vectors of encoder bbbb"):
+        vectors.commit_parts(store, OTHER, ["stray"], D)
+    with pytest.raises(CorruptArtifactError, match="expected vectors of 9 numbers, found 8"):
+        vectors.open_table(store, ENCODER, 9)
+    with pytest.raises(InputError, match="expected one vector of 8 numbers"):
+        vectors.similar(store, ENCODER, np.ones(9, np.float32), 3)
+
+
+@pytest.mark.parametrize("spoil", [0.0, np.nan, np.inf, 0.5])
+def test_a_vector_that_is_none_is_refused_with_its_sample(tmp_path: Path, spoil: float) -> None:
+    from wtl_core import vectors
+    from wtl_core.errors import InputError
+
+    ids, values = make_rows(10)
+    values[4] *= np.float16(spoil)
+    with pytest.raises(InputError, match=ids[4]):
+        vectors.stage_part(open_store(str(tmp_path)), ENCODER, "a", ids, values)
+
+
+def test_a_sample_without_a_vector_is_named(tmp_path: Path) -> None:
+    from wtl_core import vectors
+    from wtl_core.errors import InputError
+
+    store = open_store(str(tmp_path))
+    ids, values = make_rows(10)
+    vectors.stage_part(store, ENCODER, "a", ids[1:], values[1:])
+    vectors.commit_parts(store, ENCODER, ["a"], D)
+    with pytest.raises(InputError, match=f"1 are missing \\(first: {ids[0]}\\)"):
+        vectors.load(store, ENCODER, ids)
+
+
+def test_the_key_column_is_declared_and_never_null(tmp_path: Path) -> None:
+    from wtl_core import vectors
+
+    table = vectors.open_table(open_store(str(tmp_path)), ENCODER, D)
+    assert table is not None
+    field = table.schema.field("sample_id")
+    assert not field.nullable
+    assert field.metadata[b"lance-schema:unenforced-primary-key"] == b"true"
+    assert table.schema.field("vector").type == pa.list_(pa.float16(), D)
+
+
+def test_similar_is_the_plain_cosine_order_with_and_without_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wtl_core import vectors
+
+    store = open_store(str(tmp_path))
+    ids, values = make_rows(600)
+    vectors.stage_part(store, ENCODER, "a", ids, values)
+    vectors.commit_parts(store, ENCODER, ["a"], D)
+    exact = values.astype(np.float32)
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    expected = [ids[row] for row in np.argsort(-(exact @ exact[5]))[:10]]
+    assert [one.sample_id for one in vectors.similar(store, ENCODER, exact[5], 10)] == expected
+    assert not vectors.build_index(store, ENCODER)  # too small to pay
+    monkeypatch.setattr(vectors, "INDEX_ROWS", 500)
+    assert vectors.build_index(store, ENCODER)
+    found = vectors.similar(store, ENCODER, exact[5], 10)
+    assert [one.sample_id for one in found] == expected
+    assert found[0].similarity == pytest.approx(1, abs=1e-3)
+    more, fresh = make_rows(5, seed=1)
+    vectors.stage_part(store, ENCODER, "b", more, fresh)
+    vectors.commit_parts(store, ENCODER, ["b"], D)
+    assert vectors.similar(store, ENCODER, fresh[2].astype(np.float32), 1)[0].sample_id == more[2]  # not yet indexed
+    assert vectors.build_index(store, ENCODER)
+    assert vectors.similar(store, ENCODER, fresh[2].astype(np.float32), 1)[0].sample_id == more[2]
+
+
+def test_compaction_bounds_fragments_and_versions_and_keeps_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wtl_core import vectors
+
+    store = open_store(str(tmp_path))
+    ids, values = make_rows(30)
+    for row in range(30):
+        vectors.stage_part(store, ENCODER, f"p{row}", ids[row : row + 1], values[row : row + 1])
+        vectors.commit_parts(store, ENCODER, [f"p{row}"], D)
+    version = vectors.table_version(store, ENCODER)
+    assert vectors.compact(store, ENCODER, keep=timedelta(milliseconds=1))
+    table = vectors.open_table(store, ENCODER)
+    assert table is not None
+    assert table.stats()["fragment_stats"]["num_fragments"] == 1
+    assert len(table.list_versions()) == 1
+    assert vectors.table_version(store, ENCODER) > version
+    assert not vectors.compact(store, ENCODER)  # nothing to do
+    assert np.array_equal(vectors.load(store, ENCODER, ids), values)
+
+
+def test_deleted_and_dropped_vectors_are_gone(tmp_path: Path) -> None:
+    from wtl_core import vectors
+
+    store = open_store(str(tmp_path))
+    ids, values = make_rows(10)
+    vectors.stage_part(store, ENCODER, "a", ids, values)
+    vectors.commit_parts(store, ENCODER, ["a"], D)
+    vectors.delete_ids(store, ENCODER, ids[:4])
+    assert vectors.existing_ids(store, ENCODER) == set(ids[4:])
+    vectors.stage_part(store, ENCODER, "b", ids, values)
+    vectors.drop(store, ENCODER)
+    assert vectors.table_version(store, ENCODER) == 0
+    assert vectors.staged_keys(store, ENCODER) == []
+
+
+def embed_pool(root: str) -> None:
+    """What is killed: embed a small pool part by part, with only what `wtl_core` offers."""
+    import torch
+
+    from wtl_core import vectors
+    from wtl_core.embedding import embed
+    from wtl_core.encoders.resolve import resolve
+
+    torch.set_num_threads(1)
+    store = open_store(root)
+    encoder = resolve("pixels", store, device="cpu")
+    name, dimensions = encoder.fingerprint, encoder.dimensions
+    vectors.commit_parts(store, name, vectors.staged_keys(store, name), dimensions)
+    have = vectors.existing_ids(store, name)
+    missing = [(sample_id, data) for sample_id, data in images() if sample_id not in have]
+    for start in range(0, len(missing), PART):
+        pieces = list(embed(encoder, missing[start : start + PART], workers=1))
+        ids = [sample_id for piece in pieces for sample_id in piece.ids]
+        key = hashlib.sha256("".join(ids).encode()).hexdigest()[:16]
+        vectors.stage_part(store, name, key, ids, np.concatenate([piece.vectors for piece in pieces]))
+        vectors.commit_parts(store, name, [key], dimensions)
+
+
+def images() -> list[tuple[str, bytes]]:
+    """The small pool, sorted by id."""
+    found = []
+    for seed in range(POOL):
+        values = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(values).save(buffer, "PNG")
+        found.append((hashlib.sha256(buffer.getvalue()).hexdigest(), buffer.getvalue()))
+    return sorted(found)
+
+
+def kill_at_random(tmp_path: Path, kills: int) -> int:
+    """Kill the work at random moments until `kills` are spent, each time on what the last one left; rounds completed.
+
+    A parent that has imported torch forks the workers, since fifty cold starts would take minutes. LanceDB, whose
+    threads do not survive a fork, is imported by each worker.
+    """
+    from wtl_core import vectors
+    from wtl_core.encoders.resolve import resolve
+
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[2]), "OMP_NUM_THREADS": "1", "RUST_LOG": "error"}
+    server = subprocess.Popen(
+        [sys.executable, str(HERE)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    random = np.random.default_rng(0)
+    expected, rounds, longest = None, 0, 0.0
+    try:
+        while kills:
+            root = str(tmp_path / f"round-{rounds}")
+            while True:
+                server.stdin.write(root + "\n")
+                server.stdin.flush()
+                pid = int(server.stdout.readline())
+                started = time.monotonic()
+                if kills and longest:
+                    time.sleep(random.uniform(0, longest))
+                    os.kill(pid, signal.SIGKILL)
+                    kills -= 1
+                status = server.stdout.readline().strip()
+                if status == "0":
+                    longest = longest or time.monotonic() - started
+                    break
+                assert status == "-9", status
+            rounds += 1
+            store = open_store(root)
+            encoder = resolve("pixels", store, device="cpu")
+            table = vectors.open_table(store, encoder.fingerprint)
+            assert table is not None
+            ids = [sample_id for sample_id, _ in images()]
+            assert sorted(table.search().select(["sample_id"]).to_arrow()["sample_id"].to_pylist()) == ids
+            found = vectors.load(store, encoder.fingerprint, ids)
+            expected = found if expected is None else expected
+            assert np.array_equal(found, expected)
+            assert store.names("vectors") == [f"{vectors.table_name(encoder.fingerprint)}.lance"]
+    finally:
+        server.stdin.close()
+        server.wait(timeout=60)
+        server.stdout.close()
+    return rounds
+
+
+def test_killed_at_random_moments_no_vector_is_missing_or_double(tmp_path: Path) -> None:
+    assert kill_at_random(tmp_path, 5) >= 2
+
+
+@pytest.mark.slow
+def test_killed_at_fifty_random_moments_no_vector_is_missing_or_double(tmp_path: Path) -> None:
+    assert kill_at_random(tmp_path, 50) >= 3
+
+
+def serve() -> None:
+    """Fork a worker for each folder on stdin; its pid, then its exit status, on stdout."""
+    import torch  # noqa: F401, imported before the fork so that workers start at once
+
+    import wtl_core.embedding
+    import wtl_core.encoders.resolve  # noqa: F401
+
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            embed_pool(line.strip())
+            os._exit(0)
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
+        _, status = os.waitpid(pid, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve()
