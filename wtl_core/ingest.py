@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import torch
 
-from wtl_core.errors import InputError, TransientError
+from wtl_core.errors import QuarantineBudgetError, TransientError
 from wtl_core.images.examine import Examined, Limits, examine
 from wtl_core.images.faults import TRANSIENT, ImageError, Reason
 from wtl_core.recipe import IngestParams
@@ -28,6 +28,7 @@ from wtl_core.storage import Store
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+_REFUSAL = ("source", "object_uri", "part", "key", "reason")
 _PROBES = 16
 _READINGS = 3
 """Times that a part is begun again because an object was written to meanwhile."""
@@ -125,7 +126,7 @@ def check_quarantine_budget(counts: Sequence[PartCounts], params: IngestParams) 
     """Refuse a run that quarantined more than `quarantine_budget` of what claimed to be images.
 
     Raises:
-        InputError: naming share, budget and reasons.
+        QuarantineBudgetError: naming share, budget and reasons.
     """
     quarantined = sum(part.quarantined for part in counts)
     locations = quarantined + sum(part.images for part in counts)
@@ -136,7 +137,7 @@ def check_quarantine_budget(counts: Sequence[PartCounts], params: IngestParams) 
         for reason, count in part.reasons.items():
             reasons[reason] = reasons.get(reason, 0) + count
     listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
-    raise InputError(
+    raise QuarantineBudgetError(
         f"{quarantined} of {locations} images ({quarantined / locations:.1%}) are quarantined, at most "
         f"{params.quarantine_budget:.1%} allowed ({listed}); mend the files or raise ingest.quarantine_budget"
     )
@@ -152,16 +153,15 @@ def readable_again(store: Store, snapshot: pl.DataFrame, *, endpoint_url: str | 
     """
     present = set(store.names("quarantine"))
     parts = [part for part in snapshot["part"].unique().sort() if f"{part}.parquet" in present]
-    found: dict[tuple[str, str], None] = {}
+    refused = [pl.DataFrame(schema={name: pl.String for name in _REFUSAL})]
     for part in parts:
         with store.reader(quarantine_key(part)) as handle:
-            rows = pl.DataFrame(pq.read_table(handle, columns=["source", "object_uri", "key", "reason"]))
-        is_passing = pl.col("reason").is_in([str(reason) for reason in TRANSIENT]) & (pl.col("key") == "")
-        found.update(dict.fromkeys(rows.filter(is_passing).select("source", "object_uri").iter_rows()))
-    listed = snapshot.select("source", "uri", "size").filter(pl.col("size") >= 0)
-    known = set(listed.select("source", "uri").iter_rows())
+            refused.append(pl.DataFrame(pq.read_table(handle, columns=list(_REFUSAL))))
+    is_passing = pl.col("reason").is_in([str(reason) for reason in TRANSIENT]) & (pl.col("key") == "")
+    live = snapshot.filter(pl.col("size") >= 0).select("source", pl.col("uri").alias("object_uri"), "part")
+    passing = pl.concat(refused).filter(is_passing).join(live, on=["source", "object_uri", "part"], how="semi")
+    tried = passing.select("source", "object_uri").unique(maintain_order=True).rows()
     with ThreadPoolExecutor(_PROBES) as pool:
-        tried = [place for place in found if place in known]
         answers = pool.map(lambda place: is_readable(place[1], endpoint_url=endpoint_url), tried)
         readable = [place for place, answer in zip(tried, answers, strict=True) if answer]
     return pl.DataFrame(readable, schema={"source": pl.String, "uri": pl.String}, orient="row")

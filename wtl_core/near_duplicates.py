@@ -1,13 +1,13 @@
 """Groups of images that look almost alike, from perceptual hashes alone (numpy and numba; no storage).
 
-Hashes at most 3 bits apart share at least one of their four 16-bit quarters, so only hashes within one quarter's bucket
-are compared. A group is what chains of such pairs connect. Images without structure (hash 0) are in no group.
+Two images are near each other if their hashes are at most 6 bits apart and share one of their four 16-bit quarters, as
+all that are at most 3 bits apart do: so only hashes in one bucket are compared. A group is what chains of pairs connect. Images without structure (hash 0) are in no group.
 """
 
 import numpy as np
 from numba import njit
 
-MOST_BITS = 3
+MOST_BITS = 6
 _QUARTERS, _QUARTER_BITS = 4, 16
 _WINDOW = 64
 """Each hash is compared with so many that follow it in its bucket: bounds the cost of crowded buckets."""

@@ -1,0 +1,456 @@
+"""Shards to parts to the pool: accounts, identity, order, kills, changes, retries, bytes and references."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.conftest import build_source, make_jpeg
+from wtl_core import ingest, pool
+from wtl_core.errors import CorruptArtifactError, InputError
+from wtl_core.images.faults import Reason
+from wtl_core.recipe import IngestParams
+from wtl_core.shards import discover, part_file, reader
+from wtl_core.shards.plan import PartPlan, plan_parts, snapshot_rows
+from wtl_core.storage import Store, open_store
+
+PARAMS = IngestParams()
+
+
+def plans_of(source: Path, params: IngestParams = PARAMS) -> list[PartPlan]:
+    return plan_parts(discover.list_source(str(source)), params)
+
+
+def refresh(source: Path, workspace: Path, params: IngestParams = PARAMS, workers: int = 1) -> tuple[Store, pool.Pool]:
+    store = open_store(str(workspace))
+    plans = plans_of(source, params)
+    ingest.run_many(plans, store, params, workers=workers)
+    return store, pool.load(store, snapshot_rows(plans), filters=params.filters)
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+def parts_of(workspace: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(workspace)): f.read_bytes() for f in sorted(workspace.rglob("*.parquet"))}
+
+
+def test_every_file_and_member_is_accounted_for(source: Path, tmp_path: Path) -> None:
+    _, found = refresh(source, tmp_path / "w")
+    counts = found.counts
+    assert counts == pool.PoolCounts(
+        read=67, locations=66, samples=64, duplicates=1, quarantined=1, ignored=1, filtered=0
+    )
+    assert counts.read == counts.locations + counts.ignored
+    assert counts.locations == counts.samples + counts.duplicates + counts.quarantined
+    assert found.quarantine["reason"].to_list() == ["truncated"]
+    assert found.ignored["uri"].to_list() == [str(source / "notes.txt")]
+
+
+def test_samples_are_sorted_by_content_and_know_their_smallest_location(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    write_tar(source / "b.tar", [("z.jpg", make_jpeg(1)), ("a.jpg", make_jpeg(1)), ("a.jpg", make_jpeg(2))])
+    (source / "c.jpg").write_bytes(make_jpeg(1))
+    _, found = refresh(source, tmp_path / "w")
+    assert found.samples["sample_id"].is_sorted()
+    row = found.samples.filter(pl.col("locations") == 3).row(0, named=True)
+    assert (row["uri"], row["object_uri"], row["key"]) == (f"{source}/b.tar#a.jpg", f"{source}/b.tar", "a.jpg")
+
+
+def test_the_pool_is_the_same_whatever_shards_hold_the_images(tmp_path: Path) -> None:
+    columns = ["sample_id", "pixel_digest", "phash", "sharpness", "width", "duplicate_of", "near_group"]
+    pools = [refresh(build_source(tmp_path / f"s{i}", order_seed=i), tmp_path / f"w{i}")[1] for i in (0, 1)]
+    assert pools[0].samples.select(columns).equals(pools[1].samples.select(columns))
+    assert pools[0].counts == pools[1].counts
+
+
+def test_parts_are_byte_equal_with_one_worker_or_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "_IMAGES_WORTH_A_WORKER", 0)
+    source, params = build_source(tmp_path / "source"), IngestParams(part_images=20)
+    alone, _ = refresh(source, tmp_path / "alone", params, workers=1)
+    progress: list[tuple[int, int]] = []
+    store, plans = open_store(str(tmp_path / "many")), plans_of(source, params)
+    assert len(plans) >= 3
+    counts = ingest.run_many(
+        plans, store, params, workers=2, on_progress=lambda done, total: progress.append((done, total))
+    )
+    assert [each.digest for each in counts] == [plan.digest for plan in plans]
+    assert parts_of(Path(alone.root)) == parts_of(Path(store.root))
+    assert progress[-1][0] == progress[-1][1]
+
+
+def test_a_finished_part_is_not_made_again(source: Path, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "w"))
+    (plan,) = plans_of(source)
+    first = ingest.run(plan, store, PARAMS)
+    before = parts_of(tmp_path / "w")
+    for path in source.rglob("*.*"):
+        path.unlink()
+    assert ingest.run(plan, store, PARAMS) == first
+    assert parts_of(tmp_path / "w") == before
+
+
+def test_arrivals_and_removals_touch_only_their_own_objects(source: Path, tmp_path: Path) -> None:
+    store, first = refresh(source, tmp_path / "w")
+    snapshot = snapshot_rows(plans_of(source))
+    (source / "new.jpg").write_bytes(make_jpeg(1000))
+    changes = discover.diff(discover.list_source(str(source)), snapshot)
+    plans = plan_parts(changes.new, PARAMS)
+    assert [len(plan.objects) for plan in plans] == [1]
+    ingest.run_many(plans, store, PARAMS, workers=2)
+    grown = pl.concat([changes.kept, snapshot_rows(plans)])
+    assert pool.load(store, grown).counts.samples == 65
+    (source / "new.jpg").unlink()
+    shrunk = discover.diff(discover.list_source(str(source)), grown)
+    assert shrunk.gone["uri"].to_list() == [str(source / "new.jpg")]
+    assert pool.load(store, shrunk.kept).samples.equals(first.samples)
+
+
+def test_a_shard_written_over_is_read_again_and_a_mended_file_is_admitted(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    write_tar(source / "a.tar", [("1.jpg", make_jpeg(1))])
+    (source / "b.jpg").write_bytes(make_jpeg(2)[:100])
+    store, first = refresh(source, tmp_path / "w")
+    assert first.counts.quarantined == 1
+    snapshot = snapshot_rows(plans_of(source))
+    write_tar(source / "a.tar", [("1.jpg", make_jpeg(3))])
+    os.utime(source / "a.tar", ns=(5, 5))
+    (source / "b.jpg").write_bytes(make_jpeg(2))
+    changes = discover.diff(discover.list_source(str(source)), snapshot)
+    assert len(changes.changed) == 2
+    plans = plan_parts(changes.changed, PARAMS)
+    ingest.run_many(plans, store, PARAMS, workers=1)
+    found = pool.load(store, pl.concat([changes.kept, snapshot_rows(plans)]))
+    assert (found.counts.samples, found.counts.quarantined) == (2, 0)
+    assert set(first.samples["sample_id"]).isdisjoint(found.samples["sample_id"])
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from wtl_core import ingest
+from wtl_core.recipe import IngestParams
+from wtl_core.shards import discover
+from wtl_core.shards.plan import plan_parts
+from wtl_core.storage import open_store
+params = IngestParams(part_images=40)
+print("ready", flush=True)
+ingest.run_many(plan_parts(discover.list_source(sys.argv[1]), params), open_store(sys.argv[2]), params, workers=1)
+"""
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_same_parts(tmp_path: Path) -> None:
+    source, params = build_source(tmp_path / "source", count=240), IngestParams(part_images=40)
+    whole, _ = refresh(source, tmp_path / "whole", params)
+    for moment in (2, 6):
+        workspace = tmp_path / f"w{moment}"
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(source), str(workspace)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        while process.poll() is None and sum(len(files) for _, _, files in os.walk(workspace)) < moment:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        store, _ = refresh(source, workspace, params)
+        store.sweep()
+        assert parts_of(workspace) == parts_of(Path(whole.root))
+        assert not [f for f in workspace.rglob("*") if f.is_file() and f.suffix != ".parquet"]
+
+
+def test_a_part_that_fails_leaves_nothing_behind(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ingest, "examine", fail)
+    (plan,) = plans_of(source)
+    with pytest.raises(MemoryError):
+        ingest.run(plan, open_store(str(tmp_path / "w")), PARAMS)
+    assert not [f for f in (tmp_path / "w").rglob("*") if f.is_file()]
+
+
+def test_an_object_that_changes_once_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    write_tar(source / "a.tar", [("1.jpg", make_jpeg(1)), ("2.jpg", make_jpeg(2))])
+    times, original = iter(range(2)), ingest.examine
+
+    def touch(*args: object, **kwargs: object) -> object:
+        if next(times, None) == 0:
+            os.utime(source / "a.tar", ns=(9, 9))
+        return original(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ingest, "examine", touch)
+    _, found = refresh(source, tmp_path / "w")
+    assert (found.counts.samples, found.counts.quarantined) == (2, 0)
+
+
+def test_an_object_that_keeps_changing_is_refused_and_tried_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    write_tar(source / "a.tar", [("1.jpg", make_jpeg(1))])
+    (source / "b.jpg").write_bytes(make_jpeg(2))
+    original, clock = reader._read_stream, iter(range(100, 200))
+
+    def touch(one: reader.SourceObject, *args: object) -> object:
+        yield from original(one, *args)  # type: ignore[arg-type]
+        if one.uri.endswith(".tar"):
+            os.utime(one.uri, ns=(1, next(clock)))
+
+    monkeypatch.setattr(reader, "_read_stream", touch)
+    plans = plans_of(source)
+    store, snapshot = open_store(str(tmp_path / "w")), snapshot_rows(plans)
+    ingest.run_many(plans, store, PARAMS, workers=1)
+    found = pool.load(store, snapshot)
+    assert found.quarantine["reason"].to_list() == ["changed_while_read"]
+    assert found.counts.samples == 1
+    monkeypatch.setattr(reader, "_read_stream", original)
+    again = ingest.readable_again(store, snapshot)
+    assert again["uri"].to_list() == [str(source / "a.tar")]
+    listing = snapshot.drop("part")
+    changes = discover.diff(listing, snapshot, again=again)
+    retried = plan_parts(changes.changed, PARAMS)
+    ingest.run_many(retried, store, PARAMS, workers=1)
+    after = pl.concat([changes.kept, snapshot_rows(retried)])
+    assert pool.load(store, after).counts.quarantined == 0
+    assert ingest.readable_again(store, after).is_empty()
+    assert discover.diff(listing, after).changed.is_empty()
+
+
+def test_a_file_without_permission_is_read_once_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.jpg").write_bytes(make_jpeg(1))
+    original = reader.open_object
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(reader, "open_object", refuse)
+    store, found = refresh(source, tmp_path / "w")
+    assert found.quarantine["reason"].to_list() == ["access_denied"]
+    assert ingest.readable_again(store, snapshot_rows(plans_of(source))).is_empty()
+    monkeypatch.setattr(reader, "open_object", original)
+    assert len(ingest.readable_again(store, snapshot_rows(plans_of(source)))) == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
+def test_the_quarantine_budget_refuses_above_its_share(share: float) -> None:
+    counts = [part_file.PartCounts("d", 100, 98, 2, 0, 0, {"truncated": 1, "empty": 1})]
+    params = IngestParams(quarantine_budget=share)
+    if share >= 0.02:
+        ingest.check_quarantine_budget(counts, params)
+    else:
+        with pytest.raises(InputError, match=r"2 of 100 images \(2.0%\).*truncated 1"):
+            ingest.check_quarantine_budget(counts, params)
+    ingest.check_quarantine_budget([], params)
+
+
+def test_filters_set_samples_aside_and_can_be_undone(source: Path, tmp_path: Path) -> None:
+    store, everything = refresh(source, tmp_path / "w")
+    middle = float(everything.samples["brightness"].median())  # type: ignore[arg-type]
+    snapshot = snapshot_rows(plans_of(source))
+    filtered = pool.load(store, snapshot, filters=[f"brightness > {middle}"])
+    assert filtered.counts.filtered == 32
+    assert filtered.samples.filter("is_filtered")["brightness"].max() <= middle  # type: ignore[operator]
+    assert filtered.counts.samples == everything.counts.samples
+    assert pool.load(store, snapshot).samples.equals(everything.samples)
+
+
+def test_twins_point_to_the_smallest_id_that_is_not_set_aside(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(4):
+        (source / f"{i}.jpg").write_bytes(make_jpeg(7) + bytes(i))
+    store, found = refresh(source, tmp_path / "w")
+    assert found.samples["duplicate_of"].to_list() == [None] + [found.samples["sample_id"][0]] * 3
+    first = found.samples.row(0, named=True)
+    filtered = pool.load(store, snapshot_rows(plans_of(source)), filters=[f"byte_length != {first['byte_length']}"])
+    assert filtered.samples["duplicate_of"].to_list() == [None, None, *[found.samples["sample_id"][1]] * 2]
+
+
+def test_near_duplicates_share_a_group(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)).resize(
+            (96, 96), Image.Resampling.BICUBIC
+        )
+        for quality in (90, 95):
+            coarse.save(source / f"{i}-{quality}.jpg", quality=quality)
+    Image.new("RGB", (64, 64)).save(source / "flat1.png")
+    Image.new("RGB", (80, 64)).save(source / "flat2.png")
+    _, found = refresh(source, tmp_path / "w")
+    names = found.samples.with_columns(pl.col("uri").str.split("/").list.last().str.slice(0, 1).alias("n"))
+    groups = (
+        names.filter(pl.col("n") != "f")
+        .group_by("n")
+        .agg(pl.col("near_group").n_unique(), pl.col("near_group").null_count().alias("alone"))
+    )
+    assert groups.select("near_group", "alone").unique().rows() == [(1, 0)]
+    assert names.filter(pl.col("n") == "f")["near_group"].null_count() == 2
+
+
+def test_images_come_back_by_row_from_bytes_and_from_references(source: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(source / "z.zip", "w") as archive:
+        for i in range(3):
+            archive.writestr(f"{i}.jpg", make_jpeg(500 + i))
+    pools = {}
+    for kind in ("bytes", "reference"):
+        params = IngestParams(store=kind)
+        store, found = refresh(source, tmp_path / kind, params)
+        (part,) = found.samples["part"].unique()
+        rows = found.samples.select("row", "sample_id").sample(fraction=0.5, seed=1).rows()
+        images = dict(pool.read_images(store, part, [row for row, _ in rows]))
+        assert {row: __import__("hashlib").sha256(images[row] or b"").hexdigest() for row, _ in rows} == dict(rows)
+        pools[kind] = found.samples.drop("part")
+    assert pools["bytes"].equals(pools["reference"])
+    for kind, missing in (("bytes", 0), ("reference", 68)):
+        table = pq.read_table(next((tmp_path / kind / "pool").iterdir()), columns=["image"])
+        assert table["image"].null_count == missing
+
+
+def test_references_to_changed_or_vanished_sources_give_none(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(3):
+        (source / f"{i}.jpg").write_bytes(make_jpeg(i))
+    write_tar(source / "a.tar", [("x.jpg", make_jpeg(8)), ("y.jpg", make_jpeg(9))])
+    store, found = refresh(source, tmp_path / "w", IngestParams(store="reference"))
+    (source / "0.jpg").unlink()
+    (source / "1.jpg").write_bytes(make_jpeg(77))
+    (source / "a.tar").write_bytes((source / "a.tar").read_bytes()[:1500])
+    (part,) = found.samples["part"].unique()
+    images = dict(pool.read_images(store, part, range(5)))
+    uris = {row["row"]: Path(row["uri"]).name for row in found.samples.iter_rows(named=True)}
+    assert {uris[row] for row, data in images.items() if data is not None} == {"2.jpg"}
+
+
+def test_metadata_and_thumbnails_are_kept_within_bounds(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    big = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    big.save(buffer, "JPEG")
+    write_tar(
+        source / "a.tar", [("1.jpg", buffer.getvalue()), ("1.json", b'{"place": "Ulm"}'), ("2.jpg", make_jpeg(2))]
+    )
+    _, found = refresh(source, tmp_path / "w", IngestParams(thumbnails_per_part=1, thumbnail_bytes=20_000))
+    assert json.loads(found.samples.filter(pl.col("width") == 400)["metadata"].item()) == {"place": "Ulm"}
+    assert found.counts.ignored == 1
+    table = pq.read_table(next((tmp_path / "w" / "pool").glob("*.parquet")))
+    first, second = table["thumbnail"].to_pylist()
+    assert Image.open(io.BytesIO(first)).size == (128, 96)
+    assert second is None
+
+
+def test_hostile_names_pass_through_as_text(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    names = [
+        "<img src=x onerror=alert(1)>.jpg",
+        "two\nlines.jpg",
+        "\x1b[31mred.jpg",
+        "right\u202eto-left.jpg",
+        "=1+1.jpg",
+    ]
+    for i, name in enumerate(names):
+        (source / name).write_bytes(make_jpeg(i))
+    Path(os.fsdecode(os.fsencode(source) + b"/caf\xe9.jpg")).write_bytes(make_jpeg(99))
+    write_tar(source / "a.tar", [(name, make_jpeg(10 + i)) for i, name in enumerate(names)])
+    _, found = refresh(source, tmp_path / "w")
+    assert found.counts.samples == 11
+    assert {key for key in found.samples["key"] if key} == set(names)
+
+
+def test_only_what_claims_to_be_an_image_is_quarantined(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    contents = {
+        "a.jpg": b"",
+        "b.png": b"text",
+        "c.dat": b"\xff\xd8\xffjunk",
+        "d.txt": b"text",
+        "e": b"",
+        "f.svg": b"<svg/>",
+    }
+    for name, data in contents.items():
+        (source / name).write_bytes(data)
+    (source / "g.tar").write_bytes(b"junk")
+    _, found = refresh(source, tmp_path / "w")
+    reasons = {Path(row["uri"]).name: row["reason"] for row in found.quarantine.iter_rows(named=True)}
+    assert reasons == {
+        "a.jpg": "empty",
+        "b.png": "not_an_image",
+        "c.dat": "truncated",
+        "f.svg": "unsupported",
+        "g.tar": "broken_shard",
+    }
+    assert {Path(uri).name for uri in found.ignored["uri"]} == {"d.txt", "e"}
+    assert found.counts.read == 7
+
+
+def test_an_empty_or_wholly_broken_source_still_makes_its_part(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.jpg").write_bytes(b"junk")
+    store, found = refresh(source, tmp_path / "w")
+    assert found.samples.is_empty()
+    assert (found.counts.quarantined, found.counts.samples) == (1, 0)
+    assert pool.load(store, pl.DataFrame(schema=discover.SNAPSHOT_SCHEMA)).counts.read == 0
+
+
+def test_a_missing_part_is_said_so(source: Path, tmp_path: Path) -> None:
+    store, _ = refresh(source, tmp_path / "w")
+    next((tmp_path / "w" / "pool").iterdir()).unlink()
+    with pytest.raises(CorruptArtifactError, match="cannot be read"):
+        pool.load(store, snapshot_rows(plans_of(source)))
+
+
+def test_an_archive_cut_in_the_middle_keeps_what_came_before(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    write_tar(source / "a.tar", [(f"{i}.jpg", make_jpeg(i)) for i in range(5)])
+    data = (source / "a.tar").read_bytes()
+    (source / "a.tar").write_bytes(data[: len(make_jpeg(0)) * 3])
+    _, found = refresh(source, tmp_path / "w")
+    assert found.quarantine.select("reason", "key").rows() == [("broken_shard", "")]
+    assert found.counts.samples == found.counts.locations - 1 >= 1
+
+
+def test_every_reason_has_a_code_and_counts_add_up(source: Path, tmp_path: Path) -> None:
+    (plan,) = plans_of(source)
+    counts = ingest.run(plan, open_store(str(tmp_path / "w")), PARAMS)
+    assert counts.read == counts.images + counts.quarantined + counts.ignored
+    assert counts.reasons == {"truncated": 1}
+    assert len({str(reason) for reason in Reason}) == len(Reason)
+
+
+def test_planning_imports_no_torch() -> None:
+    modules = (
+        "wtl_core.recipe, wtl_core.pool, wtl_core.shards.discover, wtl_core.shards.plan, wtl_core.shards.part_file"
+    )
+    code = f"import {modules}, sys; assert 'torch' not in sys.modules and 'numba' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
