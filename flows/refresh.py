@@ -5,21 +5,26 @@ from typing import Any
 from prefect import flow, unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from tasks.arrivals import wait_until_quiet
 from tasks.embedding import embed_part, finish_embedding, plan_embedding
 from tasks.encoders import ensure_encoder
+from tasks.failures import show_failure
 from tasks.ingest import gather_pool, ingest_parts
-from tasks.refresh import commit, hold, open_for_refresh, plan_refresh, summary
+from tasks.refresh import commit, plan_refresh, summary
 from tasks.selection import select
+from tasks.workspaces import hold, open_for_refresh
 from wtl_core.recipe import Recipe
 from wtl_core.stopwatch import Stopwatch
 
 
-@flow(name="refresh", task_runner=ThreadPoolTaskRunner(max_workers=1))
+@flow(name="refresh", task_runner=ThreadPoolTaskRunner[Any](max_workers=1), on_failure=[show_failure])
 def refresh(
     workspace: str,
     sources: list[str] | None = None,
     recipe: Recipe | None = None,
     allow_removal: bool = False,
+    quiet_seconds: float = 0,
+    patience_seconds: float = 0,
 ) -> dict[str, Any]:
     """Bring a workspace up to date with its sources.
 
@@ -28,9 +33,13 @@ def refresh(
         sources: Folders, buckets, shards or lists of URIs to read again; all known ones if none is named.
         recipe: What changes the result; the workspace's last recipe if none is given.
         allow_removal: Go on although more than half of a source has vanished.
+        quiet_seconds: Begin when nothing has landed for that long (a minute at most); 0 begins at once.
+        patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
     """
     store = open_for_refresh(workspace)
-    with hold(store) as held:
+    if quiet_seconds:
+        wait_until_quiet(store, sources or [], quiet_seconds)
+    with hold(store, patience_seconds) as held:
         watch = Stopwatch()
         run = plan_refresh(store, sources or [], recipe, allow_removal=allow_removal)
         if run.is_noop:

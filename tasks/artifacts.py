@@ -1,12 +1,19 @@
-"""What a run shows in the Prefect UI: the stage table, the ladder as a table and a picture, the first picks."""
+"""What a run shows in the Prefect UI at the end of each stage: tables, the ladder as a picture, the picks, events."""
 
 import base64
 import html
+from collections.abc import Mapping
 
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.events import Event, emit_event
+from prefect.utilities.urls import url_for
 
+from tasks.asset_events import materialised
+from tasks.event_resources import workspace_resource
 from wtl_core import selections
 from wtl_core.commits import Commit
+from wtl_core.embedding_parts import Embedded
+from wtl_core.pipeline import EncoderRef, Run
 from wtl_core.report import charts
 from wtl_core.selections import SelectionRef
 from wtl_core.storage import Store
@@ -15,22 +22,85 @@ _PERCENTS = (1, 2, 5, 10, 20, 50)
 _PICKS = 50
 
 
+def publish_pool(run: Run, counts: dict[str, int]) -> None:
+    """The row accounts after ingest."""
+    event = materialised(run.store.root, "pool", counts)
+    shown = {
+        "shards new": run.changes["new"],
+        "shards changed": run.changes["changed"],
+        "shards gone": run.changes["gone"],
+    }
+    _publish_rows("pool", f"{counts['samples']:,} samples, {counts['new_samples']:,} new", {**shown, **counts}, event)
+    tell(run.store, "ingest", counts)
+
+
+def publish_encoder(run: Run, encoder: EncoderRef) -> None:
+    """Which network the vectors come from."""
+    rows = {"name": encoder.name, "fingerprint": encoder.fingerprint, "dimensions": encoder.dimensions}
+    _publish_rows("encoder", f"Encoder {encoder.name}, {encoder.fingerprint[:12]}", rows, None)
+    tell(run.store, "encoder", rows)
+
+
+def publish_vectors(run: Run, encoder: EncoderRef, embedded: Embedded) -> None:
+    """How many samples have a vector."""
+    rows = {
+        "vectors": embedded.vectors,
+        "refused by the encoder": embedded.refused_samples,
+        "dimensions": encoder.dimensions,
+        "encoder": encoder.fingerprint[:16],
+        "table version": embedded.table_version,
+    }
+    event = materialised(run.store.root, "vectors", rows)
+    _publish_rows("vectors", f"{embedded.vectors:,} vectors", rows, event)
+    tell(run.store, "embedding", rows)
+
+
+def publish_ranking(run: Run, selection: SelectionRef) -> None:
+    """The ladder as a picture and a table, and the first picks."""
+    coverage = {f"coverage at {p} %": selection.coverage[str(p)] for p in (1, 5, 10)}
+    event = materialised(run.store.root, "ranking", {"rows": selection.rows, "selection": selection.key, **coverage})
+    rows = {"ranked": selection.rows, "picks": selection.picks, "selection": selection.key}
+    _publish_rows("ranking", f"{selection.rows:,} ranked", rows, event)
+    _publish_ladder(run.store, selection)
+    _publish_picks(run.store, selection)
+    tell(run.store, "selection", {**rows, **coverage})
+
+
 def publish_stages(store: Store, commit: Commit) -> None:
     """Row accounts and seconds by stage, and where the report lies."""
     accounts = [{"what": name, "count": f"{count:,}"} for name, count in commit.counts.items()]
     create_table_artifact(key="accounts", table=accounts, description=f"Refresh {commit.number}: row accounts")
     times = [{"stage": stage, "seconds": seconds} for stage, seconds in commit.seconds.items()]
     create_table_artifact(key="stages", table=times, description=f"Refresh {commit.number}: seconds by stage")
-    where = html.escape(store.path(commit.report))
+    path = store.path(commit.report)
+    link = f"[{html.escape(path)}]({'file://' if store.is_local else ''}{path.replace(' ', '%20')})"
     create_markdown_artifact(
         key="report",
-        markdown=f"# Refresh {commit.number}\n\n{charts.headline(commit)}\n\nReport: `{where}`",
+        markdown=f"# Refresh {commit.number}\n\n{charts.headline(commit)}\n\nReport: {link}",
         description="Where the report of this refresh lies",
     )
+    tell(store, "refresh", {"number": commit.number, "report": path, **commit.counts})
 
 
-def publish_ladder(store: Store, selection: SelectionRef) -> None:
-    """Coverage against random: a picture, and a table at the per cents that people ask for."""
+def tell(store: Store, stage: str, payload: Mapping[str, object]) -> None:
+    """The event at a stage's end, `wtl.<stage>.completed`, for automations."""
+    resource = {"prefect.resource.id": workspace_resource(store.root), "prefect.resource.name": store.root}
+    emit_event(f"wtl.{stage}.completed", resource=resource, payload=dict(payload))
+
+
+def _publish_rows(key: str, description: str, rows: Mapping[str, object], event: Event | None) -> None:
+    lines = [f"| {name} | {html.escape(_shown(value))} |" for name, value in rows.items()]
+    table = "\n".join(["| what | value |", "|---|---|", *lines])
+    link = None if event is None else url_for("received-event", obj_id=event.id, occurred=event.occurred)
+    told = "" if link is None else f"\n\n[The event that tells of it]({link})"
+    create_markdown_artifact(key=key, markdown=f"# {description}\n\n{table}{told}\n", description=description)
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _publish_ladder(store: Store, selection: SelectionRef) -> None:
     rungs = selections.read_ladder(store, selection.key)
     picture = base64.b64encode(charts.ladder_png(rungs)).decode()
     create_image_artifact(
@@ -42,7 +112,7 @@ def publish_ladder(store: Store, selection: SelectionRef) -> None:
     create_table_artifact(key="ladder", table=table, description="Coverage at each operating point, beside random's")
 
 
-def publish_picks(store: Store, selection: SelectionRef) -> None:
+def _publish_picks(store: Store, selection: SelectionRef) -> None:
     """The first picks. File names come from outside, so they are escaped."""
     head = selections.read_ranking(store, selection.key).head(_PICKS)
     rows = [

@@ -2,6 +2,7 @@
 
 from prefect import task
 
+from tasks import artifacts
 from tasks.progress import reported
 from tasks.retries import STAGE
 from wtl_core import pipeline
@@ -25,4 +26,6 @@ def embed_part(run: Run, encoder: EncoderRef, part: EmbeddingPart) -> PartResult
 @task(name="finish-embedding", **STAGE)
 def finish_embedding(run: Run, encoder: EncoderRef, results: list[PartResult]) -> Embedded:
     """See that no vector is missing; compact the table."""
-    return pipeline.finish_embedding(run, encoder, results)
+    embedded = pipeline.finish_embedding(run, encoder, results)
+    artifacts.publish_vectors(run, encoder, embedded)
+    return embedded

@@ -2,6 +2,7 @@
 
 from prefect import task
 
+from tasks import artifacts
 from tasks.progress import reported
 from tasks.retries import STAGE
 from wtl_core import pipeline
@@ -20,4 +21,6 @@ def ingest_parts(run: Run, parts: list[PartPlan]) -> list[PartCounts]:
 @task(name="gather-pool", **STAGE)
 def gather_pool(run: Run, ingested: list[list[PartCounts]]) -> dict[str, int]:
     """Row accounts of the live pool, once all parts are `ingested`; refuses a pool without a readable image."""
-    return pipeline.gather_pool(run, [counts for batch in ingested for counts in batch])
+    counts = pipeline.gather_pool(run, [counts for batch in ingested for counts in batch])
+    artifacts.publish_pool(run, counts)
+    return counts

@@ -2,6 +2,7 @@
 
 from typing import Any, TypedDict
 
+import httpx
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
@@ -22,8 +23,8 @@ def is_transient(task: object, run: object, state: State[Any]) -> bool:
     """Whether a failed task may be tried again."""
     try:
         state.result()
-    except TransientError:
-        return True
+    except (TransientError, httpx.TransportError):
+        return True  # a transport error is Prefect's server, which may be restarting
     except BaseException:  # noqa: BLE001, the failure itself is handled by the engine
         return False
     return False

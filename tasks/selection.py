@@ -16,6 +16,5 @@ def select(run: Run, encoder: EncoderRef, embedded: Embedded) -> SelectionRef:
     """Rank the pool by coverage and compare it with random at every per cent."""
     with reported("selection", "picks") as on_progress:
         selection = pipeline.select(run, encoder, on_progress=on_progress)
-    artifacts.publish_ladder(run.store, selection)
-    artifacts.publish_picks(run.store, selection)
+    artifacts.publish_ranking(run, selection)
     return selection

@@ -1,0 +1,23 @@
+"""Prefect's settings for a run in this process, on the server that PREFECT_API_URL names or on an embedded one."""
+
+import logging
+import os
+
+from flows import terminal
+
+_SETTINGS = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "wtl_core",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
+}
+
+
+def prepare(*, is_debug: bool) -> None:
+    """Call before prefect is imported: settings that the environment does not give, and refusals without tracebacks."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if not is_debug:
+        for name in ("prefect.flow_runs", "prefect.task_runs"):
+            logging.getLogger(name).addFilter(terminal.ExpectedRefusals())

@@ -1,0 +1,25 @@
+"""The flow `maintain`: compact tables, prune old versions, delete what no recent refresh needs."""
+
+from dataclasses import asdict
+from typing import Any
+
+from prefect import flow
+
+from tasks.failures import show_failure
+from tasks.maintain import maintain_workspace
+from tasks.workspaces import hold, open_for_refresh
+
+
+@flow(name="maintain", on_failure=[show_failure])
+def maintain(workspace: str, keep: int = 10, keep_days: float = 7, patience_seconds: float = 0) -> dict[str, Any]:
+    """House-keeping; changes no result.
+
+    Args:
+        workspace: A folder or an `s3://` prefix.
+        keep: Refreshes that must stay replayable.
+        keep_days: Age up to which old versions of a vector table stay.
+        patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
+    """
+    store = open_for_refresh(workspace)
+    with hold(store, patience_seconds) as held:
+        return asdict(maintain_workspace(store, held, keep=keep, keep_days=keep_days))

@@ -1,0 +1,29 @@
+"""The flow `train-encoder`: train the workspace's next encoder, then refresh, so that it takes over when complete."""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.refresh import refresh
+from tasks.encoders import train_next
+from tasks.failures import show_failure
+from tasks.refresh import last_refresh
+from tasks.workspaces import hold, open_for_refresh
+from wtl_core.recipe import EncoderParams
+
+
+@flow(name="train-encoder", on_failure=[show_failure])
+def train_encoder(workspace: str, encoder: EncoderParams | None = None, patience_seconds: float = 0) -> dict[str, Any]:
+    """Train on the pool as the last refresh left it; until the refresh behind it ends, the old ranking stands.
+
+    Args:
+        workspace: A folder or an `s3://` prefix that has been refreshed before.
+        encoder: How to train; as the last refresh's recipe says if not given. `start` continues from another encoder.
+        patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
+    """
+    store = open_for_refresh(workspace)
+    with hold(store, patience_seconds):
+        last = last_refresh(store)
+        train_next(store, last, encoder or last.recipe.encoder)
+    result: dict[str, Any] = refresh(workspace, patience_seconds=patience_seconds)
+    return result

@@ -1,0 +1,279 @@
+"""`wtl up`: a Prefect server, a worker and the deployments as child processes of one supervisor, and their end.
+
+The supervisor starts a child that has died again; on Ctrl-C or SIGTERM it ends all that it started, runs at work
+included, which leaves their workspace sound. Its state (the server's database, logs, who is up) lies in one folder
+outside every workspace.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flows.site_values import Site, read_settings
+from wtl_core.errors import ConfigError, TransientError
+
+_START_SECONDS, _STOP_SECONDS, _RESTART_PAUSE_SECONDS = 120.0, 20.0, 5.0
+_STATE_FILE = "up.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the server listens and where its state lies."""
+
+    folder: Path
+    host: str = "127.0.0.1"
+    port: int = 4200
+    database_url: str | None = None
+
+    @property
+    def address(self) -> str:
+        """The UI's address."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104, compared, not bound
+        return f"http://{host}:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """What server, worker and runs need; the shell's own settings win over the shipped files."""
+        # The UI asks the port of this setting, not of --port: with the flag alone it cannot find its API.
+        fixed = {
+            "PREFECT_HOME": str(self.folder),
+            "PREFECT_SERVER_API_HOST": self.host,
+            "PREFECT_SERVER_API_PORT": str(self.port),
+            "PREFECT_API_URL": f"{self.address}/api",
+            "PREFECT_UI_URL": self.address,
+        }
+        if self.database_url is not None:
+            fixed["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.database_url
+        return {**read_settings("server"), **read_settings("worker"), **os.environ, **fixed}
+
+
+@dataclass
+class Child:
+    """One process that is kept running, in a session of its own: a terminal's Ctrl-C reaches the supervisor only."""
+
+    name: str
+    command: list[str]
+    environment: Mapping[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    def start(self) -> None:
+        """Start it, its output going to the log."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as handle:
+            self.process = subprocess.Popen(  # noqa: S603, our own commands
+                self.command,
+                stdout=handle,
+                stderr=subprocess.STDOUT,
+                env=dict(self.environment),
+                start_new_session=True,
+            )
+
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self) -> None:
+        """Ask it and all its descendants to end, then insist."""
+        if self.process is None:
+            return
+        family = [self.process.pid, *_descendants(self.process.pid)]
+        _signal(family, signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while time.monotonic() < deadline and any(_is_alive(pid) for pid in family):
+            self.process.poll()
+            time.sleep(0.1)
+        _signal([pid for pid in family if _is_alive(pid)], signal.SIGKILL)
+        self.process.wait()
+
+
+def run(
+    place: Place, site: Site, *, say: Callable[[str], object], on_ready: Callable[[], object] = lambda: None
+) -> None:
+    """Bring everything up, say where, and keep it up until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError: the port is taken, or something is up already in this folder.
+        TransientError: the server does not answer.
+    """
+    _refuse_second(place)
+    environment = place.environment()
+    server = Child("server", _prefect("server", "start"), environment, place.folder / "logs/server.log")
+    worker = Child("worker", _worker(site), environment, place.folder / "logs/worker.log")
+    previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        _write_state(place)
+        server.start()
+        _wait_for(server, place)
+        say(f"server       {place.address}  (log: {server.log})")
+        _deploy(site, environment)
+        say(f"deployments  refresh-{site.name}, watch-{site.name} and others, in work pool {site.work_pool}")
+        worker.start()
+        say(f"worker       started  (log: {worker.log})")
+        say(f"watching     {', '.join(site.sources)} for workspace {site.workspace}")
+        on_ready()
+        _keep_up([server, worker], say)
+    finally:
+        for number in previous:
+            signal.signal(number, signal.SIG_IGN)
+        worker.stop()
+        server.stop()
+        (place.folder / _STATE_FILE).unlink(missing_ok=True)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def detach(place: Place, arguments: list[str], *, say: Callable[[str], object]) -> None:
+    """Start the supervisor as a process of its own and return when all is up.
+
+    Raises:
+        ConfigError: something is up already.
+        TransientError: it ended or did not come up in time; the log's last lines are in the message.
+    """
+    _refuse_second(place)
+    log, ready = place.folder / "logs/up.log", place.folder / "up.ready"
+    ready.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "flows.cli", "up", *arguments]
+    environment = {**os.environ, "WTL_UP_READY": str(ready)}
+    supervisor = Child("supervisor", command, environment, log)
+    supervisor.start()
+    deadline = time.monotonic() + 2 * _START_SECONDS
+    while not ready.exists():
+        if not supervisor.is_running() or time.monotonic() > deadline:
+            supervisor.stop()
+            raise TransientError(f"it did not come up; the end of {log}:\n{log.read_text()[-2000:]}")
+        time.sleep(0.2)
+    ready.unlink()
+    say(f"up           {place.address}  (log: {log}; `wtl down` ends it)")
+
+
+def down(folder: Path) -> bool:
+    """End what `wtl up` started with this state folder; False if nothing is up."""
+    state = _read_state(folder)
+    if state is None:
+        return False
+    os.kill(state, signal.SIGTERM)
+    deadline = time.monotonic() + 3 * _STOP_SECONDS
+    while _is_alive(state):
+        if time.monotonic() > deadline:
+            raise TransientError(f"process {state} does not end; its log is in {folder / 'logs'}")
+        time.sleep(0.1)
+    return True
+
+
+def _prefect(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "prefect", *arguments]
+
+
+def _worker(site: Site) -> list[str]:
+    return _prefect("worker", "start", "--pool", site.work_pool, "--type", "process", "--name", f"wtl-{site.name}")
+
+
+def _deploy(site: Site, environment: Mapping[str, str]) -> None:
+    """In this process, whose Prefect settings are read from the environment when it is imported."""
+    os.environ.update(environment)
+    from flows.deploying import deploy
+
+    deploy(site)
+
+
+def _keep_up(children: list[Child], say: Callable[[str], object]) -> None:
+    while True:
+        for child in children:
+            if not child.is_running():
+                say(f"{child.name:<12} has ended, starting it again; why is in {child.log}")
+                child.start()
+        time.sleep(_RESTART_PAUSE_SECONDS)
+
+
+def _wait_for(server: Child, place: Place) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if not server.is_running():
+            break
+        try:
+            with urllib.request.urlopen(f"{place.address}/api/health", timeout=5) as answer:  # noqa: S310, our own server
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            time.sleep(0.2)
+    raise TransientError(f"the Prefect server does not answer at {place.address}; why is in {server.log}")
+
+
+def _refuse_second(place: Place) -> None:
+    state = _read_state(place.folder)
+    if state is not None and state != os.getpid():
+        raise ConfigError(f"{place.folder}: process {state} is up already; `wtl down` ends it")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((place.host, place.port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {place.port}: expected it free: {error.strerror}; name another by --port"
+            ) from error
+
+
+def _write_state(place: Place) -> None:
+    place.folder.mkdir(parents=True, exist_ok=True)
+    (place.folder / _STATE_FILE).write_text(json.dumps({"pid": os.getpid(), "address": place.address}))
+
+
+def _read_state(folder: Path) -> int | None:
+    """The process id of a supervisor that is alive; None without one."""
+    try:
+        pid = int(json.loads((folder / _STATE_FILE).read_text())["pid"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return pid if _is_alive(pid) and b"up" in _command_line(pid) else None
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def _descendants(pid: int) -> list[int]:
+    """Children, and theirs: runs live in sessions of their own, so no group signal reaches them."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            parents.setdefault(parent, []).append(int(entry.name))
+    found, queue = [], list(parents.get(pid, []))
+    while queue:
+        found.append(queue.pop())
+        queue.extend(parents.get(found[-1], []))
+    return found

@@ -1,0 +1,37 @@
+"""The flow `watch`: look whether shards have arrived, and tell the server, whose trigger starts a refresh."""
+
+from typing import Any
+
+from prefect import flow
+
+from tasks.arrivals import announce, look_for_arrivals
+from tasks.novelty import is_novel_enough
+from tasks.run_names import name_watch
+from tasks.workspaces import open_for_refresh
+
+
+@flow(name="watch", flow_run_name="looking")
+def watch(
+    workspace: str,
+    sources: list[str] | None = None,
+    at_least: int = 1,
+    novelty: float | None = None,
+    again_after_seconds: float = 3600,
+) -> dict[str, Any]:
+    """Emit `wtl.shards.arrived` when something in the sources is new, changed or gone.
+
+    Args:
+        workspace: A folder or an `s3://` prefix.
+        sources: What to look at; all sources that the workspace knows if none is named.
+        at_least: New and changed objects that are worth a refresh; fewer wait for more, or for the nightly run.
+        novelty: Emit only when this share of the arrivals is far from what is labelled, instead of by count.
+        again_after_seconds: Tell an arrival again when no refresh has taken it in for that long.
+    """
+    store = open_for_refresh(workspace)
+    seen = look_for_arrivals(store, sources or [])
+    is_due = seen.is_pending and (seen.count >= at_least or seen.gone > 0)
+    if is_due and novelty is not None:
+        is_due = is_novel_enough(store, seen, novelty)
+    is_told = is_due and announce(store, seen, again_after_seconds=again_after_seconds)
+    name_watch(seen, is_told=is_told)
+    return {"new": seen.new, "changed": seen.changed, "gone": seen.gone, "bytes": seen.bytes, "is_told": is_told}

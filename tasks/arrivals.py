@@ -1,0 +1,131 @@
+"""Arrivals as tasks: look, tell the server once for each listing, wait for quiet, drop the runs that this one covers.
+
+The id of the event `wtl.shards.arrived` is derived from workspace and listing: telling it again changes nothing.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from prefect import task
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.events.filters import EventFilter, EventIDFilter, EventOccurredFilter
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.runtime import deployment, flow_run
+from prefect.states import Cancelled
+
+from tasks.event_resources import workspace_resource
+from tasks.retries import STAGE
+from tasks.settings import settings
+from wtl_core import arrivals
+from wtl_core.arrivals import Arrivals
+from wtl_core.errors import TransientError
+from wtl_core.storage import Store
+
+ARRIVED = "wtl.shards.arrived"
+_TOLD_DAYS = 7
+"""Prefect keeps events that long by default."""
+
+
+@task(name="look", **STAGE)
+def look_for_arrivals(store: Store, sources: list[str]) -> Arrivals:
+    """List the sources and compare them with the last refresh; reads no image."""
+    return arrivals.look(store, sources, endpoint_url=settings().s3_endpoint_url)
+
+
+@task(name="announce", **STAGE)
+def announce(store: Store, seen: Arrivals, *, again_after_seconds: float) -> bool:
+    """Emit the event for this listing unless it was emitted before; whether it was.
+
+    A listing that is still not refreshed after `again_after_seconds` is told again: its run may have failed for a
+    reason that has passed since.
+    """
+    with get_client(sync_client=True) as client:
+        number = 0
+        while (told := _told_at(client, _event_id(store, seen, number))) is not None:
+            if datetime.now(UTC) - told < timedelta(seconds=again_after_seconds):
+                return False
+            number += 1
+        _post(client, _event(store, seen, number))
+    return True
+
+
+@task(name="wait-until-quiet", **STAGE)
+def wait_until_quiet(store: Store, sources: list[str], quiet_seconds: float) -> None:
+    """Let a drop of many shards end before it is read, then cancel queued runs whose arrivals this run will list."""
+    endpoint_url = settings().s3_endpoint_url
+    arrivals.wait_until_quiet(store, sources, quiet_seconds=quiet_seconds, endpoint_url=endpoint_url)
+    _cancel_covered_runs()
+
+
+def _event_id(store: Store, seen: Arrivals, number: int) -> UUID:
+    return uuid5(NAMESPACE_URL, f"{store.root} {seen.listing} {number}")
+
+
+def _event(store: Store, seen: Arrivals, number: int) -> dict[str, Any]:
+    return {
+        "id": str(_event_id(store, seen, number)),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": ARRIVED,
+        "resource": {"prefect.resource.id": workspace_resource(store.root), "prefect.resource.name": store.root},
+        "related": [],
+        "payload": {
+            "workspace": store.root,
+            "sources": list(seen.sources),
+            "count": seen.count,
+            "gone": seen.gone,
+            "bytes": seen.bytes,
+            "listing": seen.listing,
+        },
+    }
+
+
+def _told_at(client: SyncPrefectClient, event_id: UUID) -> datetime | None:
+    """When the server received the event; None if it has not."""
+    since = datetime.now(UTC) - timedelta(days=_TOLD_DAYS)
+    wanted = EventFilter(
+        id=EventIDFilter(id=[event_id]),
+        occurred=EventOccurredFilter(since=since, until=datetime.now(UTC) + timedelta(days=1)),
+    )
+    found = client.read_events(filter=wanted, limit=1).events
+    return found[0].occurred if found else None
+
+
+def _post(client: SyncPrefectClient, event: dict[str, Any]) -> None:
+    """Hand the event over and see that the server took it, which Prefect's own `emit_event` does not tell."""
+    try:
+        client.request("POST", "/events", json=[event])
+    except PrefectHTTPStatusError as error:
+        raise TransientError(
+            f"the Prefect server did not take the event {ARRIVED}: {error}; it is sent again"
+        ) from error
+
+
+def _cancel_covered_runs() -> None:
+    """Cancel queued runs of this deployment that an event started: what they were started for, this run lists now."""
+    mine, deployment_id = flow_run.get_id(), deployment.get_id()
+    if mine is None or deployment_id is None:
+        return
+    with get_client(sync_client=True) as client:
+        waiting = client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[UUID(str(deployment_id))])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+            ),
+        )
+        for run in waiting:
+            if str(run.id) != str(mine) and _is_started_by_event(run):
+                message = f"Covered by the run {flow_run.get_name()}, which listed the sources after this arrival."
+                client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
+
+
+def _is_started_by_event(run: FlowRun) -> bool:
+    return run.created_by is not None and run.created_by.type == "AUTOMATION"

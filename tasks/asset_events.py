@@ -1,0 +1,21 @@
+"""What a run made, told to the server as materialisations of assets: pool, vectors and ranking of a workspace.
+
+The open server has no page for assets; their events are on the event feed, and the artifact `assets` links to each.
+"""
+
+from typing import Any
+
+from prefect.events import Event, emit_event
+
+MADE = "prefect.asset.materialization.succeeded"
+
+
+def materialised(root: str, what: str, payload: dict[str, Any]) -> Event | None:
+    """Tell that `what` (`pool`, `vectors`, `ranking`) of the workspace at `root` was brought up to date."""
+    key = asset_key(root, what)
+    return emit_event(MADE, resource={"prefect.resource.id": key, "prefect.resource.name": what}, payload=payload)
+
+
+def asset_key(root: str, what: str) -> str:
+    """The asset's key: the place itself, as a URI."""
+    return f"{root}/{what}" if "://" in root else f"file://{root}/{what}"

@@ -1,0 +1,22 @@
+"""House-keeping as a task, with what was done as an artifact."""
+
+from dataclasses import asdict
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+
+from tasks.retries import STAGE
+from wtl_core import maintenance
+from wtl_core.lease import Lease
+from wtl_core.maintenance import Maintained
+from wtl_core.storage import Store
+
+
+@task(name="maintain", **STAGE)
+def maintain_workspace(store: Store, held: Lease, *, keep: int, keep_days: float) -> Maintained:
+    """Delete what the last refreshes do not need; compact the tables."""
+    held.check()
+    done = maintenance.run(store, keep=keep, keep_days=keep_days)
+    rows = [{"what": name.replace("_", " "), "count": str(count)} for name, count in asdict(done).items()]
+    create_table_artifact(key="maintained", table=rows, description="What house-keeping did")
+    return done

@@ -1,0 +1,20 @@
+"""Whether arrivals are unlike enough to be worth a refresh, as a task. Loads the network only when it is asked."""
+
+from prefect import task
+
+from tasks.retries import STAGE
+from tasks.settings import machine
+from wtl_core import arrivals
+from wtl_core.arrivals import Arrivals
+from wtl_core.storage import Store
+
+
+@task(name="novelty", tags=["wtl-device"], **STAGE)
+def is_novel_enough(store: Store, seen: Arrivals, at_least: float) -> bool:
+    """Whether at least that share of the arrivals is far from the labelled set."""
+    from wtl_core import novelty  # imports torch, which a watch by count does without
+
+    here = machine()
+    arrived = arrivals.arrived(store, seen.sources, endpoint_url=here.endpoint_url)
+    found = novelty.share(store, arrived, device=here.device, workers=here.workers, endpoint_url=here.endpoint_url)
+    return found >= at_least

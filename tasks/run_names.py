@@ -1,0 +1,64 @@
+"""What a flow run is called once it is known what happened: the first thing that the list of runs shows."""
+
+import logging
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
+
+from wtl_core.arrivals import Arrivals
+
+_LONGEST = 100
+
+_logger = logging.getLogger("wtl_core.run_names")
+
+
+def rename(name: str) -> None:
+    """Call the current flow run `name`; nothing outside a flow run."""
+    context, identity = FlowRunContext.get(), flow_run.get_id()
+    if identity is None or context is None:
+        return
+    rename_run(str(identity), name)
+    if isinstance(context.flow_run, FlowRun):
+        context.flow_run.name = name
+
+
+def rename_run(identity: str, name: str) -> None:
+    """Call a flow run `name`, cut to a readable length. A server that is away for a moment costs the name alone."""
+    shown = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+    try:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_name(UUID(identity), shown)
+    except httpx.TransportError as error:
+        _logger.warning("the run could not be renamed to %r: %s", shown, error)
+
+
+def name_plan(changes: dict[str, int]) -> None:
+    """While it runs: what the refresh found."""
+    rename(_found(changes) + ": at work")
+
+
+def name_result(changes: dict[str, int], new_samples: int) -> None:
+    """In the end: what the refresh did, such as `3 new shards, 12,408 new images`."""
+    rename(f"{_found(changes)}, {_several(new_samples, 'new image')}")
+
+
+def name_watch(seen: Arrivals, *, is_told: bool) -> None:
+    """What a watch saw."""
+    if not seen.is_pending:
+        rename(f"nothing new in {_several(seen.objects, 'shard')}")
+        return
+    found = _found({"new": seen.new, "changed": seen.changed, "gone": seen.gone})
+    rename(f"{found}, {seen.bytes / 1e6:,.1f} MB: {'told' if is_told else 'waiting or told before'}")
+
+
+def _found(changes: dict[str, int]) -> str:
+    told = [_several(changes.get(kind, 0), f"{kind} shard") for kind in ("new", "changed", "gone") if changes.get(kind)]
+    return ", ".join(told) or "no new shard"
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -1,0 +1,43 @@
+"""A workspace at the edge of a flow: its store, and the right to write to it. Imports no torch: `watch` is cheap."""
+
+import logging
+import random
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from tasks.settings import settings
+from wtl_core import lease, workspace
+from wtl_core.errors import BusyError
+from wtl_core.lease import Lease
+from wtl_core.storage import Store
+
+_LOOK_SECONDS = 5.0
+
+_logger = logging.getLogger("wtl_core.workspaces")
+
+
+def open_for_refresh(uri: str) -> Store:
+    """The store of a workspace that is there or can be made."""
+    return workspace.probe_workspace(uri, endpoint_url=settings().s3_endpoint_url)
+
+
+@contextmanager
+def hold(store: Store, patience_seconds: float = 0) -> Iterator[Lease]:
+    """Be the workspace's only writer for the block; while another live process is, wait, then refuse with BusyError."""
+    with ExitStack() as stack:
+        yield _entered(stack, store, time.monotonic() + patience_seconds)
+
+
+def _entered(stack: ExitStack, store: Store, deadline: float) -> Lease:
+    is_told = False
+    while True:
+        try:
+            return stack.enter_context(lease.hold(store))
+        except BusyError as error:
+            if time.monotonic() >= deadline:
+                raise
+            if not is_told:
+                _logger.info("waiting: %s", error)
+                is_told = True
+            time.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311, spreads waiters apart

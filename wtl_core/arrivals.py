@@ -1,0 +1,121 @@
+"""What has arrived in the sources since the last refresh: a listing and a comparison. Reads no image, imports no torch.
+
+Here: the cheap look that a watch takes every half minute, and waiting until nothing lands any more. Not here: telling
+anybody (`tasks.arrivals`) or acting on it (`refresh`).
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from wtl_core import commits, refresh
+from wtl_core.shards import discover
+from wtl_core.storage import Store
+
+_LOOKS = 12
+"""Looks that `wait_until_quiet` takes at most: a source that never rests must not starve the refresh."""
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """How the sources differ from the last commit.
+
+    Attributes:
+        listing: SHA-256 hex over every object's uri, size, and etag or time: the same listing, the same digest.
+        sources: The sources looked at.
+        objects: Objects there now.
+        new: Objects that no refresh has seen.
+        changed: Objects whose content may have changed.
+        gone: Objects that were there at the last refresh.
+        bytes: Size of the new and changed objects.
+    """
+
+    listing: str
+    sources: tuple[str, ...]
+    objects: int
+    new: int
+    changed: int
+    gone: int
+    bytes: int
+
+    @property
+    def count(self) -> int:
+        """New and changed objects."""
+        return self.new + self.changed
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a refresh would find something to do."""
+        return self.count + self.gone > 0
+
+
+def look(store: Store, sources: Sequence[str], *, endpoint_url: str | None = None) -> Arrivals:
+    """List `sources` (all known ones if none is named) and compare them with the last commit. Reads only.
+
+    Raises:
+        ConfigError: a source is not there.
+        TransientError: a store keeps failing.
+    """
+    listing, changes, touched = _compare(store, sources, endpoint_url)
+    return Arrivals(
+        listing=_digest(listing),
+        sources=tuple(touched),
+        objects=listing.height,
+        new=changes.new.height,
+        changed=changes.changed.height,
+        gone=changes.gone.height,
+        bytes=sum(changes.new["size"]) + sum(changes.changed["size"]),
+    )
+
+
+def arrived(store: Store, sources: Sequence[str], *, endpoint_url: str | None = None) -> pl.DataFrame:
+    """The new and changed objects themselves, a listing's rows."""
+    _, changes, _ = _compare(store, sources, endpoint_url)
+    return pl.concat([changes.new, changes.changed])
+
+
+def wait_until_quiet(
+    store: Store,
+    sources: Sequence[str],
+    *,
+    quiet_seconds: float,
+    endpoint_url: str | None = None,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Arrivals:
+    """Look until two looks `quiet_seconds` apart are the same, so that a drop of many shards is read as one.
+
+    Gives up after twelve looks. Returns at once where nothing is pending.
+    """
+    seen = look(store, sources, endpoint_url=endpoint_url)
+    for _ in range(_LOOKS - 1):
+        if not seen.is_pending:
+            break
+        sleep(quiet_seconds)
+        before, seen = seen, look(store, sources, endpoint_url=endpoint_url)
+        if seen.listing == before.listing:
+            break
+    return seen
+
+
+def _compare(
+    store: Store, sources: Sequence[str], endpoint_url: str | None
+) -> tuple[pl.DataFrame, discover.Changes, list[str]]:
+    """The listing now, how it differs from the last commit's, and the sources that were listed."""
+    last = commits.latest(store)
+    known = refresh.read_snapshot(store, last.listing) if last else None
+    touched = sorted({refresh.source_uri(source) for source in sources} or set(last.sources if last else ()))
+    frames = [discover.list_source(source, endpoint_url=endpoint_url, exclude=[store.root]) for source in touched]
+    listing = pl.concat([pl.DataFrame(schema=discover.LISTING_SCHEMA), *frames])
+    listing = listing.unique("uri", keep="first", maintain_order=True).sort("uri")
+    known = listing.clear().with_columns(part=pl.lit("", pl.String)) if known is None else known
+    return listing, discover.diff(listing, known.filter(pl.col("source").is_in(touched))), touched
+
+
+def _digest(listing: pl.DataFrame) -> str:
+    digest = hashlib.sha256()
+    for row in listing.select("uri", "size", "mtime_ns", "etag").iter_rows():
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
