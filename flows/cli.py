@@ -5,7 +5,6 @@ Commands that only read import neither prefect nor torch; `run` plans before it 
 
 import json
 import logging
-import os
 import sys
 import webbrowser
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any
 
 import click
 
-from flows import terminal
+from flows import embedded_server, terminal
 from flows.label_commands import labels_group, similar_command
+from flows.operations_commands import OPERATIONS
 from flows.options import common, open_workspace, workspace_option
 from tasks.settings import settings
 from wtl_core import commits, cut, doctor, refresh, status, workspace
@@ -25,14 +25,6 @@ from wtl_core.recipe import Recipe, build_recipe, parse_recipe
 from wtl_core.storage import Store
 
 _INTERRUPTED = 130
-_EMBEDDED_SERVER = {
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "wtl_core",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
-}
-"""Set before prefect is imported, unless the environment says otherwise."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -143,7 +135,7 @@ def report_command(workspace: str, is_opened: bool, as_json: bool, debug: bool) 
         webbrowser.open(path if "://" in path else Path(path).as_uri())
 
 
-for command in (labels_group, similar_command):
+for command in (labels_group, similar_command, *OPERATIONS):
     cli.add_command(command)
 
 
@@ -174,13 +166,9 @@ def main() -> None:
 
 def _run_flow(root: str, sources: list[str], recipe: Recipe, *, allow_removal: bool, is_debug: bool) -> dict[str, Any]:
     """Run the flow in this process, on the server that PREFECT_API_URL names or on an embedded one."""
-    for name, value in _EMBEDDED_SERVER.items():
-        os.environ.setdefault(name, value)
+    embedded_server.prepare(is_debug=is_debug)
     from flows.refresh import refresh as refresh_flow  # imports prefect and torch
 
-    if not is_debug:
-        for name in ("prefect.flow_runs", "prefect.task_runs"):
-            logging.getLogger(name).addFilter(terminal.ExpectedRefusals())
     result: dict[str, Any] = refresh_flow(root, sources, recipe, allow_removal)
     return result
 

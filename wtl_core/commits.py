@@ -58,17 +58,14 @@ def latest(store: Store) -> Commit | None:
     Raises:
         CorruptArtifactError: the file is not what `write` made.
     """
-    numbers = [name for name in store.names(_FOLDER) if name.endswith(".json")]
-    if not numbers:
-        return None
-    key = f"{_FOLDER}/{max(numbers)}"
-    try:
-        return Commit.model_validate_json(store.read_bytes(key))
-    except ValidationError as error:
-        raise CorruptArtifactError(
-            f"{store.path(key)}: expected a commit, found something else; restore the file, or delete it to fall back to "
-            "the refresh before it"
-        ) from error
+    found = newest(store, 1)
+    return found[0] if found else None
+
+
+def newest(store: Store, count: int) -> list[Commit]:
+    """The last `count` commits, newest first. Raises what `latest` does."""
+    names = sorted((name for name in store.names(_FOLDER) if name.endswith(".json")), reverse=True)
+    return [_read(store, f"{_FOLDER}/{name}") for name in names[:count]]
 
 
 def write(store: Store, commit: Commit) -> None:
@@ -96,3 +93,13 @@ def summary(store: Store, commit: Commit, *, is_new: bool) -> dict[str, Any]:
         "random_coverage": commit.random_coverage,
         "seconds": commit.seconds,
     }
+
+
+def _read(store: Store, key: str) -> Commit:
+    try:
+        return Commit.model_validate_json(store.read_bytes(key))
+    except ValidationError as error:
+        raise CorruptArtifactError(
+            f"{store.path(key)}: expected a commit, found something else; restore the file, or delete it to fall back "
+            "to the refresh before it"
+        ) from error

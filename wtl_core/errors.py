@@ -19,6 +19,10 @@ class InputError(WtlError):
     exit_code = 3
 
 
+class QuarantineBudgetError(InputError):
+    """More images are broken than the recipe allows: told apart, so that an alert can be."""
+
+
 class CorruptArtifactError(WtlError):
     """A file of the workspace is not what was written there: delete it and run again."""
 

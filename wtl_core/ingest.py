@@ -153,7 +153,7 @@ def readable_again(store: Store, snapshot: pl.DataFrame, *, endpoint_url: str | 
     """
     present = set(store.names("quarantine"))
     parts = [part for part in snapshot["part"].unique().sort() if f"{part}.parquet" in present]
-    refused = [pl.DataFrame(schema={name: pl.String for name in _REFUSAL})]
+    refused = [pl.DataFrame(schema=dict.fromkeys(_REFUSAL, pl.String))]
     for part in parts:
         with store.reader(quarantine_key(part)) as handle:
             refused.append(pl.DataFrame(pq.read_table(handle, columns=list(_REFUSAL))))
