@@ -128,7 +128,7 @@ def measure(
         random_group_balance=random_balance,
         references=len(references),
         is_held_out=len(references) < len(vectors),
-        advice=advise(coverage[0], mean, low, high, count, picks=ranking.picks),
+        advice=advise(coverage[0], low, high, count, picks=ranking.picks),
     )
 
 
@@ -161,7 +161,7 @@ def _nearest_by_percent(
     """Bits of the nearest pick by order, per cent and reference, (orders, 100, H) int16, falling along per cents."""
     points = prepare(vectors[references], device, whole=_REFERENCE_BLOCK)
     pool = prepare(vectors, device, whole=_POOL_BLOCK)
-    rows, orders = bins.shape
+    orders = bins.shape[1]
     nearest = np.full((orders, len(PERCENTS) + 1, points.right.shape[0]), np.iinfo(np.int16).max, np.int16)
     if labelled is not None and len(labelled):
         given = prepare(
@@ -266,9 +266,7 @@ def _evenness(counts: np.ndarray) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()) / len(counts))
 
 
-def advise(
-    coverage: np.ndarray, random: np.ndarray, low: np.ndarray, high: np.ndarray, count: np.ndarray, *, picks: int
-) -> str:
+def advise(coverage: np.ndarray, low: np.ndarray, high: np.ndarray, count: np.ndarray, *, picks: int) -> str:
     """What the next 5 % would add, and where choosing does not help; plain sentences for a person."""
     here = int(np.searchsorted(count, picks))
     here = min(here, len(count) - 1)

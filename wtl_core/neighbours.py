@@ -10,7 +10,7 @@ integer below `LEVELS` that rises with distance. Levels fit the tables and integ
 independent of block sizes, threads and devices. Not here: kernels, weights, picking.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +25,7 @@ BLOCK_ROWS = 512
 BLOCK_COLUMNS = 8192
 _SPLIT = 3  # bfloat16 numbers that together hold half a squared norm to 24 bits
 _EDGE = np.int64(1) << 40
+_UNUSED = np.iinfo(np.int64).max
 
 Progress = Callable[[int, int], None]
 
@@ -71,12 +72,12 @@ class Points:
         """What products are computed in: bfloat16 where the processor has it, else float32 of the same numbers."""
         return torch.float32 if self.numeric_path == "cpu-fp32" else torch.bfloat16
 
-    def left(self, rows: torch.Tensor) -> torch.Tensor:
+    def left_of(self, rows: np.ndarray) -> torch.Tensor:
         """The left factor for the given rows: the vector negated, the two groups of three columns swapped."""
-        return as_left(self.right[rows], self.dimensions)
+        return as_left(self.right[torch.from_numpy(rows).to(self.right.device)], self.dimensions)
 
     def left_slice(self, start: int, stop: int) -> torch.Tensor:
-        """`left` of consecutive rows."""
+        """`left_of` for consecutive rows, padding included."""
         return as_left(self.right[start:stop], self.dimensions)
 
     def subset(self, rows: np.ndarray) -> "Points":
@@ -90,6 +91,10 @@ class Points:
     def product(self, left: torch.Tensor, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
         """The bits of h between left rows and points `start` to `stop`: (rows, stop - start) int16, rising with h."""
         right = self.right[start:stop]
+        return self.product_with(left, right, out)
+
+    def product_with(self, left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """The bits of h between left rows and rows in right form, (left rows, right rows) int16."""
         if self.compute_dtype is torch.float32:
             return (left.float() @ right.float().T).bfloat16().view(torch.int16)
         return torch.mm(left, right.T, out=None if out is None else out.view(torch.bfloat16)).view(torch.int16)
@@ -159,53 +164,39 @@ class Graph:
     near: np.ndarray
 
 
-def exact_graph(
-    points: Points,
-    neighbours: int,
-    *,
-    near_level: int,
-    on_rows: Callable[[np.ndarray, int, np.ndarray], None] | None = None,
-    on_progress: Progress | None = None,
-) -> Graph:
+def exact_graph(points: Points, neighbours: int, *, near_level: int, on_progress: Progress | None = None) -> Graph:
     """Every row's `neighbours` nearest rows by comparing all pairs.
-
-    `on_rows(bits, start, near)` sees each finished block of rows while its products are at hand: (column blocks, rows,
-    BLOCK_COLUMNS) int16, the first row, and the rows' `near`.
 
     Cost: 2 N^2 (D + 6) FLOP; BLOCK_ROWS * N * 2 bytes beside the result of N * K * 14 bytes.
     """
     count = points.count
-    width = min(neighbours, count)
-    keys = np.full((count, width), np.iinfo(np.int64).max, np.int64)
-    near = np.zeros(count, np.int64)
-    if points.right.is_cuda:
-        raise ValueError("expected points on the processor")
+    keys = new_keys(count, min(neighbours, count))
+    near = np.ones(count, np.int64)
     blocks = points.right.shape[0] // BLOCK_COLUMNS
     bits = torch.empty((blocks, BLOCK_ROWS, BLOCK_COLUMNS), dtype=torch.int16)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         for start in range(0, count, BLOCK_ROWS):
             left = points.left_slice(start, start + BLOCK_ROWS)
             for block in range(blocks):
-                points_start = block * BLOCK_COLUMNS
-                done = points.product(left, points_start, points_start + BLOCK_COLUMNS, out=bits[block])
+                columns = slice(block * BLOCK_COLUMNS, (block + 1) * BLOCK_COLUMNS)
+                done = points.product(left, columns.start, columns.stop, out=bits[block])
                 if done.data_ptr() != bits[block].data_ptr():
                     bits[block].copy_(done)
-            view = bits.numpy()
             stop = min(start + BLOCK_ROWS, count)
             jobs = [
-                threads.submit(_nearest, view, begin, min(begin + 64, stop), start, count, near_level, keys, near)
+                threads.submit(
+                    _nearest, bits.numpy(), begin, min(begin + 64, stop), start, count, near_level, keys, near
+                )
                 for begin in range(start, stop, 64)
             ]
             for job in jobs:
                 job.result()
-            if on_rows is not None:
-                on_rows(view, start, near[start:stop])
             if on_progress is not None:
                 on_progress(stop, count)
-    return Graph(*_split(keys), near)
+    return Graph(*split_keys(keys), near)
 
 
-def _split(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def split_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and levels of sorted keys (level * 2^40 + row); an unused key gives row -1."""
     keys.sort(axis=1)
     levels = keys >> np.int64(40)
@@ -214,80 +205,62 @@ def _split(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.where(is_used, np.maximum(levels, 0), LEVELS - 1).astype(np.int16)
 
 
+def new_keys(count: int, width: int) -> np.ndarray:
+    """One max-heap of unused keys per row, each with the row itself in it, (count, width) int64.
+
+    Itself goes first whatever the rounding says, or a crowd of equal rows would push it out of its own list.
+    """
+    keys = np.full((count, width), _UNUSED)
+    keys[:, -1] = np.arange(count) - _EDGE
+    return keys
+
+
 @numba.njit(cache=True, nogil=True)
 def _nearest(
     bits: np.ndarray, begin: int, end: int, start: int, count: int, near_level: int, keys: np.ndarray, near: np.ndarray
 ) -> None:
-    """Fill `keys` and `near` of rows `begin` to `end` from their products; each row's keys are a max-heap meanwhile.
+    """Bring columns to the heaps `keys` of rows `begin` to `end`, and count the near ones.
 
     Runs of 64 columns are skipped by their smallest entry, which the compiler turns into a few vector instructions.
     """
     blocks, _, wide = bits.shape
-    width = keys.shape[1]
     for row in range(begin, end):
         heap = keys[row]
-        heap[0] = np.iinfo(np.int64).max
-        filled = 1
-        # Itself goes first whatever the rounding says, or a crowd of equal rows would push it out of its own list.
-        heap[0] = -(np.int64(1) << 40) + row
-        near_count = 1
-        limit = np.int32(32767) if filled < width else np.int32(-1)
-        near_bits = np.int32(near_level + FIRST_BITS - 1)
         for block in range(blocks):
             line = bits[block, row - start]
             offset = block * wide
             here = min(wide, count - offset)
             for run in range(0, here, 64):
-                smallest = np.int16(32767)
+                smallest = line[run]
                 for column in range(run, run + 64):
                     smallest = min(smallest, line[column])
-                if smallest >= limit and smallest > near_bits:
+                level = bits_to_level(smallest)
+                if level > near_level and level > (heap[0] >> 40):
                     continue
                 for column in range(run, min(run + 64, here)):
-                    value = np.int32(line[column])
-                    other = offset + column
-                    if other == row:
+                    level = bits_to_level(line[column])
+                    if offset + column == row:
                         continue
-                    if value <= near_bits:
-                        near_count += 1
-                    if value >= limit:
-                        continue
-                    filled = _keep(heap, filled, (np.int64(bits_to_level(line[column])) << 40) + other)
-                    if filled == width:
-                        # Later rows lose ties, so only strictly smaller bits can still enter.
-                        limit = np.int32((heap[0] >> 40) + FIRST_BITS - 1)
-        near[row] = near_count
+                    if level <= near_level:
+                        near[row] += 1
+                    keep_smallest(heap, (np.int64(level) << 40) + offset + column)
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _keep(heap: np.ndarray, filled: int, key: int) -> int:
-    """Put `key` into a max-heap of bounded size, dropping the largest when it is full; the new fill."""
-    if filled < heap.shape[0]:
-        child = filled
-        heap[child] = key
-        while child > 0 and heap[(child - 1) // 2] < heap[child]:
-            parent = (child - 1) // 2
-            heap[parent], heap[child] = heap[child], heap[parent]
-            child = parent
-        return filled + 1
+def keep_smallest(heap: np.ndarray, key: int) -> None:
+    """Let `key` take the place of a max-heap's largest, if it is smaller."""
     if key >= heap[0]:
-        return filled
+        return
+    size = heap.shape[0]
     parent = 0
     while True:
         child = 2 * parent + 1
-        if child >= filled:
+        if child >= size:
             break
-        if child + 1 < filled and heap[child + 1] > heap[child]:
+        if child + 1 < size and heap[child + 1] > heap[child]:
             child += 1
         if heap[child] <= key:
             break
         heap[parent] = heap[child]
         parent = child
     heap[parent] = key
-    return filled
-
-
-def column_blocks(points: Points) -> Iterator[tuple[int, int]]:
-    """Start and stop of each block of columns, padding included."""
-    for start in range(0, points.right.shape[0], BLOCK_COLUMNS):
-        yield start, start + BLOCK_COLUMNS

@@ -13,7 +13,7 @@ from wtl_core.selection.quotas import Limits
 
 @numba.njit(cache=True, nogil=True)
 def transpose(rows: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Who lists each row: `starts` (N + 1,) int64, then by start the listing rows int32, ascending, and their values."""
+    """Who lists each row: `starts` (N + 1,) int64, then by start the listing rows, ascending, and their values."""
     count, width = rows.shape
     starts = np.zeros(count + 1, np.int64)
     for row in range(count):

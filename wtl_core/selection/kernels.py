@@ -71,23 +71,6 @@ def _count_levels(bits: np.ndarray, columns: int, histogram: np.ndarray) -> None
 
 
 @numba.njit(cache=True, nogil=True)
-def add_gains(
-    bits: np.ndarray, table: np.ndarray, weights: np.ndarray, best: np.ndarray, start: int, gains: np.ndarray
-) -> None:
-    """Add what some references would gain from each column: bits (references, columns) into `gains[start:]` int64."""
-    columns = min(bits.shape[1], gains.shape[0] - start)
-    for row in range(weights.shape[0]):
-        weight = np.int64(weights[row])
-        if weight == 0:
-            continue
-        floor = np.int64(best[row])
-        line = bits[row]
-        for column in range(columns):
-            more = np.int64(table[bits_to_level(line[column])]) - floor
-            gains[start + column] += (max(0, more)) * weight
-
-
-@numba.njit(cache=True, nogil=True)
 def to_kernel(bits: np.ndarray, table: np.ndarray, columns: int, out: np.ndarray) -> None:
     """Kernel values of bits: (rows, >= columns) int16 into (rows, columns) int16."""
     for row in range(out.shape[0]):

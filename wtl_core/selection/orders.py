@@ -2,17 +2,19 @@
 
 import numpy as np
 
-from wtl_core.neighbours import Progress, exact_graph
+from wtl_core.neighbours import FIRST_BITS, Progress, prepare
 from wtl_core.selection.certificate import Certificate
-from wtl_core.selection.coverage import pick_all, shared_weights, start_state, survey_pool
+from wtl_core.selection.coverage import look_around, pick_all, shared_weights, start_state, survey_pool
 from wtl_core.selection.dense import force
+from wtl_core.selection.farthest import FAR, farthest_first
 from wtl_core.selection.identity import shuffled
 from wtl_core.selection.kernels import ONE
-from wtl_core.selection.problem import Cover, Problem
+from wtl_core.selection.problem import Cover, Problem, free_limits
 from wtl_core.selection.quotas import limits_of
+from wtl_core.selection.rivals import TYPICAL_OF, stratified_random, typical_first
 
-SCALE, RANDOM, STRATA, LADDER = 1, 2, 3, 4  # purposes of draws: each its own stream
-_TRACED_PAIRS = 10**10
+SCALE, RANDOM, LADDER = 1, 2, 4  # purposes of draws: each its own stream
+TRACED_PAIRS = 10**10
 
 
 def order_pool(
@@ -36,25 +38,53 @@ def order_pool(
 
 
 def _rival(problem: Problem) -> np.ndarray:
-    """The rows in a rival objective's order, frozen ones left where they fall."""
+    """All rows in a rival objective's order."""
+    objective = problem.params.objective
+    if objective == "k-center":
+        return _farthest(problem)
+    if objective == "typicality":
+        graph = look_around(problem, 1 + TYPICAL_OF)
+        return typical_first(problem, graph.levels)
+    if objective == "stratified-random":
+        return stratified_random(problem)
     return shuffled(problem.keys, problem.params.seed, RANDOM)
+
+
+def _farthest(problem: Problem) -> np.ndarray:
+    """Farthest-first from frozen and labelled images, or from the row nearest to the pool's mean.
+
+    Past some 10^10 pairs the rows that are left follow in the order of their keys.
+    """
+    points, count = problem.points, problem.points.count
+    bits = np.full(count, FAR, np.int16)
+    if (problem.nearest <= -2).any():
+        level = np.searchsorted(-problem.table.astype(np.int32), -problem.best.astype(np.int32))
+        bits = np.where(problem.nearest <= -2, level + FIRST_BITS - 1, FAR).astype(np.int16)
+    mean = points.right[:count, : points.dimensions].double().mean(0, keepdim=True).float().cpu().numpy()
+    nearest = points.product_with(prepare(mean, str(points.right.device), whole=64).left_slice(0, 64), points.right)
+    first = int(nearest[0, :count].argmin())
+    wanted = min(count, max(1, TRACED_PAIRS // count))
+    order, _ = farthest_first(points, wanted, given=problem.frozen, bits=bits, first=first)
+    rest = shuffled(problem.keys, problem.params.seed, RANDOM)
+    is_left = np.ones(count, bool)
+    is_left[order] = False
+    return np.concatenate([order, rest[is_left[rest]]])
 
 
 def _trace(problem: Problem, order: np.ndarray) -> Cover:
     """What a given order covers as it goes; beyond some 10^10 pairs its end is left untraced."""
     count = problem.points.count
     order = np.concatenate([problem.frozen, order[~np.isin(order, problem.frozen)]])
-    near = exact_graph(problem.points, 1, near_level=problem.near_level).near
+    near = look_around(problem, 1).near
     weights = shared_weights(problem, near)
     state = start_state(problem)
-    sizes = np.bincount(problem.groups, minlength=len(problem.group_names))
-    traced = min(count, max(1, _TRACED_PAIRS // count))
+    traced = min(count, max(1, TRACED_PAIRS // count))
     force(
         problem.points,
         problem.table,
         weights,
         state,
-        limits_of((), problem.group_names, sizes, 0),
+        free_limits(problem),
         order[:traced],
         problem.groups,
     )

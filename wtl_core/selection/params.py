@@ -86,8 +86,8 @@ class SelectionParams(_Params):
     """Unit vectors this close are near-duplicates; never more than half the median distance to the 50th neighbour."""
     neighbours: int = Field(128, ge=8, le=1024)
     """Neighbours that a sample can be covered by, behind the head of the ranking in a large pool."""
-    head: int = Field(4000, ge=0, le=100_000)
-    """Picks that are made with every pair of a large pool, before the neighbours take over."""
+    head: int = Field(2000, ge=0, le=4000)
+    """Picks that are made among nominees with every pair of a large pool, before the neighbours take over."""
     exact_up_to: int = Field(16_000, ge=1, le=30_000)
     """A pool of at most this many samples is ranked with every pair throughout."""
     cells_from: int = Field(250_000, ge=1000)

@@ -7,6 +7,7 @@ import numpy as np
 from wtl_core.neighbours import Points
 from wtl_core.selection.greedy import State
 from wtl_core.selection.params import SelectionParams
+from wtl_core.selection.quotas import Limits, limits_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,25 @@ class Problem:
     group_names: list[str]
     counts: np.ndarray
     params: SelectionParams
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The neighbour graph as greedy picking uses it.
+
+    `rows` (N, K) int32 and their kernel `values` (N, K) int16, falling, itself first, -1 where there are fewer;
+    `listers`: who lists each row, as `graph.transpose` gives it.
+    """
+
+    rows: np.ndarray
+    values: np.ndarray
+    listers: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def free_limits(problem: Problem) -> Limits:
+    """Limits that count the problem's groups and hold nothing back."""
+    sizes = np.bincount(problem.groups, minlength=len(problem.group_names))
+    return limits_of((), problem.group_names, sizes, 0)
 
 
 @dataclass(frozen=True)

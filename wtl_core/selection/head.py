@@ -1,0 +1,95 @@
+"""The first picks of a large pool: exact greedy among nominees, with every sample as a reference. No graph here.
+
+Early picks stand for more samples than a neighbour list holds, so the graph alone picks them a little too locally. It
+nominates well, though: the head takes what greedy picking finds on the graph and on a small part of the pool with
+every pair, makes all their kernel columns by one product, and picks among them by exact gains.
+"""
+
+import numpy as np
+
+from wtl_core.selection.dense import all_gains, force, kernel_matrix, kernel_rows
+from wtl_core.selection.graph import graph_gains, pick_on_graph
+from wtl_core.selection.greedy import State, copy_state, new_heaps, new_state, pick_dense
+from wtl_core.selection.identity import shuffled
+from wtl_core.selection.problem import Neighbours, Problem, free_limits
+from wtl_core.selection.quotas import Limits, no_limits
+
+NOMINEES = 4096
+_PART = 8192
+_FROM_PART = 1024
+REFERENCES = 131_072
+_STEP = 100  # picks between looks at what the graph would offer
+HEAD = 5  # the purpose of the draw of parts and references
+
+
+def pick_head(
+    problem: Problem, neighbours: Neighbours, weights: np.ndarray, state: State, limits: Limits, until: int
+) -> None:
+    """Pick until `until` picks stand, or until the nominees run out.
+
+    Cost: 2 (NOMINEES + picks) R (D + 6) FLOP and 2 NOMINEES R bytes for R = min(N, REFERENCES) references.
+    """
+    nominees = nominate(problem, neighbours, weights, state)
+    references = np.sort(shuffled(problem.keys, 0, HEAD)[:REFERENCES])
+    points = problem.points if len(references) == problem.points.count else problem.points.subset(references)
+    columns = np.empty((len(nominees), len(references)), np.int16)
+    kernel_rows(points, problem.points.left_of(nominees), problem.table, columns)
+    inner = new_state(len(nominees))._replace(best=state.best[references])
+    inner.nearest.resize(max(len(nominees), len(references)), refcheck=False)
+    inner.cursor[:] = [state.picked, state.cursor[1]]
+    shares = weights[references]
+    gains = all_gains(columns, inner.best, shares)
+    heaps = new_heaps(gains, problem.groups[nominees], len(problem.group_names), np.zeros(len(nominees), np.bool_))
+    slots = np.arange(len(nominees), dtype=np.int32)
+    is_whole = len(references) == problem.points.count
+    accepted = state.picked
+    for stop in range(state.picked + _STEP, until + _STEP, _STEP):
+        lifted = int(inner.cursor[1])
+        pick_dense(inner, heaps, limits, shares, columns, slots, min(stop, until))
+        if inner.picked == accepted or (is_whole and _is_outbid(neighbours, weights, inner, limits)):
+            break
+        accepted = inner.picked
+    picked = inner.order[state.picked : inner.picked]
+    for row in picked[accepted - state.picked :]:
+        limits.counts[problem.groups[nominees[row]]] -= 1
+    limits.clock[0] = 0
+    state.cursor[1] = inner.cursor[1] if accepted == inner.picked else lifted
+    given = nominees[picked[: accepted - state.picked]]
+    force(problem.points, problem.table, weights, state, free_limits(problem), given, problem.groups)
+
+
+def _is_outbid(neighbours: Neighbours, weights: np.ndarray, inner: State, limits: Limits) -> bool:
+    """Whether a sample that was not nominated is known to gain more than the last pick did: the head ends before."""
+    if limits.is_limited:
+        return False
+    return bool(
+        graph_gains(neighbours.rows, neighbours.values, inner.best, weights).max() > inner.gains[inner.picked - 1]
+    )
+
+
+def nominate(problem: Problem, neighbours: Neighbours, weights: np.ndarray, state: State) -> np.ndarray:
+    """Rows that may be among the first picks, ascending, at most NOMINEES."""
+    from_part = _nominate_from_part(problem, weights, state)
+    trial = copy_state(state)
+    gains = graph_gains(neighbours.rows, neighbours.values, trial.best, weights)
+    heaps = new_heaps(gains, np.zeros_like(problem.groups), 1, trial.is_taken)
+    until = min(problem.points.count, trial.picked + NOMINEES - len(from_part))
+    free = no_limits(problem.points.count)
+    pick_on_graph(
+        trial, heaps, free, weights, gains, neighbours.rows, neighbours.values, *neighbours.listers, until
+    )  # fmt: skip
+    return np.unique(np.concatenate([trial.order[state.picked : trial.picked].astype(np.int64), from_part]))
+
+
+def _nominate_from_part(problem: Problem, weights: np.ndarray, state: State) -> np.ndarray:
+    """What exact greedy picks first among a part of the pool that is drawn by content."""
+    rows = np.sort(shuffled(problem.keys, 0, HEAD)[:_PART])
+    matrix = kernel_matrix(problem.points.subset(rows), problem.table)
+    inner = new_state(len(rows))
+    inner.best[:] = state.best[rows]
+    inner.is_taken[:] = state.is_taken[rows]
+    gains = all_gains(matrix, inner.best, weights[rows])
+    heaps = new_heaps(gains, np.zeros(len(rows), np.int32), 1, inner.is_taken)
+    slots = np.arange(len(rows), dtype=np.int32)
+    pick_dense(inner, heaps, no_limits(len(rows)), weights[rows], matrix, slots, min(_FROM_PART, len(rows)))
+    return np.asarray(rows[inner.order[: inner.picked]])

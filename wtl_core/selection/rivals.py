@@ -1,0 +1,55 @@
+"""The rivals of coverage that need more than a shuffle: typicality and stratified random. Orders only, nested."""
+
+import numpy as np
+
+from wtl_core.neighbours import level_distances
+from wtl_core.selection.cells import assign, train_cells
+from wtl_core.selection.identity import draw
+from wtl_core.selection.problem import Problem
+
+STRATA = 3  # the purpose of the draw
+TYPICAL_OF = 20
+_LEAST_CLUSTER = 5
+
+
+def stratified_random(problem: Problem) -> np.ndarray:
+    """Random within k-means clusters, each prefix proportional to the clusters' sizes, (N,) int64."""
+    labels = assign(problem.points, train_cells(problem.points, problem.keys, problem.params.clusters))
+    drawn = draw(problem.keys, problem.params.seed, STRATA)
+    order = np.lexsort((problem.keys, drawn, labels))
+    starts = np.searchsorted(labels[order], labels[order], side="left")
+    sizes = np.bincount(labels)[labels[order]]
+    place = (np.arange(len(order)) - starts + (drawn[order] % np.uint64(1 << 32)) / 2.0**32) / sizes
+    return order[np.lexsort((problem.keys[order], place))].astype(np.int64)
+
+
+def typical_first(problem: Problem, levels: np.ndarray) -> np.ndarray:
+    """TypiClust, nested: rounds at doubling budgets, each with that many clusters (at most `clusters`).
+
+    A round takes the most typical row (least mean distance to its 20 neighbours) of the largest clusters that hold the
+    fewest picks so far. `levels` (N, K) are each row's nearest distances, itself first. Source: arXiv 2202.02794.
+    """
+    count = len(levels)
+    nearest = level_distances()[levels[:, 1 : 1 + TYPICAL_OF]] if levels.shape[1] > 1 else np.zeros((count, 1))
+    by_typicality = np.lexsort((np.arange(count), nearest.mean(1)))
+    picked = np.zeros(0, np.int64)
+    budget = 0
+    while budget < min(problem.params.clusters, count):
+        budget = min(max(16, 2 * budget), problem.params.clusters, count)
+        labels = assign(problem.points, train_cells(problem.points, problem.keys, budget))
+        ranked = _by_cluster(labels, by_typicality, picked)
+        picked = np.concatenate([picked, ranked[: max(0, budget - len(picked))]])
+    return np.concatenate([picked, _by_cluster(labels, by_typicality, picked)])
+
+
+def _by_cluster(labels: np.ndarray, by_typicality: np.ndarray, picked: np.ndarray) -> np.ndarray:
+    """Rows that are left: clusters with fewest picks first, then the largest; the most typical row of each in turn."""
+    clusters = int(labels.max()) + 1
+    sizes = np.bincount(labels, minlength=clusters)
+    held = np.bincount(labels[picked], minlength=clusters)
+    left = by_typicality[~np.isin(by_typicality, picked)]
+    grouped = left[np.argsort(labels[left], kind="stable")]
+    starts = np.searchsorted(labels[grouped], labels[grouped], side="left")
+    turn = np.arange(len(grouped)) - starts + held[labels[grouped]]
+    is_small = sizes[labels[grouped]] < _LEAST_CLUSTER
+    return grouped[np.lexsort((grouped, labels[grouped], -sizes[labels[grouped]], turn, is_small))]
