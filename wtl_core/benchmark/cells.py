@@ -1,0 +1,120 @@
+"""The grid's cells and their results on disk: one small Parquet file per finished cell, whose presence is the proof.
+
+A cell is named by everything that its result depends on, so a rerun finds it, and a change makes another cell.
+Not here: what is done in a cell (`grid`).
+"""
+
+import io
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from wtl_core.recipe import digest_of
+from wtl_core.storage import Store
+
+VERSION = 1
+"""Raise when a cell would give another result."""
+
+_COLUMNS = {
+    "pool": "string", "strategy": "string", "judge": "string", "labels": "int64", "seed": "int64",
+    "pool_size": "int64", "accuracy": "float64", "validation_accuracy": "float64", "usable": "int64",
+    "classes": "int64", "rounds": "int64", "label_waits": "int64", "selection_seconds": "float64",
+    "train_seconds": "float64", "device": "string",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement: so many `labels` by a strategy out of a pool, judged once with one seed."""
+
+    pool: str
+    strategy: str
+    judge: str
+    labels: int
+    seed: int
+
+    def key(self, identity: str) -> str:
+        """Where its result lies; `identity` digests the set, the vectors and the judge's recipe."""
+        return f"cells/{digest_of([VERSION, identity, *asdict(self).values()])[:32]}.parquet"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a cell gave.
+
+    Attributes:
+        cell: The cell.
+        pool_size: Images to choose from.
+        accuracy: On the test split, 0 to 1.
+        validation_accuracy: On the validation split; NaN without one.
+        usable: Labels that name a class; the rest were outliers.
+        classes: Classes among them.
+        rounds: Models trained before the last label was asked for.
+        label_waits: Times that somebody had to be asked.
+        selection_seconds: All that was spent before the last label was asked for, encoder and vectors excluded.
+        train_seconds: The judge's own training.
+        device: What it ran on.
+        picks: Rows labelled; kept for loops, which go on from there.
+    """
+
+    cell: Cell
+    pool_size: int
+    accuracy: float
+    validation_accuracy: float
+    usable: int
+    classes: int
+    rounds: int
+    label_waits: int
+    selection_seconds: float
+    train_seconds: float
+    device: str
+    picks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64), compare=False)
+
+
+def write(store: Store, identity: str, result: Result) -> None:
+    """Keep a finished cell; seen whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = {**asdict(result.cell), **{name: value for name, value in vars(result).items() if name in _COLUMNS}}
+    schema = pa.schema(
+        [*((name, getattr(pa, kind)()) for name, kind in _COLUMNS.items()), ("picks", pa.list_(pa.int64()))]
+    )
+    table = pa.Table.from_pylist([{**row, "picks": result.picks.tolist()}], schema=schema)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    store.write_bytes(result.cell.key(identity), buffer.getvalue())
+
+
+def read(store: Store, identity: str, cell: Cell) -> dict[str, Any] | None:
+    """The row of a finished cell, None for an unfinished one."""
+    import pyarrow.parquet as pq
+
+    try:
+        data = store.read_bytes(cell.key(identity))
+    except FileNotFoundError:
+        return None
+    row: dict[str, Any] = pq.read_table(io.BytesIO(data)).to_pylist()[0]
+    return row
+
+
+def finished(store: Store) -> set[str]:
+    """Keys of all finished cells, in one listing."""
+    return {f"cells/{name}" for name in store.names("cells")}
+
+
+def gather(store: Store, identity: str, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+    """Rows of the finished ones among `cells`, in their order, without picks; also kept as `results.parquet`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [row for cell in cells if (row := read(store, identity, cell)) is not None]
+    for row in rows:
+        del row["picks"]
+    buffer = io.BytesIO()
+    schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in _COLUMNS.items()])
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
+    store.write_bytes("results.parquet", buffer.getvalue())
+    return rows

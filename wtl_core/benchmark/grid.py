@@ -1,0 +1,147 @@
+"""The grid: which orders and cells there are, which of them are missing, and how they are packed into tasks.
+
+Finished work is known from the files alone: an order has its file, a cell has its file. Not here: the work (`work`),
+fan-out (the flow), storage of cells (`cells`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from wtl_core.benchmark import cells, network, strategies
+from wtl_core.benchmark.cells import Cell
+from wtl_core.benchmark.network import ScratchRecipe
+from wtl_core.benchmark.params import BenchmarkParams
+from wtl_core.benchmark.preparation import PoolRef, Prepared
+from wtl_core.recipe import digest_of
+from wtl_core.selection.params import count_of
+from wtl_core.storage import Store
+
+_CPU_IMAGES, _CUDA_IMAGES = 1500, 60_000  # a second, forward and backward, of the network from scratch
+_LEAST_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """One pass of one strategy over one pool."""
+
+    pool: PoolRef
+    strategy: str
+    seed: int
+    count: int
+
+    def key(self) -> str:
+        """Where it lies; no label enters, the oracle's aside, which is never stored."""
+        return (
+            f"orders/{digest_of([strategies.VERSION, self.pool.digest, self.strategy, self.seed, self.count])[:32]}.npz"
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Cells that one task does, some ten seconds or more of work; loops come whole, budgets rising."""
+
+    number: int
+    cells: tuple[Cell, ...]
+    seconds: float
+
+
+def all_cells(prepared: Prepared, params: BenchmarkParams) -> list[Cell]:
+    """Every cell of the grid; seeds outermost, so that an early end leaves whole pairs."""
+    found = []
+    for seed in range(params.seeds):
+        for pool in prepared.pools:
+            counts = budgets_of(params, pool.size)
+            for judge in params.judges:
+                for strategy in params.one_pass:
+                    found += [Cell(pool.kind, strategy, judge, count, seed) for count in counts]
+                if judge == "nearest" or seed >= params.loop_seeds:
+                    continue
+                for strategy in params.loops:
+                    found += [Cell(pool.kind, strategy, judge, c, seed) for c in loop_budgets(params, pool.size)]
+    return found
+
+
+def budgets_of(params: BenchmarkParams, size: int) -> list[int]:
+    """The budgets as counts, rising, none beyond the pool."""
+    return sorted({count_of(_budget(budget), size) for budget in params.budgets})
+
+
+def loop_budgets(params: BenchmarkParams, size: int) -> list[int]:
+    """Those up to where loops stop."""
+    last = count_of(_budget(params.loop_budget), size)
+    return [count for count in budgets_of(params, size) if count <= last]
+
+
+def missing_orders(store: Store, prepared: Prepared, params: BenchmarkParams) -> list[Order]:
+    """Orders that cells need and that are not there; the cheap random ones are made when they are needed."""
+    there = {f"orders/{name}" for name in store.names("orders")}
+    wanted = {order_of(prepared, params, cell): None for cell in all_cells(prepared, params)}
+    return [order for order in wanted if order is not None and order.key() not in there]
+
+
+def plan_batches(
+    store: Store, prepared: Prepared, params: BenchmarkParams, *, device: str, least_seconds: float = _LEAST_SECONDS
+) -> list[Batch]:
+    """The unfinished cells, packed so that a task is worth its overhead."""
+    there, identity = cells.finished(store), identity_of(prepared, params, device)
+    groups: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in all_cells(prepared, params):
+        if cell.key(identity) not in there:
+            is_loop = cell.strategy in params.loops
+            key = (cell.pool, cell.judge, cell.seed, cell.strategy) if is_loop else tuple(asdict(cell).values())
+            groups.setdefault(key, []).append(cell)
+    batches: list[Batch] = []
+    held: list[Cell] = []
+    seconds = 0.0
+    for group in groups.values():
+        if held and group[0].pool != held[0].pool:
+            batches, held, seconds = [*batches, Batch(len(batches), tuple(held), seconds)], [], 0.0
+        held += group
+        seconds += _estimate(group, params, device, is_loop=group[0].strategy in params.loops)
+        if seconds >= least_seconds:
+            batches, held, seconds = [*batches, Batch(len(batches), tuple(held), seconds)], [], 0.0
+    return [*batches, Batch(len(batches), tuple(held), seconds)] if held else batches
+
+
+def identity_of(prepared: Prepared, params: BenchmarkParams, device: str) -> str:
+    """What all cells depend on beside themselves."""
+    recipe = asdict(recipe_of(params, device))
+    loop = params.model_dump(mode="json", include={"loop_rounds", "loop_candidates", "loop_budget", "budgets"})
+    kind = torch.device(device).type
+    return digest_of([prepared.digest, recipe, network.VERSION, strategies.VERSION, loop if params.loops else 0, kind])
+
+
+def recipe_of(params: BenchmarkParams, device: str) -> ScratchRecipe:
+    """The from-scratch network's recipe on this machine."""
+    width = params.scratch_width or network.width_for(device)
+    return ScratchRecipe(width, effort=params.scratch_effort, has_flips=params.has_flips)
+
+
+def order_of(prepared: Prepared, params: BenchmarkParams, cell: Cell) -> Order | None:
+    """The stored order that a cell needs; None where it is drawn on the spot, or made by a loop."""
+    if cell.strategy in params.loops or cell.strategy in ("random", "class-balanced-random"):
+        return None
+    pool = prepared.pool(cell.pool)
+    seed = cell.seed if cell.strategy in strategies.SEEDED else 0
+    return Order(pool, cell.strategy, seed, max(budgets_of(params, pool.size)))
+
+
+def _estimate(group: Sequence[Cell], params: BenchmarkParams, device: str, *, is_loop: bool) -> float:
+    """Seconds, roughly: it only decides what shares a task."""
+    rounds = params.loop_rounds if is_loop else 1
+    total = 0.0
+    for cell in group:
+        if cell.judge == "scratch":
+            batch, steps = recipe_of(params, device).schedule(cell.labels)
+            rate = _CPU_IMAGES if torch.device(device).type == "cpu" else _CUDA_IMAGES
+            total += rounds * (1.0 + batch * steps / rate)
+        else:
+            total += rounds * (0.1 + cell.labels / 50_000)
+    return total
+
+
+def _budget(budget: int | str) -> int | str:
+    """A count as an int, also where it came as text."""
+    return int(budget) if str(budget).isdecimal() else budget

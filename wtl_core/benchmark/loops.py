@@ -1,0 +1,183 @@
+"""Active learning, as it is compared with: train, ask, wait for labels, train again.
+
+Each round's model is the judge itself, on the same images or vectors as everybody's, so its accuracy at a budget is
+that of the model that the loop's own user would have. Not here: what is asked (`queries`).
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+
+from wtl_core.benchmark import judges, network, queries
+from wtl_core.benchmark.network import ScratchRecipe
+from wtl_core.benchmark.queries import Belief
+
+DROPOUT, DRAWS = 0.3, 20
+Model = Literal["probe", "scratch"]
+
+
+class Learner(Protocol):
+    """A model that is trained anew on labelled rows of a pool, and then looks at rows."""
+
+    def fit(self, rows: np.ndarray, seed: int) -> None:
+        """Train on these rows of the pool."""
+
+    def accuracy(self) -> float:
+        """On the test split."""
+
+    def believe(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Belief:
+        """What it thinks of some rows of the pool."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round's outcome: `picks` are all rows labelled by then; `seconds` of training and asking before that."""
+
+    picks: np.ndarray
+    rounds: int
+    label_waits: int
+    seconds: float
+    accuracy: float
+    train_seconds: float
+
+
+def label_counts(budgets: list[int], *, rounds: int) -> list[int]:
+    """Labels known at each round: a fifth of the first budget, then `rounds` even steps to each budget."""
+    known = [max(2, budgets[0] // 5)]
+    for budget in budgets:
+        start = known[-1]
+        known += [start + (budget - start) * (step + 1) // rounds for step in range(rounds)]
+    return list(dict.fromkeys(known))
+
+
+def run_loop(
+    query: str,
+    learner: Learner,
+    labels: np.ndarray,
+    counts: list[int],
+    *,
+    start: np.ndarray,
+    seed: int,
+    candidates: int,
+    last: Round | None = None,
+) -> Iterator[Round]:
+    """Rounds of one loop.
+
+    Args:
+        query: See `queries.ask`.
+        learner: Trained from nothing in each round.
+        labels: (N,) of the pool; below 0 is an image without a class, which is labelled in vain.
+        counts: Labels known at each round, rising.
+        start: The pool's rows in random order; the first round's labels are its first.
+        seed: Of weights, candidates and queries.
+        candidates: Unlabelled rows, drawn anew each round, that are looked at.
+        last: A finished round to go on from; its model is trained again, which takes no time on the record.
+    """
+    known, seconds, first = start[: counts[0]], 0.0, 0
+    if last is not None:
+        known, seconds, first = last.picks, last.seconds + last.train_seconds, last.rounds + 1
+        if first < len(counts):
+            learner.fit(known[labels[known] >= 0], seed)
+    for number, count in list(enumerate(counts))[first:]:
+        generator = torch.Generator().manual_seed(seed * 1000 + number)
+        if number:
+            began = time.perf_counter()
+            free = np.setdiff1d(start, known)
+            looked = free[torch.randperm(len(free), generator=generator)[:candidates].numpy()]
+            belief = learner.believe(looked, known, has_draws=query == "mc-dropout")
+            chosen = queries.ask(query, belief, count - len(known), generator=generator)
+            known = np.concatenate([known, looked[chosen.numpy()]])
+            seconds += time.perf_counter() - began
+        began = time.perf_counter()
+        learner.fit(known[labels[known] >= 0], seed)
+        train_seconds = time.perf_counter() - began
+        yield Round(known, number, number + 1, seconds, learner.accuracy(), train_seconds)
+        seconds += train_seconds
+
+
+class ProbeLearner:
+    """The linear probe on the vectors."""
+
+    def __init__(
+        self,
+        vectors: torch.Tensor,
+        labels: torch.Tensor,
+        test_vectors: torch.Tensor,
+        test_labels: torch.Tensor,
+        *,
+        classes: int,
+        dropout: float = 0.0,
+    ) -> None:
+        self.vectors, self.labels, self.classes, self.dropout = vectors, labels, classes, dropout
+        self.test_vectors, self.test_labels = test_vectors, test_labels
+        self.generator = torch.Generator()
+
+    def fit(self, rows: np.ndarray, seed: int) -> None:
+        """Train on these rows of the pool."""
+        self.generator.manual_seed(seed)
+        chosen = judges.as_device(rows, self.vectors.device)
+        self.probe = judges.fit_probe(
+            self.vectors[chosen], self.labels[chosen], classes=self.classes, dropout=self.dropout,
+            generator=self.generator,
+        )  # fmt: skip
+
+    def accuracy(self) -> float:
+        """On the test split."""
+        return judges.probe_accuracy(self.probe, self.test_vectors, self.test_labels)
+
+    def believe(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Belief:
+        """Features are the vectors themselves; draws leave out dimensions of them."""
+        device = self.vectors.device
+        looked = self.vectors[judges.as_device(rows, device)]
+        draws = None
+        if has_draws:
+            masks = judges.dropout_mask((DRAWS, looked.shape[1]), self.dropout, self.generator, device)
+            draws = torch.stack([self.probe.logits(looked, keep=mask).softmax(dim=1) for mask in masks])
+        known = self.vectors[judges.as_device(labelled, device)]
+        return Belief(self.probe.logits(looked).softmax(dim=1), looked.float(), known.float(), draws)
+
+
+class ScratchLearner:
+    """The network trained from scratch on the images."""
+
+    def __init__(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        test_images: torch.Tensor,
+        test_labels: torch.Tensor,
+        *,
+        classes: int,
+        recipe: ScratchRecipe,
+    ) -> None:
+        self.images, self.labels, self.classes, self.recipe = images, labels, classes, recipe
+        self.test_images, self.test_labels = test_images, test_labels
+        self.generator = torch.Generator()
+
+    def fit(self, rows: np.ndarray, seed: int) -> None:
+        """Train on these rows of the pool."""
+        self.generator.manual_seed(seed)
+        chosen = judges.as_device(rows, self.images.device)
+        self.network = network.train(
+            self.images[chosen], self.labels[chosen], classes=self.classes, recipe=self.recipe, seed=seed
+        )
+
+    def accuracy(self) -> float:
+        """On the test split."""
+        return network.accuracy(self.network, self.test_images, self.test_labels, has_flips=self.recipe.has_flips)
+
+    def believe(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Belief:
+        """Features are the pooled ones before the last layer; draws drop some of them."""
+        device = self.images.device
+        logits, features = network.describe(self.network, self.images[judges.as_device(rows, device)])
+        known = network.describe(self.network, self.images[judges.as_device(labelled, device)])[1]
+        draws = None
+        if has_draws:
+            masks = judges.dropout_mask((DRAWS, features.shape[1]), DROPOUT, self.generator, device)
+            with torch.inference_mode():
+                draws = torch.stack([self.network.head(features * mask).softmax(dim=1) for mask in masks])
+        return Belief(logits.softmax(dim=1), features, known, draws)

@@ -1,0 +1,101 @@
+"""What a benchmark compares: a frozen model without torch, so that the command line plans with it. No work here."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from wtl_core.encoders.names import validate_name
+
+Judge = Literal["nearest", "probe", "scratch"]
+PoolKind = Literal["balanced", "long-tail", "bursts", "long-tail-bursts", "outliers"]
+
+ONE_PASS = (
+    "random",
+    "class-balanced-random",
+    "stratified-random",
+    "k-center",
+    "typicality",
+    "probability-coverage",
+    "coverage",
+    "mundig",
+)
+"""Strategies that order the whole pool once. `class-balanced-random` is an oracle: it reads the labels."""
+ORACLES = frozenset({"class-balanced-random"})
+LOOPS = ("least-confidence", "margin", "entropy", "mc-dropout", "core-set", "dal", "badge")
+"""Active learning: a model is trained on what is labelled, says what to label next, and is trained again."""
+
+
+class BenchmarkParams(BaseModel):
+    """Strategies x budgets x seeds, on which pools, and by which measure."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    encoder: str = "ssl"
+    """Where vectors come from; `ssl` is trained on the images of the training split alone."""
+    encoder_seconds: float = Field(300, gt=0, le=30 * 86400)
+    """Wall-clock budget of that training."""
+    side_px: int = Field(32, ge=8, le=256)
+    """Images are squashed to squares of this side."""
+    test_images: int | None = Field(None, ge=10, le=1_000_000)
+    """Test images to judge with, chosen by hash; None takes all."""
+    validation_share: float = Field(0.0, ge=0.0, le=0.5)
+    """Share of the training split, chosen by hash, that stays out of every pool and is judged beside the test split."""
+    pools: tuple[PoolKind, ...] = ("balanced",)
+    """Pools to choose from, each made reproducibly from the training split."""
+    strategies: tuple[str, ...] = ("random", "coverage")
+    """What is compared: strategies of one pass, and loops."""
+    judges: tuple[Judge, ...] = ("nearest", "probe")
+    """20-NN and a linear probe on the vectors, and a small network trained from scratch on the chosen images.
+
+    A loop retrains its judge each round, so it runs once with `probe` (on the vectors) and once with `scratch`.
+    """
+    budgets: tuple[int | str, ...] = ("1%", "2%", "5%", "10%", "20%", "40%")
+    """Operating points: counts, or `p%` of the pool."""
+    loop_budget: int | str = "5%"
+    """Loops stop here: every round trains a network."""
+    loop_rounds: int = Field(2, ge=1, le=50)
+    """Rounds of a loop between one budget and the next; it starts from a fifth of the smallest budget, at random."""
+    loop_candidates: int = Field(20_000, ge=100, le=10_000_000)
+    """Unlabelled images, drawn anew each round, that a loop looks at."""
+    loop_seeds: int = Field(3, ge=1, le=1000)
+    """Repetitions of loops, which cost most."""
+    seeds: int = Field(10, ge=2, le=1000)
+    """Repetitions. Seed s is the draw of the random strategies and the network's first weights, so cells are pairs."""
+    scratch_width: int | None = Field(None, ge=8, le=256)
+    """Channels of the first stage of the network trained from scratch; None takes 16 on a CPU and 64 on a GPU."""
+    scratch_effort: float = Field(1.0, gt=0.0, le=10.0)
+    """Passes of the network over its images, over the recipe's."""
+    has_flips: bool = True
+    """Whether a mirrored image is an image of the same class; set it off for digits and letters."""
+    seed: int = Field(0, ge=0)
+    """Feeds the pools."""
+
+    @field_validator("encoder")
+    @classmethod
+    def _is_encoder(cls, name: str) -> str:
+        validate_name(name)
+        return name
+
+    @field_validator("strategies")
+    @classmethod
+    def _are_strategies(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = (*ONE_PASS, *LOOPS)
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(f"expected strategies out of {', '.join(known)}; found {', '.join(unknown)}")
+        return tuple(dict.fromkeys(names))
+
+    @model_validator(mode="after")
+    def _has_baseline(self) -> Self:
+        if "random" not in self.strategies:
+            raise ValueError("strategies: expected random among them, the others are compared with it")
+        return self
+
+    @property
+    def one_pass(self) -> tuple[str, ...]:
+        """The strategies that need no loop."""
+        return tuple(name for name in self.strategies if name in ONE_PASS)
+
+    @property
+    def loops(self) -> tuple[str, ...]:
+        """The strategies that need one."""
+        return tuple(name for name in self.strategies if name in LOOPS)

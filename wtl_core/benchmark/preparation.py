@@ -1,0 +1,177 @@
+"""What the grid works on, made once and kept in the benchmark's folder: the set's arrays, its vectors, its pools.
+
+Everything lies in plain .npy files that workers map into memory. Not here: where vectors come from (`vector_source`),
+the orders and the cells (`grid`).
+"""
+
+import hashlib
+import io
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wtl_core.benchmark import datasets, pools
+from wtl_core.benchmark.datasets import LabelledSet, Split
+from wtl_core.benchmark.params import BenchmarkParams
+from wtl_core.benchmark.vector_source import EncoderVectors, FileVectors, VectorSource
+from wtl_core.errors import ConfigError
+from wtl_core.recipe import digest_of
+from wtl_core.storage import Store
+
+VERSION = 1
+_log = logging.getLogger(__name__)
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class PoolRef:
+    """A prepared pool: its kind, its size, and the digest of its vectors and ids, which no label enters."""
+
+    kind: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared benchmark; small enough to pass between tasks.
+
+    Attributes:
+        key: Its folder in the benchmark's.
+        dataset: The set's name.
+        digest: Over images and labels of the set, and the vectors.
+        classes: The labels' names.
+        counts: Images by split, and how many were left out.
+        pools: What there is to choose from.
+        encoder: Where the vectors come from, in words.
+        encoder_seconds: Training of the encoder and embedding, in this or an earlier run.
+    """
+
+    key: str
+    dataset: str
+    digest: str
+    classes: list[str]
+    counts: dict[str, int]
+    pools: list[PoolRef]
+    encoder: str
+    encoder_seconds: float
+
+    def pool(self, kind: str) -> PoolRef:
+        """The pool of that kind."""
+        return next(pool for pool in self.pools if pool.kind == kind)
+
+
+def prepare(
+    store: Store,
+    dataset: str,
+    params: BenchmarkParams,
+    *,
+    device: str,
+    workers: int = 2,
+    vectors: Path | None = None,
+    on_progress: Progress | None = None,
+) -> Prepared:
+    """Read the set, embed it and make its pools; what stands already is taken as it is.
+
+    Args:
+        store: The benchmark's folder; local.
+        dataset: See `datasets.load`.
+        params: Encoder, sizes, pools.
+        device: Where the encoder runs.
+        workers: Threads that decode for the encoder's training.
+        vectors: A folder of vectors that stand in for an encoder; see `vector_source.FileVectors`.
+        on_progress: Told (steps done, steps) of the encoder's training.
+
+    Raises:
+        ConfigError: the folder is not local, the set is not there, or the vectors do not fit it.
+    """
+    if not store.is_local:
+        raise ConfigError(f"{store.root}: expected a local folder for a benchmark; name one")
+    key = _key(dataset, params, vectors)
+    if store.exists(f"{key}/prepared.json"):
+        return _from_json(json.loads(store.read_bytes(f"{key}/prepared.json")))
+    labelled = datasets.load(
+        dataset,
+        side_px=params.side_px,
+        test_images=params.test_images,
+        validation_share=params.validation_share,
+        download_folder=Path(store.root) / "downloads",
+    )
+    started = time.perf_counter()
+    source: VectorSource = (
+        FileVectors(vectors, seed=params.seed)
+        if vectors is not None
+        else EncoderVectors.make(store, labelled.train, params, device=device, workers=workers, on_progress=on_progress)
+    )
+    for name in ("validation", "test"):
+        split: Split = getattr(labelled, name)
+        _save(store, f"{key}/{name}-images.npy", split.images)
+        _save(store, f"{key}/{name}-labels.npy", split.labels)
+        _save(store, f"{key}/{name}-vectors.npy", source.of_split(name, split))
+    refs = [_prepare_pool(store, key, kind, labelled, params, source) for kind in params.pools]
+    prepared = Prepared(
+        key=key,
+        dataset=labelled.name,
+        digest=digest_of([labelled.digest(), *(asdict(ref) for ref in refs)]),
+        classes=labelled.classes,
+        counts={
+            **{s: len(getattr(labelled, s)) for s in ("train", "validation", "test")},
+            "left_out": labelled.left_out,
+        },
+        pools=refs,
+        encoder=source.name,
+        encoder_seconds=time.perf_counter() - started,
+    )
+    store.write_bytes(f"{key}/prepared.json", json.dumps(asdict(prepared)).encode())
+    return prepared
+
+
+def load_array(store: Store, prepared: Prepared, name: str) -> np.ndarray:
+    """An array of a split or a pool, mapped into memory: `test-images`, `test-vectors`, `balanced-labels`, ..."""
+    return np.asarray(np.load(store.path(f"{prepared.key}/{name}.npy"), mmap_mode="r", allow_pickle=False))
+
+
+def load_ids(store: Store, prepared: Prepared, kind: str) -> list[str]:
+    """A pool's sample ids."""
+    ids: list[str] = json.loads(store.read_bytes(f"{prepared.key}/{kind}-ids.json"))
+    return ids
+
+
+def _key(dataset: str, params: BenchmarkParams, vectors: Path | None) -> str:
+    """Names the preparation by what was asked for and, for files, by when they last changed."""
+    fields = {"encoder", "encoder_seconds", "side_px", "test_images", "validation_share", "pools", "seed"}
+    asked: list[Any] = [VERSION, dataset, params.model_dump(mode="json", include=fields)]
+    for path in (Path(dataset), vectors):
+        if path is not None and path.exists():
+            files = sorted(path.rglob("*")) if path.is_dir() else [path]
+            asked.append([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    return f"prepared-{digest_of(asked)[:16]}"
+
+
+def _prepare_pool(
+    store: Store, key: str, kind: Any, labelled: LabelledSet, params: BenchmarkParams, source: VectorSource
+) -> PoolRef:
+    pool = pools.make(kind, labelled.train, seed=params.seed)
+    vectors = source.of_pool(pool, labelled.train)
+    _save(store, f"{key}/{kind}-images.npy", pool.images)
+    _save(store, f"{key}/{kind}-labels.npy", pool.labels)
+    _save(store, f"{key}/{kind}-vectors.npy", vectors)
+    store.write_bytes(f"{key}/{kind}-ids.json", json.dumps(pool.sample_ids).encode())
+    digest = digest_of([pool.sample_ids, hashlib.sha256(vectors.tobytes()).hexdigest()])
+    return PoolRef(kind, len(pool.labels), digest)
+
+
+def _save(store: Store, key: str, array: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    store.write_bytes(key, buffer.getvalue())
+
+
+def _from_json(value: dict[str, Any]) -> Prepared:
+    return Prepared(**{**value, "pools": [PoolRef(**pool) for pool in value["pools"]]})

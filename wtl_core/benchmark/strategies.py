@@ -1,0 +1,68 @@
+"""Orders of a pool in one pass, before any label is known: ours, its rivals, and the two random baselines.
+
+Vectors and ids go in, rows come out; no labels, but for the oracle, which is a function of its own.
+"""
+
+import numpy as np
+
+from wtl_core.benchmark.params import ORACLES
+from wtl_core.errors import ConfigError
+from wtl_core.selection.identity import content_keys, shuffled
+from wtl_core.selection.params import SelectionParams
+from wtl_core.selection.ranking import rank
+
+VERSION = 1
+SEEDED = frozenset({"random", "class-balanced-random", "stratified-random", "typicality"})
+"""Strategies that draw; the others give the same order whatever the seed."""
+_RANDOM_PURPOSE, _ORACLE_PURPOSE = 100, 101
+
+
+def is_label_free(strategy: str) -> bool:
+    """Whether the strategy never sees a label."""
+    return strategy not in ORACLES
+
+
+def order_pool(
+    strategy: str, vectors: np.ndarray, sample_ids: list[str], *, count: int, seed: int, device: str
+) -> np.ndarray:
+    """The first `count` rows (or more) in the strategy's order, (>= count,) int64.
+
+    Raises:
+        ConfigError: `mundig` without the package `lightly-mundig`.
+    """
+    if strategy == "random":
+        return random_order(sample_ids, seed=seed)
+    if strategy == "mundig":
+        return _mundig(vectors, count)
+    params = SelectionParams.model_validate({"objective": strategy, "seed": seed, "budget": count})
+    return rank(vectors, params, sample_ids=sample_ids, device=device).rows
+
+
+def random_order(sample_ids: list[str], *, seed: int) -> np.ndarray:
+    """All rows, uniformly at random, by ids and seed alone."""
+    return shuffled(content_keys(sample_ids), seed, _RANDOM_PURPOSE)
+
+
+def class_balanced(labels: np.ndarray, sample_ids: list[str], *, seed: int) -> np.ndarray:
+    """The oracle: classes in turn, at random within each, until a class runs out. It reads every label beforehand."""
+    order = shuffled(content_keys(sample_ids), seed, _ORACLE_PURPOSE)
+    turn = np.empty(len(order), np.int64)
+    for number in np.unique(labels):
+        rows = order[labels[order] == number]
+        turn[rows] = np.arange(len(rows)) if number >= 0 else len(order)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return np.lexsort((place, turn))
+
+
+def _mundig(vectors: np.ndarray, count: int) -> np.ndarray:
+    """Diversity as `lightly-mundig` does it: farthest first, from the first row it is given."""
+    try:
+        from lightly_mundig import Selection
+    except ImportError as error:
+        raise ConfigError("strategy mundig: expected the package lightly-mundig; pip install lightly-mundig") from error
+    unit = vectors.astype(np.float32)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    selection = Selection()
+    selection.add_diversifying_strategy(unit, 1.0)
+    return np.asarray(selection.run_selection([], len(unit), min(count, len(unit))), np.int64)

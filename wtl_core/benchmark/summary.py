@@ -1,0 +1,168 @@
+"""One page about a benchmark, as HTML and as Markdown: pictures, table, paired tests, costs, and where it does not win.
+
+Here: what is said. Not here: how pictures are drawn (`plots`) and figures made (`statistics`).
+"""
+
+import math
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import jinja2
+import torch
+
+from wtl_core.benchmark import cells, grid, plots, statistics
+from wtl_core.benchmark.params import LOOPS, ORACLES, BenchmarkParams
+from wtl_core.benchmark.plots import Curves
+from wtl_core.benchmark.preparation import Prepared
+from wtl_core.benchmark.statistics import BASELINE, Comparison
+from wtl_core.storage import Store
+
+OURS = "coverage"
+JUDGES = {
+    "nearest": "20 nearest neighbours on the vectors",
+    "probe": "linear probe on the vectors",
+    "scratch": "ResNet-9 trained from scratch on the chosen images",
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """One pool by one judge.
+
+    `tests` hold every strategy against random; `rivals` hold ours against each of the others.
+    """
+
+    pool: str
+    judge: str
+    curves: Curves
+    tests: list[Comparison]
+    rivals: list[Comparison]
+
+    @property
+    def title(self) -> str:
+        """For a heading."""
+        return f"{self.pool}, {self.judge}"
+
+    @property
+    def budgets(self) -> list[int]:
+        """All budgets of the section."""
+        return sorted({point.labels for points in self.curves.values() for point in points})
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a benchmark found; small. `html`, `markdown` and `pictures` are paths below the benchmark's folder."""
+
+    html: str
+    markdown: str
+    results: str
+    pictures: list[str]
+    sentences: list[str]
+    cells: int
+    missing: int
+
+
+def write(store: Store, prepared: Prepared, params: BenchmarkParams, *, device: str, command: str = "") -> Summary:
+    """Gather all finished cells, draw, and write the page and the table; safe to repeat at any time."""
+    wanted = grid.all_cells(prepared, params)
+    rows = cells.gather(store, grid.identity_of(prepared, params, device), wanted)
+    sections = sections_of(rows, prepared, params)
+    sentences = [sentence for section in sections for sentence in findings(section)]
+    pictures = []
+    for section in sections:
+        for kind, draw in (("accuracy", plots.accuracy_figure), ("saved", plots.saved_figure)):
+            key = f"pictures/{section.pool}-{section.judge}-{kind}.png"
+            store.write_bytes(key, plots.to_png(draw(section.curves, title=f"{prepared.dataset}: {section.title}")))
+            pictures.append(key)
+    facts = _facts(prepared, params, device=device, command=command, found=len(rows), wanted=len(wanted))
+    context = {"prepared": prepared, "sections": sections, "facts": facts, "sentences": sentences, "judges": JUDGES}
+    drawn = {s.title: [plots.to_svg(plots.accuracy_figure(s.curves, title=s.title)),
+                       plots.to_svg(plots.saved_figure(s.curves, title="labels saved"))] for s in sections}  # fmt: skip
+    store.write_bytes("summary.html", _render("page.html.j2", drawn=drawn, **context).encode())
+    store.write_bytes("summary.md", _render("page.md.j2", **context).encode())
+    return Summary(
+        "summary.html", "summary.md", "results.parquet", pictures, sentences, len(rows), len(wanted) - len(rows)
+    )
+
+
+def sections_of(rows: statistics.Rows, prepared: Prepared, params: BenchmarkParams) -> list[Section]:
+    """Pools by judges, those that have any cell."""
+    found = []
+    for pool in prepared.pools:
+        for judge in params.judges:
+            curves = plots.curves_of(rows, pool=pool.kind, judge=judge)
+            if not curves:
+                continue
+            place = {"pool": pool.kind, "judge": judge}
+            others = [name for name in curves if name != BASELINE]
+            tests = [c for name in others for c in statistics.compare(rows, **place, strategy=name)]
+            rivals = [
+                c
+                for name in others
+                if name != OURS and OURS in curves
+                for c in statistics.compare(rows, **place, strategy=OURS, against=name)
+            ]
+            found.append(Section(pool.kind, judge, curves, tests, rivals))
+    return found
+
+
+def findings(section: Section) -> list[str]:
+    """Plain sentences: where coverage beats random, where not, and which rivals are ahead of it."""
+    ours = [test for test in section.tests if test.strategy == OURS]
+    if not ours:
+        return []
+    said = []
+    for verdict, words in (
+        ("better", "above random"),
+        ("no difference shown", "not shown to differ from random"),
+        ("worse", "below random"),
+    ):
+        at = [f"{t.labels:,} ({t.difference:+.1f})" for t in ours if t.verdict == verdict]
+        if at:
+            said.append(f"{words} at {', '.join(at)} labels")
+    sentences = [f"{section.title}: coverage is {'; '.join(said)}."] if said else []
+    ahead = [r for r in section.rivals if r.verdict == "worse"]
+    for name in dict.fromkeys(r.against for r in ahead):
+        where = ", ".join(f"{r.labels:,} ({-r.difference:+.1f})" for r in ahead if r.against == name)
+        kind = " (an oracle)" if name in ORACLES else f" ({_waits(section, name)})" if name in LOOPS else ""
+        sentences.append(f"{section.title}: {name}{kind} is ahead of coverage at {where} labels.")
+    return sentences
+
+
+def _waits(section: Section, name: str) -> str:
+    return f"{max(point.label_waits for point in section.curves[name])} waits for labels"
+
+
+def _facts(
+    prepared: Prepared, params: BenchmarkParams, *, device: str, command: str, found: int, wanted: int
+) -> dict[str, str]:
+    hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{platform.machine()} CPU"
+    facts = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "hardware": hardware,
+        "torch": torch.__version__,
+        "set": f"{prepared.dataset}: " + ", ".join(f"{count:,} {name}" for name, count in prepared.counts.items()),
+        "pools": ", ".join(f"{pool.kind} ({pool.size:,})" for pool in prepared.pools),
+        "vectors": f"{prepared.encoder}, {prepared.encoder_seconds:,.0f} s with the embedding",
+        "seeds": f"{params.seeds} (loops {params.loop_seeds})" if params.loops else str(params.seeds),
+        "cells": f"{found:,} of {wanted:,}",
+    }
+    return {**facts, "command": command} if command else facts
+
+
+def _render(template: str, **context: object) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("wtl_core.benchmark", "."),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value: "" if math.isnan(value) else f"{value:.1f}"
+    environment.filters["signed"] = lambda value: "" if math.isnan(value) else f"{value:+.1f}"
+    environment.filters["chance"] = lambda value: "" if math.isnan(value) else f"{value:.2g}"
+    environment.filters["cell"] = lambda value: str(value).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    environment.globals["needed"] = statistics.random_labels_needed
+    environment.globals["oracles"] = ORACLES
+    return environment.get_template(template).render(**context)

@@ -1,0 +1,127 @@
+"""Where a benchmark's vectors come from: an encoder of this project, or files.
+
+An encoder that is trained for a benchmark sees the images of the training split alone: no label, no test image.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from wtl_core.benchmark.datasets import Split
+from wtl_core.benchmark.params import BenchmarkParams
+from wtl_core.benchmark.pools import OUTLIER, LabelledPool
+from wtl_core.encoders import names, resolve, training
+from wtl_core.encoders.encoder import Encoder
+from wtl_core.encoders.image_cache import PoolImages
+from wtl_core.errors import ConfigError, InputError
+from wtl_core.recipe import EncoderParams
+from wtl_core.storage import Store
+
+Progress = Callable[[int, int], None]
+_JITTER, _CHUNK = 0.05, 4096
+
+
+class VectorSource(Protocol):
+    """Gives vectors of splits and pools; `name` says in words what they are."""
+
+    name: str
+
+    def of_split(self, name: str, split: Split) -> np.ndarray:
+        """(N, D) of `train`, `validation` or `test`."""
+
+    def of_pool(self, pool: LabelledPool, train: Split) -> np.ndarray:
+        """(N, D) of a pool made of the training split."""
+
+
+class EncoderVectors:
+    """By an encoder, image by image."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.name = f"{encoder.name} ({encoder.fingerprint[:12]})"
+
+    @classmethod
+    def make(
+        cls,
+        store: Store,
+        train: Split,
+        params: BenchmarkParams,
+        *,
+        device: str,
+        workers: int,
+        on_progress: Progress | None,
+    ) -> "EncoderVectors":
+        """The encoder that is named; one that has to be trained is trained on the training split's images."""
+        resolvable = params.encoder
+        if names.is_trained_here(params.encoder):
+            side_px = max(16, params.side_px)
+            recipe = EncoderParams(name=params.encoder, seconds=params.encoder_seconds, side_px=side_px)
+            images = PoolImages(train.sample_ids, np.full(len(train), params.side_px), _reader(train))
+            resolvable = training.train(images, store, recipe, device=device, workers=workers, on_progress=on_progress)
+        return cls(resolve.resolve(resolvable, store, device=device))
+
+    def of_split(self, name: str, split: Split) -> np.ndarray:  # noqa: ARG002, as the protocol has it
+        """(N, D) float16, of unit length."""
+        return self._encode(split.images)
+
+    def of_pool(self, pool: LabelledPool, train: Split) -> np.ndarray:  # noqa: ARG002, as the protocol has it
+        """(N, D) float16, of unit length; near-copies and outliers are images like others."""
+        return self._encode(pool.images)
+
+    def _encode(self, images: np.ndarray) -> np.ndarray:
+        pieces = [np.zeros((0, self.encoder.dimensions), np.float16)]
+        for start in range(0, len(images), _CHUNK):
+            squares = self.encoder.fit(torch.from_numpy(np.array(images[start : start + _CHUNK])))
+            pieces.append(self.encoder.encode(squares).half().cpu().numpy())
+        return np.concatenate(pieces)
+
+
+class FileVectors:
+    """From `train-embeddings.npy` and `test-embeddings.npy` in a folder, rows in the set's reading order.
+
+    Whoever made them must have seen neither the test split nor a label. A near-copy in a pool gets its origin's vector,
+    moved by a twentieth of the typical length in a random direction: the encoder that could embed it is not at hand.
+    """
+
+    def __init__(self, folder: Path, *, seed: int) -> None:
+        self.folder, self.seed = folder, seed
+        self.name = f"vectors of {folder.name}"
+
+    def of_split(self, name: str, split: Split) -> np.ndarray:
+        """(N, D) float32 as they are in the file."""
+        file = self.folder / f"{'test' if name == 'test' else 'train'}-embeddings.npy"
+        if not file.is_file():
+            raise ConfigError(f"{file}: expected vectors of the {name} split, found no file; name another folder")
+        held = np.load(file, mmap_mode="r", allow_pickle=False)
+        if held.ndim != 2 or (len(split.rows) and split.rows.max() >= len(held)):
+            raise ConfigError(f"{file}: expected a row for each image of the {name} split, found shape {held.shape}")
+        return np.asarray(held[split.rows], np.float32)
+
+    def of_pool(self, pool: LabelledPool, train: Split) -> np.ndarray:
+        """(N, D) float32.
+
+        Raises:
+            InputError: the pool holds outliers, whose vectors only an encoder can give.
+        """
+        if (pool.labels == OUTLIER).any():
+            raise InputError(f"pool {pool.kind}: expected an encoder for images from outside the set; name one")
+        vectors: np.ndarray = self.of_split("train", train)[pool.origin]
+        rng = np.random.default_rng([self.seed, 2])
+        moved = rng.standard_normal((int(pool.is_copy.sum()), vectors.shape[1]), np.float32)
+        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        vectors[pool.is_copy] += _JITTER * float(np.median(np.linalg.norm(vectors, axis=1))) * moved
+        return vectors
+
+
+def _reader(split: Split) -> Callable[[Sequence[int]], Iterator[tuple[int, bytes | None]]]:
+    """The split's images as files, which is how training reads a pool."""
+    from torchvision.io import encode_png
+
+    def read(rows: Sequence[int]) -> Iterator[tuple[int, bytes | None]]:
+        for row in rows:
+            yield row, bytes(encode_png(torch.from_numpy(np.array(split.images[row])), compression_level=1).numpy())
+
+    return read

@@ -1,0 +1,188 @@
+"""The work of the grid: make an order, judge the cells of a batch, each kept as soon as it is finished.
+
+A call finds what an earlier one left and does the rest; a loop goes on from its last finished budget. Not here: what
+there is to do (`grid`), how it is judged (`judges`, `network`, `loops`).
+"""
+
+import io
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from wtl_core.benchmark import cells, grid, judges, loops, network, strategies
+from wtl_core.benchmark.cells import Cell, Result
+from wtl_core.benchmark.network import ScratchRecipe
+from wtl_core.benchmark.params import BenchmarkParams
+from wtl_core.benchmark.preparation import Prepared, load_array, load_ids
+from wtl_core.storage import Store
+
+Progress = Callable[[int, int], None]
+
+
+def make_order(store: Store, prepared: Prepared, order: grid.Order, *, device: str) -> float:
+    """Order a pool and keep it with the seconds that it took; those seconds."""
+    vectors = load_array(store, prepared, f"{order.pool.kind}-vectors")
+    ids = load_ids(store, prepared, order.pool.kind)
+    started = time.perf_counter()
+    rows = strategies.order_pool(order.strategy, vectors, ids, count=order.count, seed=order.seed, device=device)
+    seconds = time.perf_counter() - started
+    buffer = io.BytesIO()
+    np.savez(buffer, rows=rows[: order.count], seconds=np.float64(seconds))
+    store.write_bytes(order.key(), buffer.getvalue())
+    return seconds
+
+
+def run_batch(
+    store: Store, prepared: Prepared, params: BenchmarkParams, batch: grid.Batch, *, device: str,
+    on_progress: Progress | None = None,
+) -> int:  # fmt: skip
+    """Do a batch's cells, each kept as it is finished; how many were done now."""
+    identity = grid.identity_of(prepared, params, device)
+    there = cells.finished(store)
+    todo = [cell for cell in batch.cells if cell.key(identity) not in there]
+    bench = _Bench(store, prepared, params, batch.cells[0].pool, device)
+    done = 0
+    for cell in todo:
+        if cell.strategy not in params.loops:
+            cells.write(store, identity, bench.judge(cell))
+            done += 1
+            if on_progress:
+                on_progress(done, len(todo))
+    for key in dict.fromkeys((c.strategy, c.judge, c.seed) for c in todo if c.strategy in params.loops):
+        for result in bench.loop(*key, identity=identity):
+            cells.write(store, identity, result)
+            done += 1
+            if on_progress:
+                on_progress(done, len(todo))
+    return done
+
+
+class _Bench:
+    """A pool and the test split on a device, for all cells of a batch."""
+
+    def __init__(self, store: Store, prepared: Prepared, params: BenchmarkParams, kind: str, device: str) -> None:
+        self.store, self.prepared, self.params, self.kind = store, prepared, params, kind
+        self.device = torch.device(device)
+        self.recipe = grid.recipe_of(params, device)
+        self.labels = load_array(store, prepared, f"{kind}-labels")
+        self.classes = len(prepared.classes)
+        self.name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        self._tensors: dict[str, torch.Tensor] = {}
+
+    def judge(self, cell: Cell) -> Result:
+        """One cell of a one-pass strategy."""
+        picks, selection_seconds = self._picks(cell)
+        usable = picks[self.labels[picks] >= 0]
+        started = time.perf_counter()
+        accuracies = self._accuracies(cell, judges.as_device(usable, self.device))
+        seconds = time.perf_counter() - started
+        return self._result(cell, picks, accuracies, 0, 1, selection_seconds, seconds)
+
+    def loop(self, strategy: str, judge: str, seed: int, *, identity: str) -> Iterator[Result]:
+        """The unfinished budgets of one loop, in order; it goes on from the last finished one."""
+        size = len(self.labels)
+        budgets = grid.loop_budgets(self.params, size)
+        rounds = loops.run_loop(
+            strategy,
+            self._learner(strategy, judge),
+            self.labels,
+            loops.label_counts(budgets, rounds=self.params.loop_rounds),
+            start=strategies.random_order(self._ids(), seed=seed),
+            seed=seed,
+            candidates=self.params.loop_candidates,
+            last=self._last_round([Cell(self.kind, strategy, judge, count, seed) for count in budgets], identity),
+        )
+        for outcome in rounds:
+            if len(outcome.picks) in budgets:
+                cell = Cell(self.kind, strategy, judge, len(outcome.picks), seed)
+                done = (outcome.rounds, outcome.label_waits, outcome.seconds, outcome.train_seconds)
+                yield self._result(cell, outcome.picks, (outcome.accuracy, float("nan")), *done)
+
+    def _last_round(self, wanted: list[Cell], identity: str) -> loops.Round | None:
+        """The last of the finished budgets that none unfinished comes before."""
+        last = None
+        for cell in wanted:
+            row = cells.read(self.store, identity, cell)
+            if row is None:
+                break
+            last = loops.Round(
+                np.asarray(row["picks"], np.int64), row["rounds"], row["label_waits"], row["selection_seconds"],
+                row["accuracy"], row["train_seconds"],
+            )  # fmt: skip
+        return last
+
+    def _picks(self, cell: Cell) -> tuple[np.ndarray, float]:
+        """Rows to label, and the seconds that choosing took."""
+        ids = self._ids()
+        started = time.perf_counter()
+        if cell.strategy == "class-balanced-random":
+            rows = strategies.class_balanced(self.labels, ids, seed=cell.seed)
+            return rows[: cell.labels], time.perf_counter() - started
+        order = grid.order_of(self.prepared, self.params, cell)
+        if order is None:
+            rows = strategies.random_order(ids, seed=cell.seed)
+            return rows[: cell.labels], time.perf_counter() - started
+        held = np.load(io.BytesIO(self.store.read_bytes(order.key())), allow_pickle=False)
+        return held["rows"][: cell.labels], float(held["seconds"])
+
+    def _accuracies(self, cell: Cell, rows: torch.Tensor) -> tuple[float, float]:
+        """On the test and the validation split (NaN without one)."""
+        labels = self._get("labels")[rows]
+        if cell.judge == "nearest":
+            vectors = self._get("vectors")[rows]
+            return self._on_both(
+                "vectors",
+                lambda v, y: judges.nearest_accuracy(vectors, labels, v, y, classes=self.classes),
+            )
+        if cell.judge == "probe":
+            probe = judges.fit_probe(self._get("vectors")[rows], labels, classes=self.classes)
+            return self._on_both("vectors", lambda v, y: judges.probe_accuracy(probe, v, y))
+        trained = network.train(
+            self._get("images")[rows], labels, classes=self.classes, recipe=self.recipe, seed=cell.seed
+        )
+        return self._on_both("images", lambda x, y: network.accuracy(trained, x, y, has_flips=self.recipe.has_flips))
+
+    def _on_both(self, what: str, measure: Callable[[torch.Tensor, torch.Tensor], float]) -> tuple[float, float]:
+        test = measure(self._get(what, "test"), self._get("labels", "test"))
+        if not self.prepared.counts["validation"]:
+            return test, float("nan")
+        return test, measure(self._get(what, "validation"), self._get("labels", "validation"))
+
+    def _learner(self, strategy: str, judge: str) -> loops.Learner:
+        dropout = loops.DROPOUT if strategy == "mc-dropout" else 0.0
+        test_labels = self._get("labels", "test")
+        if judge == "probe":
+            return loops.ProbeLearner(
+                self._get("vectors"), self._get("labels"), self._get("vectors", "test"), test_labels,
+                classes=self.classes, dropout=dropout,
+            )  # fmt: skip
+        recipe = ScratchRecipe(self.recipe.width, self.recipe.effort, self.recipe.has_flips, dropout)
+        return loops.ScratchLearner(
+            self._get("images"), self._get("labels"), self._get("images", "test"), test_labels,
+            classes=self.classes, recipe=recipe,
+        )  # fmt: skip
+
+    def _result(
+        self, cell: Cell, picks: np.ndarray, accuracies: tuple[float, float], rounds: int, waits: int,
+        selection_seconds: float, train_seconds: float,
+    ) -> Result:  # fmt: skip
+        named = self.labels[picks]
+        named = named[named >= 0]
+        return Result(
+            cell, len(self.labels), *accuracies, len(named), len(np.unique(named)), rounds, waits,
+            selection_seconds, train_seconds, self.name, np.asarray(picks) if rounds else np.zeros(0, np.int64),
+        )  # fmt: skip
+
+    def _get(self, what: str, split: str | None = None) -> torch.Tensor:
+        """The pool's or a split's array on the device, loaded once."""
+        name = f"{split or self.kind}-{what}"
+        if name not in self._tensors:
+            self._tensors[name] = judges.as_device(load_array(self.store, self.prepared, name), self.device)
+        return self._tensors[name]
+
+    def _ids(self) -> list[str]:
+        if not hasattr(self, "_loaded_ids"):
+            self._loaded_ids = load_ids(self.store, self.prepared, self.kind)
+        return self._loaded_ids
