@@ -21,13 +21,18 @@ _logger = logging.getLogger("wtl_core.progress")
 def reported(stage: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A callback `(done, total)` that shows a stage's progress while the block lasts."""
     shows: list[Callable[[int, int], None]] = []
+
+    def show_all(done: int, total: int) -> None:
+        for show in shows:
+            show(done, total)
+
     if TaskRunContext.get() is not None:
         shows.append(_every(_ARTIFACT_SECONDS, _artifact(stage, unit)))
     if not sys.stderr.isatty():
         shows.append(
             _every(_LINE_SECONDS, lambda done, total: _logger.info("%s: %d of %d %s", stage, done, total, unit))
         )
-        yield lambda done, total: [show(done, total) for show in shows] and None
+        yield show_all
         return
     columns = (
         TextColumn("{task.description:<10}"),
@@ -40,7 +45,7 @@ def reported(stage: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         bar = bars.add_task(stage, total=None)
         shows.append(lambda done, total: bars.update(bar, completed=done, total=total))
-        yield lambda done, total: [show(done, total) for show in shows] and None
+        yield show_all
 
 
 def _every(seconds: float, show: Callable[[int, int], None]) -> Callable[[int, int], None]:

@@ -32,7 +32,9 @@ def add(store: Store, file: Path) -> dict[str, int]:
     if not values:
         raise InputError(f"{file}: expected a sample on each line, found none; nothing is entered")
     names = _names(store)
-    found, unknown, ambiguous = [], [], []
+    found: list[str] = []
+    unknown: list[str] = []
+    ambiguous: list[str] = []
     for value in values:
         ids = names.get(value) or names.get(str(Path(value).absolute())) or names.get(value.rsplit("/", 1)[-1]) or []
         (found if len(ids) == 1 else ambiguous if ids else unknown).append(ids[0] if len(ids) == 1 else value)

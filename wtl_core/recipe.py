@@ -127,9 +127,11 @@ def _explain(detail: dict[str, Any]) -> str:
     if detail["type"] != "extra_forbidden":
         return f"{'.'.join(where)}: {detail['msg']}, found {detail['input']!r}"
     fields = Recipe.model_fields
-    if len(where) > 1:
+    if len(where) > 2:
+        return f"unknown key {'.'.join(where)}; the README's tables show the valid ones"
+    if len(where) == 2:
         model = fields[where[0]].annotation
-        assert model is not None
+        assert isinstance(model, type)
         assert issubclass(model, BaseModel)
         fields = model.model_fields
     nearest = difflib.get_close_matches(where[-1], list(fields), n=1, cutoff=0.5)

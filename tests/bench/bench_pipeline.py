@@ -1,0 +1,171 @@
+"""The whole refresh, timed: CIFAR-10 from Parquet, 100,000 images from raw tars, and a refresh with nothing new.
+
+    python tests/bench/bench_pipeline.py [--only cifar|hundred|noop] [--quick]
+
+Writes tests/bench/reports/pipeline.md. `cifar` and `hundred` need ../shared/data/cifar10 and are left out without it.
+Every run is the plain script (`wtl_core.pipeline`) in a process of its own, so that its memory is its own too.
+"""
+
+import argparse
+import io
+import json
+import resource
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from tests.bench import report
+from wtl_core.encoders.cards import save_encoder
+from wtl_core.encoders.encoder import default_format
+from wtl_core.encoders.networks import NetworkShape, build_network
+from wtl_core.encoders.preprocessing import Preprocessing
+from wtl_core.pipeline import Machine, refresh_workspace
+from wtl_core.recipe import Recipe
+from wtl_core.storage import Store
+
+CIFAR = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10"
+
+
+def cifar(folder: Path, *, is_quick: bool) -> list[dict[str, object]]:
+    """60,000 photographs, encoder trained on the spot (300 s of wall clock), then a second call."""
+    source = str(CIFAR)
+    recipe = {"encoder": {"seconds": 20 if is_quick else 300}}
+    first = run(folder / "w", source, recipe)
+    second = run(folder / "w", source, recipe)
+    return [row("CIFAR-10, 60,000 images, encoder trained here", first), row("the same again, nothing new", second)]
+
+
+def hundred(folder: Path, *, is_quick: bool) -> list[dict[str, object]]:
+    """100,000 JPEGs of 64 px in 100 tars: shifted crops of CIFAR-10's 60,000; ResNet-18 (random weights) from a file."""
+    count = 2_000 if is_quick else 100_000
+    source = make_tars(folder / "source", count)
+    weights = resnet18_file(folder / "encoder")
+    done = run(folder / "w", str(source), {"encoder": {"name": f"file:{weights}"}})
+    return [row(f"{count:,} images of 64 px in tars, ResNet-18 from a file, to the report", done)]
+
+
+def noop(folder: Path, *, is_quick: bool) -> list[dict[str, object]]:
+    """10,000 known shards (tars of one small image each), nothing new; through the command line, start-up included."""
+    count = 500 if is_quick else 10_000
+    source = folder / "source"
+    source.mkdir(parents=True)
+    for i in range(count):
+        write_tar(source / f"{i:05d}.tar", [(f"{i}.jpg", tiny_jpeg(i))])
+    first = run(folder / "w", str(source), {"encoder": {"name": "pixels"}})
+    start = time.perf_counter()
+    command = [str(Path(sys.executable).with_name("wtl")), "run", "-w", str(folder / "w"), "--json"]
+    subprocess.run(command, check=True, capture_output=True)
+    seconds = time.perf_counter() - start
+    return [
+        row(f"{count:,} shards of one image, first refresh", first),
+        {"what": f"{count:,} known shards, nothing new: `wtl run`", "seconds": f"{seconds:.1f}", "stages": "", "memory": ""},
+    ]
+
+
+def run(workspace: Path, source: str, recipe: dict[str, object]) -> dict[str, object]:
+    """One refresh in a child process: its wall clock, seconds by stage, counts, and peak memory."""
+    command = [sys.executable, __file__, "--child", json.dumps([str(workspace), source, recipe])]
+    start = time.perf_counter()
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    told: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return {**told, "wall": time.perf_counter() - start}
+
+
+def child(workspace: str, source: str, recipe: dict[str, object]) -> None:
+    """What `run` starts."""
+    machine = Machine(workers=2, device="cuda" if torch.cuda.is_available() else "cpu")
+    commit = refresh_workspace(Store(workspace), [source], Recipe.model_validate(recipe), machine)
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({"seconds": commit.seconds, "counts": commit.counts, "gib": own, "coverage": commit.coverage}))
+
+
+def row(what: str, done: dict[str, object]) -> dict[str, object]:
+    """A line of the table."""
+    seconds = done["seconds"]
+    assert isinstance(seconds, dict)
+    stages = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
+    return {"what": what, "seconds": f"{done['wall']:.1f}", "stages": stages, "memory": f"{done['gib']:.2f} GiB"}
+
+
+def make_tars(folder: Path, count: int) -> Path:
+    """`count` distinct JPEGs of 64 px in tars of 1,000: crops of CIFAR-10's images, each shifted by a seeded offset."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    files = sorted(CIFAR.glob("*.parquet"))
+    images = [image for file in files for image in pq.read_table(file, columns=["image"])["image"].to_pylist()]
+    members: list[tuple[str, bytes]] = []
+    for i in range(count):
+        with Image.open(io.BytesIO(images[i % len(images)]["bytes"])) as image:
+            left, top = (int(v) for v in rng.integers(0, 5, 2))
+            crop = image.convert("RGB").crop((left, top, left + 28, top + 28)).resize((64, 64), Image.Resampling.BICUBIC)
+        buffer = io.BytesIO()
+        crop.save(buffer, "JPEG", quality=90)
+        members.append((f"{i:06d}.jpg", buffer.getvalue()))
+        if len(members) == 1000 or i == count - 1:
+            write_tar(folder / f"{i // 1000:03d}.tar", members)
+            members = []
+    return folder
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+    """A plain tar."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def tiny_jpeg(seed: int) -> bytes:
+    """A 16 px image that differs from every other seed's."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def resnet18_file(folder: Path) -> Path:
+    """A ResNet-18 for 64 px with seeded random weights, kept as the project keeps encoders: its speed is the real one's."""
+    torch.manual_seed(0)
+    shape = NetworkShape("resnet18", 64, 4)
+    network = build_network(shape)
+    store = Store(str(folder))
+    number_format = default_format(torch.device("cpu"))
+    fingerprint = save_encoder(
+        store, network.state_dict(), shape=shape, preprocessing=Preprocessing(64), number_format=number_format, card={}
+    )
+    return folder / "encoders" / fingerprint / "weights.safetensors"
+
+
+SECTIONS: dict[str, Callable[..., list[dict[str, object]]]] = {"cifar": cifar, "hundred": hundred, "noop": noop}
+
+
+def main() -> None:
+    """Run the sections and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(SECTIONS))
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--child")
+    options = parser.parse_args()
+    if options.child:
+        child(*json.loads(options.child))
+        return
+    for name, section in SECTIONS.items():
+        if options.only not in (None, name) or (name != "noop" and not CIFAR.exists()):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            rows = section(Path(folder), is_quick=options.quick)
+        report.write("pipeline", name, str(section.__doc__), rows, is_quick=options.quick)
+
+
+if __name__ == "__main__":
+    main()

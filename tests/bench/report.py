@@ -1,0 +1,47 @@
+"""Bench reports: one Markdown file a bench, one section a part, with hardware, date, commit and command."""
+
+import os
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+FOLDER = Path(__file__).parent / "reports"
+
+
+def write(bench: str, section: str, text: str, rows: list[dict[str, object]], *, is_quick: bool) -> None:
+    """Print the section, and put it into the bench's report in place of an earlier one. Quick runs are only printed."""
+    names = list(rows[0])
+    table = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+    table += ["| " + " | ".join(str(row.get(name, "")) for name in names) + " |" for row in rows]
+    command = " ".join(["python", f"tests/bench/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    where = f"{machine()}; {datetime.now(UTC):%Y-%m-%d}; commit {commit()}; `{command}`"
+    body = f"## {section}\n{text.strip()}\n\n{where}\n\n" + "\n".join(table) + "\n"
+    print(body, flush=True)
+    if is_quick:
+        return
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{bench}.md"
+    old = path.read_text() if path.exists() else f"# Bench: {bench}\n"
+    kept = re.sub(rf"\n## {re.escape(section)}\n.*?(?=\n## |\Z)", "", old, flags=re.DOTALL).rstrip("\n")
+    path.write_text(f"{kept}\n\n{body}")
+
+
+def machine() -> str:
+    """Processor, cores and card."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    card = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{found[1] if found else 'unknown processor'}, {os.cpu_count()} cores{card}"
+
+
+def commit() -> str:
+    """The short hash of the checked-out commit, with a plus where the tree differs from it."""
+    try:
+        done = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
