@@ -69,8 +69,8 @@ class Block(nn.Module):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """The inner path beside the shortcut."""
-        inner = functional.relu(self.first(values))
-        return functional.relu(self.second(inner) + self.shortcut(values))
+        inner = functional.relu(self.first(values), inplace=True)
+        return functional.relu(self.second(inner) + self.shortcut(values), inplace=True)
 
 
 class Stem(nn.Module):
@@ -83,7 +83,7 @@ class Stem(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images to the first feature map."""
-        values = functional.relu(self.first(images))
+        values = functional.relu(self.first(images), inplace=True)
         return functional.max_pool2d(values, 2) if self.is_pooled else values
 
 
@@ -101,7 +101,7 @@ class ResNet9(nn.Module):
         """Images (n, 3, S, S) to pooled features (n, 8 x width)."""
         values = self.stem(images)
         for step, block in zip(self.steps, self.blocks, strict=True):
-            values = block(functional.max_pool2d(functional.relu(step(values)), 2))
+            values = block(functional.max_pool2d(functional.relu(step(values), inplace=True), 2))
         return torch.mean(values, dim=(2, 3))
 
 

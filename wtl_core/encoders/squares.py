@@ -45,7 +45,8 @@ class CpuDecoder:
     def __call__(self, chunk: Chunk) -> Squares:
         """Squares on the processor, in the chunk's order."""
         side = self.encoder.side_px
-        pixels = torch.empty((len(chunk), 3, side, side), dtype=torch.uint8)
+        # laid out as decoders give pixels and as the network takes them, so that a copy is one run of bytes
+        pixels = torch.empty((len(chunk), side, side, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
         ids: list[str] = []
         failures: list[Failure] = []
         for sample_id, data in chunk:
