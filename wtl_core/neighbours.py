@@ -4,7 +4,7 @@ Legend: `N` rows, `D` dimensions, `K` neighbours, h = d^2 / 2 = 1 - cosine for a
 
 Vectors are rounded once to bfloat16, on every device, and all distances are those between the rounded vectors. Half the
 squared norms ride along as extra columns, so that one product yields h itself and not a cosine: rounding h to bfloat16
-then costs a relative 2^-9 of h (0.1 % of the distance) however close the points, where rounding the cosine would blur
+then costs a relative 2^-8 of h (0.2 % of the distance) however close the points, where rounding the cosine would blur
 every distance below 0.09. A distance is held as a *level*: the rank of h among the bfloat16 numbers from 2^-14 on, an
 integer below `LEVELS` that rises with distance. Levels fit the tables and integer sums that make selection
 independent of block sizes, threads and devices. Not here: kernels, weights, picking.
@@ -22,7 +22,7 @@ import torch
 LEVELS = 2048
 FIRST_BITS = 113 << 7  # the bits of 2^-14; anything nearer is level 0, distance 0 (d < 0.011)
 BLOCK_ROWS = 512
-BLOCK_COLUMNS = 8192
+BLOCK_COLUMNS = 2048
 _SPLIT = 3  # bfloat16 numbers that together hold half a squared norm to 24 bits
 _EDGE = np.int64(1) << 40
 _UNUSED = np.iinfo(np.int64).max

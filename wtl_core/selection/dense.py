@@ -10,7 +10,7 @@ from wtl_core.selection.greedy import State, cover, gain_of, gains_of
 from wtl_core.selection.kernels import to_kernel
 from wtl_core.selection.quotas import Limits
 
-_FETCH = 64
+_FETCH = 256
 
 
 def kernel_rows(points: Points, left: torch.Tensor, table: np.ndarray, out: np.ndarray) -> None:
@@ -26,8 +26,8 @@ def kernel_rows(points: Points, left: torch.Tensor, table: np.ndarray, out: np.n
                 columns = min(BLOCK_COLUMNS, points.count - column)
                 target = out[start : start + wanted, column : column + columns]
                 jobs = [
-                    threads.submit(to_kernel, bits[row:wanted], table, columns, target[row : row + 16])
-                    for row in range(0, wanted, 16)
+                    threads.submit(to_kernel, bits[row:wanted], table, columns, target[row : row + 64])
+                    for row in range(0, wanted, 64)
                 ]
                 for job in jobs:
                     job.result()

@@ -18,7 +18,7 @@ from wtl_core.neighbours import Points
 CANDIDATES = 768
 _PICKS = 128  # picks are padded to a multiple, so that products have few shapes
 _ROWS = 4096
-_ROUNDING = 2.0**-8  # relative, of h in bfloat16; twice what rounding to nearest can do
+_ROUNDING = 2.0**-8  # relative, the most that rounding to bfloat16 can take from h
 FAR = np.int16(16384)  # the bits of 2.0, the largest h between unit vectors
 
 

@@ -125,7 +125,7 @@ def best_group(heaps: Heaps, limits: Limits, state: State) -> int:
 
     Where quotas leave no candidate at all they are given up from this rank on.
     """
-    if not limits.is_limited:
+    if heaps.sizes.shape[0] == 1 and not limits.is_limited:
         return 0 if heaps.sizes[0] > 0 else DONE
     while True:
         if state.cursor[1] <= state.cursor[0]:

@@ -34,8 +34,8 @@ def pick_head(
     points = problem.points if len(references) == problem.points.count else problem.points.subset(references)
     columns = np.empty((len(nominees), len(references)), np.int16)
     kernel_rows(points, problem.points.left_of(nominees), problem.table, columns)
-    inner = new_state(len(nominees))._replace(best=state.best[references])
-    inner.nearest.resize(max(len(nominees), len(references)), refcheck=False)
+    # Rows are references here and candidates there, and ranks go on from the frozen ones: room for all of these.
+    inner = new_state(max(len(nominees) + state.picked, len(references)))._replace(best=state.best[references])
     inner.cursor[:] = [state.picked, state.cursor[1]]
     shares = weights[references]
     gains = all_gains(columns, inner.best, shares)

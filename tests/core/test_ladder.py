@@ -1,0 +1,143 @@
+"""The ladder: against plain loops, its end points, and the sentences it says."""
+
+import numpy as np
+import pytest
+
+from wtl_core import ladder
+from wtl_core.ladder import Ladder, measure
+from wtl_core.selection import ranking
+from wtl_core.selection.params import LadderParams, SelectionParams
+from wtl_core.selection.result import Ranking
+
+
+def clustered(rows: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    drawn = rng.normal(size=(10, 12))[rng.integers(0, 10, rows)] + 0.4 * rng.normal(size=(rows, 12))
+    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+
+
+def ids_of(rows: int) -> list[str]:
+    return [f"{row:05d}" for row in range(rows)]
+
+
+def ranked(vectors: np.ndarray, objective: str = "coverage") -> Ranking:
+    return ranking.rank(vectors, SelectionParams(objective=objective), sample_ids=ids_of(len(vectors)))  # type: ignore[arg-type]
+
+
+HELD_OUT = LadderParams(references=100, all_up_to=100)
+
+
+def test_every_per_cent_is_what_plain_distances_say() -> None:
+    vectors = clustered(230)
+    order = ranked(vectors)
+    found = measure(vectors, order, LadderParams(), sample_ids=ids_of(230))
+    assert not found.is_held_out
+    for percent in (1, 7, 50, 100):
+        count = max(1, int(percent * 230 / 100 + 0.5))
+        assert found.count[percent - 1] == count
+        distances = np.linalg.norm(vectors[:, None] - vectors[order.rows[:count]][None], axis=2).min(1)
+        weights = order.weights[np.argsort(order.rows)]
+        expected = (weights * np.exp(-distances / order.scale)).sum() / weights.sum()
+        assert found.coverage[percent - 1] == pytest.approx(expected, abs=3e-3)
+        assert found.radius_max[percent - 1] == pytest.approx(distances.max(), abs=0.01)
+        assert found.radius_p50[percent - 1] == pytest.approx(np.sort(distances)[229 // 2], abs=0.02)
+
+
+@pytest.mark.parametrize("params", [LadderParams(), HELD_OUT])
+def test_with_all_picked_ranking_and_random_agree_exactly(params: LadderParams) -> None:
+    vectors = clustered(300)
+    found = measure(vectors, ranked(vectors), params, sample_ids=ids_of(300))
+    assert found.coverage[-1] == found.random_coverage_mean[-1] == found.random_coverage_low[-1]
+    assert found.random_coverage_high[-1] == found.coverage[-1]
+    assert found.equivalent_random_count[-1] <= 300
+    assert (np.diff(found.coverage) >= 0).all()
+    assert (np.diff(found.radius_max) <= 0).all()
+
+
+@pytest.mark.parametrize("params", [LadderParams(), HELD_OUT])
+def test_the_ranking_covers_more_than_random(params: LadderParams) -> None:
+    vectors = clustered(600)
+    found = measure(vectors, ranked(vectors), params, sample_ids=ids_of(600))
+    assert found.references == (600 if params.all_up_to > 600 else 100)
+    for percent in (1, 5, 10):
+        assert found.coverage[percent - 1] > found.random_coverage_high[percent - 1]
+        assert found.equivalent_random_count[percent - 1] > found.count[percent - 1]
+
+
+def test_held_out_references_are_neither_picked_nor_dependent_on_row_order() -> None:
+    vectors, ids = clustered(300), ids_of(300)
+    order = np.random.default_rng(3).permutation(300)
+    one = measure(vectors, ranked(vectors), HELD_OUT, sample_ids=ids)
+    mixed = [ids[row] for row in order]
+    turned = ranking.rank(vectors[order], SelectionParams(), sample_ids=mixed)
+    other = measure(vectors[order], turned, HELD_OUT, sample_ids=mixed)
+    assert one.coverage == pytest.approx(other.coverage, abs=1e-12)
+    assert one.random_coverage_mean == pytest.approx(other.random_coverage_mean, abs=1e-12)
+    assert one.radius_p50[-1] > 0
+
+
+def test_labelled_images_cover_from_the_start() -> None:
+    vectors = clustered(200)
+    plain = measure(vectors, ranked(vectors), LadderParams(), sample_ids=ids_of(200))
+    helped = measure(vectors, ranked(vectors), LadderParams(), sample_ids=ids_of(200), labelled=clustered(50, 9)[:20])
+    assert (helped.coverage >= plain.coverage - 1e-12).all()
+    assert helped.coverage[0] > plain.coverage[0]
+
+
+def test_the_proven_share_of_the_optimum_is_a_share() -> None:
+    found = measure(clustered(300), ranked(clustered(300)), LadderParams(), sample_ids=ids_of(300))
+    assert ((found.optimum_share > 0.5) & (found.optimum_share <= 1.0)).all()
+    assert found.optimum_share[-1] == 1.0
+
+
+def test_near_duplicates_and_groups_are_counted() -> None:
+    vectors = clustered(200)
+    vectors[100:] = vectors[:100] + 0.001
+    groups = np.where(np.arange(200) % 100 < 50, "a", "b")
+    found = measure(vectors, ranked(vectors), LadderParams(), sample_ids=ids_of(200), groups=groups)
+    assert found.near_duplicate_rate[4] == 0.0
+    assert found.near_duplicate_rate[-1] >= 0.5
+    assert found.group_balance[-1] == pytest.approx(1.0)
+    assert found.random_group_balance == pytest.approx(1.0)
+
+
+def test_the_interval_is_students() -> None:
+    draws = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0], [4.0, 5.0], [5.0, 5.0]])
+    mean, low, high = ladder._interval(draws)
+    assert mean.tolist() == [3.0, 5.0]
+    assert (high - mean)[0] == pytest.approx(2.776 * np.sqrt(2.5) / np.sqrt(5))
+    assert (low[1], high[1]) == (5.0, 5.0)
+
+
+def test_the_random_budget_of_equal_coverage_is_read_between_per_cents() -> None:
+    count = np.arange(1, 101) * 10
+    random = np.linspace(0.01, 1.0, 100)
+    found = ladder._equivalent(np.minimum(random + 0.05, 1.0), random, count)
+    assert found[0] == 60
+    assert found[-1] == 1000
+
+
+def test_advice_says_what_is_next_and_where_selection_does_not_help() -> None:
+    coverage, high = np.linspace(0.5, 1.0, 100), np.linspace(0.4, 1.0, 100)
+    count = np.arange(1, 101)
+    good = ladder.advise(coverage, high - 0.01, high, count, picks=10)
+    assert good.startswith("From 10 % on, the next 5 % adds 2.5 % coverage.")
+    assert "more than random at every per cent" in good
+    assert "does not help" in ladder.advise(coverage, coverage + 0.1, coverage + 0.2, count, picks=100)
+    mixed = high.copy()
+    mixed[[4, 5, 20]] = 1.0
+    assert "at 5-6, 21 %" in ladder.advise(coverage, mixed - 0.9, mixed, count, picks=1)
+
+
+def test_columns_are_the_arrays_by_per_cent() -> None:
+    found = measure(clustered(50), ranked(clustered(50), "random"), LadderParams(), sample_ids=ids_of(50))
+    names = Ladder.columns()
+    assert names[:6] == [
+        "percent",
+        "count",
+        "coverage",
+        "random_coverage_mean",
+        "random_coverage_low",
+        "random_coverage_high",
+    ]
+    assert all(getattr(found, name).shape == (100,) for name in names)

@@ -1,0 +1,117 @@
+"""The other objectives: exactness of k-center, nesting, determinism, and that each orders every row once."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wtl_core.neighbours import prepare
+from wtl_core.selection import farthest, ranking
+from wtl_core.selection.farthest import FAR, farthest_first
+from wtl_core.selection.identity import content_keys, draw, shuffled
+from wtl_core.selection.params import SelectionParams
+from wtl_core.selection.result import Ranking
+
+OBJECTIVES = ["coverage", "k-center", "probability-coverage", "typicality", "stratified-random", "random"]
+
+
+def clustered(rows: int, seed: int = 0, *, dimensions: int = 12, spread: float = 0.4) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    drawn = rng.normal(size=(9, dimensions))[rng.integers(0, 9, rows)] + spread * rng.normal(size=(rows, dimensions))
+    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+
+
+def rank(vectors: np.ndarray, objective: str, order: np.ndarray | None = None, **more: object) -> Ranking:
+    ids = np.array([f"{row:05d}" for row in range(len(vectors))])
+    order = np.arange(len(vectors)) if order is None else order
+    params = SelectionParams.model_validate({"objective": objective, "clusters": 20})
+    return ranking.rank(vectors[order], params, sample_ids=ids[order].tolist(), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_orders_each_row_once_whatever_the_row_order(objective: str) -> None:
+    vectors = clustered(260)
+    vectors[30] = vectors[31]
+    order = np.random.default_rng(4).permutation(260)
+    one, other = rank(vectors, objective), rank(vectors, objective, order)
+    assert sorted(one.rows.tolist()) == list(range(260))
+    assert (one.rows == order[other.rows]).all()
+    assert (one.rows[-1], one.duplicate_of[-1]) == (31, 30)
+    assert one.coverage[-1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_keeps_a_frozen_prefix(objective: str) -> None:
+    frozen = np.array([17, 3, 99])
+    found = rank(clustered(120), objective, frozen=frozen)
+    assert found.rows[:3].tolist() == [17, 3, 99]
+    assert sorted(found.rows.tolist()) == list(range(120))
+
+
+def run_farthest(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    none = np.zeros(0, np.int64)
+    return farthest_first(prepare(vectors), count, given=none, bits=np.full(len(vectors), FAR, np.int16), first=0)
+
+
+@pytest.mark.parametrize("candidates", [8, 64, 768])
+def test_farthest_first_is_exact(candidates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(farthest, "CANDIDATES", candidates)
+    vectors = clustered(700, 3)
+    order, distances = run_farthest(vectors, 300)
+    points = prepare(vectors)
+    rounded = points.right[:700, :12].double().numpy()
+    nearest = np.full(700, np.inf)
+    for place, row in enumerate(order):
+        if place:
+            assert nearest[row] >= nearest.max() - 2e-6
+            assert distances[place] == pytest.approx(np.sqrt(nearest[row]), rel=1e-3)
+        nearest = np.minimum(nearest, ((rounded - rounded[row]) ** 2).sum(1))
+    assert len(set(order.tolist())) == 300
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 1000), st.integers(5, 11), st.integers(1, 4))
+def test_the_radius_is_at_most_twice_the_optimum(seed: int, rows: int, budget: int) -> None:
+    vectors = clustered(rows, seed, dimensions=4, spread=1.0)
+    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
+    best = min(distances[list(picks)].min(0).max() for picks in itertools.combinations(range(rows), budget))
+    order, _ = run_farthest(vectors, budget)
+    assert distances[order].min(0).max() <= 2 * best + 0.01
+
+
+def test_random_orders_depend_on_ids_and_seed_alone() -> None:
+    keys = content_keys([f"{row}" for row in range(500)])
+    assert (shuffled(keys, 1, 2) == shuffled(keys, 1, 2)).all()
+    assert (shuffled(keys, 1, 2) != shuffled(keys, 2, 2)).any()
+    assert (draw(keys[:5], 1, 2) == draw(keys, 1, 2)[:5]).all()
+    spread = draw(keys, 0, 0).astype(np.float64) / 2.0**64
+    assert 0.4 < spread.mean() < 0.6
+
+
+def test_stratified_prefixes_are_proportional_to_clusters() -> None:
+    rng = np.random.default_rng(0)
+    which = np.repeat([0, 1, 2], [300, 60, 40])
+    drawn = 5 * np.eye(12)[which] + 0.1 * rng.normal(size=(400, 12))
+    vectors = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+    found = rank(vectors, "stratified-random")
+    counts = np.bincount(which[found.rows[:100]], minlength=3)
+    assert np.abs(counts - [75, 15, 10]).max() <= 10
+
+
+def test_typicality_begins_in_the_middle_of_the_largest_clusters() -> None:
+    rng = np.random.default_rng(0)
+    which = np.repeat(np.arange(8), 40)
+    drawn = 4 * np.eye(12)[which] + 0.4 * rng.normal(size=(320, 12))
+    vectors = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+    found = rank(vectors, "typicality")
+    assert len(set(which[found.rows[:16]])) == 8
+    closeness = (vectors * np.eye(12, dtype=np.float32)[which]).sum(1)
+    assert closeness[found.rows[:16]].mean() > closeness.mean()
+
+
+def test_probability_coverage_covers_balls() -> None:
+    found = rank(clustered(300), "probability-coverage")
+    assert (found.coverage == 1.0).sum() > 100
+    assert (np.diff(found.gain) <= 0).all()

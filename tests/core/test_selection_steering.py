@@ -1,0 +1,287 @@
+"""Steering: params and aliases, quotas, weights, similarity, balance, stop conditions, stability, explanations."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from wtl_core.errors import ConfigError, InputError
+from wtl_core.selection import ranking
+from wtl_core.selection.explain import explain, kept_share, replaced_by
+from wtl_core.selection.params import Balance, SelectionParams, WeightBy, count_of
+from wtl_core.selection.result import Ranking
+from wtl_core.selection.steering import balance_weights, column_weights, similarity_weights, whole_weights
+
+LARGE = {"exact_up_to": 20, "neighbours": 16}
+
+
+def clustered(rows: int, *, clusters: int = 6, spread: float = 0.3, seed: int = 0) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    drawn = draw.normal(size=(clusters, 12))[draw.integers(0, clusters, rows)] + spread * draw.normal(size=(rows, 12))
+    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+
+
+def rank(vectors: np.ndarray, params: dict[str, object] | None = None, **arrays: object) -> Ranking:
+    model = SelectionParams.model_validate(params or {})
+    return ranking.rank(vectors, model, sample_ids=[f"{row:05d}" for row in range(len(vectors))], **arrays)  # type: ignore[arg-type]
+
+
+def cameras(rows: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).choice(["north", "south", "west"], rows, p=[0.7, 0.2, 0.1])
+
+
+# Params.
+
+
+@pytest.mark.parametrize(
+    ("budget", "count"), [(7, 7), ("7", 7), ("10%", 30), ("7.5%", 23), ("0.01%", 1), ("100%", 300)]
+)
+def test_budgets_are_counts_or_shares(budget: int | str, count: int) -> None:
+    model = SelectionParams(budget=budget)
+    assert model.budget is not None
+    assert count_of(model.budget, 300) == count
+
+
+@pytest.mark.parametrize("budget", [0, "0%", "101%", "-3", "ten", "1e3", ""])
+def test_budgets_out_of_range_are_refused(budget: int | str) -> None:
+    with pytest.raises(ValidationError, match="a count above 0"):
+        SelectionParams(budget=budget)
+
+
+def test_lightlys_names_mean_the_same() -> None:
+    config = {
+        "selection_config": {
+            "proportion_samples": 0.05,
+            "strategies": [
+                {
+                    "input": {"type": "EMBEDDINGS"},
+                    "strategy": {"type": "DIVERSITY", "stopping_condition_minimum_distance": 0.1},
+                },
+                {"input": {"type": "METADATA", "key": "sharpness"}, "strategy": {"type": "WEIGHTS", "strength": 2}},
+                {"input": {"type": "METADATA", "key": "camera"}, "strategy": {"type": "BALANCE", "target": "UNIFORM"}},
+            ],
+        }
+    }
+    model = SelectionParams.model_validate(config)
+    assert (model.budget, model.objective, model.minimum_distance) == ("5%", "k-center", 0.1)
+    assert model.weights == (WeightBy(column="sharpness", strength=2),)
+    assert (model.group_by, model.balance) == ("camera", Balance(target="uniform"))
+    assert SelectionParams.model_validate({"n_samples": 12}).budget == 12
+    assert SelectionParams.model_validate({"stopping_condition_minimum_distance": 0.2}).minimum_distance == 0.2
+    both = [{"strategy": {"type": kind}} for kind in ("DIVERSITY", "TYPICALITY")]
+    assert SelectionParams.model_validate({"strategies": both}).objective == "coverage"
+    assert SelectionParams.model_validate({"strategies": [{"input": {"type": "RANDOM"}}]}).objective == "random"
+
+
+def test_a_strategy_without_a_counterpart_is_refused() -> None:
+    with pytest.raises(ValidationError, match="strategies: expected DIVERSITY"):
+        SelectionParams.model_validate({"strategies": [{"strategy": {"type": "THRESHOLD"}}]})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"quotas": [{"group": "a"}]},
+        {"group_by": "x", "quotas": [{"group": "a"}, {"group": "a"}]},
+        {"group_by": "x", "quotas": [{"group": "a", "minimum": 5, "maximum": 4}]},
+        {"group_by": "x", "quotas": [{"group": "a", "minimum_share": 0.6}, {"group": "b", "minimum_share": 0.6}]},
+        {"group_by": "x", "quotas": [{"group": "a"}], "objective": "k-center"},
+        {"scale_factor": 0},
+        {"neighbors": 3},
+    ],
+)
+def test_params_that_contradict_themselves_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        SelectionParams.model_validate(wrong)
+
+
+# Quotas.
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.integers(10, 60), st.data())
+def test_quotas_hold_at_the_budget_and_shares_at_every_prefix(seed: int, budget: int, data: st.DataObject) -> None:
+    groups = cameras(150, seed)
+    sizes = {name: int((groups == name).sum()) for name in ("north", "south", "west")}
+    west = data.draw(st.integers(0, min(5, sizes["west"])))
+    south = data.draw(st.floats(0.0, 0.3))
+    north = data.draw(st.floats(0.5, 0.9))
+    quotas = [
+        {"group": "west", "minimum": west},
+        {"group": "south", "minimum_share": south},
+        {"group": "north", "maximum_share": north},
+    ]
+    path = data.draw(st.sampled_from([{}, LARGE]))
+    found = rank(
+        clustered(150, seed=seed), {"budget": budget, "group_by": "camera", "quotas": quotas, **path}, groups=groups
+    )
+    picked = groups[found.rows]
+    assert sorted(found.rows.tolist()) == list(range(150))
+    until = found.quotas_until
+    assert until == budget or sizes["south"] + sizes["west"] < (1 - north) * budget + 2
+    for prefix in range(1, until + 1):
+        assert (picked[:prefix] == "south").sum() >= min(sizes["south"], int(south * prefix + 1e-9))
+        assert (picked[:prefix] == "north").sum() <= np.ceil(north * prefix - 1e-9)
+    if until == budget:
+        assert (picked[:budget] == "west").sum() >= west
+    assert found.quota_cost >= -0.02
+
+
+def test_a_quota_that_costs_nothing_changes_nothing() -> None:
+    vectors, groups = clustered(150), cameras(150)
+    free = rank(vectors, {"budget": 30})
+    held = rank(vectors, {"budget": 30, "group_by": "c", "quotas": [{"group": "north", "maximum": 30}]}, groups=groups)
+    assert (free.rows == held.rows).all()
+    assert held.quota_cost == 0.0
+
+
+def test_a_quota_that_bites_states_the_coverage_it_costs() -> None:
+    vectors, groups = clustered(150), cameras(150)
+    free = rank(vectors, {"budget": 30})
+    quota = {"group": "north", "maximum": 2}
+    held = rank(vectors, {"budget": 30, "group_by": "c", "quotas": [quota]}, groups=groups)
+    assert (groups[held.rows[:30]] == "north").sum() == 2
+    assert held.quota_cost == pytest.approx(free.coverage[29] - held.coverage[29])
+    assert held.quota_cost > 0
+
+
+@pytest.mark.parametrize(
+    ("quota", "message"),
+    [
+        ({"group": "east"}, "one of the pool's groups"),
+        ({"group": "west", "minimum": 100}, "the group can fill"),
+        ({"group": "north", "minimum": 31}, "minima that fit"),
+        ({"group": "north", "maximum_share": 0.0}, None),
+    ],
+)
+def test_quotas_that_cannot_hold_are_refused(quota: dict[str, object], message: str | None) -> None:
+    params = {"budget": 30, "group_by": "c", "quotas": [quota]}
+    if message is None:
+        assert (cameras(150)[rank(clustered(150), params, groups=cameras(150)).rows[:30]] != "north").all()
+        return
+    with pytest.raises(ConfigError, match=message):
+        rank(clustered(150), params, groups=cameras(150))
+
+
+# Weights.
+
+
+def test_column_weights_multiply_by_their_strength() -> None:
+    columns = {"a": np.array([1.0, 2.0, 4.0]), "b": np.array([4.0, 4.0, 1.0])}
+    found = column_weights((WeightBy(column="a"), WeightBy(column="b", strength=-1)), columns, 3)
+    assert found == pytest.approx([0.25 * 1, 0.5 * 1, 1 * 4])
+    with pytest.raises(InputError, match="a column c"):
+        column_weights((WeightBy(column="c"),), columns, 3)
+    with pytest.raises(InputError, match="finite"):
+        column_weights((WeightBy(column="a"),), {"a": np.array([1.0, np.nan, 1.0])}, 3)
+
+
+def test_heavier_samples_are_covered_first_and_weightless_ones_come_last() -> None:
+    vectors = clustered(120, clusters=2, spread=0.1)
+    side = vectors @ vectors[0] > 0.5
+    assert side[rank(vectors, weights=np.where(side, 1.0, 0.01)).rows[0]]
+    assert not side[rank(vectors, weights=np.where(side, 0.01, 1.0)).rows[0]]
+    weights = np.where(side, 0.0, 1.0)
+    found = rank(vectors, weights=weights)
+    assert side[found.rows[-side.sum() :]].all()
+    for wrong in (np.zeros(120), -np.ones(120), np.full(120, np.nan), np.ones(3)):
+        with pytest.raises(InputError, match="weights"):
+            rank(vectors, weights=wrong)
+
+
+def test_similarity_and_dissimilarity_pull_the_first_picks() -> None:
+    vectors = clustered(120, clusters=2, spread=0.1)
+    side = vectors @ vectors[0] > 0.5
+    like = rank(vectors, similar=[(vectors[:1], 2.0)])
+    unlike = rank(vectors, similar=[(vectors[:1], -2.0)])
+    assert side[like.rows[0]]
+    assert not side[unlike.rows[0]]
+    assert similarity_weights(np.array([0.0, 0.5, 1.0]), -1.0) == pytest.approx([1.0, 0.5, 0.001])
+
+
+def test_balance_brings_group_weights_to_the_target() -> None:
+    groups, weights = np.array([0, 0, 0, 1]), np.ones(4)
+    uniform = balance_weights(Balance(target="uniform"), groups, ["a", "b"], weights)
+    assert np.bincount(groups, weights=uniform * weights) == pytest.approx([1.0, 1.0])
+    ratio = balance_weights(Balance(target={"a": 1, "b": 3}), groups, ["a", "b"], weights)
+    assert ratio[3] * 1 == pytest.approx(3 * ratio[:3].sum())
+    with pytest.raises(InputError, match="balance"):
+        balance_weights(Balance(target={"z": 1}), groups, ["a", "b"], weights)
+
+
+@pytest.mark.parametrize("path", [{}, LARGE])
+def test_a_uniform_balance_picks_rare_groups_more_often(path: dict[str, object]) -> None:
+    vectors = clustered(300)
+    groups = np.where(np.arange(300) % 10 == 0, "rare", "common")
+    free = rank(vectors, path)
+    pulled = rank(vectors, {"group_by": "g", "balance": {"target": "uniform"}, **path}, groups=groups)
+    assert (groups[pulled.rows[:60]] == "rare").sum() > 2 * (groups[free.rows[:60]] == "rare").sum()
+
+
+def test_whole_weights_never_lose_a_sample() -> None:
+    assert whole_weights(np.array([1.0, 1e-9, 0.0]), np.array([2, 1, 1])).tolist() == [32768, 1, 0]
+
+
+# Stop conditions: all rows are there, only the marks move.
+
+
+def test_stop_conditions_mark_picks() -> None:
+    vectors = clustered(200)
+    whole = rank(vectors, {"budget": None})
+    assert (whole.picks, whole.stop.reason) == (200, "all samples")
+    covered = rank(vectors, {"budget": None, "coverage_goal": 0.7})
+    assert covered.coverage[covered.picks - 1] >= 0.7 > covered.coverage[covered.picks - 2]
+    apart = rank(vectors, {"budget": None, "minimum_distance": 0.5})
+    assert (apart.radius[: apart.picks] >= 0.5).all()
+    assert apart.radius[apart.picks] < 0.5
+    knee = rank(vectors, {"budget": None, "gain_knee": 0.1})
+    assert 1 < knee.picks < 200
+    first = rank(vectors, {"budget": 3, "coverage_goal": 1.0})
+    assert (first.picks, first.stop.reason) == (3, "budget")
+    for other in (covered, apart, knee, first):
+        assert (other.rows == whole.rows).all()
+
+
+# Stability and explanations.
+
+
+def test_a_refresh_keeps_what_was_exported_and_ranks_arrivals_in() -> None:
+    vectors = clustered(260)
+    old = rank(vectors[:200])
+    exported = old.rows[:20]
+    new = rank(vectors, frozen=exported, scale=old.scale)
+    assert (new.rows[:20] == exported).all()
+    assert sorted(new.rows.tolist()) == list(range(260))
+    assert set(new.rows[20:80]) - set(range(200))
+    assert (np.diff(new.gain[20:]) <= 0).all()
+
+
+def test_what_a_removed_pick_covered_is_covered_again() -> None:
+    vectors = clustered(200, clusters=5, spread=0.1)
+    old = rank(vectors, {"budget": 5})
+    left = np.delete(np.arange(200), old.rows[0])
+    ids = [f"{row:05d}" for row in left]
+    new = ranking.rank(vectors[left], SelectionParams(budget=5), sample_ids=ids, scale=old.scale)
+    lost = vectors @ vectors[old.rows[0]] > 0.9
+    assert lost[left[new.rows[:5]]].any()
+
+
+def test_kept_share_is_the_jaccard_index() -> None:
+    assert kept_share(["a", "b", "c"], ["b", "c", "d"]) == 0.5
+    assert kept_share([], []) == 1.0
+
+
+def test_an_explanation_names_what_a_pick_replaces() -> None:
+    vectors = clustered(60, clusters=60)
+    vectors[40] = vectors[7]
+    vectors[41] = vectors[7] + 0.005
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = rank(vectors)
+    place = int(np.flatnonzero(np.isin(found.rows, [7, 41]))[0])
+    told = explain(found, place)
+    assert 40 in told.replaces or 40 in explain(found, int(np.flatnonzero(found.rows == 7)[0])).replaces
+    assert {7, 40, 41} & set(told.replaces)
+    assert (told.rank, told.gain) == (place, found.gain[place])
+    behind = {int(row): int(other) for row, other in zip(found.rows, replaced_by(found), strict=True)}
+    assert behind[40] == 7
