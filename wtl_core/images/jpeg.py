@@ -44,7 +44,8 @@ def read_header(data: bytes) -> JpegHeader:
     position, size, block = 2, len(data), exif.NO_EXIF
     width = height = components = frame = 0
     while True:
-        position = data.find(b"\xff", position)
+        if data[position : position + 1] != b"\xff":
+            position = data.find(b"\xff", position)
         while 0 <= position < size and data[position] == 0xFF:
             position += 1
         if position < 0 or position + 3 > size:

@@ -234,6 +234,12 @@ def _phash(luma: np.ndarray, cosines: np.ndarray) -> np.uint64:
     height, width = luma.shape
     half = np.zeros((_HASH_SIDE, _HASH_GRID), np.float64)
     sums, cells = np.empty(width, np.uint32), np.empty(_HASH_GRID, np.float64)
+    lefts, rights = np.empty(_HASH_GRID, np.int64), np.empty(_HASH_GRID, np.int64)
+    shares = np.empty(_HASH_GRID, np.float64)
+    for x in range(_HASH_GRID):
+        lefts[x] = x * width // _HASH_GRID
+        rights[x] = max(-(-(x + 1) * width // _HASH_GRID), lefts[x] + 1)
+        shares[x] = 1.0 / (rights[x] - lefts[x])
     for y in range(_HASH_GRID):
         top = y * height // _HASH_GRID
         bottom = max(-(-(y + 1) * height // _HASH_GRID), top + 1)
@@ -242,13 +248,12 @@ def _phash(luma: np.ndarray, cosines: np.ndarray) -> np.uint64:
             line = luma[r]
             for i in range(np.uint64(width)):
                 sums[i] += line[i]
+        share = 1.0 / (bottom - top)
         for x in range(_HASH_GRID):
-            left = x * width // _HASH_GRID
-            right = max(-(-(x + 1) * width // _HASH_GRID), left + 1)
             total = np.uint32(0)
-            for k in range(left, right):
-                total += sums[np.uint64(k)]
-            cells[x] = np.float64(total) / ((bottom - top) * (right - left))
+            for k in range(np.uint64(lefts[x]), np.uint64(rights[x])):
+                total += sums[k]
+            cells[x] = np.float64(total) * share * shares[x]
         for f in range(_HASH_SIDE):
             for x in range(_HASH_GRID):
                 half[f, x] += cosines[f, y] * cells[x]

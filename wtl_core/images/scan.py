@@ -14,7 +14,7 @@ from numba import njit
 from wtl_core.images.faults import ImageError, Reason
 from wtl_core.images.jpeg import JpegHeader
 
-_GREY = 128
+_GREY = b"\x80\x80\x80"
 _TAIL = bytes(32)
 _HUFFMAN_SEQUENTIAL = (0xC0, 0xC1)
 _SPARE_BYTES = 8
@@ -41,8 +41,8 @@ def check(data: bytes, header: JpegHeader, pixels: np.ndarray) -> None:
 
 def has_grey_corner(pixels: np.ndarray) -> bool:
     """Whether a corner has exactly the grey that libjpeg pads with."""
-    corners = (pixels[0, 0], pixels[0, -1], pixels[-1, 0], pixels[-1, -1])
-    return any(corner[0] == _GREY and corner[1] == _GREY and corner[2] == _GREY for corner in corners)
+    corners = (pixels[-1, -1], pixels[0, 0], pixels[0, -1], pixels[-1, 0])
+    return _GREY in [corner.tobytes() for corner in corners]
 
 
 @dataclass
