@@ -134,7 +134,7 @@ def call(fs: Any, method: str, **arguments: str) -> Any:
     """
 
     async def ask() -> Any:
-        client = await fs.get_s3(arguments["Bucket"])
+        client = await fs.set_session()
         answer = await getattr(client, method)(**arguments)
         if method != "get_object":
             return answer

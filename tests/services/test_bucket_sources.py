@@ -1,0 +1,348 @@
+"""Sources in a bucket: on moto's server by default, on Ceph's gateway where its binaries are installed (`-m services`).
+
+A small proxy stands before the server and misbehaves on request: answers 503, breaks off bodies.
+"""
+
+import contextlib
+import http.client
+import http.server
+import io
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.conftest import make_jpeg
+from wtl_core import ingest, pool
+from wtl_core.errors import ConfigError, TransientError
+from wtl_core.recipe import IngestParams
+from wtl_core.shards import bucket, discover, remote
+from wtl_core.shards.plan import plan_parts, snapshot_rows
+from wtl_core.storage import Store, filesystem, open_store
+
+PARAMS = IngestParams()
+
+
+@dataclass
+class Faults:
+    """What the proxy does to the next requests; each entry is used up once. Counts what it saw."""
+
+    endpoint: str = ""
+    busy: int = 0
+    cut: int = 0
+    denied_keys: set[str] = field(default_factory=set)
+    seen: list[str] = field(default_factory=list)
+
+
+def make_proxy(target: tuple[str, int], faults: Faults) -> http.server.ThreadingHTTPServer:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def forward(self) -> None:
+            faults.seen.append(f"{self.command} {self.path}")
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if faults.busy > 0:
+                faults.busy -= 1
+                self.answer(
+                    503, b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+                )
+                return
+            if any(key in self.path for key in faults.denied_keys):
+                self.answer(403, b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
+                return
+            upstream = http.client.HTTPConnection(*target, timeout=60)
+            upstream.request(self.command, self.path, body=body, headers=dict(self.headers))
+            answer = upstream.getresponse()
+            data = answer.read()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "connection", "content-length", "server", "date"):
+                    self.send_header(name, value)
+            length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(data))
+            self.send_header("Content-Length", length or "0")
+            self.end_headers()
+            if faults.cut > 0 and self.command == "GET" and len(data) > 1000:
+                faults.cut -= 1
+                self.wfile.write(data[: len(data) // 2])
+                self.wfile.flush()
+                self.connection.shutdown(socket.SHUT_RDWR)
+                self.close_connection = True
+                return
+            self.wfile.write(data)
+            upstream.close()
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = forward  # noqa: N815
+
+    class Server(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            pass
+
+    return Server(("127.0.0.1", 0), Handler)
+
+
+@contextlib.contextmanager
+def moto(_: Path) -> Iterator[tuple[str, int]]:
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        yield server.get_host_and_port()
+    finally:
+        server.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def ceph(folder: Path) -> Iterator[tuple[str, int]]:
+    """One monitor, one store in memory, one gateway; some 13 s to start."""
+    if not all(shutil.which(name) for name in ("radosgw", "ceph-mon", "ceph-osd", "radosgw-admin")):
+        pytest.skip("Ceph is not installed: apt-get install radosgw ceph-mon ceph-osd")
+    port = free_port()
+    script = Path(__file__).with_name("start_ceph.sh")
+    try:
+        subprocess.run(["bash", str(script), str(folder), str(port), str(free_port())], check=True, timeout=120)
+        for _ in range(200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.1)
+        yield "127.0.0.1", port
+    finally:
+        for pid_file in folder.glob("*.pid"):
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(pid_file.read_text()), 9)
+
+
+@pytest.fixture(scope="module", params=["moto", pytest.param("ceph", marks=pytest.mark.services)])
+def faults(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
+    """A server behind its proxy; `endpoint` is the proxy's address."""
+    start: Callable[[Path], contextlib.AbstractContextManager[tuple[str, int]]] = {"moto": moto, "ceph": ceph}[
+        request.param
+    ]
+    with start(tmp_path_factory.mktemp("server")) as target, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testtest")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setattr(remote, "_FIRST_PAUSE_SECONDS", 0.01)
+        made = Faults()
+        proxy = make_proxy(target, made)
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        made.endpoint = f"http://127.0.0.1:{proxy.server_address[1]}"
+        yield made
+        proxy.shutdown()
+        proxy.server_close()
+
+
+@pytest.fixture
+def store(faults: Faults) -> Store:
+    """An empty bucket."""
+    name = f"b{uuid.uuid4().hex[:12]}"
+    fs = filesystem("s3://", faults.endpoint)
+    bucket.call(fs, "create_bucket", Bucket=name)
+    faults.busy = faults.cut = 0
+    faults.denied_keys.clear()
+    faults.seen.clear()
+    return open_store(f"s3://{name}/data", endpoint_url=faults.endpoint)
+
+
+def tar_of(members: list[tuple[str, bytes]]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def fill(store: Store) -> None:
+    """A tar, two loose images, a broken one and a text."""
+    store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(i)) for i in range(5)]))
+    store.write_bytes("deep/er/5.jpg", make_jpeg(5))
+    store.write_bytes("deep/6.jpg", make_jpeg(6))
+    store.write_bytes("deep/broken.jpg", make_jpeg(7)[:300])
+    store.write_bytes("notes.txt", b"no image")
+
+
+def refresh(store: Store, workspace: Path, **lists: pl.DataFrame) -> pool.Pool:
+    listing = lists.get("listing")
+    if listing is None:
+        listing = discover.list_source(store.root, endpoint_url=store.endpoint_url)
+    plans, local = plan_parts(listing, PARAMS), open_store(str(workspace))
+    ingest.run_many(plans, local, PARAMS, workers=1, endpoint_url=store.endpoint_url)
+    return pool.load(local, snapshot_rows(plans))
+
+
+def test_a_prefix_is_listed_read_and_known_again(store: Store, tmp_path: Path) -> None:
+    fill(store)
+    found = refresh(store, tmp_path)
+    assert (found.counts.samples, found.counts.quarantined, found.counts.ignored) == (7, 1, 1)
+    assert f"{store.root}/a.tar#0.jpg" in found.samples["uri"].to_list()
+    listing = discover.list_source(store.root, endpoint_url=store.endpoint_url)
+    changes = discover.diff(listing, snapshot_rows(plan_parts(listing, PARAMS)))
+    assert len(changes.kept) == 5
+    store.write_bytes("deep/6.jpg", make_jpeg(60))
+    again = discover.diff(discover.list_source(store.root, endpoint_url=store.endpoint_url), changes.kept)
+    assert again.changed["uri"].to_list() == [f"{store.root}/deep/6.jpg"]
+
+
+def test_more_than_a_thousand_keys_are_listed_in_pages(store: Store, faults: Faults) -> None:
+    fs = filesystem("s3://", store.endpoint_url)
+    names = [f"{store.root}/flat/{i:05d}.jpg" for i in range(1003)] + [f"{store.root}/{i}/x/y/z.jpg" for i in range(8)]
+    fs.pipe(dict.fromkeys(names, b"x"))
+    faults.seen.clear()
+    listed = discover.list_source(store.root, endpoint_url=store.endpoint_url)
+    assert listed["uri"].to_list() == sorted(names)
+    assert sum("continuation-token" in line for line in faults.seen) >= 1
+
+
+def test_a_busy_store_is_asked_again(store: Store, faults: Faults, tmp_path: Path) -> None:
+    fill(store)
+    faults.busy = 2
+    listing = discover.list_source(store.root, endpoint_url=store.endpoint_url)
+    assert len(listing) == 5
+    faults.busy = 2
+    assert refresh(store, tmp_path, listing=listing).counts.samples == 7
+
+
+def test_a_store_that_stays_busy_ends_in_a_transient_error(
+    store: Store, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store)
+    faults.busy = 1000
+    monkeypatch.setattr("wtl_core.storage._ATTEMPTS", 1)
+    fs = filesystem("s3://", store.endpoint_url)
+    fs.clear_instance_cache()
+    with pytest.raises(TransientError, match=r"run again|failed after retries"):
+        discover.list_source(store.root, endpoint_url=store.endpoint_url)
+    with pytest.raises(TransientError, match="run again"):
+        remote.insist(filesystem("s3://", store.endpoint_url), f"{store.root}/a.tar", "head_object", {})
+    faults.busy = 0
+    fs.clear_instance_cache()
+
+
+def test_a_connection_cut_half_way_is_taken_up_again(store: Store, faults: Faults, tmp_path: Path) -> None:
+    fill(store)
+    listing = discover.list_source(store.root, endpoint_url=store.endpoint_url)
+    faults.cut = 2
+    found = refresh(store, tmp_path, listing=listing)
+    assert faults.cut == 0
+    assert (found.counts.samples, found.counts.quarantined) == (7, 1)
+
+
+def test_a_key_that_vanished_after_the_listing_is_refused_as_missing(store: Store, tmp_path: Path) -> None:
+    fill(store)
+    listing = discover.list_source(store.root, endpoint_url=store.endpoint_url)
+    for key in ("deep/6.jpg", "a.tar"):
+        store.delete(key)
+    found = refresh(store, tmp_path, listing=listing)
+    assert sorted(found.quarantine["reason"]) == ["missing", "missing", "truncated"]
+
+
+def test_a_denied_key_is_refused_and_read_once_it_is_allowed(store: Store, faults: Faults, tmp_path: Path) -> None:
+    fill(store)
+    listing = discover.list_source(store.root, endpoint_url=store.endpoint_url)
+    faults.denied_keys = {"6.jpg"}
+    found = refresh(store, tmp_path, listing=listing)
+    assert sorted(found.quarantine["reason"]) == ["access_denied", "truncated"]
+    snapshot = snapshot_rows(plan_parts(listing, PARAMS))
+    local = open_store(str(tmp_path))
+    assert ingest.readable_again(local, snapshot, endpoint_url=store.endpoint_url).is_empty()
+    faults.denied_keys = set()
+    again = ingest.readable_again(local, snapshot, endpoint_url=store.endpoint_url)
+    assert again["uri"].to_list() == [f"{store.root}/deep/6.jpg"]
+
+
+def test_a_denied_or_unknown_bucket_is_said_so(store: Store, faults: Faults) -> None:
+    with pytest.raises(ConfigError, match="no such bucket"):
+        discover.list_source(f"s3://nosuch{uuid.uuid4().hex[:8]}/x", endpoint_url=store.endpoint_url)
+    faults.denied_keys = {"list-type"}
+    with pytest.raises(ConfigError, match="access denied"):
+        discover.list_source(store.root, endpoint_url=store.endpoint_url)
+
+
+def test_an_object_overwritten_while_it_is_read_is_read_again_from_its_start(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(i)) for i in range(40)]))
+    monkeypatch.setattr(remote, "_BLOCK_BYTES", 4096)
+    original, times = ingest.examine, iter(range(1))
+
+    def overwrite(*args: object, **kwargs: object) -> object:
+        if next(times, None) == 0:
+            store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(100 + i)) for i in range(30)]))
+        return original(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ingest, "examine", overwrite)
+    found = refresh(store, tmp_path)
+    assert (found.counts.samples, found.counts.quarantined) == (30, 0)
+
+
+def test_lists_and_single_objects_of_a_bucket_are_sources(store: Store) -> None:
+    fill(store)
+    store.write_bytes("list.txt", f"deep/6.jpg\n{store.root}/a.tar\ngone.jpg\n".encode())
+    listed = discover.list_source(f"{store.root}/list.txt", endpoint_url=store.endpoint_url)
+    assert listed.select("kind", pl.col("size") >= 0).rows() == [("tar", True), ("loose", True), ("loose", False)]
+    one = discover.list_source(f"{store.root}/a.tar", endpoint_url=store.endpoint_url)
+    assert one["uri"].to_list() == [f"{store.root}/a.tar"]
+
+
+def test_workspaces_below_a_prefix_are_skipped(store: Store) -> None:
+    fill(store)
+    store.write_bytes("work/wtl.json", b"{}")
+    store.write_bytes("work/pool/x.parquet", b"x")
+    assert len(discover.list_source(store.root, endpoint_url=store.endpoint_url)) == 5
+    excluded = discover.list_source(store.root, endpoint_url=store.endpoint_url, exclude=[f"{store.root}/deep"])
+    assert len(excluded) == 2
+
+
+def test_a_workspace_in_a_bucket_holds_parts_too(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(4):
+        (source / f"{i}.jpg").write_bytes(make_jpeg(i))
+    (source / "4.jpg").write_bytes(b"junk")
+    plans = plan_parts(discover.list_source(str(source)), PARAMS)
+    first = ingest.run_many(plans, store, PARAMS, workers=1)
+    assert ingest.run_many(plans, store, PARAMS, workers=1) == first
+    found = pool.load(store, snapshot_rows(plans))
+    assert (found.counts.samples, found.counts.quarantined) == (4, 1)
+    part = found.samples["part"][0]
+    assert all(data for _, data in pool.read_images(store, part, range(4)))
+
+
+def test_references_into_a_bucket_are_read_again(store: Store, tmp_path: Path) -> None:
+    fill(store)
+    params, local = IngestParams(store="reference"), open_store(str(tmp_path))
+    plans = plan_parts(discover.list_source(store.root, endpoint_url=store.endpoint_url), params)
+    ingest.run_many(plans, local, params, workers=1, endpoint_url=store.endpoint_url)
+    found = pool.load(local, snapshot_rows(plans))
+    store.delete("deep/6.jpg")
+    images = dict(pool.read_images(local, plans[0].digest, range(7), endpoint_url=store.endpoint_url))
+    gone = found.samples.filter(pl.col("uri").str.ends_with("/6.jpg"))["row"].item()
+    assert {row for row, data in images.items() if data is None} == {gone}
