@@ -67,6 +67,11 @@ class Points:
     dimensions: int
     numeric_path: str
 
+    @property
+    def column_step(self) -> int:
+        """Columns per product: one fixed size on the processor, large ones where starting a product costs more."""
+        return 1 << 17 if self.right.is_cuda else BLOCK_COLUMNS
+
     @cached_property
     def compute_dtype(self) -> torch.dtype:
         """What products are computed in: bfloat16 where the processor has it, else float32 of the same numbers."""

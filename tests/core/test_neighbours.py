@@ -6,6 +6,7 @@ import torch
 
 from wtl_core import neighbours
 from wtl_core.neighbours import exact_distances, exact_graph, level_distances, level_of, prepare
+from wtl_core.neighbours_cuda import exact_graph_on_cuda
 from wtl_core.selection.cells import cell_graph
 from wtl_core.selection.identity import content_keys
 
@@ -78,6 +79,17 @@ def test_without_bf16_the_same_neighbours_are_found(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(neighbours, "_numeric_path", lambda device: "cpu-fp32")
     plain = exact_graph(prepare(vectors), 9, near_level=3)
     assert (fast.rows == plain.rows).mean() > 0.995
+
+
+@pytest.mark.parametrize("rows", [5, 700])
+def test_the_device_algorithm_gives_the_same_lists(rows: int) -> None:
+    """It runs on any device; only its speed needs a GPU."""
+    points = prepare(unit(rows, 24))
+    one = exact_graph(points, 12, near_level=level_of(0.7))
+    other = exact_graph_on_cuda(points, 12, near_level=level_of(0.7))
+    assert (one.rows == other.rows).all()
+    assert (one.levels == other.levels).all()
+    assert (one.near == other.near).all()
 
 
 def test_exact_distances_are_those_of_numpy() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wtl_core.neighbours import Graph, Progress, exact_graph
+from wtl_core.neighbours_cuda import exact_graph_on_cuda
 from wtl_core.selection import certificate
 from wtl_core.selection.cells import cell_graph
 from wtl_core.selection.certificate import Certificate
@@ -49,6 +50,8 @@ def survey_pool(problem: Problem, *, on_progress: Progress | None = None) -> Sur
 def look_around(problem: Problem, width: int, *, on_progress: Progress | None = None) -> Graph:
     """Every row's nearest rows: among all, or in a very large pool among the nearest cells."""
     points, level = problem.points, problem.near_level
+    if points.right.is_cuda:
+        return exact_graph_on_cuda(points, width, near_level=level, on_progress=on_progress)
     if points.count < problem.params.cells_from:
         return exact_graph(points, width, near_level=level, on_progress=on_progress)
     cells = max(1, int(points.count**0.5))

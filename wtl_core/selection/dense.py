@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from wtl_core.neighbours import BLOCK_COLUMNS, BLOCK_ROWS, Points
+from wtl_core.neighbours import BLOCK_ROWS, Points
 from wtl_core.selection.greedy import State, cover, gain_of, gains_of
 from wtl_core.selection.kernels import to_kernel
 from wtl_core.selection.quotas import Limits
@@ -21,9 +21,9 @@ def kernel_rows(points: Points, left: torch.Tensor, table: np.ndarray, out: np.n
             wanted = len(part)
             if wanted < _FETCH:
                 part = torch.cat([part, part.new_zeros((_FETCH - wanted, part.shape[1]))])
-            for column in range(0, points.right.shape[0], BLOCK_COLUMNS):
-                bits = points.product(part, column, column + BLOCK_COLUMNS).cpu().numpy()
-                columns = min(BLOCK_COLUMNS, points.count - column)
+            for column in range(0, points.count, points.column_step):
+                bits = points.product(part, column, column + points.column_step).cpu().numpy()
+                columns = min(points.column_step, points.count - column)
                 target = out[start : start + wanted, column : column + columns]
                 jobs = [
                     threads.submit(to_kernel, bits[row:wanted], table, columns, target[row : row + 64])
@@ -79,9 +79,9 @@ def kernel_matrix(points: Points, table: np.ndarray) -> np.ndarray:
         for start in range(0, points.count, BLOCK_ROWS):
             rows = min(BLOCK_ROWS, points.count - start)
             left = points.left_slice(start, start + BLOCK_ROWS)
-            for column in range(0, points.right.shape[0], BLOCK_COLUMNS):
-                bits = points.product(left, column, column + BLOCK_COLUMNS).cpu().numpy()
-                columns = min(BLOCK_COLUMNS, points.count - column)
+            for column in range(0, points.count, points.column_step):
+                bits = points.product(left, column, column + points.column_step).cpu().numpy()
+                columns = min(points.column_step, points.count - column)
                 target = matrix[start : start + rows, column : column + columns]
                 jobs = [
                     threads.submit(to_kernel, bits[row:rows], table, columns, target[row : row + 64])

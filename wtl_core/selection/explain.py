@@ -10,8 +10,10 @@ from wtl_core.selection.result import Ranking
 
 @dataclass(frozen=True)
 class Explanation:
-    """Of one pick: `stands_for` samples are closer to it than to any earlier pick; `nearest_earlier` is that pick's row
-    (-1: none, or a labelled image) at `radius`; `replaces` are rows of near-duplicates and twins that rank behind it.
+    """Of one pick.
+
+    `stands_for` samples are closer to it than to any earlier pick; `nearest_earlier` is that pick's row (-1: none, or
+    a labelled image) at `radius`; `replaces` are rows of near-duplicates and twins that rank behind it.
     """
 
     rank: int

@@ -7,7 +7,7 @@ weighted kernel values is an exact integer, so gains are the same whatever the o
 import numba
 import numpy as np
 
-from wtl_core.neighbours import BLOCK_COLUMNS, BLOCK_ROWS, LEVELS, Points, bits_to_level, level_distances
+from wtl_core.neighbours import BLOCK_ROWS, LEVELS, Points, bits_to_level, level_distances
 
 ONE = 32767  # a kernel value of 1
 WEIGHT_ONE = 65536  # the largest weight
@@ -46,9 +46,11 @@ def median_scale(points: Points, order: np.ndarray) -> float:
     histogram = np.zeros((-(-probes // BLOCK_ROWS) * BLOCK_ROWS, LEVELS), np.int32)
     for start in range(0, probes, BLOCK_ROWS):
         left = references.left_slice(start, start + BLOCK_ROWS)
-        for column in range(0, references.right.shape[0], BLOCK_COLUMNS):
-            bits = references.product(left, column, column + BLOCK_COLUMNS).cpu().numpy()
-            _count_levels(bits, min(BLOCK_COLUMNS, references.count - column), histogram[start : start + BLOCK_ROWS])
+        for column in range(0, references.count, references.column_step):
+            bits = references.product(left, column, column + references.column_step).cpu().numpy()
+            _count_levels(
+                bits, min(references.column_step, references.count - column), histogram[start : start + BLOCK_ROWS]
+            )
     distances = level_distances()
     together = histogram[:probes].sum(0, dtype=np.int64)
     together[0] = 0  # the probes themselves among them
