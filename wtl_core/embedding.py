@@ -9,12 +9,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from wtl_core.encoders.encoder import Encoder, pad
 from wtl_core.encoders.squares import CpuDecoder, Failure, NvjpegDecoder, Squares, uses_nvjpeg
@@ -67,25 +68,13 @@ def embed(
         ConfigError: not even one image fits into the device's memory.
     """
     assert device is None or torch.device(device).type == encoder.device.type, (device, encoder.device)
-    forward = _Forward(encoder)
-    rows = _piece_rows(encoder, batch_size)
-    held: list[Squares] = []
-    count = done = 0
-    for squares in _decoded(encoder, images, workers):
-        held.append(squares)
-        count += len(squares.ids)
-        if count < rows:
-            continue
-        ready, held = _cut(held, rows)
-        count -= rows
-        yield (piece := forward.run(ready))
+    groups = _regrouped(_decoded(encoder, images, workers), _piece_rows(encoder, batch_size))
+    done = 0
+    for piece in _overlapped(_Forward(encoder), groups):
         done += len(piece.ids) + len(piece.failures)
         if on_progress:
             on_progress(done, total)
-    if held:
-        yield (piece := forward.run(_merge(held)))
-        if on_progress:
-            on_progress(done + len(piece.ids) + len(piece.failures), total)
+        yield piece
 
 
 def compiled(encoder: Encoder) -> Encoder:
@@ -93,7 +82,39 @@ def compiled(encoder: Encoder) -> Encoder:
 
     Low bits of vectors differ from the plain network's, so a caller decides by recipe and never by amount of work.
     """
-    return replace(encoder, module=torch.compile(encoder.module, mode="max-autotune-no-cudagraphs"))  # type: ignore[arg-type]
+    return replace(encoder, module=cast(nn.Module, torch.compile(encoder.module, dynamic=False)))
+
+
+def _overlapped(forward: "_Forward", groups: Iterator[Squares]) -> Iterator[Piece]:
+    """Pieces in order; on a GPU the next one is on its way before anyone waits for this one."""
+    running: deque[_Running] = deque()
+    for squares in groups:
+        running.append(forward.launch(squares))
+        if len(running) > forward.ahead:
+            yield running.popleft().collect()
+    while running:
+        yield running.popleft().collect()
+
+
+@dataclass
+class _Running:
+    """A piece whose forward passes have been started: `vectors` and `norms` are complete once `is_done` has passed."""
+
+    squares: Squares
+    vectors: torch.Tensor
+    norms: torch.Tensor
+    is_done: torch.cuda.Event | None
+
+    def collect(self) -> Piece:
+        """Wait for the piece; rows that are not finite or of length zero become failures."""
+        if self.is_done is not None:
+            self.is_done.synchronize()
+        norms, vectors, squares = self.norms.numpy(), self.vectors.numpy(), self.squares
+        is_good = np.isfinite(norms) & (norms > _MIN_NORM)
+        if is_good.all():
+            return Piece(squares.ids, vectors, squares.failures)
+        bad = [(squares.ids[row], BAD_OUTPUT, _bad_output(norms[row])) for row in np.flatnonzero(~is_good)]
+        return Piece([squares.ids[row] for row in np.flatnonzero(is_good)], vectors[is_good], squares.failures + bad)
 
 
 class _Forward:
@@ -102,20 +123,21 @@ class _Forward:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         is_cuda = encoder.device.type == "cuda"
+        self.ahead = 1 if is_cuda else 0
         self.copies = torch.cuda.Stream(encoder.device) if is_cuda else None  # type: ignore[no-untyped-call]
 
-    def run(self, squares: Squares) -> Piece:
-        """Vectors of the squares; rows that are not finite or of length zero become failures."""
+    def launch(self, squares: Squares) -> _Running:
+        """Start the squares' forward passes and the way back of their vectors."""
         features = self._features(squares.pixels)
         norms = torch.linalg.vector_norm(features, dim=1)
-        is_good = torch.isfinite(norms) & (norms > _MIN_NORM)
         vectors = (features / norms.clamp(min=_MIN_NORM).unsqueeze(1)).to(torch.float16)
-        good, lengths = is_good.cpu().numpy(), norms.cpu().numpy()
-        if good.all():
-            return Piece(squares.ids, vectors.cpu().numpy(), squares.failures)
-        bad = [(squares.ids[row], BAD_OUTPUT, _bad_output(lengths[row])) for row in np.flatnonzero(~good)]
-        ids = [squares.ids[row] for row in np.flatnonzero(good)]
-        return Piece(ids, vectors.cpu().numpy()[good], squares.failures + bad)
+        if self.copies is None:
+            return _Running(squares, vectors, norms, None)
+        # non_blocking into fresh memory is pinned by torch, and the event tells when it may be read
+        there = [values.to("cpu", non_blocking=True) for values in (vectors, norms)]
+        is_done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        is_done.record()
+        return _Running(squares, there[0], there[1], is_done)
 
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
         while True:
@@ -198,17 +220,25 @@ def _chunks(
         yield chunk
 
 
+def _regrouped(chunks: Iterator[Squares], rows: int) -> Iterator[Squares]:
+    """The same images in groups of `rows`, the last one smaller; failures go with the group that is full next."""
+    held: list[Squares] = []
+    count = 0
+    for squares in chunks:
+        held.append(squares)
+        count += len(squares.ids)
+        while count >= rows:
+            merged = _merge(held)
+            yield Squares(merged.ids[:rows], merged.pixels[:rows], merged.failures)
+            count -= rows
+            held = [Squares(merged.ids[rows:], merged.pixels[rows:], [])]
+    if held and (count or any(squares.failures for squares in held)):
+        yield _merge(held)
+
+
 def _merge(held: list[Squares]) -> Squares:
     return Squares(
         [sample_id for squares in held for sample_id in squares.ids],
         torch.cat([squares.pixels for squares in held]),
         [failure for squares in held for failure in squares.failures],
     )
-
-
-def _cut(held: list[Squares], rows: int) -> tuple[Squares, list[Squares]]:
-    """The first `rows` images, with all failures so far, and the rest."""
-    merged = _merge(held)
-    rest = Squares(merged.ids[rows:], merged.pixels[rows:], [])
-    ready = Squares(merged.ids[:rows], merged.pixels[:rows], merged.failures)
-    return ready, [rest] if rest.ids else []

@@ -5,7 +5,6 @@ Many processes stage Arrow files; one writer commits them by anti-join, then app
 Here too: similarity search and the guard against mixing encoders. Not here: how vectors are made (`embedding`).
 """
 
-import io
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -106,10 +105,8 @@ def stage_part(store: Store, fingerprint: str, key: str, ids: Sequence[str], vec
     """
     check_unit_length(ids, vectors)
     table = _as_table(ids, vectors).replace_schema_metadata({"fingerprint": fingerprint})
-    sink = io.BytesIO()
-    with pa.ipc.new_file(sink, table.schema) as writer:
+    with store.writer(_staged(fingerprint, key)) as handle, pa.ipc.new_file(handle, table.schema) as writer:
         writer.write_table(table)
-    store.write_bytes(_staged(fingerprint, key), sink.getvalue())
 
 
 def staged_keys(store: Store, fingerprint: str) -> list[str]:
@@ -136,7 +133,7 @@ def commit_parts(store: Store, fingerprint: str, keys: Iterable[str], dimensions
     table = open_table(store, fingerprint, dimensions)
     assert table is not None
     keys = sorted(set(keys))
-    known = _ids(table)
+    known = _committed.ids(store, table)
     fresh = []
     for key in keys:
         part = _read_staged(store, fingerprint, key)
@@ -152,10 +149,37 @@ def commit_parts(store: Store, fingerprint: str, keys: Iterable[str], dimensions
     rows = sum(int(part.num_rows) for part in fresh)
     if rows:
         table.add(pa.concat_tables(fresh).cast(schema(dimensions)))
+        _committed.note(store, table, known)
     for key in keys:
         store.delete(_staged(fingerprint, key))
     _log.info("vectors: %d rows added to %s", rows, table_name(fingerprint)[:18])
     return rows
+
+
+class _Committed:
+    """The ids of the table that this process committed to last, so that twenty commits do not scan it twenty times.
+
+    Believed only while version and row count are what they were after our own append.
+    """
+
+    def __init__(self) -> None:
+        self.of: tuple[str, str, int, int] | None = None
+        self.known: set[str] = set()
+
+    def ids(self, store: Store, table: Any) -> set[str]:
+        """Every committed id. The caller may add to the set, and calls `note` when the additions are committed."""
+        of, self.of = self.of, None  # an append that fails half-way leaves nothing to believe
+        return self.known if of == self._now(store, table) else _ids(table)
+
+    def note(self, store: Store, table: Any, known: set[str]) -> None:
+        """`known` is what the table holds now."""
+        self.of, self.known = self._now(store, table), known
+
+    def _now(self, store: Store, table: Any) -> tuple[str, str, int, int]:
+        return (store.root, table.name, int(table.version), int(table.count_rows()))
+
+
+_committed = _Committed()
 
 
 def load(store: Store, fingerprint: str, sample_ids: Sequence[str]) -> np.ndarray:
@@ -174,10 +198,12 @@ def load(store: Store, fingerprint: str, sample_ids: Sequence[str]) -> np.ndarra
     out = np.empty((len(sample_ids), dimensions), np.float16)
     is_filled = np.zeros(len(sample_ids), bool)
     for batch in _scan(table, ["sample_id", "vector"]):
-        rows = np.fromiter((positions.get(key, -1) for key in batch.column(0).to_pylist()), np.int64, batch.num_rows)
+        rows = np.array([positions.get(key, -1) for key in batch.column(0).to_pylist()], np.int64)
         values = batch.column(1).flatten().to_numpy(zero_copy_only=True).reshape(-1, dimensions)
-        out[rows[rows >= 0]] = values[rows >= 0]
-        is_filled[rows[rows >= 0]] = True
+        if (rows < 0).any():
+            rows, values = rows[rows >= 0], values[rows >= 0]
+        out[rows] = values
+        is_filled[rows] = True
     if not is_filled.all():
         missing = [sample_ids[row] for row in np.flatnonzero(~is_filled)[:3]]
         raise InputError(
@@ -267,7 +293,9 @@ def drop(store: Store, fingerprint: str) -> None:
 
 def check_unit_length(ids: Sequence[str], vectors: np.ndarray) -> None:
     """Refuse vectors that are not finite or not of unit length (float16 rounds); the first bad sample is named."""
-    norms = np.linalg.norm(vectors.astype(np.float32), axis=1)
+    import torch  # here: only who embeds gets here, and numpy takes ten times as long to widen float16
+
+    norms = torch.from_numpy(vectors).float().norm(dim=1).numpy()
     bad = np.flatnonzero(~(np.abs(norms - 1) < 0.01))
     if len(bad):
         row = int(bad[0])

@@ -4,7 +4,9 @@ import dataclasses
 import io
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import cast
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from wtl_core.embedding import embed
 from wtl_core.encoders.encoder import Encoder, build
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing
-from wtl_core.encoders.squares import is_plain_jpeg
+from wtl_core.encoders.squares import CpuDecoder, NvjpegDecoder, is_plain_jpeg
 from wtl_core.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -199,6 +201,26 @@ def test_leaving_early_stops_reading_and_leaves_no_thread() -> None:
 )
 def test_only_plain_upright_colour_jpegs_go_to_the_gpu(data: bytes, expected: bool) -> None:
     assert is_plain_jpeg(data) == expected
+
+
+def test_the_gpu_decoder_sorts_odd_files_out_whatever_their_neighbours_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the processor, with streams left out: torchvision takes a list of files on either device."""
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Mock())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    encoder = make_encoder()
+    chunk: list[tuple[str, bytes | None]] = [
+        (f"s{row}", picture(row, kind="PNG" if row % 3 == 0 else "JPEG", orientation=6 if row % 5 == 0 else 1))
+        for row in range(20)
+    ]
+    chunk[7] = ("gone", None)
+    chunk[8] = ("cut", picture(8)[:300])  # plain by its head, refused by the decoder
+    squares = NvjpegDecoder(encoder)(chunk)
+    plain = CpuDecoder(encoder)(chunk)
+    assert sorted(squares.ids) == sorted(plain.ids)
+    assert sorted(failure[:2] for failure in squares.failures) == [("cut", "truncated"), ("gone", "missing")]
+    expected = dict(zip(plain.ids, plain.pixels, strict=True))
+    assert all(torch.equal(expected[name], pixels) for name, pixels in zip(squares.ids, squares.pixels, strict=True))
 
 
 @pytest.mark.gpu

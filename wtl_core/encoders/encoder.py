@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -79,9 +80,14 @@ class Encoder:
         return torch.cat(out) if out else torch.empty(0, self.dimensions, device=self.device)
 
     def _normalised(self, batch: torch.Tensor) -> torch.Tensor:
-        mean = torch.tensor(self.preprocessing.mean, device=batch.device).view(1, 3, 1, 1) * 255
-        std = torch.tensor(self.preprocessing.std, device=batch.device).view(1, 3, 1, 1) * 255
+        mean, std = self._range
         return (batch.float() - mean) / std
+
+    @cached_property
+    def _range(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and deviation of bytes, kept on the device: making them anew would wait for the GPU at each batch."""
+        both = torch.tensor([self.preprocessing.mean, self.preprocessing.std], device=self.device) * 255
+        return both[0].view(1, 3, 1, 1), both[1].view(1, 3, 1, 1)
 
 
 def pad(batch: torch.Tensor, rows: int) -> torch.Tensor:

@@ -45,7 +45,7 @@ def decode_pool(
     scratch: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """The first `count` images as (n, 3, S, S) uint8 squares of the encoder's size; n is smaller if some cannot be read.
+    """The first `count` images as (n, 3, S, S) uint8 squares of the encoder's size; n is less if some are unreadable.
 
     Beyond 2 GiB the array is a file in a temporary folder (`scratch` or the system's), gone when the process is.
     """

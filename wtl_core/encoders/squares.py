@@ -87,8 +87,9 @@ class NvjpegDecoder:
                 + [squares.pixels.to(self.encoder.device) for squares in (late, others)]
             )
         self.stream.synchronize()
-        # Allocated on this stream and read on the network's: without the note it could be reused too early.
-        pixels.record_stream(torch.cuda.default_stream(self.encoder.device))
+        if pixels.is_cuda:
+            # Allocated on this stream and read on the network's: without the note it could be reused too early.
+            pixels.record_stream(torch.cuda.default_stream(self.encoder.device))
         kept = [item[0] for item, image in zip(plain, decoded, strict=True) if image is not None]
         return Squares(kept + late.ids + others.ids, pixels, late.failures + others.failures)
 
