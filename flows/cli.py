@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from flows import embedded_server, terminal
+from flows.benchmark_command import benchmark_command
 from flows.label_commands import labels_group, similar_command
 from flows.operations_commands import OPERATIONS
 from flows.options import common, open_workspace, workspace_option
@@ -135,7 +136,7 @@ def report_command(workspace: str, is_opened: bool, as_json: bool, debug: bool) 
         webbrowser.open(path if "://" in path else Path(path).as_uri())
 
 
-for command in (labels_group, similar_command, *OPERATIONS):
+for command in (labels_group, similar_command, benchmark_command, *OPERATIONS):
     cli.add_command(command)
 
 

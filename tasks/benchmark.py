@@ -69,7 +69,9 @@ def summarise(
     """The page, the table and the pictures, once all batches are `judged`; also as artifacts."""
     made = summary.write(store, prepared, params, device=machine().device, command=command)
     create_markdown_artifact(
-        key="benchmark", markdown=store.read_bytes(made.markdown).decode(), description=f"Benchmark of {prepared.dataset}"
+        key="benchmark",
+        markdown=store.read_bytes(made.markdown).decode(),
+        description=f"Benchmark of {prepared.dataset}",
     )
     for picture in made.pictures:
         encoded = base64.b64encode(store.read_bytes(picture)).decode()

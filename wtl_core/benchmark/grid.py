@@ -30,12 +30,12 @@ class Order:
     strategy: str
     seed: int
     count: int
+    share: float = 1.0
 
     def key(self) -> str:
         """Where it lies; no label enters, the oracle's aside, which is never stored."""
-        return (
-            f"orders/{digest_of([strategies.VERSION, self.pool.digest, self.strategy, self.seed, self.count])[:32]}.npz"
-        )
+        identity = [strategies.VERSION, self.pool.digest, self.strategy, self.seed, self.count, self.share]
+        return f"orders/{digest_of(identity)[:32]}.npz"
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,14 @@ def all_cells(prepared: Prepared, params: BenchmarkParams) -> list[Cell]:
 
 
 def budgets_of(params: BenchmarkParams, size: int) -> list[int]:
-    """The budgets as counts, rising, none beyond the pool."""
-    return sorted({count_of(_budget(budget), size) for budget in params.budgets})
+    """The budgets as counts, rising, none beyond a seed's share of the pool."""
+    held = max(2, round(params.pool_share * size))
+    return sorted({count_of(budget, held) for budget in params.budgets})
 
 
 def loop_budgets(params: BenchmarkParams, size: int) -> list[int]:
     """Those up to where loops stop."""
-    last = count_of(_budget(params.loop_budget), size)
+    last = count_of(params.loop_budget, max(2, round(params.pool_share * size)))
     return [count for count in budgets_of(params, size) if count <= last]
 
 
@@ -109,8 +110,11 @@ def identity_of(prepared: Prepared, params: BenchmarkParams, device: str) -> str
     """What all cells depend on beside themselves."""
     recipe = asdict(recipe_of(params, device))
     loop = params.model_dump(mode="json", include={"loop_rounds", "loop_candidates", "loop_budget", "budgets"})
+    share = params.pool_share
     kind = torch.device(device).type
-    return digest_of([prepared.digest, recipe, network.VERSION, strategies.VERSION, loop if params.loops else 0, kind])
+    return digest_of(
+        [prepared.digest, recipe, network.VERSION, strategies.VERSION, loop if params.loops else 0, kind, share]
+    )
 
 
 def recipe_of(params: BenchmarkParams, device: str) -> ScratchRecipe:
@@ -124,8 +128,9 @@ def order_of(prepared: Prepared, params: BenchmarkParams, cell: Cell) -> Order |
     if cell.strategy in params.loops or cell.strategy in ("random", "class-balanced-random"):
         return None
     pool = prepared.pool(cell.pool)
-    seed = cell.seed if cell.strategy in strategies.SEEDED else 0
-    return Order(pool, cell.strategy, seed, max(budgets_of(params, pool.size)))
+    is_drawn = cell.strategy in strategies.SEEDED or params.pool_share < 1.0
+    seed = cell.seed if is_drawn else 0
+    return Order(pool, cell.strategy, seed, max(budgets_of(params, pool.size)), params.pool_share)
 
 
 def _estimate(group: Sequence[Cell], params: BenchmarkParams, device: str, *, is_loop: bool) -> float:
@@ -140,8 +145,3 @@ def _estimate(group: Sequence[Cell], params: BenchmarkParams, device: str, *, is
         else:
             total += rounds * (0.1 + cell.labels / 50_000)
     return total
-
-
-def _budget(budget: int | str) -> int | str:
-    """A count as an int, also where it came as text."""
-    return int(budget) if str(budget).isdecimal() else budget

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wtl_core.encoders.names import validate_name
+from wtl_core.selection.params import SelectionParams
 
 Judge = Literal["nearest", "probe", "scratch"]
 PoolKind = Literal["balanced", "long-tail", "bursts", "long-tail-bursts", "outliers"]
@@ -67,6 +68,11 @@ class BenchmarkParams(BaseModel):
     """Passes of the network over its images, over the recipe's."""
     has_flips: bool = True
     """Whether a mirrored image is an image of the same class; set it off for digits and letters."""
+    pool_share: float = Field(1.0, gt=0.0, le=1.0)
+    """Under 1, each seed has its own pool: this share, drawn anew, which all strategies of the seed choose from.
+
+    Without it an order that draws nothing is the same for all seeds, and intervals speak of this one pool.
+    """
     seed: int = Field(0, ge=0)
     """Feeds the pools."""
 
@@ -84,6 +90,15 @@ class BenchmarkParams(BaseModel):
             raise ValueError(f"expected strategies out of {', '.join(known)}; found {', '.join(unknown)}")
         return tuple(dict.fromkeys(names))
 
+    @field_validator("budgets", "loop_budget")
+    @classmethod
+    def _are_budgets(cls, value: tuple[int | str, ...] | int | str) -> tuple[int | str, ...] | int | str:
+        if isinstance(value, tuple):
+            if not value:
+                raise ValueError("expected at least one budget")
+            return tuple(_checked(budget) for budget in value)
+        return _checked(value)
+
     @model_validator(mode="after")
     def _has_baseline(self) -> Self:
         if "random" not in self.strategies:
@@ -99,3 +114,10 @@ class BenchmarkParams(BaseModel):
     def loops(self) -> tuple[str, ...]:
         """The strategies that need one."""
         return tuple(name for name in self.strategies if name in LOOPS)
+
+
+def _checked(budget: int | str) -> int | str:
+    """A count above 0 as an int, or `p%`."""
+    checked = SelectionParams(budget=budget).budget
+    assert checked is not None
+    return checked

@@ -146,7 +146,7 @@ def load_ids(store: Store, prepared: Prepared, kind: str) -> list[str]:
 def _key(dataset: str, params: BenchmarkParams, vectors: Path | None) -> str:
     """Names the preparation by what was asked for and, for files, by when they last changed."""
     fields = {"encoder", "encoder_seconds", "side_px", "test_images", "validation_share", "pools", "seed"}
-    asked: list[Any] = [VERSION, dataset, params.model_dump(mode="json", include=fields)]
+    asked: list[Any] = [VERSION, dataset, str(vectors), params.model_dump(mode="json", include=fields)]
     for path in (Path(dataset), vectors):
         if path is not None and path.exists():
             files = sorted(path.rglob("*")) if path.is_dir() else [path]

@@ -54,7 +54,7 @@ class Comparison:
     def verdict(self) -> str:
         """What the 95 % interval says."""
         if math.isnan(self.low):
-            return "too few pairs"
+            return "nothing varies"
         if self.low > 0:
             return "better"
         return "worse" if self.high < 0 else "no difference shown"
@@ -121,21 +121,19 @@ def random_labels_needed(baseline: Sequence[Mean], accuracy: float) -> float | N
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean and its 95 % interval by Student's t; NaN bounds for fewer than two values."""
+    """Mean and its 95 % interval by Student's t; NaN bounds where nothing varies, which says nothing of chance."""
     mean = float(np.mean(values))
-    if len(values) < 2:
+    if len(values) < 2 or np.ptp(values) == 0.0:
         return mean, math.nan, math.nan
     half = student_quantile(0.975, len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 
 def p_value(differences: np.ndarray) -> float:
-    """Two-sided, that the mean of the pairs' differences is zero; NaN for fewer than two pairs."""
-    if len(differences) < 2:
+    """Two-sided, that the mean of the pairs' differences is zero; NaN where nothing varies."""
+    if len(differences) < 2 or np.ptp(differences) == 0.0:
         return math.nan
     spread = float(np.std(differences, ddof=1))
-    if spread == 0.0:
-        return 1.0 if float(np.mean(differences)) == 0.0 else 0.0
     t = abs(float(np.mean(differences))) / (spread / math.sqrt(len(differences)))
     return max(0.0, 2.0 * (1.0 - student_share(t, len(differences) - 1)))
 

@@ -14,7 +14,7 @@ from wtl_core.selection.ranking import rank
 VERSION = 1
 SEEDED = frozenset({"random", "class-balanced-random", "stratified-random", "typicality"})
 """Strategies that draw; the others give the same order whatever the seed."""
-_RANDOM_PURPOSE, _ORACLE_PURPOSE = 100, 101
+_RANDOM_PURPOSE, _ORACLE_PURPOSE, _SHARE_PURPOSE = 100, 101, 102
 
 
 def is_label_free(strategy: str) -> bool:
@@ -36,6 +36,14 @@ def order_pool(
         return _mundig(vectors, count)
     params = SelectionParams.model_validate({"objective": strategy, "seed": seed, "budget": count})
     return rank(vectors, params, sample_ids=sample_ids, device=device).rows
+
+
+def members(sample_ids: list[str], *, share: float, seed: int) -> np.ndarray:
+    """The rows that a seed's pool holds, ascending: all, or a share drawn by id and seed."""
+    if share >= 1.0:
+        return np.arange(len(sample_ids))
+    order = shuffled(content_keys(sample_ids), seed, _SHARE_PURPOSE)
+    return np.asarray(np.sort(order[: max(2, round(share * len(order)))]))
 
 
 def random_order(sample_ids: list[str], *, seed: int) -> np.ndarray:

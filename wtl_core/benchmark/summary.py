@@ -117,6 +117,7 @@ def findings(section: Section) -> list[str]:
         ("better", "above random"),
         ("no difference shown", "not shown to differ from random"),
         ("worse", "below random"),
+        ("nothing varies", "the same in every run, so without an interval,"),
     ):
         at = [f"{t.labels:,} ({t.difference:+.1f})" for t in ours if t.verdict == verdict]
         if at:

@@ -23,13 +23,15 @@ Progress = Callable[[int, int], None]
 
 def make_order(store: Store, prepared: Prepared, order: grid.Order, *, device: str) -> float:
     """Order a pool and keep it with the seconds that it took; those seconds."""
-    vectors = load_array(store, prepared, f"{order.pool.kind}-vectors")
     ids = load_ids(store, prepared, order.pool.kind)
+    inside = strategies.members(ids, share=order.share, seed=order.seed)
+    vectors = load_array(store, prepared, f"{order.pool.kind}-vectors")[inside]
+    held = [ids[row] for row in inside]
     started = time.perf_counter()
-    rows = strategies.order_pool(order.strategy, vectors, ids, count=order.count, seed=order.seed, device=device)
+    rows = strategies.order_pool(order.strategy, vectors, held, count=order.count, seed=order.seed, device=device)
     seconds = time.perf_counter() - started
     buffer = io.BytesIO()
-    np.savez(buffer, rows=rows[: order.count], seconds=np.float64(seconds))
+    np.savez(buffer, rows=inside[rows[: order.count]], seconds=np.float64(seconds))
     store.write_bytes(order.key(), buffer.getvalue())
     return seconds
 
@@ -67,6 +69,7 @@ class _Bench:
         self.device = torch.device(device)
         self.recipe = grid.recipe_of(params, device)
         self.labels = load_array(store, prepared, f"{kind}-labels")
+        self.ids = load_ids(store, prepared, kind)
         self.classes = len(prepared.classes)
         self.name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         self._tensors: dict[str, torch.Tensor] = {}
@@ -84,12 +87,13 @@ class _Bench:
         """The unfinished budgets of one loop, in order; it goes on from the last finished one."""
         size = len(self.labels)
         budgets = grid.loop_budgets(self.params, size)
+        inside, ids = self._members(seed)
         rounds = loops.run_loop(
             strategy,
             self._learner(strategy, judge),
             self.labels,
             loops.label_counts(budgets, rounds=self.params.loop_rounds),
-            start=strategies.random_order(self._ids(), seed=seed),
+            start=inside[strategies.random_order(ids, seed=seed)],
             seed=seed,
             candidates=self.params.loop_candidates,
             last=self._last_round([Cell(self.kind, strategy, judge, count, seed) for count in budgets], identity),
@@ -115,17 +119,22 @@ class _Bench:
 
     def _picks(self, cell: Cell) -> tuple[np.ndarray, float]:
         """Rows to label, and the seconds that choosing took."""
-        ids = self._ids()
-        started = time.perf_counter()
-        if cell.strategy == "class-balanced-random":
-            rows = strategies.class_balanced(self.labels, ids, seed=cell.seed)
-            return rows[: cell.labels], time.perf_counter() - started
         order = grid.order_of(self.prepared, self.params, cell)
-        if order is None:
+        if order is not None:
+            held = np.load(io.BytesIO(self.store.read_bytes(order.key())), allow_pickle=False)
+            return held["rows"][: cell.labels], float(held["seconds"])
+        started = time.perf_counter()
+        inside, ids = self._members(cell.seed)
+        if cell.strategy == "class-balanced-random":
+            rows = strategies.class_balanced(self.labels[inside], ids, seed=cell.seed)
+        else:
             rows = strategies.random_order(ids, seed=cell.seed)
-            return rows[: cell.labels], time.perf_counter() - started
-        held = np.load(io.BytesIO(self.store.read_bytes(order.key())), allow_pickle=False)
-        return held["rows"][: cell.labels], float(held["seconds"])
+        return inside[rows[: cell.labels]], time.perf_counter() - started
+
+    def _members(self, seed: int) -> tuple[np.ndarray, list[str]]:
+        """Rows of the seed's pool and their ids."""
+        inside = strategies.members(self.ids, share=self.params.pool_share, seed=seed)
+        return inside, [self.ids[row] for row in inside]
 
     def _accuracies(self, cell: Cell, rows: torch.Tensor) -> tuple[float, float]:
         """On the test and the validation split (NaN without one)."""
@@ -170,8 +179,9 @@ class _Bench:
     ) -> Result:  # fmt: skip
         named = self.labels[picks]
         named = named[named >= 0]
+        size = round(self.params.pool_share * len(self.labels))
         return Result(
-            cell, len(self.labels), *accuracies, len(named), len(np.unique(named)), rounds, waits,
+            cell, size, *accuracies, len(named), len(np.unique(named)), rounds, waits,
             selection_seconds, train_seconds, self.name, np.asarray(picks) if rounds else np.zeros(0, np.int64),
         )  # fmt: skip
 
@@ -181,8 +191,3 @@ class _Bench:
         if name not in self._tensors:
             self._tensors[name] = judges.as_device(load_array(self.store, self.prepared, name), self.device)
         return self._tensors[name]
-
-    def _ids(self) -> list[str]:
-        if not hasattr(self, "_loaded_ids"):
-            self._loaded_ids = load_ids(self.store, self.prepared, self.kind)
-        return self._loaded_ids

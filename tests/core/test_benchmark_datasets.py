@@ -1,0 +1,92 @@
+"""Labelled sets are read the same whatever form they come in, and their splits are fixed by content."""
+
+import gzip
+import io
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from wtl_core.benchmark import datasets
+from wtl_core.errors import ConfigError, InputError
+
+
+def png(seed: int, side: int = 12) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_classes(folder, seeds=range(40)):
+    for seed in seeds:
+        place = folder / ("cat" if seed % 2 else "dog")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{seed}.png").write_bytes(png(seed))
+    return folder
+
+
+def test_a_folder_of_classes_is_split_by_content(tmp_path):
+    held = datasets.load(str(write_classes(tmp_path / "a")), side_px=16)
+    assert held.classes == ["cat", "dog"]
+    assert len(held.train) + len(held.test) == 40
+    assert 2 <= len(held.test) <= 16
+    assert held.train.images.shape[1:] == (3, 16, 16)
+    assert not set(held.train.sample_ids) & set(held.test.sample_ids)
+    more = datasets.load(str(write_classes(tmp_path / "b", range(60))), side_px=16)
+    assert set(held.test.sample_ids) <= set(more.test.sample_ids)  # an image's split does not depend on the others
+
+
+def test_train_and_test_folders_are_taken_as_they_are(tmp_path):
+    write_classes(tmp_path / "train")
+    write_classes(tmp_path / "test", range(100, 110))
+    (tmp_path / "train" / "cat" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
+    (tmp_path / "train" / "cat" / "copy.png").write_bytes(png(1))
+    held = datasets.load(str(tmp_path), side_px=8, validation_share=0.25, test_images=6)
+    assert len(held.train) + len(held.validation) == 40
+    assert len(held.validation) > 2
+    assert len(held.test) == 6
+    assert held.left_out == 2 + 4 - 4
+
+
+def test_parquet_and_folders_hold_the_same_images(tmp_path):
+    folder = write_classes(tmp_path / "folder" / "train").parent
+    write_classes(folder / "test", range(100, 110))
+    for split, seeds in (("train", range(40)), ("test", range(100, 110))):
+        image = pa.array(
+            [{"bytes": png(s), "path": ""} for s in seeds], pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        )
+        label = pa.array([1 - s % 2 for s in seeds])
+        (tmp_path / "parquet").mkdir(exist_ok=True)
+        pq.write_table(pa.table({"image": image, "label": label}), tmp_path / "parquet" / f"{split}-0.parquet")
+    ours, theirs = (datasets.load(str(p), side_px=8) for p in (folder, tmp_path / "parquet"))
+    assert ours.train.sample_ids == theirs.train.sample_ids
+    np.testing.assert_array_equal(ours.train.images, theirs.train.images)
+    names = [np.array(["cat", "dog"])[ours.test.labels], np.array(["dog", "cat"])[1 - theirs.test.labels]]
+    assert len(names[0]) == len(names[1]) == 10
+    np.testing.assert_array_equal(theirs.train.rows[np.argsort(theirs.train.rows)], np.arange(40))
+
+
+def test_idx_files_are_read_packed(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 30), ("t10k", 12)):
+        pixels, labels = rng.integers(0, 256, (count, 5, 5), dtype=np.uint8), np.arange(count, dtype=np.uint8) % 3
+        (tmp_path / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16) + pixels.tobytes()))
+        (tmp_path / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + labels.tobytes()))
+    held = datasets.load(str(tmp_path), side_px=8)
+    assert (len(held.train), len(held.test), held.classes) == (30, 12, ["0", "1", "2"])
+
+
+def test_what_is_no_set_is_refused_in_words(tmp_path):
+    with pytest.raises(ConfigError, match="torchvision:NAME"):
+        datasets.load(str(tmp_path / "nowhere"), side_px=8)
+    with pytest.raises(ConfigError, match="CIFAR10"):
+        datasets.load("torchvision:Nope", side_px=8)
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match="columns image and label"):
+        datasets.load(str(tmp_path / "a.parquet"), side_px=8)
+    write_classes(tmp_path / "one", range(1, 20, 2))
+    with pytest.raises(InputError, match="two classes"):
+        datasets.load(str(tmp_path / "one"), side_px=8)

@@ -1,0 +1,217 @@
+"""The grid as a whole on tiny images: labels never leak, finished cells stay finished, the page tells what was found."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wtl_core.benchmark import cells, datasets, grid, preparation, summary, work
+from wtl_core.benchmark.params import BenchmarkParams
+from wtl_core.errors import ConfigError, InputError
+from wtl_core.storage import open_store
+
+PARAMS = BenchmarkParams(
+    encoder="pixels", side_px=16, budgets=(10, 30), loop_budget=30, seeds=3, loop_seeds=2, has_flips=False,
+    strategies=("random", "class-balanced-random", "coverage", "margin"), judges=("nearest", "probe"),
+)  # fmt: skip
+
+
+def write_set(folder: Path, *, count: int = 150, label_seed: int = 0) -> Path:
+    """Two classes, bright above or below; another `label_seed` deals the same labels out anew."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, count)
+    shown = truth if not label_seed else np.random.default_rng(label_seed).permutation(truth)
+    for number, (kind, label) in enumerate(zip(truth, shown, strict=True)):
+        pixels = rng.integers(0, 90, (16, 16, 3), dtype=np.uint8)
+        pixels[8 * kind : 8 * kind + 8] += 100
+        place = folder / ("train" if number % 5 else "test") / str(label)
+        place.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        (place / f"{number}.png").write_bytes(buffer.getvalue())
+    return folder
+
+
+def run_all(output: Path, dataset: Path, params: BenchmarkParams = PARAMS):
+    store = open_store(str(output))
+    prepared = preparation.prepare(store, str(dataset), params, device="cpu")
+    for order in grid.missing_orders(store, prepared, params):
+        work.make_order(store, prepared, order, device="cpu")
+    done = [work.run_batch(store, prepared, params, b, device="cpu") for b in batches(store, prepared, params)]
+    return store, prepared, sum(done)
+
+
+def batches(store, prepared, params=PARAMS):
+    return grid.plan_batches(store, prepared, params, device="cpu", least_seconds=0.5)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    return folder, *run_all(folder / "out", write_set(folder / "set"))
+
+
+def test_a_finished_grid_is_not_touched_again(finished):
+    folder, store, prepared, done = finished
+    assert done == len(grid.all_cells(prepared, PARAMS)) == 3 * 2 * 3 * 2 + 2 * 2
+    before = {f.name: f.stat().st_mtime_ns for f in (folder / "out" / "cells").iterdir()}
+    assert run_all(folder / "out", folder / "set")[2] == 0
+    assert before == {f.name: f.stat().st_mtime_ns for f in (folder / "out" / "cells").iterdir()}
+
+
+def test_more_seeds_and_strategies_add_cells_and_repeat_none(finished):
+    _, store, prepared, _ = finished
+    more = PARAMS.model_copy(update={"seeds": 4, "strategies": (*PARAMS.strategies, "k-center")})
+    todo = [cell for batch in batches(store, prepared, more) for cell in batch.cells]
+    assert all(cell.seed == 3 or cell.strategy == "k-center" for cell in todo)
+
+
+def test_shuffled_labels_change_no_order_and_no_vector(finished, tmp_path):
+    folder, store, prepared, _ = finished
+    other, shuffled, _ = run_all(tmp_path / "out", write_set(tmp_path / "set", label_seed=1))
+    assert shuffled.digest != prepared.digest
+    assert shuffled.pools == prepared.pools  # digests over ids and vectors
+    assert store.names("orders") == other.names("orders")
+    for name in store.names("orders"):
+        held = [np.load(io.BytesIO(s.read_bytes(f"orders/{name}")))["rows"] for s in (store, other)]
+        np.testing.assert_array_equal(*held)
+
+
+def test_an_encoder_trained_for_a_benchmark_sees_the_training_split_alone(finished, monkeypatch):
+    from wtl_core.benchmark import vector_source
+    from wtl_core.encoders import training
+
+    folder, store, _, _ = finished
+    held = datasets.load(str(folder / "set"), side_px=16)
+    seen = []
+
+    def watch(images, *args, **kwargs):
+        seen.extend(images.sample_ids)
+        assert [row for row, data in images.read([2, 0])] == [2, 0]
+        return "pixels"
+
+    monkeypatch.setattr(training, "train", watch)
+    params = PARAMS.model_copy(update={"encoder": "ssl"})
+    vector_source.EncoderVectors.make(store, held.train, params, device="cpu", workers=1, on_progress=None)
+    assert seen == held.train.sample_ids
+    assert not set(seen) & set(held.test.sample_ids)
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import test_benchmark_grid as here
+from pathlib import Path
+from wtl_core.benchmark import cells
+write = cells.write
+def slowly(*arguments):
+    write(*arguments)
+    time.sleep(0.15)
+cells.write = slowly
+print("ready", flush=True)
+here.run_all(Path({output!r}), Path({dataset!r}))
+"""
+
+
+def test_a_killed_grid_goes_on_where_it_was(finished, tmp_path):
+    folder, store, prepared, done = finished
+    output = tmp_path / "out"
+    code = KILLED.format(tests=str(Path(__file__).parent), output=str(output), dataset=str(folder / "set"))
+    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    while len(list((output / "cells").glob("*.parquet"))) < 5:
+        assert child.poll() is None, child.stderr.read().decode()
+        time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    kept = {f.name: f.stat().st_mtime_ns for f in (output / "cells").glob("*.parquet")}
+    assert 5 <= len(kept) < done
+    again, prepared_again, rest = run_all(output, folder / "set")
+    assert rest == done - len(kept)
+    after = {f.name: f.stat().st_mtime_ns for f in (output / "cells").glob("*.parquet")}
+    assert {name: after[name] for name in kept} == kept
+    results = [
+        [{k: v for k, v in row.items() if "seconds" not in k and k != "validation_accuracy"} for row in rows]
+        for rows in (
+            cells.gather(s, grid.identity_of(p, PARAMS, "cpu"), grid.all_cells(p, PARAMS))
+            for s, p in ((store, prepared), (again, prepared_again))
+        )
+    ]
+    assert results[0] == results[1]
+
+
+def test_a_pool_of_its_own_for_each_seed_is_shared_by_all_strategies(finished, tmp_path):
+    folder, _, _, _ = finished
+    params = PARAMS.model_copy(update={"pool_share": 0.5, "strategies": ("random", "coverage"), "budgets": ("100%",)})
+    store, prepared, _ = run_all(tmp_path / "out", folder / "set", params)
+    bench = work._Bench(store, prepared, params, "balanced", "cpu")
+    size = grid.budgets_of(params, len(bench.ids))[0]
+    assert size == round(0.5 * len(bench.ids))
+    for seed in range(2):
+        held = [set(bench._picks(cells.Cell("balanced", s, "probe", size, seed))[0]) for s in params.strategies]
+        assert held[0] == held[1]
+    assert held[0] != set(bench._picks(cells.Cell("balanced", "random", "probe", size, 0))[0])
+
+
+def test_the_page_names_strategies_tests_and_costs(finished):
+    folder, store, prepared, _ = finished
+    made = summary.write(store, prepared, PARAMS, device="cpu", command="wtl benchmark <set>")
+    page, text = (store.read_bytes(key).decode() for key in (made.html, made.markdown))
+    assert made.missing == 0
+    for shown in (page, text):
+        for words in ("coverage", "class-balanced-random", "oracle", "margin", "label waits", "Holm", "wtl benchmark"):
+            assert words in shown, words
+    assert "<svg" in page
+    assert "<script" not in page
+    assert "wtl benchmark &lt;set&gt;" in page
+    assert all(store.read_bytes(picture).startswith(b"\x89PNG") for picture in made.pictures)
+    waits = [row["label_waits"] for row in rows_of(store) if row["strategy"] == "margin" and row["labels"] == 30]
+    assert waits == [5, 5]
+
+
+def rows_of(store):
+    import pyarrow.parquet as pq
+
+    return pq.read_table(io.BytesIO(store.read_bytes("results.parquet"))).to_pylist()
+
+
+def test_vectors_from_files_are_taken_by_reading_order(finished, tmp_path):
+    folder, store, prepared, _ = finished
+    held = datasets.load(str(folder / "set"), side_px=16)
+    for name, split in (("train", held.train), ("test", held.test)):
+        given = np.zeros((len(split), 2), np.float32)
+        given[split.rows, 0] = np.arange(len(split)) + 1
+        np.save(tmp_path / f"{name}-embeddings.npy", given)
+    got = preparation.prepare(store, str(folder / "set"), PARAMS, device="cpu", vectors=tmp_path)
+    vectors = preparation.load_array(store, got, "balanced-vectors")
+    np.testing.assert_array_equal(vectors[:, 0], np.arange(len(held.train)) + 1)
+    outliers = PARAMS.model_copy(update={"pools": ("outliers",)})
+    with pytest.raises(InputError, match="encoder"):
+        preparation.prepare(store, str(folder / "set"), outliers, device="cpu", vectors=tmp_path)
+    with pytest.raises(ConfigError, match="train-embeddings"):
+        preparation.prepare(store, str(folder / "set"), PARAMS, device="cpu", vectors=tmp_path / "nothing")
+
+
+def test_the_judge_from_scratch_runs_in_the_grid(finished, tmp_path):
+    folder, _, _, _ = finished
+    params = PARAMS.model_copy(
+        update={"judges": ("scratch",), "seeds": 2, "budgets": (20,), "loop_budget": 20, "loop_seeds": 2,
+                "scratch_width": 8, "scratch_effort": 0.1, "strategies": ("random", "coverage", "badge", "mc-dropout")}
+    )  # fmt: skip
+    store, prepared, done = run_all(tmp_path / "out", folder / "set", params)
+    assert done == 8
+    rows = cells.gather(store, grid.identity_of(prepared, params, "cpu"), grid.all_cells(prepared, params))
+    assert {row["label_waits"] for row in rows} == {1, 3}
+    json.dumps(rows, allow_nan=True)
+
+
+def test_params_refuse_what_they_do_not_know():
+    for values in ({"strategies": ["random", "magic"]}, {"strategies": ["coverage"]}, {"budgets": ["0%"]}, {"nope": 1}):
+        with pytest.raises(ValueError, match="validation error"):
+            BenchmarkParams.model_validate(values)

@@ -1,0 +1,193 @@
+"""What the benchmark compares: pools, orders, queries and judges, on small arrays."""
+
+import numpy as np
+import pytest
+import torch
+
+from wtl_core.benchmark import judges, loops, network, pools, queries, strategies
+from wtl_core.benchmark.datasets import Split
+from wtl_core.benchmark.network import ScratchRecipe
+from wtl_core.benchmark.params import ONE_PASS, ORACLES
+from wtl_core.benchmark.queries import Belief
+
+CLASSES = 4
+
+
+def blobs(count: int, seed: int = 0, side: int = 12) -> Split:
+    """Images whose class is the place of a bright square, with noise."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, count)
+    images = rng.integers(0, 60, (count, 3, side, side), dtype=np.uint8)
+    half = side // 2
+    for image, label in zip(images, labels, strict=True):
+        top, left = divmod(int(label), 2)
+        image[:, top * half : (top + 1) * half, left * half : (left + 1) * half] += 120
+    return Split(images, labels, [f"{number:064x}" for number in range(count)], np.arange(count))
+
+
+def vectors_of(split: Split) -> np.ndarray:
+    small = split.images.reshape(len(split), 3, 4, 3, 4, 3).mean((3, 5)).reshape(len(split), -1)
+    return (small - small.mean(0)).astype(np.float32)
+
+
+def test_a_pool_is_the_same_again_and_keeps_its_promises():
+    train = blobs(400)
+    for kind in ("balanced", "long-tail", "bursts", "long-tail-bursts", "outliers"):
+        pool, again = (pools.make(kind, train, seed=3) for _ in range(2))
+        assert pool.digest() == again.digest()
+        assert pool.sample_ids == sorted(set(pool.sample_ids))
+        real = pool.labels >= 0
+        np.testing.assert_array_equal(pool.labels[real], train.labels[pool.origin[real]])
+    tail = np.bincount(pools.make("long-tail", train, seed=3).labels, minlength=CLASSES)
+    assert tail.min() <= max(3, tail.max() // 30)
+    bursts = pools.make("bursts", train, seed=3)
+    assert 400 + 40 * 4 <= len(bursts.labels) <= 400 + 40 * 40
+    gaps = np.abs(bursts.images[bursts.is_copy].astype(int) - train.images[bursts.origin[bursts.is_copy]]).mean()
+    assert 0.5 < gaps < 30  # near-copies, and no exact ones
+    outliers = pools.make("outliers", train, seed=3)
+    assert (outliers.labels == pools.OUTLIER).sum() == 40
+    assert pools.make("bursts", train, seed=4).digest() != bursts.digest()
+
+
+@pytest.mark.parametrize("strategy", [name for name in ONE_PASS if name not in ORACLES])
+def test_every_order_takes_each_row_once(strategy):
+    if strategy == "mundig":
+        pytest.importorskip("lightly_mundig")
+    train = blobs(150)
+    rows = strategies.order_pool(strategy, vectors_of(train), train.sample_ids, count=60, seed=0, device="cpu")
+    assert len(rows) >= 60
+    assert len(np.unique(rows[:60])) == 60
+
+
+def test_the_oracle_takes_classes_in_turn_and_outliers_last():
+    labels = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, -1])
+    rows = strategies.class_balanced(labels, [str(i) for i in range(10)], seed=1)
+    assert sorted(labels[rows[:3]]) == sorted(labels[rows[3:6]]) == [0, 1, 2]
+    assert labels[rows[-1]] == -1
+    assert sorted(rows) == list(range(10))
+
+
+def belief(count: int = 60, labelled: int = 5, seed: int = 0) -> Belief:
+    generator = torch.Generator().manual_seed(seed)
+    probabilities = torch.randn(count, CLASSES, generator=generator).softmax(1)
+    draws = torch.randn(7, count, CLASSES, generator=generator).softmax(2)
+    features = torch.randn(count, 6, generator=generator)
+    return Belief(probabilities, features, torch.randn(labelled, 6, generator=generator), draws)
+
+
+@pytest.mark.parametrize("query", ["least-confidence", "margin", "entropy", "mc-dropout", "core-set", "dal", "badge"])
+@pytest.mark.parametrize("count", [1, 13, 60])
+def test_a_query_names_distinct_rows_and_repeats_itself(query, count):
+    first, again = (queries.ask(query, belief(), count, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    assert len(first) == count
+    assert len(set(first.tolist())) == count
+    assert 0 <= first.min() <= first.max() < 60
+    torch.testing.assert_close(first, again)
+
+
+def test_doubt_by_hand():
+    sure, torn, split = [0.98, 0.01, 0.01, 0.0], [0.5, 0.49, 0.01, 0.0], [0.4, 0.2, 0.2, 0.2]
+    held = Belief(torch.tensor([sure, torn, split]), torch.zeros(3, 2), torch.zeros(1, 2))
+    generator = torch.Generator()
+    assert queries.ask("margin", held, 1, generator=generator).item() == 1
+    assert queries.ask("least-confidence", held, 1, generator=generator).item() == 2
+    assert queries.ask("entropy", held, 1, generator=generator).item() == 2
+    agreed, quarrel = torch.tensor([[0.5, 0.5]] * 2), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    draws = torch.stack([agreed, quarrel], dim=1)
+    held = Belief(draws.mean(0), torch.zeros(2, 2), torch.zeros(1, 2), draws)
+    assert queries.ask("mc-dropout", held, 1, generator=generator).item() == 1  # in doubt alike, but for a reason
+
+
+def test_core_set_agrees_with_a_plain_loop():
+    held = belief(40)
+    known, expected = held.labelled_features, []
+    for _ in range(8):
+        gap = torch.cdist(held.features, known).amin(1)
+        expected.append(int(gap.argmax()))
+        known = torch.cat([known, held.features[expected[-1:]]])
+    assert queries.ask("core-set", held, 8, generator=torch.Generator()).tolist() == expected
+
+
+def test_badge_keeps_distances_of_whole_gradients():
+    held = belief(30)
+    errors = held.probabilities.clone()
+    errors[torch.arange(30), errors.argmax(1)] -= 1
+    gradients = (errors.unsqueeze(2) * held.features.unsqueeze(1)).flatten(1)
+    first = queries.ask("badge", held, 1, generator=torch.Generator()).item()
+    assert first == int(gradients.norm(dim=1).argmax())
+    rows = queries.ask("badge", held, 10, generator=torch.Generator().manual_seed(0))
+    spread = torch.pdist(gradients[rows]).mean()
+    assert spread > torch.pdist(gradients).mean()
+
+
+def test_nearest_agrees_with_a_plain_loop():
+    train, test = blobs(90), blobs(40, seed=1)
+    ours = judges.nearest_accuracy(
+        *(torch.from_numpy(a) for a in (vectors_of(train), train.labels, vectors_of(test), test.labels)),
+        classes=CLASSES,
+    )
+    unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (vectors_of(train), vectors_of(test))]
+    hits = 0
+    for vector, answer in zip(unit[1], test.labels, strict=True):
+        near = np.argsort(-(unit[0] @ vector))[:20]
+        votes = np.bincount(train.labels[near], minlength=CLASSES)
+        hits += votes.argmax() == answer
+    assert ours == pytest.approx(hits / 40, abs=0.051)  # ties may go another way
+
+
+def test_a_probe_learns_and_repeats_itself():
+    train, test = blobs(60), blobs(200, seed=1)
+    values, labels = torch.from_numpy(vectors_of(train)), torch.from_numpy(train.labels)
+    probes = [judges.fit_probe(values, labels, classes=CLASSES) for _ in range(2)]
+    torch.testing.assert_close(probes[0].weight, probes[1].weight)
+    got = judges.probe_accuracy(probes[0], torch.from_numpy(vectors_of(test)), torch.from_numpy(test.labels))
+    assert got > 0.95
+
+
+def test_the_network_from_scratch_learns_follows_its_seed_and_leaves_torchs_generator_alone():
+    train, test = blobs(64), blobs(100, seed=1)
+    recipe = ScratchRecipe(8, effort=0.15, has_flips=False)
+    images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
+    before = torch.random.get_rng_state()
+    first = network.train(images, labels, classes=CLASSES, recipe=recipe, seed=5)
+    assert torch.equal(before, torch.random.get_rng_state())
+    again = network.train(images, labels, classes=CLASSES, recipe=recipe, seed=5)
+    torch.testing.assert_close(first.head.weight, again.head.weight, rtol=0, atol=0)
+    got = network.accuracy(first, torch.from_numpy(test.images), torch.from_numpy(test.labels), has_flips=False)
+    assert got > 0.5
+
+
+def test_the_schedule_gives_small_sets_more_passes_and_large_ones_more_steps():
+    recipe = ScratchRecipe(16)
+    passes = [steps * batch / n for n in (500, 5000, 20_000) for batch, steps in [recipe.schedule(n)]]
+    assert passes[0] > passes[1] > passes[2]
+    assert passes[1] == pytest.approx(40, rel=0.02)
+
+
+def test_augmentation_shifts_and_mirrors_but_invents_nothing():
+    images = torch.arange(3 * 8 * 8, dtype=torch.uint8).view(1, 3, 8, 8).repeat(50, 1, 1, 1)
+    views = network._augmented(images, ScratchRecipe(8), torch.Generator().manual_seed(0))
+    known = set(network._normalised(images[:1]).flatten().tolist())
+    assert set(views.flatten().tolist()) <= known
+    assert len({tuple(view.flatten().tolist()) for view in views}) > 5
+
+
+def test_a_loop_goes_through_its_counts_and_goes_on_after_a_kill():
+    train, test = blobs(300), blobs(100, seed=1)
+    tensors = [torch.from_numpy(a) for a in (vectors_of(train), train.labels, vectors_of(test), test.labels)]
+    start = strategies.random_order(train.sample_ids, seed=0)
+
+    def rounds(query: str, last: loops.Round | None = None) -> list[loops.Round]:
+        learner = loops.ProbeLearner(*tensors, classes=CLASSES, dropout=loops.DROPOUT if query == "mc-dropout" else 0.0)
+        counts = loops.label_counts([20, 60], rounds=2)
+        arguments = {"start": start, "seed": 0, "candidates": 100, "last": last}
+        return list(loops.run_loop(query, learner, train.labels, counts, **arguments))
+
+    for query in ("margin", "badge", "mc-dropout"):
+        whole = rounds(query)
+        assert [len(one.picks) for one in whole] == [4, 12, 20, 40, 60]
+        assert [one.label_waits for one in whole] == [1, 2, 3, 4, 5]
+        assert len(set(whole[-1].picks.tolist())) == 60
+        rest = rounds(query, last=whole[2])
+        np.testing.assert_array_equal(rest[-1].picks, whole[-1].picks)
+        assert rest[-1].accuracy == whole[-1].accuracy

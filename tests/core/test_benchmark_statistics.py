@@ -1,0 +1,62 @@
+"""The benchmark's statistics against worked figures and scipy's."""
+
+import math
+
+import numpy as np
+import pytest
+
+from wtl_core.benchmark import statistics
+from wtl_core.benchmark.statistics import Mean
+
+
+def row(strategy: str, labels: int, seed: int, accuracy: float) -> dict:
+    return {
+        "pool": "balanced", "judge": "probe", "strategy": strategy, "labels": labels, "seed": seed, "pool_size": 1000,
+        "accuracy": accuracy, "classes": 10, "usable": labels, "rounds": 0, "label_waits": 1,
+        "selection_seconds": 1.0, "train_seconds": 2.0,
+    }  # fmt: skip
+
+
+def test_students_t_agrees_with_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    for freedom in (1, 2, 4, 9, 30):
+        for t in (0.1, 1.0, 2.5, 12.0):
+            assert statistics.student_share(t, freedom) == pytest.approx(stats.t.cdf(t, freedom), abs=1e-9)
+        assert statistics.student_quantile(0.975, freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-6)
+    pairs = np.array([1.0, 2.0, 0.5, 1.5])
+    assert statistics.p_value(pairs) == pytest.approx(stats.ttest_1samp(pairs, 0).pvalue, abs=1e-9)
+
+
+def test_differences_are_paired_by_seed_and_not_by_place():
+    ours = [row("coverage", 100, seed, 0.5 + 0.1 * seed + 0.001 * seed) for seed in (2, 0, 1)]
+    theirs = [row("random", 100, seed, 0.4 + 0.1 * seed) for seed in (0, 1, 2)]
+    only = statistics.compare(ours + theirs, pool="balanced", judge="probe", strategy="coverage")[0]
+    assert only.pairs == 3
+    assert only.difference == pytest.approx(10.1)
+    assert only.high - only.low < 1.0  # the seeds' common swings of 10 points are gone
+    assert only.verdict == "better"
+
+
+def test_what_never_varies_gets_no_interval():
+    rows = [row(name, 100, seed, value) for seed in range(5) for name, value in (("a", 0.5), ("random", 0.4))]
+    only = statistics.compare(rows, pool="balanced", judge="probe", strategy="a")[0]
+    assert math.isnan(only.low)
+    assert math.isnan(only.p_value)
+    assert only.verdict == "nothing varies"
+
+
+def test_holm_keeps_order_and_never_falls():
+    assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert statistics.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert math.isnan(statistics.holm([math.nan, 0.2])[0])
+
+
+def test_labels_saved_by_a_worked_case():
+    def point(labels: int, mean: float) -> Mean:
+        return Mean(labels, labels / 10, mean, mean, mean, 5, 10, labels, 0, 1, 0.0, 0.0)
+
+    baseline = [point(100, 50.0), point(1000, 70.0), point(10_000, 80.0)]
+    assert statistics.random_labels_needed(baseline, 60.0) == pytest.approx(10**2.5)
+    assert statistics.random_labels_needed(baseline, 50.0) == 100
+    assert statistics.random_labels_needed(baseline, 81.0) is None
+    assert statistics.random_labels_needed(baseline, 49.0) is None

@@ -1,0 +1,59 @@
+"""`wtl benchmark` as a stranger calls it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import result_of
+
+FLAGS = (
+    "--encoder",
+    "pixels",
+    "--budgets",
+    "8,20",
+    "--seeds",
+    "2",
+    "--strategies",
+    "random,coverage",
+    "--judges",
+    "probe",
+    "--json",
+)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for number in range(80):
+        place = tmp_path / "set" / ("high" if number % 2 else "low")
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 100, (16, 16, 3), dtype=np.uint8)
+        pixels[(number % 2) * 8 :][:8] += 90
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    return tmp_path / "set"
+
+
+def test_one_command_makes_the_page_and_a_second_one_only_finds_it(wtl, labelled, tmp_path):
+    output = tmp_path / "out"
+    result = result_of(wtl("benchmark", labelled, "--output", output, *FLAGS))
+    assert (result["missing"], result["cells"]) == (0, 2 * 2 * 2)
+    assert "coverage" in (output / result["html"]).read_text()
+    assert (output / "results.parquet").is_file()
+    assert any(sentence.startswith("balanced") for sentence in result["sentences"])
+
+
+def test_wrong_use_is_told_before_anything_starts(wtl, labelled, tmp_path):
+    done = wtl("benchmark", labelled, "--strategies", "random,magic", "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert "magic" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_plans_without_torch():
+    code = "import sys; import flows.benchmark_command; sys.exit('torch' in sys.modules or 'prefect' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
