@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 SOURCE ?= sample
 WORKSPACE ?= workspace
+RECIPE ?= deployments/quick.toml
 BIN := $(VENV)/bin
 
-.PHONY: run test test-services check format bench clean
+.PHONY: run test test-services check format docs bench clean
 
+# The sample source is built once: written again, its files would look changed. README.txt is its last file.
 run: $(VENV)/.installed-dev
-	@if [ "$(SOURCE)" = sample ]; then $(BIN)/python -m wtl_core.sample_source sample; fi
-	$(BIN)/wtl run "$(SOURCE)" --workspace "$(WORKSPACE)"
+	@if [ "$(SOURCE)" = sample ] && [ ! -f sample/README.txt ]; then $(BIN)/python -m wtl_core.sample_source sample; fi
+	$(BIN)/wtl run "$(SOURCE)" --workspace "$(WORKSPACE)" --recipe "$(RECIPE)"
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q
@@ -26,8 +28,11 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.readme
+
 bench: $(VENV)/.installed-bench
-	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; PYTHONPATH=. $(BIN)/python $$bench || exit 1; done
 
 # The newest pip that setuptools' licence fields and dependency groups need; pip itself picks torch's build.
 $(VENV)/bin/pip:
@@ -38,7 +43,10 @@ $(VENV)/.installed-dev: $(VENV)/bin/pip pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable . --group dev
 	@touch $@
 
-$(VENV)/.installed-bench: $(VENV)/.installed-dev
+$(VENV)/.installed-docs: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.readme
+
+bench: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet --constraint constraints.txt --group bench
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""Writes the generated parts of README.md: parameter and settings tables, file tree. `python tests/readme.py`."""
+"""Writes the generated parts of README.md: parameter and settings tables, file tree. `make docs` runs it."""
 
 import ast
 import re

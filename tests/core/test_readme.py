@@ -9,7 +9,7 @@ TEXT = README.read_text()
 
 
 def test_generated_parts_are_up_to_date() -> None:
-    assert build(TEXT) == TEXT, "run: python tests/readme.py"
+    assert build(TEXT) == TEXT, "run: make docs"
 
 
 def test_every_command_shown_exists() -> None:
