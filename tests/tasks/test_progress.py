@@ -1,0 +1,24 @@
+import logging
+
+import pytest
+
+from tasks import progress
+from tasks.progress import reported
+
+
+def test_lines_come_at_most_once_in_an_interval(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with caplog.at_level(logging.INFO, "wtl_core.progress"), reported("ingest", "images") as on_progress:
+        for done in range(1, 31):
+            now += 1.0
+            on_progress(done, 30)
+    assert caplog.messages == [f"ingest: {done} of 30 images" for done in (10, 20, 30)]
+
+
+def test_a_short_stage_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "wtl_core.progress"), reported("ingest", "images") as on_progress:
+        on_progress(1, 1)
+    assert caplog.messages == []
