@@ -1,0 +1,315 @@
+"""How fast pools are ranked, beside other libraries' and beside the machine's own matrix products.
+
+    python tests/bench/bench_selection.py [--quick] [--device cuda] [--only kcenter peers coverage million growth equal]
+
+Writes tests/bench/reports/selection.md. Peers (lightly-mundig, apricot, submodlib) are named where they are missing.
+"""
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import report
+
+from wtl_core import ladder
+from wtl_core.neighbours import exact_distances, prepare
+from wtl_core.selection import ranking
+from wtl_core.selection.dense import kernel_matrix
+from wtl_core.selection.farthest import FAR, farthest_first
+from wtl_core.selection.kernels import ONE, kernel_table
+from wtl_core.selection.params import LadderParams, SelectionParams
+from wtl_core.selection.result import Ranking
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the command line asked for."""
+
+    device: str
+    is_quick: bool
+
+    def size(self, full: int, quick: int) -> int:
+        """A size, smaller in quick runs."""
+        return quick if self.is_quick else full
+
+    def write(self, section: str, text: str, rows: list[Row]) -> None:
+        """Into the report; on a card into a section of its own."""
+        card = "" if self.device == "cpu" else f" ({torch.cuda.get_device_name()})"
+        report.write("selection", section + card, text, rows, is_quick=self.is_quick)
+
+
+def clusters(rows: int, dimensions: int, *, groups: int = 500, spread: float = 0.7, seed: int = 0) -> np.ndarray:
+    """Gaussian clusters on the unit sphere, float16, made a part at a time."""
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(groups, dimensions)).astype(np.float32)
+    vectors = np.empty((rows, dimensions), np.float16)
+    for start in range(0, rows, 50_000):
+        count = min(50_000, rows - start)
+        drawn = centres[generator.integers(0, groups, count)]
+        drawn += spread * generator.standard_normal((count, dimensions), dtype=np.float32)
+        vectors[start : start + count] = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    return vectors
+
+
+def ids_of(rows: int) -> list[str]:
+    return [f"{row:09d}" for row in range(rows)]
+
+
+def seconds(work: Callable[[], object], device: str = "cpu") -> tuple[float, object]:
+    """Wall seconds of one call, and what it returned."""
+    start = time.perf_counter()
+    done = work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, done
+
+
+def product_rate(dimensions: int, device: str) -> float:
+    """TFLOP/s of this machine's bfloat16 products in the shape that selection uses: the best of five."""
+    left = torch.randn(512, dimensions, device=device).bfloat16()
+    right = torch.randn(32_768, dimensions, device=device).bfloat16()
+    step = 2048 if device == "cpu" else 32_768
+
+    def multiply() -> None:
+        for start in range(0, len(right), step):
+            torch.mm(left, right[start : start + step].T)
+
+    multiply()
+    best = min(seconds(multiply, device)[0] for _ in range(5))
+    return 2 * 512 * len(right) * dimensions / best / 1e12
+
+
+def warm_up(device: str) -> None:
+    """Compile and load everything once, so that no figure holds compilation."""
+    vectors = clusters(700, 32, groups=20)
+    for path in ({}, {"exact_up_to": 100, "neighbours": 16}, {"exact_up_to": 100, "cells_from": 1000}):
+        ranked = rank(vectors, device, **path)
+    measure(vectors, ranked, device)
+    farthest(vectors, 50, device)
+
+
+def rank(vectors: np.ndarray, device: str, **params: object) -> Ranking:
+    model = SelectionParams.model_validate(params)
+    return ranking.rank(vectors, model, sample_ids=ids_of(len(vectors)), device=device)
+
+
+def measure(vectors: np.ndarray, ranked: Ranking, device: str) -> ladder.Ladder:
+    return ladder.measure(vectors, ranked, LadderParams(), sample_ids=ids_of(len(vectors)), device=device)
+
+
+def farthest(vectors: np.ndarray, count: int, device: str) -> np.ndarray:
+    points = prepare(vectors, device)
+    none = np.zeros(0, np.int64)
+    return farthest_first(points, count, given=none, bits=np.full(len(vectors), FAR, np.int16), first=0)[0]
+
+
+def radius_of(vectors: np.ndarray, picks: np.ndarray) -> float:
+    """The largest distance from a row to its nearest pick, in float32 of the vectors as given."""
+    picked = torch.from_numpy(vectors[picks].astype(np.float32))
+    farthest_square = 0.0
+    for start in range(0, len(vectors), 4096):
+        block = torch.from_numpy(vectors[start : start + 4096].astype(np.float32))
+        nearest = (block @ picked.T).argmax(1)
+        rows = np.arange(start, start + len(block))
+        distances = exact_distances(vectors, rows, picks[nearest.numpy()], vectors)
+        farthest_square = max(farthest_square, float(distances.max()))
+    return farthest_square
+
+
+def gigabytes() -> float:
+    """The process's largest resident size so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+# Sections.
+
+
+def kcenter(bench: Bench) -> None:
+    """Farthest-first, a tenth of the pool, beside lightly-mundig in the same run."""
+    rows, dimensions = bench.size(100_000, 10_000), 384
+    count = rows // 10
+    vectors = clusters(rows, dimensions)
+    taken, picks = seconds(lambda: farthest(vectors, count, bench.device), bench.device)
+    floor = 2 * count * rows * 416 / product_rate(416, bench.device) / 1e12
+    table: list[Row] = [
+        {"who": "wtl", "seconds": f"{taken:.2f}", "radius": f"{radius_of(vectors, picks):.4f}", "floor": f"{floor:.2f}"}
+    ]
+    if bench.device == "cpu":
+        table.append(_mundig(vectors, count, taken))
+    text = f"{count:,} of {rows:,} x {dimensions} (500 Gaussian clusters, unit length); floor: the products alone."
+    bench.write("k-center", text, table)
+
+
+def _mundig(vectors: np.ndarray, count: int, ours: float) -> Row:
+    try:
+        import lightly_mundig
+    except ImportError:
+        return {"who": "lightly-mundig", "seconds": "not installed"}
+    selection = lightly_mundig.Selection()
+    selection.add_diversifying_strategy(embeddings=vectors.astype(np.float32).tolist(), strength=1.0)
+    taken, picks = seconds(
+        lambda: selection.run_selection(preselected_indices=[], n_total_samples=len(vectors), n_samples_to_select=count)
+    )
+    radius = radius_of(vectors, np.asarray(picks))
+    return {"who": "lightly-mundig", "seconds": f"{taken:.2f} ({taken / ours:.1f} x)", "radius": f"{radius:.4f}"}
+
+
+def peers(bench: Bench) -> None:
+    """Facility location as others offer it, on the same kernel; their clocks start with the kernel matrix made."""
+    rows, count = bench.size(10_000, 2_000), bench.size(1_000, 200)
+    vectors = clusters(rows, 128, groups=100)
+    taken, ranked = seconds(lambda: rank(vectors, "cpu", has_duplicate_weights=False, budget=count))
+    assert isinstance(ranked, Ranking)
+    kernel = kernel_matrix(prepare(vectors), kernel_table("laplace", ranked.scale)).astype(np.float32) / ONE
+    objective = lambda picks: float(kernel[np.asarray(picks)].max(0).sum(dtype=np.float64)) / rows  # noqa: E731
+    own = objective(ranked.rows[:count])
+    table: list[Row] = [{"who": "wtl, the whole order", "seconds": f"{taken:.2f}", "objective": f"{own:.6f}"}]
+    for name, work in (("apricot", _apricot), ("submodlib", _submodlib)):
+        try:
+            other, picks = seconds(lambda work=work: work(kernel, count))
+        except ImportError:
+            table.append({"who": name, "seconds": "not installed"})
+            continue
+        times = f"{other:.2f} ({other / taken:.1f} x)"
+        table.append({"who": name, "seconds": times, "objective": f"{objective(picks):.6f}"})
+    text = f"{count:,} picks of {rows:,} x 128, Laplace kernel; wtl makes the kernel itself and ranks all rows."
+    bench.write("Facility location beside apricot and submodlib", text, table)
+
+
+def _apricot(kernel: np.ndarray, count: int) -> np.ndarray:
+    from apricot import FacilityLocationSelection
+
+    wide = kernel.astype(np.float64)
+    return np.asarray(FacilityLocationSelection(count, metric="precomputed", optimizer="lazy").fit(wide).ranking)
+
+
+def _submodlib(kernel: np.ndarray, count: int) -> np.ndarray:
+    from submodlib import FacilityLocationFunction
+
+    function = FacilityLocationFunction(n=len(kernel), mode="dense", sijs=kernel, separate_rep=False)
+    picks = function.maximize(budget=count, optimizer="LazyGreedy", show_progress=False)
+    return np.asarray([row for row, _ in picks])
+
+
+def coverage(bench: Bench) -> None:
+    """The whole order and its ladder."""
+    rows = bench.size(100_000, 20_000)
+    vectors = clusters(rows, 512)
+    before = gigabytes()
+    first, ranked = seconds(lambda: rank(vectors, bench.device), bench.device)
+    assert isinstance(ranked, Ranking)
+    second, rungs = seconds(lambda: measure(vectors, ranked, bench.device), bench.device)
+    assert isinstance(rungs, ladder.Ladder)
+    rate = product_rate(544, bench.device)
+    floor = (2 * rows * rows * 544 + 2 * 10_000 * rows * 544) / rate / 1e12
+    row: Row = {
+        "rank s": f"{first:.1f}",
+        "ladder s": f"{second:.1f}",
+        "floor s": f"{floor:.1f}",
+        "ratio": f"{(first + second) / floor:.2f}",
+        "TFLOP/s": f"{rate:.3f}",
+        "GB (before)": f"{gigabytes():.2f} ({before:.2f})",
+        "exact until": ranked.exact_until,
+        "coverage 1/5/10 %": " ".join(f"{rungs.coverage[p - 1]:.4f}" for p in (1, 5, 10)),
+        "random": " ".join(f"{rungs.random_coverage_mean[p - 1]:.4f}" for p in (1, 5, 10)),
+        "proven share": " ".join(f"{rungs.optimum_share[p - 1]:.3f}" for p in (1, 5, 10)),
+    }
+    text = f"Whole order of {rows:,} x 512 with its ladder on 10,000 held-out references; floor: the products alone."
+    bench.write("Coverage, the whole order", text, [row])
+
+
+def million(bench: Bench) -> None:
+    """A tenth of a million (the order is whole all the same), and what the cells cost in coverage on 100,000."""
+    rows = bench.size(1_000_000, 40_000)
+    vectors = clusters(rows, 512)
+    cells = {"neighbours": 64} if not bench.is_quick else {"neighbours": 64, "cells_from": 10_000}
+    taken, ranked = seconds(lambda: rank(vectors, bench.device, **cells), bench.device)
+    assert isinstance(ranked, Ranking)
+    row: Row = {"rows": f"{rows:,}", "seconds": f"{taken:.1f}", "GB": f"{gigabytes():.2f}"}
+    part = vectors[: bench.size(100_000, 10_000)]
+    exact = rank(part, bench.device)
+    cheap = rank(part, bench.device, neighbours=64, cells_from=1000)
+    shares = []
+    for percent in (1, 5, 10):
+        count = len(part) * percent // 100
+        shares.append(true_coverage(part, cheap, count) / true_coverage(part, exact, count))
+    row["coverage beside exact, 1/5/10 % of a part"] = " ".join(f"{share:.4f}" for share in shares)
+    bench.write("Coverage of a million", f"{rows:,} x 512, 64 neighbours; on a card all pairs.", [row])
+
+
+def true_coverage(vectors: np.ndarray, ranked: Ranking, count: int) -> float:
+    """Coverage of a prefix on 10,000 rows, by plain float32."""
+    picked = torch.from_numpy(vectors[ranked.rows[:count]].astype(np.float32))
+    rows = torch.from_numpy(vectors[:: max(1, len(vectors) // 10_000)].astype(np.float32))
+    nearest = torch.cat([(part @ picked.T).amax(1) for part in rows.split(1024)])
+    distances = (2 - 2 * nearest).clamp_min(0).sqrt().double()
+    return float(torch.exp(-distances / ranked.scale).mean())
+
+
+def growth(bench: Bench) -> None:
+    """Seconds by size, with the exponent between neighbours in the list."""
+    sizes = [10_000, 20_000, 50_000, 100_000] if not bench.is_quick else [5_000, 10_000]
+    table: list[Row] = []
+    last: tuple[int, float] | None = None
+    for rows in sizes:
+        vectors = clusters(rows, 512)
+        taken, _ = seconds(lambda vectors=vectors: rank(vectors, bench.device), bench.device)
+        exponent = "" if last is None else f"{np.log(taken / last[1]) / np.log(rows / last[0]):.2f}"
+        table.append({"rows": f"{rows:,}", "seconds": f"{taken:.2f}", "exponent": exponent})
+        last = (rows, taken)
+    bench.write("Growth", "Whole orders, 512 dimensions. The section on a million continues the list.", table)
+
+
+def equal(bench: Bench) -> None:
+    """Whether this device gives the processor's ranking."""
+    table: list[Row] = []
+    for rows in (3_000, bench.size(30_000, 6_000)):
+        vectors = clusters(rows, 512, groups=100)
+        one, other = rank(vectors, "cpu", exact_up_to=5_000), rank(vectors, bench.device, exact_up_to=5_000)
+        count = rows // 10
+        same = one.rows == other.rows
+        row: Row = {"rows": f"{rows:,}", "same until rank": int(same.argmin()) if not same.all() else rows}
+        shared = np.intersect1d(one.rows[:count], other.rows[:count])
+        row["shared in first 10 %"] = f"{len(shared) / count:.4f}"
+        row["coverage difference, largest"] = f"{np.abs(one.coverage - other.coverage).max():.1e}"
+        row["paths"] = f"{one.numeric_path}, {other.numeric_path}"
+        table.append(row)
+    bench.write("The same ranking on another device", "Rows up to 5,000 by the whole matrix, more by the graph.", table)
+
+
+SECTIONS: dict[str, Callable[[Bench], None]] = {
+    "equal": equal,
+    "kcenter": kcenter,
+    "peers": peers,
+    "coverage": coverage,
+    "growth": growth,
+    "million": million,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes, printed only")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS))
+    arguments = parser.parse_args()
+    bench = Bench(arguments.device, arguments.quick)
+    warm_up(bench.device)
+    for name in arguments.only or [name for name in SECTIONS if name != "equal" or bench.device != "cpu"]:
+        SECTIONS[name](bench)
+
+
+if __name__ == "__main__":
+    main()
