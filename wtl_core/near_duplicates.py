@@ -1,7 +1,8 @@
 """Groups of images that look almost alike, from perceptual hashes alone (numpy and numba; no storage).
 
 Two images are near each other if their hashes are at most 6 bits apart and share one of their four 16-bit quarters, as
-all that are at most 3 bits apart do: so only hashes in one bucket are compared. A group is what chains of pairs connect. Images without structure (hash 0) are in no group.
+all that are at most 3 bits apart do: so only hashes in one bucket are compared. A group is what chains of such pairs
+connect. Images without structure (hash 0) are in no group.
 """
 
 import numpy as np

@@ -1,12 +1,12 @@
 """Which objects go into which part: small ones packed to some thousands of images, in the order of their URIs."""
 
 import json
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 
 import polars as pl
 
 from wtl_core.recipe import IngestParams, digest_of
-from wtl_core.shards.discover import LISTING_SCHEMA, SNAPSHOT_SCHEMA
+from wtl_core.shards.discover import LISTING_SCHEMA, as_frame
 from wtl_core.shards.objects import SourceObject
 
 VERSION = 1
@@ -68,8 +68,9 @@ def plan_parts(objects: pl.DataFrame, params: IngestParams) -> list[PartPlan]:
 
 def snapshot_rows(plans: list[PartPlan]) -> pl.DataFrame:
     """The objects of plans with the part each goes into: what a snapshot holds of them."""
-    rows = [(*astuple(one), plan.digest) for plan in plans for one in plan.objects]
-    return pl.DataFrame(rows, schema=SNAPSHOT_SCHEMA, orient="row")
+    objects = as_frame(one for plan in plans for one in plan.objects)
+    parts = [plan.digest for plan in plans for _ in plan.objects]
+    return objects.with_columns(pl.Series("part", parts, pl.String))
 
 
 def _plan(objects: list[SourceObject], params: IngestParams) -> PartPlan:
