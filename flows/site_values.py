@@ -35,7 +35,7 @@ class Site(BaseModel):
     """Cron of house-keeping."""
     timezone: str = "UTC"
     """Of both."""
-    debounce_seconds: int = Field(10, ge=0, le=3600)
+    debounce_seconds: int = Field(5, ge=0, le=3600)
     """From an arrival's event to its run; later events in that time need no run of their own."""
     quiet_seconds: float = Field(5, ge=0, le=600)
     """A refresh begins when nothing has landed for that long."""

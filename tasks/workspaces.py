@@ -18,7 +18,10 @@ _logger = logging.getLogger("wtl_core.workspaces")
 
 
 def open_for_refresh(uri: str) -> Store:
-    """The store of a workspace that is there or can be made."""
+    """The store of a workspace that is there or can be made; from here on the core's lines reach the run's log."""
+    core = logging.getLogger("wtl_core")
+    if core.level == logging.NOTSET:  # as a worker starts it: prefect adds its handler and leaves the level alone
+        core.setLevel(logging.INFO)
     return workspace.probe_workspace(uri, endpoint_url=settings().s3_endpoint_url)
 
 

@@ -1,0 +1,99 @@
+"""A real headless browser, spoken to by its debugging protocol."""
+
+import base64
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service_stack import free_port, until
+from websockets.sync.client import connect
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+class Browser:
+    """One page of a headless Chromium."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.port = free_port()
+        self.process = subprocess.Popen(
+            [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
+             "--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder}",
+             f"--remote-debugging-port={self.port}", "--window-size=1400,1000", "about:blank"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        address = until(self._page_address, seconds=60, what="the browser answers")
+        self.socket = connect(address, max_size=None)
+        self.number = 0
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self.number += 1
+        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
+        while True:
+            answer = json.loads(self.socket.recv(timeout=60))
+            if answer.get("id") == self.number:
+                assert "error" not in answer, answer
+                result: dict[str, Any] = answer["result"]
+                return result
+
+    def evaluate(self, expression: str) -> Any:
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        return answer["result"].get("value")
+
+    def text(self) -> str:
+        return str(self.evaluate("document.body ? document.body.innerText : ''") or "")
+
+    def open(self, address: str, *, shows: str) -> str:
+        """Open a page and wait until it shows a text; the whole text of the page."""
+        self.call("Page.navigate", url=address)
+        until(lambda: shows in self.text(), seconds=60, what=f"{address} shows {shows!r}")
+        time.sleep(1.5)  # fonts and pictures
+        return self.text()
+
+    def click(self, label: str, *, shows: str) -> str:
+        """Click what bears the label and wait until the page shows a text; the whole text of the page."""
+        found = "[...document.querySelectorAll('button, a, [role=tab]')].find(node => node.innerText.trim() === %s)"
+        self.evaluate((found % json.dumps(label)) + ".click()")
+        until(lambda: shows.lower() in self.text().lower(), seconds=60, what=f"{label} shows {shows!r}")
+        time.sleep(1.5)
+        return self.text()
+
+    def picture(self, path: Path, *, height: int = 1000) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.call("Emulation.setDeviceMetricsOverride", width=1400, height=height, deviceScaleFactor=1, mobile=False)
+        time.sleep(1)
+        data = self.call("Page.captureScreenshot", format="png")["data"]
+        path.write_bytes(base64.b64decode(data))
+
+    def close(self) -> None:
+        self.socket.close()
+        self.process.terminate()
+        self.process.wait()
+
+    def _page_address(self) -> str | None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/json", timeout=5) as answer:
+                pages = [page for page in json.load(answer) if page["type"] == "page"]
+        except (OSError, ValueError):
+            return None
+        return str(pages[0]["webSocketDebuggerUrl"]) if pages else None
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    program = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("no browser is installed: apt-get install chromium")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        browser = Browser(program, Path(folder))
+        try:
+            yield browser
+        finally:
+            browser.close()

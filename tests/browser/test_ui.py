@@ -1,0 +1,59 @@
+"""The Prefect UI as a person sees it: stages, artifacts, the ladder as a picture; screenshots are test output."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import build_source
+from service_stack import OUTPUT, Stack, running
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
+SHOTS = OUTPUT / "screenshots"
+
+
+def test_a_run_is_seen_in_the_ui(browser: Any, tmp_path: Path) -> None:
+    source = build_source(tmp_path / "source")
+    stack = Stack(tmp_path / "ui", sources=[str(source)])
+    with running(stack):
+        stack.pause("watch")
+        done = stack.finish("refresh")
+        broken = stack.start_run("refresh", sources=[str(tmp_path / "nowhere")])
+        failed = stack.wait(broken)
+        ui = stack.place.address
+        text = browser.open(f"{ui}/runs", shows=done["name"])
+        assert failed["name"][:40] in text
+        browser.picture(SHOTS / "runs.png")
+        text = browser.open(f"{ui}/runs/flow-run/{done['id']}", shows="Completed")
+        browser.picture(SHOTS / "run.png")
+        assert "new image" in text
+        assert "objects" in text  # the core's own lines are in the log
+        for task in ("plan", "ingest", "encoder", "embed", "select", "commit"):
+            assert task in text, task
+        text = browser.click("Artifacts", shows="Coverage against random")
+        browser.picture(SHOTS / "run-artifacts.png", height=1600)
+        for key in ("accounts", "stages", "ladder", "picks", "pool", "vectors", "ranking", "report"):
+            assert key.lower() in text.lower(), key
+        picture = artifact(stack, done["id"], "ladder-picture")
+        browser.open(f"{ui}/artifacts/artifact/{picture['id']}", shows="Coverage against random")
+        width = browser.evaluate("Math.max(...[...document.images].map(image => image.naturalWidth))")
+        assert width > 800
+        browser.picture(SHOTS / "ladder.png")
+        pool = artifact(stack, done["id"], "pool")
+        browser.open(f"{ui}/artifacts/artifact/{pool['id']}", shows="duplicates")
+        browser.picture(SHOTS / "pool.png")
+        text = browser.open(f"{ui}/runs/flow-run/{broken}", shows="Failed")
+        assert "check the path" in text
+        browser.picture(SHOTS / "failed.png")
+        page = artifact(stack, broken, "failure")
+        browser.open(f"{ui}/artifacts/artifact/{page['id']}", shows="What to do")
+        browser.picture(SHOTS / "failure.png")
+        browser.open(f"{ui}/deployments", shows="refresh-test")
+        browser.picture(SHOTS / "deployments.png")
+        browser.open(f"{ui}/automations", shows="wtl-arrived-test")
+        browser.picture(SHOTS / "automations.png")
+
+
+def artifact(stack: Stack, run_id: str, key: str) -> dict[str, Any]:
+    wanted = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}}
+    (found,) = stack.api("POST", "/artifacts/filter", wanted)
+    return found

@@ -1,0 +1,226 @@
+"""A real Prefect server and worker for tests: started on free ports with a home of their own, spoken to over HTTP."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flows.up import Child, Place
+
+STALL = Path(__file__).parent / "services" / "stall"
+OUTPUT = Path(__file__).parent.parent / "test-output"
+_START_SECONDS = 180
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(is_true: Callable[[], Any], *, seconds: float, what: str, every: float = 0.5) -> Any:
+    """The first true answer; an AssertionError that names `what` when the time is over."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := is_true():
+            return answer
+        time.sleep(every)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+class Stack:
+    """Server, worker and the deployments of one site."""
+
+    def __init__(
+        self, folder: Path, *, sources: list[str], env: dict[str, str] | None = None, database: str | None = None
+    ):
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self.workspace = folder / "workspace"
+        self.place = Place(folder / "state", port=free_port(), database_url=database)
+        self.environment = {**self.place.environment(), "OMP_NUM_THREADS": "1", "WTL_WORKERS": "2", **(env or {})}
+        self.site = folder / "site.toml"
+        listed = json.dumps(sources)
+        self.site.write_text(
+            f'name = "test"\nworkspace = "{self.workspace}"\nsources = {listed}\nquiet_seconds = 3\n'
+            '[recipe.encoder]\nname = "pixels"\n'
+        )
+        python = [sys.executable, "-m", "prefect"]
+        logs = OUTPUT / "logs" / folder.name
+        shutil.rmtree(logs, ignore_errors=True)
+        self.server = Child("server", [*python, "server", "start"], self.environment, logs / "server.log")
+        worker = [*python, "worker", "start", "--pool", "wtl", "--type", "process", "--name", "test"]
+        self.worker = Child("worker", worker, self.environment, logs / "worker.log")
+
+    def start(self) -> None:
+        self.start_server()
+        self.wtl("deploy", "--site", self.site)
+        self.worker.start()
+
+    def start_server(self) -> None:
+        self.server.start()
+        until(self._answers, seconds=_START_SECONDS, what=f"the server answers; see {self.server.log}", every=0.2)
+
+    def stop(self) -> None:
+        self.worker.stop()
+        self.server.stop()
+
+    def wtl(self, *args: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("wtl")), *map(str, args)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=self.environment)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{self.place.address}/api{path}", data, {"Content-Type": "application/json"}, method=method
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def deployment(self, flow: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.api("GET", f"/deployments/name/{flow}/{flow}-test")
+        return found
+
+    def pause(self, flow: str, *, paused: bool = True) -> None:
+        """Stop a deployment's schedule, as a person does in the UI."""
+        self.api("PATCH", f"/deployments/{self.deployment(flow)['id']}", {"paused": paused})
+
+    def enable_automations(self, prefix: str, *, enabled: bool) -> None:
+        for automation in self.api("POST", "/automations/filter", {}):
+            if automation["name"].startswith(prefix):
+                self.api("PATCH", f"/automations/{automation['id']}", {"enabled": enabled})
+
+    def runs(self, flow: str, *, since: datetime | None = None) -> list[dict[str, Any]]:
+        """Runs of a flow that began or ended, oldest first."""
+        wanted = {"flows": {"name": {"any_": [flow]}}, "limit": 200, "sort": "EXPECTED_START_TIME_DESC"}
+        wanted["flow_runs"] = {"state": {"type": {"not_any_": ["SCHEDULED"]}}}
+        found = self.api("POST", "/flow_runs/filter", wanted)
+        return sorted(
+            (run for run in found if since is None or _time(run["created"]) >= since),
+            key=lambda run: str(run["created"]),
+        )
+
+    def start_run(self, flow: str, *, job_env: dict[str, str] | None = None, **parameters: Any) -> str:
+        body: dict[str, Any] = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        if job_env:
+            body["job_variables"] = {"env": job_env}
+        run = self.api("POST", f"/deployments/{self.deployment(flow)['id']}/create_flow_run", body)
+        return str(run["id"])
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.api("GET", f"/flow_runs/{run_id}")
+        return found
+
+    def wait(self, run_id: str, *, seconds: float = 120) -> dict[str, Any]:
+        """The run, once it has ended."""
+
+        def ended() -> dict[str, Any] | None:
+            run = self.run(run_id)
+            return run if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+        done: dict[str, Any] = until(ended, seconds=seconds, what=f"run {run_id} ends")
+        return done
+
+    def finish(self, flow: str, **parameters: Any) -> dict[str, Any]:
+        run = self.wait(self.start_run(flow, **parameters))
+        assert run["state"]["type"] == "COMPLETED", run["state"]
+        return run
+
+    def stall(self, function: str, folder: Path, *, seconds: float = 600, when: str = "after") -> dict[str, str]:
+        """Environment of a run that stands still before or after a function of `wtl_core`, and says so in a file."""
+        marker = folder / f"stalled-{function.replace('.', '-').replace(':', '-')}-{when}"
+        marker.unlink(missing_ok=True)
+        plan = {"function": function, "seconds": seconds, "when": when, "marker": str(marker)}
+        return {"PYTHONPATH": str(STALL), "WTL_TEST_STALL": json.dumps(plan), "marker": str(marker)}
+
+    def kill_worker(self) -> None:
+        """SIGKILL to the worker and everything below it, as a machine that goes away does."""
+        from flows.up import _descendants
+
+        assert self.worker.process is not None
+        for pid in [self.worker.process.pid, *_descendants(self.worker.process.pid)]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.worker.process.wait()
+
+    def call_crashed(self, run_id: str) -> None:
+        """What the automation `wtl-lost-runs` does after 90 seconds without a heartbeat."""
+        state = {"type": "CRASHED", "name": "Crashed", "message": "killed by the test"}
+        self.api("POST", f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
+
+    def _answers(self) -> bool:
+        assert self.server.is_running(), self.server.log.read_text()[-2000:]
+        try:
+            return self.api("GET", "/health") is True
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return False
+
+
+def plain_ranking(source: Path | str, folder: Path) -> bytes:
+    """`ranking.parquet` as an undisturbed plain script makes it."""
+    script = (
+        "import sys\nfrom wtl_core import pipeline, storage\nfrom wtl_core.recipe import build_recipe\n"
+        "store = storage.open_store(sys.argv[2])\n"
+        "recipe = build_recipe({'encoder': {'name': 'pixels'}}, name='test')\n"
+        "commit = pipeline.refresh_workspace(store, [sys.argv[1]], recipe, pipeline.Machine(workers=2))\n"
+        "print(store.path(commit.selection))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(source), str(folder)], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return (Path(done.stdout.strip()) / "ranking.parquet").read_bytes()
+
+
+def last_commit(workspace: Path) -> dict[str, Any] | None:
+    names = sorted((workspace / "refreshes").glob("*.json")) if (workspace / "refreshes").is_dir() else []
+    return json.loads(names[-1].read_text()) if names else None
+
+
+def ranking_of(workspace: Path) -> bytes:
+    commit = last_commit(workspace)
+    assert commit is not None
+    return (workspace / commit["selection"] / "ranking.parquet").read_bytes()
+
+
+def note(name: str, values: dict[str, Any]) -> None:
+    """Keep measured figures as test output."""
+    OUTPUT.mkdir(exist_ok=True)
+    (OUTPUT / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n")
+
+
+@contextmanager
+def running(stack: Stack) -> Iterator[Stack]:
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.stop()
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def seconds_between(start: datetime, text: str) -> float:
+    return (_time(text) - start).total_seconds()

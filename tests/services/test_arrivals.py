@@ -1,0 +1,153 @@
+"""Shards arrive in a watched folder and a watched bucket, and are in the ranking without a human step."""
+
+import io
+import json
+import tarfile
+import threading
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from conftest import make_jpeg
+from service_stack import Stack, last_commit, note, now, seconds_between, until
+
+pytestmark = pytest.mark.services
+
+
+def make_shard(path: Path, first: int, count: int = 12) -> list[bytes]:
+    images = [make_jpeg(seed) for seed in range(first, first + count)]
+    with tarfile.open(path.with_suffix(".tmp"), "w") as tar:
+        for position, data in enumerate(images):
+            member = tarfile.TarInfo(f"{position}.jpg")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    path.with_suffix(".tmp").rename(path)
+    return images
+
+
+def worked(stack: Stack, since: datetime) -> list[dict[str, Any]]:
+    """Refresh runs that were executed; those cancelled while they waited, because another covered them, are not."""
+    return [run for run in stack.runs("refresh", since=since) if run["state"]["type"] != "CANCELLED"]
+
+
+def ranked(workspace: Path) -> int:
+    commit = last_commit(workspace)
+    return 0 if commit is None else int(commit["counts"]["ranked"])
+
+
+@pytest.mark.timeout(400)
+def test_what_lands_is_ranked_within_a_minute(
+    stack: Stack, tmp_path: Path, put_object: Callable[[str, Path], None]
+) -> None:
+    """With the shipped values: a look every 30 s and a debounce of at most 10 s."""
+    figures = {}
+    landings: dict[str, Callable[[], object]] = {}
+    make_shard(tmp_path / "folder.tar", 0)
+    make_shard(tmp_path / "bucket.tar", 1000)
+    landings["folder"] = lambda: (tmp_path / "folder.tar").rename(stack.workspace.parent / "shards" / "folder.tar")
+    landings["bucket"] = lambda: put_object("incoming/bucket.tar", tmp_path / "bucket.tar")
+    for where, land in landings.items():
+        before, landed = ranked(stack.workspace), now()
+        land()
+        until(lambda before=before: ranked(stack.workspace) == before + 12, seconds=150, what=f"{where}: ranked")
+        run = until(lambda landed=landed: stack.runs("refresh", since=landed), seconds=20, what="its run")[0]
+        ready = time.time()
+        figures[where] = {
+            "arrival to run start, s": round(seconds_between(landed, run["start_time"]), 1),
+            "arrival to ranking, s": round(ready - landed.timestamp(), 1),
+        }
+        stack.wait(run["id"])
+        assert stack.run(run["id"])["name"].endswith("12 new images")
+    note("arrivals", figures)
+    assert all(figure["arrival to run start, s"] < 60 for figure in figures.values()), figures
+
+
+@pytest.mark.timeout(400)
+def test_a_hundred_shards_in_half_a_minute_start_at_most_two_runs(stack: Stack, tmp_path: Path) -> None:
+    until(lambda: ranked(stack.workspace) > 0, seconds=120, what="a first refresh")
+    before, landed = ranked(stack.workspace), now()
+    for number in range(100):
+        make_shard(tmp_path / f"{number}.tar", 10_000 + 3 * number, count=3)
+
+    def drop() -> None:
+        for number in range(100):
+            (tmp_path / f"{number}.tar").rename(stack.workspace.parent / "shards" / f"many-{number}.tar")
+            time.sleep(0.3)
+
+    dropping = threading.Thread(target=drop)
+    dropping.start()
+    dropping.join()
+    until(lambda: ranked(stack.workspace) == before + 300, seconds=150, what="all 300 images are ranked")
+    time.sleep(35)  # one more look of the watch: nothing is left to start a run
+    started = worked(stack, landed)
+    note("hundred_shards", {"refresh runs": len(started), "names": [run["name"] for run in started]})
+    assert 1 <= len(started) <= 2, [run["name"] for run in started]
+
+
+@pytest.mark.timeout(300)
+def test_a_buckets_own_notifications_start_one_run_more_for_what_lands_meanwhile(stack: Stack, tmp_path: Path) -> None:
+    """Twenty posts over plain HTTP, as a bucket's notification does, with the watch switched off."""
+    stack.pause("watch")
+    try:
+        before, landed = ranked(stack.workspace), now()
+        for number in range(20):
+            make_shard(tmp_path / f"{number}.tar", 20_000 + 3 * number, count=3)
+            (tmp_path / f"{number}.tar").rename(stack.workspace.parent / "shards" / f"posted-{number}.tar")
+            post_arrival(stack, f"posted-{number}.tar")
+            time.sleep(0.6)
+        until(lambda: ranked(stack.workspace) == before + 60, seconds=150, what="all 60 images are ranked")
+        until(
+            lambda: (
+                not stack.api(
+                    "POST",
+                    "/flow_runs/filter",
+                    {
+                        "flows": {"name": {"any_": ["refresh"]}},
+                        "flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}},
+                    },
+                )
+            ),
+            seconds=60,
+            what="all runs have ended",
+        )
+        started = worked(stack, landed)
+        assert 1 <= len(started) <= 2, [run["name"] for run in started]
+    finally:
+        stack.pause("watch", paused=False)
+
+
+def post_arrival(stack: Stack, key: str) -> None:
+    """The call that deployments/README.md documents."""
+    event = {
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, key)),
+        "occurred": now().isoformat(),
+        "event": "wtl.shards.arrived",
+        "resource": {"prefect.resource.id": stack.api("GET", "/variables/name/wtl_resource")["value"]},
+        "related": [],
+        "payload": {"source": "shards", "count": 1, "bytes": 1},
+    }
+    request = urllib.request.Request(
+        f"{stack.place.address}/api/events", json.dumps([event]).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 204
+
+
+def test_the_nightly_run_is_scheduled(stack: Stack) -> None:
+    """Prefect 3.8 with a newer SQLAlchemy starts, and schedules nothing."""
+    wanted = {"deployments": {"id": {"any_": [stack.deployment("refresh")["id"]]}}, "limit": 5}
+    wanted["flow_runs"] = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+    assert stack.api("POST", "/flow_runs/filter", wanted)
+
+
+def test_the_ranking_is_of_the_live_pool(stack: Stack) -> None:
+    commit = last_commit(stack.workspace)
+    assert commit is not None
+    ranking = pl.read_parquet(stack.workspace / commit["selection"] / "ranking.parquet")
+    assert ranking.height == commit["counts"]["samples"]

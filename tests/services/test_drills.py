@@ -1,0 +1,271 @@
+"""Kills, restarts and collisions: the next run ends with what an undisturbed run gives, byte for byte."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import build_source
+from service_stack import Stack, last_commit, plain_ranking, ranking_of, running, until
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(420)]
+
+STAGES = {
+    "ingest": ("wtl_core.ingest:run_many", "after"),
+    "encoder": ("wtl_core.pipeline:ensure_encoder", "after"),
+    "embedding": ("wtl_core.pipeline:embed_part", "after"),
+    "selection": ("wtl_core.pipeline:select", "after"),
+    "commit": ("wtl_core.commits:write", "before"),
+}
+"""Where the drill stands still: the stage's work is on disk, and nobody has been told."""
+
+PIXELS = {"encoder": {"name": "pixels"}}
+
+
+@pytest.fixture(scope="module")
+def quiet(stack: Stack) -> Iterator[Stack]:
+    """The stack without its watch and without runs started again by themselves."""
+    stack.pause("watch")
+    stack.enable_automations("wtl-crashed", enabled=False)
+    yield stack
+    stack.enable_automations("wtl-crashed", enabled=True)
+    stack.pause("watch", paused=False)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """A source, and the ranking that a plain script makes of it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    source = build_source(folder / "source")
+    return source, plain_ranking(source, folder / "workspace")
+
+
+def drill(stack: Stack, source: Path, workspace: Path, stage: str) -> None:
+    """A run that is killed, with its worker, while it stands still in `stage`."""
+    function, when = STAGES[stage]
+    env = stack.stall(function, workspace.parent, when=when)
+    marker = Path(env.pop("marker"))
+    run_id = stack.start_run("refresh", job_env=env, workspace=str(workspace), sources=[str(source)], recipe=PIXELS)
+    until(marker.exists, seconds=90, what=f"the run stands still in {stage}", every=0.1)
+    stack.kill_worker()
+    stack.call_crashed(run_id)
+    stack.worker.start()
+
+
+def test_killed_in_each_stage_the_next_run_ends_the_same(
+    quiet: Stack, undisturbed: tuple[Path, bytes], tmp_path: Path
+) -> None:
+    source, expected = undisturbed
+    workspace = tmp_path / "workspace"
+    for stage in STAGES:
+        drill(quiet, source, workspace, stage)
+        assert last_commit(workspace) is None, stage
+    quiet.finish("refresh", workspace=str(workspace), sources=[str(source)], recipe=PIXELS)
+    assert ranking_of(workspace) == expected
+
+
+def test_the_server_may_restart_in_mid_run(quiet: Stack, undisturbed: tuple[Path, bytes], tmp_path: Path) -> None:
+    source, expected = undisturbed
+    workspace = tmp_path / "workspace"
+    env = quiet.stall("wtl_core.ingest:run_many", tmp_path, seconds=5)
+    marker = Path(env.pop("marker"))
+    run_id = quiet.start_run("refresh", job_env=env, workspace=str(workspace), sources=[str(source)], recipe=PIXELS)
+    until(marker.exists, seconds=90, what="the run is in ingest", every=0.1)
+    assert quiet.server.process is not None
+    quiet.server.process.kill()
+    quiet.server.process.wait()
+    quiet.server.stop()
+    time.sleep(3)
+    quiet.start_server()
+    run = quiet.wait(run_id, seconds=180)
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    assert ranking_of(workspace) == expected
+
+
+def test_two_at_once_the_second_waits_and_takes_in_the_rest(
+    quiet: Stack, undisturbed: tuple[Path, bytes], tmp_path: Path
+) -> None:
+    source = shutil.copytree(undisturbed[0], tmp_path / "source")
+    late = tmp_path / "late.jpg"
+    (source / "loose" / "5.jpg").exists()
+    shutil.move(next((source / "loose").glob("4*.jpg")), late)
+    workspace = tmp_path / "workspace"
+    env = quiet.stall("wtl_core.ingest:run_many", tmp_path, seconds=6)
+    marker = Path(env.pop("marker"))
+    given = {"workspace": str(workspace), "sources": [str(source)], "recipe": PIXELS}
+    first = quiet.start_run("refresh", job_env=env, **given)
+    until(marker.exists, seconds=90, what="the first is in ingest", every=0.1)
+    shutil.move(late, source / "loose" / "late.jpg")
+    second = quiet.start_run("refresh", **given)
+    until(lambda: quiet.run(second)["state"]["name"] == "AwaitingConcurrencySlot", seconds=30, what="the second waits")
+    by_hand = quiet.wtl("run", source, "--workspace", workspace, "--encoder", "pixels", check=False)
+    assert by_hand.returncode == 4, by_hand.stderr
+    assert "only writer" in by_hand.stderr
+    assert [quiet.wait(run)["state"]["type"] for run in (first, second)] == ["COMPLETED"] * 2
+    commit = last_commit(workspace)
+    assert commit is not None
+    assert commit["number"] == 2
+    assert commit["counts"]["new_samples"] == 1
+
+
+def test_a_cancelled_run_leaves_a_sound_workspace(
+    quiet: Stack, undisturbed: tuple[Path, bytes], tmp_path: Path
+) -> None:
+    source, expected = undisturbed
+    workspace = tmp_path / "workspace"
+    env = quiet.stall("wtl_core.ingest:run_many", tmp_path)
+    marker = Path(env.pop("marker"))
+    run_id = quiet.start_run("refresh", job_env=env, workspace=str(workspace), sources=[str(source)], recipe=PIXELS)
+    until(marker.exists, seconds=90, what="the run is in ingest", every=0.1)
+    state = {"type": "CANCELLING", "name": "Cancelling"}
+    quiet.api("POST", f"/flow_runs/{run_id}/set_state", {"state": state})
+    assert quiet.wait(run_id)["state"]["type"] == "CANCELLED"
+    assert not (workspace / "lease.json").exists()
+    quiet.finish("refresh", workspace=str(workspace), sources=[str(source)], recipe=PIXELS)
+    assert ranking_of(workspace) == expected
+
+
+def test_a_failed_run_says_what_where_and_what_to_do(quiet: Stack, tmp_path: Path) -> None:
+    source = build_source(tmp_path / "source", count=9)
+    for number in range(30):
+        (source / f"broken-{number}.jpg").write_bytes(b"\xff\xd8\xff broken")
+    recipe = {**PIXELS, "ingest": {"quarantine_budget": 0.1}}
+    run_id = quiet.start_run("refresh", workspace=str(tmp_path / "w"), sources=[str(source)], recipe=recipe)
+    run = quiet.wait(run_id)
+    assert run["state"]["type"] == "FAILED"
+    assert run["name"].startswith("failed in gather-pool: 31 of "), run["name"]
+    wanted = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": ["failure"]}}}
+    (page,) = quiet.api("POST", "/artifacts/filter", wanted)
+    assert "What to do" in page["data"]
+    events = until(lambda: told(quiet, "wtl.quarantine.exceeded"), seconds=20, what="the event for the automation")
+    assert "quarantined" in events[0]["payload"]["message"]
+
+
+def told(stack: Stack, name: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = stack.api("POST", "/events/filter", {"filter": {"event": {"name": [name]}}})[
+        "events"
+    ]
+    return found
+
+
+def test_a_lost_run_is_called_crashed_and_started_again(stack: Stack) -> None:
+    """Nobody tells the server that the machine is gone: the missing heartbeat does, and the run comes again."""
+    stack.pause("watch")
+    try:
+        env = stack.stall("wtl_core.arrivals:wait_until_quiet", stack.folder, when="before")
+        marker = Path(env.pop("marker"))
+        run_id = stack.start_run("refresh", job_env=env)
+        until(marker.exists, seconds=90, what="the run stands still", every=0.1)
+        time.sleep(3)  # its first heartbeat is on its way
+        stack.kill_worker()
+        stack.worker.start()
+        assert stack.wait(run_id, seconds=150)["state"]["type"] == "CRASHED"
+        again = until(
+            lambda: [
+                run
+                for run in stack.runs("refresh")
+                if (run["created_by"] or {}).get("type") == "AUTOMATION"
+                and run["created"] > stack.run(run_id)["end_time"]
+            ],
+            seconds=90,
+            what="it is started again",
+        )
+        assert stack.wait(again[-1]["id"])["state"]["type"] == "COMPLETED"
+    finally:
+        stack.pause("watch", paused=False)
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Postgres"]:
+    if not Postgres.is_installed():
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    server = Postgres(Path("/tmp") / f"wtl-postgres-{time.time_ns()}")
+    try:
+        server.create()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(server.folder, ignore_errors=True)
+
+
+class Postgres:
+    """A PostgreSQL server of its own, run by a user who is not root."""
+
+    def __init__(self, folder: Path) -> None:
+        from service_stack import free_port
+
+        self.folder, self.port = folder, free_port()
+        self.url = f"postgresql+asyncpg://postgres@127.0.0.1:{self.port}/prefect"
+
+    @staticmethod
+    def is_installed() -> bool:
+        return bool(_postgres_folder())
+
+    def create(self) -> None:
+        self.folder.mkdir(mode=0o700)
+        if _is_root():
+            shutil.chown(self.folder, "postgres", "postgres")
+        self._call("initdb", "-D", str(self.folder / "data"), "-U", "postgres", "--auth=trust", "-N")
+        self.start()
+        self._call("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "prefect")
+
+    def start(self) -> None:
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        data, log = str(self.folder / "data"), str(self.folder / "log")
+        self._call("pg_ctl", "-D", data, "-l", log, "-w", "-o", options, "start")
+
+    def stop(self) -> None:
+        self._call("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "stop", check=False)
+
+    def _call(self, name: str, *arguments: str, check: bool = True) -> None:
+        as_user = ["runuser", "-u", "postgres", "--"] if _is_root() else []
+        command = [*as_user, str(Path(_postgres_folder()) / name), *arguments]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120, cwd="/")
+        assert not check or done.returncode == 0, command
+
+
+def _is_root() -> bool:
+    import os
+
+    return os.geteuid() == 0
+
+
+def _postgres_folder() -> str:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    named = shutil.which("initdb")
+    return str(found[-1].parent) if found else str(Path(named).parent) if named else ""
+
+
+def test_with_postgresql_gone_for_half_a_minute_and_a_kill_the_result_is_the_same(
+    postgres: Postgres, undisturbed: tuple[Path, bytes], tmp_path: Path
+) -> None:
+    source, expected = undisturbed
+    workspace = tmp_path / "workspace"
+    stack = Stack(tmp_path / "stack", sources=[str(source)], database=postgres.url)
+    with running(stack):
+        stack.pause("watch")
+        stack.enable_automations("wtl-crashed", enabled=False)
+        drill(stack, source, workspace, "embedding")
+        env = stack.stall("wtl_core.pipeline:select", tmp_path, seconds=10)
+        marker = Path(env.pop("marker"))
+        run_id = stack.start_run("refresh", job_env=env, workspace=str(workspace), sources=[str(source)], recipe=PIXELS)
+        until(marker.exists, seconds=120, what="the run is in selection", every=0.1)
+        postgres.stop()
+        time.sleep(30)
+        postgres.start()
+        run = until(lambda: ended(stack, run_id), seconds=180, what="the run ends")
+        if run["state"]["type"] != "COMPLETED":  # what it could not tell the server, the next run does again
+            stack.finish("refresh", workspace=str(workspace), sources=[str(source)], recipe=PIXELS)
+        assert ranking_of(workspace) == expected
+
+
+def ended(stack: Stack, run_id: str) -> dict[str, object] | None:
+    import urllib.error
+
+    try:
+        run = stack.run(run_id)
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return None
+    return run if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED") else None
