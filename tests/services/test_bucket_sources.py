@@ -70,10 +70,10 @@ def make_proxy(target: tuple[str, int], faults: Faults) -> http.server.Threading
             if any(key in self.path for key in faults.denied_keys):
                 self.answer(403, b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
                 return
-            upstream = http.client.HTTPConnection(*target, timeout=60)
-            upstream.request(self.command, self.path, body=body, headers=dict(self.headers))
-            answer = upstream.getresponse()
-            data = answer.read()
+            with contextlib.closing(http.client.HTTPConnection(*target, timeout=60)) as upstream:
+                upstream.request(self.command, self.path, body=body, headers=dict(self.headers))
+                answer = upstream.getresponse()
+                data = answer.read()
             self.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in ("transfer-encoding", "connection", "content-length", "server", "date"):
@@ -89,7 +89,6 @@ def make_proxy(target: tuple[str, int], faults: Faults) -> http.server.Threading
                 self.close_connection = True
                 return
             self.wfile.write(data)
-            upstream.close()
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = forward  # noqa: N815
 

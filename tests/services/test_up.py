@@ -1,0 +1,92 @@
+"""The walk-through of deployments/README.md: `wtl up`, a ranking without a further step, `wtl down`, and Ctrl-C."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import build_source
+from service_stack import free_port, last_commit, until
+
+from flows.up import _descendants
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
+README = Path(__file__).parents[2] / "deployments" / "README.md"
+
+
+def commands() -> list[list[str]]:
+    """The `wtl` commands of the README's first part, in its order."""
+    return [shlex.split(line) for line in re.findall(r"^\$ (wtl .*)$", README.read_text(), re.MULTILINE)]
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "WTL_STATE": str(tmp_path / "state"), "OMP_NUM_THREADS": "1", "WTL_WORKERS": "1"}
+
+
+def prepared(command: list[str], tmp_path: Path, port: int) -> list[str]:
+    """The command with paths of this test, and with what makes it quick and private."""
+    places = {"/path/to/shards": str(tmp_path / "shards"), "/path/to/workspace": str(tmp_path / "workspace")}
+    words = [places.get(word, word) for word in command[1:]]
+    if words[0] == "up":
+        words += ["--port", str(port), "--site", str(tmp_path / "site.toml")]
+    return [str(Path(sys.executable).with_name("wtl")), *words]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    build_source(tmp_path / "shards")
+    (tmp_path / "site.toml").write_text('quiet_seconds = 1\n[recipe.encoder]\nname = "pixels"\n')
+    return tmp_path
+
+
+def test_up_in_the_background_ranks_by_itself_and_down_ends_it(site: Path) -> None:
+    _, up, down = commands()
+    port, env = free_port(), environment(site)
+    done = subprocess.run(prepared(up, site, port), capture_output=True, text=True, timeout=300, env=env)
+    try:
+        assert done.returncode == 0, done.stderr
+        assert f"http://127.0.0.1:{port}" in done.stdout
+        page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20).read()
+        assert b"<html" in page.lower()
+        again = subprocess.run(prepared(up, site, port), capture_output=True, text=True, timeout=100, env=env)
+        assert again.returncode == 2
+        assert "is up already" in again.stderr
+        until(lambda: last_commit(site / "workspace"), seconds=200, what="a ranking without a further step")
+    finally:
+        ended = subprocess.run(prepared(down, site, port), capture_output=True, text=True, timeout=100, env=env)
+    assert "has ended" in ended.stdout
+    assert not any(str(site).encode() in line for line in command_lines())
+
+
+def test_ctrl_c_ends_all_that_up_started(site: Path) -> None:
+    up, _, _ = commands()
+    port, env = free_port(), environment(site)
+    command = prepared(up, site, port)
+    log = site / "log"
+    with log.open("wb") as handle:
+        process = subprocess.Popen(command, stdout=handle, stderr=subprocess.STDOUT, env=env, start_new_session=True)
+    try:
+        until(lambda: "Ctrl-C" in log.read_text(), seconds=240, what=f"all is up: {log.read_text()}")
+        family = _descendants(process.pid)
+        assert len(family) >= 2
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=90) == 0, log.read_text()
+    finally:
+        process.kill()
+    assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
+
+
+def command_lines() -> list[bytes]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                found.append((entry / "cmdline").read_bytes())
+            except OSError:
+                continue
+    return found
