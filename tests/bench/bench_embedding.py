@@ -2,27 +2,20 @@
 
     python tests/bench/bench_embedding.py [--quick] [--device cuda] [--only ratio store]
 
-Writes tests/bench/reports/embedding.md, or `--report PATH`.
+Writes tests/bench/reports/embedding.md.
 """
 
 import argparse
-import datetime
 import hashlib
 import io
-import platform
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
+import report
 import torch
 from PIL import Image
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 
 from wtl_core.embedding import compiled, embed
 from wtl_core.encoders.encoder import Encoder, build
@@ -117,7 +110,11 @@ def ratio(name: str, encoder: Encoder, files: list[bytes], workers: int, count: 
     memory, whole = np.median([pair[0] for pair in pairs]), np.median([pair[1] for pair in pairs])
     share = float(np.median([pair[1] / pair[0] for pair in pairs]))
     print(f"{name:55s} memory {memory:9.0f}  engine {whole:9.0f}  ratio {share:.3f}", flush=True)
-    return [(f"{name}: from memory", memory, "images/s"), (f"{name}: engine", whole, "images/s"), (f"{name}: ratio", share, "")]
+    return [
+        (f"{name}: from memory", memory, "images/s"),
+        (f"{name}: engine", whole, "images/s"),
+        (f"{name}: ratio", share, ""),
+    ]
 
 
 def on_cpu(quick: bool) -> list[Row]:
@@ -163,7 +160,7 @@ def nvjpeg_alone(encoder: Encoder, files: list[bytes]) -> float:
 
 
 def store(quick: bool) -> list[Row]:
-    """100k x 512 in parts of 5,000: staged, committed by anti-join and append, read back; plain Arrow files beside it."""
+    """100k x 512 in parts of 5,000: staged, committed by anti-join and append, read back; Arrow files beside it."""
     import pyarrow as pa
 
     from wtl_core import vectors
@@ -225,15 +222,11 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def report(path: Path, rows: list[Row], device: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    card = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} cores"
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
-    command = "python tests/bench/bench_embedding.py " + " ".join(sys.argv[1:])
-    lines = [f"## {datetime.date.today()}, {card}, torch {torch.__version__}, commit {commit or 'unknown'}", "", f"`{command}`", ""]
-    lines += ["| what | value | unit |", "|---|---|---|"] + [f"| {name} | {value:,.3g} | {unit} |" for name, value, unit in rows]
-    old = path.read_text() if path.exists() else "# Embedding\n\n"
-    path.write_text(old + "\n".join(lines) + "\n\n")
+def table(rows: list[Row]) -> list[dict[str, object]]:
+    return [
+        {"what": name, "value": f"{value:,.3g}" if value < 1000 else f"{value:,.0f}", "unit": unit}
+        for name, value, unit in rows
+    ]
 
 
 def main() -> None:
@@ -241,14 +234,19 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--only", nargs="*", choices=["ratio", "store"], default=["ratio", "store"])
-    parser.add_argument("--report", type=Path, default=ROOT / "tests" / "bench" / "reports" / "embedding.md")
     options = parser.parse_args()
-    rows: list[Row] = []
     if "ratio" in options.only:
-        rows += on_cuda(options.quick) if options.device == "cuda" else on_cpu(options.quick)
+        rows = on_cuda(options.quick) if options.device == "cuda" else on_cpu(options.quick)
+        where = torch.cuda.get_device_name() if options.device == "cuda" else "a processor"
+        text = (
+            "The engine (JPEG bytes to float16 vectors) in turns with the same network fed from memory; medians of 3."
+        )
+        report.write("embedding", f"Engine against memory, on {where}", text, table(rows), is_quick=options.quick)
     if "store" in options.only:
-        rows += store(options.quick)
-    report(options.report, rows, options.device)
+        text = "Vectors of 512 numbers, float16, in parts of 5,000; loaded in the order of their ids."
+        report.write(
+            "embedding", "LanceDB against Arrow files", text, table(store(options.quick)), is_quick=options.quick
+        )
 
 
 if __name__ == "__main__":

@@ -1,31 +1,23 @@
-"""How good encoders get in a given time on CIFAR-10's training split without labels: 20-NN and linear probe on the test split.
+"""How good encoders get on CIFAR-10's training split without labels: 20-NN and linear probe on the test split.
 
-    python tests/bench/bench_encoders.py [--quick] [--device cuda] [--only methods best floors cpu] [--seconds 600]
+    python tests/bench/bench_encoders.py [--quick] [--device cuda] [--only floors methods best repeat] [--seconds 600]
 
 Reads `../shared/data/cifar10`, or a folder of packed arrays (`--pack DIR` writes one, `--images DIR` reads it) where
-there is no Parquet reader. Writes tests/bench/reports/encoders.md (`--report PATH` elsewhere) and, with `--keep DIR`,
-weights and vectors.
+there is no Parquet reader. Writes tests/bench/reports/encoders.md and, with `--keep DIR`, weights and vectors.
 """
 
 import argparse
 import dataclasses
-import datetime
-import glob
-import platform
-import subprocess
-import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+import encoder_methods as methods
 import numpy as np
+import report
 import torch
 from torch.nn import functional
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import encoder_methods as methods
 
 from wtl_core.encoders import watch
 from wtl_core.encoders.augment import Strength
@@ -61,18 +53,38 @@ class Data:
     test_labels: np.ndarray
 
 
-METHODS = [
-    Variant("contrast, 2 views, 32 px", {"views": 2, "batch_images": 512, "view_px": 32}),
-    Variant("contrast, 2 views", {"views": 2, "batch_images": 512}),
-    Variant("contrast, 2 views, T 0.2", {"views": 2, "batch_images": 512, "temperature": 0.2}),
-    Variant("contrast, 2 views, lr 0.5, wd 1e-4", {"batch_images": 512, "learning_rate": 0.5, "weight_decay": 1e-4}),
-    Variant("contrast, 4 views", {"views": 4, "batch_images": 256}),
-    Variant("momentum contrast", {"batch_images": 512, "temperature": 0.2}, methods.MomentumContrast),
-    Variant("self-distilled", {"batch_images": 512}, methods.SelfDistilled),
-    Variant("coding rate, 8 views", {"views": 8, "batch_images": 128}, methods.CodingRate),
-    Variant("decoupled, 2 views, T 0.2", {"batch_images": 512, "temperature": 0.2}, methods.Decoupled),
-    Variant("redundancy, 2 views", {"batch_images": 512}, methods.Redundancy),
+ON_CUDA = [
+    Variant("contrast, 4 views of 256", {}),
+    Variant("contrast, 2 views of 512", {"views": 2, "batch_images": 512}),
+    Variant(
+        "contrast, 2 views of 512, T 0.5, 32 px", {"views": 2, "batch_images": 512, "view_px": 32, "temperature": 0.5}
+    ),
+    Variant("contrast, 4 views of 256, lr 0.5, wd 1e-4", {"learning_rate": 0.5, "weight_decay": 1e-4}),
+    Variant("contrast, 4 views of 256, T 0.5", {"temperature": 0.5}),
+    Variant("momentum contrast, 2 views of 512", {"views": 2, "batch_images": 512}, methods.MomentumContrast),
+    Variant("coding rate, 8 views of 128", {"views": 8, "batch_images": 128}, methods.CodingRate),
+    Variant("self-distilled, 2 views of 512", {"views": 2, "batch_images": 512}, methods.SelfDistilled),
+    Variant("decoupled, 4 views of 256", {}, methods.Decoupled),
+    Variant("redundancy, 2 views of 512", {"views": 2, "batch_images": 512}, methods.Redundancy),
 ]
+ON_CPU = [
+    Variant("contrast, 4 views of 64", {}),
+    Variant("contrast, 4 views of 64, T 0.5", {"temperature": 0.5}),
+    Variant("contrast, 4 views of 64 at 32 px", {"view_px": 32}),
+    Variant("contrast, 2 views of 64", {"views": 2}),
+    Variant("contrast, 2 views of 128", {"views": 2, "batch_images": 128}),
+    Variant("contrast, 2 views of 256", {"views": 2, "batch_images": 256}),
+    Variant("contrast, 4 views of 64, width 24", {"shape": NetworkShape("resnet9", 24)}),
+    Variant("momentum contrast, 2 views of 128", {"views": 2, "batch_images": 128}, methods.MomentumContrast),
+    Variant("coding rate, 8 views of 32", {"views": 8, "batch_images": 32}, methods.CodingRate),
+    Variant("self-distilled, 2 views of 128", {"views": 2, "batch_images": 128}, methods.SelfDistilled),
+    Variant("decoupled, 4 views of 64", {}, methods.Decoupled),
+    Variant("redundancy, 2 views of 256", {"views": 2, "batch_images": 256}, methods.Redundancy),
+]
+
+
+def methods_for(device: torch.device) -> list[Variant]:
+    return ON_CUDA if device.type == "cuda" else ON_CPU
 
 
 def load(folder: Path | None, quick: bool) -> Data:
@@ -80,7 +92,10 @@ def load(folder: Path | None, quick: bool) -> Data:
     for split in ("train", "test"):
         files, labels = packed(folder, split) if folder else parquet(split)
         count = 2000 if quick else len(files)
-        read = lambda rows, files=files: ((row, files[row]) for row in rows)
+
+        def read(rows: Sequence[int], files: list[bytes] = files) -> Iterator[tuple[int, bytes | None]]:
+            return ((row, files[row]) for row in rows)
+
         images = PoolImages([""] * count, np.full(count, 32), read)
         parts += [decode_pool(images, count, Preprocessing(32)), labels[:count]]
     return Data(*parts)
@@ -89,7 +104,7 @@ def load(folder: Path | None, quick: bool) -> Data:
 def parquet(split: str) -> tuple[list[bytes], np.ndarray]:
     import pyarrow.parquet as pq
 
-    tables = [pq.read_table(file) for file in sorted(glob.glob(str(CIFAR / f"{split}-0*.parquet")))]
+    tables = [pq.read_table(file) for file in sorted(CIFAR.glob(f"{split}-0*.parquet"))]
     files = [row["bytes"] for table in tables for row in table["image"].to_pylist()]
     return files, np.concatenate([table["label"].to_numpy() for table in tables])
 
@@ -97,7 +112,7 @@ def parquet(split: str) -> tuple[list[bytes], np.ndarray]:
 def packed(folder: Path, split: str) -> tuple[list[bytes], np.ndarray]:
     held = np.load(folder / f"{split}.npz")
     data, ends = held["bytes"].tobytes(), np.cumsum(held["lengths"])
-    return [data[start:end] for start, end in zip([0, *ends[:-1]], ends)], held["labels"]
+    return [data[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)], held["labels"]
 
 
 def pack(folder: Path) -> None:
@@ -115,7 +130,7 @@ def judge(data: Data, train: torch.Tensor, test: torch.Tensor, *, probe: bool = 
     labels = torch.from_numpy(data.train_labels).to(train.device)
     answers = torch.from_numpy(data.test_labels).to(train.device)
     hits = 0
-    for rows, right in zip(test.split(500), answers.split(500)):
+    for rows, right in zip(test.split(500), answers.split(500), strict=True):
         near = labels[(rows @ train.T).topk(20, dim=1).indices]
         votes = functional.one_hot(near, 10).sum(dim=1)
         hits += int((votes.argmax(dim=1) == right).sum())
@@ -146,14 +161,28 @@ def encode(encoder: Encoder, images: np.ndarray) -> torch.Tensor:
 
 
 def draft(data: Data, device: torch.device, **fixed: object) -> TrainingPlan:
-    params = dict(seconds=0, epochs=None, side_px=32, width=None, batch_images=None, start=None, seed=0) | fixed
+    params = {
+        "seconds": 0,
+        "epochs": None,
+        "side_px": 32,
+        "width": None,
+        "batch_images": None,
+        "start": None,
+        "seed": 0,
+    }
+    params |= fixed
     return plan_training(
-        SimpleNamespace(**params), np.full(len(data.train), 32), device=device.type, number_format=default_format(device)
+        SimpleNamespace(**params),
+        np.full(len(data.train), 32),
+        device=device.type,
+        number_format=default_format(device),
     )
 
 
-def run(variant: Variant, data: Data, device: torch.device, seconds: float, probe: bool = True) -> dict[str, object]:
-    """Train one variant for its seconds, warm-up and compilation excluded; figures and the encoder."""
+def run(
+    variant: Variant, data: Data, device: torch.device, seconds: float, *, probe: bool = True, seen: int | None = None
+) -> dict[str, object]:
+    """Train one variant for its seconds, warm-up and compilation excluded, or on `seen` views; figures and vectors."""
     plan = dataclasses.replace(draft(data, device), **variant.changes)
     started = time.perf_counter()
     trainer = make(variant, plan, data, device)
@@ -163,26 +192,34 @@ def run(variant: Variant, data: Data, device: torch.device, seconds: float, prob
         torch.cuda.synchronize()
     warm = time.perf_counter() - started
     per_step = _seconds_per_step(trainer, at_most=min(1.5, seconds / 10))
-    plan = dataclasses.replace(plan, steps=max(2, round(seconds / per_step)))
+    steps = round(seconds / per_step) if seen is None else seen // (plan.batch_images * plan.views)
+    plan = dataclasses.replace(plan, steps=max(2, steps))
     trainer = make(variant, plan, data, device)
-    started = time.perf_counter()
+    started = time.perf_counter(), time.process_time()
     for step in range(plan.steps):
         loss = trainer.step(step)
     last = float(loss)
-    taken = time.perf_counter() - started
+    taken, processor = time.perf_counter() - started[0], time.process_time() - started[1]
     health = watch.measure(*trainer.two_views())
     encoder = finished(trainer, plan, device)
     vectors = encode(encoder, data.train), encode(encoder, data.test)
     nearest, linear = judge(data, *vectors, probe=probe)
     epochs = plan.steps * plan.batch_images / len(data.train)
-    row = dict(name=variant.name, seconds=taken, warm=warm, steps=plan.steps, epochs=epochs, loss=last)
-    row |= dict(rate=plan.steps * plan.batch_images * plan.views / taken, knn=nearest, probe=linear)
+    rate = plan.steps * plan.batch_images * plan.views / taken
     print(
-        f"{variant.name:40s} {taken:6.1f} s (warm-up {warm:.0f} s) {plan.steps} steps {epochs:.1f} epochs "
-        f"{row['rate']:.0f} views/s loss {last:.3f} 20-NN {nearest:.2f} probe {linear:.2f} {health.to_json()}",
+        f"{variant.name:45s} {taken:6.1f} s (processor {processor:.0f} s, warm-up {warm:.0f} s), {plan.steps} steps, "
+        f"{epochs:.1f} epochs, {rate:.0f} views/s, loss {last:.3f}, 20-NN {nearest:.2f}, probe {linear:.2f}, "
+        f"{health.to_json()}",
         flush=True,
     )
-    return row | dict(encoder=encoder, vectors=vectors, plan=plan, weights=trainer.network.state_dict())
+    figures = {"name": variant.name, "seconds": taken, "processor": processor, "epochs": epochs, "rate": rate}
+    return {
+        **figures,
+        "knn": nearest,
+        "probe": linear,
+        "vectors": vectors,
+        "weights": trainer.network.state_dict(),
+    }
 
 
 def make(variant: Variant, plan: TrainingPlan, data: Data, device: torch.device) -> Trainer:
@@ -219,7 +256,8 @@ def floors(data: Data, device: torch.device) -> list[dict[str, object]]:
     for name, (train, test) in vectors:
         nearest, linear = judge(data, train, test, probe=train.shape[1] < 1000)
         print(f"{name:40s} 20-NN {nearest:.2f} probe {linear:.2f}", flush=True)
-        rows.append(dict(name=name, seconds=0.0, epochs=0.0, rate=0.0, knn=nearest, probe=linear))
+        nothing = {"seconds": 0.0, "processor": 0.0, "epochs": 0.0, "rate": 0.0}
+        rows.append({"name": name, **nothing, "knn": nearest, "probe": linear})
     return rows
 
 
@@ -228,12 +266,15 @@ def keep(result: dict[str, object], folder: Path) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    halves = {k: v.to(torch.bfloat16).cpu().contiguous() if v.is_floating_point() else v.cpu() for k, v in result["weights"].items()}
+    halves = {
+        k: v.to(torch.bfloat16).cpu().contiguous() if v.is_floating_point() else v.cpu()
+        for k, v in result["weights"].items()
+    }
     # three files, since one of 22 MB would not travel
     names = sorted(halves)
     sizes = np.cumsum([halves[name].nbytes for name in names])
     for part in range(2):
-        chosen = [name for name, end in zip(names, sizes) if int(2 * (end - 1) // sizes[-1]) == part]
+        chosen = [name for name, end in zip(names, sizes, strict=True) if int(2 * (end - 1) // sizes[-1]) == part]
         save_file({name: halves[name] for name in chosen}, folder / f"weights-{part}.safetensors")
     train, test = (functional.normalize(v.float(), dim=1) for v in result["vectors"])
     mean = train.mean(0)
@@ -243,62 +284,87 @@ def keep(result: dict[str, object], folder: Path) -> None:
         np.save(folder / f"{name}-128.npy", reduced)
 
 
-def report(path: Path, sections: dict[str, list[dict[str, object]]], device: torch.device) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    card = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} cores"
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
-    command = "python tests/bench/bench_encoders.py " + " ".join(sys.argv[1:])
-    lines = [f"## {datetime.date.today()}, {card}, torch {torch.__version__}, commit {commit or 'unknown'}", "", f"`{command}`", ""]
-    for name, rows in sections.items():
-        lines += [f"### {name}", "", "| method | seconds | epochs | views/s | 20-NN | probe |", "|---|---|---|---|---|---|"]
-        lines += [
-            f"| {r['name']} | {r['seconds']:.0f} | {r['epochs']:.1f} | {r['rate']:.0f} | {r['knn']:.1f} | {r['probe']:.1f} |"
-            for r in rows
-        ]
-        lines.append("")
-    old = path.read_text() if path.exists() else "# Encoders\n\n"
-    path.write_text(old + "\n".join(lines) + "\n")
+def table(results: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The report's rows, best first."""
+    best = max(float(result["knn"]) for result in results)
+    return [
+        {
+            "method": result["name"],
+            "seconds": f"{result['seconds']:.0f}",
+            "of processor": f"{result['processor']:.0f}",
+            "epochs": f"{result['epochs']:.1f}",
+            "views/s": f"{result['rate']:.0f}",
+            "20-NN": f"{result['knn']:.1f}",
+            "to the best": f"{result['knn'] - best:+.1f}",
+            "probe": "" if np.isnan(result["probe"]) else f"{result['probe']:.1f}",
+        }
+        for result in sorted(results, key=lambda result: -float(result["knn"]))
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", nargs="*", default=["floors", "best"], choices=["floors", "methods", "best", "repeat"])
+    parser.add_argument(
+        "--only", nargs="*", default=["floors", "best"], choices=["floors", "methods", "best", "repeat"]
+    )
     parser.add_argument("--seconds", type=float, default=600, help="of the best method")
     parser.add_argument("--method-seconds", type=float, default=40, help="of each compared method")
+    parser.add_argument("--views", type=int, help="compare methods on so many views each instead (a busy machine)")
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--pick", nargs="*", type=int, help="which methods, by number")
     parser.add_argument("--best", type=int, help="a compared method, by number, instead of the one in wtl_core")
     parser.add_argument("--set", nargs="*", default=[], help="changes of the best method's plan, name=number")
     parser.add_argument("--images", type=Path)
     parser.add_argument("--pack", type=Path)
     parser.add_argument("--keep", type=Path)
-    parser.add_argument("--report", type=Path, default=ROOT / "tests" / "bench" / "reports" / "encoders.md")
     options = parser.parse_args()
     if options.pack:
         pack(options.pack)
         return
     device = torch.device(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     torch._dynamo.config.recompile_limit = 64
     data = load(options.images, options.quick)
-    sections: dict[str, list[dict[str, object]]] = {}
+    where = f"on {report.machine().rpartition(', ')[2]}" if device.type == "cuda" else "on a processor"
     if "floors" in options.only:
-        sections["Without training"] = floors(data, device)
+        text = "20-NN and linear probe on the 10,000 test images, in per cent."
+        report.write(
+            "encoders", f"Without training, {where}", text, table(floors(data, device)), is_quick=options.quick
+        )
     if "methods" in options.only:
-        chosen = METHODS if options.pick is None else [METHODS[number] for number in options.pick]
-        seconds = 2 if options.quick else options.method_seconds
-        sections["Methods"] = [run(variant, data, device, seconds) for variant in chosen]
+        compare(options, data, device, where)
     if "best" in options.only:
-        variant = Variant("the one in wtl_core", {}) if options.best is None else METHODS[options.best]
-        changes = {name: type(getattr(draft(data, device), name))(value) for name, value in (s.split("=") for s in options.set)}
-        variant = dataclasses.replace(variant, changes={**variant.changes, **changes})
-        result = run(variant, data, device, 5 if options.quick else options.seconds)
-        sections["The method that won"] = [result]
-        if options.keep:
-            keep(result, options.keep)
+        best(options, data, device, where)
     if "repeat" in options.only:
-        print("repeats bit for bit:", repeats(data, device), flush=True)
-    report(options.report, sections, device)
+        rows = [{"ten steps twice": "the same bits" if repeats(data, device) else "other bits"}]
+        report.write("encoders", f"Repeatability, {where}", "", rows, is_quick=options.quick)
+
+
+def compare(options: argparse.Namespace, data: Data, device: torch.device, where: str) -> None:
+    """The methods side by side, for equal time or on equally many views."""
+    every = methods_for(device)
+    chosen = every if options.pick is None else [every[number] for number in options.pick]
+    seconds = 2 if options.quick else options.method_seconds
+    results = [run(variant, data, device, seconds, seen=options.views) for variant in chosen]
+    text = f"Each for {seconds:.0f} s" if options.views is None else f"Each on {options.views} views"
+    text += ", compilation and warm-up excluded, one seed. Views are three quarters of the image's side if not said."
+    report.write("encoders", f"Methods, {where}", text, table(results), is_quick=options.quick)
+
+
+def best(options: argparse.Namespace, data: Data, device: torch.device, where: str) -> None:
+    """The long run of the method in `wtl_core`, or of another one with changes."""
+    variant = Variant("the one in wtl_core", {}) if options.best is None else methods_for(device)[options.best]
+    plan = draft(data, device)
+    changes = {name: type(getattr(plan, name))(value) for name, value in (item.split("=") for item in options.set)}
+    variant = dataclasses.replace(variant, changes={**variant.changes, **changes})
+    result = run(variant, data, device, 5 if options.quick else options.seconds)
+    text = "Warm-up, compilation and evaluation excluded."
+    report.write("encoders", f"The method that won, {where}", text, table([result]), is_quick=options.quick)
+    if options.keep:
+        keep(result, options.keep)
 
 
 def repeats(data: Data, device: torch.device) -> bool:

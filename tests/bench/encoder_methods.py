@@ -66,7 +66,9 @@ class MomentumContrast(Trainer):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.teacher = copy.deepcopy(nn.ModuleList([self.network, self.projector]))
-        self.teacher_forward = torch.compile(self.teacher[0], dynamic=False) if self.device.type == "cuda" else self.teacher[0]
+        self.teacher_forward = (
+            torch.compile(self.teacher[0], dynamic=False) if self.device.type == "cuda" else self.teacher[0]
+        )
         self.predictor = nn.Sequential(
             nn.Linear(128, 1024, bias=False), nn.BatchNorm1d(1024), nn.ReLU(), nn.Linear(1024, 128)
         ).to(self.device)
