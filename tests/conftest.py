@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def wtl(prefect_home: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+def wtl(prefect_home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`wtl ARGS...` in a process of its own."""
     environment = {
         **os.environ,
@@ -78,7 +78,7 @@ def wtl(prefect_home: Path) -> Iterator[Callable[..., subprocess.CompletedProces
         command = [str(Path(sys.executable).with_name("wtl")), *map(str, args)]
         return subprocess.run(command, capture_output=True, text=True, timeout=240, env={**environment, **(env or {})})
 
-    yield call
+    return call
 
 
 def result_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -34,9 +34,7 @@ def _parameters() -> str:
 
 
 def _settings() -> str:
-    rows = [
-        f"| `WTL_{name.upper()}` | {_cell(field.description)} |" for name, field in Settings.model_fields.items()
-    ]
+    rows = [f"| `WTL_{name.upper()}` | {_cell(field.description)} |" for name, field in Settings.model_fields.items()]
     return "\n".join(["| variable | meaning |", "|---|---|", *rows])
 
 
@@ -69,7 +67,9 @@ def _tree() -> str:
             lines.append(f"{folder.relative_to(ROOT)}/")
             lines.extend(f"  {file.name:<22}{_summary(file)}" for file in files)
     lines.append("deployments/           prefect.yaml, container files, units: data only")
-    lines.append("tests/                 core/, tasks/, flows/, services/, browser/; bench/ for `make bench` and its reports")
+    lines.append(
+        "tests/                 core/, tasks/, flows/, services/, browser/; bench/ for `make bench`, with reports"
+    )
     return "```\n" + "\n".join(lines) + "\n```"
 
 

@@ -60,7 +60,7 @@ class Embedded:
 
 
 def plan(store: Store, samples: pl.DataFrame, *, fingerprint: str, dimensions: int, images: int) -> list[EmbeddingPart]:
-    """Parts of at most `images` samples each for all that have no vector yet, in the order they lie in the pool's parts.
+    """Parts of at most `images` samples each for all without a vector, in the order they lie in the pool's parts.
 
     Args:
         store: The workspace.
@@ -92,7 +92,7 @@ def run(
     endpoint_url: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PartResult:
-    """Embed one part and append its vectors to the encoder's table; samples that have one by now are not added again."""
+    """Embed one part and append its vectors to the encoder's table; samples that have one by now are left alone."""
     rows = _read(store, part.plan_key).filter(pl.col("number") == part.number)
     ids: list[str] = []
     pieces: list[np.ndarray] = []

@@ -8,7 +8,7 @@ _FORM = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<percent>%?)")
 
 
 def count_at(point: str, total: int) -> int:
-    """Images in the prefix that `point` names of a ranking of `total` >= 1 rows: `p%` is max(1, floor(p N / 100 + 0.5)).
+    """Images in the prefix that `point` names, of `total` >= 1 rows: `p%` is max(1, floor(p N / 100 + 0.5)).
 
     Raises:
         ConfigError: not a count or a percentage, zero, above 100 %, or above the number of rows.

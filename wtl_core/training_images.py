@@ -10,7 +10,7 @@ from wtl_core.storage import Store
 
 
 def of_pool(store: Store, samples: pl.DataFrame, *, endpoint_url: str | None = None) -> PoolImages:
-    """The live samples in `sample_id` order; pixel-identical repeats and filtered-out samples teach nothing and stay away.
+    """The live samples in `sample_id` order; pixel-identical repeats and filtered-out samples stay away.
 
     Args:
         store: The workspace.

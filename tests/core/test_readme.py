@@ -2,8 +2,8 @@
 
 import re
 
-from tests.readme import README, ROOT, build
 from flows.cli import cli
+from tests.readme import README, ROOT, build
 
 TEXT = README.read_text()
 

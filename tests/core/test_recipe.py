@@ -22,7 +22,7 @@ def test_a_recipe_file_sets_the_same_fields() -> None:
     ],
 )
 def test_a_wrong_recipe_is_refused_with_the_place_and_the_nearest_key(text: str, told: str) -> None:
-    with pytest.raises(ConfigError, match="r.toml") as caught:
+    with pytest.raises(ConfigError, match=r"r\.toml") as caught:
         parse_recipe(text, name="r.toml")
     assert told in str(caught.value)
 

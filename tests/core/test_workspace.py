@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from wtl_core import commits, workspace
+from wtl_core import commits
 from wtl_core.errors import ConfigError, CorruptArtifactError
 from wtl_core.lease import LEASE
 from wtl_core.storage import Store
