@@ -52,6 +52,19 @@ class Data:
     test: np.ndarray
     test_labels: np.ndarray
 
+    def judged(self, references: int | None) -> "Data":
+        """What is encoded and judged: all of it, or some of both splits."""
+        if references is None:
+            return self
+        answers = references // 5
+        parts = (
+            self.train[:references],
+            self.train_labels[:references],
+            self.test[:answers],
+            self.test_labels[:answers],
+        )
+        return Data(*parts)
+
 
 ON_CUDA = [
     Variant("contrast, 4 views of 256", {}),
@@ -180,7 +193,13 @@ def draft(data: Data, device: torch.device, **fixed: object) -> TrainingPlan:
 
 
 def run(
-    variant: Variant, data: Data, device: torch.device, seconds: float, *, probe: bool = True, seen: int | None = None
+    variant: Variant,
+    data: Data,
+    device: torch.device,
+    seconds: float,
+    *,
+    seen: int | None = None,
+    references: int | None = None,
 ) -> dict[str, object]:
     """Train one variant for its seconds, warm-up and compilation excluded, or on `seen` views; figures and vectors."""
     plan = dataclasses.replace(draft(data, device), **variant.changes)
@@ -202,8 +221,9 @@ def run(
     taken, processor = time.perf_counter() - started[0], time.process_time() - started[1]
     health = watch.measure(*trainer.two_views())
     encoder = finished(trainer, plan, device)
-    vectors = encode(encoder, data.train), encode(encoder, data.test)
-    nearest, linear = judge(data, *vectors, probe=probe)
+    judged = data.judged(references)
+    vectors = encode(encoder, judged.train), encode(encoder, judged.test)
+    nearest, linear = judge(judged, *vectors)
     epochs = plan.steps * plan.batch_images / len(data.train)
     rate = plan.steps * plan.batch_images * plan.views / taken
     print(
@@ -312,6 +332,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600, help="of the best method")
     parser.add_argument("--method-seconds", type=float, default=40, help="of each compared method")
     parser.add_argument("--views", type=int, help="compare methods on so many views each instead (a busy machine)")
+    parser.add_argument(
+        "--references", type=int, help="judge methods by so many images and a fifth of them as questions"
+    )
     parser.add_argument("--threads", type=int)
     parser.add_argument("--pick", nargs="*", type=int, help="which methods, by number")
     parser.add_argument("--best", type=int, help="a compared method, by number, instead of the one in wtl_core")
@@ -348,8 +371,12 @@ def compare(options: argparse.Namespace, data: Data, device: torch.device, where
     every = methods_for(device)
     chosen = every if options.pick is None else [every[number] for number in options.pick]
     seconds = 2 if options.quick else options.method_seconds
-    results = [run(variant, data, device, seconds, seen=options.views) for variant in chosen]
+    results = [
+        run(variant, data, device, seconds, seen=options.views, references=options.references) for variant in chosen
+    ]
     text = f"Each for {seconds:.0f} s" if options.views is None else f"Each on {options.views} views"
+    if options.references:
+        text += f", judged on {options.references} training and {options.references // 5} test images"
     text += ", compilation and warm-up excluded, one seed. Views are three quarters of the image's side if not said."
     report.write("encoders", f"Methods, {where}", text, table(results), is_quick=options.quick)
 

@@ -344,6 +344,21 @@ def test_a_key_depends_on_every_id_in_order() -> None:
     assert len(keys) == 4
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_a_stopped_training_ends_with_the_same_bits(tmp_path: Path) -> None:
+    params = EncoderParams(epochs=4, width=16, batch_images=64, side_px=32)
+    straight = train(make_pool(256), open_store(str(tmp_path / "straight")), params, device="cuda")
+    store = open_store(str(tmp_path / "stopped"))
+
+    def kill(done: int, steps: int) -> None:
+        if done == 7:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(make_pool(256), store, params, device="cuda", on_progress=kill, checkpoint_seconds=0)
+    assert train(make_pool(256), store, params, device="cuda") == straight
+
+
 def train_until_killed() -> None:
     """What the process that is to be killed runs: `test_encoders_training.py ROOT PARAMS`."""
 

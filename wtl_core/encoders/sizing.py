@@ -107,11 +107,7 @@ def plan_training(
     Raises:
         InputError: too few images to contrast with each other.
     """
-    if len(sides_px) < LEAST_IMAGES:
-        raise InputError(
-            f"expected at least {LEAST_IMAGES} images to train an encoder on, found {len(sides_px)}; "
-            "add images, or take --encoder pixels or a pretrained one"
-        )
+    check_count(len(sides_px))
     side = params.side_px or (start.preprocessing.side_px if start else side_for(sides_px, device))
     images = min(len(sides_px), _MAX_IMAGES[device])
     batch = min(params.batch_images or (256 if device == "cuda" else 64), images)
@@ -132,6 +128,19 @@ def plan_training(
         seed=params.seed,
         start=weights_digest(start.weights) if start else None,
     )
+
+
+def check_count(images: int) -> None:
+    """Refuse to train on too few images.
+
+    Raises:
+        InputError: there is too little to contrast.
+    """
+    if images < LEAST_IMAGES:
+        raise InputError(
+            f"expected at least {LEAST_IMAGES} images to train an encoder on, found {images}; "
+            "add images, or take --encoder pixels or a pretrained one"
+        )
 
 
 def side_for(sides_px: np.ndarray, device: Literal["cpu", "cuda"]) -> int:

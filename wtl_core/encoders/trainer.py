@@ -122,7 +122,7 @@ class Trainer:
     def _rows(self, number: int) -> np.ndarray:
         """The step's images: each epoch a new order, the remainder that fills no batch left out."""
         batch = self.plan.batch_images
-        epoch, position = divmod(number, len(self.squares) // batch)
+        epoch, position = divmod(number, max(1, len(self.squares) // batch))
         if self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng([self.plan.seed, epoch]).permutation(len(self.squares)))
         return self._order[1][position * batch : (position + 1) * batch]

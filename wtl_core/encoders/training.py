@@ -19,7 +19,7 @@ from wtl_core.encoders.checkpoint import Checkpoint, TrainingFolder
 from wtl_core.encoders.encoder import default_format
 from wtl_core.encoders.image_cache import PoolImages, decode_pool
 from wtl_core.encoders.resolve import start_from
-from wtl_core.encoders.sizing import TrainingParams, TrainingPlan, plan_training
+from wtl_core.encoders.sizing import TrainingParams, TrainingPlan, check_count, plan_training
 from wtl_core.encoders.trainer import Trainer
 from wtl_core.errors import ConfigError
 from wtl_core.storage import Store
@@ -67,6 +67,7 @@ def train(
     if (finished := folder.outcome()) is not None:
         return finished
     squares = decode_pool(images, draft.images, draft.preprocessing, workers=workers)
+    check_count(len(squares))
     plan = folder.load_plan() or folder.commit_plan(_with_steps(draft, squares, device, seconds=params.seconds))
     _log.info("training: %s, %d images, %d steps of %d", plan.shape, len(squares), plan.steps, plan.batch_images)
     trainer = Trainer(plan, squares, device, start=start.weights if start else None)
