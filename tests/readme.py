@@ -68,7 +68,7 @@ def _tree() -> str:
             lines.extend(f"  {file.name:<22}{_summary(file)}" for file in files)
     lines.append("deployments/           prefect.yaml, container files, units: data only")
     lines.append(
-        "tests/                 core/, tasks/, flows/, services/, browser/; bench/ for `make bench`, with reports"
+        "tests/                 core/, tasks/, flows/, services/, browser/; bench/ and its reports"
     )
     return "```\n" + "\n".join(lines) + "\n```"
 

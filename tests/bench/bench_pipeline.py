@@ -47,7 +47,7 @@ def cifar(folder: Path, *, is_quick: bool) -> list[dict[str, object]]:
 
 
 def hundred(folder: Path, *, is_quick: bool) -> list[dict[str, object]]:
-    """100,000 JPEGs of 64 px in 100 tars: shifted crops of CIFAR-10's 60,000; ResNet-18, random weights, from a file."""
+    """100,000 JPEGs of 64 px in 100 tars: shifted crops of CIFAR-10's 60,000; a ResNet-18 from a file."""
     count = 2_000 if is_quick else 100_000
     source = make_tars(folder / "source", count)
     weights = resnet18_file(folder / "encoder")
