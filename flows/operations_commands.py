@@ -96,7 +96,7 @@ def deploy_command(
     sources: tuple[str, ...], workspace: str | None, site_path: Path | None, pool_type: str, debug: bool
 ) -> None:
     """Apply a site's deployments to the server that PREFECT_API_URL names."""
-    if "PREFECT_API_URL" not in os.environ:
+    if not os.environ.get("PREFECT_API_URL"):
         raise ConfigError("PREFECT_API_URL: expected the server's address, such as http://127.0.0.1:4200/api; set it")
     site = _site(sources, workspace, site_path)
     from flows.deploying import deploy

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from prefect import flow, unmapped
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect import flow
 
 from tasks.arrivals import wait_until_quiet
 from tasks.embedding import embed_part, finish_embedding, plan_embedding
@@ -17,7 +16,7 @@ from wtl_core.recipe import Recipe
 from wtl_core.stopwatch import Stopwatch
 
 
-@flow(name="refresh", task_runner=ThreadPoolTaskRunner[Any](max_workers=1), on_failure=[show_failure])
+@flow(name="refresh", on_failure=[show_failure])
 def refresh(
     workspace: str,
     sources: list[str] | None = None,
@@ -45,13 +44,14 @@ def refresh(
         if run.is_noop:
             return summary(run, None)
         watch.lap("plan")
-        ingested = ingest_parts.map(unmapped(run), run.batches()).result()
+        # Called and not submitted: in the main thread a cancellation stops the work before the lease is given back.
+        ingested = [ingest_parts(run, parts) for parts in run.batches()]
         counts = gather_pool(run, ingested)
         watch.lap("ingest")
         encoder = ensure_encoder(run, counts)
         watch.lap("encoder")
-        parts = plan_embedding(run, encoder)
-        embedded = finish_embedding(run, encoder, embed_part.map(unmapped(run), unmapped(encoder), parts).result())
+        results = [embed_part(run, encoder, part) for part in plan_embedding(run, encoder)]
+        embedded = finish_embedding(run, encoder, results)
         watch.lap("embedding")
         selection = select(run, encoder, embedded)
         watch.lap("selection")

@@ -11,13 +11,15 @@ import polars as pl
 
 from wtl_core import commits, embedding, ingest, ledger, pool, refresh, vectors
 from wtl_core.commits import Commit
-from wtl_core.encoders import resolve
+from wtl_core.encoders import names, resolve
 from wtl_core.shards.plan import plan_parts
 from wtl_core.storage import Store
 
 IMAGES = 1024
 """Arrivals looked at, at most: the share is then known to 3 points."""
 _FAR_QUANTILE = 0.9
+_ROUNDING = 1e-3
+"""Vectors are kept as float16: two of the same image may differ by that much."""
 _BLOCK_ROWS = 8192
 
 
@@ -54,7 +56,7 @@ def far_share(fresh: np.ndarray, anchors: np.ndarray, matrix: np.ndarray) -> flo
     if not len(fresh):
         return 0.0
     limit = float(np.quantile(_nearest(matrix, anchors), 1 - _FAR_QUANTILE))
-    return float((_nearest(fresh, anchors) < limit).mean())
+    return float((_nearest(fresh, anchors) < limit - _ROUNDING).mean())
 
 
 def _nearest(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:
@@ -70,7 +72,8 @@ def _embedded(
     pieces = [np.empty((0, 0), np.float32)]
     with tempfile.TemporaryDirectory(prefix="wtl-novelty-") as folder:
         aside, left = Store(folder), IMAGES
-        encoder = resolve.resolve(last.encoder, store, device=device)
+        is_ours = names.is_trained_here(last.encoder_name)
+        encoder = resolve.resolve(last.encoder if is_ours else last.encoder_name, store, device=device)
         for plan in plan_parts(arrived, last.recipe.ingest):
             counts = ingest.run(plan, aside, last.recipe.ingest, endpoint_url=endpoint_url)
             rows = range(min(counts.images, left))

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import build_source
 from service_stack import OUTPUT, Stack, running
+
+from tests.conftest import build_source
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
 SHOTS = OUTPUT / "screenshots"

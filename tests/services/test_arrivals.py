@@ -14,8 +14,9 @@ from typing import Any
 
 import polars as pl
 import pytest
-from conftest import make_jpeg
 from service_stack import Stack, last_commit, note, now, seconds_between, until
+
+from tests.conftest import make_jpeg
 
 pytestmark = pytest.mark.services
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import build_source
 from service_stack import Stack, last_commit, plain_ranking, ranking_of, running, until
+
+from tests.conftest import build_source
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(420)]
 

@@ -10,10 +10,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import build_source
 from service_stack import free_port, last_commit, until
 
 from flows.up import _descendants
+from tests.conftest import build_source
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
 README = Path(__file__).parents[2] / "deployments" / "README.md"

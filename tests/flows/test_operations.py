@@ -1,0 +1,130 @@
+"""The deployments' files agree with the code; the commands of operations refuse what is wrong, in one line."""
+
+import json
+import re
+import socket
+import tomllib
+from collections.abc import Callable
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.site_values import FOLDER, Site, read_settings, read_site
+from wtl_core.errors import ConfigError
+
+Wtl = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def deployments() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load((FOLDER / "prefect.yaml").read_text())["deployments"]
+    return found
+
+
+def test_all_five_are_deployed_one_run_at_a_time(deployments: list[dict[str, Any]]) -> None:
+    names = {deployment["name"].split("-{{")[0] for deployment in deployments}
+    assert names == {"refresh", "watch", "train-encoder", "benchmark", "maintain"}
+    assert {deployment["concurrency_limit"]["limit"] for deployment in deployments} == {1}
+
+
+def test_each_entrypoint_takes_the_parameters_that_it_is_given(deployments: list[dict[str, Any]]) -> None:
+    for deployment in deployments:
+        module, _, name = deployment["entrypoint"].rpartition(".")
+        flow = getattr(import_module(module), name)
+        assert set(deployment.get("parameters", {})) <= set(signature(flow.fn).parameters), deployment["name"]
+
+
+def test_every_variable_of_the_yaml_is_written_by_the_site() -> None:
+    used = set(re.findall(r"prefect\.variables\.(\w+)", (FOLDER / "prefect.yaml").read_text()))
+    assert used == set(Site().variables())
+
+
+def test_the_shipped_site_is_the_default() -> None:
+    assert read_site(None) == Site()
+    told = set(re.findall(r"^#? ?(\w+) =", (FOLDER / "site.toml").read_text(), re.MULTILINE)) | {"recipe"}
+    assert told == set(Site.model_fields)
+
+
+def test_no_secret_is_in_the_shipped_files() -> None:
+    for path in FOLDER.rglob("*"):
+        if path.is_file() and path.suffix != ".md":
+            assert not re.search(
+                r"(?i)(password|secret_key|auth_string) *[:=] *[A-Za-z0-9]{3,}$", path.read_text(), re.MULTILINE
+            )
+
+
+def test_settings_files_hold_settings() -> None:
+    assert all(name.startswith(("PREFECT_", "DO_NOT")) for name in read_settings("server") | read_settings("worker"))
+
+
+def test_compose_wants_its_secrets_from_outside() -> None:
+    text = (FOLDER / "compose.yaml").read_text()
+    for name in ("PREFECT_AUTH", "POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"):
+        assert f"${{{name}:?" in text
+    services = yaml.safe_load(text)["services"]
+    assert set(services) == {"database", "server", "store", "deploy", "worker"}
+    for name, service in services.items():
+        assert set(service.get("depends_on", {})) <= set(services), name
+
+
+def test_the_kubernetes_template_uses_every_variable_that_it_declares() -> None:
+    template = json.loads((FOLDER / "kubernetes" / "base-job-template.json").read_text())
+    used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
+    assert used == set(template["variables"]["properties"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('workspce = "w"', "workspce"),
+        ("debounce_seconds = -1", "debounce_seconds"),
+        ("sources = []", "sources"),
+        ('name = "No Spaces"', "name"),
+        ("[recipe.encoder]\nnam = 1", "did you mean encoder.name"),
+        ("not toml", "expected a site file"),
+    ],
+)
+def test_a_wrong_site_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "site.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_site(tmp_path / "site.toml").variables()
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text('workspace = "a"\nsources = ["b"]')
+    site = read_site(tmp_path / "site.toml", workspace="c", sources=["d", "e"])
+    assert (site.workspace, site.sources) == ("c", ["d", "e"])
+    assert read_site(tmp_path / "site.toml", workspace=None, sources=[]).sources == ["b"]
+
+
+def test_down_with_nothing_up_says_so(wtl: Wtl, tmp_path: Path) -> None:
+    done = wtl("down", "--state", tmp_path)
+    assert done.returncode == 0
+    assert "nothing was up" in done.stdout
+
+
+def test_up_on_a_taken_port_is_refused(wtl: Wtl, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = wtl(
+            "up", tmp_path, "--workspace", tmp_path / "w", "--state", tmp_path / "s", "--port", taken.getsockname()[1]
+        )
+    assert done.returncode == 2
+    assert "name another by --port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_deploy_without_a_server_is_refused(wtl: Wtl) -> None:
+    done = wtl("deploy", env={"PREFECT_API_URL": ""})
+    assert done.returncode == 2
+    assert "PREFECT_API_URL" in done.stderr
+
+
+def test_site_file_is_toml() -> None:
+    assert tomllib.loads((FOLDER / "site.toml").read_text())["name"] == "default"
