@@ -1,0 +1,274 @@
+"""What a ranking is worth: accuracy on its picks beside random's and other objectives', on real vectors.
+
+    python tests/bench/bench_selection_quality.py --data FOLDER [--quick] [--only balanced longtail ablation coverage]
+
+    [--device cuda] [--workers 8] [--seeds 10]
+
+FOLDER holds `train-embeddings.npy`, `test-embeddings.npy` and the Parquet shards with labels, in the same row order.
+Labels score the picks; no choice sees them. Writes tests/bench/reports/selection_quality.md.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import report
+
+from wtl_core.selection import ranking
+from wtl_core.selection.identity import content_keys, shuffled
+from wtl_core.selection.params import SelectionParams
+
+BUDGETS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000)
+RIVALS = ("k-center", "probability-coverage", "typicality", "stratified-random")
+STUDENT_95 = {2: 4.303, 4: 2.776, 9: 2.262, 14: 2.145, 19: 2.093}
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Unit vectors of a pool and of held-out images, with labels that only scores see."""
+
+    train: np.ndarray
+    labels: np.ndarray
+    test: np.ndarray
+    test_labels: np.ndarray
+
+
+def load(folder: Path) -> Data:
+    """Vectors and labels in row order of the shards taken by name."""
+    train, test = (unit(np.load(folder / f"{part}-embeddings.npy").astype(np.float32)) for part in ("train", "test"))
+    return Data(train, _labels(folder, "train"), test, _labels(folder, "test"))
+
+
+def _labels(folder: Path, part: str) -> np.ndarray:
+    """From the shards, or from `<part>-labels.npy` for a machine that cannot read them."""
+    if (folder / f"{part}-labels.npy").exists():
+        return np.load(folder / f"{part}-labels.npy")
+    import pyarrow.parquet as pq
+
+    files = sorted(folder.glob(f"{part}-*.parquet"))
+    return np.concatenate([pq.read_table(file, columns=["label"])["label"].to_numpy() for file in files])
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def sample(data: Data, seed: int, share: float = 0.9) -> Data:
+    """A random part of the pool: each seed is another pool, so that rankings vary as random draws do."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(data.train))[: int(share * len(data.train))])
+    return Data(data.train[rows], data.labels[rows], data.test, data.test_labels)
+
+
+def long_tail(data: Data, seed: int, ratio: float = 50.0) -> Data:
+    """Class sizes falling by 50 to 1, a third of the images as bursts of 2 to 12 near-copies."""
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(data.train))
+    classes = generator.permutation(10)
+    kept = []
+    for place, label in enumerate(classes):
+        rows = order[data.labels[order] == label]
+        kept.append(rows[: int(len(rows) * ratio ** (-place / 9))])
+    rows = np.concatenate(kept)
+    copies = np.where(generator.random(len(rows)) < 1 / 3, generator.integers(2, 13, len(rows)), 1)
+    repeated = np.repeat(rows, copies)
+    noise = generator.standard_normal((len(repeated), data.train.shape[1]), dtype=np.float32)
+    vectors = unit(data.train[repeated] + 0.1 / np.sqrt(data.train.shape[1]) * noise)
+    return Data(vectors, data.labels[repeated], data.test, data.test_labels)
+
+
+def order_by(data: Data, params: dict[str, object], device: str) -> np.ndarray:
+    """A ranking's rows."""
+    if params.get("objective") == "mundig":
+        return _mundig(data.train)
+    ids = [f"{row:06d}" for row in range(len(data.train))]
+    return ranking.rank(data.train, SelectionParams.model_validate(params), sample_ids=ids, device=device).rows
+
+
+def _mundig(vectors: np.ndarray) -> np.ndarray:
+    import lightly_mundig
+
+    selection = lightly_mundig.Selection()
+    selection.add_diversifying_strategy(embeddings=vectors.tolist(), strength=1.0)
+    picks = selection.run_selection(
+        preselected_indices=[], n_total_samples=len(vectors), n_samples_to_select=min(5000, len(vectors))
+    )
+    return np.asarray(picks)
+
+
+def random_order(data: Data, seed: int) -> np.ndarray:
+    return shuffled(content_keys([f"{row:06d}" for row in range(len(data.train))]), seed, 99)
+
+
+def scores(data: Data, order: np.ndarray, budgets: list[int], device: str) -> np.ndarray:
+    """Accuracy in points of a linear probe and of 20-NN at each budget, (budgets, 2); NaN past the order's end."""
+    train, test = (torch.from_numpy(part).to(device) for part in (data.train, data.test))
+    labels = torch.from_numpy(data.labels).to(device)
+    test_labels = torch.from_numpy(data.test_labels).to(device)
+    found = np.full((len(budgets), 2), np.nan)
+    for place, budget in enumerate(budgets):
+        if budget > len(order):
+            continue
+        rows = torch.from_numpy(order[:budget].copy()).to(device)
+        for measure, predict in enumerate((linear_probe, nearest_vote)):
+            predicted = predict(train[rows], labels[rows], test)
+            found[place, measure] = 100 * float((predicted == test_labels).double().mean())
+    return found
+
+
+def linear_probe(picked: torch.Tensor, labels: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
+    """Ridge regression onto one-hot labels, the penalty chosen by leave-one-out error in closed form."""
+    inputs = picked.double()
+    mean = inputs.mean(0)
+    centred = inputs - mean
+    targets = torch.nn.functional.one_hot(labels, 10).double()
+    offset = targets.mean(0)
+    values, basis = torch.linalg.eigh(centred.T @ centred)
+    projected = centred @ basis
+    answers = projected.T @ (targets - offset)
+    best, weights = float("inf"), basis @ answers
+    for penalty in 10.0 ** np.arange(-3, 3.5, 0.5):
+        shrunk = 1.0 / (values.clamp_min(0) + penalty)
+        fitted = projected @ (shrunk[:, None] * answers) + offset
+        leverage = (projected**2 * shrunk).sum(1) + 1.0 / len(picked)
+        error = float((((targets - fitted) / (1 - leverage).clamp_min(1e-6)[:, None]) ** 2).mean())
+        if error < best:
+            best, weights = error, basis @ (shrunk[:, None] * answers)
+    return ((test.double() - mean) @ weights + offset).argmax(1)
+
+
+def nearest_vote(picked: torch.Tensor, labels: torch.Tensor, test: torch.Tensor, neighbours: int = 20) -> torch.Tensor:
+    """The vote of the 20 nearest picks, weighted by exp(cosine / 0.07) as is usual for such vectors."""
+    answers = []
+    for part in test.split(2000):
+        cosine, near = (part @ picked.T).topk(min(neighbours, len(picked)))
+        votes = torch.zeros(len(part), 10, device=part.device)
+        votes.scatter_add_(1, labels[near], torch.exp((cosine - 1) / 0.07))
+        answers.append(votes.argmax(1))
+    return torch.cat(answers)
+
+
+def paired(differences: np.ndarray) -> str:
+    """Mean and 95 % interval over seeds, in points."""
+    count = len(differences)
+    half = STUDENT_95.get(count - 1, 2.0) * differences.std(ddof=1) / np.sqrt(count)
+    return f"{differences.mean():+.2f} ± {half:.2f}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pool and every method on it: what a worker process is handed."""
+
+    folder: Path
+    kind: str
+    seed: int
+    methods: dict[str, dict[str, object]]
+    budgets: list[int]
+    device: str
+    threads: int
+    share: float
+
+
+def run_job(job: Job) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Scores of a random order and of each method's, (budgets, 2) each."""
+    torch.set_num_threads(job.threads)
+    data = sample(load(job.folder), job.seed, job.share)
+    pool = data if job.kind == "balanced" else long_tail(data, job.seed)
+    random = scores(pool, random_order(pool, job.seed), job.budgets, job.device)
+    own = {
+        name: scores(pool, order_by(pool, params, job.device), job.budgets, job.device)
+        for name, params in job.methods.items()
+    }
+    return random, own
+
+
+def compare(jobs: list[Job], workers: int) -> list[Row]:
+    """Each method against random, paired over pools: rows by method and measure, columns by budget."""
+    if workers > 1:
+        with get_context("spawn").Pool(workers) as processes:
+            results = processes.map(run_job, jobs, chunksize=1)
+    else:
+        results = [run_job(job) for job in jobs]
+    random = np.stack([result[0] for result in results])
+    columns = [str(budget) for budget in jobs[0].budgets]
+    rows: list[Row] = []
+    for measure, name in enumerate(("linear", "20-NN")):
+        means = [f"{mean:.1f}" for mean in random[:, :, measure].mean(0)]
+        rows.append({"method": f"random, {name}", **dict(zip(columns, means, strict=True))})
+    for method in jobs[0].methods:
+        own = np.stack([result[1][method] for result in results])
+        for measure, name in enumerate(("linear", "20-NN")):
+            cells = [paired((own - random)[:, place, measure]) for place in range(len(columns))]
+            rows.append({"method": f"{method}, {name}", **dict(zip(columns, cells, strict=True))})
+    return rows
+
+
+def methods_beside(params: dict[str, object]) -> dict[str, dict[str, object]]:
+    """Coverage and its rivals."""
+    methods = {"coverage": params, **{name: {"objective": name} for name in RIVALS}}
+    try:
+        import lightly_mundig  # noqa: F401
+    except ImportError:
+        return methods
+    return {**methods, "mundig": {"objective": "mundig"}}
+
+
+ABLATION: dict[str, dict[str, object]] = {
+    "default: laplace, s = d50": {},
+    "laplace, s = d50 / 2": {"scale_factor": 0.5},
+    "laplace, s = 2 d50": {"scale_factor": 2.0},
+    "gaussian, s = d50": {"kernel": "gaussian"},
+    "gaussian, s = 1.5 d50": {"kernel": "gaussian", "scale_factor": 1.5},
+    "cosine": {"kernel": "cosine"},
+    "no duplicate weights": {"has_duplicate_weights": False},
+    "near-duplicates up to 0.15": {"near_duplicate_distance": 0.15},
+    "near-duplicates up to 0.35": {"near_duplicate_distance": 0.35},
+    "no head (graph only)": {"head": 0},
+    "64 neighbours": {"neighbours": 64},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true", help="few pools and budgets, printed only")
+    parser.add_argument("--only", nargs="+", choices=["balanced", "longtail", "ablation"])
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--share", type=float, default=0.9, help="of the images, drawn anew for each pool")
+    arguments = parser.parse_args()
+    seeds = 3 if arguments.quick else arguments.seeds
+    threads = max(1, torch.get_num_threads() // arguments.workers)
+    budgets = [50, 250, 1000, 5000] if arguments.quick else list(BUDGETS)
+
+    def section(title: str, kind: str, methods: dict[str, dict[str, object]], pools: int) -> None:
+        # The tail pools hold some 28,000 images: every budget fits.
+        jobs = [
+            Job(arguments.data, kind, seed, methods, budgets, arguments.device, threads, arguments.share)
+            for seed in range(pools)
+        ]
+        text = f"Points above random, mean and 95 % interval over {pools} pools and draws, paired."
+        rows = compare(jobs, arguments.workers)
+        report.write("selection_quality", f"{title} ({pools} pools)", text, rows, is_quick=arguments.quick)
+
+    wanted = arguments.only or ["balanced", "longtail", "ablation"]
+    if "balanced" in wanted:
+        section("Balanced", "balanced", methods_beside({}), seeds)
+    if "longtail" in wanted:
+        section("Long tail 50:1 with bursts", "long tail", methods_beside({}), seeds)
+    if "ablation" in wanted:
+        section("Ablation, balanced", "balanced", ABLATION, min(seeds, 5))
+        section("Ablation, long tail", "long tail", ABLATION, min(seeds, 5))
+
+
+if __name__ == "__main__":
+    main()
