@@ -74,7 +74,7 @@ class EncoderParams(_Params):
     batch_images: int | None = Field(None, ge=8, le=65_536)
     """Images in a training step; taken from the machine where it is not given."""
     start: str | None = None
-    """An encoder trained earlier (fingerprint, file or folder) to continue from; from scratch where it is not given."""
+    """Weights to go on from: an encoder's fingerprint, file or folder, or `timm:NAME`; from scratch if not given."""
     seed: int = Field(0, ge=0)
     """Feeds weights, order and views."""
 

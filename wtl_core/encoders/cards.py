@@ -77,7 +77,7 @@ def load_encoder(store: Store, digest: str, *, device: torch.device) -> Encoder:
 
 
 def _none_of(store: Store, digest: str) -> ConfigError:
-    held = [name for name in store.names(FOLDER) if not name.startswith(".")]
+    held = [name for name in store.names(FOLDER) if len(name) == len(digest)]
     return ConfigError(
         f"{store.path(FOLDER)}: expected an encoder {digest[:16]}..., found {len(held)} others "
         f"({', '.join(name[:16] for name in held[:5]) or 'none'}); name one of them, or train one"

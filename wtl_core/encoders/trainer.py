@@ -1,6 +1,7 @@
 """One training in memory: weights, momenta, and what a step does to them. Knows no files and no clock."""
 
 import math
+import shutil
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class Trainer:
         self.projector.to(device)
         self.optimizer = _optimizer(self.network, self.projector, plan)
         self.resident = torch.from_numpy(squares).to(device) if _fits(squares, device) else None
-        is_compiled = device.type == "cuda"
+        is_compiled = device.type == "cuda" and can_compile()
         self.forward = torch.compile(self.network, dynamic=False) if is_compiled else self.network
         self.views = torch.compile(views, dynamic=False) if is_compiled else views
         normal = plan.preprocessing
@@ -129,6 +130,15 @@ class Trainer:
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+def can_compile() -> bool:
+    """Whether torch can compile a network for a GPU here: it builds a launcher with the system's C compiler.
+
+    Compiled, a step of ResNet-18 at 32 px takes 0.7 of the time on an H100. On a processor it is left out: the same
+    compiler would be needed on every small machine, and two thirds of a step are convolutions already.
+    """
+    return any(shutil.which(name) for name in ("gcc", "cc", "clang"))
 
 
 def _optimizer(network: nn.Module, projector: nn.Module, plan: TrainingPlan) -> torch.optim.SGD:
