@@ -1,4 +1,4 @@
-"""The grid as a whole on tiny images: labels never leak, finished cells stay finished, the page tells what was found."""
+"""The grid as a whole on tiny images: labels never leak, finished cells stay finished, the page tells what it found."""
 
 import io
 import json
@@ -59,7 +59,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_finished_grid_is_not_touched_again(finished):
-    folder, store, prepared, done = finished
+    folder, _, prepared, done = finished
     assert done == len(grid.all_cells(prepared, PARAMS)) == 3 * 2 * 3 * 2 + 2 * 2
     before = {f.name: f.stat().st_mtime_ns for f in (folder / "out" / "cells").iterdir()}
     assert run_all(folder / "out", folder / "set")[2] == 0
@@ -74,7 +74,7 @@ def test_more_seeds_and_strategies_add_cells_and_repeat_none(finished):
 
 
 def test_shuffled_labels_change_no_order_and_no_vector(finished, tmp_path):
-    folder, store, prepared, _ = finished
+    _, store, prepared, _ = finished
     other, shuffled, _ = run_all(tmp_path / "out", write_set(tmp_path / "set", label_seed=1))
     assert shuffled.digest != prepared.digest
     assert shuffled.pools == prepared.pools  # digests over ids and vectors
@@ -160,7 +160,7 @@ def test_a_pool_of_its_own_for_each_seed_is_shared_by_all_strategies(finished, t
 
 
 def test_the_page_names_strategies_tests_and_costs(finished):
-    folder, store, prepared, _ = finished
+    _, store, prepared, _ = finished
     made = summary.write(store, prepared, PARAMS, device="cpu", command="wtl benchmark <set>")
     page, text = (store.read_bytes(key).decode() for key in (made.html, made.markdown))
     assert made.missing == 0
@@ -182,7 +182,7 @@ def rows_of(store):
 
 
 def test_vectors_from_files_are_taken_by_reading_order(finished, tmp_path):
-    folder, store, prepared, _ = finished
+    folder, store, _, _ = finished
     held = datasets.load(str(folder / "set"), side_px=16)
     for name, split in (("train", held.train), ("test", held.test)):
         given = np.zeros((len(split), 2), np.float32)

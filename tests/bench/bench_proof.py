@@ -1,0 +1,170 @@
+"""The proof: selection against random picks and against active learning, by section, into one report.
+
+    python tests/bench/bench_proof.py [--quick] [--device cuda] [--only scratch tail ...] [--workers N] [--seconds S]
+
+Finished cells are kept in `--output` and found again, so that a run that was stopped, or stopped itself after
+`--seconds`, goes on; the report says how many cells of how many it speaks of. Needs CIFAR-10 as Parquet (`--data`);
+its folder, or `--vectors`, holds `train-embeddings.npy` and `test-embeddings.npy`, or an encoder is trained.
+"""
+
+import argparse
+import datetime
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+
+from wtl_core.benchmark import grid, preparation, summary, work
+from wtl_core.benchmark.params import LOOPS, BenchmarkParams
+from wtl_core.storage import open_store
+
+ROOT = Path(__file__).resolve().parents[2]
+CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+RIVALS = ("class-balanced-random", "stratified-random", "k-center", "typicality", "probability-coverage", "mundig")
+SECTIONS = {
+    "scratch": "CIFAR-10, a network trained from scratch: coverage against random",
+    "tail": "CIFAR-10 with a long tail (50:1) and bursts, a network trained from scratch",
+    "rivals": "CIFAR-10, one-pass strategies judged on the vectors",
+    "rivals-tail": "CIFAR-10 with a long tail and bursts, one-pass strategies judged on the vectors",
+    "loops": "CIFAR-10, active learning on the vectors",
+    "loops-scratch": "CIFAR-10, active learning with networks trained from scratch",
+    "digits": "scikit-learn's digits: balanced, long tail with bursts, outliers; each seed with a pool of its own",
+    "fashion": "Fashion-MNIST, judged on the vectors of the training-free encoder",
+}
+
+
+def params_of(section: str, *, is_cuda: bool, is_quick: bool, seeds: int | None) -> BenchmarkParams:
+    """What a section compares on this machine. On a CPU grids are smaller, and most pools are a fifth of the images."""
+    low, high = (500, 1000, 2500, 5000), (500, 1000, 2500, 5000, 10_000, 20_000)
+    few = (100, 250, 500, 1000, 2500)
+    scratch = {"judges": ("scratch",), "scratch_effort": 1.0 if is_cuda else 0.4, "seeds": 10 if is_cuda else 5}
+    on_vectors = {"budgets": (*few, 5000) if is_cuda else few, "seeds": 10 if is_cuda else 5}
+    on_vectors |= {"pool_share": 0.9 if is_cuda else 0.2}
+    loops = {"strategies": ("random", "coverage", *LOOPS), "loop_budget": 2500, "loop_seeds": 5 if is_cuda else 3}
+    rivals = {**on_vectors, "strategies": ("random", "coverage", *RIVALS)}
+    tiny = {"encoder": "pixels", "has_flips": False, "seeds": 10}
+    values: dict = {
+        "scratch": {**scratch, "budgets": high if is_cuda else low},
+        "tail": {**scratch, "budgets": low, "pools": ("long-tail-bursts",)},
+        "rivals": rivals,
+        "rivals-tail": {**rivals, "pools": ("long-tail-bursts",)},
+        "loops": {**on_vectors, **loops, "judges": ("probe",), "budgets": few},
+        "loops-scratch": {**scratch, **loops, "budgets": (500, 1000, 2500) if is_cuda else (500, 1000)},
+        "digits": {
+            **tiny,
+            "strategies": ("random", "coverage", *RIVALS, *LOOPS),
+            "pools": ("balanced", "long-tail-bursts", "outliers"),
+            "budgets": (20, 50, 100, 200, 500),
+            "loop_budget": 200,
+            "loop_seeds": 5,
+            "pool_share": 0.8,
+        },
+        "fashion": {**tiny, **rivals, "strategies": ("random", "coverage", *RIVALS[:-1])},
+    }[section]
+    if is_quick:
+        values |= {"seeds": 2, "loop_seeds": 2, "test_images": 500, "scratch_effort": 0.05, "pool_share": 0.05}
+        values["budgets"] = values["budgets"][:2]
+        values["loop_budget"] = values["budgets"][-1]
+    if seeds is not None:
+        values |= {"seeds": seeds, "loop_seeds": min(seeds, values.get("loop_seeds", seeds))}
+    return BenchmarkParams.model_validate(values)
+
+
+def run_section(name: str, options: argparse.Namespace, deadline: float) -> str | None:
+    """A section's Markdown, None where its set is not at hand."""
+    is_cuda = options.device.startswith("cuda")
+    params = params_of(name, is_cuda=is_cuda, is_quick=options.quick, seeds=options.seeds)
+    dataset = {"digits": "sklearn:digits", "fashion": str(options.fashion)}.get(name, str(options.data))
+    if name != "digits" and not Path(dataset).is_dir():
+        print(f"{name}: left out, {dataset} is not there", flush=True)
+        return None
+    vectors = (options.vectors or options.data) if dataset == str(options.data) else None
+    if vectors is not None and not (vectors / "train-embeddings.npy").is_file():
+        vectors = None
+    store = open_store(str(options.output / name))
+    prepared = preparation.prepare(store, dataset, params, device=options.device, vectors=vectors)
+    say(name, f"prepared {', '.join(f'{p.kind} {p.size:,}' for p in prepared.pools)}, {prepared.encoder}")
+    for order in grid.missing_orders(store, prepared, params):
+        seconds = work.make_order(store, prepared, order, device=options.device)
+        say(name, f"{order.pool.kind} by {order.strategy}, seed {order.seed}: {seconds:.1f} s")
+    batches = grid.plan_batches(store, prepared, params, device=options.device, least_seconds=5.0)
+    left = [(store, prepared, params, batch, options.device) for batch in batches]
+    say(name, f"{sum(len(batch.cells) for batch in batches)} cells to do in {len(batches)} batches")
+    fan_out(name, left, workers=options.workers, deadline=deadline)
+    command = "python tests/bench/bench_proof.py " + " ".join(sys.argv[1:])
+    made = summary.write(store, prepared, params, device=options.device, command=command)
+    for sentence in made.sentences:
+        say(name, sentence)
+    text = store.read_bytes(made.markdown).decode().split("\n", 2)[2]
+    return f"# {SECTIONS[name]}\n\n{text}"
+
+
+def fan_out(name: str, left: list[tuple], *, workers: int, deadline: float) -> None:
+    """Batches over processes, none begun after the deadline."""
+    context = multiprocessing.get_context("spawn")
+    done = 0
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=one_thread) as pool:
+        running = {pool.submit(work_on, *arguments, deadline) for arguments in left}
+        for future in as_completed(running):
+            done += future.result()
+            say(name, f"{done} cells done")
+
+
+def one_thread() -> None:
+    """Processes share the cores, so each keeps to one."""
+    torch.set_num_threads(1)
+
+
+def work_on(store, prepared, params, batch, device: str, deadline: float) -> int:
+    """One batch, or nothing once the time is up."""
+    return 0 if time.time() > deadline else work.run_batch(store, prepared, params, batch, device=device)
+
+
+def say(section: str, text: str) -> None:
+    print(f"{datetime.datetime.now():%H:%M:%S} {section}: {text}", flush=True)
+
+
+def head(options: argparse.Namespace) -> str:
+    """Hardware, date and commit of a report."""
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    card = torch.cuda.get_device_name() if options.device.startswith("cuda") else f"{platform.machine()} CPU"
+    return (
+        f"{card}, {os.cpu_count()} cores, torch {torch.__version__}, {datetime.date.today()}, "
+        f"commit {git.stdout.strip() or 'unknown'}, `python tests/bench/bench_proof.py {' '.join(sys.argv[1:])}`\n\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two seeds and two budgets: does it run at all?")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", nargs="*", choices=list(SECTIONS), help="default: all that a device does in minutes")
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--seconds", type=float, default=600, help="no batch begins after these")
+    parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
+    parser.add_argument("--data", type=Path, default=CIFAR)
+    parser.add_argument("--fashion", type=Path, default=FASHION)
+    parser.add_argument("--vectors", type=Path, help="a folder of vectors that our own encoder made")
+    parser.add_argument("--output", type=Path, default=ROOT / "test-output" / "proof")
+    parser.add_argument("--report", type=Path, default=ROOT / "tests" / "bench" / "reports" / "proof.md")
+    options = parser.parse_args()
+    torch.set_num_threads(max(1, (os.cpu_count() or 2)))
+    deadline = time.time() + options.seconds
+    names = options.only or (
+        list(SECTIONS) if options.device.startswith("cuda") else ["digits", "loops", "rivals", "rivals-tail"]
+    )
+    found = [text for name in names if (text := run_section(name, options, deadline)) is not None]
+    options.report.parent.mkdir(parents=True, exist_ok=True)
+    options.report.write_text(head(options) + "\n".join(found))
+    print(f"report: {options.report}")
+
+
+if __name__ == "__main__":
+    main()
