@@ -30,7 +30,9 @@ _STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 @dataclass(frozen=True)
 class Ladder:
-    """By per cent, arrays of (100,); `references` of them were measured on, held out if `is_held_out`.
+    """By per cent, arrays of (100,), measured on `references` samples.
+
+    If `is_held_out` these are neither picked here nor at random; the ranking was made knowing them, as 1 of N each.
 
     `coverage` of the references by the ranking's first `count` rows, beside the mean of random orders and the 95 %
     interval of that mean; `radius_*` are quantiles of the distance from a reference to the nearest pick, in the ranking

@@ -202,12 +202,16 @@ def exact_graph(points: Points, neighbours: int, *, near_level: int, on_progress
 
 
 def split_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and levels of sorted keys (level * 2^40 + row); an unused key gives row -1."""
-    keys.sort(axis=1)
-    levels = keys >> np.int64(40)
-    is_used = levels < LEVELS
-    rows = np.where(is_used, keys & (_EDGE - 1), -1).astype(np.int32)
-    return rows, np.where(is_used, np.maximum(levels, 0), LEVELS - 1).astype(np.int16)
+    """Rows and levels of keys (level * 2^40 + row), which are sorted for it; an unused key gives row -1."""
+    rows, levels = np.empty(keys.shape, np.int32), np.empty(keys.shape, np.int16)
+    for start in range(0, len(keys), 32_768):  # a part at a time: 8-byte keys in whole would double the memory
+        part = slice(start, start + 32_768)
+        keys[part].sort(axis=1)
+        found = keys[part] >> np.int64(40)
+        is_used = found < LEVELS
+        rows[part] = np.where(is_used, keys[part] & (_EDGE - 1), -1)
+        levels[part] = np.where(is_used, np.maximum(found, 0), LEVELS - 1)
+    return rows, levels
 
 
 def new_keys(count: int, width: int) -> np.ndarray:

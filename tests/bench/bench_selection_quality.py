@@ -22,6 +22,8 @@ sys.path.insert(0, str(ROOT))
 
 import report
 
+from wtl_core.neighbours import Graph, Points, exact_graph, level_distances, prepare
+from wtl_core.neighbours_cuda import exact_graph_on_cuda
 from wtl_core.selection import ranking
 from wtl_core.selection.identity import content_keys, shuffled
 from wtl_core.selection.params import SelectionParams
@@ -90,7 +92,29 @@ def order_by(data: Data, params: dict[str, object], device: str) -> np.ndarray:
     if params.get("objective") == "mundig":
         return _mundig(data.train)
     ids = [f"{row:06d}" for row in range(len(data.train))]
+    params = dict(params)
+    tail, density = params.pop("tail", None), params.pop("density", None)
+    if density is not None:
+        return _rank_by_density(data, ids, device)
+    if tail is not None:
+        head = order_by(data, {}, device)[: 3 * len(ids) // 10]
+        model = SelectionParams.model_validate({"objective": tail})
+        return ranking.rank(data.train, model, sample_ids=ids, frozen=head, device=device).rows
     return ranking.rank(data.train, SelectionParams.model_validate(params), sample_ids=ids, device=device).rows
+
+
+def _rank_by_density(data: Data, ids: list[str], device: str) -> np.ndarray:
+    """Coverage with weights that rise with the distance to the 20th neighbour: sparse regions count for more."""
+    levels = look(prepare(data.train, device), 21, near_level=0).levels
+    reach = level_distances()[levels[:, -1]]
+    weights = np.clip(reach / np.median(reach), 0.1, 10.0)
+    return ranking.rank(data.train, SelectionParams(), sample_ids=ids, weights=weights, device=device).rows
+
+
+def look(points: Points, neighbours: int, *, near_level: int) -> Graph:
+    """Neighbours on either device."""
+    work = exact_graph_on_cuda if points.right.is_cuda else exact_graph
+    return work(points, neighbours, near_level=near_level)
 
 
 def _mundig(vectors: np.ndarray) -> np.ndarray:
@@ -233,6 +257,9 @@ ABLATION: dict[str, dict[str, object]] = {
     "near-duplicates up to 0.35": {"near_duplicate_distance": 0.35},
     "no head (graph only)": {"head": 0},
     "64 neighbours": {"neighbours": 64},
+    "weights by 20-NN distance": {"density": 1.0},
+    "random from 30 % on": {"tail": "random"},
+    "k-center from 30 % on": {"tail": "k-center"},
 }
 
 

@@ -149,6 +149,21 @@ def test_the_cell_path_covers_as_well_as_the_exact_one() -> None:
         assert share > 0.98
 
 
+def test_a_bound_is_only_claimed_where_no_neighbour_can_be_missed() -> None:
+    vectors = clustered(400)
+    assert (rank(vectors, **LARGE).optimum_bound[:50] < 1.0).any()
+    assert (rank(vectors, **LARGE, cells_from=1000).optimum_bound <= 1.0).all()
+    far = clustered(1100)
+    assert (rank(far, **LARGE, cells_from=1000).optimum_bound == 1.0).all()
+
+
+@pytest.mark.parametrize("path", [{}, LARGE])
+def test_bounds_are_never_below_what_is_reached(path: dict[str, int]) -> None:
+    found = rank(clustered(400), **path)
+    counts = np.arange(1, 101) * 4
+    assert (found.optimum_bound >= found.coverage[counts - 1] - 1e-12).all()
+
+
 @pytest.mark.parametrize("path", [{}, LARGE])
 def test_a_frozen_prefix_is_continued_as_if_nothing_had_happened(path: dict[str, int]) -> None:
     vectors = clustered(300)

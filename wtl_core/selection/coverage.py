@@ -37,14 +37,18 @@ class Survey:
 
 def survey_pool(problem: Problem, *, on_progress: Progress | None = None) -> Survey:
     """Look at all pairs: into a kernel matrix where the pool is small, else into a neighbour graph."""
-    is_small = problem.points.count <= problem.params.exact_up_to
-    width = 1 if is_small else problem.params.neighbours
-    graph = look_around(problem, width, on_progress=on_progress)
-    weights = shared_weights(problem, graph.near)
-    if is_small:
-        return Survey(weights, kernel_matrix(problem.points, problem.table), None)
+    if problem.points.count <= problem.params.exact_up_to:
+        near = np.zeros(problem.points.count, np.int64)
+        matrix = kernel_matrix(problem.points, problem.table, near_level=problem.near_level, near=near)
+        return Survey(shared_weights(problem, near), matrix, None)
+    graph = look_around(problem, problem.params.neighbours, on_progress=on_progress)
     values = problem.table[graph.levels]
-    return Survey(weights, None, Neighbours(graph.rows, values, transpose(graph.rows, values)))
+    neighbours = Neighbours(graph.rows, values, transpose(graph.rows, values), not _is_by_cells(problem))
+    return Survey(shared_weights(problem, graph.near), None, neighbours)
+
+
+def _is_by_cells(problem: Problem) -> bool:
+    return problem.points.count >= problem.params.cells_from and not problem.points.right.is_cuda
 
 
 def look_around(problem: Problem, width: int, *, on_progress: Progress | None = None) -> Graph:
@@ -52,7 +56,7 @@ def look_around(problem: Problem, width: int, *, on_progress: Progress | None = 
     points, level = problem.points, problem.near_level
     if points.right.is_cuda:
         return exact_graph_on_cuda(points, width, near_level=level, on_progress=on_progress)
-    if points.count < problem.params.cells_from:
+    if not _is_by_cells(problem):
         return exact_graph(points, width, near_level=level, on_progress=on_progress)
     cells = max(1, int(points.count**0.5))
     return cell_graph(
@@ -126,7 +130,8 @@ def _pick_on_neighbours(
 ) -> None:
     """All that is left after the head, with certificates on the way."""
     rows, values = neighbours.rows, neighbours.values
-    bounds.add_nearest(np.maximum(values[:, 1], problem.best), weights)
+    if neighbours.is_exact:
+        bounds.add_nearest(np.maximum(values[:, 1], problem.best), weights)
     gains = graph_gains(rows, values, state.best, weights)
     heaps = new_heaps(gains, problem.groups, len(problem.group_names), state.is_taken)
     for until in [mark for mark in _checkpoints(last) if mark > state.picked]:
@@ -137,7 +142,9 @@ def _pick_on_neighbours(
 def _certify(
     bounds: Certificate, neighbours: Neighbours, state: State, weights: np.ndarray, gains: np.ndarray | None = None
 ) -> None:
-    """Use the gains that the graph knows, and bound what it does not."""
+    """Use the gains that the graph knows, and bound what it does not; missed neighbours would void the bound."""
+    if not neighbours.is_exact:
+        return
     if gains is None:
         gains = graph_gains(neighbours.rows, neighbours.values, state.best, weights)
     bounds.add(state.best, weights, gains, certificate.graph_slack(neighbours.values, state.best, weights))

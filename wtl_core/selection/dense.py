@@ -7,7 +7,7 @@ import torch
 
 from wtl_core.neighbours import BLOCK_ROWS, Points
 from wtl_core.selection.greedy import State, cover, gain_of, gains_of
-from wtl_core.selection.kernels import to_kernel
+from wtl_core.selection.kernels import count_near, to_kernel
 from wtl_core.selection.quotas import Limits
 
 _FETCH = 256
@@ -72,8 +72,14 @@ def enter(state: State, limits: Limits, group: int, row: int, gain: int) -> None
     limits.counts[group] += 1
 
 
-def kernel_matrix(points: Points, table: np.ndarray) -> np.ndarray:
-    """Kernel values of all pairs, (N, N) int16. Cost: 2 N^2 bytes."""
+def kernel_matrix(
+    points: Points, table: np.ndarray, *, near_level: int = -1, near: np.ndarray | None = None
+) -> np.ndarray:
+    """Kernel values of all pairs, (N, N) int16; adds to `near` (N,) the rows at most `near_level` away.
+
+    Cost: 2 N^2 bytes.
+    """
+    near = np.zeros(points.count, np.int64) if near is None else near
     matrix = np.empty((points.count, points.count), np.int16)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         for start in range(0, points.count, BLOCK_ROWS):
@@ -87,6 +93,7 @@ def kernel_matrix(points: Points, table: np.ndarray) -> np.ndarray:
                     threads.submit(to_kernel, bits[row:rows], table, columns, target[row : row + 64])
                     for row in range(0, rows, 64)
                 ]
+                count_near(bits, columns, near_level, near[start : start + rows])
                 for job in jobs:
                     job.result()
     return matrix

@@ -7,7 +7,7 @@ weighted kernel values is an exact integer, so gains are the same whatever the o
 import numba
 import numpy as np
 
-from wtl_core.neighbours import BLOCK_ROWS, LEVELS, Points, bits_to_level, level_distances
+from wtl_core.neighbours import BLOCK_ROWS, FIRST_BITS, LEVELS, Points, bits_to_level, level_distances
 
 ONE = 32767  # a kernel value of 1
 WEIGHT_ONE = 65536  # the largest weight
@@ -78,3 +78,14 @@ def to_kernel(bits: np.ndarray, table: np.ndarray, columns: int, out: np.ndarray
     for row in range(out.shape[0]):
         for column in range(columns):
             out[row, column] = table[bits_to_level(bits[row, column])]
+
+
+@numba.njit(cache=True, nogil=True)
+def count_near(bits: np.ndarray, columns: int, near_level: int, near: np.ndarray) -> None:
+    """Add to `near` (rows,) how many of each row's columns are at most `near_level` away."""
+    limit = np.int16(near_level + FIRST_BITS - 1)
+    for row in range(near.shape[0]):
+        found = 0
+        for column in range(columns):
+            found += bits[row, column] <= limit
+        near[row] += found

@@ -39,12 +39,13 @@ class Neighbours:
     """The neighbour graph as greedy picking uses it.
 
     `rows` (N, K) int32 and their kernel `values` (N, K) int16, falling, itself first, -1 where there are fewer;
-    `listers`: who lists each row, as `graph.transpose` gives it.
+    `listers`: who lists each row, as `graph.transpose` gives it. `is_exact`: no nearer row was missed.
     """
 
     rows: np.ndarray
     values: np.ndarray
     listers: tuple[np.ndarray, np.ndarray, np.ndarray]
+    is_exact: bool
 
 
 def free_limits(problem: Problem) -> Limits:
