@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
 import polars as pl
@@ -16,11 +17,11 @@ import pyarrow.parquet as pq
 import torch
 
 from wtl_core.errors import QuarantineBudgetError, TransientError
-from wtl_core.images.examine import Examined, Limits, examine
-from wtl_core.images.faults import TRANSIENT, ImageError, Reason
+from wtl_core.images.faults import TRANSIENT, Reason
 from wtl_core.recipe import IngestParams
-from wtl_core.shards.objects import Entry, ObjectChangedError, SourceObject
-from wtl_core.shards.part_file import PartCounts, PartWriter, quarantine_key, read_counts, write_part
+from wtl_core.shards.objects import Entry, ObjectChangedError
+from wtl_core.shards.part_file import PartCounts, quarantine_key, read_counts, write_part
+from wtl_core.shards.part_rows import RowMaker
 from wtl_core.shards.plan import PartPlan
 from wtl_core.shards.reader import is_readable, read_objects
 from wtl_core.storage import Store
@@ -43,6 +44,7 @@ def run(
     *,
     endpoint_url: str | None = None,
     on_progress: Progress | None = None,
+    threads: int = 1,
 ) -> PartCounts:
     """Make one part, or return its counts if it is there.
 
@@ -52,6 +54,7 @@ def run(
         params: Limits and what to keep.
         endpoint_url: Address of the sources' S3-compatible server.
         on_progress: Called with bytes done and bytes in all, after each object.
+        threads: Threads that decode large images; the part is the same with any number.
 
     Raises:
         TransientError: a store keeps failing; nothing of the part is kept.
@@ -62,7 +65,7 @@ def run(
     unstable: set[str] = set()
     for reading in range(_READINGS + 1):
         try:
-            return _make_part(plan, store, params, endpoint_url, on_progress, unstable)
+            return _make_part(plan, store, params, endpoint_url, on_progress, unstable, threads)
         except ObjectChangedError as error:
             logger.warning("%r was written to while it was read; the part is begun again", error.uri)
             if reading >= _READINGS - 1:
@@ -89,23 +92,14 @@ def run_many(
         endpoint_url: Address of the sources' S3-compatible server.
         on_progress: Called with bytes done and bytes in all.
     """
+    is_worth_it = sum(plan.num_images_estimate for plan in plans) >= _IMAGES_WORTH_A_WORKER
+    if workers < 2 or len(plans) < 2 or not is_worth_it:
+        return _run_here(plans, store, params, max(workers, 1), endpoint_url, on_progress)
     total, done = sum(plan.size for plan in plans), 0
-    workers = min(workers, len(plans))
     counts: dict[str, PartCounts] = {}
-    if workers < 2 or sum(plan.num_images_estimate for plan in plans) < _IMAGES_WORTH_A_WORKER:
-        for plan in plans:
-            before = done
-
-            def advance(part_done: int, _: int, before: int = before) -> None:
-                if on_progress is not None:
-                    on_progress(before + part_done, total)
-
-            counts[plan.digest] = run(plan, store, params, endpoint_url=endpoint_url, on_progress=advance)
-            done += plan.size
-        return [counts[plan.digest] for plan in plans]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(min(workers, len(plans)), mp_context=context, initializer=_start_worker) as pool:
         # largest first: the last part to finish should not be the longest
         order = sorted(plans, key=lambda plan: -plan.size)
         futures = {pool.submit(run, plan, store, params, endpoint_url=endpoint_url): plan for plan in order}
@@ -116,10 +110,35 @@ def run_many(
                 done += plan.size
                 if on_progress is not None:
                     on_progress(done, total)
+        except BrokenProcessPool as error:
+            raise TransientError("an ingest worker was killed, for want of memory perhaps; run again") from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [counts[plan.digest] for plan in plans]
+
+
+def _run_here(
+    plans: Sequence[PartPlan],
+    store: Store,
+    params: IngestParams,
+    threads: int,
+    endpoint_url: str | None,
+    on_progress: Progress | None,
+) -> list[PartCounts]:
+    """Make the parts one after another in this process: one large shard keeps its cores busy by threads."""
+    total, before, counts = sum(plan.size for plan in plans), 0, []
+    for plan in plans:
+
+        def advance(done: int, _: int, before: int = before) -> None:
+            if on_progress is not None:
+                on_progress(before + done, total)
+
+        made = run(plan, store, params, endpoint_url=endpoint_url, on_progress=advance, threads=threads)
+        counts.append(made)
+        before += plan.size
+        advance(0, total, before)
+    return counts
 
 
 def check_quarantine_budget(counts: Sequence[PartCounts], params: IngestParams) -> None:
@@ -186,94 +205,21 @@ def _make_part(
     endpoint_url: str | None,
     on_progress: Progress | None,
     unstable: set[str],
+    threads: int,
 ) -> PartCounts:
-    limits = Limits(params.max_pixels, params.min_side_px, params.thumbnail_px, params.thumbnail_bytes)
     done = 0
-    with write_part(store, plan.digest) as part:
+    with write_part(store, plan.digest) as part, RowMaker(part, params, threads) as rows:
         for one in (one for one in plan.objects if one.uri in unstable):
-            _refuse(part, one, Entry("", -1, -1, one.size), Reason.CHANGED, "written to each time it was read")
+            rows.take(one, Entry("", -1, -1, one.size, reason=Reason.CHANGED, note="written to each time it was read"))
         stable = [one for one in plan.objects if one.uri not in unstable]
         for one, entries in read_objects(stable, max_file_bytes=params.max_file_bytes, endpoint_url=endpoint_url):
             for entry in entries:
-                _take(part, one, entry, params, limits)
+                rows.take(one, entry)
             done += max(one.size, 0)
             if on_progress is not None:
                 on_progress(done, plan.size)
+        rows.finish()
         counts = part.counts()
-    logger.info(
-        "part %s: %d images, %d quarantined, %d ignored",
-        plan.digest[:12],
-        counts.images,
-        counts.quarantined,
-        counts.ignored,
-    )
+    kept = f"{counts.images} images, {counts.quarantined} quarantined, {counts.ignored} ignored"
+    logger.info("part %s: %s", plan.digest[:12], kept)
     return counts
-
-
-def _take(part: PartWriter, one: SourceObject, entry: Entry, params: IngestParams, limits: Limits) -> None:
-    """Write one entry into the file where it belongs."""
-    if entry.reason is not None:
-        _refuse(part, one, entry, entry.reason, entry.note)
-    elif entry.data is None:
-        location = (
-            one.uri if not entry.key else f"{one.uri}#{entry.key}",
-            one.source,
-            one.uri,
-            entry.key,
-            entry.ordinal,
-            part.digest,
-        )
-        part.ignored.append((*location, entry.note, entry.size))
-    else:
-        try:
-            examined = examine(entry.data, limits, has_thumbnail=part.pool.num_rows < params.thumbnails_per_part)
-        except ImageError as error:
-            _refuse(part, one, entry, error.reason, error.message)
-        else:
-            _keep(part, one, entry, examined, params.store == "bytes")
-
-
-def _refuse(part: PartWriter, one: SourceObject, entry: Entry, reason: Reason, message: str) -> None:
-    uri = one.uri if not entry.key else f"{one.uri}#{entry.key}"
-    part.quarantine.append(
-        (uri, one.source, one.uri, entry.key, entry.ordinal, part.digest, reason.value, message, entry.size)
-    )
-    part.reasons[reason.value] = part.reasons.get(reason.value, 0) + 1
-
-
-def _keep(part: PartWriter, one: SourceObject, entry: Entry, examined: Examined, has_bytes: bool) -> None:
-    data = entry.data
-    assert data is not None
-    measures, thumbnail = examined.measures, examined.thumbnail
-    if has_bytes and thumbnail is data:
-        thumbnail = None  # the image itself serves
-    part.pool.append(
-        (
-            examined.sample_id,
-            one.uri if not entry.key else f"{one.uri}#{entry.key}",
-            one.source,
-            one.uri,
-            entry.key,
-            entry.ordinal,
-            part.digest,
-            part.pool.num_rows,
-            entry.offset,
-            len(data),
-            examined.format,
-            examined.width,
-            examined.height,
-            examined.is_first_of_several,
-            examined.taken_at,
-            examined.pixel_digest,
-            measures.phash,
-            measures.sharpness,
-            measures.brightness,
-            measures.contrast,
-            measures.entropy,
-            entry.metadata,
-            thumbnail,
-            data if has_bytes else None,
-        ),
-        len(data) + len(thumbnail or b""),
-    )
-    part.image_bytes += len(data)

@@ -180,6 +180,12 @@ def test_progressive_jpeg_without_its_last_scans_is_refused() -> None:
     assert reason_of(data[:last_scan] + b"\xff\xd9") == Reason.TRUNCATED
 
 
+def test_a_profile_that_looks_like_a_scan_does_no_harm() -> None:
+    profile = b"\xff\xda\x00\x0c\x03\x01\x00\x02\x11\x03\x11\x00\x3f\x05" * 10
+    data = encoded(picture(128, 96), "JPEG", progressive=True, icc_profile=profile)
+    assert decode.decode(data).format == "jpeg"
+
+
 def test_flat_and_grey_images_are_not_taken_for_padding() -> None:
     for colour in (0, 128, 255):
         for optimize in (False, True):

@@ -1,5 +1,6 @@
 """Shards to parts to the pool: accounts, identity, order, kills, changes, retries, bytes and references."""
 
+import hashlib
 import io
 import json
 import os
@@ -22,7 +23,7 @@ from wtl_core import ingest, pool
 from wtl_core.errors import CorruptArtifactError, InputError
 from wtl_core.images.faults import Reason
 from wtl_core.recipe import IngestParams
-from wtl_core.shards import discover, part_file, reader
+from wtl_core.shards import discover, part_file, part_rows, reader
 from wtl_core.shards.plan import PartPlan, plan_parts, snapshot_rows
 from wtl_core.storage import Store, open_store
 
@@ -95,6 +96,23 @@ def test_parts_are_byte_equal_with_one_worker_or_several(tmp_path: Path, monkeyp
     assert [each.digest for each in counts] == [plan.digest for plan in plans]
     assert parts_of(Path(alone.root)) == parts_of(Path(store.root))
     assert progress[-1][0] == progress[-1][1]
+
+
+def test_parts_are_byte_equal_with_one_thread_or_several(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    rng = np.random.default_rng(0)
+    members = []
+    for i in range(40):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (160, 200, 3), dtype=np.uint8)).save(buffer, "JPEG", quality=95)
+        data = buffer.getvalue()
+        members += [(f"{i}.jpg", data if i % 7 else data[:9000]), (f"{i}.small.jpg", make_jpeg(i)), (f"{i}.bin", b"x")]
+    write_tar(source / "a.tar", members)
+    params = IngestParams(thumbnails_per_part=11)
+    for threads in (1, 3):
+        refresh(source, tmp_path / f"w{threads}", params, workers=threads)
+    assert parts_of(tmp_path / "w1") == parts_of(tmp_path / "w3")
 
 
 def test_a_finished_part_is_not_made_again(source: Path, tmp_path: Path) -> None:
@@ -181,7 +199,7 @@ def test_a_part_that_fails_leaves_nothing_behind(source: Path, tmp_path: Path, m
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(ingest, "examine", fail)
+    monkeypatch.setattr(part_rows, "examine", fail)
     (plan,) = plans_of(source)
     with pytest.raises(MemoryError):
         ingest.run(plan, open_store(str(tmp_path / "w")), PARAMS)
@@ -192,14 +210,14 @@ def test_an_object_that_changes_once_is_read_again(tmp_path: Path, monkeypatch: 
     source = tmp_path / "source"
     source.mkdir()
     write_tar(source / "a.tar", [("1.jpg", make_jpeg(1)), ("2.jpg", make_jpeg(2))])
-    times, original = iter(range(2)), ingest.examine
+    times, original = iter(range(2)), part_rows.examine
 
     def touch(*args: object, **kwargs: object) -> object:
         if next(times, None) == 0:
             os.utime(source / "a.tar", ns=(9, 9))
         return original(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ingest, "examine", touch)
+    monkeypatch.setattr(part_rows, "examine", touch)
     _, found = refresh(source, tmp_path / "w")
     assert (found.counts.samples, found.counts.quarantined) == (2, 0)
 
@@ -324,7 +342,7 @@ def test_images_come_back_by_row_from_bytes_and_from_references(source: Path, tm
         (part,) = found.samples["part"].unique()
         rows = found.samples.select("row", "sample_id").sample(fraction=0.5, seed=1).rows()
         images = dict(pool.read_images(store, part, [row for row, _ in rows]))
-        assert {row: __import__("hashlib").sha256(images[row] or b"").hexdigest() for row, _ in rows} == dict(rows)
+        assert {row: hashlib.sha256(images[row] or b"").hexdigest() for row, _ in rows} == dict(rows)
         pools[kind] = found.samples.drop("part")
     assert pools["bytes"].equals(pools["reference"])
     for kind, missing in (("bytes", 0), ("reference", 68)):

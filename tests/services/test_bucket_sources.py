@@ -26,7 +26,7 @@ from tests.conftest import make_jpeg
 from wtl_core import ingest, pool
 from wtl_core.errors import ConfigError, TransientError
 from wtl_core.recipe import IngestParams
-from wtl_core.shards import bucket, discover, remote
+from wtl_core.shards import bucket, discover, part_rows, remote
 from wtl_core.shards.plan import plan_parts, snapshot_rows
 from wtl_core.storage import Store, filesystem, open_store
 
@@ -290,14 +290,14 @@ def test_an_object_overwritten_while_it_is_read_is_read_again_from_its_start(
 ) -> None:
     store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(i)) for i in range(40)]))
     monkeypatch.setattr(remote, "_BLOCK_BYTES", 4096)
-    original, times = ingest.examine, iter(range(1))
+    original, times = part_rows.examine, iter(range(1))
 
     def overwrite(*args: object, **kwargs: object) -> object:
         if next(times, None) == 0:
             store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(100 + i)) for i in range(30)]))
         return original(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ingest, "examine", overwrite)
+    monkeypatch.setattr(part_rows, "examine", overwrite)
     found = refresh(store, tmp_path)
     assert (found.counts.samples, found.counts.quarantined) == (30, 0)
 

@@ -76,8 +76,9 @@ def check_blocks(data: bytes, header: JpegHeader, end: int) -> None:
 def check_scans(data: bytes, header: JpegHeader) -> None:
     """A complete progressive file refines the DC of every component to its last bit and sends all 63 AC bands."""
     lacking: dict[int, int] = {}
-    start = data.find(b"\xff\xda", 2)
-    while start >= 0 and start + 5 < len(data):
+    # from the first scan to the first end marker: a colour profile before, a preview behind may hold anything
+    start, end = data.rfind(b"\xff\xda", 0, header.scan_start), data.find(b"\xff\xd9", header.scan_start)
+    while 0 <= start < end - 5:
         count = data[start + 4]
         ids = data[start + 5 : start + 5 + 2 * count : 2]
         band = data[start + 5 + 2 * count : start + 8 + 2 * count]
@@ -85,7 +86,7 @@ def check_scans(data: bytes, header: JpegHeader) -> None:
             for component in ids:
                 for coefficient in range(band[0], min(band[1], 63) + 1):
                     lacking[component * 64 + coefficient] = band[2] & 15
-        start = data.find(b"\xff\xda", start + 2)
+        start = data.find(b"\xff\xda", start + 2, end)
     if len(lacking) < 64 * header.components or any(lacking.values()):
         raise ImageError(Reason.TRUNCATED, "progressive JPEG lacks its last scans; what they would refine is padding")
 
