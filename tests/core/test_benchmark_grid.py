@@ -68,9 +68,9 @@ def test_a_finished_grid_is_not_touched_again(finished):
 
 def test_more_seeds_and_strategies_add_cells_and_repeat_none(finished):
     _, store, prepared, _ = finished
-    more = PARAMS.model_copy(update={"seeds": 4, "strategies": (*PARAMS.strategies, "k-center")})
+    more = PARAMS.model_copy(update={"seeds": 4, "strategies": (*PARAMS.strategies, "k-center", "entropy")})
     todo = [cell for batch in batches(store, prepared, more) for cell in batch.cells]
-    assert all(cell.seed == 3 or cell.strategy == "k-center" for cell in todo)
+    assert all(cell.seed == 3 or cell.strategy in ("k-center", "entropy") for cell in todo)
 
 
 def test_shuffled_labels_change_no_order_and_no_vector(finished, tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from wtl_core.benchmark.params import LOOPS
 from wtl_core.recipe import digest_of
 from wtl_core.storage import Store
 
@@ -35,9 +36,29 @@ class Cell:
     labels: int
     seed: int
 
-    def key(self, identity: str) -> str:
-        """Where its result lies; `identity` digests the set, the vectors and the judge's recipe."""
-        return f"cells/{digest_of([VERSION, identity, *asdict(self).values()])[:32]}.parquet"
+
+@dataclass(frozen=True)
+class Identity:
+    """What cells depend on beside themselves, as digests: each only where it matters, so that a wider grid adds cells.
+
+    Attributes:
+        pools: By kind: the set, the pool, its vectors, and the share of it that a seed has.
+        scratch: The recipe of the network trained from scratch.
+        loop: Rounds, budgets and candidates of loops.
+        device: `cpu` or `cuda`.
+    """
+
+    pools: dict[str, str]
+    scratch: str
+    loop: str
+    device: str
+
+    def key(self, cell: Cell) -> str:
+        """Where a cell's result lies."""
+        scratch = self.scratch if cell.judge == "scratch" else ""
+        loop = self.loop if cell.strategy in LOOPS else ""
+        identity = [VERSION, self.pools[cell.pool], scratch, loop, self.device, *asdict(cell).values()]
+        return f"cells/{digest_of(identity)[:32]}.parquet"
 
 
 @dataclass(frozen=True)
@@ -73,7 +94,7 @@ class Result:
     picks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64), compare=False)
 
 
-def write(store: Store, identity: str, result: Result) -> None:
+def write(store: Store, identity: Identity, result: Result) -> None:
     """Keep a finished cell; seen whole or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -85,15 +106,15 @@ def write(store: Store, identity: str, result: Result) -> None:
     table = pa.Table.from_pylist([{**row, "picks": result.picks.tolist()}], schema=schema)
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
-    store.write_bytes(result.cell.key(identity), buffer.getvalue())
+    store.write_bytes(identity.key(result.cell), buffer.getvalue())
 
 
-def read(store: Store, identity: str, cell: Cell) -> dict[str, Any] | None:
+def read(store: Store, identity: Identity, cell: Cell) -> dict[str, Any] | None:
     """The row of a finished cell, None for an unfinished one."""
     import pyarrow.parquet as pq
 
     try:
-        data = store.read_bytes(cell.key(identity))
+        data = store.read_bytes(identity.key(cell))
     except FileNotFoundError:
         return None
     row: dict[str, Any] = pq.read_table(io.BytesIO(data)).to_pylist()[0]
@@ -105,7 +126,7 @@ def finished(store: Store) -> set[str]:
     return {f"cells/{name}" for name in store.names("cells")}
 
 
-def gather(store: Store, identity: str, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+def gather(store: Store, identity: Identity, cells: Iterable[Cell]) -> list[dict[str, Any]]:
     """Rows of the finished ones among `cells`, in their order, without picks; also kept as `results.parquet`."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from wtl_core.benchmark import cells, network, strategies
-from wtl_core.benchmark.cells import Cell
+from wtl_core.benchmark.cells import Cell, Identity
 from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.benchmark.preparation import PoolRef, Prepared
@@ -89,7 +89,7 @@ def plan_batches(
     there, identity = cells.finished(store), identity_of(prepared, params, device)
     groups: dict[tuple[object, ...], list[Cell]] = {}
     for cell in all_cells(prepared, params):
-        if cell.key(identity) not in there:
+        if identity.key(cell) not in there:
             is_loop = cell.strategy in params.loops
             key = (cell.pool, cell.judge, cell.seed, cell.strategy) if is_loop else tuple(asdict(cell).values())
             groups.setdefault(key, []).append(cell)
@@ -106,14 +106,15 @@ def plan_batches(
     return [*batches, Batch(len(batches), tuple(held), seconds)] if held else batches
 
 
-def identity_of(prepared: Prepared, params: BenchmarkParams, device: str) -> str:
-    """What all cells depend on beside themselves."""
-    recipe = asdict(recipe_of(params, device))
+def identity_of(prepared: Prepared, params: BenchmarkParams, device: str) -> Identity:
+    """What cells depend on beside themselves."""
+    shared = [prepared.digest, strategies.VERSION, params.pool_share]
     loop = params.model_dump(mode="json", include={"loop_rounds", "loop_candidates", "loop_budget", "budgets"})
-    share = params.pool_share
-    kind = torch.device(device).type
-    return digest_of(
-        [prepared.digest, recipe, network.VERSION, strategies.VERSION, loop if params.loops else 0, kind, share]
+    return Identity(
+        pools={pool.kind: digest_of([*shared, pool.digest]) for pool in prepared.pools},
+        scratch=digest_of([network.VERSION, asdict(recipe_of(params, device))]),
+        loop=digest_of(loop),
+        device=torch.device(device).type,
     )
 
 

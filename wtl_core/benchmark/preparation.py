@@ -45,7 +45,7 @@ class Prepared:
     Attributes:
         key: Its folder in the benchmark's.
         dataset: The set's name.
-        digest: Over images and labels of the set, and the vectors.
+        digest: Over images and labels of the set.
         classes: The labels' names.
         counts: Images by split, and how many were left out.
         pools: What there is to choose from.
@@ -118,7 +118,7 @@ def prepare(
     prepared = Prepared(
         key=key,
         dataset=labelled.name,
-        digest=digest_of([labelled.digest(), *(asdict(ref) for ref in refs)]),
+        digest=labelled.digest(),
         classes=labelled.classes,
         counts={
             **{s: len(getattr(labelled, s)) for s in ("train", "validation", "test")},

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from wtl_core.benchmark import cells, grid, judges, loops, network, strategies
-from wtl_core.benchmark.cells import Cell, Result
+from wtl_core.benchmark.cells import Cell, Identity, Result
 from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.benchmark.preparation import Prepared, load_array, load_ids
@@ -43,7 +43,7 @@ def run_batch(
     """Do a batch's cells, each kept as it is finished; how many were done now."""
     identity = grid.identity_of(prepared, params, device)
     there = cells.finished(store)
-    todo = [cell for cell in batch.cells if cell.key(identity) not in there]
+    todo = [cell for cell in batch.cells if identity.key(cell) not in there]
     bench = _Bench(store, prepared, params, batch.cells[0].pool, device)
     done = 0
     for cell in todo:
@@ -83,7 +83,7 @@ class _Bench:
         seconds = time.perf_counter() - started
         return self._result(cell, picks, accuracies, 0, 1, selection_seconds, seconds)
 
-    def loop(self, strategy: str, judge: str, seed: int, *, identity: str) -> Iterator[Result]:
+    def loop(self, strategy: str, judge: str, seed: int, *, identity: Identity) -> Iterator[Result]:
         """The unfinished budgets of one loop, in order; it goes on from the last finished one."""
         size = len(self.labels)
         budgets = grid.loop_budgets(self.params, size)
@@ -104,7 +104,7 @@ class _Bench:
                 done = (outcome.rounds, outcome.label_waits, outcome.seconds, outcome.train_seconds)
                 yield self._result(cell, outcome.picks, (outcome.accuracy, float("nan")), *done)
 
-    def _last_round(self, wanted: list[Cell], identity: str) -> loops.Round | None:
+    def _last_round(self, wanted: list[Cell], identity: Identity) -> loops.Round | None:
         """The last of the finished budgets that none unfinished comes before."""
         last = None
         for cell in wanted:
