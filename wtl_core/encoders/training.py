@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +39,7 @@ def train(
     *,
     device: torch.device | str,
     workers: int = 2,
+    scratch: Path | None = None,
     on_progress: Progress | None = None,
     checkpoint_seconds: float = 30,
 ) -> str:
@@ -52,6 +54,7 @@ def train(
         params: Budget, sizes and seed (`recipe.EncoderParams`).
         device: Where to train.
         workers: Threads that decode the pool before training.
+        scratch: Folder for a large pool's squares (beyond 2 GiB) while training runs; None takes the system's.
         on_progress: Called with (steps done, steps).
         checkpoint_seconds: Time between checkpoints; changes no result.
 
@@ -66,7 +69,7 @@ def train(
     folder = TrainingFolder(store, _key(images, params, draft, kind))
     if (finished := folder.outcome()) is not None:
         return finished
-    squares = decode_pool(images, draft.images, draft.preprocessing, workers=workers)
+    squares = decode_pool(images, draft.images, draft.preprocessing, workers=workers, scratch=scratch)
     check_count(len(squares))
     plan = folder.load_plan() or folder.commit_plan(_with_steps(draft, squares, device, seconds=params.seconds))
     _log.info("training: %s, %d images, %d steps of %d", plan.shape, len(squares), plan.steps, plan.batch_images)
