@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.selection import ranking
+from wtl_core.selection import head, ranking
 from wtl_core.selection.explain import explain, kept_share, replaced_by
 from wtl_core.selection.params import Balance, SelectionParams, WeightBy, count_of
 from wtl_core.selection.result import Ranking
@@ -126,6 +126,17 @@ def test_quotas_hold_at_the_budget_and_shares_at_every_prefix(seed: int, budget:
     if until == budget:
         assert (picked[:budget] == "west").sum() >= west
     assert found.quota_cost >= -0.02
+
+
+def test_quotas_hold_where_no_nominee_is_of_the_group_that_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "NOMINEES", 40)
+    monkeypatch.setattr(head, "_FROM_PART", 10)
+    monkeypatch.setattr(head, "_STEP", 5)
+    groups = np.where(np.arange(600) % 50 == 0, "rare", "common")
+    quota = {"group": "rare", "minimum_share": 0.2}
+    found = rank(clustered(600), {"budget": 50, "group_by": "c", "quotas": [quota], **LARGE}, groups=groups)
+    assert found.quotas_until == 50
+    assert (groups[found.rows[:50]] == "rare").sum() >= 10
 
 
 def test_a_quota_that_costs_nothing_changes_nothing() -> None:

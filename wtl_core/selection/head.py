@@ -44,16 +44,16 @@ def pick_head(
     is_whole = len(references) == problem.points.count
     accepted = state.picked
     for stop in range(state.picked + _STEP, until + _STEP, _STEP):
-        lifted = int(inner.cursor[1])
         pick_dense(inner, heaps, limits, shares, columns, slots, min(stop, until))
-        if inner.picked == accepted or (is_whole and _is_outbid(neighbours, weights, inner, limits)):
+        # Quotas given up among nominees may well hold among all samples, which the graph offers.
+        is_stuck = inner.picked == accepted or inner.cursor[1] != state.cursor[1]
+        if is_stuck or (is_whole and _is_outbid(neighbours, weights, inner, limits)):
             break
         accepted = inner.picked
     picked = inner.order[state.picked : inner.picked]
     for row in picked[accepted - state.picked :]:
         limits.counts[problem.groups[nominees[row]]] -= 1
     limits.clock[0] = 0
-    state.cursor[1] = inner.cursor[1] if accepted == inner.picked else lifted
     given = nominees[picked[: accepted - state.picked]]
     force(problem.points, problem.table, weights, state, free_limits(problem), given, problem.groups)
 
