@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from wtl_core.neighbours import FIRST_BITS, LEVELS, Points, level_distances, prepare
+from wtl_core.selection.advice import advise
 from wtl_core.selection.identity import content_keys, draw, shuffled
 from wtl_core.selection.inputs import unit_vectors
 from wtl_core.selection.kernels import ONE, kernel_table
@@ -103,12 +104,23 @@ def measure(
     orders = [ranked, *(_random_order(keys, ranked, seed) for seed in range(params.random_draws))]
     bins = np.stack([_bins(order, len(vectors)) for order in orders], axis=1)
     nearest = _nearest_by_percent(vectors, references, bins, labelled, device)
-    weights = _reference_weights(ranking, references, len(vectors))
     table = kernel_table(kernel, ranking.scale if scale is None else scale)
-    coverage = _coverage(nearest, table, weights)
-    radius = _radius(nearest)
+    coverage = _coverage(nearest, table, _reference_weights(ranking, references, len(vectors)))
+    return _ladder(ranking, coverage, _radius(nearest), groups, references=len(references))
+
+
+def _ladder(
+    ranking: Ranking,
+    coverage: np.ndarray,
+    radius: np.ndarray,
+    groups: Sequence[str] | np.ndarray | None,
+    *,
+    references: int,
+) -> Ladder:
+    """The record of measured orders, the ranking first: `coverage` (orders, 100), `radius` (orders, 3, 100)."""
+    samples = len(ranking.rows)
     mean, low, high = _interval(coverage[1:])
-    count = np.array([count_of(f"{percent}%", len(vectors)) for percent in PERCENTS])
+    count = np.array([count_of(f"{percent}%", samples) for percent in PERCENTS])
     balance, random_balance = _group_balance(ranking, count, groups)
     return Ladder(
         percent=PERCENTS,
@@ -128,8 +140,8 @@ def measure(
         near_duplicate_rate=_near_duplicate_rate(ranking, count),
         group_balance=balance,
         random_group_balance=random_balance,
-        references=len(references),
-        is_held_out=len(references) < len(vectors),
+        references=references,
+        is_held_out=references < samples,
         advice=advise(coverage[0], low, high, count, picks=ranking.picks),
     )
 
@@ -216,7 +228,9 @@ def _reference_weights(ranking: Ranking, references: np.ndarray, count: int) -> 
 def _coverage(nearest: np.ndarray, table: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted mean kernel value, (orders, 100) float64; summed in one order everywhere."""
     values = table.astype(np.float64) / ONE
-    return np.asarray([[values[_levels(line)] @ weights for line in order] for order in nearest]) / float(weights.sum())
+    # Not a dot product: its threads would sum in another order on another machine.
+    sums = [[(values[_levels(line)] * weights).sum() for line in order] for order in nearest]
+    return np.asarray(sums) / float(weights.sum())
 
 
 def _radius(nearest: np.ndarray) -> np.ndarray:
@@ -266,39 +280,3 @@ def _group_balance(
 def _evenness(counts: np.ndarray) -> float:
     shares = counts[counts > 0] / counts.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()) / len(counts))
-
-
-def advise(coverage: np.ndarray, low: np.ndarray, high: np.ndarray, count: np.ndarray, *, picks: int) -> str:
-    """What the next 5 % would add, and where choosing does not help; plain sentences for a person."""
-    here = int(np.searchsorted(count, picks))
-    here = min(here, len(count) - 1)
-    then = min(here + 5, len(count) - 1)
-    sentences = []
-    if then > here:
-        added = 100 * (coverage[then] - coverage[here])
-        sentences.append(f"From {here + 1} % on, the next {then - here} % adds {added:.1f} % coverage.")
-    else:
-        sentences.append("All samples are picked: nothing is left to add.")
-    helps = coverage > high
-    if helps[:-1].all():
-        sentences.append("The ranking covers more than random at every per cent below 100.")
-    elif not helps.any():
-        sentences.append("Selection does not help on this pool: no per cent covers more than random does.")
-    else:
-        weak = PERCENTS[:-1][~helps[:-1]]
-        sentences.append(f"Selection does not cover more than random at {_ranges(weak)} %.")
-    worse = PERCENTS[coverage < low]
-    if len(worse):
-        sentences.append(f"It covers less than random at {_ranges(worse)} %: take random picks there.")
-    return " ".join(sentences)
-
-
-def _ranges(percents: np.ndarray) -> str:
-    """Whole numbers as ranges: 3-5, 9."""
-    parts: list[list[int]] = []
-    for percent in percents.tolist():
-        if parts and percent == parts[-1][1] + 1:
-            parts[-1][1] = percent
-        else:
-            parts.append([percent, percent])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)

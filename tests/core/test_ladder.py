@@ -6,6 +6,7 @@ import pytest
 from wtl_core import ladder
 from wtl_core.ladder import Ladder, measure
 from wtl_core.selection import ranking
+from wtl_core.selection.advice import advise
 from wtl_core.selection.params import LadderParams, SelectionParams
 from wtl_core.selection.result import Ranking
 
@@ -120,13 +121,13 @@ def test_the_random_budget_of_equal_coverage_is_read_between_per_cents() -> None
 def test_advice_says_what_is_next_and_where_selection_does_not_help() -> None:
     coverage, high = np.linspace(0.5, 1.0, 100), np.linspace(0.4, 1.0, 100)
     count = np.arange(1, 101)
-    good = ladder.advise(coverage, high - 0.01, high, count, picks=10)
+    good = advise(coverage, high - 0.01, high, count, picks=10)
     assert good.startswith("From 10 % on, the next 5 % adds 2.5 % coverage.")
     assert "more than random at every per cent" in good
-    assert "does not help" in ladder.advise(coverage, coverage + 0.1, coverage + 0.2, count, picks=100)
+    assert "does not help" in advise(coverage, coverage + 0.1, coverage + 0.2, count, picks=100)
     mixed = high.copy()
     mixed[[4, 5, 20]] = 1.0
-    assert "at 5-6, 21 %" in ladder.advise(coverage, mixed - 0.9, mixed, count, picks=1)
+    assert "at 5-6, 21 %" in advise(coverage, mixed - 0.9, mixed, count, picks=1)
 
 
 def test_columns_are_the_arrays_by_per_cent() -> None:

@@ -60,8 +60,13 @@ def _farthest(problem: Problem) -> np.ndarray:
     if (problem.nearest <= -2).any():
         level = np.searchsorted(-problem.table.astype(np.int32), -problem.best.astype(np.int32))
         bits = np.where(problem.nearest <= -2, level + FIRST_BITS - 1, FAR).astype(np.int16)
-    mean = points.right[:count, : points.dimensions].double().mean(0, keepdim=True).float().cpu().numpy()
-    nearest = points.product_with(prepare(mean, str(points.right.device), whole=64).left_slice(0, 64), points.right)
+    mean = np.zeros((1, points.dimensions))
+    for start in range(0, count, 65_536):  # by numpy, whose sums do not depend on threads
+        part = points.right[start : min(start + 65_536, count), : points.dimensions].float().cpu().numpy()
+        mean += part.sum(0, dtype=np.float64) / count
+    nearest = points.product_with(
+        prepare(mean.astype(np.float32), str(points.right.device), whole=64).left_slice(0, 64), points.right
+    )
     first = int(nearest[0, :count].argmin())
     wanted = min(count, max(1, TRACED_PAIRS // count))
     order, _ = farthest_first(points, wanted, given=problem.frozen, bits=bits, first=first)

@@ -74,22 +74,18 @@ def rank(
     keys = content_keys([pool.sample_ids[row] for row in inside])
     if scale is None:
         scale = median_scale(points, shuffled(keys, 0, orders.SCALE))
+    _log.info("ranking %d of %d samples by %s, scale %.4f", len(inside), len(pool.rows), params.objective, scale)
     table = kernel_table(_kernel_of(params), scale * params.scale_factor)
     near = min(params.near_duplicate_distance, scale / 2)
-    _log.info(
-        "ranking %d of %d samples by %s, scale %.4f, %s",
-        len(inside), len(pool.rows), params.objective, scale, points.numeric_path,
-    )  # fmt: skip
     known = None if labelled is None or len(labelled) == 0 else _given(labelled, pool, what="labelled")
     state = _covered_by(points, known, table, device)
     names, codes = _groups(groups, pool, inside)
+    given = [(_given(some, pool, what="similar"), strength) for some, strength in similar]
     problem = Problem(
         points=points,
         keys=keys,
         table=table,
-        weights=_similar_weights(
-            base[inside], [(_given(v, pool, what="similar"), s) for v, s in similar], points, table
-        ),
+        weights=_similar_weights(base[inside], given, points, table),
         near_level=level_of(near),
         scale=scale,
         best=state.best,
@@ -100,10 +96,23 @@ def rank(
         counts=np.minimum([count_of(f"{percent}%", len(pool.rows)) for percent in range(1, 101)], len(inside)),
         params=params,
     )
-    budget = None if params.budget is None else count_of(params.budget, len(pool.rows))
+    return _order(problem, pool, inside, near=near, labelled=known, on_progress=on_progress)
+
+
+def _order(
+    problem: Problem,
+    pool: Pool,
+    inside: np.ndarray,
+    *,
+    near: float,
+    labelled: np.ndarray | None,
+    on_progress: Progress | None,
+) -> Ranking:
+    """Order the problem's rows and say all that is to be said of each."""
+    budget = None if problem.params.budget is None else count_of(problem.params.budget, len(pool.rows))
     cover, quotas_until, quota_cost = orders.order_pool(problem, budget, on_progress=on_progress)
     return assemble(
-        problem, cover, pool, inside, near=near, labelled=known, quotas_until=quotas_until, quota_cost=quota_cost
+        problem, cover, pool, inside, near=near, labelled=labelled, quotas_until=quotas_until, quota_cost=quota_cost
     )
 
 

@@ -1,0 +1,40 @@
+"""What a ladder says to a person, in plain sentences. No measuring."""
+
+import numpy as np
+
+
+def advise(coverage: np.ndarray, low: np.ndarray, high: np.ndarray, count: np.ndarray, *, picks: int) -> str:
+    """What the next 5 % would add, and where choosing does not help; plain sentences for a person."""
+    here = int(np.searchsorted(count, picks))
+    here = min(here, len(count) - 1)
+    then = min(here + 5, len(count) - 1)
+    percents = np.arange(1, len(count) + 1)
+    sentences = []
+    if then > here:
+        added = 100 * (coverage[then] - coverage[here])
+        sentences.append(f"From {here + 1} % on, the next {then - here} % adds {added:.1f} % coverage.")
+    else:
+        sentences.append("All samples are picked: nothing is left to add.")
+    helps = coverage > high
+    if helps[:-1].all():
+        sentences.append("The ranking covers more than random at every per cent below 100.")
+    elif not helps.any():
+        sentences.append("Selection does not help on this pool: no per cent covers more than random does.")
+    else:
+        weak = percents[:-1][~helps[:-1]]
+        sentences.append(f"Selection does not cover more than random at {_ranges(weak)} %.")
+    worse = percents[coverage < low]
+    if len(worse):
+        sentences.append(f"It covers less than random at {_ranges(worse)} %: take random picks there.")
+    return " ".join(sentences)
+
+
+def _ranges(percents: np.ndarray) -> str:
+    """Whole numbers as ranges: 3-5, 9."""
+    parts: list[list[int]] = []
+    for percent in percents.tolist():
+        if parts and percent == parts[-1][1] + 1:
+            parts[-1][1] = percent
+        else:
+            parts.append([percent, percent])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
