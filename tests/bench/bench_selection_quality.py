@@ -61,7 +61,7 @@ def _labels(folder: Path, part: str) -> np.ndarray:
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
 
 def sample(data: Data, seed: int, share: float = 0.9) -> Data:
