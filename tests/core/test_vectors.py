@@ -322,7 +322,7 @@ def kill_at_random(tmp_path: Path, kills: int) -> int:
 
 
 def test_killed_at_random_moments_no_vector_is_missing_or_double(tmp_path: Path) -> None:
-    assert kill_at_random(tmp_path, 4) >= 1
+    assert kill_at_random(tmp_path, 3) >= 1
 
 
 @pytest.mark.slow
