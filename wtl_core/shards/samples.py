@@ -1,7 +1,6 @@
 """Members of one archive grouped as WebDataset does it: a base name's sidecars become its images' metadata."""
 
 import json
-from collections.abc import Iterator
 
 from wtl_core.shards.objects import Entry
 
@@ -21,21 +20,22 @@ class SampleGroups:
         self._base: str | None = None
         self._entries: list[Entry] = []
         self._fields: dict[str, object] = {}
-        self._held_bytes = 0
 
-    def add(self, entry: Entry, sidecar: bytes | None = None) -> Iterator[Entry]:
-        """Take a member in order; yield those of the base name before it."""
+    def add(self, entry: Entry, sidecar: bytes | None = None) -> list[Entry]:
+        """Take a member in order; give out those of the base name before it, if it ended."""
+        done: list[Entry] = []
         base, suffix = split_key(entry.key)
         if base != self._base or len(self._entries) >= _MOST_MEMBERS:
-            yield from self.flush()
+            done = self.flush()
             self._base = base
         if sidecar is not None:
             entry.note = "sidecar"
             self._fields.update(parse_sidecar(suffix, sidecar))
         self._entries.append(entry)
+        return done
 
-    def flush(self) -> Iterator[Entry]:
-        """Yield what is held."""
+    def flush(self) -> list[Entry]:
+        """Give out what is held."""
         entries, self._entries = self._entries, []
         if self._fields:
             text = json.dumps(self._fields, sort_keys=True)
@@ -44,7 +44,7 @@ class SampleGroups:
                     entry.metadata = text
             self._fields = {}
         self._base = None
-        yield from entries
+        return entries
 
 
 def is_sidecar(key: str, size: int) -> bool:
