@@ -11,7 +11,6 @@ import argparse
 import datetime
 import multiprocessing
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -77,14 +76,14 @@ def params_of(section: str, *, is_cuda: bool, is_quick: bool, seeds: int | None)
     return BenchmarkParams.model_validate(values)
 
 
-def run_section(name: str, options: argparse.Namespace, deadline: float) -> str | None:
-    """A section's Markdown, None where its set is not at hand."""
+def run_section(name: str, options: argparse.Namespace, deadline: float) -> None:
+    """Do what is missing of a section, and write its page; nothing where its set is not at hand."""
     is_cuda = options.device.startswith("cuda")
     params = params_of(name, is_cuda=is_cuda, is_quick=options.quick, seeds=options.seeds)
     dataset = {"digits": "sklearn:digits", "fashion": str(options.fashion)}.get(name, str(options.data))
     if name != "digits" and not Path(dataset).is_dir():
         print(f"{name}: left out, {dataset} is not there", flush=True)
-        return None
+        return
     vectors = (options.vectors or options.data) if dataset == str(options.data) else None
     if vectors is not None and not (vectors / "train-embeddings.npy").is_file():
         vectors = None
@@ -98,12 +97,10 @@ def run_section(name: str, options: argparse.Namespace, deadline: float) -> str 
     left = [(store, prepared, params, batch, options.device) for batch in batches]
     say(name, f"{sum(len(batch.cells) for batch in batches)} cells to do in {len(batches)} batches")
     fan_out(name, left, workers=options.workers, deadline=deadline)
-    command = "python tests/bench/bench_proof.py " + " ".join(sys.argv[1:])
+    command = f"python tests/bench/bench_proof.py {' '.join(sys.argv[1:])} (commit {commit()}, {os.cpu_count()} cores)"
     made = summary.write(store, prepared, params, device=options.device, command=command)
     for sentence in made.sentences:
         say(name, sentence)
-    text = store.read_bytes(made.markdown).decode().split("\n", 2)[2]
-    return f"# {SECTIONS[name]}\n\n{text}"
 
 
 def fan_out(name: str, left: list[tuple], *, workers: int, deadline: float) -> None:
@@ -131,14 +128,20 @@ def say(section: str, text: str) -> None:
     print(f"{datetime.datetime.now():%H:%M:%S} {section}: {text}", flush=True)
 
 
-def head(options: argparse.Namespace) -> str:
-    """Hardware, date and commit of a report."""
+def commit() -> str:
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
-    card = torch.cuda.get_device_name() if options.device.startswith("cuda") else f"{platform.machine()} CPU"
-    return (
-        f"{card}, {os.cpu_count()} cores, torch {torch.__version__}, {datetime.date.today()}, "
-        f"commit {git.stdout.strip() or 'unknown'}, `python tests/bench/bench_proof.py {' '.join(sys.argv[1:])}`\n\n"
-    )
+    return git.stdout.strip() or "unknown"
+
+
+def assembled(output: Path) -> str:
+    """All sections that `output` holds, of this run and earlier ones; each says when and by what it was made."""
+    parts = ["# The proof"]
+    for name, title in SECTIONS.items():
+        page = output / name / "summary.md"
+        if page.is_file():
+            text = page.read_text().split("\n", 2)[2].replace("\n## ", "\n### ")
+            parts.append(f"## {title}\n\n{text}")
+    return "\n\n".join(parts)
 
 
 def main() -> None:
@@ -160,9 +163,10 @@ def main() -> None:
     names = options.only or (
         list(SECTIONS) if options.device.startswith("cuda") else ["digits", "loops", "rivals", "rivals-tail"]
     )
-    found = [text for name in names if (text := run_section(name, options, deadline)) is not None]
+    for name in names:
+        run_section(name, options, deadline)
     options.report.parent.mkdir(parents=True, exist_ok=True)
-    options.report.write_text(head(options) + "\n".join(found))
+    options.report.write_text(assembled(options.output))
     print(f"report: {options.report}")
 
 
