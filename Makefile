@@ -17,7 +17,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q
 
 test-services: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m services tests/services
+	$(BIN)/python -m pytest -q -m services tests/services tests/browser
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -87,9 +87,21 @@ class Stack:
         request = urllib.request.Request(
             f"{self.place.address}/api{path}", data, {"Content-Type": "application/json"}, method=method
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            text = answer.read()
+        text = self._answer(request)
         return json.loads(text) if text else None
+
+    def _answer(self, request: urllib.request.Request) -> bytes:
+        """As every client of a server does: 503 says that SQLite is busy, and to come again."""
+        for pause in (1, 2, 4, 8, None):
+            try:
+                with urllib.request.urlopen(request, timeout=90) as answer:
+                    text: bytes = answer.read()
+                return text
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or pause is None:
+                    raise
+                time.sleep(pause)
+        raise AssertionError
 
     def deployment(self, flow: str) -> dict[str, Any]:
         found: dict[str, Any] = self.api("GET", f"/deployments/name/{flow}/{flow}-test")
@@ -140,11 +152,14 @@ class Stack:
         assert run["state"]["type"] == "COMPLETED", run["state"]
         return run
 
-    def stall(self, function: str, folder: Path, *, seconds: float = 600, when: str = "after") -> dict[str, str]:
-        """Environment of a run that stands still before or after a function of `wtl_core`, and says so in a file."""
+    def stall(self, function: str, folder: Path, *, when: str = "after") -> dict[str, str]:
+        """Environment of a run that stands still before or after a function of `wtl_core`.
+
+        It says so in the file named by `marker`, and goes on when that is deleted.
+        """
         marker = folder / f"stalled-{function.replace('.', '-').replace(':', '-')}-{when}"
         marker.unlink(missing_ok=True)
-        plan = {"function": function, "seconds": seconds, "when": when, "marker": str(marker)}
+        plan = {"function": function, "when": when, "marker": str(marker)}
         return {"PYTHONPATH": str(STALL), "WTL_TEST_STALL": json.dumps(plan), "marker": str(marker)}
 
     def kill_worker(self) -> None:

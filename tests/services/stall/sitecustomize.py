@@ -33,8 +33,11 @@ class _Finder(importlib.abc.MetaPathFinder):
     def stalling(self, original):
         def stalled(*args, **kwargs):
             result = original(*args, **kwargs) if self.plan["when"] == "after" else None
-            Path(self.plan["marker"]).touch()
-            time.sleep(self.plan["seconds"])
+            marker = Path(self.plan["marker"])
+            marker.touch()
+            deadline = time.monotonic() + 600
+            while marker.exists() and time.monotonic() < deadline:
+                time.sleep(0.1)
             return result if self.plan["when"] == "after" else original(*args, **kwargs)
 
         return stalled
