@@ -350,7 +350,7 @@ def test_thumbnails_are_small_in_pixels_and_bytes() -> None:
     data = encoded(picture(500, 375), "JPEG", quality=95)
     thumbnail = examine.examine(data, LIMITS, has_thumbnail=True).thumbnail
     assert thumbnail is not None
-    assert Image.open(io.BytesIO(thumbnail)).size == (128, 96)
+    assert Image.open(io.BytesIO(thumbnail)).size == (125, 93)
     assert len(thumbnail) <= LIMITS.thumbnail_bytes
     small = encoded(picture(64, 64), "JPEG")
     assert examine.examine(small, LIMITS, has_thumbnail=True).thumbnail == small
@@ -360,7 +360,9 @@ def test_thumbnails_are_small_in_pixels_and_bytes() -> None:
 
 def test_thumbnail_pixels_are_area_averages() -> None:
     pixels = np.asarray(picture(250, 180)).copy()
-    ours = measure.resize_within(pixels, 125)
+    assert measure.resize_within(pixels, 200).shape == (144, 200, 3)
+    ours = measure._area(pixels, 90, 125)
+    assert np.abs(ours.astype(int) - measure.resize_within(pixels, 125)).max() <= 1
     boxes = pixels.reshape(90, 2, 125, 2, 3).astype(int).sum(axis=(1, 3))
     assert ours.shape == (90, 125, 3)
     assert np.abs(ours.astype(int) - boxes / 4).max() <= 0.51

@@ -288,7 +288,7 @@ def test_a_denied_or_unknown_bucket_is_said_so(store: Store, faults: Faults) -> 
 def test_an_object_overwritten_while_it_is_read_is_read_again_from_its_start(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(i)) for i in range(40)]))
+    store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(i)) for i in range(150)]))
     monkeypatch.setattr(remote, "_BLOCK_BYTES", 4096)
     original, times = part_rows.decode_within, iter(range(1))
 
