@@ -9,6 +9,7 @@ Labels score the picks; no choice sees them. Writes tests/bench/reports/selectio
 """
 
 import argparse
+import hashlib
 import sys
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -91,7 +92,8 @@ def order_by(data: Data, params: dict[str, object], device: str) -> np.ndarray:
     """A ranking's rows."""
     if params.get("objective") == "mundig":
         return _mundig(data.train)
-    ids = [f"{row:06d}" for row in range(len(data.train))]
+    # Ids as in a workspace, where they say nothing of class or burst: ties of gains go by them.
+    ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(len(data.train))]
     params = dict(params)
     tail, density = params.pop("tail", None), params.pop("density", None)
     if density is not None:
