@@ -24,7 +24,7 @@ _LEAST_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Order:
-    """One pass of one strategy over one pool."""
+    """One pass of one strategy over one pool, `count` picks of it or more."""
 
     pool: PoolRef
     strategy: str
@@ -34,7 +34,8 @@ class Order:
 
     def key(self) -> str:
         """Where it lies; no label enters, the oracle's aside, which is never stored."""
-        identity = [strategies.VERSION, self.pool.digest, self.strategy, self.seed, self.count, self.share]
+        count = self.count if self.strategy in strategies.LIMITED else None
+        identity = [strategies.VERSION, self.pool.digest, self.strategy, self.seed, count, self.share]
         return f"orders/{digest_of(identity)[:32]}.npz"
 
 

@@ -14,6 +14,8 @@ from wtl_core.selection.ranking import rank
 VERSION = 1
 SEEDED = frozenset({"random", "class-balanced-random", "stratified-random", "typicality"})
 """Strategies that draw; the others give the same order whatever the seed."""
+LIMITED = frozenset({"mundig"})
+"""Strategies whose time grows with the picks asked for; the others order the whole pool."""
 _RANDOM_PURPOSE, _ORACLE_PURPOSE, _SHARE_PURPOSE = 100, 101, 102
 
 

@@ -31,7 +31,7 @@ def make_order(store: Store, prepared: Prepared, order: grid.Order, *, device: s
     rows = strategies.order_pool(order.strategy, vectors, held, count=order.count, seed=order.seed, device=device)
     seconds = time.perf_counter() - started
     buffer = io.BytesIO()
-    np.savez(buffer, rows=inside[rows[: order.count]], seconds=np.float64(seconds))
+    np.savez(buffer, rows=inside[rows], seconds=np.float64(seconds))
     store.write_bytes(order.key(), buffer.getvalue())
     return seconds
 
