@@ -202,7 +202,7 @@ def test_the_judge_from_scratch_runs_in_the_grid(finished, tmp_path):
     folder, _, _, _ = finished
     params = PARAMS.model_copy(
         update={"judges": ("scratch",), "seeds": 2, "budgets": (20,), "loop_budget": 20, "loop_seeds": 2,
-                "scratch_width": 8, "scratch_effort": 0.1, "strategies": ("random", "coverage", "badge", "mc-dropout")}
+                "scratch_width": 8, "scratch_effort": 0.1, "strategies": ("random", "coverage", "dal", "mc-dropout")}
     )  # fmt: skip
     store, prepared, done = run_all(tmp_path / "out", folder / "set", params)
     assert done == 8

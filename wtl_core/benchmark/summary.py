@@ -139,12 +139,13 @@ def _facts(
     prepared: Prepared, params: BenchmarkParams, *, device: str, command: str, found: int, wanted: int
 ) -> dict[str, str]:
     hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{platform.machine()} CPU"
+    share = f"; each seed has {params.pool_share:.0%} of it, drawn anew" if params.pool_share < 1.0 else ""
     facts = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "hardware": hardware,
         "torch": torch.__version__,
         "set": f"{prepared.dataset}: " + ", ".join(f"{count:,} {name}" for name, count in prepared.counts.items()),
-        "pools": ", ".join(f"{pool.kind} ({pool.size:,})" for pool in prepared.pools),
+        "pools": ", ".join(f"{pool.kind} ({pool.size:,})" for pool in prepared.pools) + share,
         "vectors": f"{prepared.encoder}, {prepared.encoder_seconds:,.0f} s with the embedding",
         "seeds": f"{params.seeds} (loops {params.loop_seeds})" if params.loops else str(params.seeds),
         "cells": f"{found:,} of {wanted:,}",
