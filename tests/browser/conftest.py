@@ -59,8 +59,14 @@ class Browser:
 
     def click(self, label: str, *, shows: str) -> str:
         """Click what bears the label and wait until the page shows a text; the whole text of the page."""
-        found = "[...document.querySelectorAll('button, a, [role=tab]')].find(node => node.innerText.trim() === %s)"
-        self.evaluate((found % json.dumps(label)) + ".click()")
+        where = (
+            "(() => { const found = [...document.querySelectorAll('*')].filter("
+            "node => node.innerText && node.innerText.trim() === %s); const box = found[found.length - 1]"
+            ".getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        x, y = self.evaluate(where % json.dumps(label))
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
         until(lambda: shows.lower() in self.text().lower(), seconds=60, what=f"{label} shows {shows!r}")
         time.sleep(1.5)
         return self.text()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from service_stack import Stack, last_commit, plain_ranking, ranking_of, running, until
 
-from tests.conftest import build_source
+from tests.conftest import build_source, make_jpeg
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(420)]
 
@@ -155,6 +155,7 @@ def told(stack: Stack, name: str) -> list[dict[str, object]]:
 def test_a_lost_run_is_called_crashed_and_started_again(quiet: Stack) -> None:
     """Nobody tells the server that the machine is gone: the missing heartbeat does, and the run comes again."""
     stack = quiet
+    (stack.folder / "shards" / "one.jpg").write_bytes(make_jpeg(77))
     stack.enable_automations("wtl-crashed", enabled=True)
     try:
         env = stack.stall("wtl_core.arrivals:wait_until_quiet", stack.folder, when="before")
