@@ -91,9 +91,10 @@ def tell(store: Store, stage: str, payload: Mapping[str, object]) -> None:
 def _publish_rows(key: str, description: str, rows: Mapping[str, object], event: Event | None) -> None:
     lines = [f"| {name} | {html.escape(_shown(value))} |" for name, value in rows.items()]
     table = "\n".join(["| what | value |", "|---|---|", *lines])
-    link = None if event is None else url_for("received-event", obj_id=event.id, occurred=event.occurred)
+    # The UI finds an event by its day and id; url_for would write the whole time, and break the link.
+    link = None if event is None else url_for("received-event", obj_id=event.id, occurred=event.occurred.date())
     told = "" if link is None else f"\n\n[The event that tells of it]({link})"
-    create_markdown_artifact(key=key, markdown=f"# {description}\n\n{table}{told}\n", description=description)
+    create_markdown_artifact(key=key, markdown=f"{table}{told}\n", description=description)
 
 
 def _shown(value: object) -> str:
