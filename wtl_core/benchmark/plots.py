@@ -8,23 +8,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wtl_core.benchmark import statistics
+from wtl_core.benchmark.params import ORACLES
 from wtl_core.benchmark.statistics import BASELINE, Mean
 
 _OURS, _RANDOM = "#0b6e4f", "#5f6670"
 _OTHERS = ("#c2571a", "#3566b8", "#8b3fa0", "#b58900", "#a1283b", "#2a8c9c", "#6b7f1e", "#7a5230", "#d0679d", "#4b4bb0")
+_MOST_BANDS = 4
 Curves = dict[str, list[Mean]]
 
 
 def accuracy_figure(curves: Curves, *, title: str) -> Figure:
-    """Accuracy over per cent of the pool, budgets in logarithm and straight, with 95 % bands of the means."""
+    """Accuracy over per cent of the pool, budgets in logarithm and straight, with 95 % bands of the means.
+
+    Of many strategies only ours and random get bands; the table has all intervals.
+    """
     figure = Figure(figsize=(12, 5), layout="constrained")
     logarithmic, straight = figure.subplots(1, 2)
     for axes in (logarithmic, straight):
         for name, color, points in _coloured(curves):
-            _draw(axes, name, color, points)
+            _draw(axes, name, color, points, has_band=len(curves) <= _MOST_BANDS)
         axes.set(xlabel="per cent of the pool labelled", ylabel="test accuracy, %")
         _plain(axes)
     logarithmic.set_xscale("log")
+    logarithmic.xaxis.set_major_formatter("{x:g}")
     logarithmic.set_title(title)
     straight.legend(frameon=False, fontsize=8, loc="lower right")
     return figure
@@ -77,22 +83,22 @@ def _coloured(curves: Curves) -> list[tuple[str, str, list[Mean]]]:
     return [(n, {"coverage": _OURS, BASELINE: _RANDOM}.get(n) or colors[n], points) for n, points in curves.items()]
 
 
-def _draw(axes: Axes, name: str, color: str, points: list[Mean]) -> None:
+def _draw(axes: Axes, name: str, color: str, points: list[Mean], *, has_band: bool) -> None:
     percent = [point.percent for point in points]
     is_main = name in ("coverage", BASELINE)
-    label = f"{name} (oracle)" if name == "class-balanced-random" else name
     axes.plot(
-        percent, [p.mean for p in points], color=color, linewidth=2.2 if is_main else 1.2, marker="o", markersize=3,
-        linestyle="-" if points and points[0].label_waits <= 1 else "--", label=label,
-    )  # fmt: skip
-    axes.fill_between(
         percent,
-        [p.low for p in points],
-        [p.high for p in points],
+        [point.mean for point in points],
         color=color,
-        alpha=0.2 if is_main else 0.1,
-        linewidth=0,
+        linewidth=2.2 if is_main else 1.2,
+        marker="o",
+        markersize=3,
+        linestyle="-" if points and points[0].label_waits <= 1 else "--",
+        label=f"{name} (oracle)" if name in ORACLES else name,
     )
+    if has_band or is_main:
+        low, high = [point.low for point in points], [point.high for point in points]
+        axes.fill_between(percent, low, high, color=color, alpha=0.2 if is_main else 0.1, linewidth=0)
 
 
 def _plain(axes: Axes) -> None:
