@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from flows import embedded_server, terminal, up
-from flows.options import common, workspace_option
+from flows.options import common, open_workspace, workspace_option
 from flows.site_values import Site, read_site
+from wtl_core import refresh
 from wtl_core.errors import ConfigError
-from wtl_core.recipe import EncoderParams, build_recipe
+from wtl_core.recipe import build_recipe
 
 _state_option = click.option(
     "--state",
@@ -116,10 +117,9 @@ def train_encoder_command(
 ) -> None:
     """Train the workspace's next encoder; it takes over when all vectors are there."""
     given = {"seconds": seconds, "start": start, "seed": seed}
-    values = {key: value for key, value in given.items() if value is not None}
-    params: EncoderParams | None = (
-        build_recipe({"encoder": values}, name="the command line").encoder if values else None
-    )
+    last = refresh.base_recipe(open_workspace(workspace)).encoder.model_dump()
+    values = {**last, **{key: value for key, value in given.items() if value is not None}}
+    params = build_recipe({"encoder": values}, name="the command line").encoder
     terminal.configure_logging(is_debug=debug)
     embedded_server.prepare(is_debug=debug)
     from flows.train_encoder import train_encoder
