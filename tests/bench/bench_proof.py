@@ -136,14 +136,23 @@ def commit() -> str:
 
 
 def assembled(output: Path) -> str:
-    """All sections that `output` holds, of this run and earlier ones; each says when and by what it was made."""
+    """All sections that `output` holds, of this run and earlier ones; each says when and by what it was made.
+
+    Of the tests against random only ours are kept; `output` has the whole pages.
+    """
     parts = ["# The proof"]
     for name, title in SECTIONS.items():
         page = output / name / "summary.md"
         if page.is_file():
-            text = page.read_text().split("\n", 2)[2].replace("\n## ", "\n### ")
-            parts.append(f"## {title}\n\n{text}")
+            lines = page.read_text().replace("\n## ", "\n### ").splitlines()[2:]
+            parts.append(f"## {title}\n\n" + "\n".join(line for line in lines if not is_others_test(line)))
     return "\n\n".join(parts)
+
+
+def is_others_test(line: str) -> bool:
+    """Whether a line is a test of a strategy that is not ours against random: eight columns, a verdict in the last."""
+    columns = [column.strip() for column in line.strip("| ").split("|")]
+    return len(columns) == 8 and columns[0] not in ("coverage", "paired, minus random", "---")
 
 
 def main() -> None:

@@ -88,7 +88,7 @@ class FileVectors:
 
     def __init__(self, folder: Path, *, seed: int) -> None:
         self.folder, self.seed = folder, seed
-        self.name = f"vectors of {folder.name}"
+        self.name = f"files in {folder.name}, made elsewhere in a time not counted here"
 
     def of_split(self, name: str, split: Split) -> np.ndarray:
         """(N, D) float32 as they are in the file."""
