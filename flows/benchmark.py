@@ -11,7 +11,7 @@ from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.storage import open_store
 
 
-@flow(name="benchmark", task_runner=ThreadPoolTaskRunner(max_workers=1))
+@flow(name="benchmark", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]  # generic in what futures give
 def benchmark(
     dataset: str,
     output: str,

@@ -7,7 +7,6 @@ from prefect import flow
 from flows.refresh import refresh
 from tasks.encoders import train_next
 from tasks.failures import show_failure
-from tasks.refresh import last_refresh
 from tasks.workspaces import hold, open_for_refresh
 from wtl_core.recipe import EncoderParams
 
@@ -23,7 +22,6 @@ def train_encoder(workspace: str, encoder: EncoderParams | None = None, patience
     """
     store = open_for_refresh(workspace)
     with hold(store, patience_seconds):
-        last = last_refresh(store)
-        train_next(store, last, encoder or last.recipe.encoder)
+        train_next(store, encoder)
     result: dict[str, Any] = refresh(workspace, patience_seconds=patience_seconds)
     return result

@@ -6,10 +6,7 @@ from tasks import artifacts
 from tasks.progress import reported
 from tasks.retries import STAGE
 from tasks.settings import machine
-from wtl_core import pipeline, pool, refresh, training_images
-from wtl_core.commits import Commit
-from wtl_core.encoders import names, succession, training
-from wtl_core.errors import ConfigError
+from wtl_core import pipeline
 from wtl_core.pipeline import EncoderRef, Run
 from wtl_core.recipe import EncoderParams
 from wtl_core.storage import Store
@@ -25,17 +22,7 @@ def ensure_encoder(run: Run, counts: dict[str, int]) -> EncoderRef:
 
 
 @task(name="train-next", tags=["wtl-device"], **STAGE)
-def train_next(store: Store, last: Commit, params: EncoderParams) -> str:
+def train_next(store: Store, params: EncoderParams | None) -> str:
     """Train an encoder on the pool of the last refresh and name it the workspace's next; its fingerprint."""
-    if not names.is_trained_here(last.encoder_name):
-        raise ConfigError(
-            f"{store.root}: expected an encoder that is trained here, found {last.encoder_name!r}; change to one by "
-            "`wtl run --encoder ssl`, which trains it at once"
-        )
-    here = machine()
-    live = pool.load(store, refresh.read_snapshot(store, last.listing), filters=last.recipe.ingest.filters)
-    images = training_images.of_pool(store, live.samples, endpoint_url=here.endpoint_url)
     with reported("encoder", "steps") as on_progress:
-        fingerprint = training.train(images, store, params, device=here.device, on_progress=on_progress)
-    succession.name_successor(store, fingerprint)
-    return fingerprint
+        return pipeline.train_successor(store, params, machine(), on_progress=on_progress)

@@ -10,7 +10,6 @@ from tasks.settings import machine
 from wtl_core import commits, pipeline
 from wtl_core.commits import Commit
 from wtl_core.embedding_parts import Embedded
-from wtl_core.errors import ConfigError
 from wtl_core.lease import Lease
 from wtl_core.pipeline import EncoderRef, Run
 from wtl_core.recipe import Recipe
@@ -44,14 +43,6 @@ def commit(
     )
     artifacts.publish_stages(run.store, record)
     return record
-
-
-def last_refresh(store: Store) -> Commit:
-    """The workspace's last commit; refused where there is none yet."""
-    last = commits.latest(store)
-    if last is None:
-        raise ConfigError(f"{store.root}: expected a refreshed workspace, found none; `wtl run SOURCE` makes one")
-    return last
 
 
 def summary(run: Run, record: Commit | None) -> dict[str, Any]:

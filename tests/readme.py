@@ -67,9 +67,7 @@ def _tree() -> str:
             lines.append(f"{folder.relative_to(ROOT)}/")
             lines.extend(f"  {file.name:<22}{_summary(file)}" for file in files)
     lines.append("deployments/           prefect.yaml, container files, units: data only")
-    lines.append(
-        "tests/                 core/, tasks/, flows/, services/, browser/; bench/ and its reports"
-    )
+    lines.append("tests/                 core/, tasks/, flows/, services/, browser/; bench/ and its reports")
     return "```\n" + "\n".join(lines) + "\n```"
 
 

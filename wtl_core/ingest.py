@@ -8,29 +8,25 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
-import polars as pl
-import pyarrow.parquet as pq
 import torch
 
 from wtl_core.errors import QuarantineBudgetError, TransientError
-from wtl_core.images.faults import TRANSIENT, Reason
+from wtl_core.images.faults import Reason
 from wtl_core.recipe import IngestParams
 from wtl_core.shards.objects import Entry, ObjectChangedError
-from wtl_core.shards.part_file import PartCounts, quarantine_key, read_counts, write_part
+from wtl_core.shards.part_file import PartCounts, read_counts, write_part
 from wtl_core.shards.part_rows import RowMaker
 from wtl_core.shards.plan import PartPlan
-from wtl_core.shards.reader import is_readable, read_objects
+from wtl_core.shards.reader import read_objects
 from wtl_core.storage import Store
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-_REFUSAL = ("source", "object_uri", "part", "key", "reason")
-_PROBES = 16
 _READINGS = 3
 """Times that a part is begun again because an object was written to meanwhile."""
 _IMAGES_WORTH_A_WORKER = 4000
@@ -160,30 +156,6 @@ def check_quarantine_budget(counts: Sequence[PartCounts], params: IngestParams) 
         f"{quarantined} of {locations} images ({quarantined / locations:.1%}) are quarantined, at most "
         f"{params.quarantine_budget:.1%} allowed ({listed}); mend the files or raise ingest.quarantine_budget"
     )
-
-
-def readable_again(store: Store, snapshot: pl.DataFrame, *, endpoint_url: str | None = None) -> pl.DataFrame:
-    """Objects of a snapshot that could not be read for a passing reason and can be now: for `discover.diff`.
-
-    Each is tried by opening it and reading a byte; objects that changed are no business of this function.
-
-    Returns:
-        A frame with columns source, uri.
-    """
-    present = set(store.names("quarantine"))
-    parts = [part for part in snapshot["part"].unique().sort() if f"{part}.parquet" in present]
-    refused = [pl.DataFrame(schema=dict.fromkeys(_REFUSAL, pl.String))]
-    for part in parts:
-        with store.reader(quarantine_key(part)) as handle:
-            refused.append(pl.DataFrame(pq.read_table(handle, columns=list(_REFUSAL))))
-    is_passing = pl.col("reason").is_in([str(reason) for reason in TRANSIENT]) & (pl.col("key") == "")
-    live = snapshot.filter(pl.col("size") >= 0).select("source", pl.col("uri").alias("object_uri"), "part")
-    passing = pl.concat(refused).filter(is_passing).join(live, on=["source", "object_uri", "part"], how="semi")
-    tried = passing.select("source", "object_uri").unique(maintain_order=True).rows()
-    with ThreadPoolExecutor(_PROBES) as pool:
-        answers = pool.map(lambda place: is_readable(place[1], endpoint_url=endpoint_url), tried)
-        readable = [place for place, answer in zip(tried, answers, strict=True) if answer]
-    return pl.DataFrame(readable, schema={"source": pl.String, "uri": pl.String}, orient="row")
 
 
 def _start_worker() -> None:

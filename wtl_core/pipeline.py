@@ -183,11 +183,16 @@ def train_successor(
     Without `params` the last recipe's hold. The same pool and params give the encoder that is there already.
 
     Raises:
-        ConfigError: the workspace has no pool yet.
+        ConfigError: the workspace has no pool yet, or its encoder is not one that is trained here.
     """
     last = commits.latest(store)
     if last is None:
         raise ConfigError(f"{store.root}: expected a pool to train on, found none yet; `wtl run SOURCE` makes one")
+    if not names.is_trained_here(last.encoder_name):
+        raise ConfigError(
+            f"{store.root}: expected an encoder that is trained here, found {last.encoder_name!r}; change to one by "
+            "`wtl run --encoder ssl`, which trains it at once"
+        )
     live = pool.load(store, refresh.read_snapshot(store, last.listing), filters=last.recipe.ingest.filters)
     images = training_images.of_pool(store, live.samples, endpoint_url=machine.endpoint_url)
     fingerprint = training.train(

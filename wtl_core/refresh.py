@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from wtl_core import commits, storage
+from wtl_core import commits, readmission, storage
 from wtl_core.commits import Commit
 from wtl_core.encoders import names, succession
 from wtl_core.errors import ConfigError, InputError
@@ -85,7 +85,8 @@ def plan(
     others = known.filter(~pl.col("source").is_in(touched))
     listing = listing.join(others, on="uri", how="anti")
     mine = known.filter(pl.col("source").is_in(touched))
-    changes = discover.diff(listing, mine)
+    again = readmission.readable_again(store, mine, endpoint_url=endpoint_url)
+    changes = discover.diff(listing, mine, again=again)
     if not allow_removal:
         _check_removals(mine, changes.gone)
     kept, fresh = changes.kept, pl.concat([changes.new, changes.changed])

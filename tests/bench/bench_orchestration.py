@@ -22,9 +22,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from service_stack import Stack  # noqa: E402
+from service_stack import Stack
 
-from tests.bench import report  # noqa: E402
+from tests.bench import report
 
 PLAIN = (
     "import sys\nfrom wtl_core import pipeline, storage\nfrom wtl_core.recipe import build_recipe\n"

@@ -14,7 +14,9 @@ def _loaded_by(module: str) -> set[str]:
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
 
 
-@pytest.mark.parametrize("module", ["flows.cli", "wtl_core.refresh", "wtl_core.pool", "wtl_core.cut", "wtl_core.recipe"])
+@pytest.mark.parametrize(
+    "module", ["flows.cli", "wtl_core.refresh", "wtl_core.pool", "wtl_core.cut", "wtl_core.recipe"]
+)
 def test_what_plans_imports_neither_torch_nor_prefect(module: str) -> None:
     assert not {"torch", "prefect", "lancedb", "timm"} & _loaded_by(module)
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import build_source, make_jpeg
-from wtl_core import ingest, pool
+from wtl_core import ingest, pool, readmission
 from wtl_core.errors import CorruptArtifactError, InputError
 from wtl_core.images.faults import Reason
 from wtl_core.recipe import IngestParams
@@ -244,7 +244,7 @@ def test_an_object_that_keeps_changing_is_refused_and_tried_again_later(
     assert found.quarantine["reason"].to_list() == ["changed_while_read"]
     assert found.counts.samples == 1
     monkeypatch.setattr(reader, "_read_stream", original)
-    again = ingest.readable_again(store, snapshot)
+    again = readmission.readable_again(store, snapshot)
     assert again["uri"].to_list() == [str(source / "a.tar")]
     listing = snapshot.drop("part")
     changes = discover.diff(listing, snapshot, again=again)
@@ -252,7 +252,7 @@ def test_an_object_that_keeps_changing_is_refused_and_tried_again_later(
     ingest.run_many(retried, store, PARAMS, workers=1)
     after = pl.concat([changes.kept, snapshot_rows(retried)])
     assert pool.load(store, after).counts.quarantined == 0
-    assert ingest.readable_again(store, after).is_empty()
+    assert readmission.readable_again(store, after).is_empty()
     assert discover.diff(listing, after).changed.is_empty()
 
 
@@ -268,9 +268,9 @@ def test_a_file_without_permission_is_read_once_it_can_be(tmp_path: Path, monkey
     monkeypatch.setattr(reader, "open_object", refuse)
     store, found = refresh(source, tmp_path / "w")
     assert found.quarantine["reason"].to_list() == ["access_denied"]
-    assert ingest.readable_again(store, snapshot_rows(plans_of(source))).is_empty()
+    assert readmission.readable_again(store, snapshot_rows(plans_of(source))).is_empty()
     monkeypatch.setattr(reader, "open_object", original)
-    assert len(ingest.readable_again(store, snapshot_rows(plans_of(source)))) == 1
+    assert len(readmission.readable_again(store, snapshot_rows(plans_of(source)))) == 1
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5])

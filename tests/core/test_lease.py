@@ -115,4 +115,3 @@ def test_the_heartbeat_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_owner_round_trips() -> None:
     owner = Owner("h", "b", 1, 2, "n", 3.5)
     assert Owner(**json.loads(owner.to_bytes())) == owner
-

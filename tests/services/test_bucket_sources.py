@@ -23,7 +23,7 @@ import polars as pl
 import pytest
 
 from tests.conftest import make_jpeg
-from wtl_core import ingest, pool
+from wtl_core import ingest, pool, readmission
 from wtl_core.errors import ConfigError, TransientError
 from wtl_core.recipe import IngestParams
 from wtl_core.shards import bucket, discover, part_rows, remote
@@ -271,9 +271,9 @@ def test_a_denied_key_is_refused_and_read_once_it_is_allowed(store: Store, fault
     assert sorted(found.quarantine["reason"]) == ["access_denied", "truncated"]
     snapshot = snapshot_rows(plan_parts(listing, PARAMS))
     local = open_store(str(tmp_path))
-    assert ingest.readable_again(local, snapshot, endpoint_url=store.endpoint_url).is_empty()
+    assert readmission.readable_again(local, snapshot, endpoint_url=store.endpoint_url).is_empty()
     faults.denied_keys = set()
-    again = ingest.readable_again(local, snapshot, endpoint_url=store.endpoint_url)
+    again = readmission.readable_again(local, snapshot, endpoint_url=store.endpoint_url)
     assert again["uri"].to_list() == [f"{store.root}/deep/6.jpg"]
 
 

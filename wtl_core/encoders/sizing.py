@@ -29,13 +29,20 @@ _VIEWS = 4
 class TrainingParams(Protocol):
     """The fields of `recipe.EncoderParams` that matter here; a machine that only trains needs no pydantic."""
 
-    seconds: float
-    epochs: float | None
-    side_px: int | None
-    width: int | None
-    batch_images: int | None
-    start: str | None
-    seed: int
+    @property
+    def seconds(self) -> float: ...  # noqa: D102, the model documents it
+    @property
+    def epochs(self) -> float | None: ...  # noqa: D102, the model documents it
+    @property
+    def side_px(self) -> int | None: ...  # noqa: D102, the model documents it
+    @property
+    def width(self) -> int | None: ...  # noqa: D102, the model documents it
+    @property
+    def batch_images(self) -> int | None: ...  # noqa: D102, the model documents it
+    @property
+    def start(self) -> str | None: ...  # noqa: D102, the model documents it
+    @property
+    def seed(self) -> int: ...  # noqa: D102, the model documents it
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def diff(listing: pl.DataFrame, snapshot: pl.DataFrame, *, again: pl.DataFrame |
     Args:
         listing: What is there now.
         snapshot: What was there, with parts.
-        again: Unchanged objects (source, uri) to read once more, see `ingest.readable_again`: they count as changed,
+        again: Unchanged objects (source, uri) to read once more, see `readmission`: they count as changed,
             their etag marked, so that they go into another part.
     """
     matched = _match(listing, snapshot)
