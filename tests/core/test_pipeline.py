@@ -189,3 +189,17 @@ from wtl_core.storage import Store
 recipe = Recipe.model_validate({"encoder": {"name": "pixels"}})
 pipeline.refresh_workspace(Store(sys.argv[1]), [sys.argv[2]], recipe, Machine(embedding_part_images=16))
 """
+
+
+def test_a_worker_process_that_imports_nothing_else_reads_every_kind_of_shard(source: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from wtl_core import ingest; from wtl_core.recipe import IngestParams\n"
+        "from wtl_core.shards import discover\n"
+        "from wtl_core.shards.plan import plan_parts; from wtl_core.storage import Store\n"
+        "plans = plan_parts(discover.list_source(sys.argv[1]), IngestParams())\n"
+        "[ingest.run(plan, Store(sys.argv[2]), IngestParams()) for plan in plans]"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(source), str(tmp_path / "w")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

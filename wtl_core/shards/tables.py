@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wtl_core.images import kinds
@@ -96,8 +97,8 @@ def _entries(
     if column.form == "struct":
         names = [field.name for field in values.type]
         if "path" in names and _is_text(values.type.field("path").type):
-            paths = pa.compute.struct_field(values, "path").to_pylist() if len(values) else paths
-        values = pa.compute.struct_field(values, "bytes")
+            paths = pc.struct_field(values, "path").to_pylist() if len(values) else paths
+        values = pc.struct_field(values, "bytes")
     for row, data in enumerate(values.to_pylist()):
         ordinal = start + row
         if data is None and paths[row]:
