@@ -59,7 +59,7 @@ def _traps() -> list[Finding]:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())
+    return tuple(int(part) for part in text.split(".")[:3] if part.isdecimal())
 
 
 def _processor() -> Finding:

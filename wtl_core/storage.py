@@ -92,6 +92,7 @@ class Store:
             handle.close()
         except BaseException:
             handle.discard()
+            handle.closed = True  # else its destructor would try to upload the rest
             raise
         handle.commit()
 

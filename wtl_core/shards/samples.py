@@ -68,4 +68,4 @@ def parse_sidecar(field: str, data: bytes) -> dict[str, object]:
         except (ValueError, RecursionError):
             value = text
         return value if isinstance(value, dict) else {field: value}
-    return {field: int(text) if field.endswith("cls") and text.isdigit() and len(text) < 18 else text}
+    return {field: int(text) if field.endswith("cls") and text.isdecimal() and len(text) < 18 else text}
