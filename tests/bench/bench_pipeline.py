@@ -3,13 +3,13 @@
     python tests/bench/bench_pipeline.py [--only cifar|hundred|noop] [--quick]
 
 Writes tests/bench/reports/pipeline.md. `cifar` and `hundred` need ../shared/data/cifar10 and are left out without it.
-Every run is the plain script (`wtl_core.pipeline`) in a process of its own, so that its memory is its own too.
+Every run is `wtl run` as a user types it: a process of its own, start-up, Prefect and report included.
 """
 
 import argparse
 import io
 import json
-import resource
+import os
 import subprocess
 import sys
 import tarfile
@@ -30,69 +30,72 @@ from wtl_core.encoders.cards import save_encoder
 from wtl_core.encoders.encoder import default_format
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing
-from wtl_core.pipeline import Machine, refresh_workspace
-from wtl_core.recipe import Recipe
 from wtl_core.storage import Store
 
 CIFAR = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10"
+Row = dict[str, object]
 
 
-def cifar(folder: Path, *, is_quick: bool) -> list[dict[str, object]]:
-    """60,000 photographs, encoder trained on the spot (300 s of wall clock), then a second call."""
-    source = str(CIFAR)
-    recipe = {"encoder": {"seconds": 20 if is_quick else 300}}
-    first = run(folder / "w", source, recipe)
-    second = run(folder / "w", source, recipe)
-    return [row("CIFAR-10, 60,000 images, encoder trained here", first), row("the same again, nothing new", second)]
+def cifar(folder: Path, *, is_quick: bool) -> list[Row]:
+    """60,000 photographs, encoder trained on the spot by the shipped recipe, then the same call again."""
+    recipe = folder / "recipe.toml"
+    recipe.write_text("[encoder]\nseconds = 20\n" if is_quick else "")
+    call = [str(CIFAR), "--recipe", str(recipe)]
+    first = run(folder / "w", call)
+    before = listing(folder / "w")
+    second = run(folder / "w", call)
+    written = len(set(listing(folder / "w").items()) ^ set(before.items()))
+    return [
+        row("CIFAR-10, 60,000 images, encoder trained here", first),
+        row(f"the same again, nothing new: {written} files written", second),
+    ]
 
 
-def hundred(folder: Path, *, is_quick: bool) -> list[dict[str, object]]:
+def hundred(folder: Path, *, is_quick: bool) -> list[Row]:
     """100,000 JPEGs of 64 px in 100 tars: shifted crops of CIFAR-10's 60,000; a ResNet-18 from a file."""
     count = 2_000 if is_quick else 100_000
     source = make_tars(folder / "source", count)
     weights = resnet18_file(folder / "encoder")
-    done = run(folder / "w", str(source), {"encoder": {"name": f"file:{weights}"}})
+    done = run(folder / "w", [str(source), "--encoder", f"file:{weights}"])
     return [row(f"{count:,} images of 64 px in tars, ResNet-18 from a file, to the report", done)]
 
 
-def noop(folder: Path, *, is_quick: bool) -> list[dict[str, object]]:
-    """10,000 known shards (tars of one small image each), nothing new; through the command line, start-up included."""
+def noop(folder: Path, *, is_quick: bool) -> list[Row]:
+    """10,000 known shards (tars of one small image each), nothing new."""
     count = 500 if is_quick else 10_000
     source = folder / "source"
     source.mkdir(parents=True)
     for i in range(count):
         write_tar(source / f"{i:05d}.tar", [(f"{i}.jpg", tiny_jpeg(i))])
-    first = run(folder / "w", str(source), {"encoder": {"name": "pixels"}})
-    start = time.perf_counter()
-    command = [str(Path(sys.executable).with_name("wtl")), "run", "-w", str(folder / "w"), "--json"]
-    subprocess.run(command, check=True, capture_output=True)
-    seconds = time.perf_counter() - start
+    first = run(folder / "w", [str(source), "--encoder", "pixels"])
+    second = run(folder / "w", [])
     return [
         row(f"{count:,} shards of one image, first refresh", first),
-        {"what": f"{count:,} known shards, nothing new: `wtl run`", "seconds": f"{seconds:.1f}"},
+        row(f"{count:,} known shards, nothing new", second),
     ]
 
 
-def run(workspace: Path, source: str, recipe: dict[str, object]) -> dict[str, object]:
-    """One refresh in a child process: its wall clock, seconds by stage, counts, and peak memory."""
-    command = [sys.executable, __file__, "--child", json.dumps([str(workspace), source, recipe])]
+def run(workspace: Path, arguments: list[str]) -> Row:
+    """`wtl run` in a process of its own: its answer, its wall clock, and its peak memory."""
+    wtl = str(Path(sys.executable).with_name("wtl"))
     start = time.perf_counter()
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    told: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return {**told, "wall": time.perf_counter() - start}
+    with subprocess.Popen([wtl, "run", *arguments, "-w", str(workspace), "--json"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        answer: Row = json.loads(process.stdout.read())
+        _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"wtl run {' '.join(arguments)} ended with {os.waitstatus_to_exitcode(status)}")
+    return {**answer, "wall": time.perf_counter() - start, "gib": used.ru_maxrss / 2**20}
 
 
-def child(workspace: str, source: str, recipe: dict[str, object]) -> None:
-    """What `run` starts."""
-    machine = Machine(workers=2, device="cuda" if torch.cuda.is_available() else "cpu")
-    commit = refresh_workspace(Store(workspace), [source], Recipe.model_validate(recipe), machine)
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"seconds": commit.seconds, "counts": commit.counts, "gib": own, "coverage": commit.coverage}))
+def listing(workspace: Path) -> dict[str, int]:
+    """Every file of a workspace and when it was written."""
+    return {str(path): path.stat().st_mtime_ns for path in workspace.rglob("*") if path.is_file()}
 
 
-def row(what: str, done: dict[str, object]) -> dict[str, object]:
-    """A line of the table."""
-    seconds = done["seconds"]
+def row(what: str, done: Row) -> Row:
+    """A line of the table; a refresh that had nothing to do has no stages."""
+    seconds = done["seconds"] if done["new_samples"] else {}
     assert isinstance(seconds, dict)
     stages = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
     return {"what": what, "seconds": f"{done['wall']:.1f}", "stages": stages, "memory": f"{done['gib']:.2f} GiB"}
@@ -148,7 +151,7 @@ def resnet18_file(folder: Path) -> Path:
     return folder / "encoders" / fingerprint / "weights.safetensors"
 
 
-SECTIONS: dict[str, Callable[..., list[dict[str, object]]]] = {"cifar": cifar, "hundred": hundred, "noop": noop}
+SECTIONS: dict[str, Callable[..., list[Row]]] = {"cifar": cifar, "hundred": hundred, "noop": noop}
 
 
 def main() -> None:
@@ -156,11 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=list(SECTIONS))
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--child")
     options = parser.parse_args()
-    if options.child:
-        child(*json.loads(options.child))
-        return
     for name, section in SECTIONS.items():
         if options.only not in (None, name) or (name != "noop" and not CIFAR.exists()):
             continue
