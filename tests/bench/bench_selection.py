@@ -112,7 +112,7 @@ def measure(vectors: np.ndarray, ranked: Ranking, device: str) -> ladder.Ladder:
 def farthest(vectors: np.ndarray, count: int, device: str) -> np.ndarray:
     points = prepare(vectors, device)
     none = np.zeros(0, np.int64)
-    return farthest_first(points, count, given=none, bits=np.full(len(vectors), FAR, np.int16), first=0)[0]
+    return farthest_first(points, count, given=none, nearest=np.full(len(vectors), FAR), first=0)[0]
 
 
 def radius_of(vectors: np.ndarray, picks: np.ndarray) -> float:

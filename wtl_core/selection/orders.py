@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wtl_core.neighbours import FIRST_BITS, Progress, prepare
+from wtl_core.neighbours import LEVELS, Progress, level_distances, prepare
 from wtl_core.selection.certificate import Certificate
 from wtl_core.selection.coverage import look_around, pick_all, shared_weights, start_state, survey_pool
 from wtl_core.selection.dense import force
@@ -56,20 +56,21 @@ def _farthest(problem: Problem) -> np.ndarray:
     Past some 10^10 pairs the rows that are left follow in the order of their keys.
     """
     points, count = problem.points, problem.points.count
-    bits = np.full(count, FAR, np.int16)
+    nearest = np.full(count, FAR)
     if (problem.nearest <= -2).any():
         level = np.searchsorted(-problem.table.astype(np.int32), -problem.best.astype(np.int32))
-        bits = np.where(problem.nearest <= -2, level + FIRST_BITS - 1, FAR).astype(np.int16)
+        h = level_distances()[np.minimum(level, LEVELS - 1)] ** 2 / 2
+        nearest = np.where(problem.nearest <= -2, h, FAR).astype(np.float32)
     mean = np.zeros((1, points.dimensions))
     for start in range(0, count, 65_536):  # by numpy, whose sums do not depend on threads
         part = points.right[start : min(start + 65_536, count), : points.dimensions].float().cpu().numpy()
         mean += part.sum(0, dtype=np.float64) / count
-    nearest = points.product_with(
+    to_mean = points.product_with(
         prepare(mean.astype(np.float32), str(points.right.device), whole=64).left_slice(0, 64), points.right
     )
-    first = int(nearest[0, :count].argmin())
+    first = int(to_mean[0, :count].argmin())
     wanted = min(count, max(1, TRACED_PAIRS // count))
-    order, _ = farthest_first(points, wanted, given=problem.frozen, bits=bits, first=first)
+    order, _ = farthest_first(points, wanted, given=problem.frozen, nearest=nearest, first=first)
     rest = shuffled(problem.keys, problem.params.seed, RANDOM)
     is_left = np.ones(count, bool)
     is_left[order] = False
