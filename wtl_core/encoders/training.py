@@ -72,7 +72,8 @@ def train(
     squares = decode_pool(images, draft.images, draft.preprocessing, workers=workers, scratch=scratch)
     check_count(len(squares))
     plan = folder.load_plan() or folder.commit_plan(_with_steps(draft, squares, device, seconds=params.seconds))
-    _log.info("training: %s, %d images, %d steps of %d", plan.shape, len(squares), plan.steps, plan.batch_images)
+    network = f"{plan.shape.kind} of width {plan.shape.width}"
+    _log.info("training: %s, %d images, %d steps of %d", network, len(squares), plan.steps, plan.batch_images)
     trainer = Trainer(plan, squares, device, start=start.weights if start else None)
     started = time.monotonic()
     history = _run(trainer, folder, on_progress=on_progress, checkpoint_seconds=checkpoint_seconds)

@@ -29,6 +29,12 @@ class Health:
     uniformity: float
     agreement: float
 
+    def __str__(self) -> str:
+        return (
+            f"effective rank {self.effective_rank:.1f}, alignment {self.alignment:.3f}, "
+            f"uniformity {self.uniformity:.2f}, neighbours shared {self.agreement:.0%}"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object, rounded."""
         return {key: round(value, 4) for key, value in asdict(self).items()}
