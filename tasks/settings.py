@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=512)
     """Processes that decode at ingest, and threads that decode for the network."""
     device: str = "auto"
-    """`auto` (the first GPU if there is one), `cpu`, or a torch device such as `cuda:1`."""
+    """`auto` (GPUs if there are any), `cpu`, or a torch device: `cuda:1` is that one, with `cuda` training uses all."""
     s3_endpoint_url: str | None = Field(None, validation_alias=AliasChoices("WTL_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL"))
     """Address of an S3-compatible server; credentials come from the usual AWS environment or files."""
     embedding_part_images: int = Field(4096, ge=64, le=1_000_000)
@@ -39,12 +39,21 @@ def machine() -> "Machine":
     from wtl_core.pipeline import Machine
 
     chosen = settings()
+    device = _resolved_device(chosen.device)
     return Machine(
         workers=chosen.workers,
-        device=_resolved_device(chosen.device),
+        device=device,
+        devices=_count(device),
         endpoint_url=chosen.s3_endpoint_url,
         embedding_part_images=chosen.embedding_part_images,
     )
+
+
+def _count(device: str) -> int:
+    """All GPUs that are visible where none is named by its number."""
+    import torch
+
+    return torch.cuda.device_count() if device == "cuda" else 1
 
 
 def _resolved_device(name: str) -> str:

@@ -65,7 +65,8 @@ def _tree() -> str:
         for folder in sorted({file.parent for file in (ROOT / package).rglob("*.py")}):
             files = sorted(file for file in folder.glob("*.py") if file.name != "__init__.py")
             lines.append(f"{folder.relative_to(ROOT)}/")
-            lines.extend(f"  {file.name:<22}{_summary(file)}" for file in files)
+            width = max(len(file.name) for file in files) + 2
+            lines.extend(f"  {file.name:<{width}}{_summary(file)}" for file in files)
     lines.append("deployments/           prefect.yaml, container files, units: data only")
     lines.append("tests/                 core/, tasks/, flows/, services/, browser/; bench/ and its reports")
     return "```\n" + "\n".join(lines) + "\n```"

@@ -41,10 +41,14 @@ _PARTS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Machine:
-    """What the machine offers; changes no result. `device` is a torch device's name, never `auto`."""
+    """What the machine offers. `device` is a torch device's name, never `auto`; `devices` of its kind train together.
+
+    None of it changes a ranking; device and devices change what an encoder trained on them becomes.
+    """
 
     workers: int = 1
     device: str = "cpu"
+    devices: int = 1
     endpoint_url: str | None = None
     embedding_part_images: int = 4096
 
@@ -170,7 +174,14 @@ def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderR
             resolvable = current
         else:
             images = training_images.of_pool(run.store, load_pool(run).samples, endpoint_url=run.machine.endpoint_url)
-            resolvable = training.train(images, run.store, run.recipe.encoder, device=device, on_progress=on_progress)
+            resolvable = training.train(
+                images,
+                run.store,
+                run.recipe.encoder,
+                device=device,
+                devices=run.machine.devices,
+                on_progress=on_progress,
+            )
     encoder = resolve.resolve(resolvable, run.store, device=device)
     return EncoderRef(encoder.fingerprint, name, resolvable, encoder.dimensions)
 
@@ -196,7 +207,12 @@ def train_successor(
     live = pool.load(store, refresh.read_snapshot(store, last.listing), filters=last.recipe.ingest.filters)
     images = training_images.of_pool(store, live.samples, endpoint_url=machine.endpoint_url)
     fingerprint = training.train(
-        images, store, params or last.recipe.encoder, device=machine.device, on_progress=on_progress
+        images,
+        store,
+        params or last.recipe.encoder,
+        device=machine.device,
+        devices=machine.devices,
+        on_progress=on_progress,
     )
     succession.name_successor(store, fingerprint)
     return fingerprint

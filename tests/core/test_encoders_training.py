@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import operator
 import os
 import signal
 import subprocess
@@ -16,16 +17,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from wtl_core.encoders import checkpoint, sizing, trainer, training, watch
-from wtl_core.encoders.cards import load_card
+from wtl_core.encoders import peers, sizing, trainer, training, watch
+from wtl_core.encoders.cards import WEIGHTS, load_card
+from wtl_core.encoders.checkpoint import Checkpoint, TrainingFolder
 from wtl_core.encoders.image_cache import PoolImages, decode_pool
 from wtl_core.encoders.objective import contrast
 from wtl_core.encoders.preprocessing import Preprocessing
 from wtl_core.encoders.resolve import resolve
 from wtl_core.encoders.sizing import plan_from_json, plan_training, side_for
 from wtl_core.encoders.training import train
-from wtl_core.errors import ConfigError, InputError
+from wtl_core.errors import ConfigError, InputError, TransientError
 from wtl_core.recipe import EncoderParams
 from wtl_core.storage import Store, open_store
 
@@ -273,6 +276,49 @@ def test_short_memory_computes_steps_in_pieces(store: Store, monkeypatch: pytest
         train(make_pool(41), store, TINY, device="cpu")
 
 
+PAIR = TINY.model_copy(update={"batch_images": 32})
+
+
+def test_two_processes_train_what_one_does_in_two_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real processes, by gloo. Running statistics differ: one process goes through its pieces one after the other."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    weights = []
+    for size in (2, 1):
+        own = open_store(str(tmp_path / f"{size}"))
+        monkeypatch.setattr(training, "joined", lambda _, *rest, size=size: peers.joined(size, *rest))
+        weights.append(
+            load_file(own.path(f"encoders/{train(make_pool(64), own, PAIR, device='cpu', devices=2)}/{WEIGHTS}"))
+        )
+    for key, value in weights[0].items():
+        if "running" not in key and "num_batches" not in key:
+            torch.testing.assert_close(value, weights[1][key], rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_go_on_from_a_checkpoint_with_the_same_bits(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    kept: list[Checkpoint] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingFolder, "save_checkpoint", lambda _, point: kept.append(copied(point)))
+        whole = train(make_pool(64), store, PAIR, device="cpu", devices=2, checkpoint_seconds=0)
+    monkeypatch.setattr(TrainingFolder, "load_checkpoint", lambda _: kept[1])
+    other = open_store(str(tmp_path / "other"))
+    assert train(make_pool(64), other, PAIR, device="cpu", devices=2) == whole
+
+
+def copied(point: Checkpoint) -> Checkpoint:
+    tensors = {key: value.detach().clone() for key, value in point.tensors.items()}
+    return Checkpoint(point.step, tensors, list(point.history))
+
+
+def test_a_lost_process_ends_the_training_with_a_transient_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setattr(training, "_follow", operator.not_)  # does not take these arguments: the process fails at once
+    with pytest.raises(TransientError, match="one of 2 processes was lost"):
+        train(make_pool(64), store, PAIR, device="cpu", devices=2)
+
+
 def test_training_goes_on_from_an_earlier_encoder(store: Store) -> None:
     first = train(make_pool(40), store, TINY, device="cpu")
     further = train(make_pool(48), store, TINY.model_copy(update={"start": first}), device="cpu")
@@ -330,7 +376,7 @@ def test_every_image_is_seen_once_per_epoch() -> None:
 
 def test_a_lost_plan_file_or_outcome_changes_nothing(store: Store) -> None:
     plan = dataclasses.replace(plan_training(TINY, np.full(40, 16), device="cpu", number_format="float32"), steps=3)
-    folder = checkpoint.TrainingFolder(store, hashlib.sha256(b"x").hexdigest())
+    folder = TrainingFolder(store, hashlib.sha256(b"x").hexdigest())
     assert folder.load_plan() is None
     assert folder.commit_plan(plan) == plan
     assert folder.commit_plan(dataclasses.replace(plan, steps=9)) == plan  # the first one counts

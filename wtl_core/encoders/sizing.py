@@ -101,6 +101,7 @@ def plan_training(
     device: Literal["cpu", "cuda"],
     number_format: NumberFormat,
     start: Start | None = None,
+    devices: int = 1,
 ) -> TrainingPlan:
     """The plan for a pool, its step count still open unless `epochs` are given.
 
@@ -110,6 +111,8 @@ def plan_training(
         device: Kind of machine.
         number_format: What its processor has instructions for.
         start: Weights to go on from; their network is taken, and a tenth of the learning rate.
+        devices: How many train together: each contrasts a batch of its own, and the rate rises with the root of the
+            number, as gradients of more images are steadier.
 
     Raises:
         InputError: too few images to contrast with each other.
@@ -117,7 +120,7 @@ def plan_training(
     check_count(len(sides_px))
     side = params.side_px or (start.preprocessing.side_px if start else side_for(sides_px, device))
     images = min(len(sides_px), _MAX_IMAGES[device])
-    batch = min(params.batch_images or (256 if device == "cuda" else 64), images)
+    batch = min(params.batch_images or devices * (256 if device == "cuda" else 64), images)
     return TrainingPlan(
         shape=start.shape if start else _shape(params, side, device),
         preprocessing=dataclasses.replace(start.preprocessing, side_px=side) if start else Preprocessing(side),
@@ -125,9 +128,9 @@ def plan_training(
         images=images,
         batch_images=batch,
         views=_VIEWS,
-        accumulate=1,
+        accumulate=devices,
         steps=0 if params.epochs is None else max(1, round(params.epochs * images / batch)),
-        learning_rate=(0.24 if device == "cuda" else 0.17) * (0.1 if start else 1),
+        learning_rate=(0.24 if device == "cuda" else 0.17) * (0.1 if start else 1) * devices**0.5,
         weight_decay=5e-4,
         temperature=0.2,
         hidden=2048 if device == "cuda" else 512,

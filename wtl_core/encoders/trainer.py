@@ -11,6 +11,7 @@ from wtl_core.encoders.augment import Strength, draw, moved, views
 from wtl_core.encoders.image_cache import take
 from wtl_core.encoders.networks import build_network
 from wtl_core.encoders.objective import Projector, contrast
+from wtl_core.encoders.peers import ALONE, Peers
 from wtl_core.encoders.sizing import TrainingPlan
 
 _MOMENTUM, _WARM_UP_SHARE, _WATCHED = 0.9, 0.05, 512
@@ -27,8 +28,9 @@ class Trainer:
         device: torch.device,
         *,
         start: dict[str, torch.Tensor] | None = None,
+        peers: Peers = ALONE,
     ) -> None:
-        self.plan, self.squares, self.device = plan, squares, device
+        self.plan, self.squares, self.device, self.peers = plan, squares, device, peers
         self.strength = Strength()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
@@ -57,11 +59,12 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         pieces = np.array_split(rows, self.plan.accumulate)
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-            for position, piece in enumerate(pieces):
+            for position, piece in list(enumerate(pieces))[self.peers.rank :: self.peers.size]:
                 generator = torch.Generator().manual_seed(_mixed(self.plan.seed, number, position))
                 loss = self.loss(piece, generator)
                 (loss / len(pieces)).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach() / len(pieces)
+            total = self.peers.add_up([self.network, self.projector], total)
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return total

@@ -19,6 +19,7 @@ from wtl_core.encoders.cards import save_encoder
 from wtl_core.encoders.checkpoint import Checkpoint, TrainingFolder
 from wtl_core.encoders.encoder import default_format
 from wtl_core.encoders.image_cache import PoolImages, decode_pool
+from wtl_core.encoders.peers import Peers, joined
 from wtl_core.encoders.resolve import start_from
 from wtl_core.encoders.sizing import TrainingParams, TrainingPlan, check_count, plan_training
 from wtl_core.encoders.trainer import Trainer
@@ -38,6 +39,7 @@ def train(
     params: TrainingParams,
     *,
     device: torch.device | str,
+    devices: int = 1,
     workers: int = 2,
     scratch: Path | None = None,
     on_progress: Progress | None = None,
@@ -53,6 +55,7 @@ def train(
         store: The workspace; unfinished state lies below `encoders/.training/`.
         params: Budget, sizes and seed (`recipe.EncoderParams`).
         device: Where to train.
+        devices: GPUs (or processes) of that kind that train together; a step then holds as many times more images.
         workers: Threads that decode the pool before training.
         scratch: Folder for a large pool's squares (beyond 2 GiB) while training runs; None takes the system's.
         on_progress: Called with (steps done, steps).
@@ -65,18 +68,27 @@ def train(
     device = torch.device(device)
     kind: Literal["cpu", "cuda"] = "cuda" if device.type == "cuda" else "cpu"
     start = None if params.start is None else start_from(params.start, store)
-    draft = plan_training(params, images.sides_px, device=kind, number_format=default_format(device), start=start)
+    number_format = default_format(device)
+    draft = plan_training(
+        params, images.sides_px, device=kind, number_format=number_format, start=start, devices=devices
+    )
     folder = TrainingFolder(store, _key(images, params, draft, kind))
     if (finished := folder.outcome()) is not None:
         return finished
     squares = decode_pool(images, draft.images, draft.preprocessing, workers=workers, scratch=scratch)
     check_count(len(squares))
-    plan = folder.load_plan() or folder.commit_plan(_with_steps(draft, squares, device, seconds=params.seconds))
+    plan = folder.load_plan() or folder.commit_plan(
+        _with_steps(draft, squares, device, seconds=params.seconds, devices=devices)
+    )
     network = f"{plan.shape.kind} of width {plan.shape.width}"
     _log.info("training: %s, %d images, %d steps of %d", network, len(squares), plan.steps, plan.batch_images)
-    trainer = Trainer(plan, squares, device, start=start.weights if start else None)
     started = time.monotonic()
-    history = _run(trainer, folder, on_progress=on_progress, checkpoint_seconds=checkpoint_seconds)
+    checkpoint = folder.load_checkpoint()
+    weights = start.weights if start else None
+    shared = torch.from_numpy(squares).share_memory_() if devices > 1 else None  # type: ignore[no-untyped-call]
+    with joined(min(devices, plan.accumulate), device, _follow, plan, shared, weights, checkpoint) as peers:
+        trainer = Trainer(plan, squares, device, start=weights, peers=peers)
+        history = _run(trainer, folder, checkpoint, on_progress=on_progress, checkpoint_seconds=checkpoint_seconds)
     fingerprint = save_encoder(
         store,
         trainer.network.state_dict(),
@@ -89,16 +101,40 @@ def train(
     return fingerprint
 
 
+def _follow(
+    peers: Peers,
+    device: torch.device,
+    plan: TrainingPlan,
+    squares: torch.Tensor,
+    weights: dict[str, torch.Tensor] | None,
+    checkpoint: Checkpoint | None,
+) -> None:
+    """The same steps in another process: it computes its share and keeps nothing."""
+    trainer = Trainer(plan, squares.numpy(), device, start=weights, peers=peers)
+    for step in range(_resumed(trainer, checkpoint), plan.steps):
+        trainer.step(step)
+
+
+def _resumed(trainer: Trainer, checkpoint: Checkpoint | None) -> int:
+    """The step to go on from."""
+    if checkpoint is None:
+        return 0
+    trainer.load(checkpoint.tensors)
+    return checkpoint.step
+
+
 def _run(
-    trainer: Trainer, folder: TrainingFolder, *, on_progress: Progress | None, checkpoint_seconds: float
+    trainer: Trainer,
+    folder: TrainingFolder,
+    checkpoint: Checkpoint | None,
+    *,
+    on_progress: Progress | None,
+    checkpoint_seconds: float,
 ) -> list[dict[str, Any]]:
     """Steps from the last checkpoint to the end; what the watch saw."""
     plan = trainer.plan
-    history: list[dict[str, Any]] = []
-    first = 0
-    if (checkpoint := folder.load_checkpoint()) is not None:
-        trainer.load(checkpoint.tensors)
-        first, history = checkpoint.step, checkpoint.history
+    first = _resumed(trainer, checkpoint)
+    history: list[dict[str, Any]] = [] if checkpoint is None else checkpoint.history
     kept = time.monotonic()
     looks = {round(plan.steps * look / _LOOKS) for look in range(1, _LOOKS + 1)}
     for step in range(first, plan.steps):
@@ -123,12 +159,20 @@ def _look(trainer: Trainer, step: int, loss: float) -> dict[str, Any]:
     return {"step": step, "loss": round(loss, 4), **health.to_json()}
 
 
-def _with_steps(draft: TrainingPlan, squares: np.ndarray, device: torch.device, *, seconds: float) -> TrainingPlan:
-    """The draft with a step count for its budget and, where memory was short, with steps computed in pieces."""
+def _with_steps(
+    draft: TrainingPlan, squares: np.ndarray, device: torch.device, *, seconds: float, devices: int
+) -> TrainingPlan:
+    """The draft with a step count for its budget and, where memory was short, with steps computed in pieces.
+
+    Measured on one device with its share of a step: what devices tell each other comes on top.
+    """
     plan = dataclasses.replace(draft, batch_images=min(draft.batch_images, len(squares)))
     while True:
+        share = dataclasses.replace(
+            plan, batch_images=plan.batch_images // devices, accumulate=-(-plan.accumulate // devices)
+        )
         try:
-            trainer = Trainer(plan, squares, device)
+            trainer = Trainer(share, squares, device)
             for step in range(_WARM_UP_STEPS):
                 trainer.step(step)
             if plan.steps:

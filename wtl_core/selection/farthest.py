@@ -83,9 +83,9 @@ def _vector_bits(points: Points, right: torch.Tensor) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _sieve_bits(value: np.float32) -> int:
+def _sieve_bits(value: np.float32) -> np.int32:
     """The largest bits that a product can have for an h that is below `value`."""
-    return (np.float32(value * _ROUNDING + np.float32(2e-6)).view(np.int32) >> 16) + 1
+    return np.int32(np.float32(value * _ROUNDING + np.float32(2e-6)).view(np.int32) >> 16) + np.int32(1)
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
