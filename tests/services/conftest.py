@@ -9,12 +9,24 @@ import boto3
 import pytest
 from service_stack import Stack, free_port, running, until
 
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+from tests.services import ceph
+
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.fixture(scope="session")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an S3-compatible server of its own process, with the bucket `shards`."""
+    """The address of an S3-compatible server with the bucket `shards`: Ceph's gateway where it is installed."""
+    if not ceph.is_installed():
+        yield from moto(tmp_path_factory)
+        return
+    with ceph.running(tmp_path_factory.mktemp("ceph")) as (host, port):
+        address = f"http://{host}:{port}"
+        until(lambda: _makes_bucket(address), seconds=60, what="the bucket is there")
+        yield address
+
+
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     log = (tmp_path_factory.mktemp("moto") / "log").open("wb")

@@ -124,32 +124,6 @@ def test_a_buckets_own_notifications_start_one_run_more_for_what_lands_meanwhile
         stack.pause("watch", paused=False)
 
 
-def test_arrivals_like_what_is_labelled_are_not_worth_a_run_and_others_are(stack: Stack, tmp_path: Path) -> None:
-    """With `novelty` the watch embeds what has landed, and tells the server only of what is unlike the labelled."""
-    stack.pause("watch")
-    try:
-        until(lambda: ranked(stack.workspace) > 0, seconds=120, what="a first refresh")
-        commit = last_commit(stack.workspace)
-        assert commit is not None
-        ranking = pl.read_parquet(stack.workspace / commit["selection"] / "ranking.parquet")
-        ranking.select("sample_id").head(40).write_csv(tmp_path / "labels.csv")
-        stack.wtl("labels", "add", tmp_path / "labels.csv", "--workspace", stack.workspace)
-        make_shard(stack.workspace.parent / "shards" / "alike.tar", 30_000)
-        looked = stack.finish("watch", novelty=0.5)
-        assert "waiting" in looked["name"], looked["name"]
-        landed = now()
-        for number in range(30):  # nothing in the pool is black with one white spot
-            image = Image.new("RGB", (40, 40))
-            image.paste((255, 255, 255), (number, number, number + 6, number + 6))
-            image.save(stack.workspace.parent / "shards" / f"black-{number}.png")
-        looked = stack.finish("watch", novelty=0.5)
-        assert looked["name"].endswith("told"), looked["name"]
-        run = until(lambda: stack.runs("refresh", since=landed), seconds=60, what="its refresh")[0]
-        assert stack.wait(run["id"])["state"]["type"] == "COMPLETED"
-    finally:
-        stack.pause("watch", paused=False)
-
-
 def post_arrival(stack: Stack, key: str) -> None:
     """The call that deployments/README.md documents."""
     event = {
@@ -179,3 +153,29 @@ def test_the_ranking_is_of_the_live_pool(stack: Stack) -> None:
     assert commit is not None
     ranking = pl.read_parquet(stack.workspace / commit["selection"] / "ranking.parquet")
     assert ranking.height == commit["counts"]["samples"]
+
+
+def test_arrivals_like_what_is_labelled_are_not_worth_a_run_and_others_are(stack: Stack, tmp_path: Path) -> None:
+    """With `novelty` the watch embeds what has landed, and tells the server only of what is unlike the labelled."""
+    stack.pause("watch")
+    try:
+        until(lambda: ranked(stack.workspace) > 0, seconds=120, what="a first refresh")
+        commit = last_commit(stack.workspace)
+        assert commit is not None
+        ranking = pl.read_parquet(stack.workspace / commit["selection"] / "ranking.parquet")
+        ranking.select("sample_id").head(40).write_csv(tmp_path / "labels.csv")
+        stack.wtl("labels", "add", tmp_path / "labels.csv", "--workspace", stack.workspace)
+        make_shard(stack.workspace.parent / "shards" / "alike.tar", 30_000)
+        looked = stack.finish("watch", novelty=0.5)
+        assert "waiting" in looked["name"], looked["name"]
+        landed = now()
+        for number in range(30):  # nothing in the pool is black with one white spot
+            image = Image.new("RGB", (40, 40))
+            image.paste((255, 255, 255), (number, number, number + 6, number + 6))
+            image.save(stack.workspace.parent / "shards" / f"black-{number}.png")
+        looked = stack.finish("watch", novelty=0.5)
+        assert looked["name"].endswith("told"), looked["name"]
+        run = until(lambda: stack.runs("refresh", since=landed), seconds=60, what="its refresh")[0]
+        assert stack.wait(run["id"])["state"]["type"] == "COMPLETED"
+    finally:
+        stack.pause("watch", paused=False)

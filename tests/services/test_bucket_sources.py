@@ -7,13 +7,9 @@ import contextlib
 import http.client
 import http.server
 import io
-import os
-import shutil
 import socket
-import subprocess
 import tarfile
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +19,7 @@ import polars as pl
 import pytest
 
 from tests.conftest import make_jpeg
+from tests.services import ceph
 from wtl_core import ingest, pool, readmission
 from wtl_core.errors import ConfigError, TransientError
 from wtl_core.recipe import IngestParams
@@ -111,38 +108,13 @@ def moto(_: Path) -> Iterator[tuple[str, int]]:
         server.stop()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def ceph(folder: Path) -> Iterator[tuple[str, int]]:
-    """One monitor, one store in memory, one gateway; some 13 s to start."""
-    if not all(shutil.which(name) for name in ("radosgw", "ceph-mon", "ceph-osd", "radosgw-admin")):
-        pytest.skip("Ceph is not installed: apt-get install radosgw ceph-mon ceph-osd")
-    port = free_port()
-    script = Path(__file__).with_name("start_ceph.sh")
-    try:
-        subprocess.run(["bash", str(script), str(folder), str(port), str(free_port())], check=True, timeout=120)
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            time.sleep(0.1)
-        yield "127.0.0.1", port
-    finally:
-        for pid_file in folder.glob("*.pid"):
-            with contextlib.suppress(OSError, ValueError):
-                os.kill(int(pid_file.read_text()), 9)
-
-
 @pytest.fixture(scope="module", params=["moto", pytest.param("ceph", marks=pytest.mark.services)])
 def faults(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
     """A server behind its proxy; `endpoint` is the proxy's address."""
-    start: Callable[[Path], contextlib.AbstractContextManager[tuple[str, int]]] = {"moto": moto, "ceph": ceph}[
-        request.param
-    ]
+    if request.param == "ceph" and not ceph.is_installed():
+        pytest.skip(f"Ceph is not installed: apt-get install {ceph.PACKAGES}")
+    start: Callable[[Path], contextlib.AbstractContextManager[tuple[str, int]]]
+    start = {"moto": moto, "ceph": ceph.running}[request.param]
     with start(tmp_path_factory.mktemp("server")) as target, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testtest")
