@@ -17,7 +17,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q
 
 test-services: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m services tests/services tests/browser
+	$(BIN)/python -m pytest -q -m services -n 2 --dist loadfile tests/services tests/browser
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

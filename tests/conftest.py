@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +86,32 @@ def result_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3-compatible server with the bucket `shards`: Ceph's gateway where it is installed."""
+    from service_stack import until
+
+    from tests.services import s3_servers
+
+    server = s3_servers.ceph if s3_servers.has_ceph() else s3_servers.moto
+    with server(tmp_path_factory.mktemp("bucket")) as (host, port):
+        address = f"http://{host}:{port}"
+        until(lambda: s3_servers.makes_bucket(address, "shards", S3_KEYS), seconds=60, what="the bucket is there")
+        yield address
+
+
+@pytest.fixture(scope="session")
+def stack(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One server and one worker for all tests of services and browser, a watched folder and a watched bucket."""
+    from service_stack import Stack, running
+
+    folder = tmp_path_factory.mktemp("stack")
+    (folder / "shards").mkdir()
+    sources = [str(folder / "shards"), "s3://shards/incoming"]
+    with running(Stack(folder, sources=sources, env={**S3_KEYS, "WTL_S3_ENDPOINT_URL": bucket})) as stack:
+        yield stack

@@ -54,6 +54,7 @@ class Stack:
         listed = json.dumps(sources)
         self.site.write_text(
             f'name = "test"\nworkspace = "{self.workspace}"\nsources = {listed}\nquiet_seconds = 3\n'
+            "device_limit = 9\n"  # a killed run keeps its place for a minute, which the tests need not wait
             '[recipe.encoder]\nname = "pixels"\n'
         )
         python = [sys.executable, "-m", "prefect"]

@@ -94,7 +94,7 @@ def run_many(
     total, done = sum(plan.size for plan in plans), 0
     counts: dict[str, PartCounts] = {}
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, "torchvision.io"])
     with ProcessPoolExecutor(min(workers, len(plans)), mp_context=context, initializer=_start_worker) as pool:
         # largest first: the last part to finish should not be the longest
         order = sorted(plans, key=lambda plan: -plan.size)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service_stack import OUTPUT, Stack, running
+from service_stack import OUTPUT, Stack
 
 from tests.conftest import build_source
 
@@ -12,13 +12,12 @@ pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
 SHOTS = OUTPUT / "screenshots"
 
 
-def test_a_run_is_seen_in_the_ui(browser: Any, tmp_path: Path) -> None:
-    source = build_source(tmp_path / "source")
-    stack = Stack(tmp_path / "ui", sources=[str(source)])
-    with running(stack):
-        stack.pause("watch")
-        done = stack.finish("refresh")
-        broken = stack.start_run("refresh", sources=[str(tmp_path / "nowhere")])
+def test_a_run_is_seen_in_the_ui(browser: Any, stack: Stack, tmp_path: Path) -> None:
+    source, workspace = build_source(tmp_path / "source"), str(tmp_path / "workspace")
+    stack.pause("watch")
+    try:
+        done = stack.finish("refresh", workspace=workspace, sources=[str(source)])
+        broken = stack.start_run("refresh", workspace=workspace, sources=[str(tmp_path / "nowhere")])
         failed = stack.wait(broken)
         ui = stack.place.address
         text = browser.open(f"{ui}/runs", shows=done["name"])
@@ -56,6 +55,8 @@ def test_a_run_is_seen_in_the_ui(browser: Any, tmp_path: Path) -> None:
         browser.picture(SHOTS / "deployments.png")
         browser.open(f"{ui}/automations", shows="wtl-arrived-test")
         browser.picture(SHOTS / "automations.png")
+    finally:
+        stack.pause("watch", paused=False)
 
 
 def artifact(stack: Stack, run_id: str, key: str) -> dict[str, Any]:

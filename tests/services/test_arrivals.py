@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 from service_stack import Stack, last_commit, note, now, seconds_between, until
 
-from tests.conftest import make_jpeg
+from tests.conftest import S3_KEYS, make_jpeg
+from tests.services.s3_servers import client
 
 pytestmark = pytest.mark.services
 
@@ -44,16 +45,15 @@ def ranked(workspace: Path) -> int:
 
 
 @pytest.mark.timeout(400)
-def test_what_lands_is_ranked_within_a_minute(
-    stack: Stack, tmp_path: Path, put_object: Callable[[str, Path], None]
-) -> None:
+def test_what_lands_is_ranked_within_a_minute(stack: Stack, bucket: str, tmp_path: Path) -> None:
     """With the shipped values: a look every 30 s and a debounce of at most 10 s."""
     figures = {}
     landings: dict[str, Callable[[], object]] = {}
     make_shard(tmp_path / "folder.tar", 0)
     make_shard(tmp_path / "bucket.tar", 1000)
     landings["folder"] = lambda: (tmp_path / "folder.tar").rename(stack.workspace.parent / "shards" / "folder.tar")
-    landings["bucket"] = lambda: put_object("incoming/bucket.tar", tmp_path / "bucket.tar")
+    data, server = (tmp_path / "bucket.tar").read_bytes(), client(bucket, S3_KEYS)
+    landings["bucket"] = lambda: server.put_object(Bucket="shards", Key="incoming/bucket.tar", Body=data)
     for where, land in landings.items():
         before, landed = ranked(stack.workspace), now()
         land()

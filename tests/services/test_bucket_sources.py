@@ -11,7 +11,7 @@ import socket
 import tarfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 
 from tests.conftest import make_jpeg
-from tests.services import ceph
+from tests.services import s3_servers
 from wtl_core import ingest, pool, readmission
 from wtl_core.errors import ConfigError, TransientError
 from wtl_core.recipe import IngestParams
@@ -98,23 +98,12 @@ def make_proxy(target: tuple[str, int], faults: Faults) -> http.server.Threading
     return Server(("127.0.0.1", 0), Handler)
 
 
-@contextlib.contextmanager
-def moto(_: Path) -> Iterator[tuple[str, int]]:
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        yield server.get_host_and_port()
-    finally:
-        server.stop()
-
-
 @pytest.fixture(scope="module", params=["moto", pytest.param("ceph", marks=pytest.mark.services)])
 def faults(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
     """A server behind its proxy; `endpoint` is the proxy's address."""
-    if request.param == "ceph" and not ceph.is_installed():
-        pytest.skip(f"Ceph is not installed: apt-get install {ceph.PACKAGES}")
-    start: Callable[[Path], contextlib.AbstractContextManager[tuple[str, int]]]
-    start = {"moto": moto, "ceph": ceph.running}[request.param]
+    if request.param == "ceph" and not s3_servers.has_ceph():
+        pytest.skip(f"Ceph is not installed: apt-get install {s3_servers.CEPH_PACKAGES}")
+    start = {"moto": s3_servers.moto, "ceph": s3_servers.ceph}[request.param]
     with start(tmp_path_factory.mktemp("server")) as target, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testtest")

@@ -41,6 +41,7 @@ def heard() -> Iterator[tuple[str, list[dict[str, str]]]]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/", told
     server.shutdown()
+    server.server_close()
 
 
 def test_an_exceeded_quarantine_budget_is_told(

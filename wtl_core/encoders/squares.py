@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from wtl_core.encoders.encoder import Encoder
-from wtl_core.images.decode import decode_rgb
+from wtl_core.images.decode import codecs, decode_rgb
 from wtl_core.images.faults import ImageError
 from wtl_core.images.jpeg import read_header
 
@@ -135,7 +134,7 @@ def _decode_batch(files: list[bytes], device: torch.device) -> list[torch.Tensor
         return []
     inputs = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in files]
     try:
-        images: list[torch.Tensor | None] = decode_jpeg(inputs, mode=ImageReadMode.RGB, device=device)
+        images: list[torch.Tensor | None] = codecs().decode_jpeg(inputs, mode=codecs().ImageReadMode.RGB, device=device)
     except RuntimeError:
         if len(files) == 1:
             return [None]

@@ -7,17 +7,18 @@ dropped and the first frame taken, as the usual training loaders do. Size is che
 import io
 import warnings
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 
 import numpy as np
 import torch
-import torchvision.io as tvio
 from PIL import Image, ImageOps
 
 from wtl_core.images import exif, jpeg, kinds, png, scan
 from wtl_core.images.faults import ImageError, Reason
 
 DEFAULT_MAX_PIXELS, HIGHEST_MAX_PIXELS = 100_000_000, 1_000_000_000
-_RGB = tvio.ImageReadMode.RGB.value
+_RGB = 3  # torchvision's ImageReadMode.RGB
 _PILLOW_FORMATS = {"jpeg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "tiff": "TIFF", "bmp": "BMP"}
 _PILLOW_FORMATS |= {"avif": "AVIF", "heic": "HEIF"}
 # Our limit stands in for Pillow's: it is a parameter, it is lower, and it gives a reason instead of a warning.
@@ -32,6 +33,15 @@ class Decoded:
     format: str
     is_first_of_several: bool
     taken_at: str | None
+
+
+@cache
+def codecs() -> ModuleType:
+    """`torchvision.io`, loaded for the first image: torch's compiler comes with it and takes seconds to import."""
+    import torchvision.io
+
+    module: ModuleType = torchvision.io
+    return module
 
 
 def decode_rgb(data: bytes) -> torch.Tensor:
@@ -80,6 +90,7 @@ def _decode_jpeg(data: bytes, max_pixels: int, min_side_px: int) -> Decoded:
     check_size(header.width, header.height, max_pixels=max_pixels, min_side_px=min_side_px)
     jpeg.check_complete(data, header)
     is_turned = header.exif.orientation != 1
+    codecs()
     try:
         pixels = torch.ops.image.decode_jpeg(_as_tensor(data), _RGB, is_turned)
     except RuntimeError as error:
@@ -95,6 +106,7 @@ def _decode_png(data: bytes, max_pixels: int, min_side_px: int) -> Decoded:
     header = png.read_header(data)
     check_size(header.width, header.height, max_pixels=max_pixels, min_side_px=min_side_px)
     is_turned = header.exif.orientation != 1
+    codecs()
     try:
         pixels = torch.ops.image.decode_png(_as_tensor(data), _RGB, is_turned)
     except RuntimeError:

@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torchvision.io as tvio
 
 from wtl_core.images import measure
-from wtl_core.images.decode import Decoded, decode
+from wtl_core.images.decode import Decoded, codecs, decode
 from wtl_core.images.measure import Measures
 
 _THUMBNAIL_QUALITIES = (80, 50, 25)
@@ -88,7 +87,7 @@ def make_thumbnail(data: bytes, small: np.ndarray, image_format: str, limits: Li
     # the encoder is twice as fast on pixels that lie row by row than on planes
     pixels = torch.from_numpy(measure.resize_within(small, limits.thumbnail_px)).permute(2, 0, 1)
     for quality in _THUMBNAIL_QUALITIES:
-        thumbnail: bytes = tvio.encode_jpeg(pixels, quality).numpy().tobytes()
+        thumbnail: bytes = codecs().encode_jpeg(pixels, quality).numpy().tobytes()
         if len(thumbnail) <= limits.thumbnail_bytes:
             return thumbnail
     return None
