@@ -1,7 +1,9 @@
 """Labelled sets are read the same whatever form they come in, and their splits are fixed by content."""
 
 import gzip
+import hashlib
 import io
+import weakref
 
 import numpy as np
 import pyarrow as pa
@@ -77,6 +79,28 @@ def test_idx_files_are_read_packed(tmp_path):
         (tmp_path / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + labels.tobytes()))
     held = datasets.load(str(tmp_path), side_px=8)
     assert (len(held.train), len(held.test), held.classes) == (30, 12, ["0", "1", "2"])
+
+
+def test_one_image_at_a_time_is_held_in_its_full_size(tmp_path, monkeypatch):
+    whole, decode = [], datasets.decode_rgb
+
+    def watched(data):
+        assert sum(image() is not None for image in whole) <= 1
+        image = decode(data)
+        whole.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(datasets, "decode_rgb", watched)
+    held = datasets.load(str(write_classes(tmp_path)), side_px=8)
+    assert len(held.train) + len(held.test) == len(whole) == 40
+
+
+def test_a_set_too_small_for_its_hashed_split_is_refused(tmp_path):
+    ids = {seed: hashlib.sha256(png(seed)).hexdigest() for seed in range(40)}
+    trained_with = [seed for seed in ids if datasets._draws([ids[seed]], "test")[0] >= 0.2]
+    few = [next(seed for seed in trained_with if seed % 2 == kind) for kind in (0, 1)]
+    with pytest.raises(InputError, match="found 2 and 0 after the split"):
+        datasets.load(str(write_classes(tmp_path, few)), side_px=8)
 
 
 def test_what_is_no_set_is_refused_in_words(tmp_path):

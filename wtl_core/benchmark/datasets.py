@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ FORMS = (
 _TEST_SHARE = 0.2
 _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
 
-Labelled = tuple[torch.Tensor, str, bytes]  # a decoded image, its class, the bytes that identify it
+Decoded = tuple[torch.Tensor, str, bytes]  # an image, its class, and the bytes that identify it: none for no image
 
 
 @dataclass(frozen=True)
@@ -96,53 +95,79 @@ def load(
 
     Raises:
         ConfigError: no such set or path.
-        InputError: fewer than two classes, or no readable image.
+        InputError: fewer than two classes, no readable image, or a split that the hash leaves empty.
     """
-    splits = _read(name, download_folder)
-    names = sorted({label for images in splits.values() for _, label, _ in images}, key=_class_key)
+    splits = {split: _squashed(images, side_px) for split, images in _read(name, download_folder).items()}
+    names = sorted({label for images in splits.values() for label in images.labels}, key=_class_key)
     ready = {split: _pack(images, names, side_px) for split, images in splits.items()}
     if len(names) < 2 or not all(len(split) for split in ready.values()):
         raise InputError(f"{name}: expected images of two classes or more, found {len(names)}; check the labels")
     train, test = (ready["train"], ready["test"]) if "test" in ready else _cut(ready["train"], _TEST_SHARE, "test")
     train, validation = _cut(train, validation_share, "validation")
+    if not len(train) or not len(test):
+        raise InputError(
+            f"{name}: expected images to train and to test with, found {len(train)} and {len(test)} after the split "
+            "by hash; add images, or give folders train and test"
+        )
     if test_images is not None:
         test = test.take(np.sort(np.argsort(_draws(test.sample_ids, "keep"), kind="stable")[:test_images]))
-    read = sum(len(images) for images in splits.values())
+    read = sum(images.count for images in splits.values())
     return LabelledSet(Path(name).name, train, validation, test, names, read - sum(len(s) for s in ready.values()))
 
 
-def _read(name: str, download_folder: Path | None) -> dict[str, list[Labelled]]:
-    """Splits by name: `train` and `test`, or `train` alone."""
+@dataclass
+class _Squares:
+    """A split while it is read: its images as squares by id, with class and reading position; repeats count once."""
+
+    kept: dict[str, tuple[np.ndarray, str, int]]
+    labels: set[str]
+    count: int = 0
+
+
+def _squashed(images: Iterable[Decoded], side_px: int) -> _Squares:
+    """Read a split with one image at a time in its full size."""
+    fitting, found = Preprocessing(side_px), _Squares({}, set())
+    for row, (image, label, data) in enumerate(images):
+        found.count = row + 1
+        found.labels.add(label)
+        sample_id = hashlib.sha256(data).hexdigest()
+        if data and sample_id not in found.kept:
+            found.kept[sample_id] = fit(image, fitting).numpy(), label, row
+    return found
+
+
+def _read(name: str, download_folder: Path | None) -> dict[str, Iterator[Decoded]]:
+    """Splits by name: `train` and `test`, or `train` alone; nothing is decoded before it is asked for."""
     prefix, _, rest = name.partition(":")
     if prefix == "torchvision" and rest:
         return _torchvision(rest, download_folder or Path.home() / ".cache" / "wtl")
     if name == "sklearn:digits":
-        return {"train": list(_digits())}
+        return {"train": _digits()}
     path = Path(name)
     if path.is_file() and path.suffix == ".parquet":
-        return {"train": list(_parquet([path]))}
+        return {"train": _parquet([path])}
     if not path.is_dir():
         raise ConfigError(f"{name}: expected {', '.join(FORMS)}; found no such path")
     if parquet := sorted(path.glob("*.parquet")):
-        return _by_split(parquet, _parquet)
+        return _parquet_splits(parquet)
     if idx := sorted(path.glob("*-images-idx3-ubyte*")):
-        return {"test" if file.name.startswith("t10k") else "train": list(_idx(file)) for file in idx}
+        return {"test" if file.name.startswith("t10k") else "train": _idx(file) for file in idx}
     folders = {child.name.lower(): child for child in path.iterdir() if child.is_dir()}
     test = next((folders[key] for key in ("test", "val", "valid", "validation") if key in folders), None)
     if "train" in folders and test is not None:
-        return {"train": list(_classes(folders["train"])), "test": list(_classes(test))}
-    return {"train": list(_classes(path))}
+        return {"train": _classes(folders["train"]), "test": _classes(test)}
+    return {"train": _classes(path)}
 
 
-def _by_split(files: list[Path], read: Any) -> dict[str, list[Labelled]]:
+def _parquet_splits(files: list[Path]) -> dict[str, Iterator[Decoded]]:
     test = [file for file in files if file.name.startswith("test")]
     train = [file for file in files if file not in test]
     if not train:
         raise ConfigError(f"{files[0].parent}: expected files of a training split, found only test files")
-    return {"train": list(read(train))} | ({"test": list(read(test))} if test else {})
+    return {"train": _parquet(train)} | ({"test": _parquet(test)} if test else {})
 
 
-def _parquet(files: Iterable[Path]) -> Iterator[Labelled]:
+def _parquet(files: Iterable[Path]) -> Iterator[Decoded]:
     """Rows with `image` (bytes, or a struct that holds them) and `label`; rows that cannot be decoded are left out."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -159,7 +184,7 @@ def _parquet(files: Iterable[Path]) -> Iterator[Labelled]:
                     yield from _decoded(held, str(label))
 
 
-def _classes(folder: Path) -> Iterator[Labelled]:
+def _classes(folder: Path) -> Iterator[Decoded]:
     """One folder per class."""
     for child in sorted(folder.iterdir()):
         if not child.is_dir():
@@ -169,14 +194,14 @@ def _classes(folder: Path) -> Iterator[Labelled]:
                 yield from _decoded(file.read_bytes(), child.name)
 
 
-def _decoded(data: bytes | None, label: str) -> Iterator[Labelled]:
+def _decoded(data: bytes | None, label: str) -> Iterator[Decoded]:
     try:
         yield decode_rgb(data or b""), label, data or b""
     except ImageError:
         yield torch.empty(0), label, b""
 
 
-def _idx(file: Path) -> Iterator[Labelled]:
+def _idx(file: Path) -> Iterator[Decoded]:
     """The format of MNIST and its kin: images beside labels, big-endian, packed or not."""
     images = _idx_array(file, header=16)
     labels = _idx_array(file.with_name(file.name.replace("-images-idx3", "-labels-idx1")), header=8)
@@ -191,7 +216,7 @@ def _idx_array(file: Path, *, header: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=header)
 
 
-def _digits() -> Iterator[Labelled]:
+def _digits() -> Iterator[Decoded]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -200,17 +225,17 @@ def _digits() -> Iterator[Labelled]:
     yield from _grey((held.images * 15.9).astype(np.uint8), held.target)
 
 
-def _grey(images: np.ndarray, labels: np.ndarray) -> Iterator[Labelled]:
+def _grey(images: np.ndarray, labels: np.ndarray) -> Iterator[Decoded]:
     for image, label in zip(images, labels, strict=True):
         yield torch.from_numpy(np.repeat(image[None], 3, axis=0)), str(label), image.tobytes()
 
 
-def _torchvision(name: str, folder: Path) -> dict[str, list[Labelled]]:
+def _torchvision(name: str, folder: Path) -> dict[str, Iterator[Decoded]]:
     if name not in TORCHVISION:
         raise ConfigError(f"torchvision:{name}: expected one of {', '.join(TORCHVISION)}")
     from torchvision import datasets
 
-    def read(is_train: bool) -> Iterator[Labelled]:
+    def read(is_train: bool) -> Iterator[Decoded]:
         split = {"split": "train" if is_train else "test"} if name == "SVHN" else {"train": is_train}
         try:
             held = getattr(datasets, name)(str(folder), download=True, **split)
@@ -222,24 +247,19 @@ def _torchvision(name: str, folder: Path) -> dict[str, list[Labelled]]:
             pixels = np.array(image.convert("RGB"))
             yield torch.from_numpy(pixels.transpose(2, 0, 1).copy()), str(label), pixels.tobytes()
 
-    return {"train": list(read(True)), "test": list(read(False))}
+    return {"train": read(True), "test": read(False)}
 
 
-def _pack(images: list[Labelled], names: list[str], side_px: int) -> Split:
-    """Sorted by id, byte-identical repeats once."""
+def _pack(images: _Squares, names: list[str], side_px: int) -> Split:
+    """Sorted by id."""
     number = {name: index for index, name in enumerate(names)}
-    fitting = Preprocessing(side_px)
-    kept = {
-        hashlib.sha256(data).hexdigest(): (image, label, row)
-        for row, (image, label, data) in reversed(list(enumerate(images)))
-        if data
-    }
-    ids = sorted(kept)
+    ids = sorted(images.kept)
     squares = np.empty((len(ids), 3, side_px, side_px), np.uint8)
-    for row, sample_id in enumerate(ids):
-        squares[row] = fit(kept[sample_id][0], fitting).numpy()
-    labels, rows = ([kept[i][part] for i in ids] for part in (1, 2))
-    return Split(squares, np.array([number[str(label)] for label in labels], np.int64), ids, np.array(rows, np.int64))
+    labels, rows = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
+    for place, sample_id in enumerate(ids):
+        squares[place], label, rows[place] = images.kept[sample_id]
+        labels[place] = number[label]
+    return Split(squares, labels, ids, rows)
 
 
 def _cut(split: Split, share: float, purpose: str) -> tuple[Split, Split]:
