@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wtl_core.benchmark import cells, datasets, grid, preparation, summary, work
+from wtl_core.benchmark import cells, datasets, grid, preparation, statistics, summary, work
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.storage import open_store
@@ -157,6 +157,68 @@ def test_a_pool_of_its_own_for_each_seed_is_shared_by_all_strategies(finished, t
         held = [set(bench._picks(cells.Cell("balanced", s, "probe", size, seed))[0]) for s in params.strategies]
         assert held[0] == held[1]
     assert held[0] != set(bench._picks(cells.Cell("balanced", "random", "probe", size, 0))[0])
+
+
+def test_the_smallest_pool_of_a_seed_has_two_images(finished, tmp_path):
+    folder, _, _, _ = finished
+    params = PARAMS.model_copy(update={"pool_share": 1e-4, "strategies": ("random",), "judges": ("probe",)})
+    store, prepared, _ = run_all(tmp_path / "out", folder / "set", params)
+    rows = cells.gather(store, grid.identity_of(prepared, params, "cpu"), grid.all_cells(prepared, params))
+    assert {(row["labels"], row["pool_size"]) for row in rows} == {(2, 2)}
+    assert statistics.curve(rows, pool="balanced", judge="probe", strategy="random")[0].percent == 100.0
+
+
+def test_a_loop_goes_on_from_a_budget_that_its_first_round_reached(finished, tmp_path):
+    folder, _, _, _ = finished
+    params = PARAMS.model_copy(
+        update={"budgets": (2, 10), "loop_budget": 10, "strategies": ("random", "margin"), "judges": ("probe",)}
+    )
+    store, prepared, _ = run_all(tmp_path / "out", folder / "set", params)
+    identity = grid.identity_of(prepared, params, "cpu")
+    first, last = (cells.Cell("balanced", "margin", "probe", count, 0) for count in (2, 10))
+    assert len(cells.read(store, identity, first)["picks"]) == 2
+    whole = cells.read(store, identity, last)
+    Path(store.path(identity.key(last))).unlink()
+    assert run_all(tmp_path / "out", folder / "set", params)[2] == 1
+    again = cells.read(store, identity, last)
+    assert (again["picks"], again["accuracy"]) == (whole["picks"], whole["accuracy"])
+
+
+def test_labels_that_name_no_class_score_nothing(finished, tmp_path):
+    folder, _, _, _ = finished
+    params = PARAMS.model_copy(
+        update={"pools": ("outliers",), "judges": ("nearest", "probe", "scratch"), "scratch_width": 8,
+                "scratch_effort": 0.1, "seeds": 2, "loop_seeds": 1, "validation_share": 0.2}
+    )  # fmt: skip
+    store = open_store(str(tmp_path / "out"))
+    prepared = preparation.prepare(store, str(folder / "set"), params, device="cpu")
+    labels = preparation.load_array(store, prepared, "outliers-labels")
+    np.save(store.path(f"{prepared.key}/outliers-labels.npy"), np.full_like(labels, -1))
+    run_all(tmp_path / "out", folder / "set", params)
+    wanted = grid.all_cells(prepared, params)
+    rows = cells.gather(store, grid.identity_of(prepared, params, "cpu"), wanted)
+    assert len(rows) == len(wanted)
+    assert {(row["accuracy"], row["usable"]) for row in rows} == {(0.0, 0)}
+    assert summary.write(store, prepared, params, device="cpu").missing == 0
+
+
+def test_other_weights_under_an_old_name_are_another_preparation(tmp_path):
+    weights = tmp_path / "net.safetensors"
+    for form in ("file:{}", "timm:resnet18@{}", "torchvision:resnet18@{}"):
+        params = BenchmarkParams(encoder=form.format(weights))
+        keys = []
+        for content in (b"one", b"other"):
+            weights.write_bytes(content)
+            keys.append(preparation._key(str(tmp_path / "set"), params, None))
+        assert keys[0] != keys[1], form
+
+
+def test_the_page_says_what_a_rivals_seconds_include(finished):
+    _, store, prepared, _ = finished
+    for strategy, is_told in (("k-center", True), ("entropy", False)):
+        params = PARAMS.model_copy(update={"strategies": (*PARAMS.strategies, strategy)})
+        page = store.read_bytes(summary.write(store, prepared, params, device="cpu").markdown).decode()
+        assert (f"those of {strategy} include tracing" in page) == is_told
 
 
 def test_the_page_names_strategies_tests_and_costs(finished):

@@ -68,8 +68,8 @@ class Result:
     Attributes:
         cell: The cell.
         pool_size: Images to choose from.
-        accuracy: On the test split, 0 to 1.
-        validation_accuracy: On the validation split; NaN without one.
+        accuracy: On the test split, 0 to 1; 0 where no label names a class.
+        validation_accuracy: On the validation split; NaN without one, and for loops.
         usable: Labels that name a class; the rest were outliers.
         classes: Classes among them.
         rounds: Models trained before the last label was asked for.

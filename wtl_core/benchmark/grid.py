@@ -66,13 +66,13 @@ def all_cells(prepared: Prepared, params: BenchmarkParams) -> list[Cell]:
 
 def budgets_of(params: BenchmarkParams, size: int) -> list[int]:
     """The budgets as counts, rising, none beyond a seed's share of the pool."""
-    held = max(2, round(params.pool_share * size))
+    held = strategies.share_count(size, params.pool_share)
     return sorted({count_of(budget, held) for budget in params.budgets})
 
 
 def loop_budgets(params: BenchmarkParams, size: int) -> list[int]:
     """Those up to where loops stop."""
-    last = count_of(params.loop_budget, max(2, round(params.pool_share * size)))
+    last = count_of(params.loop_budget, strategies.share_count(size, params.pool_share))
     return [count for count in budgets_of(params, size) if count <= last]
 
 

@@ -18,7 +18,7 @@ def nearest_accuracy(
 ) -> float:
     """Share of test rows that the majority of their 20 nearest labelled rows (cosine) names right.
 
-    The nearest of the classes with most votes wins a tie. All arguments on one device.
+    Of classes with equally many votes the one wins whose voters' similarities sum to most. All arguments on one device.
     """
     train = functional.normalize(vectors.float(), dim=1)
     hits = 0

@@ -46,8 +46,8 @@ class Round:
 
 
 def label_counts(budgets: list[int], *, rounds: int) -> list[int]:
-    """Labels known at each round: a fifth of the first budget, then `rounds` even steps to each budget."""
-    known = [max(2, budgets[0] // 5)]
+    """Labels known at each round, rising: a fifth of the first budget, then `rounds` even steps to each budget."""
+    known = [min(budgets[0], max(2, budgets[0] // 5))]
     for budget in budgets:
         start = known[-1]
         known += [start + (budget - start) * (step + 1) // rounds for step in range(rounds)]
@@ -67,6 +67,8 @@ def run_loop(
 ) -> Iterator[Round]:
     """Rounds of one loop.
 
+    As long as no label names a class there is no model: accuracy is 0, and the next labels are asked for at random.
+
     Args:
         query: See `queries.ask`.
         learner: Trained from nothing in each round.
@@ -74,29 +76,39 @@ def run_loop(
         counts: Labels known at each round, rising.
         start: The pool's rows in random order; the first round's labels are its first.
         seed: Of weights, candidates and queries.
-        candidates: Unlabelled rows, drawn anew each round, that are looked at.
+        candidates: Unlabelled rows, drawn anew each round, that are looked at; more where a round asks for more.
         last: A finished round to go on from; its model is trained again, which takes no time on the record.
     """
-    known, seconds, first = start[: counts[0]], 0.0, 0
+    known, seconds, first, has_model = start[: counts[0]], 0.0, 0, False
     if last is not None:
         known, seconds, first = last.picks, last.seconds + last.train_seconds, last.rounds + 1
         if first < len(counts):
-            learner.fit(known[labels[known] >= 0], seed)
+            has_model = _fit(learner, known[labels[known] >= 0], seed)
     for number, count in list(enumerate(counts))[first:]:
         generator = torch.Generator().manual_seed(seed * 1000 + number)
         if number:
             began = time.perf_counter()
-            free = np.setdiff1d(start, known)
-            looked = free[torch.randperm(len(free), generator=generator)[:candidates].numpy()]
-            belief = learner.believe(looked, known, has_draws=query == "mc-dropout")
-            chosen = queries.ask(query, belief, count - len(known), generator=generator)
-            known = np.concatenate([known, looked[chosen.numpy()]])
+            free, wanted = np.setdiff1d(start, known), count - len(known)
+            looked = free[torch.randperm(len(free), generator=generator)[: max(candidates, wanted)].numpy()]
+            asked = looked[:wanted]
+            if has_model:
+                belief = learner.believe(looked, known, has_draws=query == "mc-dropout")
+                asked = looked[queries.ask(query, belief, wanted, generator=generator).numpy()]
+            known = np.concatenate([known, asked])
             seconds += time.perf_counter() - began
         began = time.perf_counter()
-        learner.fit(known[labels[known] >= 0], seed)
+        has_model = _fit(learner, known[labels[known] >= 0], seed)
         train_seconds = time.perf_counter() - began
-        yield Round(known, number, number + 1, seconds, learner.accuracy(), train_seconds)
+        accuracy = learner.accuracy() if has_model else 0.0
+        yield Round(known, number, number + 1, seconds, accuracy, train_seconds)
         seconds += train_seconds
+
+
+def _fit(learner: Learner, usable: np.ndarray, seed: int) -> bool:
+    """Train on the rows whose label names a class, if there is one; whether there was."""
+    if len(usable):
+        learner.fit(usable, seed)
+    return len(usable) > 0
 
 
 class ProbeLearner:

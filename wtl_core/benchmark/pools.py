@@ -39,12 +39,6 @@ class LabelledPool:
     is_copy: np.ndarray
     sample_ids: list[str]
 
-    def digest(self) -> str:
-        """SHA-256 hex of the images, without the labels."""
-        return hashlib.sha256(
-            np.ascontiguousarray(self.images).tobytes() + "".join(self.sample_ids).encode()
-        ).hexdigest()
-
 
 def make(kind: PoolKind, train: Split, *, seed: int) -> LabelledPool:
     """The pool of this kind.

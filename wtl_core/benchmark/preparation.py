@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from wtl_core.benchmark import datasets, pools
-from wtl_core.benchmark.datasets import LabelledSet, Split
+from wtl_core.benchmark.datasets import LabelledSet
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.benchmark.vector_source import EncoderVectors, FileVectors, VectorSource
+from wtl_core.encoders import names
 from wtl_core.errors import ConfigError
 from wtl_core.recipe import digest_of
 from wtl_core.storage import Store
@@ -90,6 +91,7 @@ def prepare(
 
     Raises:
         ConfigError: the folder is not local, the set is not there, or the vectors do not fit it.
+        InputError: the set cannot be used, see `datasets.load`; or the vectors are none for a pool's outliers.
     """
     if not store.is_local:
         raise ConfigError(f"{store.root}: expected a local folder for a benchmark; name one")
@@ -109,21 +111,18 @@ def prepare(
         if vectors is not None
         else EncoderVectors.make(store, labelled.train, params, device=device, workers=workers, on_progress=on_progress)
     )
+    splits = {"train": labelled.train, "validation": labelled.validation, "test": labelled.test}
     for name in ("validation", "test"):
-        split: Split = getattr(labelled, name)
-        _save(store, f"{key}/{name}-images.npy", split.images)
-        _save(store, f"{key}/{name}-labels.npy", split.labels)
-        _save(store, f"{key}/{name}-vectors.npy", source.of_split(name, split))
+        _save(store, f"{key}/{name}-images.npy", splits[name].images)
+        _save(store, f"{key}/{name}-labels.npy", splits[name].labels)
+        _save(store, f"{key}/{name}-vectors.npy", source.of_split(name, splits[name]))
     refs = [_prepare_pool(store, key, kind, labelled, params, source) for kind in params.pools]
     prepared = Prepared(
         key=key,
         dataset=labelled.name,
         digest=labelled.digest(),
         classes=labelled.classes,
-        counts={
-            **{s: len(getattr(labelled, s)) for s in ("train", "validation", "test")},
-            "left_out": labelled.left_out,
-        },
+        counts={**{name: len(split) for name, split in splits.items()}, "left_out": labelled.left_out},
         pools=refs,
         encoder=source.name,
         encoder_seconds=time.perf_counter() - started,
@@ -144,14 +143,22 @@ def load_ids(store: Store, prepared: Prepared, kind: str) -> list[str]:
 
 
 def _key(dataset: str, params: BenchmarkParams, vectors: Path | None) -> str:
-    """Names the preparation by what was asked for and, for files, by when they last changed."""
+    """Names the preparation by what was asked for and, for files (weights too), by when they last changed."""
     fields = {"encoder", "encoder_seconds", "side_px", "test_images", "validation_share", "pools", "seed"}
     asked: list[Any] = [VERSION, dataset, str(vectors), params.model_dump(mode="json", include=fields)]
-    for path in (Path(dataset), vectors):
+    for path in (Path(dataset), vectors, _weights_file(params.encoder)):
         if path is not None and path.exists():
             files = sorted(path.rglob("*")) if path.is_dir() else [path]
             asked.append([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
     return f"prepared-{digest_of(asked)[:16]}"
+
+
+def _weights_file(encoder: str) -> Path | None:
+    """The file that an encoder's name takes its weights from."""
+    parsed = names.parse_name(encoder)
+    if parsed.kind == "file":
+        return Path(parsed.value).expanduser()
+    return None if parsed.weights_path is None else Path(parsed.weights_path)
 
 
 def _prepare_pool(

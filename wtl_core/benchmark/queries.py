@@ -94,7 +94,7 @@ def _badge(belief: Belief, count: int, generator: torch.Generator) -> torch.Tens
     errors[torch.arange(len(errors), device=errors.device), errors.argmax(dim=1)] -= 1.0
     features = belief.features
     lengths = errors.square().sum(dim=1) * features.square().sum(dim=1)
-    picks = torch.empty(count, dtype=torch.int64, device=features.device)
+    picks = torch.full((count,), -1, dtype=torch.int64, device=features.device)
     nearest = torch.full_like(lengths, torch.inf)
     draws = torch.rand(count, generator=generator).to(features.device)
     pick = lengths.argmax()

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import jinja2
 import torch
 
-from wtl_core.benchmark import cells, grid, plots, statistics
+from wtl_core.benchmark import cells, grid, plots, statistics, strategies
 from wtl_core.benchmark.params import LOOPS, ORACLES, BenchmarkParams
 from wtl_core.benchmark.plots import Curves
 from wtl_core.benchmark.preparation import Prepared
@@ -150,6 +150,10 @@ def _facts(
         "seeds": f"{params.seeds} (loops {params.loop_seeds})" if params.loops else str(params.seeds),
         "cells": f"{found:,} of {wanted:,}",
     }
+    if traced := [name for name in params.strategies if name in strategies.TRACED]:
+        facts["seconds to select"] = (
+            f"those of {', '.join(traced)} include tracing what the order covers, which the choice alone does not need"
+        )
     return {**facts, "command": command} if command else facts
 
 

@@ -137,7 +137,9 @@ class _Bench:
         return inside, [self.ids[row] for row in inside]
 
     def _accuracies(self, cell: Cell, rows: torch.Tensor) -> tuple[float, float]:
-        """On the test and the validation split (NaN without one)."""
+        """On the test and the validation split (NaN without one); 0 where there is nothing to learn from."""
+        if not len(rows):
+            return 0.0, 0.0 if self.prepared.counts["validation"] else float("nan")
         labels = self._get("labels")[rows]
         if cell.judge == "nearest":
             vectors = self._get("vectors")[rows]
@@ -179,10 +181,11 @@ class _Bench:
     ) -> Result:  # fmt: skip
         named = self.labels[picks]
         named = named[named >= 0]
-        size = round(self.params.pool_share * len(self.labels))
+        size = strategies.share_count(len(self.labels), self.params.pool_share)
+        is_loop = cell.strategy in self.params.loops
         return Result(
             cell, size, *accuracies, len(named), len(np.unique(named)), rounds, waits,
-            selection_seconds, train_seconds, self.name, np.asarray(picks) if rounds else np.zeros(0, np.int64),
+            selection_seconds, train_seconds, self.name, np.asarray(picks) if is_loop else np.zeros(0, np.int64),
         )  # fmt: skip
 
     def _get(self, what: str, split: str | None = None) -> torch.Tensor:
