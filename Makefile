@@ -43,10 +43,7 @@ $(VENV)/.installed-dev: $(VENV)/bin/pip pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable . --group dev
 	@touch $@
 
-$(VENV)/.installed-docs: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.readme
-
-bench: $(VENV)/.installed-dev
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet --constraint constraints.txt --group bench
 	@touch $@
 

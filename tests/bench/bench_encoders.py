@@ -20,7 +20,6 @@ import torch
 from torch.nn import functional
 
 from wtl_core.encoders import watch
-from wtl_core.encoders.augment import Strength
 from wtl_core.encoders.encoder import Encoder, build, default_format
 from wtl_core.encoders.image_cache import PoolImages, decode_pool
 from wtl_core.encoders.networks import NetworkShape, build_network
@@ -41,8 +40,6 @@ class Variant:
     name: str
     changes: dict[str, object]
     trainer: type[Trainer] = Trainer
-    strength: Strength = dataclasses.field(default_factory=Strength)
-    outputs: int = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +201,7 @@ def run(
     """Train one variant for its seconds, warm-up and compilation excluded, or on `seen` views; figures and vectors."""
     plan = dataclasses.replace(draft(data, device), **variant.changes)
     started = time.perf_counter()
-    trainer = make(variant, plan, data, device)
+    trainer = variant.trainer(plan, data.train, device)
     for step in range(3):
         trainer.step(step)
     if device.type == "cuda":
@@ -213,7 +210,7 @@ def run(
     per_step = _seconds_per_step(trainer, at_most=min(1.5, seconds / 10))
     steps = round(seconds / per_step) if seen is None else seen // (plan.batch_images * plan.views)
     plan = dataclasses.replace(plan, steps=max(2, steps))
-    trainer = make(variant, plan, data, device)
+    trainer = variant.trainer(plan, data.train, device)
     started = time.perf_counter(), time.process_time()
     for step in range(plan.steps):
         loss = trainer.step(step)
@@ -240,12 +237,6 @@ def run(
         "vectors": vectors,
         "weights": trainer.network.state_dict(),
     }
-
-
-def make(variant: Variant, plan: TrainingPlan, data: Data, device: torch.device) -> Trainer:
-    trainer = variant.trainer(plan, data.train, device)
-    trainer.strength = variant.strength
-    return trainer
 
 
 def finished(trainer: Trainer, plan: TrainingPlan, device: torch.device) -> Encoder:
@@ -290,7 +281,7 @@ def keep(result: dict[str, object], folder: Path) -> None:
         k: v.to(torch.bfloat16).cpu().contiguous() if v.is_floating_point() else v.cpu()
         for k, v in result["weights"].items()
     }
-    # three files, since one of 22 MB would not travel
+    # two files, since one of 22 MB would not travel
     names = sorted(halves)
     sizes = np.cumsum([halves[name].nbytes for name in names])
     for part in range(2):

@@ -1,6 +1,6 @@
 """What Prefect adds: the flow against the plain script, on a running server, over 1,000 small shards.
 
-    python tests/bench/bench_orchestration.py [--only flow] [--quick]
+    python tests/bench/bench_orchestration.py [--quick]
 
 Writes tests/bench/reports/orchestration.md. Each refresh is a process of its own; plain and flow alternate, times are
 whole processes from start to end, imports included. The bound is 3 s + 5 % of the plain script.
@@ -95,7 +95,6 @@ def make_shards(folder: Path, shards: int, each: int) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=["flow"])
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wtl-bench-") as folder:

@@ -3,20 +3,22 @@
     python tests/bench/bench_proof.py [--quick] [--device cuda] [--only scratch tail ...] [--workers N] [--seconds S]
 
 Finished cells are kept in `--output` and found again, so that a run that was stopped, or stopped itself after
-`--seconds`, goes on; the report says how many cells of how many it speaks of. Needs CIFAR-10 as Parquet (`--data`);
-its folder, or `--vectors`, holds `train-embeddings.npy` and `test-embeddings.npy`, or an encoder is trained.
+`--seconds`, goes on; the report says how many cells of how many it speaks of. Quick runs only print. Needs CIFAR-10 as
+Parquet (`--data`); its folder, or `--vectors`, holds `train-embeddings.npy` and `test-embeddings.npy`, or an encoder is
+trained.
 """
 
 import argparse
 import datetime
 import multiprocessing
 import os
-import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+import report
 import torch
 
 from wtl_core.benchmark import grid, preparation, summary, work
@@ -99,7 +101,8 @@ def run_section(name: str, options: argparse.Namespace, deadline: float) -> None
     left = [(store, prepared, params, batch, options.device) for batch in batches]
     say(name, f"{sum(len(batch.cells) for batch in batches)} cells to do in {len(batches)} batches")
     fan_out(name, left, workers=options.workers, deadline=deadline)
-    command = f"python tests/bench/bench_proof.py {' '.join(sys.argv[1:])} (commit {commit()}, {os.cpu_count()} cores)"
+    where = f"(commit {report.commit()}, {os.cpu_count()} cores)"
+    command = f"python tests/bench/bench_proof.py {' '.join(sys.argv[1:])} {where}"
     made = summary.write(store, prepared, params, device=options.device, command=command)
     for sentence in made.sentences:
         say(name, sentence)
@@ -130,11 +133,6 @@ def say(section: str, text: str) -> None:
     print(f"{datetime.datetime.now():%H:%M:%S} {section}: {text}", flush=True)
 
 
-def commit() -> str:
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
-    return git.stdout.strip() or "unknown"
-
-
 def assembled(output: Path) -> str:
     """All sections that `output` holds, of this run and earlier ones; each says when and by what it was made.
 
@@ -157,7 +155,7 @@ def is_others_test(line: str) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two seeds and two budgets: does it run at all?")
+    parser.add_argument("--quick", action="store_true", help="two seeds and two budgets, printed only: does it run?")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="*", choices=list(SECTIONS), help="default: all that a device does in minutes")
     parser.add_argument("--seeds", type=int)
@@ -175,8 +173,13 @@ def main() -> None:
     names = options.only or (
         list(SECTIONS) if options.device.startswith("cuda") else ["digits", "loops", "rivals", "rivals-tail"]
     )
-    for name in names:
-        run_section(name, options, deadline)
+    with tempfile.TemporaryDirectory(prefix="wtl-bench-") as folder:
+        if options.quick:
+            options.output = Path(folder)
+        for name in names:
+            run_section(name, options, deadline)
+    if options.quick:
+        return
     options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_text(assembled(options.output))
     print(f"report: {options.report}")

@@ -118,14 +118,14 @@ def farthest(vectors: np.ndarray, count: int, device: str) -> np.ndarray:
 def radius_of(vectors: np.ndarray, picks: np.ndarray) -> float:
     """The largest distance from a row to its nearest pick, in float32 of the vectors as given."""
     picked = torch.from_numpy(vectors[picks].astype(np.float32))
-    farthest_square = 0.0
+    largest = 0.0
     for start in range(0, len(vectors), 4096):
         block = torch.from_numpy(vectors[start : start + 4096].astype(np.float32))
         nearest = (block @ picked.T).argmax(1)
         rows = np.arange(start, start + len(block))
         distances = exact_distances(vectors, rows, picks[nearest.numpy()], vectors)
-        farthest_square = max(farthest_square, float(distances.max()))
-    return farthest_square
+        largest = max(largest, float(distances.max()))
+    return largest
 
 
 def gigabytes() -> float:

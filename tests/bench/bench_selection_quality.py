@@ -1,11 +1,12 @@
 """What a ranking is worth: accuracy on its picks beside random's and other objectives', on real vectors.
 
-    python tests/bench/bench_selection_quality.py --data FOLDER [--quick] [--only balanced longtail ablation coverage]
+    python tests/bench/bench_selection_quality.py [--data FOLDER] [--quick] [--only balanced longtail ablation]
 
     [--device cuda] [--workers 8] [--seeds 10]
 
-FOLDER holds `train-embeddings.npy`, `test-embeddings.npy` and the Parquet shards with labels, in the same row order.
-Labels score the picks; no choice sees them. Writes tests/bench/reports/selection_quality.md.
+FOLDER (../shared/data/cifar10; without it nothing is done) holds `train-embeddings.npy`, `test-embeddings.npy` and the
+Parquet shards with labels, in the same row order. Labels score the picks; no choice sees them. Writes
+tests/bench/reports/selection_quality.md.
 """
 
 import argparse
@@ -23,15 +24,16 @@ sys.path.insert(0, str(ROOT))
 
 import report
 
+from wtl_core.benchmark.statistics import student_quantile
 from wtl_core.neighbours import Graph, Points, exact_graph, level_distances, prepare
 from wtl_core.neighbours_cuda import exact_graph_on_cuda
 from wtl_core.selection import ranking
 from wtl_core.selection.identity import content_keys, shuffled
 from wtl_core.selection.params import SelectionParams
 
+CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
 BUDGETS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000)
 RIVALS = ("k-center", "probability-coverage", "typicality", "stratified-random")
-STUDENT_95 = {2: 4.303, 4: 2.776, 9: 2.262, 14: 2.145, 19: 2.093}
 Row = dict[str, object]
 
 
@@ -185,7 +187,7 @@ def nearest_vote(picked: torch.Tensor, labels: torch.Tensor, test: torch.Tensor,
 def paired(differences: np.ndarray) -> str:
     """Mean and 95 % interval over seeds, in points."""
     count = len(differences)
-    half = STUDENT_95.get(count - 1, 2.0) * differences.std(ddof=1) / np.sqrt(count)
+    half = student_quantile(0.975, count - 1) * differences.std(ddof=1) / np.sqrt(count)
     return f"{differences.mean():+.2f} ± {half:.2f}"
 
 
@@ -267,7 +269,7 @@ ABLATION: dict[str, dict[str, object]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=CIFAR)
     parser.add_argument("--quick", action="store_true", help="few pools and budgets, printed only")
     parser.add_argument("--only", nargs="+", choices=["balanced", "longtail", "ablation"])
     parser.add_argument("--seeds", type=int, default=10)
@@ -275,6 +277,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--share", type=float, default=0.9, help="of the images, drawn anew for each pool")
     arguments = parser.parse_args()
+    if not (arguments.data / "train-embeddings.npy").is_file():
+        print(f"left out: {arguments.data} holds no train-embeddings.npy; name a folder that does by --data")
+        return
     seeds = 3 if arguments.quick else arguments.seeds
     threads = max(1, torch.get_num_threads() // arguments.workers)
     budgets = [50, 250, 1000, 5000] if arguments.quick else list(BUDGETS)

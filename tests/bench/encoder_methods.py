@@ -10,6 +10,12 @@ from torch.nn import functional
 from wtl_core.encoders.trainer import Trainer
 
 
+def unit_projections(trainer: Trainer, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+    """(views x rows, D) of unit length, one view of all rows after the other."""
+    seen = trainer.inputs(rows, trainer.plan.views, generator)
+    return functional.normalize(trainer.projector(trainer.features(seen)).float(), dim=1)
+
+
 class CodingRate(Trainer):
     """Many views pulled to their mean while the batch's volume grows (EMP-SSL, arXiv:2304.03977)."""
 
@@ -17,8 +23,7 @@ class CodingRate(Trainer):
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
         count = self.plan.views
-        seen = self.inputs(rows, count, generator)
-        projected = functional.normalize(self.projector(self.features(seen)).float(), dim=1)
+        projected = unit_projections(self, rows, generator)
         by_view = projected.view(count, len(rows), -1)
         agreement = functional.cosine_similarity(by_view, by_view.mean(dim=0, keepdim=True), dim=2).mean()
         dimensions = by_view.shape[2]
@@ -32,8 +37,7 @@ class Decoupled(Trainer):
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
         count = self.plan.views
-        seen = self.inputs(rows, count, generator)
-        unit = functional.normalize(self.projector(self.features(seen)).float(), dim=1)
+        unit = unit_projections(self, rows, generator)
         logits = unit @ unit.T / self.plan.temperature
         image = torch.arange(len(unit), device=unit.device) % len(rows)
         is_same = image.unsqueeze(0) == image.unsqueeze(1)
@@ -74,7 +78,8 @@ class MomentumContrast(Trainer):
         ).to(self.device)
         self.optimizer.add_param_group({"params": list(self.predictor.parameters())})
 
-    def loss(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+    def asked_and_keys(self, rows: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+        """Of two views: what the network predicts, twice, and the slow copy's projections, twice; of unit length."""
         seen = self.inputs(rows, 2, generator)
         asked = functional.normalize(self.predictor(self.projector(self.features(seen))).float(), dim=1)
         with torch.no_grad():
@@ -83,9 +88,11 @@ class MomentumContrast(Trainer):
             with torch.autocast(self.device.type, torch.bfloat16):
                 features = self.teacher_forward(seen)
             keys = functional.normalize(self.teacher[1](features.float()), dim=1)
-        target = torch.arange(len(rows), device=asked.device)
-        first, second = asked.chunk(2)
-        left, right = keys.chunk(2)
+        return *asked.chunk(2), *keys.chunk(2)
+
+    def loss(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+        first, second, left, right = self.asked_and_keys(rows, generator)
+        target = torch.arange(len(rows), device=first.device)
         warm = self.plan.temperature
         return functional.cross_entropy(first @ right.T / warm, target) + functional.cross_entropy(
             second @ left.T / warm, target
@@ -96,14 +103,5 @@ class SelfDistilled(MomentumContrast):
     """No negatives at all: predict the slow copy's projection of the other view (BYOL, arXiv:2006.07733)."""
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
-        seen = self.inputs(rows, 2, generator)
-        asked = functional.normalize(self.predictor(self.projector(self.features(seen))).float(), dim=1)
-        with torch.no_grad():
-            student = [*self.network.parameters(), *self.projector.parameters()]
-            torch._foreach_lerp_(list(self.teacher.parameters()), student, 1 - self.momentum)
-            with torch.autocast(self.device.type, torch.bfloat16):
-                features = self.teacher_forward(seen)
-            keys = functional.normalize(self.teacher[1](features.float()), dim=1)
-        first, second = asked.chunk(2)
-        left, right = keys.chunk(2)
+        first, second, left, right = self.asked_and_keys(rows, generator)
         return 4 - 2 * (first * right).sum(1).mean() - 2 * (second * left).sum(1).mean()

@@ -1,13 +1,12 @@
 """Bench reports: one Markdown file a bench, one section a part, with hardware, date, commit and command."""
 
+import functools
 import os
 import re
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-
-import torch
 
 FOLDER = Path(__file__).parent / "reports"
 
@@ -32,12 +31,15 @@ def write(bench: str, section: str, text: str, rows: list[dict[str, object]], *,
 
 def machine() -> str:
     """Processor, cores and card."""
+    import torch  # here: children of bench_ingest, whose memory is measured, come by this module too
+
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
     card = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{found[1] if found else 'unknown processor'}, {os.cpu_count()} cores{card}"
 
 
+@functools.cache  # asked once: the report that a first section is written to would make a second one's tree differ
 def commit() -> str:
     """The short hash of the checked-out commit, with a plus where the tree differs from it."""
     try:
