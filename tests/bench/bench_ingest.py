@@ -246,10 +246,7 @@ def measure_million(folder: Path, quick: bool) -> list[Row]:
     # three times: what the allocator gives back differs by some 10 % between runs
     runs = np.array([in_child("compare", str(count), str(folder / "snapshot.parquet")) for _ in range(3)])
     listed, compared, peak = runs.max(0)
-    together, how = (
-        f"{listed + compared:.1f} s, {peak:.2f} GB",
-        f"comparing alone {compared:.1f} s; the worst of 3 runs",
-    )
+    together, how = f"{listed + compared:.1f} s, {peak:.2f} GB", f"comparing alone {compared:.1f} s; worst of 3 runs"
     return [
         (f"{count:,} objects listed and compared", together, "< 120 s, < 1 GB", how),
         (f"{count:,} objects planned as all new", f"{planned:.1f} s", "", f"{parts:,.0f} parts"),
