@@ -7,7 +7,7 @@ picked in, for a block of references at a time. Not here: how a ranking is made,
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numba
 import numpy as np
@@ -15,14 +15,12 @@ import torch
 
 from wtl_core.neighbours import FIRST_BITS, LEVELS, Points, level_distances, prepare
 from wtl_core.selection.advice import advise
-from wtl_core.selection.identity import content_keys, draw, shuffled
+from wtl_core.selection.identity import Purpose, content_keys, draw, shuffled
 from wtl_core.selection.inputs import unit_vectors
 from wtl_core.selection.kernels import ONE, kernel_table
-from wtl_core.selection.orders import LADDER
 from wtl_core.selection.params import LadderParams, count_of
 from wtl_core.selection.result import Ranking
 
-VERSION = 1
 PERCENTS = np.arange(1, 101)
 _REFERENCE_BLOCK = 512
 _POOL_BLOCK = 2048
@@ -65,11 +63,6 @@ class Ladder:
     is_held_out: bool
     advice: str
 
-    @staticmethod
-    def columns() -> list[str]:
-        """Names of the arrays by per cent, in the order of a table."""
-        return [field.name for field in fields(Ladder) if field.type is np.ndarray]
-
 
 def measure(
     vectors: np.ndarray,
@@ -90,7 +83,7 @@ def measure(
         ranking: of the same rows.
         params: how many random orders and references.
         sample_ids: N ids; references and random orders are drawn by them.
-        scale: the kernel's scale; None takes the ranking's.
+        scale: the kernel's scale, `scale_factor` included; None takes the ranking's, which is without it.
         kernel: what coverage is measured by: `laplace`, `gaussian` or `cosine`.
         labelled: (L, D) vectors that cover from the start, in the ranking and at random alike.
         groups: (N,) each sample's group, for the balance.
@@ -147,17 +140,20 @@ def _ladder(
 
 
 def _split_references(keys: np.ndarray, ranking: Ranking, params: LadderParams) -> tuple[np.ndarray, np.ndarray]:
-    """Reference rows, and the rows that may be picked in rank order; a small pool is both."""
+    """Reference rows, and the rows that may be picked in rank order; a small pool is both.
+
+    At most half of a larger one are references: with all of them held out there would be nothing to pick.
+    """
     if len(keys) <= params.all_up_to:
         return np.sort(ranking.rows), ranking.rows
-    references = shuffled(keys, 0, LADDER)[: params.references]
+    references = shuffled(keys, 0, Purpose.REFERENCES)[: min(params.references, len(keys) // 2)]
     is_reference = np.zeros(len(keys), bool)
     is_reference[references] = True
     return references, ranking.rows[~is_reference[ranking.rows]]
 
 
 def _random_order(keys: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
-    drawn = draw(keys[rows], seed, LADDER + 1)
+    drawn = draw(keys[rows], seed, Purpose.LADDER)
     return rows[np.lexsort((keys[rows], drawn))]
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from wtl_core import ladder
-from wtl_core.ladder import Ladder, measure
+from wtl_core.ladder import measure
 from wtl_core.selection import ranking
 from wtl_core.selection.advice import advise
+from wtl_core.selection.identity import Purpose, content_keys, shuffled
 from wtl_core.selection.params import LadderParams, SelectionParams
 from wtl_core.selection.result import Ranking
 
@@ -128,17 +129,21 @@ def test_advice_says_what_is_next_and_where_selection_does_not_help() -> None:
     mixed = high.copy()
     mixed[[4, 5, 20]] = 1.0
     assert "at 5-6, 21 %" in advise(coverage, mixed - 0.9, mixed, count, picks=1)
+    assert "All but the last 1 of 1000 samples" in advise(coverage, high, high, count * 10, picks=999)
+    assert "All samples are picked" in advise(coverage, high, high, count, picks=100)
 
 
-def test_columns_are_the_arrays_by_per_cent() -> None:
-    found = measure(clustered(50), ranked(clustered(50), "random"), LadderParams(), sample_ids=ids_of(50))
-    names = Ladder.columns()
-    assert names[:6] == [
-        "percent",
-        "count",
-        "coverage",
-        "random_coverage_mean",
-        "random_coverage_low",
-        "random_coverage_high",
-    ]
-    assert all(getattr(found, name).shape == (100,) for name in names)
+def test_at_most_half_of_a_pool_is_held_out() -> None:
+    vectors = clustered(150)
+    params = LadderParams(references=1000, all_up_to=100)
+    found = measure(vectors, ranked(vectors), params, sample_ids=ids_of(150))
+    assert (found.references, found.is_held_out) == (75, True)
+    assert (np.diff(found.coverage) >= 0).all()
+    assert found.coverage[-1] > found.coverage[0]
+
+
+def test_random_orders_are_no_draw_of_another_purpose() -> None:
+    keys = content_keys(ids_of(300))
+    orders = [shuffled(keys, 0, purpose) for purpose in Purpose if purpose != Purpose.LADDER]
+    random = ladder._random_order(keys, np.arange(300), 0)
+    assert all((order != random).any() for order in orders)

@@ -212,6 +212,23 @@ def test_twins_rank_last_and_name_what_they_repeat() -> None:
     assert (found.gain[-3:] == 0).all()
 
 
+def test_a_kept_sample_speaks_for_its_twins_where_it_has_no_weight_itself() -> None:
+    vectors = clustered(60)
+    vectors[50] = vectors[3]
+    weights = np.ones(60)
+    weights[3] = 0.0
+    found = rank(vectors, weights=weights)
+    place = int(np.flatnonzero(found.rows == 3)[0])
+    assert (found.rows[-1], found.duplicate_of[-1]) == (50, 3)
+    assert found.weights[place] > 0
+    assert (found.rows == rank(vectors).rows).all()
+    only_the_twin = np.zeros(60)
+    only_the_twin[50] = 1.0
+    alone = rank(vectors, weights=only_the_twin)
+    assert alone.rows[0] == 3
+    assert sorted(alone.rows.tolist()) == list(range(60))
+
+
 def test_near_duplicates_share_the_weight_of_one() -> None:
     draw = np.random.default_rng(0)
     burst = clustered(1, seed=1) + 0.002 * draw.normal(size=(50, 16))

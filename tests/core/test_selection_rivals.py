@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wtl_core.neighbours import prepare
 from wtl_core.selection import farthest, ranking
-from wtl_core.selection.farthest import FAR, farthest_first
+from wtl_core.selection.farthest import FAR, farthest_first, nearest_outside
 from wtl_core.selection.identity import content_keys, draw, shuffled
 from wtl_core.selection.params import SelectionParams
 from wtl_core.selection.result import Ranking
@@ -69,6 +69,28 @@ def test_farthest_first_is_exact(candidates: int, monkeypatch: pytest.MonkeyPatc
             assert distances[place] == pytest.approx(np.sqrt(nearest[row]), rel=1e-5)
         nearest = np.minimum(nearest, ((rounded - rounded[row]) ** 2).sum(1))
     assert len(set(order.tolist())) == 300
+
+
+def test_distances_to_images_outside_are_exact_on_either_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(farthest, "_ROWS", 64)
+    points, others = prepare(clustered(300, 1)), prepare(clustered(150, 2))
+    rows, anchors = (some.right[: some.count, :12].double().numpy() for some in (points, others))
+    expected = ((rows[:, None] - anchors[None]) ** 2).sum(2).min(1) / 2
+    assert nearest_outside(points, others) == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    by_floats = np.full(300, FAR)  # plain torch, which needs no card
+    farthest._lower_by_floats(points, others, np.arange(150), by_floats)
+    assert by_floats == pytest.approx(expected, abs=1e-5)
+
+
+def test_farthest_first_sees_labelled_images_that_a_narrow_kernel_does_not_reach() -> None:
+    """At this scale every kernel value between the pool and the labelled image rounds to zero."""
+    vectors, labelled = clustered(200, 1), clustered(1, 7)
+    found = rank(vectors, "k-center", labelled=labelled, scale=0.01)
+    distances = np.linalg.norm(vectors - labelled, axis=1)
+    assert distances.min() > 0.15
+    assert distances[found.rows[0]] == pytest.approx(distances.max(), abs=0.01)
+    rest = np.minimum(distances, np.linalg.norm(vectors - vectors[found.rows[0]], axis=1))
+    assert rest[found.rows[1]] == pytest.approx(rest.max(), abs=0.01)
 
 
 @settings(max_examples=15, deadline=None)

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.selection import head, ranking
+from wtl_core.selection import head, orders, ranking
 from wtl_core.selection.explain import explain, kept_share, replaced_by
 from wtl_core.selection.params import Balance, SelectionParams, WeightBy, count_of
+from wtl_core.selection.problem import Cover
 from wtl_core.selection.result import Ranking
 from wtl_core.selection.steering import balance_weights, column_weights, similarity_weights, whole_weights
 
@@ -49,6 +50,20 @@ def test_budgets_out_of_range_are_refused(budget: int | str) -> None:
         SelectionParams(budget=budget)
 
 
+@pytest.mark.parametrize("budget", ["0.00001%", "33.3333333%", "5.0 %", ".5%"])
+def test_a_share_keeps_its_digits_and_can_be_read_back(budget: str) -> None:
+    model = SelectionParams(budget=budget)
+    assert model.budget == budget.replace(" ", "")
+    assert SelectionParams.model_validate(model.model_dump(mode="json")) == model
+
+
+@pytest.mark.parametrize(
+    ("share", "budget"), [(0.07, "7%"), (1.0, "100%"), (1e-7, "0.00001%"), ("0.123456789", "12.3456789%")]
+)
+def test_lightlys_proportion_keeps_its_digits(share: float | str, budget: str) -> None:
+    assert SelectionParams.model_validate({"proportion_samples": share}).budget == budget
+
+
 def test_lightlys_names_mean_the_same() -> None:
     config = {
         "selection_config": {
@@ -72,6 +87,54 @@ def test_lightlys_names_mean_the_same() -> None:
     both = [{"strategy": {"type": kind}} for kind in ("DIVERSITY", "TYPICALITY")]
     assert SelectionParams.model_validate({"strategies": both}).objective == "coverage"
     assert SelectionParams.model_validate({"strategies": [{"input": {"type": "RANDOM"}}]}).objective == "random"
+
+
+def test_the_order_of_strategies_means_nothing() -> None:
+    strategies: list[dict[str, object]] = [
+        {"strategy": {"type": "DIVERSITY", "stopping_condition_minimum_distance": 0.1}},
+        {"strategy": {"type": "TYPICALITY"}},
+        {"strategy": {"type": "DIVERSITY", "stopping_condition_minimum_distance": 0.2}},
+        {"input": {"key": "sharpness"}, "strategy": {"type": "WEIGHTS", "strength": 2}},
+        {"input": {"key": "age"}, "strategy": {"type": "WEIGHTS"}},
+    ]
+    models = [SelectionParams.model_validate({"strategies": some}) for some in (strategies, strategies[::-1])]
+    assert models[0] == models[1]
+    assert (models[0].objective, models[0].minimum_distance) == ("coverage", 0.2)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        (["DIVERSITY", "random"], "objectives that go together, found k-center and random"),
+        (["random", "TYPICALITY"], "objectives that go together, found random and typicality"),
+        (["BALANCE", "BALANCE"], "expected one balance"),
+    ],
+)
+def test_strategies_that_exclude_each_other_are_refused(kinds: list[str], message: str) -> None:
+    entries = [{"input": {"type": kind, "key": "camera"}, "strategy": {"type": kind}} for kind in kinds]
+    with pytest.raises(ValidationError, match=message):
+        SelectionParams.model_validate({"strategies": entries})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"strategies": {"type": "DIVERSITY"}},
+        {"strategies": 3},
+        {"strategies": ["DIVERSITY"]},
+        {"strategies": [{"input": "EMBEDDINGS", "strategy": {"type": "DIVERSITY"}}]},
+        {"strategies": [{"strategy": ["DIVERSITY"]}]},
+        {"strategies": [{"input": {"key": "a"}, "strategy": {"type": "WEIGHTS", "strength": None}}]},
+        {"weights": 3, "strategies": [{"input": {"key": "a"}, "strategy": {"type": "WEIGHTS"}}]},
+        {"selection_config": [1]},
+        {"selection_config": None},
+        {"proportion_samples": None},
+        {"proportion_samples": "nan"},
+    ],
+)
+def test_lightlys_names_with_values_of_another_shape_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        SelectionParams.model_validate(wrong)
 
 
 def test_a_strategy_without_a_counterpart_is_refused() -> None:
@@ -137,6 +200,30 @@ def test_quotas_hold_where_no_nominee_is_of_the_group_that_is_due(monkeypatch: p
     found = rank(clustered(600), {"budget": 50, "group_by": "c", "quotas": [quota], **LARGE}, groups=groups)
     assert found.quotas_until == 50
     assert (groups[found.rows[:50]] == "rare").sum() >= 10
+
+
+def test_quotas_that_are_given_up_before_the_budget_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Given up at rank 7 by hand: what is refused beforehand leaves next to no quotas that fail on the way."""
+    pick_all = orders.pick_all
+
+    def given_up(*given: object, **named: object) -> Cover:
+        cover = pick_all(*given, **named)  # type: ignore[arg-type]
+        cover.state.cursor[1] = 7
+        return cover
+
+    params = {"budget": 30, "group_by": "c", "quotas": [{"group": "north", "maximum": 20}]}
+    assert rank(clustered(150), params, groups=cameras(150)).quotas_until == 30
+    assert "quotas" not in caplog.text
+    monkeypatch.setattr(orders, "pick_all", given_up)
+    assert rank(clustered(150), params, groups=cameras(150)).quotas_until == 7
+    assert "quotas hold for 7 of 30 picks" in caplog.text
+
+
+def test_without_a_head_nothing_is_nominated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "nominate", None)
+    assert sorted(rank(clustered(150), {"head": 0, **LARGE}).rows.tolist()) == list(range(150))
 
 
 def test_a_quota_that_costs_nothing_changes_nothing() -> None:

@@ -13,8 +13,10 @@ def advise(coverage: np.ndarray, low: np.ndarray, high: np.ndarray, count: np.nd
     if then > here:
         added = 100 * (coverage[then] - coverage[here])
         sentences.append(f"From {here + 1} % on, the next {then - here} % adds {added:.1f} % coverage.")
-    else:
+    elif picks >= count[-1]:
         sentences.append("All samples are picked: nothing is left to add.")
+    else:
+        sentences.append(f"All but the last {count[-1] - picks} of {count[-1]} samples are picked.")
     helps = coverage > high
     if helps[:-1].all():
         sentences.append("The ranking covers more than random at every per cent below 100.")

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from wtl_core.neighbours import Graph, Points, Progress, bits_to_level, keep_smallest, new_keys, prepare, split_keys
-from wtl_core.selection.identity import shuffled
+from wtl_core.selection.identity import Purpose, shuffled
 
-_CELLS = 7  # the purpose of the draw
 _PER_CELL = 64
 _ROUNDS = 10
 _BLOCK = 4096
@@ -20,9 +19,9 @@ _QUERIES = 256
 _CANDIDATES = 4096
 
 
-def train_cells(points: Points, keys: np.ndarray, cells: int, *, seed: int = 0) -> np.ndarray:
+def train_cells(points: Points, keys: np.ndarray, cells: int) -> np.ndarray:
     """Centroids of Lloyd's k-means on at most 64 rows per cell, (cells, D) float32; an emptied cell stays in place."""
-    rows = shuffled(keys, seed, _CELLS)[: cells * _PER_CELL]
+    rows = shuffled(keys, 0, Purpose.CELLS)[: cells * _PER_CELL]
     cells = min(cells, len(rows))
     part = points.subset(rows)
     vectors = part.right[: len(rows), : points.dimensions].float().cpu().numpy()

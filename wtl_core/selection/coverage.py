@@ -111,12 +111,11 @@ def _pick_on_matrix(
 ) -> None:
     """Exact greedy; each checkpoint's fresh gains serve the certificate and the next picks."""
     assert survey.matrix is not None
-    slots = np.arange(problem.points.count, dtype=np.int32)
     for until in _checkpoints(last):
         gains = all_gains(survey.matrix, state.best, survey.weights)
         bounds.add(state.best, survey.weights, gains)
         heaps = new_heaps(gains, problem.groups, len(problem.group_names), state.is_taken)
-        pick_dense(state, heaps, limits, survey.weights, survey.matrix, slots, until)
+        pick_dense(state, heaps, limits, survey.weights, survey.matrix, until)
 
 
 def _pick_on_neighbours(

@@ -21,6 +21,14 @@ _ROWS = 4096
 _ROUNDING = np.float32(1.0 + 2.0**-8)  # more than rounding h to bfloat16 can add
 
 
+def nearest_outside(points: Points, others: Points) -> np.ndarray:
+    """Each row's exact h to the nearest of `others`, (N,) float32."""
+    values = np.full(points.count, FAR)
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        _lower(points, others, np.arange(others.count), values, threads)
+    return values
+
+
 def farthest_first(
     points: Points, count: int, *, given: np.ndarray, nearest: np.ndarray, first: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -47,14 +55,14 @@ def farthest_first(
     distances[: len(start)] = 2.0
     done = len(start)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        _lower(points, start, values, threads)
+        _lower(points, points, start, values, threads)
         while done < count:
             rows, outside = _candidates(values, is_taken)
             picked, found = _pick_among(values[rows], *_among(points, rows), outside, count - done)
             new = rows[picked]
             order[done : done + len(new)], distances[done : done + len(new)] = new, np.sqrt(2.0 * found)
             is_taken[new] = True
-            _lower(points, new, values, threads)
+            _lower(points, points, new, values, threads)
             done += len(new)
     return order, distances
 
@@ -124,23 +132,22 @@ def _pick_among(
     return picked[:size], found[:size]
 
 
-def _lower(points: Points, picks: np.ndarray, values: np.ndarray, threads: ThreadPoolExecutor) -> None:
-    """Bring every row's h down to its nearest pick's."""
-    if len(picks) == 0:
-        return
+def _lower(points: Points, others: Points, picks: np.ndarray, values: np.ndarray, threads: ThreadPoolExecutor) -> None:
+    """Bring every row's h down to that of the nearest pick, a row of `others`."""
     if points.right.is_cuda:
-        _lower_on_cuda(points, picks, values)
+        for start in range(0, len(picks), _ROWS):
+            _lower_by_floats(points, others, picks[start : start + _ROWS], values)
         return
-    vectors = _vector_bits(points, points.right)
+    vectors, other_vectors = _vector_bits(points, points.right), _vector_bits(others, others.right)
     for start in range(0, len(picks), _ROWS):
         some = picks[start : start + _ROWS]
-        left = points.left_of(np.resize(some, -(-len(some) // _PICKS) * _PICKS))
+        left = others.left_of(np.resize(some, -(-len(some) // _PICKS) * _PICKS))
         for begin in range(0, points.count, _ROWS):
             block = points.product_with(points.right[begin : begin + _ROWS], left).numpy()
             rows = min(_ROWS, points.count - begin)
             step = -(-rows // torch.get_num_threads())
             jobs = [
-                threads.submit(_lower_rows, block[at : at + step], vectors, some, begin + at, values)
+                threads.submit(_lower_rows, block[at : at + step], vectors, other_vectors, some, begin + at, values)
                 for at in range(0, rows, step)
             ]
             for job in jobs:
@@ -148,7 +155,9 @@ def _lower(points: Points, picks: np.ndarray, values: np.ndarray, threads: Threa
 
 
 @numba.njit(cache=True, nogil=True)
-def _lower_rows(bits: np.ndarray, vectors: np.ndarray, picks: np.ndarray, begin: int, values: np.ndarray) -> None:
+def _lower_rows(
+    bits: np.ndarray, vectors: np.ndarray, others: np.ndarray, picks: np.ndarray, begin: int, values: np.ndarray
+) -> None:
     """`values` of the rows from `begin` on; each line of `bits` is a row's product with the picks."""
     last = min(bits.shape[0], values.shape[0] - begin)
     for index in range(last):
@@ -163,15 +172,15 @@ def _lower_rows(bits: np.ndarray, vectors: np.ndarray, picks: np.ndarray, begin:
                 continue
             for column in range(run, min(run + 64, picks.shape[0])):
                 if line[column] <= limit:
-                    h = _half_square(vectors[row], vectors[picks[column]])
+                    h = _half_square(vectors[row], others[picks[column]])
                     if h < values[row]:
                         values[row] = h
                         limit = _sieve_bits(h)
 
 
-def _lower_on_cuda(points: Points, picks: np.ndarray, values: np.ndarray) -> None:
+def _lower_by_floats(points: Points, others: Points, picks: np.ndarray, values: np.ndarray) -> None:
     """The same by float32 products: a card has them to spare, and its answer differs by their rounding alone."""
-    left, left_halves = _floats(points, points.right[torch.from_numpy(picks).to(points.right.device)])
+    left, left_halves = _floats(others, others.right[torch.from_numpy(picks).to(others.right.device)])
     least = []
     for start in range(0, points.count, _ROWS * 8):
         right, halves = _floats(points, points.right[start : min(start + _ROWS * 8, points.count)])

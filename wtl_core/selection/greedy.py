@@ -192,28 +192,23 @@ def pick_dense(
     limits: Limits,
     weights: np.ndarray,
     columns: np.ndarray,
-    slots: np.ndarray,
     until: int,
-) -> int:
-    """Pick exactly, laziest first, until `until` picks stand; DONE, or the row whose column is wanted next.
+) -> None:
+    """Pick exactly, laziest first, until `until` picks stand or no candidate is left.
 
     A gain only falls as picks are made, so the best candidate whose gain is fresh beats all stale bounds below it.
-    `columns` (C, N) int16 holds the kernel columns of the rows that `slots` (N,) points to; -1 where it has none.
+    `columns` (C, N) int16 holds each candidate's kernel column.
     """
     while state.cursor[0] < until:
         group = best_group(heaps, limits, state)
         if group == DONE:
-            break
+            return
         row = heaps.rows[heaps.starts[group]]
-        slot = slots[row]
-        if slot < 0:
-            return int(row)
         if heaps.stamps[row] != state.cursor[0]:
-            heaps.bounds[row] = gain_of(columns[slot], state.best, weights)
+            heaps.bounds[row] = gain_of(columns[row], state.best, weights)
             heaps.stamps[row] = state.cursor[0]
             sink_top(heaps, group)
             continue
         drop_top(heaps, group)
         note_pick(state, limits, group, row, heaps.bounds[row])
-        cover(state, columns[slot], row, state.cursor[0] - 1)
-    return DONE
+        cover(state, columns[row], row, state.cursor[0] - 1)

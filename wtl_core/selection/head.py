@@ -10,7 +10,7 @@ import numpy as np
 from wtl_core.selection.dense import all_gains, force, kernel_matrix, kernel_rows
 from wtl_core.selection.graph import graph_gains, pick_on_graph
 from wtl_core.selection.greedy import State, copy_state, new_heaps, new_state, pick_dense
-from wtl_core.selection.identity import shuffled
+from wtl_core.selection.identity import Purpose, shuffled
 from wtl_core.selection.problem import Neighbours, Problem, free_limits
 from wtl_core.selection.quotas import Limits, no_limits
 
@@ -19,7 +19,6 @@ _PART = 8192
 _FROM_PART = 1024
 REFERENCES = 131_072
 _STEP = 100  # picks between looks at what the graph would offer
-HEAD = 5  # the purpose of the draw of parts and references
 
 
 def pick_head(
@@ -29,8 +28,10 @@ def pick_head(
 
     Cost: 2 (NOMINEES + picks) R (D + 6) FLOP and 2 NOMINEES R bytes for R = min(N, REFERENCES) references.
     """
+    if until <= state.picked:
+        return
     nominees = nominate(problem, neighbours, weights, state)
-    references = np.sort(shuffled(problem.keys, 0, HEAD)[:REFERENCES])
+    references = np.sort(shuffled(problem.keys, 0, Purpose.HEAD)[:REFERENCES])
     points = problem.points if len(references) == problem.points.count else problem.points.subset(references)
     columns = np.empty((len(nominees), len(references)), np.int16)
     kernel_rows(points, problem.points.left_of(nominees), problem.table, columns)
@@ -40,11 +41,10 @@ def pick_head(
     shares = weights[references]
     gains = all_gains(columns, inner.best, shares)
     heaps = new_heaps(gains, problem.groups[nominees], len(problem.group_names), np.zeros(len(nominees), np.bool_))
-    slots = np.arange(len(nominees), dtype=np.int32)
     is_whole = len(references) == problem.points.count
     accepted = state.picked
     for stop in range(state.picked + _STEP, until + _STEP, _STEP):
-        pick_dense(inner, heaps, limits, shares, columns, slots, min(stop, until))
+        pick_dense(inner, heaps, limits, shares, columns, min(stop, until))
         # Quotas given up among nominees may well hold among all samples, which the graph offers.
         is_stuck = inner.picked == accepted or inner.cursor[1] != state.cursor[1]
         if is_stuck or (is_whole and _is_outbid(neighbours, weights, inner, limits)):
@@ -83,13 +83,12 @@ def nominate(problem: Problem, neighbours: Neighbours, weights: np.ndarray, stat
 
 def _nominate_from_part(problem: Problem, weights: np.ndarray, state: State) -> np.ndarray:
     """What exact greedy picks first among a part of the pool that is drawn by content."""
-    rows = np.sort(shuffled(problem.keys, 0, HEAD)[:_PART])
+    rows = np.sort(shuffled(problem.keys, 0, Purpose.HEAD)[:_PART])
     matrix = kernel_matrix(problem.points.subset(rows), problem.table)
     inner = new_state(len(rows))
     inner.best[:] = state.best[rows]
     inner.is_taken[:] = state.is_taken[rows]
     gains = all_gains(matrix, inner.best, weights[rows])
     heaps = new_heaps(gains, np.zeros(len(rows), np.int32), 1, inner.is_taken)
-    slots = np.arange(len(rows), dtype=np.int32)
-    pick_dense(inner, heaps, no_limits(len(rows)), weights[rows], matrix, slots, min(_FROM_PART, len(rows)))
+    pick_dense(inner, heaps, no_limits(len(rows)), weights[rows], matrix, min(_FROM_PART, len(rows)))
     return np.asarray(rows[inner.order[: inner.picked]])

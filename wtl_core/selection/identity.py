@@ -2,8 +2,29 @@
 
 import hashlib
 from collections.abc import Sequence
+from enum import IntEnum, unique
 
 import numpy as np
+
+
+@unique
+class Purpose(IntEnum):
+    """What a draw is for: each its own stream, so that no two draws agree. Benchmarks take numbers from 99 on."""
+
+    SCALE = 1
+    """Rows that the kernel's scale is measured on."""
+    RANDOM = 2
+    """The objective `random`, and what farthest-first leaves over."""
+    STRATA = 3
+    """Places within the clusters of `stratified-random`."""
+    REFERENCES = 4
+    """References of the ladder."""
+    HEAD = 5
+    """Part and references that the head of a large pool's ranking is made on."""
+    LADDER = 6
+    """Random orders that the ladder compares with."""
+    CELLS = 7
+    """Rows that cells are trained on."""
 
 
 def content_keys(sample_ids: Sequence[str]) -> np.ndarray:

@@ -1,20 +1,22 @@
 """From an objective's name to an order. The rivals of coverage are here for comparison and for those who want them."""
 
+import logging
+
 import numpy as np
 
-from wtl_core.neighbours import LEVELS, Progress, level_distances, prepare
+from wtl_core.neighbours import Progress, prepare
 from wtl_core.selection.certificate import Certificate
 from wtl_core.selection.coverage import look_around, pick_all, shared_weights, start_state, survey_pool
 from wtl_core.selection.dense import force
-from wtl_core.selection.farthest import FAR, farthest_first
-from wtl_core.selection.identity import shuffled
+from wtl_core.selection.farthest import FAR, farthest_first, nearest_outside
+from wtl_core.selection.identity import Purpose, shuffled
 from wtl_core.selection.kernels import ONE
 from wtl_core.selection.problem import Cover, Problem, free_limits
 from wtl_core.selection.quotas import limits_of
 from wtl_core.selection.rivals import TYPICAL_OF, stratified_random, typical_first
 
-SCALE, RANDOM, LADDER = 1, 2, 4  # purposes of draws: each its own stream
 TRACED_PAIRS = 10**10
+_log = logging.getLogger(__name__)
 
 
 def order_pool(
@@ -34,7 +36,10 @@ def order_pool(
     free = pick_all(problem, survey, limits_of((), problem.group_names, sizes, last), until=last)
     whole = ONE * int(survey.weights.sum(dtype=np.int64))
     cost = (int(free.state.gains[:last].sum()) - int(cover.state.gains[:last].sum())) / whole
-    return cover, min(int(cover.state.cursor[1]), last), cost
+    until = min(int(cover.state.cursor[1]), last)
+    if until < last:
+        _log.warning("quotas hold for %d of %d picks: then no allowed group had a sample left", until, last)
+    return cover, until, cost
 
 
 def _rival(problem: Problem) -> np.ndarray:
@@ -47,7 +52,7 @@ def _rival(problem: Problem) -> np.ndarray:
         return typical_first(problem, graph.levels)
     if objective == "stratified-random":
         return stratified_random(problem)
-    return shuffled(problem.keys, problem.params.seed, RANDOM)
+    return shuffled(problem.keys, problem.params.seed, Purpose.RANDOM)
 
 
 def _farthest(problem: Problem) -> np.ndarray:
@@ -56,11 +61,8 @@ def _farthest(problem: Problem) -> np.ndarray:
     Past some 10^10 pairs the rows that are left follow in the order of their keys.
     """
     points, count = problem.points, problem.points.count
-    nearest = np.full(count, FAR)
-    if (problem.nearest <= -2).any():
-        level = np.searchsorted(-problem.table.astype(np.int32), -problem.best.astype(np.int32))
-        h = level_distances()[np.minimum(level, LEVELS - 1)] ** 2 / 2
-        nearest = np.where(problem.nearest <= -2, h, FAR).astype(np.float32)
+    # From vectors and not from kernel values, which are zero for all that a narrow kernel does not reach.
+    nearest = np.full(count, FAR) if problem.labelled is None else nearest_outside(points, problem.labelled)
     mean = np.zeros((1, points.dimensions))
     for start in range(0, count, 65_536):  # by numpy, whose sums do not depend on threads
         part = points.right[start : min(start + 65_536, count), : points.dimensions].float().cpu().numpy()
@@ -71,7 +73,7 @@ def _farthest(problem: Problem) -> np.ndarray:
     first = int(to_mean[0, :count].argmin())
     wanted = min(count, max(1, TRACED_PAIRS // count))
     order, _ = farthest_first(points, wanted, given=problem.frozen, nearest=nearest, first=first)
-    rest = shuffled(problem.keys, problem.params.seed, RANDOM)
+    rest = shuffled(problem.keys, problem.params.seed, Purpose.RANDOM)
     is_left = np.ones(count, bool)
     is_left[order] = False
     return np.concatenate([order, rest[is_left[rest]]])

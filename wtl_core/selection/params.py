@@ -1,12 +1,14 @@
 """What a ranking and its ladder are made by: frozen models, torch-free, nested in the recipe. No maths here."""
 
 import re
+from decimal import Decimal
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 COUNT = re.compile(r"[0-9]+")
 PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*%")
+_OBJECTIVES = {"DIVERSITY": "k-center", "DIVERSIFY": "k-center", "TYPICALITY": "typicality"}
 
 
 class _Params(BaseModel):
@@ -71,7 +73,7 @@ class SelectionParams(_Params):
     """
 
     seed: int = Field(0, ge=0)
-    """Feeds every random choice of the stage."""
+    """Feeds the draws of `random` and `stratified-random`, and what `k-center` leaves over; all others go by ids."""
     objective: Literal["coverage", "k-center", "probability-coverage", "typicality", "stratified-random", "random"] = (
         "coverage"
     )
@@ -128,7 +130,7 @@ class SelectionParams(_Params):
             return int(text)
         percent = PERCENT.fullmatch(text)
         if percent and 0.0 < float(percent[1]) <= 100.0:
-            return f"{float(percent[1]):g}%"
+            return f"{percent[1]}%"
         raise ValueError("expected a count above 0 or a percentage above 0 and up to 100, like 500 or 7.5%")
 
     @model_validator(mode="after")
@@ -151,7 +153,7 @@ class LadderParams(_Params):
     random_draws: int = Field(5, ge=5, le=100)
     """Random orders that the ranking is compared with."""
     references: int = Field(10_000, ge=100, le=100_000)
-    """Samples, chosen by a hash of their id, that a large pool's ladder is measured on."""
+    """Samples, chosen by a hash of their id, that a large pool's ladder is measured on; at most half of the pool."""
     all_up_to: int = Field(20_000, ge=1, le=100_000)
     """A pool of at most this many samples is measured on all of them."""
 
@@ -165,44 +167,95 @@ def count_of(budget: int | str, samples: int) -> int:
 
 
 def translate_lightly(values: dict[str, Any]) -> dict[str, Any]:
-    """Lightly's selection config in this project's words; a name that means something else there is refused."""
+    """Lightly's selection config in this project's words; a name that means something else there is refused.
+
+    Raises:
+        ValueError: a strategy without a counterpart, strategies that exclude each other, or a value of a wrong shape.
+    """
     values = dict(values)
-    values.update(values.pop("selection_config", {}))
+    values.update(_table(values.pop("selection_config", {}), "selection_config"))
     for alias in ("n_samples", "n_samples_to_select"):
         if alias in values:
             values["budget"] = values.pop(alias)
     if "proportion_samples" in values:
-        values["budget"] = f"{100 * float(values.pop('proportion_samples')):g}%"
+        share = Decimal(str(_number(values.pop("proportion_samples"), "proportion_samples")))
+        values["budget"] = f"{(100 * share).normalize():f}%"
     if "stopping_condition_minimum_distance" in values:
         values["minimum_distance"] = values.pop("stopping_condition_minimum_distance")
-    for entry in values.pop("strategies", ()):
-        _add_strategy(values, dict(entry.get("input", {})), dict(entry.get("strategy", {})))
+    if "strategies" in values:
+        _add_strategies(values, values.pop("strategies"))
     return values
 
 
-def _add_strategy(values: dict[str, Any], source: dict[str, Any], strategy: dict[str, Any]) -> None:
-    """One entry of `strategies`: {"input": {"type": ...}, "strategy": {"type": ..., "strength": ...}}."""
-    kind = str(strategy.get("type", "")).upper()
-    strength = float(strategy.get("strength", 1.0))
-    if "stopping_condition_minimum_distance" in strategy:
-        values["minimum_distance"] = strategy["stopping_condition_minimum_distance"]
+def _add_strategies(values: dict[str, Any], strategies: Any) -> None:
+    """A list of {"input": {"type": ...}, "strategy": {"type": ..., "strength": ...}}, in any order."""
+    if not isinstance(strategies, list | tuple):
+        raise ValueError(f"strategies: expected a list of tables, found {strategies!r}")
+    objectives: set[str] = set()
+    distances: list[float] = []
+    # Sorted, since products of weights would otherwise depend on the order in their last bits.
+    for entry in sorted((_table(entry, "strategies") for entry in strategies), key=repr):
+        source, strategy = _table(entry.get("input", {}), "input"), _table(entry.get("strategy", {}), "strategy")
+        if "stopping_condition_minimum_distance" in strategy:
+            distances.append(_number(strategy["stopping_condition_minimum_distance"], "minimum distance"))
+        objective = _objective(source, strategy)
+        if objective is None:
+            _add_steering(values, source, strategy)
+        else:
+            objectives.add(objective)
+    if distances:
+        values["minimum_distance"] = max(distances)
+    if objectives == {"k-center", "typicality"}:
+        values["objective"] = "coverage"
+    elif len(objectives) > 1:
+        raise ValueError(f"strategies: expected objectives that go together, found {' and '.join(sorted(objectives))}")
+    elif objectives:
+        [values["objective"]] = objectives
+
+
+def _objective(source: dict[str, Any], strategy: dict[str, Any]) -> str | None:
+    """The objective that a strategy asks for; None for one that steers."""
     if str(source.get("type", "")).upper() == "RANDOM":
-        values["objective"] = "random"
-    elif kind in ("DIVERSITY", "DIVERSIFY"):
-        values["objective"] = "k-center"
-    elif kind == "TYPICALITY":
-        values["objective"] = "typicality" if values.get("objective") != "k-center" else "coverage"
-    elif kind == "WEIGHTS" and "key" in source:
-        values["weights"] = (*values.get("weights", ()), {"column": source["key"], "strength": strength})
+        return "random"
+    return _OBJECTIVES.get(str(strategy.get("type", "")).upper())
+
+
+def _add_steering(values: dict[str, Any], source: dict[str, Any], strategy: dict[str, Any]) -> None:
+    """WEIGHTS and BALANCE by a column, SIMILARITY to given images."""
+    kind = str(strategy.get("type", "")).upper()
+    strength = _number(strategy.get("strength", 1.0), "strength")
+    if kind == "WEIGHTS" and "key" in source:
+        _append(values, "weights", {"column": source["key"], "strength": strength})
     elif kind == "BALANCE" and "key" in source:
+        if "balance" in values:
+            raise ValueError("strategies: expected one balance, found another beside it; name one column")
         target = strategy.get("target", strategy.get("distribution", "uniform"))
         values["group_by"] = source["key"]
         values["balance"] = {"target": target.lower() if isinstance(target, str) else target, "strength": strength}
     elif kind == "SIMILARITY" and "sample_ids" in source:
-        similar = {"sample_ids": source["sample_ids"], "strength": strength}
-        values["similar_to"] = (*values.get("similar_to", ()), similar)
+        _append(values, "similar_to", {"sample_ids": source["sample_ids"], "strength": strength})
     else:
         raise ValueError(
             f"strategies: expected DIVERSITY, TYPICALITY, WEIGHTS or BALANCE (input with a key), SIMILARITY (input "
             f"with sample_ids) or an input of type RANDOM, found strategy {kind or 'without a type'} on input {source}"
         )
+
+
+def _append(values: dict[str, Any], name: str, entry: dict[str, Any]) -> None:
+    earlier = values.get(name, ())
+    if not isinstance(earlier, list | tuple):
+        raise ValueError(f"{name}: expected a list of tables, found {earlier!r}")
+    values[name] = (*earlier, entry)
+
+
+def _table(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: expected a table of names and values, found {value!r}")
+    return value
+
+
+def _number(value: Any, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected a number, found {value!r}") from error

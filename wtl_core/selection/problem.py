@@ -15,8 +15,9 @@ class Problem:
     """Rows that are to be ordered, sorted by `sample_id`; twins and rows of no weight are not among them.
 
     `keys` (N,) uint64: content keys. `weights` (N,) float64 of at most 1, before near-duplicates share. `best` (N,)
-    int16 and `nearest` (N,) int32: how labelled images cover the rows, as in `State`. `frozen`: rows that come first,
-    whatever they gain. `groups` (N,) int32 codes into `group_names`. `counts` (100,): operating points to certify.
+    int16 and `nearest` (N,) int32: how the `labelled` images cover the rows, as in `State`. `frozen`: rows that come
+    first, whatever they gain. `groups` (N,) int32 codes into `group_names`. `counts` (100,): operating points to
+    certify.
     """
 
     points: Points
@@ -27,6 +28,7 @@ class Problem:
     scale: float
     best: np.ndarray
     nearest: np.ndarray
+    labelled: Points | None
     frozen: np.ndarray
     groups: np.ndarray
     group_names: list[str]

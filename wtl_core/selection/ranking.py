@@ -15,7 +15,7 @@ from wtl_core.neighbours import Points, Progress, level_of, prepare
 from wtl_core.selection import orders
 from wtl_core.selection.dense import cover_by
 from wtl_core.selection.greedy import State, new_state
-from wtl_core.selection.identity import content_keys, shuffled
+from wtl_core.selection.identity import Purpose, content_keys, shuffled
 from wtl_core.selection.inputs import Pool, read_pool, unit_vectors
 from wtl_core.selection.kernels import ONE, kernel_table, median_scale
 from wtl_core.selection.params import SelectionParams, count_of
@@ -23,10 +23,9 @@ from wtl_core.selection.problem import Problem
 from wtl_core.selection.result import Ranking, assemble
 from wtl_core.selection.steering import check_weights, similarity_weights
 
-VERSION = 1
 _log = logging.getLogger(__name__)
 
-__all__ = ["VERSION", "Ranking", "rank"]
+__all__ = ["Ranking", "rank"]
 
 
 def rank(
@@ -51,7 +50,8 @@ def rank(
         params: What the picks should be best at, and every steering that needs no arrays.
         sample_ids: N distinct ids; they order rows, settle ties and feed every draw.
         duplicate_of: (N,) the row that each row is pixel-identical to, -1 for none.
-        weights: (N,) how much it matters that each sample is covered, from 0; a 0 goes to the end of the ranking.
+        weights: (N,) how much it matters that each sample is covered, from 0; a 0 goes to the end of the ranking. Of
+            pixel-identical samples the kept one takes the largest.
         groups: (N,) each sample's group, for quotas and balance.
         labelled: (L, D) vectors of images that are labelled already; they shape the picks and are never picked.
         frozen: rows that keep their rank: the ranking begins with them, in this order.
@@ -73,14 +73,15 @@ def rank(
     points = prepare(pool.vectors if is_inside.all() else pool.vectors[inside], device)
     keys = content_keys([pool.sample_ids[row] for row in inside])
     if scale is None:
-        scale = median_scale(points, shuffled(keys, 0, orders.SCALE))
+        scale = median_scale(points, shuffled(keys, 0, Purpose.SCALE))
     _log.info("ranking %d of %d samples by %s, scale %.4f", len(inside), len(pool.rows), params.objective, scale)
     table = kernel_table(_kernel_of(params), scale * params.scale_factor)
     near = min(params.near_duplicate_distance, scale / 2)
     known = None if labelled is None or len(labelled) == 0 else _given(labelled, pool, what="labelled")
-    state = _covered_by(points, known, table, device)
+    anchors = None if known is None else prepare(known, device)
+    state = _covered_by(points, anchors, table)
     names, codes = _groups(groups, pool, inside)
-    given = [(_given(some, pool, what="similar"), strength) for some, strength in similar]
+    given = [(prepare(_given(some, pool, what="similar"), device), strength) for some, strength in similar]
     problem = Problem(
         points=points,
         keys=keys,
@@ -90,6 +91,7 @@ def rank(
         scale=scale,
         best=state.best,
         nearest=state.nearest,
+        labelled=anchors,
         frozen=np.searchsorted(inside, forced),
         groups=codes,
         group_names=names,
@@ -132,10 +134,12 @@ def _forced(frozen: np.ndarray | None, pool: Pool) -> np.ndarray:
 
 
 def _base_weights(weights: np.ndarray | None, pool: Pool) -> np.ndarray:
-    """User weights in sorted rows, at most 1."""
+    """User weights in sorted rows, at most 1; a kept row speaks for its twins and takes the largest of theirs."""
     if weights is None:
         return np.ones(len(pool.rows))
     checked = check_weights(weights, len(pool.rows))[pool.rows]
+    twins = np.flatnonzero(pool.twin_of >= 0)
+    np.maximum.at(checked, pool.twin_of[twins], checked[twins])
     return np.asarray(checked / checked.max())
 
 
@@ -143,11 +147,11 @@ def _given(vectors: np.ndarray, pool: Pool, *, what: str) -> np.ndarray:
     return unit_vectors(vectors, None, what=what, width=pool.vectors.shape[1])
 
 
-def _covered_by(points: Points, vectors: np.ndarray | None, table: np.ndarray, device: str) -> State:
+def _covered_by(points: Points, others: Points | None, table: np.ndarray) -> State:
     """The state that images outside the pool leave it in; `nearest` refers to image l by -2 - l."""
     state = new_state(points.count)
-    if vectors is not None:
-        cover_by(points, prepare(vectors, device), table, state, marks=-2 - np.arange(len(vectors), dtype=np.int32))
+    if others is not None:
+        cover_by(points, others, table, state, marks=-2 - np.arange(others.count, dtype=np.int32))
     return state
 
 
@@ -162,10 +166,10 @@ def _groups(groups: Sequence[str] | np.ndarray | None, pool: Pool, inside: np.nd
 
 
 def _similar_weights(
-    base: np.ndarray, similar: Sequence[tuple[np.ndarray, float]], points: Points, table: np.ndarray
+    base: np.ndarray, similar: Sequence[tuple[Points, float]], points: Points, table: np.ndarray
 ) -> np.ndarray:
     """Weights after similarity to given images, at most 1."""
-    for vectors, strength in similar:
-        state = _covered_by(points, vectors, table, str(points.right.device))
+    for others, strength in similar:
+        state = _covered_by(points, others, table)
         base = base * similarity_weights(state.best / ONE, strength)
     return np.asarray(base / base.max())

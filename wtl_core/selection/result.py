@@ -25,9 +25,9 @@ class Ranking:
     that are closer to it than to any earlier pick. `nearest_earlier` int64: that pick's row, -1 for none or a labelled
     image. `weights` float64: how much it matters that this sample is covered. `exact_until`: the rank past which a
     cheaper order holds. `traced_until`: the rank past which gain, radius and nearest_earlier are unknown (0, NaN, -1).
-    `scale`: the kernel's, to be frozen per encoder. `stop`: how many are picked, and why there. `quotas_until`: quotas
-    hold up to this rank; `quota_cost`: the coverage at the budget that they cost. `optimum_bound` (100,) float64: no
-    choice of p % of the rows covers the pool better.
+    `scale`: the kernel's before `scale_factor`, to be frozen per encoder. `stop`: how many are picked, and why there.
+    `quotas_until`: quotas hold up to this rank; `quota_cost`: the coverage at the budget that they cost.
+    `optimum_bound` (100,) float64: no choice of p % of the rows covers the pool better.
     """
 
     rows: np.ndarray

@@ -4,10 +4,9 @@ import numpy as np
 
 from wtl_core.neighbours import level_distances
 from wtl_core.selection.cells import assign, train_cells
-from wtl_core.selection.identity import draw
+from wtl_core.selection.identity import Purpose, draw
 from wtl_core.selection.problem import Problem
 
-STRATA = 3  # the purpose of the draw
 TYPICAL_OF = 20
 _LEAST_CLUSTER = 5
 
@@ -15,7 +14,7 @@ _LEAST_CLUSTER = 5
 def stratified_random(problem: Problem) -> np.ndarray:
     """Random within k-means clusters, each prefix proportional to the clusters' sizes, (N,) int64."""
     labels = assign(problem.points, train_cells(problem.points, problem.keys, problem.params.clusters))
-    drawn = draw(problem.keys, problem.params.seed, STRATA)
+    drawn = draw(problem.keys, problem.params.seed, Purpose.STRATA)
     order = np.lexsort((problem.keys, drawn, labels))
     starts = np.searchsorted(labels[order], labels[order], side="left")
     sizes = np.bincount(labels)[labels[order]]

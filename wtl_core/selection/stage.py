@@ -26,8 +26,8 @@ from wtl_core.selection.steering import column_weights
 from wtl_core.selections import SelectionRef
 from wtl_core.storage import Store
 
-VERSION = 1
-"""Raised when the same inputs would give another ranking."""
+VERSION = 2
+"""Raised when the same inputs would give another ranking, ladder or receipt."""
 
 _logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def run(
         fingerprint: The encoder's; every sample must have a vector in its table.
         ledger_length: Entries of the ledger to respect.
         device: Where to multiply.
-        on_progress: Told how many picks of how many are ordered.
+        on_progress: Told how many samples of how many are compared with all.
 
     Raises:
         InputError: nothing is left to rank.
@@ -118,19 +118,25 @@ def _make(
         ranked,
         recipe.ladder,
         sample_ids=ids,
-        scale=scale,
+        scale=scale * params.scale_factor,
         kernel=params.kernel,
         labelled=anchors,
         groups=groups,
         device=device,
     )
+    _write(store, key, samples, ranked, measured, {**inputs, "scale": scale})
+
+
+def _write(
+    store: Store, key: str, samples: pl.DataFrame, ranked: Ranking, measured: Ladder, inputs: dict[str, Any]
+) -> None:
+    """The two tables, then the receipt that proves them."""
     ranking_bytes = selections.to_parquet(_ranking_frame(ranked, samples))
     ladder_bytes = selections.to_parquet(_ladder_frame(measured))
     store.write_bytes(f"{key}/ranking.parquet", ranking_bytes)
     store.write_bytes(f"{key}/ladder.parquet", ladder_bytes)
     receipt = {
         **inputs,
-        "scale": scale,
         "numeric_path": ranked.numeric_path,
         "exact_until": int(ranked.exact_until),
         "picks": int(ranked.picks),
@@ -138,6 +144,7 @@ def _make(
         "references": measured.references,
         "is_held_out": measured.is_held_out,
         "advice": measured.advice,
+        "quotas_until": int(ranked.quotas_until),
         "quota_cost": ranked.quota_cost,
         "versions": _versions(),
         "sha256": {

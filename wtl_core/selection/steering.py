@@ -75,10 +75,9 @@ def balance_weights(balance: Balance, groups: np.ndarray, names: Sequence[str], 
     return np.asarray(factor[groups])
 
 
-def whole_weights(weights: np.ndarray, near: np.ndarray | None) -> np.ndarray:
+def whole_weights(weights: np.ndarray, near: np.ndarray) -> np.ndarray:
     """Weights of at most 1 in whole units of 1/65536, shared among `near` near-duplicates, (N,) int32.
 
     Whatever is above 0 stays at least one unit.
     """
-    shared = weights if near is None else weights / near
-    return np.where(weights > 0, np.maximum(np.floor(shared * WEIGHT_ONE + 0.5), 1), 0).astype(np.int32)
+    return np.where(weights > 0, np.maximum(np.floor(weights / near * WEIGHT_ONE + 0.5), 1), 0).astype(np.int32)
