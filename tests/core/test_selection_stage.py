@@ -1,0 +1,53 @@
+"""The selection stage: what its folder says of the ranking and of its measurement."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from wtl_core import selections, vectors
+from wtl_core.recipe import Recipe
+from wtl_core.selection import stage
+from wtl_core.selections import SelectionRef
+from wtl_core.storage import Store, open_store
+
+ENCODER = "a" * 64
+ROWS = 120
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A workspace with vectors of some samples."""
+    store = open_store(str(tmp_path / "workspace"))
+    drawn = np.random.default_rng(0).normal(size=(ROWS, 12))
+    unit = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float16)
+    vectors.stage_part(store, ENCODER, "part", samples()["sample_id"].to_list(), unit)
+    vectors.commit_parts(store, ENCODER, ["part"], 12)
+    return store
+
+
+def samples() -> pl.DataFrame:
+    ids = [f"{row:064x}" for row in range(ROWS)]
+    camera = ['{"camera": "north"}' if row % 3 else '{"camera": "south"}' for row in range(ROWS)]
+    empty = pl.Series([None] * ROWS, dtype=pl.String)
+    columns = {"sample_id": ids, "uri": ids, "duplicate_of": empty, "metadata": camera, "is_filtered": [False] * ROWS}
+    return pl.DataFrame(columns)
+
+
+def run(store: Store, selection: dict[str, object]) -> SelectionRef:
+    recipe = Recipe.model_validate({"selection": selection})
+    return stage.run(store, samples(), recipe, number=1, fingerprint=ENCODER, ledger_length=0, device="cpu")
+
+
+def test_the_ladder_is_measured_by_the_kernel_that_the_ranking_was_made_by(store: Store) -> None:
+    made = run(store, {"scale_factor": 0.25, "has_duplicate_weights": False})
+    ranking, ladder = selections.read_ranking(store, made.key), selections.read_ladder(store, made.key)
+    of_ranking = ranking["coverage"].to_numpy()[ladder["count"].to_numpy() - 1]
+    assert ladder["coverage"].to_numpy() == pytest.approx(of_ranking, abs=1e-4)
+
+
+def test_the_receipt_says_how_far_quotas_hold(store: Store) -> None:
+    quota = {"group": "south", "minimum_share": 0.5}
+    made = run(store, {"budget": 20, "group_by": "camera", "quotas": [quota]})
+    assert selections.read_receipt(store, made.key)["quotas_until"] == 20
