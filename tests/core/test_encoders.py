@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from wtl_core.encoders import preprocessing
 from wtl_core.encoders.augment import Draw, Strength, draw, views
 from wtl_core.encoders.cards import CARD, FOLDER, WEIGHTS, load_encoder, save_encoder
 from wtl_core.encoders.encoder import Encoder, build, default_format
@@ -172,6 +173,21 @@ def test_squash_keeps_the_whole_image_and_crop_its_middle(size: tuple[int, int])
     assert torch.equal(both[0], fit(image, Preprocessing(24)))
 
 
+@pytest.mark.parametrize("is_upright", [False, True])
+def test_a_long_strip_is_cropped_before_it_is_scaled_up(is_upright: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
+    scale = preprocessing._resize
+    monkeypatch.setattr(
+        preprocessing, "_resize", lambda batch, size, how: sizes.append(size) or scale(batch, size, how)
+    )
+    ramp = torch.linspace(0, 255, 4000).to(torch.uint8).expand(3, 8, 4000)
+    strip = ramp.transpose(1, 2) if is_upright else ramp
+    found = fit(strip, Preprocessing(24, "crop", 28))
+    assert sorted(sizes[0]) == [28, 8 * 28]
+    assert found.shape == (3, 24, 24)
+    assert (found.float() - 127).abs().max() <= 2  # the middle of the ramp
+
+
 def test_torchvision_weights_come_from_a_file_without_running_it(tmp_path: Path, store: Store) -> None:
     from torchvision import models
 
@@ -254,10 +270,8 @@ def test_a_users_own_factory_is_called(store: Store, tmp_path: Path, monkeypatch
 
 
 def test_a_draw_that_changes_nothing_gives_the_image_itself() -> None:
-    still = Draw(torch.eye(2, 3).repeat(8, 1, 1), torch.eye(3).repeat(8, 1, 1), torch.ones(8), torch.zeros(8).bool())
+    still = Draw(torch.eye(2, 3).repeat(8, 1, 1), torch.eye(3).repeat(8, 1, 1), torch.ones(8))
     assert torch.allclose(views(images(8), still, 32), images(8).float() / 255, atol=1e-5)
-    solarized = Draw(still.crops, still.colours, still.contrasts, torch.ones(8).bool())
-    assert views(images(8), solarized, 32).max() < 0.5
 
 
 def test_a_crop_shows_the_part_that_was_drawn() -> None:

@@ -23,9 +23,10 @@ from wtl_core.encoders import peers, sizing, trainer, training, watch
 from wtl_core.encoders.cards import WEIGHTS, load_card
 from wtl_core.encoders.checkpoint import Checkpoint, TrainingFolder
 from wtl_core.encoders.image_cache import PoolImages, decode_pool
+from wtl_core.encoders.networks import NetworkShape
 from wtl_core.encoders.objective import contrast
 from wtl_core.encoders.preprocessing import Preprocessing
-from wtl_core.encoders.resolve import resolve
+from wtl_core.encoders.resolve import Start, resolve
 from wtl_core.encoders.sizing import plan_from_json, plan_training, side_for
 from wtl_core.encoders.training import train
 from wtl_core.errors import ConfigError, InputError, TransientError
@@ -118,10 +119,17 @@ def test_views_that_share_no_neighbours_agree_by_chance() -> None:
         watch.check(health, 1.0, images=400, step=7)
 
 
-@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_fails_the_run(loss: float) -> None:
-    with pytest.raises(InputError, match="training collapsed"):
-        watch.check(watch.Health(50, 0.1, -2, 0.5), loss, images=100, step=1)
+@pytest.mark.parametrize(("loss", "feature"), [(float("nan"), 1.0), (float("inf"), 1.0), (1.0, float("nan"))])
+def test_what_is_no_number_fails_the_run(loss: float, feature: float) -> None:
+    with pytest.raises(InputError, match="diverged at step 1"):
+        watch.check_finite(loss, torch.ones(4, 8), torch.full((4, 8), feature), step=1)
+
+
+def test_a_training_that_leaves_the_numbers_fails_with_advice(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = trainer.Trainer.loss
+    monkeypatch.setattr(trainer.Trainer, "loss", lambda *given: real(*given) * float("nan"))
+    with pytest.raises(InputError, match=r"diverged at step 1.*found loss nan and 80 of 80 views.*another seed"):
+        train(make_pool(40), store, TINY, device="cpu")
 
 
 def test_images_that_do_not_differ_fail_the_run_with_advice(store: Store) -> None:
@@ -149,6 +157,14 @@ def test_a_processor_gets_a_narrow_network_and_a_gpu_a_wide_one() -> None:
 def test_a_plan_survives_json() -> None:
     plan = plan_training(EncoderParams(epochs=3), np.full(500, 32), device="cpu", number_format="float32")
     assert plan_from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_another_side_keeps_the_share_of_an_image_that_a_crop_shows() -> None:
+    start = Start(NetworkShape("timm:x", 8), {}, Preprocessing(224, "crop", 256))
+    for side, resized in ((112, 128), (224, 256), (32, 37)):
+        params = EncoderParams(side_px=side)
+        plan = plan_training(params, np.full(500, 300), device="cpu", number_format="float32", start=start)
+        assert plan.preprocessing == Preprocessing(side, "crop", resized)
 
 
 def test_too_few_images_are_refused_with_advice(store: Store) -> None:

@@ -23,7 +23,6 @@ class Strength:
         hue: Largest turn of the hue, as a share of the circle.
         jitter_probability: Share of views whose colours change at all.
         grey_probability: Share of views without colour.
-        solarize_probability: Share of views whose bright half is inverted.
     """
 
     least_area: float = 0.2
@@ -31,25 +30,24 @@ class Strength:
     hue: float = 0.1
     jitter_probability: float = 0.8
     grey_probability: float = 0.2
-    solarize_probability: float = 0.0
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The random numbers of n views: crops (n, 2, 3), colours (n, 3, 3), contrasts and who is solarized (n,)."""
+    """The random numbers of n views: crops (n, 2, 3), colours (n, 3, 3), contrasts (n,)."""
 
     crops: torch.Tensor
     colours: torch.Tensor
     contrasts: torch.Tensor
-    is_solarized: torch.Tensor
 
     def to(self, device: torch.device) -> "Draw":
         """The same numbers on `device`."""
-        return Draw(*(moved(part, device) for part in (self.crops, self.colours, self.contrasts, self.is_solarized)))
+        return Draw(*(moved(part, device) for part in (self.crops, self.colours, self.contrasts)))
 
 
 def draw(count: int, strength: Strength, generator: torch.Generator) -> Draw:
     """Random numbers for `count` views, on the processor."""
+    # Eleven are used; of a narrower draw every number would be another, and so all trained weights.
     uniform = torch.rand(count, 14, generator=generator).unbind(1)
     area = strength.least_area + (1 - strength.least_area) * uniform[0]
     ratio = torch.exp((2 * uniform[1] - 1) * torch.log(torch.tensor(4 / 3)) / 2)
@@ -64,7 +62,7 @@ def draw(count: int, strength: Strength, generator: torch.Generator) -> Draw:
     angle = torch.where(is_jittered, strength.hue, 0.0) * (2 * uniform[9] - 1) * 2 * torch.pi
     saturation = torch.where(uniform[10] < strength.grey_probability, 0.0, saturation)
     colours = brightness.view(-1, 1, 1) * (_saturation(saturation) @ _hue(angle))
-    return Draw(crops, colours, contrast, uniform[11] < strength.solarize_probability)
+    return Draw(crops, colours, contrast)
 
 
 def views(images: torch.Tensor, random: Draw, side_px: int) -> torch.Tensor:
@@ -77,9 +75,7 @@ def views(images: torch.Tensor, random: Draw, side_px: int) -> torch.Tensor:
     grey = torch.tensor(_GREY, device=values.device).view(1, 3, 1, 1)
     middle = (values * grey).sum(1, keepdim=True).mean((2, 3), keepdim=True)
     contrast = random.contrasts.view(-1, 1, 1, 1)
-    values = (values * contrast + middle * (1 - contrast)).clamp(0, 1)
-    is_inverted = random.is_solarized.view(-1, 1, 1, 1) & (values >= 0.5)
-    return torch.where(is_inverted, 1 - values, values)
+    return (values * contrast + middle * (1 - contrast)).clamp(0, 1)
 
 
 def _saturation(amount: torch.Tensor) -> torch.Tensor:

@@ -125,7 +125,7 @@ def read_weights(data: bytes, *, where: str) -> tuple[dict[str, torch.Tensor], d
 
 
 def read_head(data: bytes) -> dict[str, Any] | None:
-    """What `save_encoder` wrote into a weights file's head; None for a file of somebody else's."""
+    """What we wrote into a safetensors file's head; None for a file of somebody else's."""
     length = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     head: dict[str, Any] | None = json.loads(metadata["wtl"]) if "wtl" in metadata else None

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from wtl_core.encoders.cards import CARD, FOLDER
+from wtl_core.encoders.cards import CARD, FOLDER, read_head
 from wtl_core.encoders.sizing import TrainingPlan, plan_from_json
 from wtl_core.storage import Store
 
@@ -62,8 +62,8 @@ class TrainingFolder:
             data = self.store.read_bytes(self.path("checkpoint.safetensors"))
         except FileNotFoundError:
             return None
-        length = int.from_bytes(data[:8], "little")
-        head = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["wtl"])
+        head = read_head(data)
+        assert head is not None
         return Checkpoint(head["step"], load_tensors(data), head["history"])
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:

@@ -43,7 +43,6 @@ def decode_pool(
     *,
     workers: int = 2,
     scratch: Path | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """The first `count` images as (n, 3, S, S) uint8 squares of the encoder's size; n is less if some are unreadable.
 
@@ -53,20 +52,16 @@ def decode_pool(
     out = _empty(shape, scratch)
     is_there = np.zeros(count, bool)
     source = iter(images.read(range(count)))
-    done = 0
     with ThreadPoolExecutor(max(1, workers), "wtl-decode") as pool:
 
-        def store(chunk: list[tuple[int, bytes | None]]) -> int:
+        def store(chunk: list[tuple[int, bytes | None]]) -> None:
             for row, data in chunk:
                 if (square := _square(data, preprocessing)) is not None:
                     out[row] = square
                     is_there[row] = True
-            return len(chunk)
 
         while chunks := [chunk for _ in range(4 * workers) if (chunk := list(islice(source, _CHUNK)))]:
-            done += sum(pool.map(store, chunks))
-            if on_progress:
-                on_progress(done, count)
+            list(pool.map(store, chunks))
     lost = count - int(is_there.sum())
     if lost:
         _log.warning("training: %d of %d images cannot be read and are left out", lost, count)

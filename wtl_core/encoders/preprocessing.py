@@ -6,6 +6,8 @@ from typing import Any, Literal
 import torch
 from torch.nn import functional
 
+_MOST_ASPECT = 8
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -14,7 +16,7 @@ class Preprocessing:
     Attributes:
         side_px: Height and width of what the network sees.
         fit: `squash` scales both sides to `side_px` (nothing is lost); `crop` scales the shorter side to `resize_px`
-            and takes the centre.
+            and takes the centre; the ends of strips longer than 8 to 1 are cut off before.
         resize_px: Length of the shorter side before the crop; equal to `side_px` for `squash`.
         interpolation: Antialiased when shrinking.
         mean: Per channel, subtracted from values in 0 to 1.
@@ -41,18 +43,27 @@ def from_json(value: dict[str, Any]) -> Preprocessing:
 def fit(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     """Bring (3, H, W) or (n, 3, H, W) uint8 images to `side_px` squares, uint8, on the device they are on."""
     batch = images if images.ndim == 4 else images.unsqueeze(0)
-    height, width = batch.shape[-2:]
     side = preprocessing.side_px
     if preprocessing.fit == "crop":
+        batch = _middle(batch)
+        height, width = batch.shape[-2:]
         scale = preprocessing.resize_px / min(height, width)
         target = (max(side, round(height * scale)), max(side, round(width * scale)))
     else:
         target = (side, side)
-    if target != (height, width):
+    if target != tuple(batch.shape[-2:]):
         batch = _resize(batch, target, preprocessing.interpolation)
     top, left = (target[0] - side) // 2, (target[1] - side) // 2
     batch = batch[..., top : top + side, left : left + side]
     return batch if images.ndim == 4 else batch[0]
+
+
+def _middle(batch: torch.Tensor) -> torch.Tensor:
+    """Strips cut down to 8 to 1: scaled up whole, one of 8 x 100,000 pixels would take 2.5 GB."""
+    height, width = batch.shape[-2:]
+    longest = _MOST_ASPECT * min(height, width)
+    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    return batch[..., top : top + longest, left : left + longest]
 
 
 def _resize(batch: torch.Tensor, target: tuple[int, int], interpolation: str) -> torch.Tensor:

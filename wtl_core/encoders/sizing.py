@@ -123,7 +123,7 @@ def plan_training(
     batch = min(params.batch_images or devices * (256 if device == "cuda" else 64), images)
     return TrainingPlan(
         shape=start.shape if start else _shape(params, side, device),
-        preprocessing=dataclasses.replace(start.preprocessing, side_px=side) if start else Preprocessing(side),
+        preprocessing=_at_side(start.preprocessing, side) if start else Preprocessing(side),
         view_px=side if start else side * 3 // 4,
         images=images,
         batch_images=batch,
@@ -138,6 +138,12 @@ def plan_training(
         seed=params.seed,
         start=weights_digest(start.weights) if start else None,
     )
+
+
+def _at_side(preprocessing: Preprocessing, side: int) -> Preprocessing:
+    """The same share of an image at another side."""
+    resized = round(preprocessing.resize_px * side / preprocessing.side_px)
+    return dataclasses.replace(preprocessing, side_px=side, resize_px=resized)
 
 
 def check_count(images: int) -> None:

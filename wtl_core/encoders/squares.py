@@ -1,5 +1,7 @@
 """Chunks of image files decoded to squares that an encoder takes: on the processor, or on the GPU where that wins."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +15,9 @@ GONE = "missing"
 """Reason of a failure: there are no bytes to decode."""
 
 _NVJPEG_MIN_SIDE_PX = 128
+_BATCH_BYTES, _RUN_BYTES = 512 << 20, 256 << 20
+"""Decoded bytes of the images that nvJPEG gets at once, and float32 bytes of those that are scaled at once."""
+
 _BASELINE, _PROGRESSIVE, _APP1, _START_OF_SCAN = 0xC0, 0xC2, 0xE1, 0xDA
 
 Failure = tuple[str, str, str]
@@ -62,7 +67,7 @@ class CpuDecoder:
 
 
 class NvjpegDecoder:
-    """Decodes a chunk's plain JPEGs on the GPU in one batch, on a stream of its own; the rest on the processor.
+    """Decodes a chunk's plain JPEGs on the GPU in batches, on a stream of its own; the rest on the processor.
 
     nvJPEG alone does 31,000 files of 256 px a second where 16 cores do 10,500.
     """
@@ -74,51 +79,73 @@ class NvjpegDecoder:
 
     def __call__(self, chunk: Chunk) -> Squares:
         """Squares on the GPU: the plain JPEGs in the chunk's order, then the others in theirs."""
-        plain = [(sample_id, data) for sample_id, data in chunk if data is not None and is_plain_jpeg(data)]
-        names = {sample_id for sample_id, _ in plain}
-        others = self.cpu([item for item in chunk if item[0] not in names])
+        sizes = [0 if data is None else plain_pixels(data) for _, data in chunk]
+        others = self.cpu([item for item, size in zip(chunk, sizes, strict=True) if not size])
+        plain = [(sample_id, data, size) for (sample_id, data), size in zip(chunk, sizes, strict=True) if data and size]
+        refused: Chunk = []
         with torch.cuda.device(self.encoder.device), torch.cuda.stream(self.stream):
-            decoded = _decode_batch([data for _, data in plain], self.encoder.device)
-            refused = [item for item, image in zip(plain, decoded, strict=True) if image is None]
-            late = self.cpu(list(refused))
-            pixels = torch.cat(
-                [self._fitted([image for image in decoded if image is not None])]
-                + [squares.pixels.to(self.encoder.device) for squares in (late, others)]
-            )
+            early = [self._decoded(batch, refused) for batch in _batches(plain)]
+            late = self.cpu(refused)
+            pixels = torch.cat([squares.pixels.to(self.encoder.device) for squares in (*early, late, others)])
         self.stream.synchronize()
         if pixels.is_cuda:
             # Allocated on this stream and read on the network's: without the note it could be reused too early.
             pixels.record_stream(torch.cuda.default_stream(self.encoder.device))
-        kept = [item[0] for item, image in zip(plain, decoded, strict=True) if image is not None]
-        return Squares(kept + late.ids + others.ids, pixels, late.failures + others.failures)
+        ids = [sample_id for squares in (*early, late, others) for sample_id in squares.ids]
+        return Squares(ids, pixels, late.failures + others.failures)
+
+    def _decoded(self, batch: list[tuple[str, bytes]], refused: Chunk) -> Squares:
+        """The batch's squares; what nvJPEG refuses is added to `refused`."""
+        decoded = _decode_batch([data for _, data in batch], self.encoder.device)
+        refused += [item for item, image in zip(batch, decoded, strict=True) if image is None]
+        ids = [sample_id for (sample_id, _), image in zip(batch, decoded, strict=True) if image is not None]
+        return Squares(ids, self._fitted([image for image in decoded if image is not None]), [])
 
     def _fitted(self, images: list[torch.Tensor]) -> torch.Tensor:
-        """Squares in order; images of one size are scaled together."""
+        """Squares in order; images of one size are scaled together, as many as memory is set aside for."""
         side = self.encoder.side_px
         out = torch.empty((len(images), 3, side, side), dtype=torch.uint8, device=self.encoder.device)
         sizes: dict[tuple[int, ...], list[int]] = {}
         for row, image in enumerate(images):
             sizes.setdefault(tuple(image.shape), []).append(row)
-        for rows in sizes.values():
-            out[rows] = self.encoder.fit(torch.stack([images[row] for row in rows]))
+        for size, rows in sizes.items():
+            run = max(1, _RUN_BYTES // (4 * math.prod(size)))
+            for start in range(0, len(rows), run):
+                some = rows[start : start + run]
+                out[some] = self.encoder.fit(torch.stack([images[row] for row in some]))
         return out
 
 
-def is_plain_jpeg(data: bytes) -> bool:
-    """Whether nvJPEG sees the same picture as the processor: three components, upright. Some 2 us a file."""
+def _batches(files: list[tuple[str, bytes, int]]) -> Iterator[list[tuple[str, bytes]]]:
+    """Files with their pixels' number, in runs that fit into `_BATCH_BYTES` when decoded; a larger file is alone."""
+    batch: list[tuple[str, bytes]] = []
+    held = 0
+    for sample_id, data, pixels in files:
+        if batch and held + 3 * pixels > _BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+        batch.append((sample_id, data))
+        held += 3 * pixels
+    if batch:
+        yield batch
+
+
+def plain_pixels(data: bytes) -> int:
+    """Pixels of a JPEG that nvJPEG sees as the processor does (three components, upright), else 0. Some 2 us a file."""
     position, size = 2, len(data)
     if data[:3] != b"\xff\xd8\xff":
-        return False
+        return 0
     while position + 9 < size and data[position] == 0xFF:
         marker = data[position + 1]
         if marker in (_BASELINE, _PROGRESSIVE):
-            return data[position + 9] == 3
+            height, width = (data[at] << 8 | data[at + 1] for at in (position + 5, position + 7))
+            return height * width if data[position + 9] == 3 else 0
         if marker == _APP1 and data[position + 4 : position + 8] == b"Exif" and not _is_upright(data):
-            return False
+            return 0
         if marker == _START_OF_SCAN:
-            return False
+            return 0
         position += 2 + (data[position + 2] << 8 | data[position + 3])
-    return False
+    return 0
 
 
 def _is_upright(data: bytes) -> bool:
@@ -130,11 +157,11 @@ def _is_upright(data: bytes) -> bool:
 
 def _decode_batch(files: list[bytes], device: torch.device) -> list[torch.Tensor | None]:
     """Decoded images on the GPU; None for a file that nvJPEG refuses, whatever its neighbours in the batch are."""
-    if not files:
-        return []
     inputs = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in files]
     try:
         images: list[torch.Tensor | None] = codecs().decode_jpeg(inputs, mode=codecs().ImageReadMode.RGB, device=device)
+    except torch.OutOfMemoryError:
+        raise  # is a RuntimeError too, and free memory must not decide which decoder's pixels an image gets
     except RuntimeError:
         if len(files) == 1:
             return [None]

@@ -152,6 +152,7 @@ def _run(
 
 def _look(trainer: Trainer, step: int, loss: float) -> dict[str, Any]:
     first, second = trainer.two_views()
+    watch.check_finite(loss, first, second, step=step)
     health = watch.measure(first, second)
     _log.info("training: step %d of %d, loss %.3f, %s", step, trainer.plan.steps, loss, health)
     if step >= _LEAST_STEPS_TO_JUDGE and step >= trainer.plan.steps // 5:

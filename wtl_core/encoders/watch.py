@@ -46,9 +46,7 @@ def measure(first: torch.Tensor, second: torch.Tensor) -> Health:
     spectrum = torch.linalg.svdvals(first - first.mean(dim=0)).double()
     share = spectrum / spectrum.sum().clamp(min=1e-12)
     entropy = -(share * share.clamp(min=1e-12).log()).sum()
-    gaps = (
-        torch.pdist(first[:1024]).square() if first.device.type == "cpu" else torch.pdist(first[:1024].cpu()).square()
-    )
+    gaps = torch.pdist(first[:1024].cpu()).square()
     return Health(
         effective_rank=float(entropy.exp()) if float(spectrum.sum()) > 1e-6 else 1.0,
         alignment=float((first - second).square().sum(dim=1).mean()),
@@ -57,21 +55,37 @@ def measure(first: torch.Tensor, second: torch.Tensor) -> Health:
     )
 
 
+def check_finite(loss: float, first: torch.Tensor, second: torch.Tensor, *, step: int) -> None:
+    """Refuse a run that has left the numbers: nothing can be measured there, and no later step comes back.
+
+    Raises:
+        InputError: the loss or a feature is not finite.
+    """
+    features = torch.cat([first, second])
+    bad = int((~torch.isfinite(features)).any(dim=1).sum())
+    if math.isfinite(loss) and not bad:
+        return
+    raise InputError(
+        f"training diverged at step {step}: expected a finite loss and finite features, found loss {loss:.3g} and "
+        f"{bad} of {len(features)} views without; try another seed (encoder.seed), or take a pretrained encoder"
+    )
+
+
 def check(health: Health, loss: float, *, images: int, step: int) -> None:
     """Refuse a run whose features say nothing any more.
 
     Args:
         health: Of `images` images.
-        loss: The step's.
-        images: How many were looked at; fewer than 2 x 10 tell nothing about neighbours.
-        step: For the message.
+        loss: The step's, for the message like `step`.
+        images: How many were looked at; fewer than 8 x 10 tell nothing about neighbours.
+        step: Steps done.
 
     Raises:
-        InputError: the loss is not finite, or the features lie on a line or agree no more than chance.
+        InputError: the features lie on a line or agree no more than chance.
     """
     chance = NEIGHBOURS / max(1, images - 1)
     is_random = images >= 8 * NEIGHBOURS and health.agreement < _LEAST_AGREEMENT_OVER_CHANCE * chance
-    if math.isfinite(loss) and health.effective_rank >= _LEAST_RANK and not is_random:
+    if health.effective_rank >= _LEAST_RANK and not is_random:
         return
     raise InputError(
         f"training collapsed at step {step}: expected features that tell images apart, found loss {loss:.3g}, "
