@@ -14,7 +14,7 @@ from wtl_core.selections import SelectionRef
 @task(name="select", **STAGE)
 def select(run: Run, encoder: EncoderRef, embedded: Embedded) -> SelectionRef:
     """Rank the pool by coverage and compare it with random at every per cent."""
-    with reported("selection", "picks") as on_progress:
+    with reported("selection", "samples compared") as on_progress:
         selection = pipeline.select(run, encoder, on_progress=on_progress)
     artifacts.publish_ranking(run, selection)
     return selection

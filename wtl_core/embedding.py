@@ -7,7 +7,7 @@ Not here: where vectors are kept (`vectors`) and how images are read (`pool`). I
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,17 +23,14 @@ from wtl_core.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 
-VERSION = 1
-"""Raise when the engine would give other vectors for the same encoder and images."""
-
 BAD_OUTPUT = "bad_vector"
 """Reason of a failure that is the encoder's and not the image's."""
 
-_DECODE_ROWS, _NVJPEG_ROWS, _MIN_NORM = 64, 512, 1e-6
+_DECODE_ROWS, _NVJPEG_ROWS, _LEAST_PIECE_ROWS, _MIN_NORM = 64, 512, 256, 1e-6
 
 
 class Piece(NamedTuple):
-    """Some samples' vectors, in the order of the input.
+    """Some samples' vectors. Pieces follow the input; within one, what the GPU's decoder leaves over comes later.
 
     `vectors` is (n, D) float16 of unit length for `ids`; `failures` are samples of the same stretch without a vector.
     """
@@ -49,9 +46,6 @@ def embed(
     *,
     device: torch.device | str | None = None,
     workers: int = 2,
-    batch_size: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-    total: int = 0,
 ) -> Iterator[Piece]:
     """Vectors of `images`, in pieces as they are done.
 
@@ -60,21 +54,13 @@ def embed(
         device: The encoder's, if it is named at all.
         images: `(sample_id, image file's bytes)`, None for bytes that are gone; consumed in another thread.
         workers: Decoding threads. They do not change any vector.
-        batch_size: Rows in a piece, rounded up to whole forward passes; None finds one. It does not change any vector.
-        on_progress: Called with (done, total) after each piece.
-        total: How many images there are, for `on_progress` alone.
 
     Raises:
         ConfigError: not even one image fits into the device's memory.
     """
     assert device is None or torch.device(device).type == encoder.device.type, (device, encoder.device)
-    groups = _regrouped(_decoded(encoder, images, workers), _piece_rows(encoder, batch_size))
-    done = 0
-    for piece in _overlapped(_Forward(encoder), groups):
-        done += len(piece.ids) + len(piece.failures)
-        if on_progress:
-            on_progress(done, total)
-        yield piece
+    groups = _regrouped(_decoded(encoder, images, workers), _piece_rows(encoder))
+    return _overlapped(_Forward(encoder), groups)
 
 
 def compiled(encoder: Encoder) -> Encoder:
@@ -179,9 +165,9 @@ def _bad_output(length: float) -> str:
     return f"expected a vector of finite, positive length, the encoder gave length {length}"
 
 
-def _piece_rows(encoder: Encoder, batch_size: int | None) -> int:
-    passes = max(1, -(-(batch_size or max(256, 2 * encoder.forward_rows)) // encoder.forward_rows))
-    return passes * encoder.forward_rows
+def _piece_rows(encoder: Encoder) -> int:
+    """Two forward passes or more, so that one runs while the other's vectors are fetched; always whole ones."""
+    return max(2, -(-_LEAST_PIECE_ROWS // encoder.forward_rows)) * encoder.forward_rows
 
 
 def _decoded(encoder: Encoder, images: Iterable[tuple[str, bytes | None]], workers: int) -> Iterator[Squares]:

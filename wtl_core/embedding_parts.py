@@ -43,9 +43,8 @@ class Refusal:
 
 @dataclass(frozen=True)
 class PartResult:
-    """What became of a part."""
+    """What became of a part; whatever is not refused has a vector."""
 
-    written: int
     refusals: list[Refusal]
 
 
@@ -109,7 +108,7 @@ def run(
         vectors.stage_part(store, part.fingerprint, key, ids, np.concatenate(pieces))
         with _committing:
             vectors.commit_parts(store, part.fingerprint, [key], part.dimensions)
-    return PartResult(len(ids), refusals)
+    return PartResult(refusals)
 
 
 def finish(store: Store, samples: pl.DataFrame, fingerprint: str, results: Sequence[PartResult]) -> Embedded:

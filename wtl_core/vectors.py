@@ -119,12 +119,6 @@ def staged_keys(store: Store, fingerprint: str) -> list[str]:
     return sorted(name.removesuffix(".arrow") for name in names if name.endswith(".arrow") and name[0] != ".")
 
 
-def staged_ids(store: Store, fingerprint: str, key: str) -> list[str]:
-    """Sample ids of one staged part; empty if it is not staged (or was committed meanwhile)."""
-    part = _read_staged(store, fingerprint, key)
-    return [] if part is None else cast(list[str], part["sample_id"].to_pylist())
-
-
 def commit_parts(store: Store, fingerprint: str, keys: Iterable[str], dimensions: int) -> int:
     """Append the staged parts' missing rows in one transaction, then delete the files; rows added.
 

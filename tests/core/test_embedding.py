@@ -16,10 +16,11 @@ from torch import nn
 
 from wtl_core import embedding
 from wtl_core.embedding import embed
+from wtl_core.encoders import squares
 from wtl_core.encoders.encoder import Encoder, build
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing
-from wtl_core.encoders.squares import CpuDecoder, NvjpegDecoder, is_plain_jpeg
+from wtl_core.encoders.squares import CpuDecoder, NvjpegDecoder, plain_pixels
 from wtl_core.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -67,11 +68,12 @@ def naive(encoder: Encoder, images: list[tuple[str, bytes | None]]) -> np.ndarra
 
 
 @pytest.mark.parametrize("number_format", ["float32", "bfloat16"])
-def test_batches_workers_and_neighbours_change_no_bit(number_format: str) -> None:
+def test_batches_workers_and_neighbours_change_no_bit(number_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, images = make_encoder(number_format), items(101)
     expected = naive(encoder, images)
-    for workers, batch_size in ((1, None), (3, 7), (2, 40), (2, 1000)):
-        ids, vectors, failures = gather(list(embed(encoder, images, workers=workers, batch_size=batch_size)))
+    for workers, rows in ((1, 256), (3, 1), (2, 90), (2, 1000)):
+        monkeypatch.setattr(embedding, "_LEAST_PIECE_ROWS", rows)
+        ids, vectors, failures = gather(list(embed(encoder, images, workers=workers)))
         assert ids == [sample_id for sample_id, _ in images]
         assert np.array_equal(vectors, expected)
         assert failures == []
@@ -132,14 +134,6 @@ def test_only_failures_still_come_out() -> None:
     assert (ids, vectors.shape, len(failures)) == ([], (0, 64), 2)
 
 
-def test_progress_ends_at_the_total() -> None:
-    seen: list[tuple[int, int]] = []
-    images = [*items(70), ("gone", None)]
-    list(embed(make_encoder(), images, batch_size=32, on_progress=lambda *done: seen.append(done), total=71))
-    assert seen[-1] == (71, 71)
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-
-
 class Small(nn.Module):
     """Fits at most `limit` rows."""
 
@@ -190,24 +184,30 @@ def test_leaving_early_stops_reading_and_leaves_no_thread() -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (picture(0), True),
-        (picture(0, orientation=6), False),
-        (picture(0, mode="L"), False),
-        (picture(0, mode="CMYK"), False),
-        (picture(0, kind="PNG"), False),
-        (picture(0)[:20], False),
-        (b"", False),
+        (picture(0), 20 * 20),
+        (picture(3, size=300), 300 * 303),
+        (picture(0, orientation=6), 0),
+        (picture(0, mode="L"), 0),
+        (picture(0, mode="CMYK"), 0),
+        (picture(0, kind="PNG"), 0),
+        (picture(0)[:20], 0),
+        (b"", 0),
     ],
 )
-def test_only_plain_upright_colour_jpegs_go_to_the_gpu(data: bytes, expected: bool) -> None:
-    assert is_plain_jpeg(data) == expected
+def test_only_plain_upright_colour_jpegs_go_to_the_gpu(data: bytes, expected: int) -> None:
+    assert plain_pixels(data) == expected
 
 
-def test_the_gpu_decoder_sorts_odd_files_out_whatever_their_neighbours_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the processor, with streams left out: torchvision takes a list of files on either device."""
+@pytest.fixture
+def no_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU's decoder on the processor: torchvision takes a list of files on either device."""
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Mock())
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+
+
+@pytest.mark.usefixtures("no_streams")
+def test_the_gpu_decoder_sorts_odd_files_out_whatever_their_neighbours_are() -> None:
     encoder = make_encoder()
     chunk: list[tuple[str, bytes | None]] = [
         (f"s{row}", picture(row, kind="PNG" if row % 3 == 0 else "JPEG", orientation=6 if row % 5 == 0 else 1))
@@ -221,6 +221,34 @@ def test_the_gpu_decoder_sorts_odd_files_out_whatever_their_neighbours_are(monke
     assert sorted(failure[:2] for failure in squares.failures) == [("cut", "truncated"), ("gone", "missing")]
     expected = dict(zip(plain.ids, plain.pixels, strict=True))
     assert all(torch.equal(expected[name], pixels) for name, pixels in zip(squares.ids, squares.pixels, strict=True))
+
+
+@pytest.mark.usefixtures("no_streams")
+def test_the_gpu_decoder_holds_few_large_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, chunk = make_encoder(), items(20)
+    whole = NvjpegDecoder(encoder)(chunk)
+    batches, stacks = [], []
+    decode, fit = squares._decode_batch, Encoder.fit
+    monkeypatch.setattr(squares, "_BATCH_BYTES", 3 * 2000)
+    monkeypatch.setattr(squares, "_RUN_BYTES", 12 * 900)
+    monkeypatch.setattr(squares, "_decode_batch", lambda files, on: batches.append(len(files)) or decode(files, on))
+    monkeypatch.setattr(Encoder, "fit", lambda self, images: stacks.append(len(images)) or fit(self, images))
+    parts = NvjpegDecoder(encoder)(chunk)
+    assert (parts.ids, sum(batches), sum(stacks)) == (whole.ids, 20, 20)
+    assert max(batches) == 4  # of 400 to 480 pixels each
+    assert max(stacks) <= 2
+    assert torch.equal(parts.pixels, whole.pixels)
+
+
+@pytest.mark.usefixtures("no_streams")
+def test_short_memory_is_no_reason_to_decode_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    decoder = NvjpegDecoder(make_encoder())
+    monkeypatch.setattr(squares.codecs(), "decode_jpeg", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        decoder(items(3))
 
 
 @pytest.mark.gpu
