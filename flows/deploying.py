@@ -7,12 +7,12 @@ import asyncio
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 import yaml
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import WorkPool
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.variables import Variable
@@ -42,15 +42,15 @@ async def _prepare(site: Site, pool_type: str) -> None:
         await _ensure_pool(client, site.work_pool, pool_type)
         await client.create_concurrency_limit(tag=DEVICE_TAG, concurrency_limit=site.device_limit)
         block = await _notification_block(client, site.notification_block)
-        for text in _automations(block):
-            await _replace_automation(client, text)
+        for name in _automation_names():
+            await _drop_automation(client, name)
+        for values in _automations(block):
+            await client.create_automation(AutomationCore.model_validate(values))
 
 
-async def _ensure_pool(client: PrefectClient, name: str, pool_type: str) -> WorkPool:
-    try:
-        return await client.create_work_pool(WorkPoolCreate(name=name, type=pool_type))
-    except ObjectAlreadyExists:
-        return await client.read_work_pool(name)
+async def _ensure_pool(client: PrefectClient, name: str, pool_type: str) -> None:
+    with suppress(ObjectAlreadyExists):
+        await client.create_work_pool(WorkPoolCreate(name=name, type=pool_type))
 
 
 async def _notification_block(client: PrefectClient, name: str | None) -> str | None:
@@ -78,10 +78,14 @@ def _automations(block: str | None) -> list[dict[str, Any]]:
     return kept
 
 
-async def _replace_automation(client: PrefectClient, values: dict[str, Any]) -> None:
-    for old in await client.read_automations_by_name(values["name"]):
+def _automation_names() -> list[str]:
+    """All of the file: those that are left out this time may be on the server from an earlier time."""
+    return [automation["name"] for automation in yaml.safe_load((FOLDER / "automations.yaml").read_text())]
+
+
+async def _drop_automation(client: PrefectClient, name: str) -> None:
+    for old in await client.read_automations_by_name(name):
         await client.delete_automation(old.id)
-    await client.create_automation(AutomationCore.model_validate(values))
 
 
 def _apply_deployments() -> None:

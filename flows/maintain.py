@@ -7,7 +7,7 @@ from prefect import flow
 
 from tasks.failures import show_failure
 from tasks.maintain import maintain_workspace
-from tasks.workspaces import hold, open_for_refresh
+from tasks.workspaces import hold, open_existing
 
 
 @flow(name="maintain", on_failure=[show_failure])
@@ -20,6 +20,6 @@ def maintain(workspace: str, keep: int = 10, keep_days: float = 7, patience_seco
         keep_days: Age up to which old versions of a vector table stay.
         patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
     """
-    store = open_for_refresh(workspace)
+    store = open_existing(workspace)
     with hold(store, patience_seconds) as held:
         return asdict(maintain_workspace(store, held, keep=keep, keep_days=keep_days))

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def _site(sources: tuple[str, ...], workspace: str | None, site_path: Path | Non
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where the server listens.")
 @click.option("--port", default=4200, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--detach", is_flag=True, help="Return when all is up; `wtl down` ends it.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@common
 def up_command(
     sources: tuple[str, ...],
     workspace: str | None,
@@ -58,6 +59,7 @@ def up_command(
     host: str,
     port: int,
     detach: bool,
+    as_json: bool,
     debug: bool,
 ) -> None:
     """Start server, worker and deployments, and watch the SOURCEs of a workspace until Ctrl-C.
@@ -67,34 +69,55 @@ def up_command(
     """
     site = _site(sources, workspace, site_path)
     place = up.Place(state.expanduser().absolute(), host, port, os.environ.get("WTL_DATABASE_URL"))
+    answer = {"ui": place.address, "state": str(place.folder), "site": site.name, "workspace": site.workspace}
+    say = partial(click.echo, err=as_json)
     if detach:
         arguments = [*sources, "--state", str(place.folder), "--host", host, "--port", str(port)]
         arguments += ["--workspace", workspace] if workspace else []
         arguments += ["--site", str(site_path)] if site_path else []
-        up.detach(place, arguments, say=click.echo)
+        up.detach(place, arguments, say=say)
+        if as_json:
+            click.echo(json.dumps(answer))
         return
     ready = os.environ.pop("WTL_UP_READY", None)
+
+    def tell_ready() -> None:
+        if ready:
+            Path(ready).touch()
+        elif as_json:
+            click.echo(json.dumps(answer))
+        else:
+            click.echo("Ctrl-C ends all of it")
+
     try:
-        up.run(place, site, say=click.echo, on_ready=Path(ready).touch if ready else _say_ctrl_c)
+        up.run(place, site, say=say, on_ready=tell_ready)
     except KeyboardInterrupt:
-        click.echo("down         all that was started has ended")
+        say("down         all that was started has ended")
 
 
 @click.command("down")
 @_state_option
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def down_command(state: Path, debug: bool) -> None:
+@common
+def down_command(state: Path, as_json: bool, debug: bool) -> None:
     """End what `wtl up --detach` started."""
     was_up = up.down(state.expanduser().absolute())
+    if as_json:
+        click.echo(json.dumps({"was_up": was_up}))
+        return
     click.echo("down         all that was started has ended" if was_up else "down         nothing was up")
 
 
 @click.command("deploy")
 @_site_options
 @click.option("--pool-type", default="process", show_default=True, help="Of the work pool, where it is made.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@common
 def deploy_command(
-    sources: tuple[str, ...], workspace: str | None, site_path: Path | None, pool_type: str, debug: bool
+    sources: tuple[str, ...],
+    workspace: str | None,
+    site_path: Path | None,
+    pool_type: str,
+    as_json: bool,
+    debug: bool,
 ) -> None:
     """Apply a site's deployments to the server that PREFECT_API_URL names."""
     if not os.environ.get("PREFECT_API_URL"):
@@ -103,6 +126,9 @@ def deploy_command(
     from flows.deploying import deploy
 
     deploy(site, pool_type=pool_type)
+    if as_json:
+        click.echo(json.dumps({"site": site.name, "work_pool": site.work_pool, "workspace": site.workspace}))
+        return
     click.echo(f"deployments  refresh-{site.name}, watch-{site.name} and others, in work pool {site.work_pool}")
 
 
@@ -134,16 +160,13 @@ def train_encoder_command(
 @common
 def maintain_command(workspace: str, keep: int, as_json: bool, debug: bool) -> None:
     """Compact tables, prune old versions, delete what no recent refresh needs."""
+    open_workspace(workspace)  # refuses a name without a workspace before anything starts
     terminal.configure_logging(is_debug=debug)
     embedded_server.prepare(is_debug=debug)
     from flows.maintain import maintain
 
     result = maintain(workspace, keep=keep)
     click.echo(json.dumps(result) if as_json else f"maintained   {result}")
-
-
-def _say_ctrl_c() -> None:
-    click.echo("Ctrl-C ends all of it")
 
 
 OPERATIONS = (up_command, down_command, deploy_command, train_encoder_command, maintain_command)

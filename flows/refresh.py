@@ -32,7 +32,7 @@ def refresh(
         sources: Folders, buckets, shards or lists of URIs to read again; all known ones if none is named.
         recipe: What changes the result; the workspace's last recipe if none is given.
         allow_removal: Go on although more than half of a source has vanished.
-        quiet_seconds: Begin when nothing has landed for that long (a minute at most); 0 begins at once.
+        quiet_seconds: Begin when nothing has landed for that long, after eleven times that in any case; 0 at once.
         patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
     """
     store = open_for_refresh(workspace)

@@ -80,12 +80,12 @@ def read_site(path: Path | None, **overrides: Any) -> Site:
     try:
         values = {**tomllib.loads(path.read_text()), **{key: value for key, value in overrides.items() if value}}
         site = Site.model_validate(values)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: expected a site file in TOML: {error}; run from a checkout or name one") from error
     except ValidationError as error:
         told = "; ".join(f"{'.'.join(map(str, d['loc']))}: {d['msg']}, found {d['input']!r}" for d in error.errors())
         raise ConfigError(f"{path}: {told}; the valid keys are {', '.join(Site.model_fields)}") from error
-    if "encoder" in site.recipe:
+    if site.recipe:
         names.validate_name(build_recipe(site.recipe, name=str(path)).encoder.name)
     return site
 

@@ -7,7 +7,7 @@ from prefect import flow
 from flows.refresh import refresh
 from tasks.encoders import train_next
 from tasks.failures import show_failure
-from tasks.workspaces import hold, open_for_refresh
+from tasks.workspaces import hold, open_existing
 from wtl_core.recipe import EncoderParams
 
 
@@ -20,7 +20,7 @@ def train_encoder(workspace: str, encoder: EncoderParams | None = None, patience
         encoder: How to train; as the last refresh's recipe says if not given. `start` continues from another encoder.
         patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
     """
-    store = open_for_refresh(workspace)
+    store = open_existing(workspace)
     with hold(store, patience_seconds):
         train_next(store, encoder)
     result: dict[str, Any] = refresh(workspace, patience_seconds=patience_seconds)

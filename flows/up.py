@@ -233,7 +233,9 @@ def _read_state(folder: Path) -> int | None:
         pid = int(json.loads((folder / _STATE_FILE).read_text())["pid"])
     except (OSError, ValueError, KeyError):
         return None
-    return pid if _is_alive(pid) and b"up" in _command_line(pid) else None
+    words = _command_line(pid).split(b"\0")
+    is_ours = b"up" in words and any(b"wtl" in word or b"flows.cli" in word for word in words)
+    return pid if _is_alive(pid) and is_ours else None
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.arrivals import announce, look_for_arrivals
+from tasks.arrivals import announce, look_for_arrivals, was_judged
 from tasks.novelty import is_novel_enough
 from tasks.run_names import name_watch
 from tasks.workspaces import open_for_refresh
@@ -30,8 +30,9 @@ def watch(
     store = open_for_refresh(workspace)
     seen = look_for_arrivals(store, sources or [])
     is_due = seen.is_pending and (seen.count >= at_least or seen.gone > 0)
-    if is_due and novelty is not None:
-        is_due = is_novel_enough(store, seen, novelty)
-    is_told = is_due and announce(store, seen, again_after_seconds=again_after_seconds)
+    is_told = False
+    if is_due and not was_judged(store, seen, again_after_seconds=again_after_seconds):
+        is_novel = novelty is None or is_novel_enough(store, seen, novelty)
+        is_told = announce(store, seen, is_novel=is_novel, again_after_seconds=again_after_seconds)
     name_watch(seen, is_told=is_told)
     return {"new": seen.new, "changed": seen.changed, "gone": seen.gone, "bytes": seen.bytes, "is_told": is_told}

@@ -30,7 +30,7 @@ from wtl_core.arrivals import Arrivals
 from wtl_core.errors import TransientError
 from wtl_core.storage import Store
 
-ARRIVED = "wtl.shards.arrived"
+ARRIVED, FAMILIAR = "wtl.shards.arrived", "wtl.shards.familiar"
 _TOLD_DAYS = 7
 """Prefect keeps events that long by default."""
 
@@ -41,21 +41,25 @@ def look_for_arrivals(store: Store, sources: list[str]) -> Arrivals:
     return arrivals.look(store, sources, endpoint_url=settings().s3_endpoint_url)
 
 
-@task(name="announce", **STAGE)
-def announce(store: Store, seen: Arrivals, *, again_after_seconds: float) -> bool:
-    """Emit the event for this listing unless it was emitted before; whether it was.
+@task(name="was-judged", **STAGE)
+def was_judged(store: Store, seen: Arrivals, *, again_after_seconds: float) -> bool:
+    """Whether this listing was told, or found familiar, less than `again_after_seconds` ago.
 
-    A listing that is still not refreshed after `again_after_seconds` is told again: its run may have failed for a
-    reason that has passed since.
+    A listing that is still not refreshed after that is judged again: its run may have failed for a reason that has
+    passed since.
     """
     with get_client(sync_client=True) as client:
-        number = 0
-        while (told := _told_at(client, _event_id(store, seen, number))) is not None:
-            if datetime.now(UTC) - told < timedelta(seconds=again_after_seconds):
-                return False
-            number += 1
-        _post(client, _event(store, seen, number))
-    return True
+        return _next_number(client, store, seen, again_after_seconds) is None
+
+
+@task(name="announce", **STAGE)
+def announce(store: Store, seen: Arrivals, *, is_novel: bool, again_after_seconds: float) -> bool:
+    """Emit `wtl.shards.arrived` for this listing, or `wtl.shards.familiar`, which starts no run; whether it was new."""
+    with get_client(sync_client=True) as client:
+        number = _next_number(client, store, seen, again_after_seconds)
+        if number is not None:
+            _post(client, _event(store, seen, number, ARRIVED if is_novel else FAMILIAR))
+    return number is not None and is_novel
 
 
 @task(name="wait-until-quiet", **STAGE)
@@ -66,15 +70,25 @@ def wait_until_quiet(store: Store, sources: list[str], quiet_seconds: float) -> 
     _cancel_covered_runs()
 
 
+def _next_number(client: SyncPrefectClient, store: Store, seen: Arrivals, again_after_seconds: float) -> int | None:
+    """How often this listing was told already; None if the last time was too short ago to tell it again."""
+    number = 0
+    while (told := _told_at(client, _event_id(store, seen, number))) is not None:
+        if datetime.now(UTC) - told < timedelta(seconds=again_after_seconds):
+            return None
+        number += 1
+    return number
+
+
 def _event_id(store: Store, seen: Arrivals, number: int) -> UUID:
     return uuid5(NAMESPACE_URL, f"{store.root} {seen.listing} {number}")
 
 
-def _event(store: Store, seen: Arrivals, number: int) -> dict[str, Any]:
+def _event(store: Store, seen: Arrivals, number: int, name: str) -> dict[str, Any]:
     return {
         "id": str(_event_id(store, seen, number)),
         "occurred": datetime.now(UTC).isoformat(),
-        "event": ARRIVED,
+        "event": name,
         "resource": {"prefect.resource.id": workspace_resource(store.root), "prefect.resource.name": store.root},
         "related": [],
         "payload": {
@@ -105,7 +119,7 @@ def _post(client: SyncPrefectClient, event: dict[str, Any]) -> None:
         client.request("POST", "/events", json=[event])
     except PrefectHTTPStatusError as error:
         raise TransientError(
-            f"the Prefect server did not take the event {ARRIVED}: {error}; it is sent again"
+            f"the Prefect server did not take the event {event['event']}: {error}; it is sent again"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """What a run made, told to the server as materialisations of assets: pool, vectors and ranking of a workspace.
 
-The open server has no page for assets; their events are on the event feed, and the artifact `assets` links to each.
+The open server has no page for assets; their events are on the event feed, and artifacts of the same names link
+to them.
 """
 
 from typing import Any

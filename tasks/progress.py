@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 from rich.console import Console
@@ -70,9 +71,12 @@ def _artifact(stage: str, unit: str) -> Callable[[int, int], None]:
         percent = 100.0 * done / max(total, 1)
         rate = done / (time.monotonic() - start)
         text = f"{stage}: {done:,} of {total:,} {unit}, {rate:,.0f} a second"
-        if identity is None:
-            identity = create_progress_artifact(progress=percent, key=f"{stage}-progress", description=text)
-        else:
-            update_progress_artifact(artifact_id=identity, progress=percent, description=text)
+        try:
+            if identity is None:
+                identity = create_progress_artifact(progress=percent, key=f"{stage}-progress", description=text)
+            else:
+                update_progress_artifact(artifact_id=identity, progress=percent, description=text)
+        except httpx.HTTPError as error:  # a server that is away costs the picture of the work, not the work
+            _logger.warning("progress could not be shown: %s", error)
 
     return show

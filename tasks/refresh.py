@@ -38,16 +38,14 @@ def commit(
 ) -> Commit:
     """Write the report and, last of all, the commit object."""
     held.check()
-    record = pipeline.commit(
-        run, counts=counts, encoder=encoder, embedded=embedded, selection=selection, seconds=seconds
-    )
-    artifacts.publish_stages(run.store, record)
-    return record
+    return pipeline.commit(run, counts=counts, encoder=encoder, embedded=embedded, selection=selection, seconds=seconds)
 
 
 def summary(run: Run, record: Commit | None) -> dict[str, Any]:
     """What a refresh answers: the new commit's result, or the last one's where there was nothing to do."""
     shown = record if record is not None else run.last
     assert shown is not None
+    if record is not None:
+        artifacts.publish_stages(run.store, record)
     run_names.name_result(run.changes, 0 if record is None else record.counts["new_samples"])
     return commits.summary(run.store, shown, is_new=record is not None)

@@ -4,7 +4,7 @@ import os
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wtl_core.errors import ConfigError
@@ -30,8 +30,17 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once. Raises ConfigError."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        told = "; ".join(f"{_variable(fault['loc'])}={fault['input']!r}: {fault['msg']}" for fault in error.errors())
+        raise ConfigError(f"environment: {told}") from error
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    name = str(location[0])
+    return name if name.isupper() else f"WTL_{name.upper()}"
 
 
 def machine() -> "Machine":

@@ -17,11 +17,21 @@ _LOOK_SECONDS = 5.0
 _logger = logging.getLogger("wtl_core.workspaces")
 
 
-def open_for_refresh(uri: str) -> Store:
-    """The store of a workspace that is there or can be made; from here on the core's lines reach the run's log."""
+def open_existing(uri: str) -> Store:
+    """The store of a workspace that is there; from here on the core's lines reach the run's log."""
+    _listen_to_core()
+    return workspace.open_workspace(uri, endpoint_url=settings().s3_endpoint_url)
+
+
+def _listen_to_core() -> None:
     core = logging.getLogger("wtl_core")
     if core.level == logging.NOTSET:  # as a worker starts it: prefect adds its handler and leaves the level alone
         core.setLevel(logging.INFO)
+
+
+def open_for_refresh(uri: str) -> Store:
+    """The store of a workspace that is there or can be made; from here on the core's lines reach the run's log."""
+    _listen_to_core()
     return workspace.probe_workspace(uri, endpoint_url=settings().s3_endpoint_url)
 
 

@@ -111,7 +111,8 @@ def _compare(
     listing = pl.concat([pl.DataFrame(schema=discover.LISTING_SCHEMA), *frames])
     listing = listing.unique("uri", keep="first", maintain_order=True).sort("uri")
     known = listing.clear().with_columns(part=pl.lit("", pl.String)) if known is None else known
-    return listing, discover.diff(listing, known.filter(pl.col("source").is_in(touched))), touched
+    listing, mine, _ = refresh.split_by_owner(listing, known, touched)
+    return listing, discover.diff(listing, mine), touched
 
 
 def _digest(listing: pl.DataFrame) -> str:

@@ -41,7 +41,7 @@ class Commit(BaseModel):
     report: str
     """Key of the HTML report."""
     counts: dict[str, int]
-    """read, locations, samples, duplicates, quarantined, ignored, filtered, new_samples, vectors, picks."""
+    """read, locations, samples, duplicates, quarantined, ignored, filtered, new_samples, vectors, ranked, picks."""
     budget: int | str | None
     """The operating point that marks the picks."""
     coverage: dict[str, float]
@@ -74,8 +74,10 @@ def write(store: Store, commit: Commit) -> None:
     Raises:
         TransientError: its number is taken, so another process committed meanwhile.
     """
-    text = json.dumps(commit.model_dump(mode="json"), indent=1)
-    if not store.create(f"{_FOLDER}/{commit.number:0{_DIGITS}d}.json", text.encode() + b"\n"):
+    data = json.dumps(commit.model_dump(mode="json"), indent=1).encode() + b"\n"
+    key = f"{_FOLDER}/{commit.number:0{_DIGITS}d}.json"
+    # Ours may be there already: a store's answer can be lost, and its client asks again.
+    if not store.create(key, data) and store.read_bytes(key) != data:
         raise TransientError(f"{store.root}: refresh {commit.number} was committed by another process; run again")
 
 

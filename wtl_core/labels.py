@@ -17,8 +17,9 @@ _SHOWN = 3
 def add(store: Store, file: Path) -> dict[str, int]:
     """Enter the samples that `file` names as labelled; returns how many were named, found and new.
 
-    A value is a `sample_id`, the URI or path of a location, the key of a member, or a file name that is unique in the
-    pool. A sample that has left the pool can be named by its id as long as it was once embedded.
+    A value is a `sample_id`, the URI or path of a location, the end of one from a `/` on, the key of a member, or a
+    file name; what several samples answer to is refused. A sample that has left the pool can be named by its id as
+    long as its vector is there.
 
     Args:
         store: The workspace.
@@ -36,8 +37,8 @@ def add(store: Store, file: Path) -> dict[str, int]:
     unknown: list[str] = []
     ambiguous: list[str] = []
     for value in values:
-        ids = names.get(value) or names.get(str(Path(value).absolute())) or names.get(value.rsplit("/", 1)[-1]) or []
-        (found if len(ids) == 1 else ambiguous if ids else unknown).append(ids[0] if len(ids) == 1 else value)
+        ids = names.get(value) or names.get(str(Path(value).absolute())) or _ending_in(names, value)
+        (found if len(ids) == 1 else ambiguous if ids else unknown).append(min(ids) if len(ids) == 1 else value)
     if unknown or ambiguous:
         raise InputError(_explain(file, unknown, ambiguous))
     known = set(ledger.sample_ids(ledger.read(store), "labelled"))
@@ -68,17 +69,27 @@ def _values(file: Path) -> list[str]:
     return [str(value).strip().removeprefix("'") for value in frame[column].drop_nulls().to_list()]
 
 
-def _names(store: Store) -> dict[str, list[str]]:
-    """Every way to name a live sample, and to which samples it leads."""
+def _names(store: Store) -> dict[str, set[str]]:
+    """Every way to name a sample, and to which samples it leads."""
+    from wtl_core import vectors  # here: the command line does without LanceDB until a file is added
+
     last = commits.latest(store)
     if last is None:
         raise ConfigError(f"{store.root}: expected a pool, found none yet; `wtl run SOURCE` makes one")
-    samples = pool.load(store, refresh.read_snapshot(store, last.listing)).samples
-    names: dict[str, list[str]] = {}
-    for sample_id, uri, object_uri, key in samples.select("sample_id", "uri", "object_uri", "key").iter_rows():
-        for name in {sample_id, uri, key or object_uri, (key or object_uri).rsplit("/", 1)[-1]}:
-            names.setdefault(name, []).append(sample_id)
+    locations = pool.load_locations(store, refresh.read_snapshot(store, last.listing))
+    names: dict[str, set[str]] = {sample_id: {sample_id} for sample_id in vectors.existing_ids(store, last.encoder)}
+    for sample_id, uri, object_uri, key in locations.select("sample_id", "uri", "object_uri", "key").iter_rows():
+        for name in (sample_id, uri, key or object_uri, (key or object_uri).rsplit("/", 1)[-1]):
+            names.setdefault(name, set()).add(sample_id)
     return names
+
+
+def _ending_in(names: dict[str, set[str]], value: str) -> set[str]:
+    """Samples of which a location ends in `/` and the value, as a path relative to another folder does."""
+    if "/" not in value:
+        return set()
+    candidates = [name for name in names if name.endswith(f"/{value.lstrip('./')}")]
+    return set().union(*(names[name] for name in candidates))
 
 
 def _explain(file: Path, unknown: list[str], ambiguous: list[str]) -> str:

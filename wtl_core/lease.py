@@ -21,6 +21,7 @@ from wtl_core.storage import Store
 LEASE = "lease.json"
 HEARTBEAT_SECONDS = 15.0
 MISSED_SECONDS = 60.0
+_RELOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,11 @@ def _acquire(store: Store, key: str, nonce: str) -> None:
     """Make the file at `key` ours, or replace a dead owner's under a claim that is acquired in the same way."""
     while not store.create(key, _myself(nonce).to_bytes()):
         owner = _read(store, key)
-        if owner is None:
+        if owner is None:  # it was given back between the two looks
+            time.sleep(_RELOOK_SECONDS)
             continue
+        if owner.nonce == nonce:  # made, but the store's answer was lost and its client asked again
+            return
         if is_alive(owner):
             raise BusyError(
                 f"{store.root}: expected to be the only writer, found process {owner.pid} on {owner.host} at work; "
@@ -111,7 +115,7 @@ def _beat(store: Store, nonce: str, stop: threading.Event) -> None:
             if not _is_held(store, nonce):
                 return
             store.write_bytes(LEASE, _myself(nonce).to_bytes())
-        except OSError:
+        except (OSError, TransientError):
             continue
 
 

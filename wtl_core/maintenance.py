@@ -8,9 +8,7 @@ import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-import polars as pl
-
-from wtl_core import commits, pool, refresh, vectors
+from wtl_core import commits, ledger, pool, refresh, vectors
 from wtl_core.encoders import succession
 from wtl_core.storage import Store
 
@@ -46,8 +44,9 @@ def run(store: Store, *, keep: int = 10, keep_days: float = 7.0) -> Maintained:
     refusals = {f"embedding-{fingerprint}" for fingerprint in encoders}
     deleted = {name: _delete_unknown(store, name, parts | refusals) for name in _PART_FOLDERS}
     deleted["listings"] = _delete_unknown(store, "listings", {_stem(commit.listing) for commit in kept})
-    live = pl.concat([pool.load(store, snapshot).samples.select("sample_id") for snapshot in snapshots]).unique()
-    dropped = sum(_drop_tombstones(store, fingerprint, live) for fingerprint in sorted(encoders))
+    needed = {sample_id for snapshot in snapshots for sample_id in pool.load(store, snapshot).samples["sample_id"]}
+    needed.update(ledger.sample_ids(ledger.read(store), "labelled"))  # these shape rankings after they have left
+    dropped = sum(_drop_tombstones(store, fingerprint, needed) for fingerprint in sorted(encoders))
     compacted = sum(_compact(store, fingerprint, keep_days) for fingerprint in sorted(encoders))
     retired = _retire_tables(store, encoders)
     done = Maintained(deleted, dropped, compacted, retired)
@@ -62,9 +61,9 @@ def _delete_unknown(store: Store, folder: str, known: set[str]) -> int:
     return len(unknown)
 
 
-def _drop_tombstones(store: Store, fingerprint: str, live: pl.DataFrame) -> int:
-    """Vectors of samples that are in none of the kept pools."""
-    gone = sorted(vectors.existing_ids(store, fingerprint) - set(live["sample_id"].to_list()))
+def _drop_tombstones(store: Store, fingerprint: str, needed: set[str]) -> int:
+    """Vectors of samples that are in none of the kept pools and not labelled."""
+    gone = sorted(vectors.existing_ids(store, fingerprint) - needed)
     if gone:
         vectors.delete_ids(store, fingerprint, gone)
     return len(gone)

@@ -77,11 +77,12 @@ def _embedded(
         for plan in plan_parts(arrived, last.recipe.ingest):
             counts = ingest.run(plan, aside, last.recipe.ingest, endpoint_url=endpoint_url)
             rows = range(min(counts.images, left))
-            images = ((str(row), data) for row, data in pool.read_images(aside, plan.digest, rows))
+            found = pool.read_images(aside, plan.digest, rows, endpoint_url=endpoint_url)
+            images = ((str(row), data) for row, data in found)
             embedded = embedding.embed(encoder, images, device=device, workers=workers)
             pieces.extend(piece.vectors.astype(np.float32) for piece in embedded)
             left -= len(rows)
             if left <= 0:
                 break
-    found = [piece for piece in pieces if len(piece)]
-    return np.concatenate(found) if found else pieces[0]
+    filled = [piece for piece in pieces if len(piece)]
+    return np.concatenate(filled) if filled else pieces[0]

@@ -4,7 +4,7 @@ import re
 
 from wtl_core.errors import ConfigError
 
-_FORM = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<percent>%?)")
+_FORM = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<percent>%?)")
 
 
 def count_at(point: str, total: int) -> int:

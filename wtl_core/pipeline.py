@@ -23,7 +23,7 @@ from wtl_core.commits import Commit
 from wtl_core.embedding_parts import Embedded, EmbeddingPart, PartResult
 from wtl_core.encoders import names, resolve, succession, training
 from wtl_core.encoders.encoder import Encoder
-from wtl_core.errors import ConfigError, InputError
+from wtl_core.errors import ConfigError, InputError, TransientError
 from wtl_core.pool import Pool
 from wtl_core.recipe import EncoderParams, Recipe
 from wtl_core.report import page
@@ -236,7 +236,7 @@ def embed_part(
     return embedding_parts.run(
         part,
         run.store,
-        _loaded(encoder.resolvable, run.store, run.machine.device),
+        _loaded(encoder.resolvable, encoder.fingerprint, run.store, run.machine.device),
         device=run.machine.device,
         workers=run.machine.workers,
         endpoint_url=run.machine.endpoint_url,
@@ -291,7 +291,8 @@ def commit(
         random_coverage=selection.random_coverage,
         seconds={stage: round(value, 3) for stage, value in seconds.items()},
     )
-    run.store.write_bytes(record.report, page.render(run.store, record, load_pool(run)).encode())
+    shown = page.render(run.store, record, load_pool(run), endpoint_url=run.machine.endpoint_url)
+    run.store.write_bytes(record.report, shown.encode())
     commits.write(run.store, record)
     return record
 
@@ -337,12 +338,22 @@ def _final_counts(counts: dict[str, int], embedded: Embedded, selection: Selecti
 
 def load_pool(run: Run) -> Pool:
     """The live pool of a run, after its parts are made."""
-    return pool.load(run.store, refresh.read_snapshot(run.store, run.snapshot_key), filters=run.recipe.ingest.filters)
+    return _pool_of(run.store, run.snapshot_key, run.recipe.ingest.filters)
 
 
 @lru_cache(maxsize=1)
-def _loaded(resolvable: str, store: Store, device: str) -> Encoder:
-    return resolve.resolve(resolvable, store, device=device)
+def _pool_of(store: Store, snapshot_key: str, filters: tuple[str, ...]) -> Pool:
+    """Snapshot and parts never change once they are made, and five stages ask for the same pool."""
+    return pool.load(store, refresh.read_snapshot(store, snapshot_key), filters=filters)
+
+
+@lru_cache(maxsize=1)
+def _loaded(resolvable: str, fingerprint: str, store: Store, device: str) -> Encoder:
+    """The network of this fingerprint; a file by that name may have been replaced meanwhile."""
+    encoder = resolve.resolve(resolvable, store, device=device)
+    if encoder.fingerprint != fingerprint:
+        raise TransientError(f"{resolvable}: the weights were replaced while they were in use; run again")
+    return encoder
 
 
 def _nothing_readable(run: Run, live: Pool) -> str:

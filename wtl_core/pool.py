@@ -58,11 +58,8 @@ def load(store: Store, snapshot: pl.DataFrame, *, filters: Sequence[str] = ()) -
     Raises:
         CorruptArtifactError: a part of the snapshot is not there.
     """
-    live = snapshot.select("source", pl.col("uri").alias("object_uri"), "part").unique()
-    parts = live["part"].unique().sort().to_list()
-    locations = _live_rows(
-        store, [part_file.pool_key(part) for part in parts], live, part_file.LIGHT_COLUMNS, _pool_schema()
-    )
+    live, parts = _live(snapshot)
+    locations = load_locations(store, snapshot)
     refused = _live_rows(
         store,
         _present(store, "quarantine", parts),
@@ -86,14 +83,33 @@ def load(store: Store, snapshot: pl.DataFrame, *, filters: Sequence[str] = ()) -
     return Pool(samples, refused, ignored, counts)
 
 
+def load_locations(store: Store, snapshot: pl.DataFrame) -> pl.DataFrame:
+    """Every live location of every sample: one row each, with the pool's columns but for image and thumbnail.
+
+    Raises:
+        CorruptArtifactError: a part of the snapshot is not there.
+    """
+    live, parts = _live(snapshot)
+    keys = [part_file.pool_key(part) for part in parts]
+    return _live_rows(store, keys, live, part_file.LIGHT_COLUMNS, _pool_schema())
+
+
+def _live(snapshot: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """The objects that are there, each with its part, and the parts."""
+    live = snapshot.select("source", pl.col("uri").alias("object_uri"), "part").unique()
+    return live, live["part"].unique().sort().to_list()
+
+
 def read_images(
     store: Store, part: str, rows: Sequence[int], *, endpoint_url: str | None = None
 ) -> Iterator[tuple[int, bytes | None]]:
-    """Yield (row, image bytes) of one part, in ascending row order, one row group in memory at a time.
+    """Yield (row, image bytes) of one part, in ascending row order, one row group's bytes in memory at a time.
 
     With `store = "reference"` the source is read again; a row whose bytes are gone or changed gives None.
     """
     wanted = sorted(set(rows))
+    places: list[dict[str, Any]] = []
+    referenced: list[int] = []
     with store.reader(part_file.pool_key(part)) as handle:
         table = pq.ParquetFile(handle, pre_buffer=False)
         first = 0
@@ -105,9 +121,11 @@ def read_images(
                 images = group["image"]
                 if images[inside[0]].is_valid:
                     yield from ((first + position, images[position].as_py()) for position in inside)
-                else:
-                    yield from _from_source(group.take(inside).to_pylist(), [first + i for i in inside], endpoint_url)
+                else:  # kept for one pass over each object: an archive can only be read from its start
+                    places += group.select(_WHERE).take(inside).to_pylist()
+                    referenced += [first + position for position in inside]
             first += count
+    yield from _from_source(places, referenced, endpoint_url)
 
 
 def _from_source(

@@ -91,10 +91,6 @@ class Recipe(_Params):
     ladder: LadderParams = LadderParams()
     """How a ranking is measured."""
 
-    def digest(self) -> str:
-        """SHA-256 hex of the recipe in canonical JSON."""
-        return digest_of(self.model_dump(mode="json"))
-
 
 def digest_of(value: Any) -> str:
     """SHA-256 hex of a JSON-like value in canonical form (sorted keys, no spaces)."""

@@ -18,7 +18,7 @@ from wtl_core.encoders import names, succession
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe import Recipe, digest_of
 from wtl_core.shards import discover
-from wtl_core.shards.plan import PartPlan, plan_parts
+from wtl_core.shards.plan import PartPlan, plan_parts, snapshot_rows
 from wtl_core.storage import Store
 
 _VANISHED_SHARE = 0.5
@@ -71,7 +71,7 @@ def plan(
 
     Raises:
         ConfigError: no source is named or known, or one is not there.
-        InputError: a source is empty, or more than half of one has vanished and `allow_removal` is false.
+        InputError: more than half of a source has vanished and `allow_removal` is false.
     """
     last = commits.latest(store)
     known = read_snapshot(store, last.listing) if last is not None else None
@@ -82,19 +82,18 @@ def plan(
     listing = _list(store, touched, endpoint_url=endpoint_url)
     if known is None:
         known = listing.clear().with_columns(part=pl.lit("", dtype=pl.String))
-    others = known.filter(~pl.col("source").is_in(touched))
-    listing = listing.join(others, on="uri", how="anti")
-    mine = known.filter(pl.col("source").is_in(touched))
+    listing, mine, others = split_by_owner(listing, known, touched)
     again = readmission.readable_again(store, mine, endpoint_url=endpoint_url)
     changes = discover.diff(listing, mine, again=again)
     if not allow_removal:
-        _check_removals(mine, changes.gone)
+        # An object that another source lists now has changed hands, it has not vanished.
+        _check_removals(mine, changes.gone.join(listing, on="uri", how="anti"))
     kept, fresh = changes.kept, pl.concat([changes.new, changes.changed])
     if last is not None and last.recipe.ingest.part_digest() != recipe.ingest.part_digest():
         everything = pl.concat([kept, others], how="vertical_relaxed").drop("part")
         fresh, kept, others = pl.concat([fresh, everything]), kept.clear(), others.clear()
     parts = plan_parts(fresh, recipe.ingest)
-    snapshot = pl.concat([kept, others, _with_parts(fresh, parts)], how="vertical_relaxed").sort("uri")
+    snapshot = pl.concat([kept, others, snapshot_rows(parts)], how="vertical_relaxed").sort("uri")
     is_noop = (
         last is not None
         and not parts
@@ -131,6 +130,15 @@ def current_encoder(store: Store, last: Commit | None, name: str) -> str | None:
 def source_uri(source: str) -> str:
     """The one spelling of a source by which it is known: an absolute path, or the URI without a trailing slash."""
     return storage.open_store(source).root
+
+
+def split_by_owner(
+    listing: pl.DataFrame, known: pl.DataFrame, touched: Sequence[str]
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """The listing without what an untouched source owns, and the known objects of touched and of other sources."""
+    is_mine = pl.col("source").is_in(list(touched))
+    others = known.filter(~is_mine)
+    return listing.join(others, on="uri", how="anti"), known.filter(is_mine), others
 
 
 def write_snapshot(store: Store, snapshot: pl.DataFrame) -> str:
@@ -180,15 +188,3 @@ def _check_removals(known: pl.DataFrame, gone: pl.DataFrame) -> None:
                 f"{source}: {rows.height} of {total} known objects have vanished, for example {rows['uri'][0]!r}; if a "
                 "disk is not mounted, mount it; if they were deleted on purpose, run again with --allow-removal"
             )
-
-
-def _with_parts(fresh: pl.DataFrame, parts: list[PartPlan]) -> pl.DataFrame:
-    """The fresh objects with the digest of the part that each was planned into."""
-    owner = pl.DataFrame(
-        {
-            "uri": [planned.uri for part in parts for planned in part.objects],
-            "part": [part.digest for part in parts for _ in part.objects],
-        },
-        schema={"uri": pl.String, "part": pl.String},
-    )
-    return fresh.join(owner, on="uri", how="left")

@@ -4,7 +4,6 @@ Here: whole-file reads, writes that are seen complete or not at all, and creatio
 Not here: what the files mean (`workspace`, `pool`), and LanceDB, which brings its own storage options.
 """
 
-import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import fsspec
 
@@ -28,6 +27,8 @@ _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 10, 60, 5
 @dataclass(frozen=True)
 class Store:
     """A root folder or prefix; keys below it are relative and use `/`. Small: connections are made on use.
+
+    In a bucket every call may raise TransientError (the store keeps failing) or ConfigError (access denied).
 
     Attributes:
         root: An absolute local path, or `s3://bucket/prefix`, without a trailing slash.
@@ -53,16 +54,18 @@ class Store:
 
     def exists(self, key: str) -> bool:
         """Whether a file or folder stands at `key`."""
-        return bool(self.fs.exists(self.path(key)))
+        with self._told(key):
+            return bool(self.fs.exists(self.path(key)))
 
     def read_bytes(self, key: str) -> bytes:
         """The file's bytes. Raises FileNotFoundError if there is none."""
-        return cast(bytes, self.fs.cat_file(self.path(key)))
+        with self._told(key):
+            return cast(bytes, self.fs.cat_file(self.path(key)))
 
     @contextmanager
     def reader(self, key: str) -> Iterator[IO[bytes]]:
         """A seekable binary file. Raises FileNotFoundError if there is none."""
-        with self.fs.open(self.path(key), "rb") as handle:
+        with self._told(key), self.fs.open(self.path(key), "rb") as handle:
             yield handle
 
     def write_bytes(self, key: str, data: bytes) -> None:
@@ -86,15 +89,16 @@ class Store:
             finally:
                 temporary.unlink(missing_ok=True)
             return
-        handle = self.fs.open(self.path(key), "wb", autocommit=False)
-        try:
-            yield handle
-            handle.close()
-        except BaseException:
-            handle.discard()
-            handle.closed = True  # else its destructor would try to upload the rest
-            raise
-        handle.commit()
+        with self._told(key):
+            handle = self.fs.open(self.path(key), "wb", autocommit=False)
+            try:
+                yield handle
+                handle.close()
+            except BaseException:
+                handle.discard()
+                handle.closed = True  # else its destructor would try to upload the rest
+                raise
+            handle.commit()
 
     def create(self, key: str, data: bytes) -> bool:
         """Write a whole file if none is there; False, and nothing changed, if one is. Atomic on both kinds of store."""
@@ -103,36 +107,42 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = _temporary(target)
             try:
-                temporary.write_bytes(data)
+                with temporary.open("wb") as handle:
+                    handle.write(data)
+                    handle.flush()
+                    os.fsync(handle.fileno())
                 os.link(temporary, target)
             except FileExistsError:
                 return False
             finally:
                 temporary.unlink(missing_ok=True)
             return True
-        try:
-            self.fs.pipe_file(self.path(key), data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if _is_precondition_failure(error):
+        with self._told(key):
+            try:
+                self.fs.pipe_file(self.path(key), data, mode="create")
+            except FileExistsError:
                 return False
-            raise
-        return True
+            except OSError as error:
+                if error_code(error) in ("PreconditionFailed", "412"):  # s3fs tells of some servers' as a bare EINVAL
+                    return False
+                raise
+            return True
 
     def delete(self, key: str) -> None:
         """Remove a file; nothing happens if there is none."""
-        try:
-            self.fs.rm_file(self.path(key))
-        except FileNotFoundError:
-            return
+        with self._told(key):
+            try:
+                self.fs.rm_file(self.path(key))
+            except FileNotFoundError:
+                return
 
     def names(self, key: str) -> list[str]:
         """Names of the files and folders directly under `key`, sorted; empty if there is no such folder."""
-        try:
-            entries = self.fs.ls(self.path(key), detail=False, refresh=True) if not self.is_local else None
-        except FileNotFoundError:
-            return []
+        with self._told(key):
+            try:
+                entries = self.fs.ls(self.path(key), detail=False, refresh=True) if not self.is_local else None
+            except FileNotFoundError:
+                return []
         if entries is None:
             folder = Path(self.path(key))
             return sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208, names and not paths
@@ -145,6 +155,16 @@ class Store:
             for left in Path(self.root).glob(f"*/**/{TEMPORARY_PREFIX}*"):
                 if left.is_file():
                     left.unlink(missing_ok=True)
+
+    @contextmanager
+    def _told(self, key: str) -> Iterator[None]:
+        """A bucket's failures as errors that callers tell apart; a local folder's stay what they are."""
+        try:
+            yield
+        except Exception as error:
+            if self.is_local or isinstance(error, (FileNotFoundError, FileExistsError)) or not is_of_store(error):
+                raise
+            raise explain(error, self.path(key)) from error
 
     def lance_options(self) -> dict[str, str]:
         """LanceDB's storage options for this root; credentials are left to its own chain."""
@@ -165,7 +185,7 @@ def open_store(uri: str, *, endpoint_url: str | None = None) -> Store:
             raise ConfigError(f"{uri}: expected s3://bucket/prefix, found no bucket; name one")
         return Store(uri.rstrip("/"), endpoint_url)
     if scheme == "file":
-        uri = urlsplit(uri).path
+        uri = unquote(urlsplit(uri.replace("#", "%23").replace("?", "%3F")).path)
     elif scheme:
         raise ConfigError(f"{uri}: expected a local path or an s3:// URI, found {scheme}://; copy or mount it first")
     return Store(os.path.abspath(os.path.expanduser(uri)))  # noqa: PTH100, PTH111 (links are kept)
@@ -193,12 +213,9 @@ def check_conditional_writes(store: Store, key: str) -> None:
     if store.is_local:
         return
     probe = f"{key}-{secrets.token_hex(8)}"
-    try:
-        is_first_made = store.create(probe, b"1")
-        is_second_made = store.create(probe, b"2")
-        store.delete(probe)
-    except OSError as error:
-        raise TransientError(f"{store.root}: expected to write there, the store answered: {error}") from error
+    is_first_made = store.create(probe, b"1")
+    is_second_made = store.create(probe, b"2")
+    store.delete(probe)
     if not is_first_made or is_second_made:
         raise ConfigError(
             f"{store.root}: expected a store that refuses a second conditional write (If-None-Match: *), found one "
@@ -211,10 +228,39 @@ def _temporary(target: Path) -> Path:
     return target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def _is_precondition_failure(error: OSError) -> bool:
-    """Whether an S3 error means that the object is there already.
+def is_of_store(error: BaseException) -> bool:
+    """Whether an S3 client raised it: botocore's own errors, and what s3fs makes of the server's answers."""
+    modules = [kind.__module__ for kind in type(error).__mro__]
+    clients = ("botocore", "aiobotocore", "aiohttp")
+    return isinstance(error, OSError) or any(name.startswith(clients) for name in modules)
 
-    s3fs maps a 412 to FileExistsError for some servers and to a bare EINVAL for others (Ceph's gateway among them).
-    """
-    text = f"{error} {error.__cause__}"
-    return "PreconditionFailed" in text or "412" in text or error.errno in (errno.EEXIST, errno.EINVAL)
+
+def is_missing(error: BaseException) -> bool:
+    """Whether a store says that there is no such key or bucket."""
+    return isinstance(error, FileNotFoundError) or error_code(error) in ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether a store refuses the credentials, or has been given none."""
+    codes = ("403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "401")
+    is_named = type(error).__name__ == "NoCredentialsError"
+    return isinstance(error, PermissionError) or error_code(error) in codes or is_named
+
+
+def explain(error: BaseException, uri: str) -> ConfigError | TransientError:
+    """The store's failure as one of ours."""
+    if is_denied(error):
+        return ConfigError(f"{uri}: access denied ({error}); check the credentials in the environment")
+    if is_missing(error):
+        return ConfigError(f"{uri}: no such bucket or key; check the name and the endpoint")
+    if type(error).__name__ == "ParamValidationError":
+        return ConfigError(f"{uri}: no name that a bucket can have; check it")
+    return TransientError(f"{uri}: the store failed after retries: {type(error).__name__}: {str(error)[:300]}")
+
+
+def error_code(error: BaseException) -> str:
+    """The code in a server's answer, such as `NoSuchKey`; empty where there was none."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict) and error.__cause__ is not None and error.__cause__ is not error:
+        return error_code(error.__cause__)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""

@@ -275,7 +275,7 @@ def test_a_file_without_permission_is_read_once_it_can_be(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
 def test_the_quarantine_budget_refuses_above_its_share(share: float) -> None:
-    counts = [part_file.PartCounts("d", 100, 98, 2, 0, 0, {"truncated": 1, "empty": 1})]
+    counts = [part_file.PartCounts("d", 100, 98, 2, 0, {"truncated": 1, "empty": 1})]
     params = IngestParams(quarantine_budget=share)
     if share >= 0.02:
         ingest.check_quarantine_budget(counts, params)
@@ -472,3 +472,35 @@ def test_planning_imports_no_torch() -> None:
     )
     code = f"import {modules}, sys; assert 'torch' not in sys.modules and 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_row_that_names_no_uri_at_all_is_one_refused_row(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.jpg").write_bytes(make_jpeg(1))
+    rows = [f"{source}/a.jpg", "file://[x/b.jpg", "s3://"]
+    pl.DataFrame({"uri": rows}).write_parquet(source / "list.parquet")
+    _, found = refresh(source, tmp_path / "w")
+    assert found.counts.samples == 1
+    assert found.quarantine["reason"].to_list() == ["unsupported", "unsupported"]
+
+
+def test_referenced_members_of_a_packed_archive_are_read_in_one_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    with zipfile.ZipFile(source / "a.zip", "w") as archive:
+        for seed in range(40):
+            archive.writestr(f"{seed:02d}.jpg", make_jpeg(seed))
+    monkeypatch.setattr(part_file, "ROW_GROUP_ROWS", 8)
+    store, found = refresh(source, tmp_path / "w", IngestParams(store="reference"))
+    passes: list[str] = []
+    again = reader.read_again
+    monkeypatch.setattr(
+        reader, "read_again", lambda uri, *rest, **more: passes.append(uri) or again(uri, *rest, **more)
+    )
+    images = dict(pool.read_images(store, found.samples["part"][0], range(40)))
+    assert sorted(images) == list(range(40))
+    assert all(images.values())
+    assert len(passes) == 1

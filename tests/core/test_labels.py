@@ -50,3 +50,21 @@ def test_images_like_one_come_nearest_first_and_without_itself(source: Path, tmp
     assert [row["similarity"] for row in rows] == sorted((row["similarity"] for row in rows), reverse=True)
     with pytest.raises(ConfigError, match="found 0"):
         likeness.run(store, last, "zz", count=5)
+
+
+def test_a_path_elsewhere_is_not_the_file_of_that_name_here(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    loose = next(uri for uri in ranking(tmp_path / "w")["uri"] if "loose" in uri and "copy" not in uri)
+    name = Path(loose).name
+    (tmp_path / "elsewhere.txt").write_text(f"/another/folder/{name}\n")
+    with pytest.raises(InputError, match="name no sample"):
+        labels.add(store, tmp_path / "elsewhere.txt")
+    (tmp_path / "relative.txt").write_text(f"loose/{name}\n")
+    assert labels.add(store, tmp_path / "relative.txt")["added"] == 1
+
+
+def test_every_location_of_a_sample_names_it(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    (tmp_path / "copy.txt").write_text(f"{source}/loose/copy.jpg\n")
+    assert labels.add(Store(str(tmp_path / "w")), tmp_path / "copy.txt")["added"] == 1

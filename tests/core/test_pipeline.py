@@ -1,5 +1,6 @@
 """The whole refresh as a plain script, on small real images."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -9,11 +10,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from PIL import Image
 
 from tests.conftest import build_source, make_jpeg
-from wtl_core import commits, lease, ledger, pipeline, selections
+from wtl_core import arrivals, commits, lease, ledger, pipeline, selections
 from wtl_core.commits import Commit
-from wtl_core.errors import BusyError, ConfigError, InputError
+from wtl_core.errors import BusyError, ConfigError, InputError, TransientError
 from wtl_core.pipeline import Machine
 from wtl_core.recipe import Recipe
 from wtl_core.storage import Store
@@ -203,3 +205,32 @@ def test_a_worker_process_that_imports_nothing_else_reads_every_kind_of_shard(so
         [sys.executable, "-c", code, str(source), str(tmp_path / "w")], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_source_inside_another_may_be_known_by_both(source: Path, tmp_path: Path) -> None:
+    """The outer one takes over the inner one's objects, which have not vanished."""
+    refresh(tmp_path / "w", source / "loose")
+    refresh(tmp_path / "w", source)
+    before = files(tmp_path / "w")
+    last = refresh(tmp_path / "w")
+    assert last.counts["samples"] == 64
+    assert last.number <= 3
+    assert refresh(tmp_path / "w").number == last.number
+    seen = arrivals.look(Store(str(tmp_path / "w")), [str(source / "loose")])
+    assert not seen.is_pending
+    assert before.keys() <= files(tmp_path / "w").keys()
+
+
+def test_a_commit_whose_answer_was_lost_is_ours_and_anothers_is_not(source: Path, tmp_path: Path) -> None:
+    record = refresh(tmp_path / "w", source)
+    commits.write(Store(str(tmp_path / "w")), record)
+    with pytest.raises(TransientError, match="by another process"):
+        commits.write(Store(str(tmp_path / "w")), record.model_copy(update={"created": "later"}))
+
+
+def test_a_picture_with_a_broken_exif_block_stops_no_report(tmp_path: Path) -> None:
+    folder = build_source(tmp_path / "source", count=9)
+    plain = io.BytesIO()
+    Image.new("RGB", (30, 30), (9, 99, 199)).save(plain, "PNG", exif=b"Exif\0\0 no TIFF file at all")
+    (folder / "exif.png").write_bytes(plain.getvalue())
+    assert refresh(tmp_path / "w", folder).counts["quarantined"] == 1

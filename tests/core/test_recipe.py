@@ -1,7 +1,7 @@
 import pytest
 
 from wtl_core.errors import ConfigError
-from wtl_core.recipe import Recipe, parse_recipe
+from wtl_core.recipe import parse_recipe
 
 
 def test_a_recipe_file_sets_the_same_fields() -> None:
@@ -25,8 +25,3 @@ def test_a_wrong_recipe_is_refused_with_the_place_and_the_nearest_key(text: str,
     with pytest.raises(ConfigError, match=r"r\.toml") as caught:
         parse_recipe(text, name="r.toml")
     assert told in str(caught.value)
-
-
-def test_the_digest_sees_every_field() -> None:
-    assert Recipe().digest() == Recipe().digest()
-    assert Recipe.model_validate({"selection": {"seed": 1}}).digest() != Recipe().digest()

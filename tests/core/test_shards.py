@@ -376,3 +376,19 @@ def test_objects_that_cannot_be_opened_are_refused_if_they_claim_to_be_images(tm
         kind = reader.kinds.kind_by_name(name)
         (entry,) = reader.read_object(SourceObject("s", str(tmp_path / name), kind, 5, 0, ""), max_file_bytes=LIMIT)
         assert str(entry.reason) == expected
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_a_damaged_zip_member_is_one_refused_entry(tmp_path: Path, method: int) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        for seed in range(3):
+            archive.writestr(f"{seed}.jpg", make_jpeg(seed))
+    data = bytearray(packed.getvalue())
+    with zipfile.ZipFile(packed) as archive:
+        info = archive.getinfo("1.jpg")
+    start = info.header_offset + 30 + len(info.filename)
+    data[start + 12 : start + info.compress_size - 4] = b"\xa5" * (info.compress_size - 16)
+    entries = read_bytes(tmp_path, "a.zip", bytes(data))
+    assert kept(entries) == ["0.jpg", "2.jpg"]
+    assert refused(entries) == [("1.jpg", "corrupt")]

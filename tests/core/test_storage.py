@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from wtl_core.errors import ConfigError
+from wtl_core import storage
+from wtl_core.errors import ConfigError, TransientError
 from wtl_core.storage import TEMPORARY_PREFIX, Store, check_conditional_writes, open_store
 
 
@@ -81,3 +82,26 @@ class _Forgetful(Store):
 def test_a_store_that_overwrites_on_create_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="loses commits"):
         check_conditional_writes(_Forgetful(str(tmp_path)), "probe")
+
+
+def test_a_file_uri_is_the_path_that_it_encodes(tmp_path: Path) -> None:
+    assert open_store(f"file://{tmp_path}/my%20shards#1").root == f"{tmp_path}/my shards#1"
+
+
+def test_a_bucket_that_does_not_answer_is_a_transient_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_ATTEMPTS", 1)
+    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    store = Store("s3://bucket/data", "http://127.0.0.1:9")
+    for call in (store.exists, store.read_bytes, store.names, store.delete):
+        with pytest.raises(TransientError, match="the store failed"):
+            call("key")
+    for write in (store.create, store.write_bytes):
+        with pytest.raises(TransientError, match="the store failed"):
+            write("key", b"data")
+
+
+def test_a_refusal_that_holds_the_digits_of_a_precondition_is_not_one() -> None:
+    error = PermissionError("User: arn:aws:iam::412345678901:user/x is not authorized")
+    assert storage.error_code(error) == ""
+    assert isinstance(storage.explain(error, "s3://b/k"), ConfigError)

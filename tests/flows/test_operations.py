@@ -3,6 +3,8 @@
 import json
 import re
 import socket
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from importlib import import_module
@@ -128,3 +130,26 @@ def test_deploy_without_a_server_is_refused(wtl: Wtl) -> None:
 
 def test_site_file_is_toml() -> None:
     assert tomllib.loads((FOLDER / "site.toml").read_text())["name"] == "default"
+
+
+def test_down_believes_no_process_that_is_not_ours(wtl: Wtl, tmp_path: Path) -> None:
+    """After a power cut the number may belong to anything: here to a sleeping `backup.py up`."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "backup.py", "up"]) as other:
+        (tmp_path / "up.json").write_text(json.dumps({"pid": other.pid}))
+        done = wtl("down", "--state", tmp_path, "--json")
+        assert json.loads(done.stdout) == {"was_up": False}
+        assert other.poll() is None
+        other.kill()
+
+
+def test_maintain_makes_no_workspace(wtl: Wtl, tmp_path: Path) -> None:
+    done = wtl("maintain", "-w", tmp_path / "typo")
+    assert done.returncode == 2
+    assert "expected a workspace" in done.stderr
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_wrong_setting_is_wrong_use(wtl: Wtl, tmp_path: Path) -> None:
+    done = wtl("run", tmp_path, "-w", tmp_path / "w", env={"WTL_WORKERS": "0"})
+    assert done.returncode == 2
+    assert "WTL_WORKERS='0'" in done.stderr

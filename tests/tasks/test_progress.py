@@ -1,5 +1,6 @@
 import logging
 
+import httpx
 import pytest
 
 from tasks import progress
@@ -22,3 +23,13 @@ def test_a_short_stage_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "wtl_core.progress"), reported("ingest", "images") as on_progress:
         on_progress(1, 1)
     assert caplog.messages == []
+
+
+def test_a_server_that_is_away_costs_no_work(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def away(**_: object) -> None:
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(progress, "create_progress_artifact", away)
+    with caplog.at_level(logging.WARNING, "wtl_core.progress"):
+        progress._artifact("ingest", "images")(1, 2)
+    assert "could not be shown" in caplog.text

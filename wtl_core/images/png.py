@@ -1,4 +1,4 @@
-"""What a PNG's chunks say, read before anything is decoded: size, depth, frames, EXIF, and whether it is all there."""
+"""What a PNG's chunks say, read before anything is decoded: size, frames, EXIF, and whether it is all there."""
 
 import struct
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ class PngHeader:
 
     width: int
     height: int
-    depth: int
     frames: int
     exif: Exif
 
@@ -30,7 +29,7 @@ def read_header(data: bytes) -> PngHeader:
     """
     if len(data) < _HEADER_END:
         raise ImageError(Reason.TRUNCATED, f"PNG of {len(data)} bytes ends in its header")
-    length, kind, width, height, depth = struct.unpack_from(">I4sIIB", data, 8)
+    length, kind, width, height = struct.unpack_from(">I4sII", data, 8)
     if kind != b"IHDR" or length != 13:
         raise ImageError(Reason.CORRUPT, "PNG does not begin with IHDR")
     frames, block, position, has_pixels = 1, exif.NO_EXIF, 8, False
@@ -43,7 +42,7 @@ def read_header(data: bytes) -> PngHeader:
         if kind == b"IEND":
             if not has_pixels:
                 raise ImageError(Reason.TRUNCATED, "PNG has no IDAT chunk")
-            return PngHeader(width, height, depth, frames, block)
+            return PngHeader(width, height, frames, block)
         if kind == b"acTL" and length == 8:
             frames = max(struct.unpack_from(">I", data, position + 8)[0], 1)
         elif kind == b"eXIf":

@@ -9,10 +9,12 @@ from typing import Any
 import jinja2
 import numpy as np
 import polars as pl
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from wtl_core import pool, selections
 from wtl_core.commits import Commit
+from wtl_core.images.decode import HIGHEST_MAX_PIXELS, decode
+from wtl_core.images.faults import ImageError
 from wtl_core.pool import Pool
 from wtl_core.report import charts
 from wtl_core.storage import Store
@@ -73,9 +75,8 @@ def _data_uri(data: bytes | None) -> str | None:
     if data is None:
         return None
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+        image = Image.fromarray(decode(data, max_pixels=HIGHEST_MAX_PIXELS).pixels)
+    except ImageError as error:
         _logger.debug("no thumbnail: %s", error)
         return None
     image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import lzma
 import zipfile
 import zlib
 from typing import IO, cast
@@ -121,7 +122,11 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, entry: Entry, m
             entry.size = len(data)
             return data
         reason, note = Reason.TOO_LARGE, f"more than {max_file_bytes} bytes"
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
+        reason, note = Reason.CORRUPT, f"zip member cannot be unpacked: {error}"
+    except OSError as error:
+        if error.errno is not None:  # the disk's or the store's; bzip2's own has no number
+            raise
         reason, note = Reason.CORRUPT, f"zip member cannot be unpacked: {error}"
     except (RuntimeError, NotImplementedError) as error:
         reason, note = Reason.UNSUPPORTED, f"zip member is encrypted or packed in an unknown way: {error}"

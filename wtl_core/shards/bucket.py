@@ -6,11 +6,10 @@ from typing import Any, cast
 
 from fsspec.asyn import sync
 
-from wtl_core.errors import ConfigError, TransientError
 from wtl_core.images import kinds
 from wtl_core.shards.objects import MISSING_SIZE, SourceObject
 from wtl_core.shards.paths import split_s3
-from wtl_core.storage import filesystem
+from wtl_core.storage import error_code, explain, filesystem, is_denied, is_missing
 
 _THREADS = 16
 _SPLIT_LEVELS = 2
@@ -84,6 +83,8 @@ def describe_uri(source: str, uri: str, *, endpoint_url: str | None = None) -> S
     """
     fs = filesystem("s3://", endpoint_url)
     bucket, key = split_s3(uri)
+    if not key:
+        return SourceObject(source, uri, "loose", MISSING_SIZE, 0, "")
     try:
         answer = call(fs, "head_object", Bucket=bucket, Key=key)
     except Exception as error:
@@ -95,36 +96,9 @@ def describe_uri(source: str, uri: str, *, endpoint_url: str | None = None) -> S
     return SourceObject(source, uri, kinds.kind_by_name(key), int(answer["ContentLength"]), mtime_ns, etag)
 
 
-def is_missing(error: BaseException) -> bool:
-    """Whether a store says that there is no such key or bucket."""
-    return isinstance(error, FileNotFoundError) or _code(error) in ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
-
-
-def is_denied(error: BaseException) -> bool:
-    """Whether a store refuses the credentials, or has been given none."""
-    codes = ("403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "401")
-    return isinstance(error, PermissionError) or _code(error) in codes or type(error).__name__ == "NoCredentialsError"
-
-
-def explain(error: BaseException, uri: str) -> ConfigError | TransientError:
-    """The store's failure as one of ours."""
-    if is_denied(error):
-        return ConfigError(f"{uri}: access denied ({error}); check the credentials in the environment")
-    if is_missing(error):
-        return ConfigError(f"{uri}: no such bucket or key; check the name and the endpoint")
-    return TransientError(f"{uri}: the store failed after retries: {type(error).__name__}: {str(error)[:300]}")
-
-
-def _code(error: BaseException) -> str:
-    response = getattr(error, "response", None)
-    if not isinstance(response, dict) and error.__cause__ is not None and error.__cause__ is not error:
-        return _code(error.__cause__)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
-
-
 def is_changed(error: BaseException) -> bool:
     """Whether a store says that the object is no longer the one asked for."""
-    return _code(error) in ("412", "PreconditionFailed")
+    return error_code(error) in ("412", "PreconditionFailed")
 
 
 def call(fs: Any, method: str, **arguments: str) -> Any:

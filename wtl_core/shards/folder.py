@@ -39,10 +39,18 @@ def walk(root: str, *, exclude: Sequence[str] = ()) -> Iterator[SourceObject]:
         if any(entry.name == WORKSPACE_MARK for entry in found):
             continue
         for entry in found:
-            if entry.is_dir():
+            if _is_folder(entry):
                 folders.append(entry.path)
             else:
                 yield describe(source, entry.path, entry)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a folder; a link that leads nowhere (to itself, say) is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def describe(source: str, path: str, entry: "os.DirEntry[str] | None" = None) -> SourceObject:

@@ -79,7 +79,6 @@ class PartCounts:
     images: int
     quarantined: int
     ignored: int
-    image_bytes: int
     reasons: dict[str, int] = field(default_factory=dict)
 
 
@@ -171,15 +170,12 @@ class PartWriter:
     quarantine: RowWriter
     ignored: RowWriter
     reasons: dict[str, int] = field(default_factory=dict)
-    image_bytes: int = 0
 
     def counts(self) -> PartCounts:
         """What was written so far."""
         images, quarantined, ignored = self.pool.num_rows, self.quarantine.num_rows, self.ignored.num_rows
         read = images + quarantined + ignored
-        return PartCounts(
-            self.digest, read, images, quarantined, ignored, self.image_bytes, dict(sorted(self.reasons.items()))
-        )
+        return PartCounts(self.digest, read, images, quarantined, ignored, dict(sorted(self.reasons.items())))
 
 
 @contextmanager

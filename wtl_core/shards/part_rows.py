@@ -141,5 +141,4 @@ class RowMaker:
             thumbnail,
             data if self._has_bytes else None,
         )
-        pool.append(row, len(data) + len(thumbnail or b""))
-        self._part.image_bytes += len(data)
+        pool.append(row, (len(data) if self._has_bytes else 0) + len(thumbnail or b""))

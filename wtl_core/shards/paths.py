@@ -39,7 +39,7 @@ def resolve(uri: str, base: str) -> str:
     """An absolute URI for one that a list names; relative ones are meant below `base`, the list's folder.
 
     Raises:
-        ConfigError: a scheme other than `file` and `s3`, or a list in a bucket that names a local file.
+        ConfigError: a scheme other than `file` and `s3`, no URI at all, or a list in a bucket that names a local file.
     """
     if is_s3(uri):
         return uri
@@ -50,4 +50,8 @@ def resolve(uri: str, base: str) -> str:
             # whoever writes to the bucket must not be able to name files of this machine
             raise ConfigError(f"{uri[:100]!r}: a list in a bucket may not name local files")
         return f"{base}/{uri}"
-    return uri_of(os.path.normpath(os.path.join(base, path_of(uri))))  # noqa: PTH118, names may not be UTF-8
+    try:
+        path = path_of(uri)
+    except ValueError as error:
+        raise ConfigError(f"{uri[:100]!r}: expected a path or a file:// URI: {error}; mend the list") from error
+    return uri_of(os.path.normpath(os.path.join(base, path)))  # noqa: PTH118, names may not be UTF-8

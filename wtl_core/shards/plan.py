@@ -1,7 +1,6 @@
 """Which objects go into which part: small ones packed to some thousands of images, in the order of their URIs."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -17,7 +16,7 @@ _BYTES_PER_IMAGE = {"tar": 3072, "parquet": 512, "zip": 512, "loose": 1 << 62}
 
 @dataclass(frozen=True)
 class PartPlan:
-    """One part to make. Picklable, and JSON both ways.
+    """One part to make.
 
     Attributes:
         digest: SHA-256 hex over stage version, ingest params and object identities: the part's name.
@@ -36,16 +35,6 @@ class PartPlan:
     def num_images_estimate(self) -> int:
         """A guess at the images in it, by kind and size."""
         return sum(_estimate(one.kind, one.size) for one in self.objects)
-
-    def to_json(self) -> str:
-        """The plan as JSON text."""
-        return json.dumps(asdict(self), ensure_ascii=True)
-
-    @staticmethod
-    def from_json(text: str) -> "PartPlan":
-        """A plan from `to_json`'s text."""
-        values = json.loads(text)
-        return PartPlan(values["digest"], tuple(SourceObject(**one) for one in values["objects"]))
 
 
 def plan_parts(objects: pl.DataFrame, params: IngestParams) -> list[PartPlan]:

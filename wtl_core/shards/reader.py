@@ -230,7 +230,7 @@ def _loose(one: SourceObject, stream: IO[bytes], head: bytes, max_file_bytes: in
 
 def _fetch(row: tables.UriRow, one: SourceObject, max_file_bytes: int, endpoint_url: str | None) -> Entry:
     """The image that a row names. Whatever happens, it claims to be one."""
-    entry = Entry(row.key, row.ordinal, -1, 0, metadata=row.metadata)
+    entry, uri = Entry(row.key, row.ordinal, -1, 0, metadata=row.metadata), row.uri
     try:
         uri = paths.resolve(row.uri, one.uri.rsplit("/", 1)[0])
         target = SourceObject(one.source, uri, "loose", 0, 0, "")

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
-from wtl_core.errors import TransientError
+from wtl_core.errors import ConfigError
 from wtl_core.shards import bucket
 from wtl_core.shards.objects import ObjectChangedError, SourceObject
 from wtl_core.shards.paths import split_s3
-from wtl_core.storage import filesystem
+from wtl_core.storage import explain, filesystem, is_denied, is_missing
 
 logger = logging.getLogger(__name__)
 
@@ -91,14 +91,15 @@ def insist(fs: Any, uri: str, method: str, arguments: dict[str, str]) -> Any:
         try:
             return bucket.call(fs, method, Bucket=bucket_name, Key=key, **arguments)
         except Exception as error:
-            if bucket.is_missing(error):
+            if is_missing(error):
                 raise FileNotFoundError(uri) from error
-            if bucket.is_denied(error):
+            if is_denied(error):
                 raise PermissionError(uri) from error
             if bucket.is_changed(error):
                 raise ObjectChangedError(uri) from error
-            if attempt == _ATTEMPTS - 1:
-                raise TransientError(f"{uri}: {type(error).__name__}: {str(error)[:300]}; run again") from error
+            told = explain(error, uri)
+            if attempt == _ATTEMPTS - 1 or isinstance(told, ConfigError):
+                raise told from error
             logger.info("%r: %s, tried again", uri, type(error).__name__)
             time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
     raise AssertionError

@@ -4,7 +4,6 @@ import json
 
 from wtl_core.shards.objects import Entry
 
-SIDECAR_SUFFIXES = ("json", "txt", "cls")
 MOST_METADATA_BYTES = 64 * 1024
 _MOST_MEMBERS = 64
 """Members held back while their base name goes on: bounds memory for archives where all names share one base."""
