@@ -42,8 +42,10 @@ def from_json(value: dict[str, Any]) -> Preprocessing:
 
 def fit(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     """Bring (3, H, W) or (n, 3, H, W) uint8 images to `side_px` squares, uint8, on the device they are on."""
-    batch = images if images.ndim == 4 else images.unsqueeze(0)
     side = preprocessing.side_px
+    if preprocessing.fit == "squash" and tuple(images.shape[-2:]) == (side, side):
+        return images
+    batch = images if images.ndim == 4 else images.unsqueeze(0)
     if preprocessing.fit == "crop":
         batch = _middle(batch)
         height, width = batch.shape[-2:]
