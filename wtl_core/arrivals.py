@@ -108,8 +108,7 @@ def _compare(
     known = refresh.read_snapshot(store, last.listing) if last else None
     touched = sorted({refresh.source_uri(source) for source in sources} or set(last.sources if last else ()))
     frames = [discover.list_source(source, endpoint_url=endpoint_url, exclude=[store.root]) for source in touched]
-    listing = pl.concat([pl.DataFrame(schema=discover.LISTING_SCHEMA), *frames])
-    listing = listing.unique("uri", keep="first", maintain_order=True).sort("uri")
+    listing = refresh.each_once(frames) if frames else pl.DataFrame(schema=discover.LISTING_SCHEMA)
     known = listing.clear().with_columns(part=pl.lit("", pl.String)) if known is None else known
     listing, mine, _ = refresh.split_by_owner(listing, known, touched)
     return listing, discover.diff(listing, mine), touched

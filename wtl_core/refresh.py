@@ -138,6 +138,8 @@ def split_by_owner(
     """The listing without what an untouched source owns, and the known objects of touched and of other sources."""
     is_mine = pl.col("source").is_in(list(touched))
     others = known.filter(~is_mine)
+    if others.is_empty():  # as most often; a million rows are not copied for nothing
+        return listing, known, others
     return listing.join(others, on="uri", how="anti"), known.filter(is_mine), others
 
 
@@ -168,7 +170,13 @@ def _list(store: Store, sources: Sequence[str], *, endpoint_url: str | None) -> 
         frame = discover.list_source(source, endpoint_url=endpoint_url, exclude=[store.root])
         _logger.info("%s: %d objects", source, frame.height)
         frames.append(frame)
-    return pl.concat(frames).unique("uri", keep="first", maintain_order=True).sort("uri")
+    return each_once(frames)
+
+
+def each_once(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """Listings together, by URI; of an object that several list the first one's row. One listing has no repeats."""
+    listing = pl.concat(frames)
+    return (listing.unique("uri", keep="first", maintain_order=True) if len(frames) > 1 else listing).sort("uri")
 
 
 def check_not_empty(refresh: RefreshPlan) -> None:

@@ -228,7 +228,7 @@ def plan_million(count: str, snapshot: str) -> None:
 def compare_million(count: str, snapshot: str) -> None:
     """In a process of its own: what a refresh does before it plans, from a listing that comes one object at a time."""
     start = time.perf_counter()
-    listing = discover.as_frame(generated(int(count))).unique("uri", keep="first", maintain_order=True).sort("uri")
+    listing = refresh.each_once([discover.as_frame(generated(int(count)))])
     listed = time.perf_counter() - start
     start = time.perf_counter()
     known = pl.read_parquet(snapshot)  # by a name, as `refresh.plan` has it until its end
