@@ -2,7 +2,7 @@
 
     python tests/bench/bench_selection_quality.py [--data FOLDER] [--quick] [--only balanced longtail ablation]
 
-    [--device cuda] [--workers 8] [--seeds 10]
+    [--device cuda] [--workers 8] [--seeds 10] [--methods coverage k-center]
 
 FOLDER (../shared/data/cifar10; without it nothing is done) holds `train-embeddings.npy`, `test-embeddings.npy` and the
 Parquet shards with labels, in the same row order. Labels score the picks; no choice sees them. Writes
@@ -273,6 +273,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few pools and budgets, printed only")
     parser.add_argument("--only", nargs="+", choices=["balanced", "longtail", "ablation"])
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--methods", nargs="+", help="some of those compared, in a section of their own")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--share", type=float, default=0.9, help="of the images, drawn anew for each pool")
@@ -286,6 +287,9 @@ def main() -> None:
 
     def section(title: str, kind: str, methods: dict[str, dict[str, object]], pools: int) -> None:
         # The tail pools hold some 28,000 images: every budget fits.
+        if arguments.methods:
+            methods = {name: params for name, params in methods.items() if name in arguments.methods}
+            title = f"{title}, {', '.join(methods)} alone"
         jobs = [
             Job(arguments.data, kind, seed, methods, budgets, arguments.device, threads, arguments.share)
             for seed in range(pools)
