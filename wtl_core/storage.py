@@ -255,7 +255,8 @@ def explain(error: BaseException, uri: str) -> ConfigError | TransientError:
         return ConfigError(f"{uri}: no such bucket or key; check the name and the endpoint")
     if type(error).__name__ == "ParamValidationError":
         return ConfigError(f"{uri}: no name that a bucket can have; check it")
-    return TransientError(f"{uri}: the store failed after retries: {type(error).__name__}: {str(error)[:300]}")
+    told = f"{type(error).__name__}: {str(error)[:300]}"
+    return TransientError(f"{uri}: the store failed after retries: {told}; run again")
 
 
 def error_code(error: BaseException) -> str:
