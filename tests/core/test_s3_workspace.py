@@ -42,7 +42,7 @@ def test_a_refresh_from_bucket_to_bucket_equals_one_on_disk(endpoint: str, tmp_p
     for i in range(40):
         client.put_object(Bucket="team", Key=f"source/{i}.jpg", Body=make_jpeg(i))
         (tmp_path / "s" / f"{i}.jpg").write_bytes(make_jpeg(i))
-    store = Store("s3://team/work/space", endpoint)
+    store = Store("s3://team/spaces/one", endpoint)
     machine = Machine(endpoint_url=endpoint, embedding_part_images=16)
     first = pipeline.refresh_workspace(store, ["s3://team/source"], PIXELS, machine)
     refresh(tmp_path / "w", tmp_path / "s")

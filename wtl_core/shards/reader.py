@@ -137,7 +137,7 @@ def is_readable(uri: str, *, endpoint_url: str | None = None) -> bool:
     try:
         with open_object(describe_now(uri, endpoint_url), endpoint_url) as stream:
             stream.read(1)
-    except (OSError, TransientError, ObjectChangedError):
+    except (OSError, ConfigError, TransientError, ObjectChangedError):
         return False
     return True
 
