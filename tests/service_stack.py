@@ -21,6 +21,7 @@ from flows.up import Child, Place
 STALL = Path(__file__).parent / "services" / "stall"
 OUTPUT = Path(__file__).parent.parent / "test-output"
 _START_SECONDS = 180
+_UNFINISHED = ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING"]
 
 
 def free_port() -> int:
@@ -108,9 +109,23 @@ class Stack:
         found: dict[str, Any] = self.api("GET", f"/deployments/name/{flow}/{flow}-test")
         return found
 
-    def pause(self, flow: str, *, paused: bool = True) -> None:
-        """Stop a deployment's schedule, as a person does in the UI."""
-        self.api("PATCH", f"/deployments/{self.deployment(flow)['id']}", {"paused": paused})
+    @contextmanager
+    def paused(self, flow: str) -> Iterator[None]:
+        """As a person pauses a deployment in the UI: its schedule starts no run, and none is under way at first."""
+        path = f"/deployments/{self.deployment(flow)['id']}"
+        # A PATCH of `paused` would keep scheduled runs that are due already: they began in the middle of a test.
+        self.api("POST", f"{path}/pause_deployment")
+        try:
+            until(lambda: not self.unfinished(flow), seconds=90, what=f"no run of {flow} is under way")
+            yield
+        finally:
+            self.api("POST", f"{path}/resume_deployment")
+
+    def unfinished(self, flow: str) -> list[dict[str, Any]]:
+        """Runs of a flow that are at work or wait to be, but not those that its schedule foresees for later."""
+        wanted = {"flows": {"name": {"any_": [flow]}}, "flow_runs": {"state": {"type": {"any_": _UNFINISHED}}}}
+        found: list[dict[str, Any]] = self.api("POST", "/flow_runs/filter", wanted)
+        return [run for run in found if not run["auto_scheduled"] or _time(run["expected_start_time"]) < now()]
 
     def enable_automations(self, prefix: str, *, enabled: bool) -> None:
         for automation in self.api("POST", "/automations/filter", {}):

@@ -14,8 +14,7 @@ SHOTS = OUTPUT / "screenshots"
 
 def test_a_run_is_seen_in_the_ui(browser: Any, stack: Stack, tmp_path: Path) -> None:
     source, workspace = build_source(tmp_path / "source"), str(tmp_path / "workspace")
-    stack.pause("watch")
-    try:
+    with stack.paused("watch"):
         done = stack.finish("refresh", workspace=workspace, sources=[str(source)])
         broken = stack.start_run("refresh", workspace=workspace, sources=[str(tmp_path / "nowhere")])
         failed = stack.wait(broken)
@@ -55,8 +54,6 @@ def test_a_run_is_seen_in_the_ui(browser: Any, stack: Stack, tmp_path: Path) -> 
         browser.picture(SHOTS / "deployments.png")
         browser.open(f"{ui}/automations", shows="wtl-arrived-test")
         browser.picture(SHOTS / "automations.png")
-    finally:
-        stack.pause("watch", paused=False)
 
 
 def artifact(stack: Stack, run_id: str, key: str) -> dict[str, Any]:

@@ -95,8 +95,7 @@ def test_a_hundred_shards_in_half_a_minute_start_at_most_two_runs(stack: Stack, 
 @pytest.mark.timeout(300)
 def test_a_buckets_own_notifications_start_one_run_more_for_what_lands_meanwhile(stack: Stack, tmp_path: Path) -> None:
     """Twenty posts over plain HTTP, as a bucket's notification does, with the watch switched off."""
-    stack.pause("watch")
-    try:
+    with stack.paused("watch"):
         before, landed = ranked(stack.workspace), now()
         for number in range(20):
             make_shard(tmp_path / f"{number}.tar", 20_000 + 3 * number, count=3)
@@ -104,24 +103,9 @@ def test_a_buckets_own_notifications_start_one_run_more_for_what_lands_meanwhile
             post_arrival(stack, f"posted-{number}.tar")
             time.sleep(0.6)
         until(lambda: ranked(stack.workspace) == before + 60, seconds=150, what="all 60 images are ranked")
-        until(
-            lambda: (
-                not stack.api(
-                    "POST",
-                    "/flow_runs/filter",
-                    {
-                        "flows": {"name": {"any_": ["refresh"]}},
-                        "flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}},
-                    },
-                )
-            ),
-            seconds=60,
-            what="all runs have ended",
-        )
+        until(lambda: not stack.unfinished("refresh"), seconds=60, what="all runs have ended")
         started = worked(stack, landed)
         assert 1 <= len(started) <= 2, [run["name"] for run in started]
-    finally:
-        stack.pause("watch", paused=False)
 
 
 def post_arrival(stack: Stack, key: str) -> None:
@@ -157,9 +141,9 @@ def test_the_ranking_is_of_the_live_pool(stack: Stack) -> None:
 
 def test_arrivals_like_what_is_labelled_are_not_worth_a_run_and_others_are(stack: Stack, tmp_path: Path) -> None:
     """With `novelty` the watch embeds what has landed, and tells the server only of what is unlike the labelled."""
-    stack.pause("watch")
-    try:
+    with stack.paused("watch"):
         until(lambda: ranked(stack.workspace) > 0, seconds=120, what="a first refresh")
+        until(lambda: not stack.unfinished("refresh"), seconds=120, what="what the watch had told is ranked")
         commit = last_commit(stack.workspace)
         assert commit is not None
         ranking = pl.read_parquet(stack.workspace / commit["selection"] / "ranking.parquet")
@@ -177,5 +161,3 @@ def test_arrivals_like_what_is_labelled_are_not_worth_a_run_and_others_are(stack
         assert looked["name"].endswith("told"), looked["name"]
         run = until(lambda: stack.runs("refresh", since=landed), seconds=60, what="its refresh")[0]
         assert stack.wait(run["id"])["state"]["type"] == "COMPLETED"
-    finally:
-        stack.pause("watch", paused=False)

@@ -79,8 +79,7 @@ def test_with_postgresql_gone_for_half_a_minute_and_a_kill_the_result_is_the_sam
     source, expected = undisturbed
     workspace = tmp_path / "workspace"
     stack = Stack(tmp_path / "stack", sources=[str(source)], database=postgres.url)
-    with running(stack):
-        stack.pause("watch")
+    with running(stack), stack.paused("watch"):
         stack.enable_automations("wtl-crashed", enabled=False)
         drill(stack, source, workspace, "embedding")
         env = stack.stall("wtl_core.pipeline:select", tmp_path)

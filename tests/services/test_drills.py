@@ -17,11 +17,10 @@ pytestmark = [pytest.mark.services, pytest.mark.timeout(420)]
 @pytest.fixture(scope="module")
 def quiet(stack: Stack) -> Iterator[Stack]:
     """The stack without its watch and without runs started again by themselves."""
-    stack.pause("watch")
-    stack.enable_automations("wtl-crashed", enabled=False)
-    yield stack
-    stack.enable_automations("wtl-crashed", enabled=True)
-    stack.pause("watch", paused=False)
+    with stack.paused("watch"):
+        stack.enable_automations("wtl-crashed", enabled=False)
+        yield stack
+        stack.enable_automations("wtl-crashed", enabled=True)
 
 
 def test_killed_in_each_stage_the_next_run_ends_the_same(
