@@ -93,7 +93,6 @@ def plan(
         everything = pl.concat([kept, others], how="vertical_relaxed").drop("part")
         fresh, kept, others = pl.concat([fresh, everything]), kept.clear(), others.clear()
     parts = plan_parts(fresh, recipe.ingest)
-    snapshot = pl.concat([kept, others, snapshot_rows(parts)], how="vertical_relaxed").sort("uri")
     is_noop = (
         last is not None
         and not parts
@@ -103,13 +102,13 @@ def plan(
         and current_encoder(store, last, recipe.encoder.name) in (None, last.encoder)
         and set(touched) <= set(known_sources)
     )
-    names = ("new", "changed", "gone", "kept")
+    together = [kept, others, snapshot_rows(parts)]
     return RefreshPlan(
         number=1 if last is None else last.number + 1,
         sources=sorted({*known_sources, *touched}),
-        snapshot=snapshot,
+        snapshot=known if is_noop else pl.concat(together, how="vertical_relaxed").sort("uri"),
         parts=parts,
-        changes={name: getattr(changes, name).height for name in names},
+        changes={name: getattr(changes, name).height for name in ("new", "changed", "gone", "kept")},
         last=last,
         is_noop=is_noop,
     )
