@@ -22,6 +22,9 @@ TEMPORARY_PREFIX = ".tmp-"
 """Local files of unfinished writes begin so; whoever holds the workspace's lease may delete them."""
 
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 10, 60, 5
+_PASSING_STATUS = (408, 409, 425, 429)
+_PASSING_CODES = ("RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded")
+"""Answers that say `not now`; some servers give these codes with status 400."""
 
 
 @dataclass(frozen=True)
@@ -243,8 +246,23 @@ def is_missing(error: BaseException) -> bool:
 def is_denied(error: BaseException) -> bool:
     """Whether a store refuses the credentials, or has been given none."""
     codes = ("403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "401")
-    is_named = type(error).__name__ == "NoCredentialsError"
-    return isinstance(error, PermissionError) or error_code(error) in codes or is_named
+    return isinstance(error, PermissionError) or error_code(error) in codes or lacks_credentials(error)
+
+
+def lacks_credentials(error: BaseException) -> bool:
+    """Whether there are no credentials to ask with."""
+    return type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError")
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether a store answered, and will answer the same again: an archived object, say, or one encrypted elsewhere.
+
+    An answer that tells of the server's state, or that the client came too often or too late, may pass.
+    """
+    status = _answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    code = error_code(error)
+    status = int(code) if code.isdecimal() else status
+    return 400 <= status < 500 and status not in _PASSING_STATUS and code not in _PASSING_CODES
 
 
 def explain(error: BaseException, uri: str) -> ConfigError | TransientError:
@@ -256,12 +274,19 @@ def explain(error: BaseException, uri: str) -> ConfigError | TransientError:
     if type(error).__name__ == "ParamValidationError":
         return ConfigError(f"{uri}: no name that a bucket can have; check it")
     told = f"{type(error).__name__}: {str(error)[:300]}"
+    if is_refused(error):
+        return ConfigError(f"{uri}: the store refuses this for good: {told}; mend it there, or leave it out")
     return TransientError(f"{uri}: the store failed after retries: {told}; run again")
 
 
 def error_code(error: BaseException) -> str:
     """The code in a server's answer, such as `NoSuchKey`; empty where there was none."""
+    return str(_answer(error).get("Error", {}).get("Code", ""))
+
+
+def _answer(error: BaseException) -> dict[str, Any]:
+    """What the server answered, as botocore read it; empty where it did not answer."""
     response = getattr(error, "response", None)
-    if not isinstance(response, dict) and error.__cause__ is not None and error.__cause__ is not error:
-        return error_code(error.__cause__)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+    if isinstance(response, dict):
+        return response
+    return {} if error.__cause__ is None or error.__cause__ is error else _answer(error.__cause__)

@@ -1,11 +1,9 @@
 """A workspace and a source under `s3://`, on moto's server: a real HTTP server with S3's interface, in one process."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.conftest import make_jpeg
 from tests.core.test_pipeline import PIXELS, ranking, refresh
@@ -16,24 +14,6 @@ from wtl_core.storage import Store, check_conditional_writes
 
 # boto3's own, and the event loop of s3fs that lives to the end of the process
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "testtest",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    boto3.client("s3", endpoint_url=url).create_bucket(Bucket="team")
-    yield url
-    server.stop()
 
 
 def test_a_refresh_from_bucket_to_bucket_equals_one_on_disk(endpoint: str, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any, cast
 from fsspec.asyn import sync
 
 from wtl_core.images import kinds
-from wtl_core.shards.objects import MISSING_SIZE, SourceObject
+from wtl_core.shards.objects import MISSING_SIZE, REFUSED_ETAG, SourceObject
 from wtl_core.shards.paths import split_s3
-from wtl_core.storage import error_code, explain, filesystem, is_denied, is_missing
+from wtl_core.storage import error_code, explain, filesystem, is_denied, is_missing, is_refused, lacks_credentials
 
 _THREADS = 16
 _SPLIT_LEVELS = 2
@@ -76,9 +76,12 @@ def _objects(source: str, bucket: str, contents: list[dict[str, Any]]) -> Iterat
 
 
 def describe_uri(source: str, uri: str, *, endpoint_url: str | None = None) -> SourceObject:
-    """One object by a HEAD request; a missing or unreadable one has size -1.
+    """One object by a HEAD request; a missing one has size -1, one that the store refuses is marked.
+
+    A refusal is the object's own affair (others of the list may be allowed), missing credentials are everybody's.
 
     Raises:
+        ConfigError: there are no credentials, or no bucket can have that name.
         TransientError: the store keeps failing.
     """
     fs = filesystem("s3://", endpoint_url)
@@ -88,8 +91,10 @@ def describe_uri(source: str, uri: str, *, endpoint_url: str | None = None) -> S
     try:
         answer = call(fs, "head_object", Bucket=bucket, Key=key)
     except Exception as error:
-        if is_missing(error) or is_denied(error):
+        if is_missing(error):
             return SourceObject(source, uri, "loose", MISSING_SIZE, 0, "")
+        if (is_denied(error) or is_refused(error)) and not lacks_credentials(error):
+            return SourceObject(source, uri, kinds.kind_by_name(key), 0, 0, REFUSED_ETAG)
         raise explain(error, uri) from error
     mtime_ns = int(answer["LastModified"].timestamp()) * 10**9
     etag = str(answer.get("ETag", "")).strip('"')

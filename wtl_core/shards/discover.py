@@ -10,7 +10,7 @@ import polars as pl
 
 from wtl_core.errors import ConfigError
 from wtl_core.shards import bucket, folder, paths, uri_list
-from wtl_core.shards.objects import MISSING_SIZE, SourceObject
+from wtl_core.shards.objects import MISSING_SIZE, REFUSED_ETAG, SourceObject
 from wtl_core.storage import filesystem, open_store
 
 LISTING_SCHEMA = pl.Schema(
@@ -26,6 +26,8 @@ LISTING_SCHEMA = pl.Schema(
 SNAPSHOT_SCHEMA = pl.Schema([*LISTING_SCHEMA.items(), ("part", pl.String)])
 RETRY_MARK = "#again:"
 """Follows the etag of an object that was read once more although unchanged, with the part that failed to read it."""
+IS_REACHABLE = (pl.col("size") != MISSING_SIZE) & (pl.col("etag") != REFUSED_ETAG)
+"""Whether an object of a listing can be opened, as far as its listing tells."""
 _CHUNK = 100_000
 
 
@@ -48,7 +50,7 @@ def list_source(source: str, *, endpoint_url: str | None = None, exclude: Sequen
         exclude: Folders or prefixes to skip. Folders that hold `wtl.json` are workspaces and skipped too.
 
     Raises:
-        ConfigError: no such path or bucket, or access denied.
+        ConfigError: no such path or bucket, or access denied, to a prefix or to all that a list names in buckets.
         InputError: a folder below the source cannot be listed.
         TransientError: the store keeps failing.
     """
@@ -62,8 +64,9 @@ def list_source(source: str, *, endpoint_url: str | None = None, exclude: Sequen
     elif os.path.isdir(root):  # noqa: PTH112
         objects = folder.walk(root, exclude=[e for e in exclude if not paths.is_s3(e)])
     else:
-        objects = _list_file(paths.uri_of(root), root)
+        objects = _list_file(paths.uri_of(root), root, endpoint_url)
     frame = as_frame(objects)
+    _check_refused(root, frame)
     if paths.is_s3(root):
         frame = _without_workspaces(frame, [e.rstrip("/") + "/" for e in exclude if paths.is_s3(e)])
     return frame.unique("uri", keep="first", maintain_order=True).sort("uri")
@@ -129,21 +132,23 @@ def _match(listing: pl.DataFrame, snapshot: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(matched).sort("row")
 
 
-def _list_file(source: str, path: str) -> Iterable[SourceObject]:
+def _list_file(source: str, path: str, endpoint_url: str | None) -> Iterable[SourceObject]:
     if not os.path.isfile(path):  # noqa: PTH113
         raise ConfigError(f"{source}: expected a folder or a file, found a pipe or device; check the path")
     if not uri_list.may_be_list(path):
         return [folder.describe(source, path)]
     with open(path, "rb") as handle:  # noqa: PTH123
         uris = uri_list.read_uris(source, handle)
-    return [folder.describe(source, path)] if uris is None else uri_list.describe(source, uris)
+    if uris is None:
+        return [folder.describe(source, path)]
+    return uri_list.describe(source, uris, endpoint_url=endpoint_url)
 
 
 def _list_bucket(source: str, endpoint_url: str | None) -> Iterable[SourceObject]:
     if "." not in source.rsplit("/", 1)[-1]:
         return bucket.walk(source, endpoint_url=endpoint_url)
     one = bucket.describe_uri(source, source, endpoint_url=endpoint_url)
-    if one.size == MISSING_SIZE:
+    if one.size == MISSING_SIZE or one.etag == REFUSED_ETAG:  # a prefix perhaps, whose listing says what is wrong
         return bucket.walk(source, endpoint_url=endpoint_url)
     if uri_list.may_be_list(source):
         with filesystem(source, endpoint_url).open(source, "rb") as handle:
@@ -151,6 +156,16 @@ def _list_bucket(source: str, endpoint_url: str | None) -> Iterable[SourceObject
         if uris is not None:
             return uri_list.describe(source, uris, endpoint_url=endpoint_url)
     return [one]
+
+
+def _check_refused(source: str, frame: pl.DataFrame) -> None:
+    """Refuse a list whose bucket refuses everything: wrong credentials look so. Single refusals are data."""
+    refused = frame.filter(pl.col("etag") == REFUSED_ETAG)["uri"]
+    if len(refused) and len(refused) == frame["uri"].str.starts_with("s3://").sum():
+        raise ConfigError(
+            f"{paths.uri_of(source)}: expected objects that may be read, the store refuses all {len(refused)} that are "
+            f"in a bucket, for example {refused[0]!r}; check the credentials in the environment"
+        )
 
 
 def _without_workspaces(frame: pl.DataFrame, exclude: list[str]) -> pl.DataFrame:

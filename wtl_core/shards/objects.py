@@ -10,6 +10,9 @@ MISSING_SIZE = -1
 """Size of an object that a list names and that is not there."""
 SPECIAL_ETAG = "special"
 """Marks sockets, pipes and devices: named, never opened."""
+REFUSED_ETAG = "refused"
+"""Marks an object, of size 0, that its store refuses to describe (denied, or encrypted with a key of its own): reading
+it says why."""
 
 
 @dataclass(frozen=True, slots=True)

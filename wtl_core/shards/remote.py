@@ -11,7 +11,7 @@ from wtl_core.errors import ConfigError
 from wtl_core.shards import bucket
 from wtl_core.shards.objects import ObjectChangedError, SourceObject
 from wtl_core.shards.paths import split_s3
-from wtl_core.storage import explain, filesystem, is_denied, is_missing
+from wtl_core.storage import explain, filesystem, is_denied, is_missing, is_refused
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def open_key(one: SourceObject, endpoint_url: str | None) -> Iterator[IO[bytes]]
     """A seekable, buffered stream of the object as it is now.
 
     Raises:
-        FileNotFoundError, PermissionError: the store says so.
+        FileNotFoundError, PermissionError, OSError: the store says so; the last for any other refusal.
         TransientError: the store keeps failing.
     """
     yield io.BufferedReader(cast(io.RawIOBase, RangedKey(filesystem("s3://", endpoint_url), one.uri)), _BLOCK_BYTES)
@@ -75,7 +75,7 @@ def fetch(one: SourceObject, endpoint_url: str | None) -> bytes:
     """A whole object by one request, which gives one version of it, whatever is written meanwhile.
 
     Raises:
-        FileNotFoundError, PermissionError: the store says so.
+        FileNotFoundError, PermissionError, OSError: the store says so; the last for any other refusal.
         TransientError: the store keeps failing.
     """
     return cast(bytes, insist(filesystem("s3://", endpoint_url), one.uri, "get_object", {}))
@@ -97,6 +97,8 @@ def insist(fs: Any, uri: str, method: str, arguments: dict[str, str]) -> Any:
                 raise PermissionError(uri) from error
             if bucket.is_changed(error):
                 raise ObjectChangedError(uri) from error
+            if is_refused(error):  # an archived object, say: of no use to ask again, and no reason to end the run
+                raise OSError(str(error)) from error
             told = explain(error, uri)
             if attempt == _ATTEMPTS - 1 or isinstance(told, ConfigError):
                 raise told from error

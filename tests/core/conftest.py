@@ -1,0 +1,24 @@
+"""A server with S3's interface for the tests of the core: moto's, in this process."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import S3_KEYS
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a fresh server with the bucket `team`."""
+    import boto3  # here: most tests of the core need neither
+    from moto.server import ThreadedMotoServer
+
+    for name, value in {**S3_KEYS, "AWS_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    boto3.client("s3", endpoint_url=url).create_bucket(Bucket="team")
+    yield url
+    server.stop()
