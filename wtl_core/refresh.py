@@ -18,6 +18,7 @@ from wtl_core.encoders import names, succession
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe import Recipe, digest_of
 from wtl_core.shards import discover
+from wtl_core.shards.discover import Changes
 from wtl_core.shards.plan import PartPlan, plan_parts, snapshot_rows
 from wtl_core.storage import Store
 
@@ -86,8 +87,7 @@ def plan(
     again = readmission.readable_again(store, mine, endpoint_url=endpoint_url)
     changes = discover.diff(listing, mine, again=again)
     if not allow_removal:
-        # An object that another source lists now has changed hands, it has not vanished.
-        _check_removals(mine, changes.gone.join(listing, on="uri", how="anti"))
+        _check_removals(mine, _vanished(changes, listing))
     kept, fresh = changes.kept, pl.concat([changes.new, changes.changed])
     if last is not None and last.recipe.ingest.part_digest() != recipe.ingest.part_digest():
         everything = pl.concat([kept, others], how="vertical_relaxed").drop("part")
@@ -187,9 +187,21 @@ def check_not_empty(refresh: RefreshPlan) -> None:
         )
 
 
-def _check_removals(known: pl.DataFrame, gone: pl.DataFrame) -> None:
-    for (source,), rows in gone.group_by("source"):
-        total = known.filter(pl.col("source") == source).height
+def _vanished(changes: Changes, listing: pl.DataFrame) -> pl.DataFrame:
+    """Objects that could be reached and cannot now: gone from the listing, or still named there and not to be opened.
+
+    Names outlive their objects in lists of URIs, and as links into a disk that is not mounted. An object that another
+    source reaches now has changed hands, it has not vanished.
+    """
+    lost = [changes.gone.filter(discover.IS_REACHABLE), changes.changed.filter(~discover.IS_REACHABLE)]
+    reached = listing.lazy().filter(discover.IS_REACHABLE).select("uri")
+    names = pl.concat([frame.lazy().select("source", "uri") for frame in lost])
+    return names.join(reached, on="uri", how="anti").sort("uri").collect()
+
+
+def _check_removals(known: pl.DataFrame, vanished: pl.DataFrame) -> None:
+    for (source,), rows in vanished.group_by("source", maintain_order=True):
+        total = known.filter((pl.col("source") == source) & discover.IS_REACHABLE).height
         if rows.height > total * _VANISHED_SHARE:
             raise InputError(
                 f"{source}: {rows.height} of {total} known objects have vanished, for example {rows['uri'][0]!r}; if a "

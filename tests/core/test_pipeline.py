@@ -234,3 +234,35 @@ def test_a_picture_with_a_broken_exif_block_stops_no_report(tmp_path: Path) -> N
     Image.new("RGB", (30, 30), (9, 99, 199)).save(plain, "PNG", exif=b"Exif\0\0 no TIFF file at all")
     (folder / "exif.png").write_bytes(plain.getvalue())
     assert refresh(tmp_path / "w", folder).counts["quarantined"] == 1
+
+
+def test_links_into_an_unmounted_disk_have_vanished_too(tmp_path: Path) -> None:
+    """The links are still listed: only where they lead is gone."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "source").mkdir()
+    for i in range(9):
+        (tmp_path / "disk" / f"{i}.jpg").write_bytes(make_jpeg(i))
+        (tmp_path / "source" / f"link-{i}.jpg").symlink_to(tmp_path / "disk" / f"{i}.jpg")
+    (tmp_path / "source" / "own.jpg").write_bytes(make_jpeg(10))
+    refresh(tmp_path / "w", tmp_path / "source")
+    (tmp_path / "disk").rename(tmp_path / "away")
+    with pytest.raises(InputError, match="9 of 10 known objects have vanished"):
+        refresh(tmp_path / "w")
+    assert refresh(tmp_path / "w", allow_removal=True).counts["samples"] == 1
+    (tmp_path / "away").rename(tmp_path / "disk")
+    assert refresh(tmp_path / "w").counts["samples"] == 10
+
+
+def test_a_list_whose_files_vanished_is_refused_and_one_that_is_shorter_is_not(tmp_path: Path) -> None:
+    names = [f"{i}.jpg" for i in range(10)]
+    for i, name in enumerate(names):
+        (tmp_path / name).write_bytes(make_jpeg(i))
+    target = tmp_path / "list.txt"
+    target.write_text("\n".join([*names, *(f"never-there-{i}.jpg" for i in range(20))]))
+    refresh(tmp_path / "w", target)
+    target.write_text("\n".join(names))  # what never was there cannot vanish
+    assert refresh(tmp_path / "w").counts["quarantined"] == 0
+    for name in names[:6]:
+        (tmp_path / name).unlink()
+    with pytest.raises(InputError, match="6 of 10 known objects have vanished"):
+        refresh(tmp_path / "w")
