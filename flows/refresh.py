@@ -45,7 +45,7 @@ def refresh(
             return summary(run, None)
         watch.lap("plan")
         # Called and not submitted: in the main thread a cancellation stops the work before the lease is given back.
-        ingested = [ingest_parts(run, parts) for parts in run.batches()]
+        ingested = [ingest_parts(run, batch) for batch in range(run.batches)]
         counts = gather_pool(run, ingested)
         watch.lap("ingest")
         encoder = ensure_encoder(run, counts)

@@ -41,6 +41,8 @@ def show_run(result: dict[str, Any], *, is_new: bool) -> None:
         f"pool         {result['samples']:,} samples, {result['duplicates']:,} duplicates, "
         f"{result['quarantined']:,} quarantined; {result['new_samples']:,} new"
     )
+    for name, counts in result["by_source"].items() if len(result["by_source"]) > 1 else ():
+        say(f"  {counts['locations']:,} images, {counts['quarantined']:,} quarantined in {name}")
     say(f"vectors      {result['vectors']:,} by encoder {result['encoder'][:12]}")
     say(f"ranking      {result['ranked']:,} ranked, {result['picks']:,} picked (budget {result['budget'] or 'none'})")
     say("")

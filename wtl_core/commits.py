@@ -42,6 +42,8 @@ class Commit(BaseModel):
     """Key of the HTML report."""
     counts: dict[str, int]
     """read, locations, samples, duplicates, quarantined, ignored, filtered, new_samples, vectors, ranked, picks."""
+    by_source: dict[str, dict[str, int]] = {}
+    """read, locations, quarantined, ignored of each source; empty in commits of before it was counted."""
     budget: int | str | None
     """The operating point that marks the picks."""
     coverage: dict[str, float]
@@ -89,6 +91,7 @@ def summary(store: Store, commit: Commit, *, is_new: bool) -> dict[str, Any]:
         "selection": store.path(commit.selection),
         "report": store.path(commit.report),
         **counts,
+        "by_source": commit.by_source,
         "encoder": commit.encoder,
         "budget": commit.budget,
         "coverage": commit.coverage,

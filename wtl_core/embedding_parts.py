@@ -17,6 +17,8 @@ from wtl_core.errors import TransientError
 from wtl_core.recipe import digest_of
 from wtl_core.storage import Store
 
+_PLACE = ("sample_id", "source", "object_uri", "key", "uri")
+_REFUSALS = (*_PLACE, "reason", "message")
 _committing = threading.Lock()
 """Parts may run side by side in one process, but only one thread at a time appends to the table."""
 
@@ -140,8 +142,13 @@ def finish(store: Store, samples: pl.DataFrame, fingerprint: str, results: Seque
 
 def embeddable(store: Store, samples: pl.DataFrame, fingerprint: str) -> pl.DataFrame:
     """The samples that the encoder did not refuse."""
+    return _without(samples, set(refused(store, fingerprint)["sample_id"]))
+
+
+def refused(store: Store, fingerprint: str) -> pl.DataFrame:
+    """What the encoder refused when it last embedded: sample_id, source, object_uri, key, uri, reason, message."""
     key = _refusals_key(fingerprint)
-    return _without(samples, set(_read(store, key)["sample_id"])) if store.exists(key) else samples
+    return _read(store, key) if store.exists(key) else pl.DataFrame(schema=dict.fromkeys(_REFUSALS, pl.String))
 
 
 def _images(store: Store, rows: pl.DataFrame, *, endpoint_url: str | None) -> Iterator[tuple[str, bytes | None]]:
@@ -159,7 +166,7 @@ def _write_refusals(store: Store, samples: pl.DataFrame, fingerprint: str, refus
         store.delete(key)
         return
     rows = pl.DataFrame([asdict(refusal) for refusal in refusals])
-    _write(store, key, samples.select("sample_id", "source", "object_uri", "key", "uri").join(rows, on="sample_id"))
+    _write(store, key, samples.select(_PLACE).join(rows, on="sample_id"))
 
 
 def _without(samples: pl.DataFrame, ids: set[str]) -> pl.DataFrame:

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
+import polars as pl
 import torch
 
 from wtl_core.errors import QuarantineBudgetError, TransientError
@@ -137,24 +138,30 @@ def _run_here(
     return counts
 
 
-def check_quarantine_budget(counts: Sequence[PartCounts], params: IngestParams) -> None:
-    """Refuse a run that quarantined more than `quarantine_budget` of what claimed to be images.
+def check_quarantine_budget(
+    quarantine: pl.DataFrame, by_source: dict[str, dict[str, int]], params: IngestParams
+) -> None:
+    """Refuse a pool of which more than `quarantine_budget` of what claimed to be images is quarantined.
+
+    Args:
+        quarantine: The live pool's refusals, whichever run made them: one broken arrival is no broken pool, and a
+            broken pool stays one.
+        by_source: The live pool's accounts of each source.
+        params: Holds the budget.
 
     Raises:
-        QuarantineBudgetError: naming share, budget and reasons.
+        QuarantineBudgetError: naming share, budget, reasons and the worst source.
     """
-    quarantined = sum(part.quarantined for part in counts)
-    locations = quarantined + sum(part.images for part in counts)
+    quarantined, locations = quarantine.height, sum(counts["locations"] for counts in by_source.values())
     if not locations or quarantined <= params.quarantine_budget * locations:
         return
-    reasons: dict[str, int] = {}
-    for part in counts:
-        for reason, count in part.reasons.items():
-            reasons[reason] = reasons.get(reason, 0) + count
-    listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
+    reasons = quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
+    listed = ", ".join(f"{reason} {count}" for reason, count in reasons.iter_rows())
+    worst, counts = max(by_source.items(), key=lambda item: item[1]["quarantined"])
+    where = f"; {counts['quarantined']} of them in {worst}" if len(by_source) > 1 else ""
     raise QuarantineBudgetError(
         f"{quarantined} of {locations} images ({quarantined / locations:.1%}) are quarantined, at most "
-        f"{params.quarantine_budget:.1%} allowed ({listed}); mend the files or raise ingest.quarantine_budget"
+        f"{params.quarantine_budget:.1%} allowed ({listed}{where}); mend the files or raise ingest.quarantine_budget"
     )
 
 

@@ -3,6 +3,10 @@
 Legend: `N` samples, `H` references, `M` rows that may be picked. One product of references and pool serves every order:
 pool rows are taken in turn, and in each order a row's distances lower the nearest distance of the per cent that it is
 picked in, for a block of references at a time. Not here: how a ranking is made, how it is shown.
+
+Near-duplicates of a reference are held out with it, since a burst is one image here. With the rest of its burst in the
+pool a reference is not held out at all: on CIFAR-10 with bursts such a measure said that the first 10 % cover 0.033
+less than random picks, where images that never were in the pool said 0.012 more; held out together they say 0.009.
 """
 
 from collections.abc import Sequence
@@ -13,7 +17,7 @@ import numba
 import numpy as np
 import torch
 
-from wtl_core.neighbours import FIRST_BITS, LEVELS, Points, level_distances, prepare
+from wtl_core.neighbours import FIRST_BITS, LEVELS, Points, level_distances, level_of, prepare
 from wtl_core.selection.advice import advise
 from wtl_core.selection.identity import Purpose, content_keys, draw, shuffled
 from wtl_core.selection.inputs import unit_vectors
@@ -24,6 +28,7 @@ from wtl_core.selection.result import Ranking
 PERCENTS = np.arange(1, 101)
 _REFERENCE_BLOCK = 512
 _POOL_BLOCK = 2048
+_NOTHING = np.int16(32767)  # bits beyond every distance
 _STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
@@ -31,9 +36,11 @@ _STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 class Ladder:
     """By per cent, arrays of (100,), measured on `references` samples.
 
-    If `is_held_out` these are neither picked here nor at random; the ranking was made knowing them, as 1 of N each.
+    If `is_held_out` neither these nor their near-duplicates cover them, here or at random; the ranking was made knowing
+    them, as 1 of N each.
 
-    `coverage` of the references by the ranking's first `count` rows, beside the mean of random orders and the 95 %
+    `coverage` of the references by the ranking's first `percent` of the rows that may be picked (`count` is that share
+    of all rows: with references held out the picks measured are a little fewer than those of the pool), beside the mean of random orders and the 95 %
     interval of that mean; `radius_*` are quantiles of the distance from a reference to the nearest pick, in the ranking
     and (mean over orders) at random. `equivalent_random_count`: picks at random that would cover as well.
     `optimum_share`: at least this share of the best possible coverage of the pool is reached, proven, for this count.
@@ -96,7 +103,9 @@ def measure(
     references, ranked = _split_references(keys, ranking, params)
     orders = [ranked, *(_random_order(keys, ranked, seed) for seed in range(params.random_draws))]
     bins = np.stack([_bins(order, len(vectors)) for order in orders], axis=1)
-    nearest = _nearest_by_percent(vectors, references, bins, labelled, device)
+    # A small pool's references are its picks, which cover themselves.
+    near = level_of(ranking.near_duplicate_distance) if len(references) < len(vectors) else -1
+    nearest = _nearest_by_percent(vectors, references, bins, labelled, device, near_level=near)
     table = kernel_table(kernel, ranking.scale if scale is None else scale)
     coverage = _coverage(nearest, table, _reference_weights(ranking, references, len(vectors)))
     return _ladder(ranking, coverage, _radius(nearest), groups, references=len(references))
@@ -166,33 +175,43 @@ def _bins(order: np.ndarray, count: int) -> np.ndarray:
 
 
 def _nearest_by_percent(
-    vectors: np.ndarray, references: np.ndarray, bins: np.ndarray, labelled: np.ndarray | None, device: str
+    vectors: np.ndarray,
+    references: np.ndarray,
+    bins: np.ndarray,
+    labelled: np.ndarray | None,
+    device: str,
+    *,
+    near_level: int,
 ) -> np.ndarray:
-    """Bits of the nearest pick by order, per cent and reference, (orders, 100, H) int16, falling along per cents."""
+    """Bits of the nearest pick by order, per cent and reference, (orders, 100, H) int16, falling along per cents.
+
+    Picks up to `near_level` away are passed over; labelled images are facts, and never are.
+    """
     points = prepare(vectors[references], device, whole=_REFERENCE_BLOCK)
     pool = prepare(vectors, device, whole=_POOL_BLOCK)
     orders = bins.shape[1]
-    nearest = np.full((orders, len(PERCENTS) + 1, points.right.shape[0]), np.iinfo(np.int16).max, np.int16)
+    nearest = np.full((orders, len(PERCENTS) + 1, points.right.shape[0]), _NOTHING, np.int16)
     if labelled is not None and len(labelled):
         given = prepare(
             unit_vectors(labelled, None, what="labelled", width=vectors.shape[1]), device, whole=_POOL_BLOCK
         )
-        _lower_all(given, np.zeros((given.count, orders), np.int16), points, nearest)
-    _lower_all(pool, bins, points, nearest)
+        _lower_all(given, np.zeros((given.count, orders), np.int16), points, nearest, near_level=-1)
+    _lower_all(pool, bins, points, nearest, near_level=near_level)
     running = np.minimum.accumulate(nearest[:, :-1], axis=1)
     return running[:, :, : points.count]
 
 
-def _lower_all(pool: Points, bins: np.ndarray, points: Points, nearest: np.ndarray) -> None:
+def _lower_all(pool: Points, bins: np.ndarray, points: Points, nearest: np.ndarray, *, near_level: int) -> None:
     """Let every pool row lower the distances in its per cent of each order; the product is made once."""
     columns = points.right.shape[0]
+    held_out = np.int16(near_level + FIRST_BITS - 1 if near_level >= 0 else -32768)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         for start in range(0, pool.count, _POOL_BLOCK):
             left = pool.left_slice(start, start + _POOL_BLOCK)
             here = bins[start : start + _POOL_BLOCK]
             bits = points.product(left, 0, columns).cpu().numpy()
             jobs = [
-                threads.submit(_lower, bits, here, nearest, column, column + _REFERENCE_BLOCK)
+                threads.submit(_lower, bits, here, nearest, column, column + _REFERENCE_BLOCK, held_out)
                 for column in range(0, columns, _REFERENCE_BLOCK)
             ]
             for job in jobs:
@@ -200,9 +219,12 @@ def _lower_all(pool: Points, bins: np.ndarray, points: Points, nearest: np.ndarr
 
 
 @numba.njit(cache=True, nogil=True)
-def _lower(bits: np.ndarray, bins: np.ndarray, nearest: np.ndarray, start: int, stop: int) -> None:
+def _lower(bits: np.ndarray, bins: np.ndarray, nearest: np.ndarray, start: int, stop: int, held_out: np.int16) -> None:
+    """Writes over these columns of `bits`."""
     for row in range(bins.shape[0]):
         line = bits[row, start:stop]
+        for column in range(line.shape[0]):
+            line[column] = line[column] if line[column] > held_out else _NOTHING
         for order in range(bins.shape[1]):
             target = nearest[order, bins[row, order], start:stop]
             for column in range(line.shape[0]):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
+import polars as pl
+
 from wtl_core import (
     commits,
     embedding_parts,
@@ -55,7 +57,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Run:
-    """What the stages of one refresh share. Small: tables stay on disk."""
+    """What the stages of one refresh share. Small, however many objects are new: tables stay on disk.
+
+    An orchestrator walks through what it passes on, so the plan is not in here: the snapshot holds it.
+    """
 
     store: Store
     machine: Machine
@@ -63,15 +68,12 @@ class Run:
     number: int
     sources: list[str]
     snapshot_key: str
-    parts: list[PartPlan]
+    batches: int
+    """Groups of parts still to be made; one ingest call works through one of them."""
     changes: dict[str, int]
     ledger_length: int
     last: Commit | None
     is_noop: bool
-
-    def batches(self) -> list[list[PartPlan]]:
-        """The parts still to be made, in groups that one ingest call works through."""
-        return [self.parts[i : i + _PARTS_AT_ONCE] for i in range(0, len(self.parts), _PARTS_AT_ONCE)]
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def begin(
         number=planned.number,
         sources=planned.sources,
         snapshot_key="" if planned.last is None else planned.last.listing,
-        parts=planned.parts,
+        batches=-(-len(planned.parts) // _PARTS_AT_ONCE),
         changes=planned.changes,
         ledger_length=entries,
         last=planned.last,
@@ -127,10 +129,10 @@ def begin(
     return replace(run, snapshot_key=refresh.write_snapshot(store, planned.snapshot))
 
 
-def ingest_parts(run: Run, parts: list[PartPlan], *, on_progress: Progress | None = None) -> list[PartCounts]:
-    """Make these parts of the pool; those that are there already cost a look. Progress counts bytes."""
+def ingest_parts(run: Run, batch: int, *, on_progress: Progress | None = None) -> list[PartCounts]:
+    """Make a batch's parts of the pool; those that are there already cost a look. Progress counts bytes."""
     return ingest.run_many(
-        parts,
+        _parts_of(run, batch),
         run.store,
         run.recipe.ingest,
         workers=run.machine.workers,
@@ -139,7 +141,7 @@ def ingest_parts(run: Run, parts: list[PartPlan], *, on_progress: Progress | Non
     )
 
 
-def gather_pool(run: Run, ingested: Sequence[PartCounts]) -> dict[str, int]:
+def gather_pool(run: Run) -> dict[str, int]:
     """The row accounts of the pool that the run's parts make.
 
     Raises:
@@ -149,7 +151,7 @@ def gather_pool(run: Run, ingested: Sequence[PartCounts]) -> dict[str, int]:
     counts = live.counts
     if counts.samples == 0:
         raise InputError(_nothing_readable(run, live))
-    ingest.check_quarantine_budget(ingested, run.recipe.ingest)
+    ingest.check_quarantine_budget(live.quarantine, live.by_source, run.recipe.ingest)
     before = pool.load(run.store, refresh.read_snapshot(run.store, run.last.listing)).samples if run.last else None
     fresh = counts.samples if before is None else live.samples.join(before, on="sample_id", how="anti").height
     return {
@@ -286,6 +288,7 @@ def commit(
         selection=selection.key,
         report=f"reports/{run.number:06d}.html",
         counts=_final_counts(counts, embedded, selection),
+        by_source=_final_by_source(run, encoder),
         budget=run.recipe.selection.budget,
         coverage=selection.coverage,
         random_coverage=selection.random_coverage,
@@ -307,8 +310,9 @@ def refresh_workspace(
         if run.is_noop and run.last is not None:
             return run.last
         watch.lap("plan")
-        ingested = [counts for parts in run.batches() for counts in ingest_parts(run, parts)]
-        counts = gather_pool(run, ingested)
+        for batch in range(run.batches):
+            ingest_parts(run, batch)
+        counts = gather_pool(run)
         watch.lap("ingest")
         encoder = ensure_encoder(run)
         watch.lap("encoder")
@@ -336,9 +340,44 @@ def _final_counts(counts: dict[str, int], embedded: Embedded, selection: Selecti
     }
 
 
+def _final_by_source(run: Run, encoder: EncoderRef) -> dict[str, dict[str, int]]:
+    """The same accounts by source: what the encoder refused is quarantined wherever it lies."""
+    live = load_pool(run)
+    refused = (
+        embedding_parts.refused(run.store, encoder.fingerprint)
+        .select("sample_id")
+        .join(live.samples, on="sample_id", how="semi")
+    )
+    if refused.is_empty():
+        return live.by_source
+    snapshot = refresh.read_snapshot(run.store, run.snapshot_key)
+    places = pool.load_locations(run.store, snapshot).join(refused, on="sample_id", how="semi")
+    moved = dict(places.group_by("source").len().iter_rows())
+    return {
+        source: {**counts, "quarantined": counts["quarantined"] + moved.get(source, 0)}
+        for source, counts in live.by_source.items()
+    }
+
+
 def load_pool(run: Run) -> Pool:
     """The live pool of a run, after its parts are made."""
     return _pool_of(run.store, run.snapshot_key, run.recipe.ingest.filters)
+
+
+def _parts_of(run: Run, batch: int) -> list[PartPlan]:
+    """A batch of the parts that the run makes, in the order of their plan."""
+    objects = _fresh_objects(run.store, run.snapshot_key, "" if run.last is None else run.last.listing)
+    digests = objects["part"].unique(maintain_order=True)[batch * _PARTS_AT_ONCE :][:_PARTS_AT_ONCE]
+    return refresh.plans_of(objects.filter(pl.col("part").is_in(digests.implode())))
+
+
+@lru_cache(maxsize=1)
+def _fresh_objects(store: Store, snapshot_key: str, last_key: str) -> pl.DataFrame:
+    """The objects of a snapshot whose parts the last one does not hold. Snapshots never change."""
+    snapshot = refresh.read_snapshot(store, snapshot_key).sort("source", "uri")
+    if not last_key:
+        return snapshot
+    return snapshot.join(refresh.read_snapshot(store, last_key), on="part", how="anti", maintain_order="left")
 
 
 @lru_cache(maxsize=1)

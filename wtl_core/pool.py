@@ -39,12 +39,16 @@ class PoolCounts:
 
 @dataclass(frozen=True)
 class Pool:
-    """The live samples (one row each, sorted by sample_id), what was refused, and the row accounts."""
+    """The live samples (one row each, sorted by sample_id), what was refused, and the row accounts.
+
+    `by_source` counts read, locations, quarantined and ignored for each source, which add up to `counts`.
+    """
 
     samples: pl.DataFrame
     quarantine: pl.DataFrame
     ignored: pl.DataFrame
     counts: PoolCounts
+    by_source: dict[str, dict[str, int]]
 
 
 def load(store: Store, snapshot: pl.DataFrame, *, filters: Sequence[str] = ()) -> Pool:
@@ -80,7 +84,7 @@ def load(store: Store, snapshot: pl.DataFrame, *, filters: Sequence[str] = ()) -
         ignored=len(ignored),
         filtered=int(samples["is_filtered"].sum()),
     )
-    return Pool(samples, refused, ignored, counts)
+    return Pool(samples, refused, ignored, counts, _by_source(locations, refused, ignored))
 
 
 def load_locations(store: Store, snapshot: pl.DataFrame) -> pl.DataFrame:
@@ -139,6 +143,22 @@ def _from_source(
         for (place, row), data in zip(asked, found, strict=True):
             is_same = data is not None and hashlib.sha256(data).hexdigest() == place["sample_id"]
             yield row, data if is_same else None
+
+
+def _by_source(locations: pl.DataFrame, refused: pl.DataFrame, ignored: pl.DataFrame) -> dict[str, dict[str, int]]:
+    images, quarantined, others = (
+        dict(frame.group_by("source").len().iter_rows()) for frame in (locations, refused, ignored)
+    )
+    accounts = {}
+    for source in sorted({*images, *quarantined, *others}):
+        claimed = images.get(source, 0) + quarantined.get(source, 0)
+        accounts[source] = {
+            "read": claimed + others.get(source, 0),
+            "locations": claimed,
+            "quarantined": quarantined.get(source, 0),
+            "ignored": others.get(source, 0),
+        }
+    return accounts
 
 
 def _present(store: Store, folder: str, parts: list[str]) -> list[str]:

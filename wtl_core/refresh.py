@@ -18,7 +18,8 @@ from wtl_core.encoders import names, succession
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe import Recipe, digest_of
 from wtl_core.shards import discover
-from wtl_core.shards.discover import Changes
+from wtl_core.shards.discover import LISTING_SCHEMA, Changes
+from wtl_core.shards.objects import SourceObject
 from wtl_core.shards.plan import PartPlan, plan_parts, snapshot_rows
 from wtl_core.storage import Store
 
@@ -160,6 +161,16 @@ def write_snapshot(store: Store, snapshot: pl.DataFrame) -> str:
 def read_snapshot(store: Store, key: str) -> pl.DataFrame:
     """A listing snapshot by its key."""
     return pl.read_parquet(io.BytesIO(store.read_bytes(key)))
+
+
+def plans_of(snapshot: pl.DataFrame) -> list[PartPlan]:
+    """The plans behind rows of a snapshot, all objects of a part together, as `plan_parts` made them."""
+    parts = snapshot.sort("source", "uri").partition_by("part", maintain_order=True, include_key=True)
+    columns = list(LISTING_SCHEMA)
+    return [
+        PartPlan(rows["part"][0], tuple(SourceObject(*row) for row in rows.select(columns).iter_rows()))
+        for rows in parts
+    ]
 
 
 def _list(store: Store, sources: Sequence[str], *, endpoint_url: str | None) -> pl.DataFrame:

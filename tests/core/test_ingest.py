@@ -275,14 +275,15 @@ def test_a_file_without_permission_is_read_once_it_can_be(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
 def test_the_quarantine_budget_refuses_above_its_share(share: float) -> None:
-    counts = [part_file.PartCounts("d", 100, 98, 2, 0, {"truncated": 1, "empty": 1})]
+    quarantine = pl.DataFrame({"reason": ["truncated", "empty"]})
+    by_source = {"/a": {"locations": 60, "quarantined": 0}, "/b": {"locations": 40, "quarantined": 2}}
     params = IngestParams(quarantine_budget=share)
     if share >= 0.02:
-        ingest.check_quarantine_budget(counts, params)
+        ingest.check_quarantine_budget(quarantine, by_source, params)
     else:
-        with pytest.raises(InputError, match=r"2 of 100 images \(2.0%\).*truncated 1"):
-            ingest.check_quarantine_budget(counts, params)
-    ingest.check_quarantine_budget([], params)
+        with pytest.raises(InputError, match=r"2 of 100 images \(2.0%\).*truncated 1; 2 of them in /b"):
+            ingest.check_quarantine_budget(quarantine, by_source, params)
+    ingest.check_quarantine_budget(quarantine.clear(), {}, params)
 
 
 def test_filters_set_samples_aside_and_can_be_undone(source: Path, tmp_path: Path) -> None:

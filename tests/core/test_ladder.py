@@ -78,6 +78,35 @@ def test_held_out_references_are_neither_picked_nor_dependent_on_row_order() -> 
     assert one.radius_p50[-1] > 0
 
 
+def test_a_held_out_reference_takes_its_near_duplicates_with_it() -> None:
+    """In a pool of bursts, against plain distances that pass over all that is as near as a near-duplicate."""
+    rng = np.random.default_rng(7)
+    vectors = np.repeat(clustered(60), 4, axis=0) + 0.01 * rng.normal(size=(240, 12)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    order = ranked(vectors)
+    found = measure(vectors, order, HELD_OUT, sample_ids=ids_of(240))
+    references, picked = ladder._split_references(content_keys(ids_of(240)), order, HELD_OUT)
+    weights = order.weights[np.argsort(order.rows)][references]
+    for percent in (5, 30, 100):
+        picks = picked[: max(1, int(percent * len(picked) / 100 + 0.5))]
+        distances = np.linalg.norm(vectors[references][:, None] - vectors[picks][None], axis=2)
+        nearest = np.where(distances <= order.near_duplicate_distance, 2.0, distances).min(1)
+        expected = (weights * np.exp(-nearest / order.scale)).sum() / weights.sum()
+        assert found.coverage[percent - 1] == pytest.approx(expected, abs=3e-3)
+    assert found.radius_p50[-1] > order.near_duplicate_distance
+
+
+@pytest.mark.parametrize("path", [{}, {"exact_up_to": 20, "neighbours": 64}])
+def test_the_tail_covers_images_held_out_better_than_greedy_to_the_end(path: dict[str, int]) -> None:
+    vectors, ids = clustered(1000), ids_of(1000)
+    tail, plain = (
+        measure(vectors, ranking.rank(vectors, model, sample_ids=ids), HELD_OUT, sample_ids=ids)
+        for model in (SelectionParams.model_validate({"tail_from": share, **path}) for share in (0.3, 1.0))
+    )
+    assert tail.coverage[:25] == pytest.approx(plain.coverage[:25], abs=1e-12)
+    assert (tail.coverage[39:80] > plain.coverage[39:80]).all()
+
+
 def test_labelled_images_cover_from_the_start() -> None:
     vectors = clustered(200)
     plain = measure(vectors, ranked(vectors), LadderParams(), sample_ids=ids_of(200))

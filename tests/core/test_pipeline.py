@@ -15,9 +15,11 @@ from PIL import Image
 from tests.conftest import build_source, make_jpeg
 from wtl_core import arrivals, commits, lease, ledger, pipeline, selections
 from wtl_core.commits import Commit
-from wtl_core.errors import BusyError, ConfigError, InputError, TransientError
+from wtl_core.errors import BusyError, ConfigError, InputError, QuarantineBudgetError, TransientError
 from wtl_core.pipeline import Machine
 from wtl_core.recipe import Recipe
+from wtl_core.shards import discover
+from wtl_core.shards.plan import plan_parts
 from wtl_core.storage import Store
 
 PIXELS = Recipe.model_validate({"encoder": {"name": "pixels"}})
@@ -266,3 +268,43 @@ def test_a_list_whose_files_vanished_is_refused_and_one_that_is_shorter_is_not(t
         (tmp_path / name).unlink()
     with pytest.raises(InputError, match="6 of 10 known objects have vanished"):
         refresh(tmp_path / "w")
+
+
+def test_the_quarantine_budget_is_a_share_of_the_whole_pool(tmp_path: Path) -> None:
+    """One broken arrival is no broken pool, and a budget that is tightened later finds the broken pool."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(39):
+        (source / f"{i}.jpg").write_bytes(make_jpeg(i))
+    recipe = Recipe.model_validate({"encoder": {"name": "pixels"}, "ingest": {"quarantine_budget": 0.05}})
+    refresh(tmp_path / "w", source, recipe=recipe)
+    (source / "broken.jpg").write_bytes(b"junk")
+    assert refresh(tmp_path / "w", recipe=recipe).counts["quarantined"] == 1
+    tight = Recipe.model_validate({"encoder": {"name": "pixels"}, "ingest": {"quarantine_budget": 0.01}})
+    with pytest.raises(QuarantineBudgetError, match=r"1 of 40 images \(2.5%\).*not_an_image 1"):
+        refresh(tmp_path / "w", recipe=tight)
+
+
+def test_accounts_by_source_add_up_to_the_accounts(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "x.jpg").write_bytes(make_jpeg(77_777))
+    (tmp_path / "more" / "y.jpg").write_bytes(b"junk")
+    record = refresh(tmp_path / "w", source, tmp_path / "more")
+    assert record.by_source == {
+        str(tmp_path / "more"): {"read": 2, "locations": 2, "quarantined": 1, "ignored": 0},
+        str(source): {"read": 67, "locations": 66, "quarantined": 1, "ignored": 1},
+    }
+    for name in ("read", "locations", "quarantined", "ignored"):
+        assert sum(counts[name] for counts in record.by_source.values()) == record.counts[name]
+
+
+def test_a_run_stays_small_however_many_objects_are_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An orchestrator walks through it several times with every call."""
+    rows = [("/s", f"/s/{i:05d}.tar", "tar", 2**30 + i, i, "") for i in range(300)]
+    listing = pl.DataFrame(rows, schema=discover.LISTING_SCHEMA, orient="row")
+    monkeypatch.setattr(discover, "list_source", lambda *given, **named: listing)
+    run = pipeline.begin(Store(str(tmp_path / "w")), ["/s"], PIXELS, Machine())
+    assert run.batches == 5
+    assert len(repr(run)) < 3000
+    plans = [plan for batch in range(run.batches) for plan in pipeline._parts_of(run, batch)]
+    assert plans == plan_parts(listing, PIXELS.ingest)

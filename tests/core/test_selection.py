@@ -46,29 +46,57 @@ def coverage_of(kernel: np.ndarray, picks: list[int]) -> int:
     return int(kernel[list(picks)].max(axis=0).sum())
 
 
-def naive_greedy(kernel: np.ndarray) -> list[int]:
-    """Ten plain lines: every gain of every candidate at every step; the lowest row on a tie."""
+def naive_greedy(kernel: np.ndarray, tail_from: float) -> list[int]:
+    """Every gain of every candidate at every step, in the tail less what it adds for itself; ties by row."""
     best, picks = np.zeros(len(kernel), np.int64), []
-    for _ in range(len(kernel)):
+    nearest = np.where(np.eye(len(kernel), dtype=bool), 0, kernel).max(axis=1)
+    for step in range(len(kernel)):
         gains = np.maximum(kernel - best, 0).sum(axis=1)
-        gains[picks] = -1
+        if step >= int(tail_from * len(kernel)):
+            gains -= np.maximum(ONE - 1 - nearest, 0)
+        gains[picks] = np.iinfo(np.int64).min
         picks.append(int(gains.argmax()))
         best = np.maximum(best, kernel[picks[-1]])
     return picks
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_lazy_equals_naive(seed: int) -> None:
+@pytest.mark.parametrize("tail_from", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_lazy_equals_naive(seed: int, tail_from: float) -> None:
     vectors = clustered(90, seed=seed)
-    found = rank(vectors, has_duplicate_weights=False)
-    assert found.rows.tolist() == naive_greedy(kernel_of(vectors, found.scale))
+    found = rank(vectors, has_duplicate_weights=False, tail_from=tail_from)
+    assert found.rows.tolist() == naive_greedy(kernel_of(vectors, found.scale), tail_from)
+
+
+@pytest.mark.parametrize("path", [{}, LARGE])
+def test_weights_are_followed_to_the_end(path: dict[str, int]) -> None:
+    vectors = clustered(200)
+    weights = np.where(np.arange(200) < 100, 1.0, 0.01)
+    found = rank(vectors, weights=weights, **path)
+    assert found.tail_from == 200
+    assert (found.rows == rank(vectors, weights=weights, tail_from=1.0, **path).rows).all()
+
+
+@pytest.mark.parametrize("path", [{}, LARGE])
+def test_copies_of_labelled_images_go_last(path: dict[str, int]) -> None:
+    vectors = clustered(300)
+    found = rank(vectors, labelled=vectors[:40], **path)
+    assert set(found.rows[260:].tolist()) == set(range(40))
+
+
+@pytest.mark.parametrize("tail_from", [0.0, 0.3, 1.0])
+def test_a_graph_of_all_neighbours_equals_naive(tail_from: float) -> None:
+    vectors = clustered(90)
+    params = {"exact_up_to": 20, "neighbours": 90, "head": 10, "tail_from": tail_from}
+    found = rank(vectors, has_duplicate_weights=False, **params)
+    assert found.rows.tolist() == naive_greedy(kernel_of(vectors, found.scale), tail_from)
 
 
 def test_a_hand_worked_case() -> None:
     """Three points together, two together, one alone: one pick for each, the largest group first."""
     angles = np.radians([0, 4, -5, 90, 93, 200])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    found = rank(vectors, scale=0.3, has_duplicate_weights=False)
+    found = rank(vectors, scale=0.3, has_duplicate_weights=False, tail_from=1.0)
     assert found.rows[0] == 0
     assert set(found.rows[1:3].tolist()) < {3, 4, 5}
     assert found.rows[2] == 5
@@ -79,7 +107,7 @@ def test_a_hand_worked_case() -> None:
 @given(st.integers(0, 10_000), st.integers(5, 11), st.integers(1, 4))
 def test_coverage_is_at_least_the_greedy_share_of_the_optimum(seed: int, rows: int, budget: int) -> None:
     vectors = clustered(rows, clusters=3, dimensions=4, spread=1.0, seed=seed)
-    found = rank(vectors, has_duplicate_weights=False)
+    found = rank(vectors, has_duplicate_weights=False, tail_from=1.0)
     kernel = kernel_of(vectors, found.scale)
     best = max(coverage_of(kernel, list(picks)) for picks in itertools.combinations(range(rows), budget))
     reached = coverage_of(kernel, found.rows[:budget].tolist())
@@ -94,7 +122,9 @@ def test_coverage_is_at_least_the_greedy_share_of_the_optimum(seed: int, rows: i
 @pytest.mark.parametrize("path", [{}, LARGE])
 def test_gains_never_rise_and_nothing_is_picked_twice(path: dict[str, int]) -> None:
     found = rank(clustered(400), **path)
-    assert (np.diff(found.gain) <= 0).all()
+    assert found.tail_from == 120
+    assert (np.diff(found.gain[:120]) <= 0).all()
+    assert (np.diff(rank(clustered(400), tail_from=1.0, **path).gain) <= 0).all()
     assert sorted(found.rows.tolist()) == list(range(400))
     assert (np.diff(found.coverage) >= 0).all()
     assert found.coverage[-1] == pytest.approx(1.0)

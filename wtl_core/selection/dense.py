@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from wtl_core.neighbours import BLOCK_ROWS, Points
-from wtl_core.selection.greedy import State, cover, gain_of, gains_of
+from wtl_core.selection.greedy import State, cover, gain_of, gains_of, largest_others
 from wtl_core.selection.kernels import count_near, to_kernel
 from wtl_core.selection.quotas import Limits
 
@@ -97,6 +97,16 @@ def kernel_matrix(
                 for job in jobs:
                     job.result()
     return matrix
+
+
+def nearest_values(matrix: np.ndarray) -> np.ndarray:
+    """Each row's kernel value to the nearest other row, (N,) int16; 0 where there is no other."""
+    nearest = np.zeros(len(matrix), np.int16)
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        jobs = [threads.submit(largest_others, matrix, start, nearest) for start in range(0, len(matrix), 256)]
+        for job in jobs:
+            job.result()
+    return nearest
 
 
 def all_gains(matrix: np.ndarray, best: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -1,44 +1,10 @@
-"""Why a sample was picked, and how much a refresh moved the picks. Reads a finished ranking; no picking."""
+"""Which near-duplicates a pick replaces, and how much a refresh moved the picks. Reads rankings; no picking."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from wtl_core.selection.result import Ranking
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Of one pick.
-
-    `stands_for` samples are closer to it than to any earlier pick; `nearest_earlier` is that pick's row (-1: none, or
-    a labelled image) at `radius`; `replaces` are rows of near-duplicates and twins that rank behind it.
-    """
-
-    rank: int
-    row: int
-    gain: float
-    coverage: float
-    stands_for: int
-    nearest_earlier: int
-    radius: float
-    replaces: tuple[int, ...]
-
-
-def explain(ranking: Ranking, rank: int) -> Explanation:
-    """What the ranking knows about its pick at `rank`."""
-    row = int(ranking.rows[rank])
-    return Explanation(
-        rank=rank,
-        row=row,
-        gain=float(ranking.gain[rank]),
-        coverage=float(ranking.coverage[rank]),
-        stands_for=int(ranking.stands_for[rank]),
-        nearest_earlier=int(ranking.nearest_earlier[rank]),
-        radius=float(ranking.radius[rank]),
-        replaces=tuple(int(other) for other in np.sort(ranking.rows[replaced_by(ranking) == row])),
-    )
 
 
 def replaced_by(ranking: Ranking) -> np.ndarray:

@@ -71,8 +71,8 @@ def pick_on_graph(
         if group == DONE:
             return
         row = heaps.rows[heaps.starts[group]]
-        if gains[row] < heaps.bounds[row]:
-            heaps.bounds[row] = gains[row]
+        if gains[row] - heaps.alone[row] < heaps.bounds[row]:
+            heaps.bounds[row] = gains[row] - heaps.alone[row]
             sink_top(heaps, group)
             continue
         drop_top(heaps, group)

@@ -38,12 +38,16 @@ class State(NamedTuple):
 
 
 class Heaps(NamedTuple):
-    """Candidates by group: `rows` holds group g at `starts[g]`, `sizes[g]` of them; `bounds` (N,) are the keys."""
+    """Candidates by group: `rows` holds group g at `starts[g]`, `sizes[g]` of them; `bounds` (N,) are the keys.
+
+    A key is a gain (or an upper bound of it) less `alone` (N,) int64, the part of a gain that does not count.
+    """
 
     rows: np.ndarray
     starts: np.ndarray
     sizes: np.ndarray
     bounds: np.ndarray
+    alone: np.ndarray
     stamps: np.ndarray
     groups: np.ndarray
     allowed: np.ndarray
@@ -68,8 +72,12 @@ def copy_state(state: State) -> State:
     return State(*(array.copy() for array in state))
 
 
-def new_heaps(bounds: np.ndarray, groups: np.ndarray, num_groups: int, is_taken: np.ndarray) -> Heaps:
-    """Heaps over every row that is not taken. `bounds` are gains or upper bounds of them; they are copied."""
+def new_heaps(
+    gains: np.ndarray, groups: np.ndarray, num_groups: int, is_taken: np.ndarray, alone: np.ndarray | None = None
+) -> Heaps:
+    """Heaps over every row that is not taken. `gains` may be upper bounds; without `alone` all of a gain counts."""
+    alone = np.zeros(len(gains), np.int64) if alone is None else alone
+    bounds = gains - alone
     free = np.flatnonzero(~is_taken)
     order = free[np.lexsort((free, -bounds[free], groups[free]))]  # sorted, so already a heap
     sizes = np.bincount(groups[order], minlength=num_groups).astype(np.int64)
@@ -78,7 +86,8 @@ def new_heaps(bounds: np.ndarray, groups: np.ndarray, num_groups: int, is_taken:
         rows=order.astype(np.int32),
         starts=starts,
         sizes=sizes,
-        bounds=bounds.copy(),
+        bounds=bounds,
+        alone=alone,
         stamps=np.full(len(bounds), -1, np.int32),
         groups=groups,
         allowed=np.ones(num_groups, np.bool_),
@@ -186,6 +195,19 @@ def gains_of(columns: np.ndarray, best: np.ndarray, weights: np.ndarray, out: np
 
 
 @numba.njit(cache=True, nogil=True)
+def largest_others(matrix: np.ndarray, start: int, out: np.ndarray) -> None:
+    """The largest value beside the diagonal in rows `start` to `start + 256`, into (N,) int16."""
+    for row in range(start, min(start + 256, matrix.shape[0])):
+        line = matrix[row]
+        largest = out[row]
+        for column in range(row):
+            largest = max(largest, line[column])
+        for column in range(row + 1, line.shape[0]):
+            largest = max(largest, line[column])
+        out[row] = largest
+
+
+@numba.njit(cache=True, nogil=True)
 def pick_dense(
     state: State,
     heaps: Heaps,
@@ -205,10 +227,10 @@ def pick_dense(
             return
         row = heaps.rows[heaps.starts[group]]
         if heaps.stamps[row] != state.cursor[0]:
-            heaps.bounds[row] = gain_of(columns[row], state.best, weights)
+            heaps.bounds[row] = gain_of(columns[row], state.best, weights) - heaps.alone[row]
             heaps.stamps[row] = state.cursor[0]
             sink_top(heaps, group)
             continue
         drop_top(heaps, group)
-        note_pick(state, limits, group, row, heaps.bounds[row])
+        note_pick(state, limits, group, row, heaps.bounds[row] + heaps.alone[row])
         cover(state, columns[row], row, state.cursor[0] - 1)

@@ -98,4 +98,4 @@ def _trace(problem: Problem, order: np.ndarray) -> Cover:
     )
     state.order[traced:] = order[traced:]
     bounds = Certificate.start(problem.counts, int(ONE * weights.sum(dtype=np.int64)))
-    return Cover(state, weights, bounds.bounds, count, traced)
+    return Cover(state, weights, bounds.bounds, exact_until=count, tail_from=count, traced_until=traced)

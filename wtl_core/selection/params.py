@@ -87,9 +87,11 @@ class SelectionParams(_Params):
     near_duplicate_distance: float = Field(0.25, ge=0.0, le=2.0)
     """Unit vectors this close are near-duplicates; never more than half the median distance to the 50th neighbour."""
     neighbours: int = Field(128, ge=8, le=1024)
-    """Neighbours that a sample can be covered by, behind the head of the ranking in a large pool."""
+    """Neighbours that a sample can be covered by, behind the head in a large pool; 64 at most from `cells_from` on."""
     head: int = Field(2000, ge=0, le=4000)
     """Picks that are made among nominees with every pair of a large pool, before the neighbours take over."""
+    tail_from: float = Field(0.3, ge=0.0, le=1.0)
+    """Share of the pool from which on a pick counts only by what it covers of other samples: outliers go last."""
     exact_up_to: int = Field(16_000, ge=1, le=30_000)
     """A pool of at most this many samples is ranked with every pair throughout."""
     cells_from: int = Field(250_000, ge=1000)
@@ -142,8 +144,10 @@ class SelectionParams(_Params):
             raise ValueError("quotas: expected each group once")
         if sum(quota.minimum_share for quota in self.quotas) > 1.0 + 1e-9:
             raise ValueError("quotas: expected minimum shares that sum to at most 1")
-        if self.quotas and self.objective not in ("coverage", "probability-coverage"):
-            raise ValueError(f"quotas work with the objectives coverage and probability-coverage, not {self.objective}")
+        steering = ("quotas", "balance", "weights", "similar_to")
+        if self.objective not in ("coverage", "probability-coverage") and any(getattr(self, name) for name in steering):
+            named = ", ".join(name for name in steering if getattr(self, name))
+            raise ValueError(f"{named}: expected objective coverage or probability-coverage, found {self.objective}")
         return self
 
 
@@ -205,7 +209,9 @@ def _add_strategies(values: dict[str, Any], strategies: Any) -> None:
             objectives.add(objective)
     if distances:
         values["minimum_distance"] = max(distances)
-    if objectives == {"k-center", "typicality"}:
+    # Lightly multiplies its objectives; here it is coverage whose picks weights, balance and similarity can move.
+    is_steered = any(values.get(name) for name in ("weights", "balance", "similar_to", "quotas"))
+    if objectives == {"k-center", "typicality"} or (len(objectives) == 1 and is_steered and objectives != {"random"}):
         values["objective"] = "coverage"
     elif len(objectives) > 1:
         raise ValueError(f"strategies: expected objectives that go together, found {' and '.join(sorted(objectives))}")

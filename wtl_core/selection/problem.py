@@ -61,11 +61,13 @@ class Cover:
     """A finished order of a problem's rows.
 
     `weights` (N,) int32: whole units after sharing. `bounds` (100,) int64: the certificate at `counts`.
-    `exact_until`: the rank past which a cheaper order holds; `traced_until`: past it gains and neighbours are unknown.
+    `exact_until`: the rank past which a cheaper order holds; `tail_from`: the rank from which on picks count by what
+    they cover of others; `traced_until`: past it gains and neighbours are unknown.
     """
 
     state: State
     weights: np.ndarray
     bounds: np.ndarray
     exact_until: int
+    tail_from: int
     traced_until: int

@@ -19,14 +19,15 @@ class Ranking:
     """Every row once, best first; arrays are in rank order, (N,), unless said otherwise.
 
     `rows` int64: the row in the caller's arrays. `gain` float64: what it adds to `coverage`; for the objective
-    `coverage` it never rises past `frozen` ranks. `coverage` float64: of the pool by all picks up to here. `radius`
-    float64: the distance to the nearest earlier pick or labelled image, 2 where there is none. `duplicate_of` int64:
-    the row that this one is pixel- or vector-identical to, or -1; such rows come last. `stands_for` int64: samples
-    that are closer to it than to any earlier pick. `nearest_earlier` int64: that pick's row, -1 for none or a labelled
-    image. `weights` float64: how much it matters that this sample is covered. `exact_until`: the rank past which a
-    cheaper order holds. `traced_until`: the rank past which gain, radius and nearest_earlier are unknown (0, NaN, -1).
-    `scale`: the kernel's before `scale_factor`, to be frozen per encoder. `stop`: how many are picked, and why there.
-    `quotas_until`: quotas hold up to this rank; `quota_cost`: the coverage at the budget that they cost.
+    `coverage` it never rises from `frozen` to `tail_from`. `coverage` float64: of the pool by all picks up to here.
+    `radius` float64: the distance to the nearest earlier pick or labelled image, 2 where there is none, NaN where none
+    is within the kernel's reach. `duplicate_of` int64: the row that this one is pixel- or vector-identical to, or -1;
+    such rows come last. `stands_for` int64: samples that are closer to it than to any earlier pick. `nearest_earlier`
+    int64: that pick's row, -1 for none or a labelled image. `weights` float64: how much it matters that this sample is
+    covered. `exact_until`: the rank past which a cheaper order holds. `tail_from`: from this rank on picks count by
+    what they cover of others. `traced_until`: the rank past which gain, radius and nearest_earlier are unknown (0, NaN,
+    -1). `scale`: the kernel's before `scale_factor`, to be frozen per encoder. `stop`: how many are picked, and why
+    there. `quotas_until`: quotas hold up to this rank; `quota_cost`: the coverage at the budget that they cost.
     `optimum_bound` (100,) float64: no choice of p % of the rows covers the pool better.
     """
 
@@ -39,6 +40,7 @@ class Ranking:
     nearest_earlier: np.ndarray
     weights: np.ndarray
     exact_until: int
+    tail_from: int
     traced_until: int
     frozen: int
     scale: float
@@ -97,6 +99,7 @@ def assemble(
         nearest_earlier=np.concatenate([nearest, twin_rows]),
         weights=np.concatenate([cover.weights[state.order] / WEIGHT_ONE, np.zeros(len(behind))]),
         exact_until=cover.exact_until,
+        tail_from=cover.tail_from,
         traced_until=cover.traced_until,
         frozen=len(problem.frozen),
         scale=problem.scale,
@@ -125,6 +128,8 @@ def _nearest_earlier(
     own = inside[state.order]
     earlier = state.earlier.astype(np.int64)
     radius = np.full(len(own), NOTHING_NEAR)
+    # The kernel of what is farther than it reaches is zero: such a pick or labelled image is never the nearest.
+    radius[0 if labelled is not None else 1 :] = np.nan
     picked = np.flatnonzero(earlier >= 0)
     radius[picked] = exact_distances(pool.vectors, own[picked], inside[earlier[picked]], pool.vectors)
     if labelled is not None:

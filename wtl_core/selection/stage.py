@@ -20,13 +20,14 @@ from wtl_core.errors import InputError
 from wtl_core.ladder import Ladder
 from wtl_core.recipe import Recipe, digest_of
 from wtl_core.selection import columns, ranking
+from wtl_core.selection.explain import replaced_by
 from wtl_core.selection.params import SelectionParams
 from wtl_core.selection.ranking import Ranking
 from wtl_core.selection.steering import column_weights
 from wtl_core.selections import SelectionRef
 from wtl_core.storage import Store
 
-VERSION = 2
+VERSION = 3
 """Raised when the same inputs would give another ranking, ladder or receipt."""
 
 _logger = logging.getLogger(__name__)
@@ -106,7 +107,8 @@ def _make(
         labelled=anchors,
         frozen=np.array([position[sample_id] for sample_id in exported], np.int64) if exported else None,
         similar=[
-            (vectors.load(store, inputs["encoder"], given.sample_ids), given.strength) for given in params.similar_to
+            (vectors.load(store, inputs["encoder"], sorted(set(given.sample_ids))), given.strength)
+            for given in params.similar_to
         ],
         device=device,
         scale=inputs["scale"],
@@ -139,6 +141,7 @@ def _write(
         **inputs,
         "numeric_path": ranked.numeric_path,
         "exact_until": int(ranked.exact_until),
+        "tail_from": int(ranked.tail_from),
         "picks": int(ranked.picks),
         "stop": asdict(ranked.stop),
         "references": measured.references,
@@ -206,6 +209,7 @@ def _ranking_frame(ranked: Ranking, samples: pl.DataFrame) -> pl.DataFrame:
             "duplicate_of": id_at(ranked.duplicate_of),
             "stands_for": ranked.stands_for,
             "nearest_earlier": id_at(ranked.nearest_earlier),
+            "replaced_by": id_at(replaced_by(ranked)),
         }
     )
 
