@@ -4,16 +4,31 @@ import csv
 import io
 from typing import Any
 
+import polars as pl
+
 from wtl_core import commits, operating_point, selections
 from wtl_core.errors import ConfigError
 from wtl_core.storage import Store
 
-COLUMNS = ("rank", "sample_id", "uri", "gain", "coverage", "radius", "duplicate_of", "stands_for", "nearest_earlier")
+_OF_RANKING = (
+    "rank",
+    "sample_id",
+    "uri",
+    "gain",
+    "coverage",
+    "radius",
+    "duplicate_of",
+    "stands_for",
+    "nearest_earlier",
+)
+COLUMNS = (*_OF_RANKING, "replaces")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def run(store: Store, at: str) -> list[dict[str, Any]]:
     """The picks of the latest ranking up to the operating point `at`, first to label first.
+
+    `replaces` are the near-duplicates and twins that rank behind a pick because of it.
 
     Raises:
         ConfigError: `at` is no operating point, or the workspace has no ranking yet.
@@ -23,11 +38,14 @@ def run(store: Store, at: str) -> list[dict[str, Any]]:
     if last is None:
         raise ConfigError(f"{store.root}: expected a ranking, found none yet; `wtl run SOURCE` makes one")
     ranking = selections.read_ranking(store, last.selection)
-    return ranking.head(operating_point.count_at(at, ranking.height)).select(COLUMNS).to_dicts()
+    picks = ranking.head(operating_point.count_at(at, ranking.height))
+    replaced = ranking.group_by(pick="replaced_by", maintain_order=True).agg(replaces="sample_id")
+    told = picks.join(replaced, left_on="sample_id", right_on="pick", how="left", maintain_order="left")
+    return told.with_columns(pl.col("replaces").fill_null([])).select(COLUMNS).to_dicts()
 
 
 def to_csv(rows: list[dict[str, Any]]) -> str:
-    """The picks as CSV. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    """The picks as CSV, lists as words. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -36,4 +54,6 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def _safe(value: Any) -> Any:
+    if isinstance(value, list):
+        return " ".join(value)
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value

@@ -33,11 +33,12 @@ def add(store: Store, file: Path) -> dict[str, int]:
     if not values:
         raise InputError(f"{file}: expected a sample on each line, found none; nothing is entered")
     names = _names(store)
+    ends = _ends(names, values)
     found: list[str] = []
     unknown: list[str] = []
     ambiguous: list[str] = []
     for value in values:
-        ids = names.get(value) or names.get(str(Path(value).absolute())) or _ending_in(names, value)
+        ids = names.get(value) or names.get(str(Path(value).absolute())) or ends.get(_relative(value), set())
         (found if len(ids) == 1 else ambiguous if ids else unknown).append(min(ids) if len(ids) == 1 else value)
     if unknown or ambiguous:
         raise InputError(_explain(file, unknown, ambiguous))
@@ -84,12 +85,24 @@ def _names(store: Store) -> dict[str, set[str]]:
     return names
 
 
-def _ending_in(names: dict[str, set[str]], value: str) -> set[str]:
-    """Samples of which a location ends in `/` and the value, as a path relative to another folder does."""
-    if "/" not in value:
-        return set()
-    candidates = [name for name in names if name.endswith(f"/{value.lstrip('./')}")]
-    return set().union(*(names[name] for name in candidates))
+def _relative(value: str) -> str:
+    return value.removeprefix("./")
+
+
+def _ends(names: dict[str, set[str]], values: list[str]) -> dict[str, set[str]]:
+    """Samples by the end of a location, from a `/` on, for those values that are paths relative to another folder.
+
+    One pass over the names, however many values there are; only ends as deep as a value are looked at.
+    """
+    wanted = {_relative(value) for value in values if "/" in value and value not in names}
+    depths = sorted({value.count("/") + 1 for value in wanted})
+    ends: dict[str, set[str]] = {}
+    for name, ids in names.items():
+        steps = name.split("/") if wanted else []
+        for depth in depths:
+            if depth < len(steps) and (end := "/".join(steps[-depth:])) in wanted:
+                ends.setdefault(end, set()).update(ids)
+    return ends
 
 
 def _explain(file: Path, unknown: list[str], ambiguous: list[str]) -> str:

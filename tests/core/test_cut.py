@@ -1,7 +1,11 @@
 import csv
 import io
+from pathlib import Path
 
+from tests.conftest import make_jpeg
+from tests.core.test_pipeline import refresh
 from wtl_core import cut
+from wtl_core.storage import Store
 
 
 def test_cells_that_a_spreadsheet_would_run_are_disarmed() -> None:
@@ -10,6 +14,20 @@ def test_cells_that_a_spreadsheet_would_run_are_disarmed() -> None:
     assert back["uri"] == "'=cmd|'calc'!A0"
     assert back["sample_id"] == "'@x"
     assert back["duplicate_of"] == ""
+
+
+def test_a_pick_names_the_near_duplicates_that_it_replaces(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for seed in range(6):
+        (source / f"{seed}.jpg").write_bytes(make_jpeg(seed))
+    (source / "twin.jpg").write_bytes(make_jpeg(3) + b"\0")
+    refresh(tmp_path / "w", source)
+    picks = cut.run(Store(str(tmp_path / "w")), "100%")
+    twins = [pick["sample_id"] for pick in picks if Path(pick["uri"]).name in ("3.jpg", "twin.jpg")]
+    assert [pick["replaces"] for pick in picks if pick["sample_id"] == twins[0]] == [[twins[1]]]
+    [row] = [row for row in csv.DictReader(io.StringIO(cut.to_csv(picks))) if row["sample_id"] == twins[0]]
+    assert row["replaces"] == twins[1]
 
 
 def test_names_with_newlines_and_quotes_survive() -> None:

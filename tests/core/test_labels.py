@@ -68,3 +68,9 @@ def test_every_location_of_a_sample_names_it(source: Path, tmp_path: Path) -> No
     refresh(tmp_path / "w", source)
     (tmp_path / "copy.txt").write_text(f"{source}/loose/copy.jpg\n")
     assert labels.add(Store(str(tmp_path / "w")), tmp_path / "copy.txt")["added"] == 1
+
+
+def test_a_relative_path_is_the_end_of_a_location_and_nothing_less() -> None:
+    names = {"/d/cache/x.jpg": {"a"}, "/d/.cache/x.jpg": {"b"}, "/e/deep/er/y.jpg": {"c"}, "x.jpg": {"d"}}
+    values = ["./cache/x.jpg", ".cache/x.jpg", "er/y.jpg", "eper/y.jpg", "x.jpg", "/d/cache/x.jpg"]
+    assert labels._ends(names, values) == {"cache/x.jpg": {"a"}, ".cache/x.jpg": {"b"}, "er/y.jpg": {"c"}}
