@@ -100,6 +100,8 @@ class Points:
 
     def product_with(self, left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """The bits of h between left rows and rows in right form, (left rows, right rows) int16."""
+        if right.is_cuda:  # partial sums in bfloat16 would blur what cancels in h; torch allows them by default
+            torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         if self.compute_dtype is torch.float32:
             return (left.float() @ right.float().T).bfloat16().view(torch.int16)
         return torch.mm(left, right.T, out=None if out is None else out.view(torch.bfloat16)).view(torch.int16)

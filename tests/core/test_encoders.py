@@ -1,6 +1,8 @@
 """Encoders: fingerprints tell apart what gives other vectors, files are read without being run, names find networks."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -263,6 +265,10 @@ def test_a_users_own_factory_is_called(store: Store, tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(str(tmp_path))
     encoder = resolve("python:my_nets:build", store, device="cpu")
     assert (encoder.dimensions, encoder.side_px) == (12, 16)
+    monkeypatch.delitem(sys.modules, "my_nets")
+    (tmp_path / "my_nets.py").write_text((tmp_path / "my_nets.py").read_text().replace("AdaptiveAvg", "AdaptiveMax"))
+    os.utime(tmp_path / "my_nets.py", (1, 1))  # not the time that the compiled file names
+    assert resolve("python:my_nets:build", store, device="cpu").fingerprint != encoder.fingerprint
     with pytest.raises(ConfigError, match="found int"):
         resolve("python:my_nets:wrong", store, device="cpu")
     with pytest.raises(ConfigError, match="expected a function to import"):

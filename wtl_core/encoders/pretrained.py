@@ -3,6 +3,7 @@
 Weights are loaded without running code: safetensors, or torch's own format with `weights_only`.
 """
 
+import hashlib
 import importlib
 import os
 from dataclasses import dataclass
@@ -131,7 +132,8 @@ def load_factory(name: EncoderName, *, device: torch.device) -> Encoder:
     """
     module_name, _, factory_name = name.value.partition(":")
     try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
+        module = importlib.import_module(module_name)
+        factory = getattr(module, factory_name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"python:{name.value}: expected a function to import, found: {error}; mend the name"
@@ -139,17 +141,26 @@ def load_factory(name: EncoderName, *, device: torch.device) -> Encoder:
     made = factory()
     if not (isinstance(made, tuple) and isinstance(made[0], nn.Module) and isinstance(made[-1], Preprocessing)):
         raise ConfigError(f"python:{name.value}: expected (nn.Module, Preprocessing), found {type(made).__name__}")
-    return _build(made[0], name, made[1], device=device, licence="the user's own")
+    # The same weights in a network that was written anew give other vectors.
+    source = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest() if module.__file__ else ""
+    return _build(made[0], name, made[1], device=device, licence="the user's own", source=source)
 
 
 def _build(
-    network: nn.Module, name: EncoderName, preprocessing: Preprocessing, *, device: torch.device, licence: str
+    network: nn.Module,
+    name: EncoderName,
+    preprocessing: Preprocessing,
+    *,
+    device: torch.device,
+    licence: str,
+    source: str | None = None,
 ) -> Encoder:
+    """The encoder; `source` is a digest of the code that made the network, where no library's version stands for it."""
     label = f"{name.kind}:{name.value}"
     return build(
         network,
         name=label,
-        architecture={"network": label},
+        architecture={"network": label} if source is None else {"network": label, "source": source},
         preprocessing=preprocessing,
         device=device,
         card={"method": "pretrained", "network": label, "licence": licence},
