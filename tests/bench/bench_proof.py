@@ -133,18 +133,18 @@ def say(section: str, text: str) -> None:
     print(f"{datetime.datetime.now():%H:%M:%S} {section}: {text}", flush=True)
 
 
-def assembled(output: Path) -> str:
-    """All sections that `output` holds, of this run and earlier ones; each says when and by what it was made.
+def assembled(output: Path, old: str) -> str:
+    """Every section: from `output` where it holds one, else as the report `old` has it; each says how it was made.
 
     Of the tests against random only ours are kept; `output` has the whole pages.
     """
-    parts = ["# The proof"]
+    kept = {part.split("\n", 1)[0]: f"## {part.strip()}" for part in old.split("\n## ")[1:]}
     for name, title in SECTIONS.items():
         page = output / name / "summary.md"
         if page.is_file():
             lines = page.read_text().replace("\n## ", "\n### ").splitlines()[2:]
-            parts.append(f"## {title}\n\n" + "\n".join(line for line in lines if not is_others_test(line)))
-    return "\n\n".join(parts)
+            kept[title] = f"## {title}\n\n" + "\n".join(line for line in lines if not is_others_test(line)).strip()
+    return "\n\n".join(["# The proof", *(kept[title] for title in SECTIONS.values() if title in kept)]) + "\n"
 
 
 def is_others_test(line: str) -> bool:
@@ -181,7 +181,8 @@ def main() -> None:
     if options.quick:
         return
     options.report.parent.mkdir(parents=True, exist_ok=True)
-    options.report.write_text(assembled(options.output))
+    old = options.report.read_text() if options.report.is_file() else ""
+    options.report.write_text(assembled(options.output, old))
     print(f"report: {options.report}")
 
 

@@ -1,6 +1,6 @@
 """What a ranking is worth: accuracy on its picks beside random's and other objectives', on real vectors.
 
-    python tests/bench/bench_selection_quality.py [--data FOLDER] [--quick] [--only balanced longtail ablation]
+    python tests/bench/bench_selection_quality.py [--data FOLDER] [--quick] [--only balanced longtail heldout ablation]
 
     [--device cuda] [--workers 8] [--seeds 10] [--methods coverage k-center]
 
@@ -12,9 +12,11 @@ tests/bench/reports/selection_quality.md.
 import argparse
 import hashlib
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +35,8 @@ from wtl_core.selection.params import SelectionParams
 
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
 BUDGETS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000)
+PERCENTS = (1, 2, 5, 10, 15, 20, 25, 30, 35, 40, 50, 60, 70, 80, 90)
+RANDOM_DRAWS = 5
 RIVALS = ("k-center", "probability-coverage", "typicality", "stratified-random")
 Row = dict[str, object]
 
@@ -184,11 +188,11 @@ def nearest_vote(picked: torch.Tensor, labels: torch.Tensor, test: torch.Tensor,
     return torch.cat(answers)
 
 
-def paired(differences: np.ndarray) -> str:
-    """Mean and 95 % interval over seeds, in points."""
+def paired(differences: np.ndarray, digits: int = 2) -> str:
+    """Mean and 95 % interval over seeds."""
     count = len(differences)
     half = student_quantile(0.975, count - 1) * differences.std(ddof=1) / np.sqrt(count)
-    return f"{differences.mean():+.2f} ± {half:.2f}"
+    return f"{differences.mean():+.{digits}f} ± {half:.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -218,13 +222,54 @@ def run_job(job: Job) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return random, own
 
 
-def compare(jobs: list[Job], workers: int) -> list[Row]:
-    """Each method against random, paired over pools: rows by method and measure, columns by budget."""
+def run_held_out(job: Job) -> np.ndarray:
+    """How picks cover the test images, the ranking's less random's mean: (percents, 4)."""
+    torch.set_num_threads(job.threads)
+    data = sample(load(job.folder), job.seed, job.share)
+    pool = data if job.kind == "balanced" else long_tail(data, job.seed)
+    ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(len(pool.train))]
+    ranked = ranking.rank(pool.train, SelectionParams(), sample_ids=ids, device=job.device)
+    randoms = [random_order(pool, RANDOM_DRAWS * job.seed + draw) for draw in range(RANDOM_DRAWS)]
+    found = np.stack([_covers(pool, order, ranked.scale, job.device) for order in (ranked.rows, *randoms)])
+    return np.asarray(found[0] - found[1:].mean(0))
+
+
+def _covers(data: Data, order: np.ndarray, scale: float, device: str) -> np.ndarray:
+    """Coverage of the test images, and mean, 90 % quantile and maximum of their distance to a pick, (percents, 4)."""
+    train, test = (torch.from_numpy(part).to(device) for part in (data.train, data.test))
+    best = torch.full((len(test),), -1.0, device=device)
+    figures, begin = [], 0
+    for percent in PERCENTS:
+        end = int(percent * len(order) / 100 + 0.5)
+        picks = train[torch.from_numpy(order[begin:end].copy()).to(device)]
+        best = torch.maximum(best, torch.cat([(part @ picks.T).amax(1) for part in test.split(2000)]))
+        begin, distance = end, (2 - 2 * best).clamp_min(0).sqrt()
+        spread = [distance.mean(), distance.quantile(0.9), distance.max()]
+        figures.append([float(figure) for figure in (torch.exp(-distance / scale).mean(), *spread)])
+    return np.asarray(figures)
+
+
+def over_pools(work: Callable[[Job], Any], jobs: list[Job], workers: int) -> list[Any]:
+    """The work on every pool, side by side."""
     if workers > 1:
         with get_context("spawn").Pool(workers) as processes:
-            results = processes.map(run_job, jobs, chunksize=1)
-    else:
-        results = [run_job(job) for job in jobs]
+            return processes.map(work, jobs, chunksize=1)
+    return [work(job) for job in jobs]
+
+
+def held_out(jobs: list[Job], workers: int) -> list[Row]:
+    """The ranking against random on images that were never in the pool: rows by per cent."""
+    found = np.stack(over_pools(run_held_out, jobs, workers))
+    names = ("coverage", "mean distance", "90 % radius", "largest radius")
+    return [
+        {"per cent": percent, **{name: paired(found[:, place, at], digits=4) for at, name in enumerate(names)}}
+        for place, percent in enumerate(PERCENTS)
+    ]
+
+
+def compare(jobs: list[Job], workers: int) -> list[Row]:
+    """Each method against random, paired over pools: rows by method and measure, columns by budget."""
+    results = over_pools(run_job, jobs, workers)
     random = np.stack([result[0] for result in results])
     columns = [str(budget) for budget in jobs[0].budgets]
     rows: list[Row] = []
@@ -262,6 +307,8 @@ ABLATION: dict[str, dict[str, object]] = {
     "no head (graph only)": {"head": 0},
     "64 neighbours": {"neighbours": 64},
     "weights by 20-NN distance": {"density": 1.0},
+    "greedy to the end": {"tail_from": 1.0},
+    "tail from 20 % on": {"tail_from": 0.2},
     "random from 30 % on": {"tail": "random"},
     "k-center from 30 % on": {"tail": "k-center"},
 }
@@ -271,7 +318,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=CIFAR)
     parser.add_argument("--quick", action="store_true", help="few pools and budgets, printed only")
-    parser.add_argument("--only", nargs="+", choices=["balanced", "longtail", "ablation"])
+    parser.add_argument("--only", nargs="+", choices=["balanced", "longtail", "heldout", "ablation"])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--methods", nargs="+", help="some of those compared, in a section of their own")
     parser.add_argument("--device", default="cpu")
@@ -298,11 +345,25 @@ def main() -> None:
         rows = compare(jobs, arguments.workers)
         report.write("selection_quality", f"{title} ({pools} pools)", text, rows, is_quick=arguments.quick)
 
-    wanted = arguments.only or ["balanced", "longtail", "ablation"]
+    def held_out_section(kind: str) -> None:
+        jobs = [
+            Job(arguments.data, kind, seed, {}, [], arguments.device, threads, arguments.share) for seed in range(seeds)
+        ]
+        text = (
+            f"The ranking less random (mean of {RANDOM_DRAWS} draws) on the 10,000 test images, which are in no pool: "
+            f"mean and 95 % interval over {seeds} pools. Coverage should be above zero, distances below."
+        )
+        rows = held_out(jobs, arguments.workers)
+        report.write("selection_quality", f"Images held out, {kind}", text, rows, is_quick=arguments.quick)
+
+    wanted = arguments.only or ["balanced", "longtail", "heldout", "ablation"]
     if "balanced" in wanted:
         section("Balanced", "balanced", methods_beside({}), seeds)
     if "longtail" in wanted:
         section("Long tail 50:1 with bursts", "long tail", methods_beside({}), seeds)
+    if "heldout" in wanted:
+        held_out_section("balanced")
+        held_out_section("long tail")
     if "ablation" in wanted:
         section("Ablation, balanced", "balanced", ABLATION, min(seeds, 5))
         section("Ablation, long tail", "long tail", ABLATION, min(seeds, 5))
