@@ -40,9 +40,10 @@ class Ladder:
     them, as 1 of N each.
 
     `coverage` of the references by the ranking's first `percent` of the rows that may be picked (`count` is that share
-    of all rows: with references held out the picks measured are a little fewer than those of the pool), beside the mean of random orders and the 95 %
-    interval of that mean; `radius_*` are quantiles of the distance from a reference to the nearest pick, in the ranking
-    and (mean over orders) at random. `equivalent_random_count`: picks at random that would cover as well.
+    of all rows: with references held out the picks measured are a little fewer than those of the pool), beside the mean
+    of random orders and the 95 % interval of that mean; `radius_*` are quantiles of the distance from a reference to
+    the nearest pick, in the ranking and (mean over orders) at random. `equivalent_random_count`: picks at random that
+    would cover as well.
     `optimum_share`: at least this share of the best possible coverage of the pool is reached, proven, for this count.
     `near_duplicate_rate`: share of the picks that are near-duplicates of an earlier one, or of a labelled image.
     `group_balance`: the share of the pool's effective number of groups that the picks have (1 without groups), beside
