@@ -84,9 +84,6 @@ def test_tar_members_match_the_standard_library(tar_format: int) -> None:
 NAME_CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0/")
 
 
-NAME_CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0/")
-
-
 @given(
     members=st.lists(
         st.tuples(st.text(NAME_CHARACTERS, min_size=1, max_size=150), st.binary(max_size=1500)), max_size=6
@@ -240,6 +237,20 @@ def test_members_without_end_under_one_name_are_not_held_back() -> None:
     for i in range(1000):
         out += len(list(groups.add(Entry(f"same.{i}.jpg", i, -1, 1))))
         assert i + 1 - out <= 64
+
+
+def test_large_members_under_one_name_are_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "_MOST_BYTES", 1000)
+    groups, held, out = samples.SampleGroups(), 0, []
+    groups.add(Entry("clip.json", 0, -1, 8), b'{"a": 1}')
+    for i in range(40):
+        given_out = groups.add(Entry(f"clip.{i:02d}.tif", i + 1, -1, 300, data=bytes(300)))
+        held += 300 - sum(len(entry.data or b"") for entry in given_out)
+        assert held <= 1000
+        out += given_out
+    out += groups.flush()
+    assert [entry.ordinal for entry in out] == list(range(41))
+    assert {entry.metadata for entry in out[1:]} == {'{"a": 1}'}
 
 
 # ---- zip ----

@@ -8,7 +8,7 @@ from wtl_core.recipe import IngestParams, digest_of
 from wtl_core.shards.discover import LISTING_SCHEMA, as_frame
 from wtl_core.shards.objects import SourceObject
 
-VERSION = 1
+VERSION = 2
 """Raised when the same objects and params would give another part."""
 _BYTES_PER_IMAGE = {"tar": 3072, "parquet": 512, "zip": 512, "loose": 1 << 62}
 """At least so many bytes of a shard hold one image; an estimate, which only sizes parts."""
