@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -17,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from wtl_core.errors import ConfigError, InputError
 from wtl_core.images.faults import ImageError, Reason
-from wtl_core.shards import archives, reader, samples, tables, tar
+from wtl_core.shards import archives, paths, reader, samples, tables, tar, uri_list
 from wtl_core.shards.objects import Entry, SourceObject
 
 
@@ -323,6 +325,79 @@ def test_parquet_struct_and_binary_columns_are_read_with_metadata(tmp_path: Path
     assert (entries[7].key, entries[7].metadata) == ("7", '{"label": 7}')
 
 
+def not_utf8(values: list[bytes]) -> pa.Array:
+    return pa.Array.from_buffers(pa.string(), len(values), pa.array(values, pa.binary()).buffers())
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (
+            pa.array([0, 10**17], pa.timestamp("ms")),
+            ["1970-01-01 00:00:00", "<value out of range: 100000000000000000>"],
+        ),
+        (pa.array([0, -62135596801], pa.timestamp("s")), ["1970-01-01 00:00:00", "0000-12-31 23:59:59.000"]),
+        (pa.array([0, 1], pa.timestamp("ns")), ["1970-01-01 00:00:00", "1970-01-01 00:00:00.000000001"]),
+        (pa.array([0, 0], pa.timestamp("us", tz="No/Where")), [None, None]),
+        (pa.array([0, 2**31 - 1], pa.int32()).cast(pa.date32()), ["1970-01-01", "<value out of range: 2147483647>"]),
+        (pa.array([0, 2**62], pa.duration("s")), ["0:00:00", str(2**62)]),
+        (pa.array([0, 1], pa.time64("ns")), ["00:00:00", "00:00:00.000000001"]),
+        (pa.array([None, 1], pa.duration("ns")), [None, "1"]),
+        (not_utf8([b"plain", b"caf\xe9"]), ["plain", "caf\\xe9"]),
+    ],
+)
+def test_metadata_that_python_cannot_hold_costs_no_image(
+    tmp_path: Path, values: pa.Array, expected: list[str | None]
+) -> None:
+    data = make_parquet({"jpg": pa.array([JPEG] * 2), "n": pa.array([7, 8]), "odd": values})
+    entries = read_bytes(tmp_path, "a.parquet", data)
+    assert kept(entries) == ["0", "1"]
+    wanted = [{"n": 7 + i} | ({"odd": value} if value is not None else {}) for i, value in enumerate(expected)]
+    assert [json.loads(entry.metadata or "") for entry in entries] == wanted
+
+
+def test_two_columns_of_one_name_cost_no_image(tmp_path: Path) -> None:
+    buffer, numbers = io.BytesIO(), pa.array([1])
+    pq.write_table(pa.Table.from_arrays([pa.array([JPEG]), numbers, numbers], ["jpg", "n", "n"]), buffer)
+    assert kept(read_bytes(tmp_path, "a.parquet", buffer.getvalue())) == ["0"]
+
+
+def test_parquet_paths_that_are_not_utf8_stay_readable(tmp_path: Path) -> None:
+    names = not_utf8([b"1.jpg", b"caf\xe9.jpg"])
+    struct = pa.StructArray.from_arrays([pa.array([JPEG, JPEG]), names], ["bytes", "path"])
+    assert kept(read_bytes(tmp_path, "a.parquet", make_parquet({"image": struct}))) == ["1.jpg", "caf\\xe9.jpg"]
+    (tmp_path / "1.jpg").write_bytes(JPEG)
+    entries = read_bytes(tmp_path, "b.parquet", make_parquet({"path": names}))
+    assert (kept(entries), refused(entries)) == (["0"], [("1", "missing")])
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"url": ["1.jpg"], "geometry": [b"\1\2"]}, ("url", "uri")),
+        ({"url": ["1.jpg"], "geometry": [JPEG]}, ("geometry", "binary")),
+        ({"url": ["1.jpg"], "image": [b"broken"]}, ("image", "binary")),
+        ({"mask": [b"\1\2"], "scan": [JPEG]}, ("scan", "binary")),
+        ({"geometry": [b"\1\2"]}, ("geometry", "binary")),
+        ({"sound": [{"bytes": b"RIFF", "path": "1.wav"}], "jpg": [JPEG]}, ("jpg", "binary")),
+        ({"image": [{"bytes": None, "path": "1.jpg"}], "geometry": [b"\1\2"]}, ("image", "struct")),
+        ({"label": [1]}, None),
+    ],
+)
+def test_the_image_column_is_found_by_name_and_first_bytes(
+    columns: dict[str, list[object]], expected: tuple[str, str] | None
+) -> None:
+    kinds = {"image": STRUCT, "sound": STRUCT}
+    arrays = {
+        name: pa.array(values, kinds.get(name) if isinstance(values[0], dict) else None)
+        for name, values in columns.items()
+    }
+    found = tables.find_column(tables.open_table(io.BytesIO(make_parquet(arrays))))
+    assert found == (tables.ImageColumn(*expected) if expected else None)
+    empty = {name: array[:0] for name, array in arrays.items()}
+    assert tables.find_column(tables.open_table(io.BytesIO(make_parquet(empty)))) is not None or expected is None
+
+
 def test_parquet_rows_that_are_no_images_are_refused_with_a_reason(tmp_path: Path) -> None:
     rows = [{"bytes": JPEG, "path": None}, {"bytes": b"", "path": None}, None, {"bytes": b"text", "path": "x.jpg"}]
     entries = read_bytes(tmp_path, "a.parquet", make_parquet({"image": pa.array(rows, STRUCT)}))
@@ -336,6 +411,38 @@ def test_parquet_column_of_uris_is_followed(tmp_path: Path) -> None:
     entries = read_bytes(tmp_path, "a.parquet", make_parquet({"url": pa.array(uris), "n": pa.array(range(5))}))
     assert kept(entries) == ["0", "1"]
     assert refused(entries) == [("2", "missing"), ("3", "unsupported"), ("4", "empty")]
+
+
+@pytest.mark.timeout(30)
+def test_rows_that_name_pipes_and_folders_are_refused_and_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    names = ["pipe.jpg", ".", "/dev/zero"]
+    entries = read_bytes(tmp_path, "a.parquet", make_parquet({"url": pa.array(names)}))
+    assert refused(entries) == [("0", "unsupported"), ("1", "unsupported"), ("2", "unsupported")]
+    assert not any(reader.is_readable(str(tmp_path / name)) for name in names)
+
+
+def test_a_named_file_that_is_written_to_costs_its_row_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_changed(one: SourceObject, *_: object) -> None:
+        if one.uri.endswith("1.jpg"):
+            raise reader.ObjectChangedError(one.uri)
+
+    monkeypatch.setattr(reader, "_check_unchanged", find_changed)
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / name).write_bytes(JPEG)
+    entries = read_bytes(tmp_path, "a.parquet", make_parquet({"url": pa.array(["1.jpg", "2.jpg"])}))
+    assert (refused(entries), kept(entries)) == ([("0", "changed_while_read")], ["1"])
+
+
+def test_targets_of_rows_are_found_in_any_row_group(tmp_path: Path) -> None:
+    names = [f"{i}.jpg" for i in range(20)]
+    rows = [{"bytes": JPEG if i % 2 else None, "path": name} for i, name in enumerate(names)]
+    for column in ({"url": pa.array(names)}, {"image": pa.array(rows, STRUCT)}):
+        (tmp_path / "a.parquet").write_bytes(make_parquet(column, row_group_size=3))
+        found = reader.read_targets(str(tmp_path / "a.parquet"), [0, 2, 12, 18])
+        assert found == [str(tmp_path / names[row]) for row in (0, 2, 12, 18)]
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 no more")
+    assert reader.read_targets(str(tmp_path / "a.parquet"), [0]) == []
 
 
 def test_parquet_without_images_is_named_and_ignored(tmp_path: Path) -> None:
@@ -358,6 +465,44 @@ def test_a_damaged_parquet_file_never_does_more_than_end_early(data: st.DataObje
         assert len(list(tables.read_table(io.BytesIO(raw[: len(raw) - cut]), max_file_bytes=LIMIT))) <= 100
     except ImageError as error:
         assert error.reason == Reason.BROKEN_SHARD  # noqa: PT017
+
+
+# ---- lists of URIs ----
+LISTS = {
+    "txt": b"a.jpg\n# no\nb.jpg\n",
+    "csv": b'uri,label\na.jpg,1\n"b,.jpg",2\n',
+    "jsonl": b'"a.jpg"\n{"uri": "b.jpg", "n": [1]}\n',
+    "parquet": make_parquet({"uri": pa.array([f"{i}.jpg" for i in range(9)]), "blob": pa.array([b"x"] * 9)}),
+}
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_no_list_does_more_than_be_refused(data: st.DataObject) -> None:
+    suffix = data.draw(st.sampled_from(sorted(LISTS)))
+    raw = bytearray(data.draw(st.binary(max_size=300)) if data.draw(st.booleans()) else LISTS[suffix])
+    for _ in range(data.draw(st.integers(0, 5)) if raw else 0):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    raw = raw[: data.draw(st.integers(0, len(raw)))] if data.draw(st.booleans()) else raw
+    try:
+        uris = uri_list.read_uris(f"list.{suffix}", io.BytesIO(raw))
+    except InputError:
+        return
+    try:
+        assert all(one.uri for one in uri_list.describe("/nowhere/list", [u for u in uris or [] if "s3://" not in u]))
+    except ConfigError:
+        return
+
+
+@pytest.mark.parametrize("name", ["a\0.jpg", "file:///a%00.jpg", "\ud800.jpg", "s3://bucket/\ud800.jpg"])
+def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="mend the list"):
+        paths.resolve(name, "/base")
+
+
+def test_a_list_nested_without_end_is_refused() -> None:
+    with pytest.raises(InputError, match="line 1"):
+        uri_list.read_uris("list.jsonl", io.BytesIO(b"[" * 200_000))
 
 
 # ---- objects ----

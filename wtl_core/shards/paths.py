@@ -39,8 +39,11 @@ def resolve(uri: str, base: str) -> str:
     """An absolute URI for one that a list names; relative ones are meant below `base`, the list's folder.
 
     Raises:
-        ConfigError: a scheme other than `file` and `s3`, no URI at all, or a list in a bucket that names a local file.
+        ConfigError: a scheme other than `file` and `s3`, no URI at all, a name that no file can have, or a list in a
+            bucket that names a local file.
     """
+    if not _is_name(uri):
+        raise ConfigError(f"{uri[:100]!r}: expected a name in UTF-8 without zero bytes; mend the list")
     if is_s3(uri):
         return uri
     if "://" in uri and not uri.startswith("file://"):
@@ -54,4 +57,14 @@ def resolve(uri: str, base: str) -> str:
         path = path_of(uri)
     except ValueError as error:
         raise ConfigError(f"{uri[:100]!r}: expected a path or a file:// URI: {error}; mend the list") from error
+    if "\0" in path:
+        raise ConfigError(f"{uri[:100]!r}: expected a path without zero bytes; mend the list")
     return uri_of(os.path.normpath(os.path.join(base, path)))  # noqa: PTH118, names may not be UTF-8
+
+
+def _is_name(uri: str) -> bool:
+    """Whether a store or a file system can have such a name; JSON can spell halves of characters, which are none."""
+    try:
+        return b"\0" not in uri.encode()
+    except UnicodeEncodeError:
+        return False

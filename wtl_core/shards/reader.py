@@ -7,10 +7,11 @@ entry. An object that changes while it is read raises `ObjectChangedError`, and 
 import io
 import logging
 import os
+import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import IO, NamedTuple
 
@@ -88,6 +89,10 @@ def read_object(one: SourceObject, *, max_file_bytes: int, endpoint_url: str | N
         yield _unreadable(one, error)
 
 
+class NotAFileError(OSError):
+    """A path leads to a folder, pipe, socket or device: opening one can wait for ever, so it is not opened."""
+
+
 class Wanted(NamedTuple):
     """Where an image lay in its object when it was ingested."""
 
@@ -142,6 +147,20 @@ def is_readable(uri: str, *, endpoint_url: str | None = None) -> bool:
     return True
 
 
+def read_targets(uri: str, ordinals: Sequence[int], *, endpoint_url: str | None = None) -> list[str]:
+    """URIs that rows of a Parquet file name instead of holding an image; none of what cannot be read now."""
+    try:
+        with open_object(describe_now(uri, endpoint_url), endpoint_url) as stream:
+            named = tables.read_targets(stream, ordinals)
+    except (*tables.UNREADABLE, ConfigError, TransientError, ObjectChangedError):
+        return []
+    found = []
+    for name in named:
+        with suppress(ConfigError):  # no URI that could ever be read
+            found.append(_resolve(name, uri))
+    return found
+
+
 def describe_now(uri: str, endpoint_url: str | None) -> SourceObject:
     """The object as it is now."""
     if paths.is_s3(uri):
@@ -154,6 +173,8 @@ def _unreadable(one: SourceObject, error: OSError) -> Entry:
         reason, note = Reason.MISSING, "listed, and not there when it was read"
     elif isinstance(error, PermissionError):
         reason, note = Reason.ACCESS_DENIED, "not readable with the present permissions or credentials"
+    elif isinstance(error, NotAFileError):
+        reason, note = Reason.UNSUPPORTED, "folder, pipe, socket or device"
     else:
         reason, note = Reason.READ_ERROR, f"{type(error).__name__}: {str(error)[:300]}"
     entry = Entry("", -1, -1, max(one.size, 0), note=note)
@@ -170,15 +191,27 @@ def open_object(one: SourceObject, endpoint_url: str | None) -> Iterator[IO[byte
 
     Raises:
         ObjectChangedError: it is not.
+        NotAFileError: a local path leads to something else than a file.
     """
     if paths.is_s3(one.uri):
         with remote.open_key(one, endpoint_url) as stream:
             yield stream
         return
-    with open(paths.path_of(one.uri), "rb", buffering=_BUFFER_BYTES) as stream:  # noqa: PTH123, names may not be UTF-8
+    path = paths.path_of(one.uri)
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116, names may not be UTF-8
+        raise NotAFileError(path)
+    with open(path, "rb", buffering=_BUFFER_BYTES) as stream:  # noqa: PTH123
         before = os.fstat(stream.fileno())
-        yield stream
-        after = os.fstat(stream.fileno())
+        try:
+            yield stream
+        except ImageError:  # a shard that grows looks broken
+            _check_unchanged(one, stream, before)
+            raise
+        _check_unchanged(one, stream, before)
+
+
+def _check_unchanged(one: SourceObject, stream: IO[bytes], before: os.stat_result) -> None:
+    after = os.fstat(stream.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise ObjectChangedError(one.uri)
 
@@ -228,16 +261,23 @@ def _loose(one: SourceObject, stream: IO[bytes], head: bytes, max_file_bytes: in
     return entry
 
 
+def _resolve(name: str, table_uri: str) -> str:
+    """What a row of a table names: relative to the table's folder. Raises ConfigError."""
+    return paths.resolve(name, table_uri.rsplit("/", 1)[0])
+
+
 def _fetch(row: tables.UriRow, one: SourceObject, max_file_bytes: int, endpoint_url: str | None) -> Entry:
     """The image that a row names. Whatever happens, it claims to be one."""
     entry, uri = Entry(row.key, row.ordinal, -1, 0, metadata=row.metadata), row.uri
     try:
-        uri = paths.resolve(row.uri, one.uri.rsplit("/", 1)[0])
+        uri = _resolve(row.uri, one.uri)
         target = SourceObject(one.source, uri, "loose", 0, 0, "")
         with open_object(target, endpoint_url) as stream:
             data = stream.read(max_file_bytes + 1)
     except ConfigError as error:
         entry.reason, entry.note = Reason.UNSUPPORTED, str(error)
+    except ObjectChangedError:  # it is no object of the part, which beginning again could leave out
+        entry.reason, entry.note = Reason.CHANGED, f"{uri[:200]}: written to while it was read"
     except (OSError, ValueError) as error:
         failed = _unreadable(
             SourceObject(one.source, uri, "tar", 0, 0, ""), error if isinstance(error, OSError) else OSError(error)

@@ -1,10 +1,11 @@
 """Entries of a Parquet file: an image struct `{bytes, path}`, a binary column, or a column of URIs.
 
-The other plain columns of a row become its metadata. A file with none of the three is one ignored entry, named.
+The other plain columns of a row become its metadata, as far as they can be read: they never cost an image. A file with
+none of the three is one ignored entry, named.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -14,13 +15,15 @@ import pyarrow.parquet as pq
 
 from wtl_core.images import kinds
 from wtl_core.images.faults import ImageError, Reason
-from wtl_core.shards.objects import Entry, judge
+from wtl_core.shards.objects import Entry, judge, shown
 from wtl_core.shards.samples import MOST_METADATA_BYTES
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "picture", "photo", "bytes", "data", "content")
 URI_NAMES = ("uri", "url", "path", "file", "file_name", "filename", "image", "image_path", "image_url", "image_uri")
-_BATCH_ROWS = 128
+_BATCH_ROWS, _PROBED_ROWS = 128, 8
 _BUFFER_BYTES = 1 << 20
+UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, OverflowError)
+"""What Arrow raises for files that are no Parquet, or damaged, and for values that Python has no type for."""
 
 
 @dataclass(frozen=True)
@@ -48,37 +51,85 @@ def read_table(stream: IO[bytes], *, max_file_bytes: int) -> Iterator[Entry | Ur
         ImageError: BROKEN_SHARD where the file cannot be read, after the rows before.
     """
     try:
-        table = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES)
-        column = find_column(table.schema_arrow)
+        table = open_table(stream)
+        column, names = find_column(table), table.schema_arrow.names
         if column is None:
-            names = ", ".join(table.schema_arrow.names)[:200]
-            yield Entry("", 0, -1, 0, note=f"Parquet file without an image column; columns: {names}")
+            yield Entry("", 0, -1, 0, note=f"Parquet file without an image column; columns: {', '.join(names)[:200]}")
             return
-        light = [field.name for field in table.schema_arrow if field.name != column.name and _is_plain(field.type)]
+        others = [field for field in table.schema_arrow if field.name != column.name and _is_plain(field.type)]
+        light = [field.name for field in others if names.count(field.name) == 1]
         start = 0
         for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=[column.name, *light]):
             yield from _entries(batch, column, light, start, max_file_bytes)
             start += batch.num_rows
-    except (pa.ArrowException, OSError, ValueError, KeyError, IndexError) as error:
+    except UNREADABLE as error:
         if isinstance(error, ImageError):
             raise
         raise ImageError(Reason.BROKEN_SHARD, f"Parquet file cannot be read (further): {str(error)[:300]}") from error
 
 
-def find_column(schema: pa.Schema) -> ImageColumn | None:
-    """The image column of a schema, or None. Structs win over binaries, those over URIs; known names over others."""
-    structs = [f.name for f in schema if pa.types.is_struct(f.type) and _has_bytes(f.type)]
-    binaries = [f.name for f in schema if _is_binary(f.type)]
-    uris = [f.name for f in schema if _is_text(f.type) and f.name.lower() in URI_NAMES]
-    for names, form, known in (
-        (structs, "struct", _IMAGE_NAMES),
-        (binaries, "binary", _IMAGE_NAMES),
-        (uris, "uri", URI_NAMES),
-    ):
-        if names:
-            order = {name: position for position, name in enumerate(known)}
-            return ImageColumn(min(names, key=lambda n: (order.get(n.lower(), len(order)), names.index(n))), form)
-    return None
+def read_targets(stream: IO[bytes], ordinals: Sequence[int]) -> list[str]:
+    """What the given rows name, as written there; rows that hold their image, or nothing, are left out.
+
+    Reads no image, and of the column of names only the row groups asked for.
+
+    Raises:
+        One of UNREADABLE: the file cannot be read.
+    """
+    table = open_table(stream)
+    column = find_column(table)
+    if column is None or column.form == "binary":
+        return []
+    found: list[str | None] = []
+    start = 0
+    for number in range(table.num_row_groups):
+        end = start + table.metadata.row_group(number).num_rows
+        inside = [row - start for row in ordinals if start <= row < end]
+        if inside:
+            leaf = column.name if column.form == "uri" else f"{column.name}.path"
+            values = table.read_row_group(number, columns=[leaf])[column.name].take(inside).combine_chunks()
+            found += _values(values) if column.form == "uri" else _paths(values)
+        start = end
+    return [name for name in found if name]
+
+
+def open_table(stream: IO[bytes]) -> pq.ParquetFile:
+    """The file's footer read. Raises one of UNREADABLE."""
+    return pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+
+
+def find_column(table: pq.ParquetFile) -> ImageColumn | None:
+    """The image column, or None if there is none.
+
+    Bytes that begin like an image decide; then the order is: structs, binaries of a known name, URIs, other binaries.
+    Within each, known names come before others. Rows are read only where there is a choice.
+    """
+    schema = table.schema_arrow
+    found = [(0, ImageColumn(f.name, "struct")) for f in schema if pa.types.is_struct(f.type) and _has_bytes(f.type)]
+    binaries = [ImageColumn(field.name, "binary") for field in schema if _is_binary(field.type)]
+    found += [(1 if column.name.lower() in _IMAGE_NAMES else 3, column) for column in binaries]
+    found += [(2, ImageColumn(f.name, "uri")) for f in schema if _is_text(f.type) and f.name.lower() in URI_NAMES]
+    images = _columns_of_images(table, [column for _, column in found]) if len(found) > 1 else set()
+
+    def place(ranked: tuple[int, ImageColumn]) -> tuple[bool, int, int]:
+        rank, column = ranked
+        known, name = URI_NAMES if column.form == "uri" else _IMAGE_NAMES, column.name.lower()
+        return column.name not in images, rank, known.index(name) if name in known else len(known)
+
+    return min(found, key=place)[1] if found else None
+
+
+def _columns_of_images(table: pq.ParquetFile, columns: list[ImageColumn]) -> set[str]:
+    """Names of the columns with bytes that begin like an image in one of the first rows."""
+    blobs = [column.name for column in columns if column.form != "uri"]
+    batch = next(table.iter_batches(batch_size=_PROBED_ROWS, columns=blobs), None) if blobs else None
+    if batch is None:
+        return set()
+    return {name for name in blobs if any(map(_is_image, _blobs(batch.column(name)).to_pylist()))}
+
+
+def _is_image(data: bytes | None) -> bool:
+    return kinds.sniff_image((data or b"")[: kinds.HEAD_BYTES]) is not None
 
 
 def _entries(
@@ -87,26 +138,20 @@ def _entries(
     values = batch.column(column.name)
     metadata = _metadata(batch, light)
     if column.form == "uri":
-        for row, uri in enumerate(values.to_pylist()):
+        for row, uri in enumerate(_values(values)):
             if uri:
                 yield UriRow(str(start + row), start + row, uri, metadata[row])
             else:
                 yield Entry(str(start + row), start + row, -1, 0, reason=Reason.EMPTY, note="row without a URI")
         return
-    paths: list[Any] = [None] * len(values)
-    if column.form == "struct":
-        names = [field.name for field in values.type]
-        if "path" in names and _is_text(values.type.field("path").type):
-            paths = pc.struct_field(values, "path").to_pylist() if len(values) else paths
-        values = pc.struct_field(values, "bytes")
-    for row, data in enumerate(values.to_pylist()):
-        ordinal = start + row
-        if data is None and paths[row]:
-            yield UriRow(paths[row], ordinal, paths[row], metadata[row])
+    paths = _paths(values) if column.form == "struct" else [None] * len(values)
+    for row, data in enumerate(_blobs(values).to_pylist()):
+        ordinal, path = start + row, paths[row]
+        if data is None and path:
+            yield UriRow(path, ordinal, path, metadata[row])
             continue
-        yield _entry(
-            Entry(paths[row] or str(ordinal), ordinal, -1, len(data or b"")), data or b"", metadata[row], limit
-        )
+        entry = Entry(path or str(ordinal), ordinal, -1, len(data or b""))
+        yield _entry(entry, data or b"", metadata[row], limit)
 
 
 def _entry(entry: Entry, data: bytes, metadata: str | None, limit: int) -> Entry:
@@ -123,9 +168,44 @@ def _entry(entry: Entry, data: bytes, metadata: str | None, limit: int) -> Entry
 def _metadata(batch: pa.RecordBatch, light: list[str]) -> list[str | None]:
     if not light:
         return [None] * batch.num_rows
-    rows = batch.select(light).to_pylist()
-    texts = [json.dumps({k: v for k, v in row.items() if v is not None}, default=str) for row in rows]
+    columns = [_values(batch.column(name)) for name in light]
+    rows = [{k: v for k, v in zip(light, row, strict=True) if v is not None} for row in zip(*columns, strict=True)]
+    texts = [json.dumps(row, default=str) for row in rows]
     return [text if len(text) <= MOST_METADATA_BYTES else None for text in texts]
+
+
+def _blobs(values: pa.Array) -> pa.Array:
+    """The bytes of a struct column; a binary column is its own."""
+    return pc.struct_field(values, "bytes") if pa.types.is_struct(values.type) else values
+
+
+def _paths(values: pa.StructArray) -> list[str | None]:
+    """The paths of a struct column, None where it has no such field."""
+    kinds_by_name = {field.name: field.type for field in values.type}
+    if "path" not in kinds_by_name or not _is_text(kinds_by_name["path"]):
+        return [None] * len(values)
+    return _values(pc.struct_field(values, "path"))
+
+
+def _values(values: pa.Array) -> list[Any]:
+    """Python's values of a column; where one has none, each by itself, so that it is the same in any batch."""
+    try:
+        return list(values.to_pylist())
+    except UNREADABLE:
+        return [_value(value) for value in values]
+
+
+def _value(value: pa.Scalar) -> Any:
+    """A value, or Arrow's text of it: Python has no nanoseconds, no year 10,000, and text in UTF-8 alone."""
+    try:
+        return value.as_py()
+    except UNREADABLE:
+        if _is_text(value.type):
+            return shown(value.as_buffer().to_pybytes())
+    try:
+        return value.cast(pa.string()).as_py()
+    except UNREADABLE:
+        return None  # a time zone that is not known here
 
 
 def _has_bytes(kind: pa.StructType) -> bool:

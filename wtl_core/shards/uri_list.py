@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
-import pyarrow.parquet as pq
-
 from wtl_core.errors import InputError
 from wtl_core.shards import bucket, folder, paths, tables
 from wtl_core.shards.objects import SourceObject
@@ -57,7 +55,7 @@ def read_uris(name: str, stream: IO[bytes]) -> list[str] | None:
         if lowered.endswith(".csv"):
             return _from_csv(name, text)
         return [_from_json(name, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    except (UnicodeDecodeError, OSError, csv.Error) as error:
+    except (*tables.UNREADABLE, csv.Error) as error:
         raise InputError(
             f"{name}: expected a list of URIs, found a file that cannot be read: {error}; mend it"
         ) from error
@@ -65,10 +63,10 @@ def read_uris(name: str, stream: IO[bytes]) -> list[str] | None:
 
 def _from_parquet(stream: IO[bytes]) -> list[str] | None:
     try:
-        table = pq.ParquetFile(stream)
-    except (OSError, ValueError):
+        table = tables.open_table(stream)
+        column = tables.find_column(table)
+    except tables.UNREADABLE:
         return None
-    column = tables.find_column(table.schema_arrow)
     if column is None or column.form != "uri":
         return None
     return [value for value in table.read(columns=[column.name])[column.name].to_pylist() if value]
@@ -90,7 +88,7 @@ def _from_csv(name: str, text: str) -> list[str]:
 def _from_json(name: str, number: int, line: str) -> str:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{name}, line {number}: expected JSON, found a mistake: {error}; mend it") from error
     found = value if isinstance(value, str) else None
     if isinstance(value, dict):
