@@ -110,6 +110,50 @@ def test_a_tar_cut_at_any_byte_keeps_the_members_before_and_says_so() -> None:
         assert caught.value.reason == Reason.BROKEN_SHARD
 
 
+@given(
+    archives_of=st.lists(st.lists(st.binary(max_size=1500), max_size=3), min_size=1, max_size=4),
+    padding=st.integers(0, 1500),
+)
+@settings(max_examples=40, deadline=None)
+def test_tars_one_after_another_are_read_to_the_last_byte(archives_of: list[list[bytes]], padding: int) -> None:
+    data = b"".join(make_tar([("x", body) for body in bodies]) for bodies in archives_of) + bytes(padding)
+    members = tar.read_members(io.BytesIO(data), max_file_bytes=LIMIT)
+    assert [member.data for member in members] == [body for bodies in archives_of for body in bodies]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
+def test_a_second_archive_behind_the_first_is_read(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    data = make_tar([("1.jpg", JPEG)]) + make_tar([("2.jpg", make_jpeg(1))])
+    assert kept(read_bytes(tmp_path, "a.tar", pack(data))) == ["1.jpg", "2.jpg"]
+
+
+@pytest.mark.parametrize("behind", [b"garbage", b"x" * 512, b"x" * 5000])
+def test_what_follows_an_archive_and_is_none_is_refused(tmp_path: Path, behind: bytes) -> None:
+    entries = read_bytes(tmp_path, "a.tar", make_tar([("1.jpg", JPEG)]) + behind)
+    assert kept(entries) == ["1.jpg"]
+    assert refused(entries) == [("", "broken_shard")]
+
+
+def test_zeros_inside_a_member_reach_the_decoder_and_zeros_behind_it_are_padding(tmp_path: Path) -> None:
+    data = make_tar([("1.jpg", JPEG), ("2.jpg", JPEG)])
+    second = 512 + len(JPEG) + -len(JPEG) % 512
+    assert kept(read_bytes(tmp_path, "a.tar", data[:second] + bytes(len(data) - second))) == ["1.jpg"]
+    inside = second + 512 + 300
+    entries = read_bytes(tmp_path, "b.tar", data[:inside] + bytes(len(data) - inside))
+    assert [entry.data for entry in entries] == [JPEG, JPEG[:300] + bytes(len(JPEG) - 300)]
+    at_once = second + 512
+    entries = read_bytes(tmp_path, "c.tar", data[:at_once] + bytes(len(data) - at_once))
+    assert refused(entries) == [("2.jpg", "not_an_image")]
+
+
+def test_a_long_name_without_its_member_is_noticed(tmp_path: Path) -> None:
+    for tar_format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        data = make_tar([("a" * 300 + ".jpg", JPEG)], tar_format)
+        extended = 512 + 512
+        entries = read_bytes(tmp_path, "a.tar", data[:extended] + bytes(len(data) - extended))
+        assert refused(entries) == [("", "broken_shard")]
+
+
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_a_damaged_tar_never_does_more_than_end_early(data: st.DataObject) -> None:
@@ -118,6 +162,22 @@ def test_a_damaged_tar_never_does_more_than_end_early(data: st.DataObject) -> No
         raw[data.draw(st.integers(0, min(len(raw) - 1, 6000)))] = data.draw(st.integers(0, 255))
     try:
         entries = list(archives.read_tar(io.BytesIO(raw), "tar", size=len(raw), max_file_bytes=LIMIT))
+    except ImageError as error:
+        assert error.reason in (Reason.BROKEN_SHARD, Reason.TOO_LARGE)  # noqa: PT017
+    else:
+        assert len(entries) <= 4
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_damaged_packed_tar_never_does_more_than_end_early(data: st.DataObject) -> None:
+    packing, pack = data.draw(st.sampled_from([("gz", gzip.compress), ("zst", zstandard.compress)]))
+    raw = bytearray(pack(make_tar([("a.jpg", JPEG), ("b.txt", b"x"), ("c.jpg", JPEG)])))
+    for _ in range(data.draw(st.integers(0, 6))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    raw = raw[: data.draw(st.integers(0, len(raw)))] if data.draw(st.booleans()) else raw
+    try:
+        entries = list(archives.read_tar(io.BytesIO(raw), packing, size=len(raw), max_file_bytes=LIMIT))
     except ImageError as error:
         assert error.reason in (Reason.BROKEN_SHARD, Reason.TOO_LARGE)  # noqa: PT017
     else:

@@ -34,8 +34,13 @@ class TarMember:
 def read_members(stream: IO[bytes], *, max_file_bytes: int) -> Iterator[TarMember]:
     """Yield regular files, links and special files in order; directories are left out.
 
+    Zero blocks end an archive, and another one may follow: all are read, to the last byte. Zeros from the end of a
+    member to the end of the file are padding; a download that was set to its full size and cut just there looks alike.
+    A member whose own data ends in zeros is given as it is: decoding tells.
+
     Raises:
-        ImageError: BROKEN_SHARD where the archive is cut or damaged, after the members before.
+        ImageError: BROKEN_SHARD where the archive is cut, damaged or followed by something else, after the members
+            before.
     """
     walk = _Walk(stream)
     long_name: bytes | None = None
@@ -43,7 +48,12 @@ def read_members(stream: IO[bytes], *, max_file_bytes: int) -> Iterator[TarMembe
     while True:
         block = walk.take(_BLOCK, "header")
         if block == _EMPTY_BLOCK:
-            return
+            if long_name or pax:
+                raise _broken(f"extended header before byte {walk.position - _BLOCK} has no member")
+            following = walk.past_zeros()
+            if following is None:
+                return
+            block = following
         kind, name, size = _parse(block, walk.position - _BLOCK)
         if kind in (b"L", b"K", b"x", b"g"):
             if size > _MOST_NAME_BYTES:
@@ -97,6 +107,28 @@ class _Walk:
                 raise _broken(f"ends at byte {found}, inside a {what} or before the end marker")
             data += more
         self.position += size
+        return data
+
+    def past_zeros(self) -> bytes | None:
+        """The next block that is not all zeros, or None if nothing else follows; zeros may end within a block."""
+        while True:
+            block = self._read_block()
+            self.position += len(block)
+            if len(block) < _BLOCK and not any(block):
+                return None
+            if len(block) < _BLOCK:
+                raise _broken(f"ends at byte {self.position} with {len(block)} bytes that are no header")
+            if block != _EMPTY_BLOCK:
+                return block
+
+    def _read_block(self) -> bytes:
+        """A block, or as much of it as is left."""
+        data = self._read(_BLOCK)
+        while data and len(data) < _BLOCK:
+            more = self._read(_BLOCK - len(data))
+            if not more:
+                break
+            data += more
         return data
 
     def skip(self, size: int) -> None:
