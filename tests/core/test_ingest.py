@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -271,6 +272,54 @@ def test_a_file_without_permission_is_read_once_it_can_be(tmp_path: Path, monkey
     assert readmission.readable_again(store, snapshot_rows(plans_of(source))).is_empty()
     monkeypatch.setattr(reader, "open_object", original)
     assert len(readmission.readable_again(store, snapshot_rows(plans_of(source)))) == 1
+
+
+def take_in_again(source: Path, store: Store, snapshot: pl.DataFrame) -> pl.DataFrame:
+    """What the next refresh makes of a source: its snapshot."""
+    again = readmission.readable_again(store, snapshot)
+    changes = discover.diff(discover.list_source(str(source)), snapshot, again=again)
+    plans = plan_parts(pl.concat([changes.new, changes.changed]), PARAMS)
+    ingest.run_many(plans, store, PARAMS, workers=1)
+    return pl.concat([changes.kept, snapshot_rows(plans)])
+
+
+@pytest.mark.parametrize("form", ["uri", "struct"])
+def test_images_that_rows_name_are_taken_in_once_they_are_there(tmp_path: Path, form: str) -> None:
+    source, images = tmp_path / "source", tmp_path / "images"
+    source.mkdir()
+    images.mkdir()
+    names = [f"{images}/{i}.jpg" for i in range(8)]
+    rows = names if form == "uri" else [{"bytes": None, "path": name} for name in names]
+    kind = pa.string() if form == "uri" else pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array(rows, kind)}), source / "a.parquet", row_group_size=3)
+    for i in range(3):
+        (images / f"{i}.jpg").write_bytes(make_jpeg(i))
+    store, found = refresh(source, tmp_path / "w")
+    assert (found.counts.samples, found.quarantine["reason"].to_list()) == (3, ["missing"] * 5)
+    snapshot = snapshot_rows(plans_of(source))
+    assert readmission.readable_again(store, snapshot).is_empty()
+    for i in range(3, 7):
+        (images / f"{i}.jpg").write_bytes(make_jpeg(i))
+    snapshot = take_in_again(source, store, snapshot)
+    counts = pool.load(store, snapshot).counts
+    assert (counts.samples, counts.quarantined) == (7, 1)
+    assert readmission.readable_again(store, snapshot).is_empty()
+    (images / "7.jpg").write_bytes(make_jpeg(7))
+    snapshot = take_in_again(source, store, snapshot)
+    assert pool.load(store, snapshot).counts.quarantined == 0
+
+
+def test_of_many_missing_targets_a_spread_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    pl.DataFrame({"uri": [f"{tmp_path}/{i}.jpg" for i in range(1000)]}).write_parquet(source / "a.parquet")
+    store, found = refresh(source, tmp_path / "w")
+    assert found.counts.quarantined == 1000
+    tried: list[str] = []
+    monkeypatch.setattr(readmission, "is_readable", lambda uri, **_: bool(tried.append(uri)))
+    assert readmission.readable_again(store, snapshot_rows(plans_of(source))).is_empty()
+    assert len(set(tried)) == len(tried) == 256
+    assert {f"{tmp_path}/0.jpg", f"{tmp_path}/999.jpg"} <= set(tried)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
