@@ -322,6 +322,19 @@ def test_of_many_missing_targets_a_spread_is_tried(tmp_path: Path, monkeypatch: 
     assert {f"{tmp_path}/0.jpg", f"{tmp_path}/999.jpg"} <= set(tried)
 
 
+def test_what_a_killed_attempt_refused_does_not_count(source: Path, tmp_path: Path) -> None:
+    store, (plan,) = open_store(str(tmp_path / "w")), plans_of(source)
+    whole = ingest.run(plan, store, PARAMS)
+    (tmp_path / "w" / "pool" / f"{plan.digest}.parquet").unlink()
+    for name in ("loose/broken.jpg", "notes.txt"):  # what made the two files is read without fault this time
+        (source / name).write_bytes(make_jpeg(1))
+    counts = ingest.run(plan, store, PARAMS)
+    assert (whole.quarantined, whole.ignored) == (1, 1)
+    assert (counts.quarantined, counts.ignored) == (0, 0)
+    found = pool.load(store, snapshot_rows([plan])).counts
+    assert (found.read, found.quarantined, found.ignored) == (counts.read, 0, 0)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
 def test_the_quarantine_budget_refuses_above_its_share(share: float) -> None:
     quarantine = pl.DataFrame({"reason": ["truncated", "empty"]})

@@ -200,4 +200,8 @@ def write_part(store: Store, digest: str) -> Iterator[PartWriter]:
         yield part
         part.quarantine.close()
         part.ignored.close()
+        # a killed run may have left one of these, from a reading that found more to refuse
+        for rows, key in ((part.quarantine, quarantine_key(digest)), (part.ignored, ignored_key(digest))):
+            if not rows.num_rows:
+                store.delete(key)
         part.pool.close({_COUNTS_KEY: json.dumps(asdict(part.counts()))})
