@@ -218,6 +218,14 @@ def test_bombs_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPat
     gif[6:10] = b"\xff\xff\xff\xff"
     bmp = bytearray(encoded(Image.new("RGB", (16, 16)), "BMP"))
     bmp[18:26] = struct.pack("<ii", 60000, 60000)
+    lossy, lossless = (bytearray(encoded(picture(), "WEBP", lossless=flag)) for flag in (False, True))
+    lossy[26:30] = struct.pack("<HH", 16383, 16383)
+    lossless[21:25] = struct.pack("<I", 16382 | 16382 << 14)
+    canvas = b"VP8X" + struct.pack("<II", 10, 0) + (b"\xff" * 2 + b"\0") * 2
+    extended = b"RIFF" + struct.pack("<I", 66) + b"WEBP" + canvas + bytes(lossy[12:60])
+    avif = bytearray(encoded(picture(), "AVIF"))
+    sizes = avif.find(b"ispe") + 8
+    avif[sizes : sizes + 8] = struct.pack(">II", 12000, 12000)
     data = bytearray(encoded(picture(), "JPEG"))
     frame = data.find(b"\xff\xc0")
     data[frame + 5 : frame + 9] = b"\xff\xf0\xff\xf0"
@@ -225,7 +233,8 @@ def test_bombs_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Image.Image, "load", explode)
     monkeypatch.setattr(torch.ops.image, "decode_jpeg", explode)
     monkeypatch.setattr(torch.ops.image, "decode_png", explode)
-    for bomb in (png_header(100_000, 100_000), bytes(data), bytes(gif), bytes(bmp)):
+    bombs = (data, gif, bmp, lossy, lossless, avif)
+    for bomb in (png_header(100_000, 100_000), extended, *map(bytes, bombs)):
         assert reason_of(bomb) == Reason.TOO_MANY_PIXELS
     assert reason_of(bytes(tiff), max_pixels=100) == Reason.TOO_MANY_PIXELS
 

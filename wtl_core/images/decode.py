@@ -119,6 +119,8 @@ def _decode_png(data: bytes, max_pixels: int, min_side_px: int) -> Decoded:
 def _decode_pillow(data: bytes, kind: str, max_pixels: int, min_side_px: int) -> Decoded:
     if kind == "heic":
         _register_heic()
+    if kind == "webp":
+        _check_canvas(data, max_pixels, min_side_px)
     with warnings.catch_warnings():  # Pillow warns about damage that it either repairs or then refuses
         warnings.simplefilter("ignore")
         try:
@@ -137,6 +139,13 @@ def _decode_pillow(data: bytes, kind: str, max_pixels: int, min_side_px: int) ->
         except Exception as error:
             raise _explain(error, kind, len(data)) from error
     return Decoded(pixels, kind, is_first_of_several, taken_at)
+
+
+def _check_canvas(data: bytes, max_pixels: int, min_side_px: int) -> None:
+    """Refuse an extended WebP by its header: the decoder makes room for the canvas as soon as it is opened."""
+    if data[12:16] == b"VP8X" and len(data) >= 30:
+        width, height = (1 + int.from_bytes(data[start : start + 3], "little") for start in (24, 27))
+        check_size(width, height, max_pixels=max_pixels, min_side_px=min_side_px)
 
 
 def _explain(error: Exception, kind: str, size: int) -> ImageError:
