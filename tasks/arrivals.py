@@ -1,6 +1,7 @@
 """Arrivals as tasks: look, tell the server once for each listing, wait for quiet, drop the runs that this one covers.
 
-The id of the event `wtl.shards.arrived` is derived from workspace and listing: telling it again changes nothing.
+The id of the event `wtl.shards.arrived` is derived from workspace, last commit and listing: telling it again changes
+nothing.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -81,7 +82,8 @@ def _next_number(client: SyncPrefectClient, store: Store, seen: Arrivals, again_
 
 
 def _event_id(store: Store, seen: Arrivals, number: int) -> UUID:
-    return uuid5(NAMESPACE_URL, f"{store.root} {seen.listing} {number}")
+    """The commit's number is in it because a listing can come again: a file that was added is deleted."""
+    return uuid5(NAMESPACE_URL, f"{store.root} {seen.number} {seen.listing} {number}")
 
 
 def _event(store: Store, seen: Arrivals, number: int, name: str) -> dict[str, Any]:

@@ -1,8 +1,13 @@
-"""How events name what they are about. Imports nothing, so that the command line can use it too."""
+"""How events name what they are about. Imports nothing heavy, so that the command line can use it too."""
 
+import hashlib
 import re
 
 
 def workspace_resource(root: str) -> str:
-    """The Prefect resource id of a workspace: `wtl.workspace.` and its root in letters, digits, dots and dashes."""
-    return "wtl.workspace." + re.sub(r"[^A-Za-z0-9.]+", "-", root).strip("-")
+    """The Prefect resource id of a workspace: `wtl.workspace.`, its root in letters, digits, dots and dashes, a digest.
+
+    The digest tells `a/b` from `a-b`.
+    """
+    shown = re.sub(r"[^A-Za-z0-9.]+", "-", root).strip("-")
+    return f"wtl.workspace.{shown}.{hashlib.sha256(root.encode()).hexdigest()[:8]}"

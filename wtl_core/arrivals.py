@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from wtl_core import commits, refresh
+from wtl_core.commits import Commit
 from wtl_core.shards import discover
 from wtl_core.storage import Store
 
@@ -24,6 +25,7 @@ class Arrivals:
     """How the sources differ from the last commit.
 
     Attributes:
+        number: The last commit's number; 0 before the first.
         listing: SHA-256 hex over every object's uri, size, and etag or time: the same listing, the same digest.
         sources: The sources looked at.
         objects: Objects there now.
@@ -33,6 +35,7 @@ class Arrivals:
         bytes: Size of the new and changed objects.
     """
 
+    number: int
     listing: str
     sources: tuple[str, ...]
     objects: int
@@ -59,8 +62,10 @@ def look(store: Store, sources: Sequence[str], *, endpoint_url: str | None = Non
         ConfigError: a source is not there.
         TransientError: a store keeps failing.
     """
-    listing, changes, touched = _compare(store, sources, endpoint_url)
+    last = commits.latest(store)
+    listing, changes, touched = _compare(store, last, sources, endpoint_url)
     return Arrivals(
+        number=last.number if last else 0,
         listing=_digest(listing),
         sources=tuple(touched),
         objects=listing.height,
@@ -73,7 +78,7 @@ def look(store: Store, sources: Sequence[str], *, endpoint_url: str | None = Non
 
 def arrived(store: Store, sources: Sequence[str], *, endpoint_url: str | None = None) -> pl.DataFrame:
     """The new and changed objects themselves, a listing's rows."""
-    _, changes, _ = _compare(store, sources, endpoint_url)
+    _, changes, _ = _compare(store, commits.latest(store), sources, endpoint_url)
     return pl.concat([changes.new, changes.changed])
 
 
@@ -101,10 +106,9 @@ def wait_until_quiet(
 
 
 def _compare(
-    store: Store, sources: Sequence[str], endpoint_url: str | None
+    store: Store, last: Commit | None, sources: Sequence[str], endpoint_url: str | None
 ) -> tuple[pl.DataFrame, discover.Changes, list[str]]:
     """The listing now, how it differs from the last commit's, and the sources that were listed."""
-    last = commits.latest(store)
     known = refresh.read_snapshot(store, last.listing) if last else None
     touched = sorted({refresh.source_uri(source) for source in sources} or set(last.sources if last else ()))
     frames = [discover.list_source(source, endpoint_url=endpoint_url, exclude=[store.root]) for source in touched]

@@ -1,0 +1,31 @@
+"""The events of arrivals: what their ids and resources tell apart."""
+
+from pathlib import Path
+
+from tasks.arrivals import _event_id
+from tasks.event_resources import workspace_resource
+from tests.conftest import make_jpeg
+from wtl_core import arrivals, pipeline, storage
+from wtl_core.pipeline import Machine
+from wtl_core.recipe import build_recipe
+
+
+def test_a_listing_that_comes_again_after_a_refresh_is_told_again(source: Path, tmp_path: Path) -> None:
+    store = storage.open_store(str(tmp_path / "workspace"))
+    recipe = build_recipe({"encoder": {"name": "pixels"}}, name="test")
+    first = arrivals.look(store, [str(source)])
+    pipeline.refresh_workspace(store, [str(source)], recipe, Machine())
+    (source / "x.jpg").write_bytes(make_jpeg(900))
+    pipeline.refresh_workspace(store, [str(source)], recipe, Machine())
+    (source / "x.jpg").unlink()
+    again = arrivals.look(store, [str(source)])
+    assert again.gone == 1
+    assert again.listing == first.listing
+    assert _event_id(store, again, 0) != _event_id(store, first, 0)
+    assert _event_id(store, again, 0) == _event_id(store, arrivals.look(store, []), 0)
+
+
+def test_workspaces_have_resources_of_their_own() -> None:
+    roots = ["/data/a-b", "/data/a/b", "s3://data/a/b"]
+    assert len({workspace_resource(root) for root in roots}) == len(roots)
+    assert workspace_resource(roots[0]).startswith("wtl.workspace.data-a-b.")
