@@ -13,6 +13,16 @@ _FOLDER = "refreshes"
 _DIGITS = 6
 
 
+class WeightsFile(BaseModel):
+    """Which file on disk an encoder's weights came from: its digest, and by what it is known without being read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
 class Commit(BaseModel):
     """What a refresh ended with. Keys of files are relative to the workspace."""
 
@@ -32,6 +42,8 @@ class Commit(BaseModel):
     """Fingerprint."""
     encoder_name: str
     """The name that it was asked for by."""
+    encoder_file: WeightsFile | None = None
+    """The weights file that the name says; None if it says none."""
     vector_table_version: int
     """LanceDB's version of the table after the run; for people, nothing is derived from it."""
     ledger_length: int

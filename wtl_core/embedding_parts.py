@@ -15,6 +15,7 @@ from wtl_core import embedding, pool, vectors
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.errors import TransientError
 from wtl_core.recipe import digest_of
+from wtl_core.shards.part_file import quarantine_key
 from wtl_core.storage import Store
 
 _PLACE = ("sample_id", "source", "object_uri", "key", "uri")
@@ -178,7 +179,7 @@ def _folder(fingerprint: str) -> str:
 
 
 def _refusals_key(fingerprint: str) -> str:
-    return f"quarantine/embedding-{fingerprint}.parquet"
+    return quarantine_key(f"embedding-{fingerprint}")
 
 
 def _key(rows: pl.DataFrame) -> str:

@@ -21,7 +21,7 @@ from wtl_core import (
     training_images,
     workspace,
 )
-from wtl_core.commits import Commit
+from wtl_core.commits import Commit, WeightsFile
 from wtl_core.embedding_parts import Embedded, EmbeddingPart, PartResult
 from wtl_core.encoders import names, resolve, succession, training
 from wtl_core.encoders.encoder import Encoder
@@ -79,12 +79,16 @@ class Run:
 
 @dataclass(frozen=True)
 class EncoderRef:
-    """The encoder of a run: `name` as the recipe has it, `resolvable` as `resolve` finds the very same network."""
+    """The encoder of a run: `name` as the recipe has it, `resolvable` as `resolve` finds the very same network.
+
+    `file` is what the weights came from where the name says a file.
+    """
 
     fingerprint: str
     name: str
     resolvable: str
     dimensions: int
+    file: WeightsFile | None
 
 
 def begin(
@@ -185,8 +189,9 @@ def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderR
                 devices=run.machine.devices,
                 on_progress=on_progress,
             )
+    file = refresh.weights_file(name)  # before it is loaded: a later one would be taken for what is loaded now
     encoder = resolve.resolve(resolvable, run.store, device=device)
-    return EncoderRef(encoder.fingerprint, name, resolvable, encoder.dimensions)
+    return EncoderRef(encoder.fingerprint, name, resolvable, encoder.dimensions, file)
 
 
 def train_successor(
@@ -284,6 +289,7 @@ def commit(
         recipe=run.recipe,
         encoder=encoder.fingerprint,
         encoder_name=encoder.name,
+        encoder_file=encoder.file,
         vector_table_version=embedded.table_version,
         ledger_length=run.ledger_length,
         selection=selection.key,

@@ -9,17 +9,20 @@ import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 
-from wtl_core import commits, readmission, storage
-from wtl_core.commits import Commit
+from wtl_core import commits, pool, readmission, storage
+from wtl_core.commits import Commit, WeightsFile
 from wtl_core.encoders import names, succession
 from wtl_core.errors import ConfigError, InputError
+from wtl_core.images.faults import TRANSIENT
 from wtl_core.recipe import Recipe, digest_of
 from wtl_core.shards import discover
 from wtl_core.shards.discover import LISTING_SCHEMA, Changes
 from wtl_core.shards.objects import SourceObject
+from wtl_core.shards.part_file import quarantine_key
 from wtl_core.shards.plan import PartPlan, plan_parts, snapshot_rows
 from wtl_core.storage import Store
 
@@ -101,7 +104,9 @@ def plan(
         and last.recipe == recipe
         and last.ledger_length == ledger_length
         and current_encoder(store, last, recipe.encoder.name) in (None, last.encoder)
+        and not _has_new_weights(last, recipe.encoder.name)
         and set(touched) <= set(known_sources)
+        and not _is_embeddable_now(store, last, known, endpoint_url=endpoint_url)
     )
     together = [kept, others, snapshot_rows(parts)]
     return RefreshPlan(
@@ -125,6 +130,53 @@ def current_encoder(store: Store, last: Commit | None, name: str) -> str | None:
     if last is not None and last.encoder_name != name:
         last = None
     return succession.successor(store) or (last.encoder if last is not None else None)
+
+
+def _is_embeddable_now(store: Store, last: Commit, known: pl.DataFrame, *, endpoint_url: str | None) -> bool:
+    """Whether a sample that the encoder could not get at, in a pool that only refers to its images, is there now."""
+    key = quarantine_key(f"embedding-{last.encoder}")
+    if not store.exists(key):
+        return False
+    refused = pl.read_parquet(io.BytesIO(store.read_bytes(key)))
+    passing = refused.filter(pl.col("reason").is_in([str(reason) for reason in TRANSIENT]))
+    objects = known.join(passing, left_on="uri", right_on="object_uri", how="semi")
+    if objects.is_empty():
+        return False
+    places = pool.load_locations(store, objects).join(passing, on="sample_id", how="semi")
+    return any(
+        data is not None
+        for (part,), rows in places.group_by("part", maintain_order=True)
+        for _, data in pool.read_images(store, str(part), rows["row"].to_list(), endpoint_url=endpoint_url)
+    )
+
+
+def weights_file(name: str) -> WeightsFile | None:
+    """What the file is that an encoder's name takes weights from; None where it says none, or none is there."""
+    path = _weights_path(name)
+    if path is None or not path.is_file():
+        return None
+    status = path.stat()
+    with path.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    return WeightsFile(size=status.st_size, mtime_ns=status.st_mtime_ns, sha256=digest)
+
+
+def _has_new_weights(last: Commit, name: str) -> bool:
+    """Whether another file lies by now where the encoder's name says. Read only if its size or time differ."""
+    path, before = _weights_path(name), last.encoder_file
+    if path is None or not path.is_file():  # a run that needs it says so; the result at hand does not
+        return False
+    status = path.stat()
+    if before is not None and (before.size, before.mtime_ns) == (status.st_size, status.st_mtime_ns):
+        return False
+    now = weights_file(name)
+    return before is None or now is None or now.sha256 != before.sha256
+
+
+def _weights_path(name: str) -> Path | None:
+    parsed = names.parse_name(name)
+    path = parsed.value if parsed.kind == "file" else parsed.weights_path
+    return None if path is None else Path(path).expanduser()
 
 
 def source_uri(source: str) -> str:

@@ -1,0 +1,81 @@
+"""When nothing has arrived and there are vectors to make all the same: new weights, images that are there again."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import make_jpeg
+from tests.core.test_pipeline import files, refresh
+from wtl_core.encoders.cards import FOLDER, WEIGHTS, save_encoder
+from wtl_core.encoders.networks import NetworkShape, build_network
+from wtl_core.encoders.preprocessing import Preprocessing
+from wtl_core.recipe import Recipe
+from wtl_core.shards import reader
+from wtl_core.storage import Store
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(8):
+        (source / f"{i}.jpg").write_bytes(make_jpeg(i))
+    return source
+
+
+def write_weights(target: Path, seed: int) -> str:
+    """A weights file as `wtl` writes it; the encoder's fingerprint."""
+    torch.manual_seed(seed)
+    shape, store = NetworkShape("resnet9", 8), Store(f"{target}-{seed}")
+    digest = save_encoder(
+        store,
+        build_network(shape).state_dict(),
+        shape=shape,
+        preprocessing=Preprocessing(32),
+        number_format="float32",
+        card={"method": "none"},
+    )
+    shutil.copy(store.path(f"{FOLDER}/{digest}/{WEIGHTS}"), target)
+    return digest
+
+
+def test_weights_that_were_replaced_under_their_name_embed_anew(pictures: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    recipe = Recipe.model_validate({"encoder": {"name": f"file:{weights}"}})
+    first_digest = write_weights(weights, 1)
+    first = refresh(tmp_path / "w", pictures, recipe=recipe)
+    assert first.encoder == first_digest
+    os.utime(weights)  # another time, the same bytes
+    assert refresh(tmp_path / "w", recipe=None) == first
+    second_digest = write_weights(weights, 2)
+    second = refresh(tmp_path / "w", recipe=None)
+    assert (second.number, second.encoder) == (2, second_digest)
+    assert refresh(tmp_path / "w", recipe=None) == second
+    weights.unlink()  # needed by no run that has nothing to do
+    assert refresh(tmp_path / "w", recipe=None) == second
+
+
+def test_an_image_that_could_not_be_read_for_its_vector_gets_one_later(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe.model_validate({"encoder": {"name": "pixels"}, "ingest": {"store": "reference"}})
+    read_again = reader.read_again
+
+    def failing(uri: str, wanted: list[reader.Wanted], **more: str | None) -> Iterator[bytes | None]:
+        return iter([None] * len(wanted)) if uri.endswith("/3.jpg") else read_again(uri, wanted, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "read_again", failing)
+        first = refresh(tmp_path / "w", pictures, recipe=recipe)
+        assert (first.counts["vectors"], first.counts["quarantined"]) == (7, 1)
+        assert first.by_source[str(pictures)]["quarantined"] == 1
+        before = files(tmp_path / "w")
+        assert refresh(tmp_path / "w", recipe=None) == first
+        assert files(tmp_path / "w") == before
+    second = refresh(tmp_path / "w", recipe=None)
+    assert (second.counts["vectors"], second.counts["quarantined"], second.counts["ranked"]) == (8, 0, 8)
+    assert refresh(tmp_path / "w", recipe=None) == second
