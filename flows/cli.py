@@ -41,6 +41,7 @@ def cli() -> None:
 @click.option("--budget", help="Operating point that marks the picks: 500 or 10%.")
 @click.option("--encoder", help=f"One of: {', '.join(names.FORMS)}.")
 @click.option("--allow-removal", is_flag=True, help="Go on although over half of a source has vanished.")
+@click.option("--forget", multiple=True, metavar="SOURCE", help="Drop a known SOURCE and its images; repeatable.")
 @common
 def run_command(
     sources: tuple[str, ...],
@@ -49,6 +50,7 @@ def run_command(
     budget: str | None,
     encoder: str | None,
     allow_removal: bool,
+    forget: tuple[str, ...],
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -66,13 +68,21 @@ def run_command(
         recipe,
         ledger_length=ledger_length(store),
         allow_removal=allow_removal,
+        forget=forget,
         endpoint_url=settings().s3_endpoint_url,
     )
     if planned.is_noop and planned.last is not None:
         result = commits.summary(store, planned.last, is_new=False)
     else:
         refresh.check_not_empty(planned)
-        result = _run_flow(store.root, list(sources), recipe, allow_removal=allow_removal, is_debug=debug)
+        result = _run_flow(
+            store.root,
+            list(sources),
+            recipe,
+            allow_removal=allow_removal,
+            forget=list(forget),
+            is_debug=debug,
+        )
     if as_json:
         click.echo(json.dumps(result))
     else:
@@ -165,12 +175,14 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run_flow(root: str, sources: list[str], recipe: Recipe, *, allow_removal: bool, is_debug: bool) -> dict[str, Any]:
+def _run_flow(
+    root: str, sources: list[str], recipe: Recipe, *, allow_removal: bool, forget: list[str], is_debug: bool
+) -> dict[str, Any]:
     """Run the flow in this process, on the server that PREFECT_API_URL names or on an embedded one."""
     embedded_server.prepare(is_debug=is_debug)
     from flows.refresh import refresh as refresh_flow  # imports prefect and torch
 
-    result: dict[str, Any] = refresh_flow(root, sources, recipe, allow_removal)
+    result: dict[str, Any] = refresh_flow(root, sources, recipe, allow_removal, forget=forget)
     return result
 
 

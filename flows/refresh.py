@@ -24,6 +24,7 @@ def refresh(
     allow_removal: bool = False,
     quiet_seconds: float = 0,
     patience_seconds: float = 0,
+    forget: list[str] | None = None,
 ) -> dict[str, Any]:
     """Bring a workspace up to date with its sources.
 
@@ -34,13 +35,14 @@ def refresh(
         allow_removal: Go on although more than half of a source has vanished.
         quiet_seconds: Begin when nothing has landed for that long, after eleven times that in any case; 0 at once.
         patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
+        forget: Known sources that leave the workspace with all their images, whether they are still there or not.
     """
     store = open_for_refresh(workspace)
     if quiet_seconds:
         wait_until_quiet(store, sources or [], quiet_seconds)
     with hold(store, patience_seconds) as held:
         watch = Stopwatch()
-        run = plan_refresh(store, sources or [], recipe, allow_removal=allow_removal)
+        run = plan_refresh(store, sources or [], recipe, allow_removal=allow_removal, forget=forget or [])
         if run.is_noop:
             return summary(run, None)
         watch.lap("plan")

@@ -18,9 +18,11 @@ from wtl_core.storage import Store
 
 
 @task(name="plan", **STAGE)
-def plan_refresh(store: Store, sources: list[str], recipe: Recipe | None, *, allow_removal: bool) -> Run:
+def plan_refresh(
+    store: Store, sources: list[str], recipe: Recipe | None, *, allow_removal: bool, forget: list[str]
+) -> Run:
     """List the sources and compare them with the last commit."""
-    run = pipeline.begin(store, sources, recipe, machine(), allow_removal=allow_removal)
+    run = pipeline.begin(store, sources, recipe, machine(), allow_removal=allow_removal, forget=forget)
     run_names.name_plan(run.changes)
     return run
 

@@ -98,6 +98,7 @@ def begin(
     machine: Machine,
     *,
     allow_removal: bool = False,
+    forget: Sequence[str] = (),
 ) -> Run:
     """Plan a refresh; write the listing snapshot unless there is nothing to do. Raises what `refresh.plan` does.
 
@@ -111,6 +112,7 @@ def begin(
         recipe,
         ledger_length=entries,
         allow_removal=allow_removal,
+        forget=forget,
         endpoint_url=machine.endpoint_url,
     )
     run = Run(
@@ -308,12 +310,18 @@ def commit(
 
 
 def refresh_workspace(
-    store: Store, sources: Sequence[str], recipe: Recipe | None, machine: Machine, *, allow_removal: bool = False
+    store: Store,
+    sources: Sequence[str],
+    recipe: Recipe | None,
+    machine: Machine,
+    *,
+    allow_removal: bool = False,
+    forget: Sequence[str] = (),
 ) -> Commit:
     """The whole refresh as a plain script, without an orchestrator. Returns the workspace's newest commit."""
     with lease.hold(store) as held:
         watch = Stopwatch()
-        run = begin(store, sources, recipe, machine, allow_removal=allow_removal)
+        run = begin(store, sources, recipe, machine, allow_removal=allow_removal, forget=forget)
         if run.is_noop and run.last is not None:
             return run.last
         watch.lap("plan")

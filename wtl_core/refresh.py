@@ -68,25 +68,32 @@ def plan(
     *,
     ledger_length: int = 0,
     allow_removal: bool = False,
+    forget: Sequence[str] = (),
     endpoint_url: str | None = None,
 ) -> RefreshPlan:
     """List `sources` (all known ones if none is named), compare with the last commit, and plan the parts.
 
+    Sources to `forget` are not looked at: with their objects they leave the workspace, whether they are there or not.
+
     Reads only. Cost: one listing of the sources and one join; 1,000,000 objects in under two minutes and 1 GB.
 
     Raises:
-        ConfigError: no source is named or known, or one is not there.
+        ConfigError: no source is named or known, one is not there, or one to forget is not known.
         InputError: more than half of a source has vanished and `allow_removal` is false.
     """
     last = commits.latest(store)
     known = read_snapshot(store, last.listing) if last is not None else None
-    known_sources = last.sources if last is not None else []
+    forgotten = _forgotten(forget, named=sources, known=last.sources if last is not None else [])
+    known_sources = [source for source in (last.sources if last is not None else []) if source not in forgotten]
     touched = [source_uri(source) for source in sources] or known_sources
     if not touched:
-        raise ConfigError(f"{store.root}: expected a source, found none named and none known; name one: wtl run DIR")
-    listing = _list(store, touched, endpoint_url=endpoint_url)
+        found = "none named and none " + ("left" if forgotten else "known")
+        raise ConfigError(f"{store.root}: expected a source, found {found}; name one: wtl run DIR")
+    listing = _list(store, touched, known=known_sources, endpoint_url=endpoint_url)
     if known is None:
         known = listing.clear().with_columns(part=pl.lit("", dtype=pl.String))
+    dropped = known.filter(pl.col("source").is_in(forgotten))
+    known = known.filter(~pl.col("source").is_in(forgotten)) if forgotten else known
     listing, mine, others = split_by_owner(listing, known, touched)
     again = readmission.readable_again(store, mine, endpoint_url=endpoint_url)
     changes = discover.diff(listing, mine, again=again)
@@ -100,13 +107,11 @@ def plan(
     is_noop = (
         last is not None
         and not parts
+        and not forgotten
         and changes.gone.is_empty()
-        and last.recipe == recipe
-        and last.ledger_length == ledger_length
-        and current_encoder(store, last, recipe.encoder.name) in (None, last.encoder)
-        and not _has_new_weights(last, recipe.encoder.name)
         and set(touched) <= set(known_sources)
-        and not _is_embeddable_now(store, last, known, endpoint_url=endpoint_url)
+        and last.ledger_length == ledger_length
+        and _stands(store, last, recipe, known, endpoint_url=endpoint_url)
     )
     together = [kept, others, snapshot_rows(parts)]
     return RefreshPlan(
@@ -114,7 +119,12 @@ def plan(
         sources=sorted({*known_sources, *touched}),
         snapshot=known if is_noop else pl.concat(together, how="vertical_relaxed").sort("uri"),
         parts=parts,
-        changes={name: getattr(changes, name).height for name in ("new", "changed", "gone", "kept")},
+        changes={
+            "new": changes.new.height,
+            "changed": changes.changed.height,
+            "gone": changes.gone.height + dropped.height,
+            "kept": changes.kept.height,
+        },
         last=last,
         is_noop=is_noop,
     )
@@ -130,6 +140,16 @@ def current_encoder(store: Store, last: Commit | None, name: str) -> str | None:
     if last is not None and last.encoder_name != name:
         last = None
     return succession.successor(store) or (last.encoder if last is not None else None)
+
+
+def _stands(store: Store, last: Commit, recipe: Recipe, known: pl.DataFrame, *, endpoint_url: str | None) -> bool:
+    """Whether the last result is what the recipe gives for the same pool and ledger."""
+    return (
+        last.recipe == recipe
+        and current_encoder(store, last, recipe.encoder.name) in (None, last.encoder)
+        and not _has_new_weights(last, recipe.encoder.name)
+        and not _is_embeddable_now(store, last, known, endpoint_url=endpoint_url)
+    )
 
 
 def _is_embeddable_now(store: Store, last: Commit, known: pl.DataFrame, *, endpoint_url: str | None) -> bool:
@@ -225,11 +245,30 @@ def plans_of(snapshot: pl.DataFrame) -> list[PartPlan]:
     ]
 
 
-def _list(store: Store, sources: Sequence[str], *, endpoint_url: str | None) -> pl.DataFrame:
+def _forgotten(forget: Sequence[str], *, named: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The sources to forget, as the workspace knows them."""
+    forgotten = [source_uri(source) for source in forget]
+    for source in forgotten:
+        if source not in known:
+            told = ", ".join(known) or "none"
+            raise ConfigError(
+                f"{source}: expected a source of this workspace to forget, found {told}; name one of them"
+            )
+        if source in {source_uri(other) for other in named}:
+            raise ConfigError(f"{source}: expected it to be read or to be forgotten, found both; name it once")
+    return forgotten
+
+
+def _list(store: Store, sources: Sequence[str], *, known: Sequence[str], endpoint_url: str | None) -> pl.DataFrame:
     """Every object of the sources, each once (of nested sources the outer one owns it)."""
     frames = []
     for source in sorted(set(sources)):
-        frame = discover.list_source(source, endpoint_url=endpoint_url, exclude=[store.root])
+        try:
+            frame = discover.list_source(source, endpoint_url=endpoint_url, exclude=[store.root])
+        except ConfigError as error:
+            if source in known:
+                raise ConfigError(f"{error}; if it is gone for good: wtl run --forget {source}") from error
+            raise
         _logger.info("%s: %d objects", source, frame.height)
         frames.append(frame)
     return each_once(frames)

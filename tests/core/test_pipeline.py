@@ -308,3 +308,37 @@ def test_a_run_stays_small_however_many_objects_are_new(tmp_path: Path, monkeypa
     assert len(repr(run)) < 3000
     plans = [plan for batch in range(run.batches) for plan in pipeline._parts_of(run, batch)]
     assert plans == plan_parts(listing, PIXELS.ingest)
+
+
+def test_a_source_that_was_deleted_can_be_forgotten(source: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "x.jpg").write_bytes(make_jpeg(77_777))
+    (more / "y.jpg").write_bytes(make_jpeg(0))  # the other source has it too
+    refresh(tmp_path / "w", source)
+    before = ranking(tmp_path / "w")
+    assert refresh(tmp_path / "w", more).counts["duplicates"] == 2
+    shutil.rmtree(more)
+    with pytest.raises(ConfigError, match=f"wtl run --forget {more}$"):
+        refresh(tmp_path / "w")
+    record = refresh(tmp_path / "w", forget=[str(more)])
+    assert (record.sources, record.counts["samples"], record.counts["duplicates"]) == ([str(source)], 64, 1)
+    assert ranking(tmp_path / "w").equals(before)
+    assert refresh(tmp_path / "w") == record
+
+
+def test_forgetting_makes_no_sense_of_what_is_not_known_or_named_too(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    with pytest.raises(ConfigError, match="expected a source of this workspace to forget"):
+        refresh(tmp_path / "w", forget=[str(tmp_path / "other")])
+    with pytest.raises(ConfigError, match="found both"):
+        refresh(tmp_path / "w", source, forget=[str(source)])
+    with pytest.raises(ConfigError, match="none named and none left"):
+        refresh(tmp_path / "w", forget=[str(source)])
+
+
+def test_what_a_forgotten_source_had_taken_over_goes_back(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source / "loose")
+    refresh(tmp_path / "w", source)
+    record = refresh(tmp_path / "w", forget=[str(source)])
+    assert record.counts["read"] == len(list((source / "loose").iterdir()))
