@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wtl_core.errors import BusyError, TransientError
+from wtl_core.errors import BusyError, TransientError, WtlError
 from wtl_core.storage import Store
 
 LEASE = "lease.json"
@@ -109,13 +109,17 @@ def _acquire(store: Store, key: str, nonce: str) -> None:
 
 
 def _beat(store: Store, nonce: str, stop: threading.Event) -> None:
-    """Renew the heartbeat until told to stop; a store that is away for a moment is tried again at the next beat."""
+    """Renew the heartbeat until told to stop.
+
+    A store that is away, or denies access, is tried again at the next beat: whether the lease still holds is for
+    `Lease.check` to find out.
+    """
     while not stop.wait(HEARTBEAT_SECONDS):
         try:
             if not _is_held(store, nonce):
                 return
             store.write_bytes(LEASE, _myself(nonce).to_bytes())
-        except (OSError, TransientError):
+        except (OSError, WtlError):
             continue
 
 

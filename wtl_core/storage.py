@@ -6,8 +6,9 @@ Not here: what the files mean (`workspace`, `pool`), and LanceDB, which brings i
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from wtl_core.errors import ConfigError, TransientError
 TEMPORARY_PREFIX = ".tmp-"
 """Local files of unfinished writes begin so; whoever holds the workspace's lease may delete them."""
 
+_LEFT_BEHIND_SECONDS = 3600.0
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 10, 60, 5
 _PASSING_STATUS = (408, 409, 425, 429)
 _PASSING_CODES = ("RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded")
@@ -153,11 +155,17 @@ class Store:
         return sorted({name for name in names if name and name != key.rstrip("/").rsplit("/", 1)[-1]})
 
     def sweep(self) -> None:
-        """Delete what killed writers left behind. For the holder of the lease; partial uploads are unseen."""
-        if self.is_local:
-            for left in Path(self.root).glob(f"*/**/{TEMPORARY_PREFIX}*"):
-                if left.is_file():
-                    left.unlink(missing_ok=True)
+        """Delete what killed writers left behind. For the holder of the lease; partial uploads are unseen.
+
+        At the root others may be asking for the lease at this moment, so there only what is old is taken.
+        """
+        if not self.is_local:
+            return
+        root, now = Path(self.root), time.time()
+        for left in root.rglob(f"{TEMPORARY_PREFIX}*"):
+            with suppress(FileNotFoundError):  # one of another's at the root may be gone by now
+                if left.parent != root or now - left.stat().st_mtime > _LEFT_BEHIND_SECONDS:
+                    left.unlink()
 
     @contextmanager
     def _told(self, key: str) -> Iterator[None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wtl_core import lease
-from wtl_core.errors import BusyError, TransientError
+from wtl_core.errors import BusyError, ConfigError, TransientError
 from wtl_core.lease import LEASE, Owner
 from wtl_core.storage import Store
 
@@ -107,6 +107,34 @@ def test_the_heartbeat_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         first = lease.read_owner(store)
         time.sleep(0.3)
         second = lease.read_owner(store)
+    assert first is not None
+    assert second is not None
+    assert second.heartbeat > first.heartbeat
+
+
+def test_a_store_that_denies_access_for_a_while_ends_no_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.02)
+    denied = threading.Event()
+    read = lease._read
+
+    def deny(store: Store, key: str) -> Owner | None:
+        if denied.is_set():
+            raise ConfigError("access denied")
+        return read(store, key)
+
+    monkeypatch.setattr(lease, "_read", deny)
+    store = Store(str(tmp_path))
+    with lease.hold(store) as held:
+        denied.set()
+        time.sleep(0.2)
+        with pytest.raises(ConfigError, match="access denied"):
+            held.check()
+        denied.clear()
+        first = read(store, LEASE)
+        time.sleep(0.2)
+        second = read(store, LEASE)
     assert first is not None
     assert second is not None
     assert second.heartbeat > first.heartbeat

@@ -39,6 +39,15 @@ def test_a_killed_writer_leaves_nothing_that_counts_and_the_sweep_takes_the_rest
     assert store.names("pool") == []
 
 
+def test_the_sweep_takes_old_leavings_at_the_root_and_none_that_is_being_written(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for name in ("old", "new"):
+        store.write_bytes(f"{TEMPORARY_PREFIX}{name}", b"x")
+    os.utime(tmp_path / f"{TEMPORARY_PREFIX}old", (1, 1))
+    store.sweep()
+    assert store.names("") == [f"{TEMPORARY_PREFIX}new"]
+
+
 def test_of_many_creators_one_wins(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     wins: list[int] = []
