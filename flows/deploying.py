@@ -1,23 +1,24 @@
 """Everything that a Prefect server must know of a site: variables, work pool, limits, deployments, automations.
 
-Each step may be repeated; the files under `deployments/` say what is applied.
+Each step may be repeated; the files under `deployments/` say what is applied. What belongs to one site bears its name.
 """
 
 import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
 
 import yaml
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.events.schemas.automations import AutomationCore
+from prefect.events.schemas.automations import Automation, AutomationCore
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.variables import Variable
 
-from flows.site_values import FOLDER, Site
+from flows.site_values import Site, read_template
 from wtl_core.errors import ConfigError, TransientError
 
 DEVICE_TAG = "wtl-device"
@@ -34,7 +35,7 @@ def deploy(site: Site, *, pool_type: str = "process") -> None:
     for name, value in site.variables().items():
         Variable.set(name, value, overwrite=True)
     asyncio.run(_prepare(site, pool_type))
-    _apply_deployments()
+    _apply_deployments(site)
 
 
 async def _prepare(site: Site, pool_type: str) -> None:
@@ -42,10 +43,8 @@ async def _prepare(site: Site, pool_type: str) -> None:
         await _ensure_pool(client, site.work_pool, pool_type)
         await client.create_concurrency_limit(tag=DEVICE_TAG, concurrency_limit=site.device_limit)
         block = await _notification_block(client, site.notification_block)
-        for name in _automation_names():
-            await _drop_automation(client, name)
-        for values in _automations(block):
-            await client.create_automation(AutomationCore.model_validate(values))
+        for name, wanted in automations(site, block).items():
+            await _apply_automation(client, name, wanted)
 
 
 async def _ensure_pool(client: PrefectClient, name: str, pool_type: str) -> None:
@@ -65,33 +64,50 @@ async def _notification_block(client: PrefectClient, name: str | None) -> str | 
     return str(found.id)
 
 
-def _automations(block: str | None) -> list[dict[str, Any]]:
-    """The automations to apply; those that notify get the block's id, and are left out where there is none."""
-    automations: list[dict[str, Any]] = yaml.safe_load((FOLDER / "automations.yaml").read_text())
-    kept = []
-    for automation in automations:
-        notifying = [action for action in automation["actions"] if action["type"] == "send-notification"]
+def automations(site: Site, block: str | None) -> dict[str, AutomationCore | None]:
+    """A site's automations by name; those that notify get the block's id, and are None where there is no block."""
+    found: dict[str, AutomationCore | None] = {}
+    for values in yaml.safe_load(read_template("automations", site)):
+        notifying = [action for action in values["actions"] if action["type"] == "send-notification"]
         for action in notifying:
             action["block_document_id"] = block
-        if block is not None or not notifying:
-            kept.append(automation)
-    return kept
+        is_left_out = bool(notifying) and block is None
+        found[values["name"]] = None if is_left_out else AutomationCore.model_validate(values)
+    return found
 
 
-def _automation_names() -> list[str]:
-    """All of the file: those that are left out this time may be on the server from an earlier time."""
-    return [automation["name"] for automation in yaml.safe_load((FOLDER / "automations.yaml").read_text())]
+async def _apply_automation(client: PrefectClient, name: str, wanted: AutomationCore | None) -> None:
+    """Make, update or delete the automation of that name.
+
+    One that is the same is left alone: an update gives its trigger a new id, and with the old one goes what it waits
+    for, such as the next heartbeat of a run whose worker has just died. A person's pause is kept.
+    """
+    held = await client.read_automations_by_name(name)
+    for unwanted in held if wanted is None else held[1:]:
+        await client.delete_automation(unwanted.id)
+    if wanted is None:
+        return
+    if not held:
+        await client.create_automation(wanted)
+    elif not _is_same(held[0], wanted):
+        await client.update_automation(held[0].id, wanted.model_copy(update={"enabled": held[0].enabled}))
 
 
-async def _drop_automation(client: PrefectClient, name: str) -> None:
-    for old in await client.read_automations_by_name(name):
-        await client.delete_automation(old.id)
+def _is_same(held: Automation, wanted: AutomationCore) -> bool:
+    fields = {"name", "description", "trigger", "actions"}
+    return held.model_dump(include=fields) == wanted.model_dump(include=fields)
 
 
-def _apply_deployments() -> None:
-    """Prefect's own command reads `prefect.yaml`; it works without a network."""
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    command += ["--prefect-file", str(FOLDER / "prefect.yaml")]
+def _apply_deployments(site: Site) -> None:
+    """Prefect's own command reads `prefect.yaml`, with the site's name put in; it works without a network."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "prefect.yaml"
+        file.write_text(read_template("prefect", site))
+        _run_deploy(file)
+
+
+def _run_deploy(file: Path) -> None:
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
     try:
         done = subprocess.run(  # noqa: S603, our own command
             command, capture_output=True, text=True, timeout=_DEPLOY_SECONDS, env=os.environ, check=False

@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -50,23 +51,27 @@ class Site(BaseModel):
     recipe: dict[str, Any] = {}
     """As in a recipe file; the workspace's last recipe if it is empty."""
 
+    @property
+    def prefix(self) -> str:
+        """Begins the names of its variables, which take no dash; so that sites of one server do not meet."""
+        return f"wtl_{self.name.replace('-', '_')}"
+
     def variables(self) -> dict[str, Any]:
         """The Prefect variables that `prefect.yaml` refers to."""
         recipe = build_recipe(self.recipe, name="recipe").model_dump(mode="json") if self.recipe else None
         return {
-            "wtl_site": self.name,
-            "wtl_workspace": refresh.source_uri(self.workspace),
-            "wtl_sources": [refresh.source_uri(source) for source in self.sources],
-            "wtl_resource": workspace_resource(refresh.source_uri(self.workspace)),
-            "wtl_work_pool": self.work_pool,
-            "wtl_nightly": self.nightly,
-            "wtl_weekly": self.weekly,
-            "wtl_timezone": self.timezone,
-            "wtl_debounce_seconds": self.debounce_seconds,
-            "wtl_quiet_seconds": self.quiet_seconds,
-            "wtl_at_least": self.at_least,
-            "wtl_novelty": self.novelty,
-            "wtl_recipe": recipe,
+            f"{self.prefix}_workspace": refresh.source_uri(self.workspace),
+            f"{self.prefix}_sources": [refresh.source_uri(source) for source in self.sources],
+            f"{self.prefix}_resource": workspace_resource(refresh.source_uri(self.workspace)),
+            f"{self.prefix}_work_pool": self.work_pool,
+            f"{self.prefix}_nightly": self.nightly,
+            f"{self.prefix}_weekly": self.weekly,
+            f"{self.prefix}_timezone": self.timezone,
+            f"{self.prefix}_debounce_seconds": self.debounce_seconds,
+            f"{self.prefix}_quiet_seconds": self.quiet_seconds,
+            f"{self.prefix}_at_least": self.at_least,
+            f"{self.prefix}_novelty": self.novelty,
+            f"{self.prefix}_recipe": recipe,
         }
 
 
@@ -88,6 +93,11 @@ def read_site(path: Path | None, **overrides: Any) -> Site:
     if site.recipe:
         names.validate_name(build_recipe(site.recipe, name=str(path)).encoder.name)
     return site
+
+
+def read_template(name: str, site: Site) -> str:
+    """The text of `deployments/<name>.yaml` for a site: its name and its variables' prefix put in."""
+    return Template((FOLDER / f"{name}.yaml").read_text()).substitute(site=site.name, variables=site.prefix)
 
 
 def read_settings(name: str) -> dict[str, str]:

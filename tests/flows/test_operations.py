@@ -12,11 +12,14 @@ from inspect import signature
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
 
-from flows.site_values import FOLDER, Site, read_settings, read_site
+from flows.deploying import automations
+from flows.site_values import FOLDER, Site, read_settings, read_site, read_template
+from tasks.failures import show_failure
 from wtl_core.errors import ConfigError
 
 Wtl = Callable[..., CompletedProcess[str]]
@@ -24,12 +27,12 @@ Wtl = Callable[..., CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def deployments() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = yaml.safe_load((FOLDER / "prefect.yaml").read_text())["deployments"]
+    found: list[dict[str, Any]] = yaml.safe_load(read_template("prefect", Site(name="my-site")))["deployments"]
     return found
 
 
 def test_all_five_are_deployed_one_run_at_a_time(deployments: list[dict[str, Any]]) -> None:
-    names = {deployment["name"].split("-{{")[0] for deployment in deployments}
+    names = {deployment["name"].removesuffix("-my-site") for deployment in deployments}
     assert names == {"refresh", "watch", "train-encoder", "benchmark", "maintain"}
     assert {deployment["concurrency_limit"]["limit"] for deployment in deployments} == {1}
 
@@ -42,8 +45,26 @@ def test_each_entrypoint_takes_the_parameters_that_it_is_given(deployments: list
 
 
 def test_every_variable_of_the_yaml_is_written_by_the_site() -> None:
-    used = set(re.findall(r"prefect\.variables\.(\w+)", (FOLDER / "prefect.yaml").read_text()))
-    assert used == set(Site().variables())
+    site = Site(name="my-site")
+    used = set(re.findall(r"prefect\.variables\.(\w+)", read_template("prefect", site)))
+    assert used == set(site.variables())
+
+
+def test_sites_of_one_server_share_no_name_but_that_of_lost_runs() -> None:
+    block = str(uuid4())
+    ours, theirs = (automations(Site(name=name), block) for name in ("a", "b"))
+    assert set(ours) & set(theirs) == {"wtl-lost-runs"}
+    assert ours["wtl-lost-runs"] == theirs["wtl-lost-runs"]
+    assert [name for name, values in automations(Site(name="a"), None).items() if values is not None] == [
+        "wtl-lost-runs"
+    ]
+    assert not set(Site(name="a").variables()) & set(Site(name="b").variables())
+
+
+def test_every_flow_tells_of_its_failure(deployments: list[dict[str, Any]]) -> None:
+    for deployment in deployments:
+        module, _, name = deployment["entrypoint"].rpartition(".")
+        assert getattr(import_module(module), name).on_failure_hooks == [show_failure], name
 
 
 def test_the_shipped_site_is_the_default() -> None:

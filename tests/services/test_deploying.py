@@ -1,0 +1,33 @@
+"""Sites that share a server: what one deploys, another keeps, and a second deploy of the same changes nothing."""
+
+import pytest
+from service_stack import Stack
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+
+
+def automations(stack: Stack) -> dict[str, dict[str, object]]:
+    return {held["name"]: held for held in stack.api("POST", "/automations/filter", {})}
+
+
+def test_a_deploy_leaves_what_is_the_same_and_what_is_another_sites(stack: Stack) -> None:
+    before = automations(stack)
+    other = stack.folder / "other.toml"
+    other.write_text(
+        f'name = "test-2"\nworkspace = "{stack.folder / "other"}"\nsources = ["{stack.folder / "shards"}"]\n'
+    )
+    stack.wtl("deploy", "--site", other)
+    try:
+        stack.wtl("deploy", "--site", stack.site)
+        after = automations(stack)
+        # A new id would be a new trigger, which knows of no run that has stopped sending heartbeats.
+        assert after["wtl-lost-runs"]["id"] == before["wtl-lost-runs"]["id"]
+        assert after["wtl-lost-runs"]["trigger"] == before["wtl-lost-runs"]["trigger"]
+        assert {"wtl-arrived-test", "wtl-arrived-test-2"} <= set(after)
+        places = {stack.deployment("refresh")["parameters"]["workspace"]}
+        places.add(stack.api("GET", "/deployments/name/refresh/refresh-test-2")["parameters"]["workspace"])
+        assert places == {str(stack.workspace), str(stack.folder / "other")}
+    finally:
+        for flow in ("refresh", "watch", "train-encoder", "benchmark", "maintain"):
+            held = stack.api("GET", f"/deployments/name/{flow}/{flow}-test-2")
+            stack.api("DELETE", f"/deployments/{held['id']}")
