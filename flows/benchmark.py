@@ -7,11 +7,16 @@ from prefect import flow, unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from tasks.benchmark import judge_batch, order_pool, plan_cells, plan_orders, prepare_benchmark, summarise
+from tasks.failures import show_failure
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.storage import open_store
 
 
-@flow(name="benchmark", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]  # generic in what futures give
+@flow(
+    name="benchmark",
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]  # generic in what futures give
+    on_failure=[show_failure],
+)
 def benchmark(
     dataset: str,
     output: str,

@@ -5,12 +5,13 @@ from typing import Any
 from prefect import flow
 
 from tasks.arrivals import announce, look_for_arrivals, was_judged
+from tasks.failures import show_failure
 from tasks.novelty import is_novel_enough
 from tasks.run_names import name_watch
 from tasks.workspaces import open_for_refresh
 
 
-@flow(name="watch", flow_run_name="looking")
+@flow(name="watch", flow_run_name="looking", on_failure=[show_failure])
 def watch(
     workspace: str,
     sources: list[str] | None = None,

@@ -5,6 +5,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from prefect import Task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import emit_event
@@ -22,7 +23,7 @@ from wtl_core.errors import (
     WtlError,
 )
 
-FAILED, QUARANTINE = "wtl.refresh.failed", "wtl.quarantine.exceeded"
+FAILED, WATCH_FAILED, QUARANTINE = "wtl.refresh.failed", "wtl.watch.failed", "wtl.quarantine.exceeded"
 
 _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
     (
@@ -43,13 +44,18 @@ def show_failure(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     stage = _stage_of(error)
     what = str(error) if isinstance(error, WtlError) else f"{type(error).__name__}: {error}"
     rename_run(str(flow_run.id), f"failed in {stage}: {what}")
-    create_markdown_artifact(key="failure", description=f"Failed in {stage}", markdown=_page(stage, what, error))
-    workspace = refresh.source_uri(str(flow_run.parameters.get("workspace", "")))
-    resource = {"prefect.resource.id": workspace_resource(workspace), "prefect.resource.name": workspace}
+    place = refresh.source_uri(_place_of(flow_run))
+    resource = {"prefect.resource.id": workspace_resource(place), "prefect.resource.name": place}
     payload = {"stage": stage, "kind": type(error).__name__, "message": what}
-    emit_event(FAILED, resource=resource, payload=payload)
+    emit_event(WATCH_FAILED if flow.name == "watch" else FAILED, resource=resource, payload=payload)
     if isinstance(error, QuarantineBudgetError):
         emit_event(QUARANTINE, resource=resource, payload=payload)
+    create_markdown_artifact(key="failure", description=f"Failed in {stage}", markdown=_page(stage, what, error))
+
+
+def _place_of(flow_run: FlowRun) -> str:
+    """The workspace, or what a benchmark has in its stead."""
+    return str(flow_run.parameters.get("workspace") or flow_run.parameters.get("output") or "")
 
 
 def _page(stage: str, what: str, error: BaseException) -> str:
@@ -69,7 +75,12 @@ def _error_of(state: State[Any]) -> BaseException:
 
 
 def _stage_of(error: BaseException) -> str:
-    """The innermost function of `tasks/` that the error came through: the server learns of failed tasks too late."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame.name for frame in frames if Path(frame.filename).parent.name == "tasks"]
-    return ours[-1].replace("_", "-") if ours else "the flow"
+    """The innermost task that the error came through, or else the innermost function that a flow calls.
+
+    Read from the traceback, since the server learns of failed tasks too late.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [frame for frame in frames if Path(frame.f_code.co_filename).parent.name == "tasks"]
+    tasks = [found.name for frame in ours if isinstance(found := frame.f_globals.get(frame.f_code.co_name), Task)]
+    called = [frame.f_code.co_name.replace("_", "-") for frame in ours if not frame.f_code.co_name.startswith("_")]
+    return (tasks or called or ["the flow"])[-1]

@@ -3,7 +3,6 @@
 import logging
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
@@ -27,12 +26,12 @@ def rename(name: str) -> None:
 
 
 def rename_run(identity: str, name: str) -> None:
-    """Call a flow run `name`, cut to a readable length. A server that is away for a moment costs the name alone."""
+    """Call a flow run `name`, cut to a readable length. Whatever is wrong with the server costs the name alone."""
     shown = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
     try:
         with get_client(sync_client=True) as client:
             client.set_flow_run_name(UUID(identity), shown)
-    except httpx.TransportError as error:
+    except Exception as error:  # noqa: BLE001, a refresh that has committed must not fail for its name
         _logger.warning("the run could not be renamed to %r: %s", shown, error)
 
 

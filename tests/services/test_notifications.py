@@ -44,7 +44,7 @@ def heard() -> Iterator[tuple[str, list[dict[str, str]]]]:
     server.server_close()
 
 
-def test_an_exceeded_quarantine_budget_is_told(
+def test_failures_crashes_and_an_exceeded_quarantine_budget_are_told(
     stack: Stack, heard: tuple[str, list[dict[str, str]]], tmp_path: Path
 ) -> None:
     address, told = heard
@@ -54,18 +54,22 @@ def test_an_exceeded_quarantine_budget_is_told(
     assert refused.returncode == 2
     assert "the server has no such block" in refused.stderr
     subprocess.run([sys.executable, "-c", BLOCK, address], check=True, env=stack.environment, timeout=120)
-    stack.wtl("deploy", "--site", stack.site)
     source = build_source(tmp_path / "source", count=9)
     for number in range(30):
         (source / f"broken-{number}.jpg").write_bytes(b"\xff\xd8\xff broken")
     recipe = {"encoder": {"name": "pixels"}, "ingest": {"quarantine_budget": 0.1}}
     try:
+        stack.wtl("deploy", "--site", stack.site)
         run_id = stack.start_run("refresh", workspace=str(tmp_path / "w"), sources=[str(source)], recipe=recipe)
         assert stack.wait(run_id)["state"]["type"] == "FAILED"
         until(lambda: len(told) >= 2, seconds=60, what=f"both automations have told: {told}")
+        stack.call_crashed(stack.start_run("maintain"))
+        until(lambda: len(told) >= 3, seconds=60, what=f"the crash is told: {told}")
     finally:
         stack.site.write_text(site)
+        stack.wtl("deploy", "--site", stack.site)
     subjects = " / ".join(sorted(message["subject"] for message in told))
     assert "failed" in subjects
     assert "too many broken images" in subjects
-    assert all("quarantined" in message["body"] for message in told), told
+    assert "wtl: a run of maintain-test crashed" in subjects
+    assert sum("quarantined" in message["body"] for message in told) == 2, told
