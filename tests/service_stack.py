@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -11,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,12 @@ _UNFINISHED = ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING"]
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free now, and that the system gives to nobody until it is used: below its own range."""
+    while True:
+        port = random.randrange(15_000, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def until(is_true: Callable[[], Any], *, seconds: float, what: str, every: float = 0.5) -> Any:
@@ -141,6 +145,14 @@ class Stack:
             (run for run in found if since is None or _time(run["created"]) >= since),
             key=lambda run: str(run["created"]),
         )
+
+    def events(self, name: str, resource: str, *, since: datetime | None = None) -> list[dict[str, Any]]:
+        """Events of a name about a resource, newest first."""
+        wanted: dict[str, Any] = {"event": {"name": [name]}, "resource": {"id": [resource]}}
+        if since is not None:
+            wanted["occurred"] = {"since": since.isoformat()}
+        found: list[dict[str, Any]] = self.api("POST", "/events/filter", {"filter": wanted})["events"]
+        return found
 
     def start_run(self, flow: str, *, job_env: dict[str, str] | None = None, **parameters: Any) -> str:
         body: dict[str, Any] = {"parameters": parameters, "state": {"type": "SCHEDULED"}}

@@ -61,10 +61,11 @@ class Browser:
         """Click what bears the label and wait until the page shows a text; the whole text of the page."""
         where = (
             "(() => { const found = [...document.querySelectorAll('*')].filter("
-            "node => node.innerText && node.innerText.trim() === %s); const box = found[found.length - 1]"
-            ".getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+            "node => node.innerText && node.innerText.trim() === %s); if (!found.length) return null;"
+            "const box = found[found.length - 1].getBoundingClientRect();"
+            "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
         )
-        x, y = self.evaluate(where % json.dumps(label))
+        x, y = until(lambda: self.evaluate(where % json.dumps(label)), seconds=60, what=f"{label} can be clicked")
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
         until(lambda: shows.lower() in self.text().lower(), seconds=60, what=f"{label} shows {shows!r}")

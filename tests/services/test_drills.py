@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from service_stack import Stack, last_commit, ranking_of, until
+from service_stack import Stack, last_commit, now, ranking_of, until
 
+from tasks.event_resources import workspace_resource
 from tests.conftest import build_source, make_jpeg
 from tests.services.drill import PIXELS, STAGES, drill
 
@@ -68,7 +69,7 @@ def test_two_at_once_the_second_waits_and_takes_in_the_rest(
     until(marker.exists, seconds=150, what="the first is in ingest", every=0.1)
     shutil.move(late, source / "loose" / "late.jpg")
     second = quiet.start_run("refresh", **given)
-    until(lambda: quiet.run(second)["state"]["name"] == "AwaitingConcurrencySlot", seconds=30, what="the second waits")
+    until(lambda: quiet.run(second)["state"]["name"] == "AwaitingConcurrencySlot", seconds=90, what="the second waits")
     by_hand = quiet.wtl("run", source, "--workspace", workspace, "--encoder", "pixels", check=False)
     assert by_hand.returncode == 4, by_hand.stderr
     assert "only writer" in by_hand.stderr
@@ -102,22 +103,20 @@ def test_a_failed_run_says_what_where_and_what_to_do(quiet: Stack, tmp_path: Pat
     for number in range(30):
         (source / f"broken-{number}.jpg").write_bytes(b"\xff\xd8\xff broken")
     recipe = {**PIXELS, "ingest": {"quarantine_budget": 0.1}}
-    run_id = quiet.start_run("refresh", workspace=str(tmp_path / "w"), sources=[str(source)], recipe=recipe)
+    workspace, started = str(tmp_path / "w"), now()
+    run_id = quiet.start_run("refresh", workspace=workspace, sources=[str(source)], recipe=recipe)
     run = quiet.wait(run_id)
     assert run["state"]["type"] == "FAILED"
     assert run["name"].startswith("failed in gather-pool: 31 of "), run["name"]
     wanted = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": ["failure"]}}}
     (page,) = quiet.api("POST", "/artifacts/filter", wanted)
     assert "What to do" in page["data"]
-    events = until(lambda: told(quiet, "wtl.quarantine.exceeded"), seconds=20, what="the event for the automation")
-    assert "quarantined" in events[0]["payload"]["message"]
-
-
-def told(stack: Stack, name: str) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = stack.api("POST", "/events/filter", {"filter": {"event": {"name": [name]}}})[
-        "events"
-    ]
-    return found
+    told = until(
+        lambda: quiet.events("wtl.quarantine.exceeded", workspace_resource(workspace), since=started),
+        seconds=60,
+        what="the event for the automation",
+    )
+    assert "quarantined" in told[0]["payload"]["message"]
 
 
 def test_a_lost_run_is_called_crashed_and_started_again(quiet: Stack) -> None:
@@ -130,7 +129,11 @@ def test_a_lost_run_is_called_crashed_and_started_again(quiet: Stack) -> None:
         marker = Path(env.pop("marker"))
         run_id = stack.start_run("refresh", job_env=env)
         until(marker.exists, seconds=150, what="the run stands still", every=0.1)
-        time.sleep(3)  # its first heartbeat is on its way
+        until(
+            lambda: stack.events("prefect.flow-run.heartbeat", f"prefect.flow-run.{run_id}"),
+            seconds=60,
+            what="its first heartbeat is known",
+        )
         stack.kill_worker()
         stack.worker.start()
         assert stack.wait(run_id, seconds=150)["state"]["type"] == "CRASHED"
