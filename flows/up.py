@@ -1,8 +1,8 @@
 """`wtl up`: a Prefect server, a worker and the deployments as child processes of one supervisor, and their end.
 
 The supervisor starts a child that has died again; on Ctrl-C or SIGTERM it ends all that it started, runs at work
-included, which leaves their workspace sound. Its state (the server's database, logs, who is up) lies in one folder
-outside every workspace.
+included, also those whose worker has died, which leaves their workspace sound. Its state (the server's database, logs,
+who is up) lies in one folder outside every workspace.
 """
 
 import json
@@ -23,6 +23,8 @@ from wtl_core.errors import ConfigError, TransientError
 
 _START_SECONDS, _STOP_SECONDS, _RESTART_PAUSE_SECONDS = 120.0, 20.0, 5.0
 _STATE_FILE = "up.json"
+_MARK = "WTL_UP_LOG"
+"""In the environment of a child and all below it, those included that were left to init when their parent died."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Place:
     @property
     def address(self) -> str:
         """The UI's address."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104, compared, not bound
-        return f"http://{host}:{self.port}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104, compared, not bound
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def environment(self) -> dict[str, str]:
         """What server, worker and runs need; the shell's own settings win over the shipped files."""
@@ -73,7 +75,7 @@ class Child:
                 self.command,
                 stdout=handle,
                 stderr=subprocess.STDOUT,
-                env=dict(self.environment),
+                env={**self.environment, _MARK: str(self.log)},
                 start_new_session=True,
             )
 
@@ -82,16 +84,10 @@ class Child:
         return self.process is not None and self.process.poll() is None
 
     def stop(self) -> None:
-        """Ask it and all its descendants to end, then insist."""
+        """Ask it and all that it started to end, then insist."""
         if self.process is None:
             return
-        family = [self.process.pid, *_descendants(self.process.pid)]
-        _signal(family, signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_SECONDS
-        while time.monotonic() < deadline and any(_is_alive(pid) for pid in family):
-            self.process.poll()
-            time.sleep(0.1)
-        _signal([pid for pid in family if _is_alive(pid)], signal.SIGKILL)
+        _end([self.process.pid, *_descendants(self.process.pid), *_marked(self.log)])
         self.process.wait()
 
 
@@ -106,8 +102,8 @@ def run(
     """
     _refuse_second(place)
     environment = place.environment()
-    server = Child("server", _prefect("server", "start"), environment, place.folder / "logs/server.log")
-    worker = Child("worker", _worker(site), environment, place.folder / "logs/worker.log")
+    server = Child("server", _prefect("server", "start"), environment, _log(place.folder, "server"))
+    worker = Child("worker", _worker(site), environment, _log(place.folder, "worker"))
     previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         _write_state(place)
@@ -139,7 +135,7 @@ def detach(place: Place, arguments: list[str], *, say: Callable[[str], object]) 
         TransientError: it ended or did not come up in time; the log's last lines are in the message.
     """
     _refuse_second(place)
-    log, ready = place.folder / "logs/up.log", place.folder / "up.ready"
+    log, ready = _log(place.folder, "up"), place.folder / "up.ready"
     ready.unlink(missing_ok=True)
     command = [sys.executable, "-m", "flows.cli", "up", *arguments]
     environment = {**os.environ, "WTL_UP_READY": str(ready)}
@@ -156,10 +152,12 @@ def detach(place: Place, arguments: list[str], *, say: Callable[[str], object]) 
 
 
 def down(folder: Path) -> bool:
-    """End what `wtl up` started with this state folder; False if nothing is up."""
+    """End what `wtl up` started with this state folder, also what outlived it; False if nothing is up."""
     state = _read_state(folder)
     if state is None:
-        return False
+        left = [*_marked(_log(folder, "worker")), *_marked(_log(folder, "server"))]
+        _end(left)
+        return bool(left)
     os.kill(state, signal.SIGTERM)
     deadline = time.monotonic() + 3 * _STOP_SECONDS
     while _is_alive(state):
@@ -167,6 +165,10 @@ def down(folder: Path) -> bool:
             raise TransientError(f"process {state} does not end; its log is in {folder / 'logs'}")
         time.sleep(0.1)
     return True
+
+
+def _log(folder: Path, name: str) -> Path:
+    return folder / "logs" / f"{name}.log"
 
 
 def _prefect(*arguments: str) -> list[str]:
@@ -212,14 +214,15 @@ def _refuse_second(place: Place) -> None:
     state = _read_state(place.folder)
     if state is not None and state != os.getpid():
         raise ConfigError(f"{place.folder}: process {state} is up already; `wtl down` ends it")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((place.host, place.port))
-        except OSError as error:
-            raise ConfigError(
-                f"port {place.port}: expected it free: {error.strerror}; name another by --port"
-            ) from error
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror as error:
+        raise ConfigError(f"host {place.host!r}: expected an address of this machine: {error.strerror}") from error
+    except OSError as error:
+        raise ConfigError(f"port {place.port}: expected it free: {error.strerror}; name another by --port") from error
 
 
 def _write_state(place: Place) -> None:
@@ -242,6 +245,14 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _end(pids: list[int]) -> None:
+    _signal(pids, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while time.monotonic() < deadline and any(_is_alive(pid) for pid in pids):
+        time.sleep(0.1)
+    _signal([pid for pid in pids if _is_alive(pid)], signal.SIGKILL)
+
+
 def _signal(pids: list[int], number: int) -> None:
     for pid in pids:
         try:
@@ -262,6 +273,20 @@ def _command_line(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return b""
+
+
+def _marked(log: Path) -> list[int]:
+    """All that a child with this log ever started and that is alive, whoever its parent is now."""
+    mark, found = f"{_MARK}={log}".encode(), []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                environment = (entry / "environ").read_bytes()
+            except OSError:  # ended meanwhile, or another user's
+                continue
+            if mark in environment.split(b"\0") and _is_alive(int(entry.name)):
+                found.append(int(entry.name))
+    return found
 
 
 def _descendants(pid: int) -> list[int]:

@@ -4,9 +4,10 @@ Legend: `N` samples, `H` references, `M` rows that may be picked. One product of
 pool rows are taken in turn, and in each order a row's distances lower the nearest distance of the per cent that it is
 picked in, for a block of references at a time. Not here: how a ranking is made, how it is shown.
 
-Near-duplicates of a reference are held out with it, since a burst is one image here. With the rest of its burst in the
-pool a reference is not held out at all: on CIFAR-10 with bursts such a measure said that the first 10 % cover 0.033
-less than random picks, where images that never were in the pool said 0.012 more; held out together they say 0.009.
+A reference is measured without itself, so that coverage speaks of images that are not labelled, and without its
+near-duplicates, since a burst is one image here. With the rest of its burst in the pool a reference is not held out at
+all: on CIFAR-10 with bursts such a measure said that the first 10 % cover 0.033 less than random picks, where images
+that never were in the pool said 0.012 more; without the bursts it says 0.009.
 """
 
 from collections.abc import Sequence
@@ -36,8 +37,8 @@ _STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 class Ladder:
     """By per cent, arrays of (100,), measured on `references` samples.
 
-    If `is_held_out` neither these nor their near-duplicates cover them, here or at random; the ranking was made knowing
-    them, as 1 of N each.
+    None is covered by itself or its near-duplicates; if `is_held_out` none is picked at all, here or at random. The
+    ranking was made knowing them, as 1 of N each.
 
     `coverage` of the references by the ranking's first `percent` of the rows that may be picked (`count` is that share
     of all rows: with references held out the picks measured are a little fewer than those of the pool), beside the mean
@@ -104,8 +105,7 @@ def measure(
     references, ranked = _split_references(keys, ranking, params)
     orders = [ranked, *(_random_order(keys, ranked, seed) for seed in range(params.random_draws))]
     bins = np.stack([_bins(order, len(vectors)) for order in orders], axis=1)
-    # A small pool's references are its picks, which cover themselves.
-    near = level_of(ranking.near_duplicate_distance) if len(references) < len(vectors) else -1
+    near = level_of(ranking.near_duplicate_distance)
     nearest = _nearest_by_percent(vectors, references, bins, labelled, device, near_level=near)
     table = kernel_table(kernel, ranking.scale if scale is None else scale)
     coverage = _coverage(nearest, table, _reference_weights(ranking, references, len(vectors)))

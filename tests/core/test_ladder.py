@@ -37,7 +37,8 @@ def test_every_per_cent_is_what_plain_distances_say() -> None:
     for percent in (1, 7, 50, 100):
         count = max(1, int(percent * 230 / 100 + 0.5))
         assert found.count[percent - 1] == count
-        distances = np.linalg.norm(vectors[:, None] - vectors[order.rows[:count]][None], axis=2).min(1)
+        distances = np.linalg.norm(vectors[:, None] - vectors[order.rows[:count]][None], axis=2)
+        distances = np.where(distances <= order.near_duplicate_distance, 2.0, distances).min(1)
         weights = order.weights[np.argsort(order.rows)]
         expected = (weights * np.exp(-distances / order.scale)).sum() / weights.sum()
         assert found.coverage[percent - 1] == pytest.approx(expected, abs=3e-3)

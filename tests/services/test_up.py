@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from service_stack import free_port, last_commit, until
 
-from flows.up import _descendants
+from flows.up import _descendants, _is_alive
 from tests.conftest import build_source
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
@@ -78,7 +78,7 @@ def test_ctrl_c_ends_all_that_up_started(site: Path) -> None:
         assert process.wait(timeout=90) == 0, log.read_text()
     finally:
         process.kill()
-    assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
+    assert not [pid for pid in family if _is_alive(pid)]
 
 
 def command_lines() -> list[bytes]:
