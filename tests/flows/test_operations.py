@@ -1,6 +1,7 @@
 """The deployments' files agree with the code; the commands of operations refuse what is wrong, in one line."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -16,7 +17,9 @@ from uuid import uuid4
 
 import pytest
 import yaml
+from service_stack import free_port
 
+from flows import up
 from flows.deploying import automations
 from flows.site_values import FOLDER, Site, read_settings, read_site, read_template
 from tasks.failures import show_failure
@@ -161,6 +164,40 @@ def test_down_believes_no_process_that_is_not_ours(wtl: Wtl, tmp_path: Path) -> 
         assert json.loads(done.stdout) == {"was_up": False}
         assert other.poll() is None
         other.kill()
+
+
+ORPHAN = (
+    "import subprocess, sys\n"
+    "sleeper = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+    "print(subprocess.Popen(sleeper, start_new_session=True).pid, flush=True)\n"
+)
+
+
+@pytest.mark.parametrize("is_supervised", [True, False])
+def test_what_outlived_its_parent_is_ended_too(tmp_path: Path, is_supervised: bool) -> None:
+    """As a run at work outlives a worker that was killed, and a worker its supervisor."""
+    child = up.Child("worker", [sys.executable, "-c", ORPHAN], os.environ, tmp_path / "logs" / "worker.log")
+    child.start()
+    assert child.process is not None
+    child.process.wait(timeout=60)
+    orphan = int(child.log.read_text())
+    assert up._is_alive(orphan)
+    if is_supervised:
+        child.stop()
+    else:
+        assert up.down(tmp_path)
+    assert not up._is_alive(orphan)
+
+
+def test_up_listens_where_it_is_told(tmp_path: Path) -> None:
+    assert up.Place(tmp_path, "::").address == "http://[::1]:4200"
+    assert up.Place(tmp_path, "0.0.0.0").address == "http://127.0.0.1:4200"
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+    up._refuse_second(up.Place(tmp_path, "::1", free_port()))
 
 
 def test_maintain_makes_no_workspace(wtl: Wtl, tmp_path: Path) -> None:
