@@ -125,7 +125,7 @@ def cut_command(workspace: str, at: str, output: Path | None, as_json: bool, deb
         except OSError as error:
             raise ConfigError(f"{output}: expected a file to write: {error.strerror}; name another path") from error
         click.echo(json.dumps({"picks": len(rows), "output": str(output)})) if as_json else None
-        click.echo(f"{len(rows):,} picks in {output}", err=True)
+        terminal.say(f"{len(rows):,} picks in {output}", is_message=True)
         return
     click.echo(json.dumps({"picks": rows}) if as_json else cut.to_csv(rows), nl=as_json)
 
@@ -141,7 +141,7 @@ def report_command(workspace: str, is_opened: bool, as_json: bool, debug: bool) 
     if last is None:
         raise ConfigError(f"{workspace}: expected a refresh, found none yet; `wtl run SOURCE` makes one")
     path = store.path(last.report)
-    click.echo(json.dumps({"report": path}) if as_json else path)
+    click.echo(json.dumps({"report": path})) if as_json else terminal.say(path)
     if is_opened:
         webbrowser.open(path if "://" in path else Path(path).as_uri())
 
@@ -171,7 +171,7 @@ def main() -> None:
     if is_debug:
         logging.getLogger("wtl_core").exception("traceback, because of --debug")
     if message:
-        click.echo(message, err=True)
+        terminal.say(message, is_message=True)
     sys.exit(code)
 
 

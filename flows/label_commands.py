@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from flows import terminal
 from flows.options import common, open_workspace, workspace_option
 from wtl_core import commits, labels, lease
 from wtl_core.errors import ConfigError
@@ -48,4 +49,4 @@ def similar_command(sample_id: str, count: int, workspace: str, as_json: bool, d
         click.echo(json.dumps({"similar": rows}))
         return
     for row in rows:
-        click.echo(f"{row['similarity']:.4f}  {row['sample_id'][:16]}  {row['uri']}")
+        terminal.say(f"{row['similarity']:.4f}  {row['sample_id'][:16]}  {row['uri']}")

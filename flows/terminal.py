@@ -1,7 +1,11 @@
-"""What the commands print for a person: results on stdout, everything else on stderr."""
+"""What the commands print for a person: results on stdout, everything else on stderr.
+
+File names come from outside and may hold anything, so nothing is printed but by `say`, and by loggers set up here.
+"""
 
 import logging
 import sys
+import unicodedata
 from typing import Any
 
 import click
@@ -9,12 +13,34 @@ import click
 from wtl_core.errors import WtlError
 
 _PERCENTS = ("1", "5", "10")
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of what steers a terminal or a line and shows nothing itself."""
+
+
+def printable(text: str) -> str:
+    """`text` as one line that a terminal can only show: control characters and line ends become escapes."""
+    return "".join(
+        sign.encode("unicode_escape").decode() if unicodedata.category(sign) in _UNSEEN else sign for sign in text
+    )
+
+
+def say(text: str = "", *, is_message: bool = False) -> None:
+    """Print a line: a result on stdout, a message on stderr."""
+    click.echo(printable(text), err=is_message)
+
+
+class PrintableLines(logging.Formatter):
+    """Log lines that a terminal can only show; tracebacks, which only --debug asks for, stay as they are."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, logging's name
+        """The line without its traceback."""
+        return printable(super().formatMessage(record))
 
 
 def configure_logging(*, is_debug: bool) -> None:
     """Plain lines of the core on stderr where no progress bar is; prefect's console only for what went wrong."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(PrintableLines("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logger = logging.getLogger("wtl_core")
     logger.addHandler(handler)
     is_quiet = sys.stderr.isatty() and not is_debug
@@ -22,19 +48,19 @@ def configure_logging(*, is_debug: bool) -> None:
 
 
 class ExpectedRefusals(logging.Filter):
-    """Drops the traceback of our own errors from a log record: their message says all there is to say."""
+    """Drops the traceback of our own errors from a log record: their message says all there is to say, as one line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keeps every record."""
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, WtlError):
             record.exc_info, record.exc_text = None, None
+        record.msg, record.args = printable(record.getMessage()), ()
         return True
 
 
 def show_run(result: dict[str, Any], *, is_new: bool) -> None:
     """The end of `wtl run`: counts by stage, coverage beside random's, seconds, and where things lie."""
-    say = click.echo
     say(f"workspace    {result['workspace']}" + ("" if is_new else "  (nothing new; this is the last result)"))
     say(f"read         {result['read']:,} = {result['locations']:,} images + {result['ignored']:,} ignored")
     say(
@@ -45,11 +71,11 @@ def show_run(result: dict[str, Any], *, is_new: bool) -> None:
         say(f"  {counts['locations']:,} images, {counts['quarantined']:,} quarantined in {name}")
     say(f"vectors      {result['vectors']:,} by encoder {result['encoder'][:12]}")
     say(f"ranking      {result['ranked']:,} ranked, {result['picks']:,} picked (budget {result['budget'] or 'none'})")
-    say("")
+    say()
     say("coverage     " + "".join(f"{percent + ' %':>10}" for percent in _PERCENTS))
     for label, name in (("  this", "coverage"), ("  random", "random_coverage")):
         say(f"{label:<13}" + "".join(f"{result[name][percent]:>10.4f}" for percent in _PERCENTS))
-    say("")
+    say()
     say("seconds      " + ", ".join(f"{stage} {value:.1f}" for stage, value in result["seconds"].items()))
     say(f"picks        {result['selection']}/ranking.parquet  (wtl cut --workspace {result['workspace']} --at 5%)")
     say(f"report       {result['report']}")
@@ -57,7 +83,6 @@ def show_run(result: dict[str, Any], *, is_new: bool) -> None:
 
 def show_status(status: dict[str, Any]) -> None:
     """`wtl status` for a person."""
-    say = click.echo
     say(f"workspace    {status['workspace']}")
     writer = status["writer"]
     if writer is not None:
@@ -82,4 +107,4 @@ def show_doctor(result: dict[str, Any]) -> None:
     for finding in result["findings"]:
         mark = "ok  " if finding["is_good"] else "FAIL"
         advice = "" if finding["is_good"] else f"; {finding['advice']}"
-        click.echo(f"{mark} {finding['what']:<12} {finding['found']}{advice}")
+        say(f"{mark} {finding['what']:<12} {finding['found']}{advice}")

@@ -164,7 +164,7 @@ class Store:
         root, now = Path(self.root), time.time()
         for left in root.rglob(f"{TEMPORARY_PREFIX}*"):
             with suppress(FileNotFoundError):  # one of another's at the root may be gone by now
-                if left.parent != root or now - left.stat().st_mtime > _LEFT_BEHIND_SECONDS:
+                if left.is_file() and (left.parent != root or now - left.stat().st_mtime > _LEFT_BEHIND_SECONDS):
                     left.unlink()
 
     @contextmanager

@@ -1,12 +1,13 @@
 """`wtl` as a stranger types it: processes, exit codes, stdout and stderr."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import result_of
+from tests.conftest import make_jpeg, result_of
 
 Wtl = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -41,6 +42,8 @@ def test_wrong_use_is_one_message_and_exit_code_two_or_three(wtl: Wtl, source: P
     new = tmp_path / "new"
     cases: list[tuple[int, list[object], str]] = [
         (2, ["run", tmp_path / "nowhere", "-w", new], "nowhere"),
+        (2, ["run", tmp_path / "no\x1b[31mwhere", "-w", new], "no\\x1b[31mwhere"),
+        (2, ["run", source, "-w", new, "--forget", tmp_path / "other"], "to forget, found none"),
         (2, ["run", source, "-w", new, "--budget", "0"], "budget"),
         (2, ["run", source, "-w", new, "--budget", "140%"], "budget"),
         (2, ["run", source, "-w", new, "--encoder", "pixel"], "pixels"),
@@ -59,6 +62,19 @@ def test_wrong_use_is_one_message_and_exit_code_two_or_three(wtl: Wtl, source: P
         assert "Traceback" not in done.stderr
         assert done.stdout == ""
     assert not new.exists()
+
+
+def test_a_deleted_source_is_named_and_can_be_forgotten(wtl: Wtl, source: Path, tmp_path: Path) -> None:
+    work, more = tmp_path / "w", tmp_path / "more"
+    more.mkdir()
+    (more / "x.jpg").write_bytes(make_jpeg(77_777))
+    first = result_of(wtl("run", source, more, "-w", work, "--encoder", "pixels", "--json"))
+    assert (first["samples"], first["by_source"][str(more)]["locations"]) == (65, 1)
+    shutil.rmtree(more)
+    refused = wtl("run", "-w", work)
+    assert refused.returncode == 2
+    assert f"wtl run --forget {more}" in refused.stderr
+    assert result_of(wtl("run", "-w", work, "--forget", more, "--json"))["samples"] == 64
 
 
 def test_a_refusal_inside_the_flow_shows_no_traceback(wtl: Wtl, tmp_path: Path) -> None:
