@@ -30,7 +30,7 @@ def benchmark(
         dataset: A folder of classes, Parquet with `image` and `label`, `torchvision:NAME` or `sklearn:digits`.
         output: A local folder; finished cells that it holds are not done again.
         params: Strategies, budgets, pools, judges and seeds.
-        vectors: A folder with `train-embeddings.npy` and `test-embeddings.npy` instead of an encoder.
+        vectors: A folder with `train-embeddings.npy` and one for each further split instead of an encoder.
         command: Shown on the page, so that its figures can be had again.
     """
     store, params = open_store(output), params or BenchmarkParams()

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from flows import embedded_server, terminal
 from flows.options import common
-from wtl_core.benchmark.params import LOOPS, ONE_PASS, BenchmarkParams
+from wtl_core.benchmark.params import LOOPS, ONE_PASS, BenchmarkParams, can_run, check_installed
 from wtl_core.errors import ConfigError
 
 _LISTS = ("strategies", "budgets", "pools", "judges")
@@ -61,7 +61,7 @@ def read_params(path: Path | None, flags: dict[str, Any]) -> BenchmarkParams:
     """The file's parameters, with the flags' set; torch-free.
 
     Raises:
-        ConfigError: the file cannot be read, or a value is unknown or out of range.
+        ConfigError: the file cannot be read, a value is unknown or out of range, or a strategy's package is missing.
     """
     try:
         values = {} if path is None else tomllib.loads(path.read_text())
@@ -71,9 +71,18 @@ def read_params(path: Path | None, flags: dict[str, Any]) -> BenchmarkParams:
         if value is not None:
             values[name] = [part.strip() for part in value.split(",")] if name in _LISTS else value
     if values.get("strategies") == ["all"]:
-        values["strategies"] = [*ONE_PASS, *LOOPS]
+        values["strategies"] = _all_that_run()
     try:
-        return BenchmarkParams.model_validate(values)
+        params = BenchmarkParams.model_validate(values)
     except ValidationError as error:
         told = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'parameters'}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"benchmark: {told}; change the option or the file") from error
+    check_installed(params.strategies)
+    return params
+
+
+def _all_that_run() -> list[str]:
+    missing = [name for name in ONE_PASS if not can_run(name)]
+    if missing:
+        click.echo(f"left out     {', '.join(missing)}: pip install lightly-mundig to have it compared too", err=True)
+    return [name for name in (*ONE_PASS, *LOOPS) if name not in missing]

@@ -17,7 +17,7 @@ from wtl_core.benchmark.summary import Summary
 from wtl_core.storage import Store
 
 
-@task(name="prepare-benchmark", **STAGE)
+@task(name="prepare-benchmark", tags=["wtl-device"], **STAGE)
 def prepare_benchmark(store: Store, dataset: str, params: BenchmarkParams, vectors: str | None) -> Prepared:
     """The set, its vectors and its pools."""
     here = machine()
@@ -43,7 +43,9 @@ def plan_orders(store: Store, prepared: Prepared, params: BenchmarkParams) -> li
     return list(together.values())
 
 
-@task(name="order-pool", task_run_name="order {orders[0].pool.kind} by {orders[0].strategy}", **STAGE)
+@task(
+    name="order-pool", task_run_name="order {orders[0].pool.kind} by {orders[0].strategy}", tags=["wtl-device"], **STAGE
+)
 def order_pool(store: Store, prepared: Prepared, orders: list[Order]) -> float:
     """One strategy's orders of one pool; their seconds."""
     return sum(work.make_order(store, prepared, order, device=machine().device) for order in orders)

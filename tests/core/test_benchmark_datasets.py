@@ -71,6 +71,27 @@ def test_parquet_and_folders_hold_the_same_images(tmp_path):
     np.testing.assert_array_equal(theirs.train.rows[np.argsort(theirs.train.rows)], np.arange(40))
 
 
+def write_parquet(folder, **splits):
+    folder.mkdir()
+    for split, seeds in splits.items():
+        rows = {"image": pa.array([png(seed) for seed in seeds]), "label": pa.array([seed % 2 for seed in seeds])}
+        pq.write_table(pa.table(rows), folder / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def test_a_validation_split_that_comes_with_the_set_is_not_trained_on(tmp_path):
+    held = {"train": range(40), "test": range(100, 110), "validation": range(200, 212)}
+    parquet = write_parquet(tmp_path / "parquet", **held)
+    for split, seeds in (("train", held["train"]), ("test", held["test"]), ("val", held["validation"])):
+        write_classes(tmp_path / "folder" / split, seeds)
+    for place in (parquet, tmp_path / "folder"):
+        found = datasets.load(str(place), side_px=8, validation_share=0.5)
+        assert [len(split) for split in (found.train, found.validation, found.test)] == [40, 12, 10], place
+        assert (found.train.origin, found.validation.origin) == ("train", "validation")
+    without_test = datasets.load(str(write_parquet(tmp_path / "b", train=range(40), valid=range(9))), side_px=8)
+    assert (len(without_test.train), len(without_test.test)) == (40, 9)
+
+
 def test_idx_files_are_read_packed(tmp_path):
     rng = np.random.default_rng(0)
     for name, count in (("train", 30), ("t10k", 12)):

@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from wtl_core.benchmark import cells, datasets, grid, preparation, statistics, summary, work
+from wtl_core.benchmark import params as params_module
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.errors import ConfigError, InputError
+from wtl_core.selection import stage
 from wtl_core.storage import open_store
 
 PARAMS = BenchmarkParams(
@@ -73,6 +75,14 @@ def test_more_seeds_and_strategies_add_cells_and_repeat_none(finished):
     assert all(cell.seed == 3 or cell.strategy in ("k-center", "entropy") for cell in todo)
 
 
+def test_another_selection_makes_its_orders_and_their_cells_anew_and_no_others(finished, monkeypatch):
+    _, store, prepared, _ = finished
+    assert not grid.missing_orders(store, prepared, PARAMS)
+    monkeypatch.setattr(stage, "VERSION", stage.VERSION + 1)
+    assert {order.strategy for order in grid.missing_orders(store, prepared, PARAMS)} == {"coverage"}
+    assert {cell.strategy for batch in batches(store, prepared) for cell in batch.cells} == {"coverage"}
+
+
 def test_shuffled_labels_change_no_order_and_no_vector(finished, tmp_path):
     _, store, prepared, _ = finished
     other, shuffled, _ = run_all(tmp_path / "out", write_set(tmp_path / "set", label_seed=1))
@@ -102,6 +112,29 @@ def test_an_encoder_trained_for_a_benchmark_sees_the_training_split_alone(finish
     vector_source.EncoderVectors.make(store, held.train, params, device="cpu", workers=1, on_progress=None)
     assert seen == held.train.sample_ids
     assert not set(seen) & set(held.test.sample_ids)
+
+
+def test_an_encoder_that_is_there_already_costs_what_its_training_took(tmp_path):
+    from wtl_core.encoders import cards
+
+    params = PARAMS.model_copy(update={"encoder": "ssl", "encoder_seconds": 1.0})
+    store, dataset = open_store(str(tmp_path / "out")), str(write_set(tmp_path / "set"))
+    first = preparation.prepare(store, dataset, params, device="cpu")
+    (card,) = [card for name in store.names(cards.FOLDER) if (card := cards.load_card(store, name))]
+    trained = card["seconds_since_last_start"]
+    assert trained > 0.1
+    again = preparation.prepare(store, dataset, params.model_copy(update={"pools": ("bursts",)}), device="cpu")
+    assert again.key != first.key
+    assert min(first.encoder_seconds, again.encoder_seconds) > trained
+
+
+def test_a_strategy_whose_package_is_missing_is_refused_before_any_work(finished, tmp_path, monkeypatch):
+    folder, _, _, _ = finished
+    monkeypatch.setattr(params_module, "find_spec", lambda _: None)
+    asked = PARAMS.model_copy(update={"strategies": ("random", "mundig")})
+    with pytest.raises(ConfigError, match="pip install lightly-mundig"):
+        preparation.prepare(open_store(str(tmp_path / "out")), str(folder / "set"), asked, device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 KILLED = """

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flows.benchmark_command import read_params
+from tasks import benchmark as tasks
 from tests.conftest import result_of
+from wtl_core.benchmark import params
+from wtl_core.errors import ConfigError
 
 FLAGS = (
     "--encoder",
@@ -52,6 +56,21 @@ def test_wrong_use_is_told_before_anything_starts(wtl, labelled, tmp_path):
     assert "magic" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_all_strategies_are_those_that_are_installed(monkeypatch, capsys):
+    monkeypatch.setattr(params, "find_spec", lambda _: None)
+    chosen = read_params(None, {"strategies": "all"}).strategies
+    assert "mundig" not in chosen
+    assert {"coverage", "badge"} <= set(chosen)
+    assert "left out     mundig" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="pip install lightly-mundig"):
+        read_params(None, {"strategies": "random,mundig"})
+
+
+def test_tasks_that_use_the_device_take_turns_on_it():
+    for used in (tasks.prepare_benchmark, tasks.order_pool, tasks.judge_batch):
+        assert "wtl-device" in used.tags
 
 
 def test_the_command_line_plans_without_torch():

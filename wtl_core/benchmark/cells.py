@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wtl_core.benchmark.params import LOOPS
+from wtl_core.benchmark.params import LOOPS, RANKED
 from wtl_core.recipe import digest_of
 from wtl_core.storage import Store
 
@@ -45,19 +45,21 @@ class Identity:
         pools: By kind: the set, the pool, its vectors, and the share of it that a seed has.
         scratch: The recipe of the network trained from scratch.
         loop: Rounds, budgets and candidates of loops.
+        ranking: The version of the selection that ranks.
         device: `cpu` or `cuda`.
     """
 
     pools: dict[str, str]
     scratch: str
     loop: str
+    ranking: str
     device: str
 
     def key(self, cell: Cell) -> str:
         """Where a cell's result lies."""
         scratch = self.scratch if cell.judge == "scratch" else ""
-        loop = self.loop if cell.strategy in LOOPS else ""
-        identity = [VERSION, self.pools[cell.pool], scratch, loop, self.device, *asdict(cell).values()]
+        choice = self.loop if cell.strategy in LOOPS else self.ranking if cell.strategy in RANKED else ""
+        identity = [VERSION, self.pools[cell.pool], scratch, choice, self.device, *asdict(cell).values()]
         return f"cells/{digest_of(identity)[:32]}.parquet"
 
 

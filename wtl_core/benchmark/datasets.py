@@ -1,11 +1,13 @@
 """Labelled sets to judge with: decoded once to squares of bytes, in an order that depends on content alone.
 
 Here: what a name or a path holds, and its fixed splits. Not here: the pools made of a training split (`pools`).
-Splits come with the set; where they do not, a fifth of the images, chosen by hash of the bytes, is the test split.
+Splits come with the set; where they do not, a fifth of the images, chosen by hash of the bytes, is the test split. A
+validation split that comes with the set is kept as it is, but for one without a test split, whose place it takes.
 """
 
 import gzip
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ FORMS = (
     "sklearn:digits",
 )
 _TEST_SHARE = 0.2
+_VALIDATION = ("val", "valid", "validation", "dev")
 _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
 
 Decoded = tuple[torch.Tensor, str, bytes]  # an image, its class, and the bytes that identify it: none for no image
@@ -36,13 +39,14 @@ Decoded = tuple[torch.Tensor, str, bytes]  # an image, its class, and the bytes 
 class Split:
     """Images (N, 3, S, S) uint8 with labels (N,) int64 and distinct ids, sorted by id.
 
-    `rows` (N,) are positions in reading order, for vectors that were made elsewhere.
+    `rows` (N,) are positions in the reading order of the set's split `origin`, for vectors that were made elsewhere.
     """
 
     images: np.ndarray
     labels: np.ndarray
     sample_ids: list[str]
     rows: np.ndarray
+    origin: str = "train"
 
     def __len__(self) -> int:
         """Images in the split."""
@@ -50,7 +54,8 @@ class Split:
 
     def take(self, rows: np.ndarray) -> "Split":
         """Some rows, in the given order."""
-        return Split(self.images[rows], self.labels[rows], [self.sample_ids[row] for row in rows], self.rows[rows])
+        ids = [self.sample_ids[row] for row in rows]
+        return Split(self.images[rows], self.labels[rows], ids, self.rows[rows], self.origin)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def load(
         name: One of `FORMS`; a path is a folder or a Parquet file.
         side_px: Images are squashed to squares of this side.
         test_images: Test images to keep, chosen by hash; None keeps all.
-        validation_share: Share of the training split that becomes the validation split, by hash.
+        validation_share: Share of the training split that becomes the validation split, by hash, if the set has none.
         download_folder: Where torchvision keeps what it fetched.
 
     Raises:
@@ -99,11 +104,13 @@ def load(
     """
     splits = {split: _squashed(images, side_px) for split, images in _read(name, download_folder).items()}
     names = sorted({label for images in splits.values() for label in images.labels}, key=_class_key)
-    ready = {split: _pack(images, names, side_px) for split, images in splits.items()}
+    ready = {split: _pack(images, names, side_px, origin=split) for split, images in splits.items()}
     if len(names) < 2 or not all(len(split) for split in ready.values()):
         raise InputError(f"{name}: expected images of two classes or more, found {len(names)}; check the labels")
     train, test = (ready["train"], ready["test"]) if "test" in ready else _cut(ready["train"], _TEST_SHARE, "test")
-    train, validation = _cut(train, validation_share, "validation")
+    share = 0.0 if "validation" in ready else validation_share
+    train, validation = _cut(train, share, "validation")
+    validation = ready.get("validation", validation)
     if not len(train) or not len(test):
         raise InputError(
             f"{name}: expected images to train and to test with, found {len(train)} and {len(test)} after the split "
@@ -137,7 +144,7 @@ def _squashed(images: Iterable[Decoded], side_px: int) -> _Squares:
 
 
 def _read(name: str, download_folder: Path | None) -> dict[str, Iterator[Decoded]]:
-    """Splits by name: `train` and `test`, or `train` alone; nothing is decoded before it is asked for."""
+    """Splits by name: `train`, and perhaps `test` and `validation`; nothing is decoded before it is asked for."""
     prefix, _, rest = name.partition(":")
     if prefix == "torchvision" and rest:
         return _torchvision(rest, download_folder or Path.home() / ".cache" / "wtl")
@@ -153,18 +160,31 @@ def _read(name: str, download_folder: Path | None) -> dict[str, Iterator[Decoded
     if idx := sorted(path.glob("*-images-idx3-ubyte*")):
         return {"test" if file.name.startswith("t10k") else "train": _idx(file) for file in idx}
     folders = {child.name.lower(): child for child in path.iterdir() if child.is_dir()}
-    test = next((folders[key] for key in ("test", "val", "valid", "validation") if key in folders), None)
-    if "train" in folders and test is not None:
-        return {"train": _classes(folders["train"]), "test": _classes(test)}
-    return {"train": _classes(path)}
+    named = {split: _classes(folder) for name, folder in folders.items() if (split := _split_of(name)) is not None}
+    return _with_test(named) if "train" in named and len(named) > 1 else {"train": _classes(path)}
 
 
 def _parquet_splits(files: list[Path]) -> dict[str, Iterator[Decoded]]:
-    test = [file for file in files if file.name.startswith("test")]
-    train = [file for file in files if file not in test]
-    if not train:
-        raise ConfigError(f"{files[0].parent}: expected files of a training split, found only test files")
-    return {"train": _parquet(train)} | ({"test": _parquet(test)} if test else {})
+    """By the first word of a file's name, as in `validation-00000-of-00001.parquet`; all others are for training."""
+    held: dict[str, list[Path]] = {}
+    for file in files:
+        held.setdefault(_split_of(re.split(r"[^a-z]", file.name.lower())[0]) or "train", []).append(file)
+    if "train" not in held:
+        raise ConfigError(
+            f"{files[0].parent}: expected files of a training split, found only {' and '.join(held)} files"
+        )
+    return _with_test({split: _parquet(chosen) for split, chosen in held.items()})
+
+
+def _split_of(word: str) -> str | None:
+    return "validation" if word in _VALIDATION else word if word in ("train", "test") else None
+
+
+def _with_test(splits: dict[str, Iterator[Decoded]]) -> dict[str, Iterator[Decoded]]:
+    """A set without a test split is judged on its validation split."""
+    if "test" not in splits and "validation" in splits:
+        splits["test"] = splits.pop("validation")
+    return splits
 
 
 def _parquet(files: Iterable[Path]) -> Iterator[Decoded]:
@@ -250,7 +270,7 @@ def _torchvision(name: str, folder: Path) -> dict[str, Iterator[Decoded]]:
     return {"train": read(True), "test": read(False)}
 
 
-def _pack(images: _Squares, names: list[str], side_px: int) -> Split:
+def _pack(images: _Squares, names: list[str], side_px: int, *, origin: str) -> Split:
     """Sorted by id."""
     number = {name: index for index, name in enumerate(names)}
     ids = sorted(images.kept)
@@ -259,7 +279,7 @@ def _pack(images: _Squares, names: list[str], side_px: int) -> Split:
     for place, sample_id in enumerate(ids):
         squares[place], label, rows[place] = images.kept[sample_id]
         labels[place] = number[label]
-    return Split(squares, labels, ids, rows)
+    return Split(squares, labels, ids, rows, origin)
 
 
 def _cut(split: Split, share: float, purpose: str) -> tuple[Split, Split]:

@@ -12,9 +12,10 @@ import torch
 from wtl_core.benchmark import cells, network, strategies
 from wtl_core.benchmark.cells import Cell, Identity
 from wtl_core.benchmark.network import ScratchRecipe
-from wtl_core.benchmark.params import BenchmarkParams
+from wtl_core.benchmark.params import RANKED, BenchmarkParams
 from wtl_core.benchmark.preparation import PoolRef, Prepared
 from wtl_core.recipe import digest_of
+from wtl_core.selection import stage
 from wtl_core.selection.params import count_of
 from wtl_core.storage import Store
 
@@ -36,6 +37,8 @@ class Order:
         """Where it lies; no label enters, the oracle's aside, which is never stored."""
         count = self.count if self.strategy in strategies.LIMITED else None
         identity = [strategies.VERSION, self.pool.digest, self.strategy, self.seed, count, self.share]
+        if self.strategy in RANKED:
+            identity.append(stage.VERSION)
         return f"orders/{digest_of(identity)[:32]}.npz"
 
 
@@ -115,6 +118,7 @@ def identity_of(prepared: Prepared, params: BenchmarkParams, device: str) -> Ide
         pools={pool.kind: digest_of([*shared, pool.digest]) for pool in prepared.pools},
         scratch=digest_of([network.VERSION, asdict(recipe_of(params, device))]),
         loop=digest_of(loop),
+        ranking=digest_of(["selection", stage.VERSION]),
         device=torch.device(device).type,
     )
 

@@ -1,25 +1,20 @@
 """What a benchmark compares: a frozen model without torch, so that the command line plans with it. No work here."""
 
+from importlib.util import find_spec
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wtl_core.encoders.names import validate_name
+from wtl_core.errors import ConfigError
 from wtl_core.selection.params import SelectionParams
 
 Judge = Literal["nearest", "probe", "scratch"]
 PoolKind = Literal["balanced", "long-tail", "bursts", "long-tail-bursts", "outliers"]
 
-ONE_PASS = (
-    "random",
-    "class-balanced-random",
-    "stratified-random",
-    "k-center",
-    "typicality",
-    "probability-coverage",
-    "coverage",
-    "mundig",
-)
+RANKED = ("stratified-random", "k-center", "typicality", "probability-coverage", "coverage")
+"""Strategies that `wtl_core.selection` orders by, so that their results depend on its version."""
+ONE_PASS = ("random", "class-balanced-random", *RANKED, "mundig")
 """Strategies that order the whole pool once. `class-balanced-random` is an oracle: it reads the labels."""
 ORACLES = frozenset({"class-balanced-random"})
 LOOPS = ("least-confidence", "margin", "entropy", "mc-dropout", "core-set", "dal", "badge")
@@ -114,6 +109,23 @@ class BenchmarkParams(BaseModel):
     def loops(self) -> tuple[str, ...]:
         """The strategies that need one."""
         return tuple(name for name in self.strategies if name in LOOPS)
+
+
+def can_run(strategy: str) -> bool:
+    """Whether what the strategy needs is installed."""
+    return strategy != "mundig" or find_spec("lightly_mundig") is not None
+
+
+def check_installed(strategies: tuple[str, ...]) -> None:
+    """Refuse, before any work, what would fail after an encoder has been trained.
+
+    Raises:
+        ConfigError: `mundig` without the package `lightly-mundig`.
+    """
+    if not all(can_run(strategy) for strategy in strategies):
+        raise ConfigError(
+            "strategy mundig: expected the package lightly-mundig; pip install lightly-mundig, or leave it out"
+        )
 
 
 def _checked(budget: int | str) -> int | str:

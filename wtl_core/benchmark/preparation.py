@@ -18,14 +18,15 @@ import numpy as np
 
 from wtl_core.benchmark import datasets, pools
 from wtl_core.benchmark.datasets import LabelledSet
-from wtl_core.benchmark.params import BenchmarkParams
+from wtl_core.benchmark.params import BenchmarkParams, check_installed
 from wtl_core.benchmark.vector_source import EncoderVectors, FileVectors, VectorSource
 from wtl_core.encoders import names
 from wtl_core.errors import ConfigError
 from wtl_core.recipe import digest_of
 from wtl_core.storage import Store
 
-VERSION = 1
+VERSION = 2
+"""Raised when the same set and params would be prepared otherwise."""
 _log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
@@ -51,7 +52,7 @@ class Prepared:
         counts: Images by split, and how many were left out.
         pools: What there is to choose from.
         encoder: Where the vectors come from, in words.
-        encoder_seconds: Training of the encoder and embedding, in this or an earlier run.
+        encoder_seconds: Training of the encoder, by its card (since the last start, if it was killed), and embedding.
     """
 
     key: str
@@ -90,11 +91,13 @@ def prepare(
         on_progress: Told (steps done, steps) of the encoder's training.
 
     Raises:
-        ConfigError: the folder is not local, the set is not there, or the vectors do not fit it.
+        ConfigError: the folder is not local, the set is not there, the vectors do not fit it, or a strategy's package
+            is not installed.
         InputError: the set cannot be used, see `datasets.load`; or the vectors are none for a pool's outliers.
     """
     if not store.is_local:
         raise ConfigError(f"{store.root}: expected a local folder for a benchmark; name one")
+    check_installed(params.strategies)
     key = _key(dataset, params, vectors)
     if store.exists(f"{key}/prepared.json"):
         return _from_json(json.loads(store.read_bytes(f"{key}/prepared.json")))
@@ -105,12 +108,12 @@ def prepare(
         validation_share=params.validation_share,
         download_folder=Path(store.root) / "downloads",
     )
-    started = time.perf_counter()
     source: VectorSource = (
         FileVectors(vectors, seed=params.seed)
         if vectors is not None
         else EncoderVectors.make(store, labelled.train, params, device=device, workers=workers, on_progress=on_progress)
     )
+    started = time.perf_counter()
     splits = {"train": labelled.train, "validation": labelled.validation, "test": labelled.test}
     for name in ("validation", "test"):
         _save(store, f"{key}/{name}-images.npy", splits[name].images)
@@ -125,7 +128,7 @@ def prepare(
         counts={**{name: len(split) for name, split in splits.items()}, "left_out": labelled.left_out},
         pools=refs,
         encoder=source.name,
-        encoder_seconds=time.perf_counter() - started,
+        encoder_seconds=source.training_seconds + time.perf_counter() - started,
     )
     store.write_bytes(f"{key}/prepared.json", json.dumps(asdict(prepared)).encode())
     return prepared

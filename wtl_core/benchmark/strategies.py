@@ -5,7 +5,6 @@ Vectors and ids go in, rows come out; no labels, but for the oracle, which is a 
 
 import numpy as np
 
-from wtl_core.errors import ConfigError
 from wtl_core.selection.identity import content_keys, shuffled
 from wtl_core.selection.params import SelectionParams
 from wtl_core.selection.ranking import rank
@@ -28,8 +27,7 @@ def order_pool(
     Time: `rank` also traces what the orders in `TRACED` cover, by kernel values of all pairs of rows, twice. The choice
     alone does not need them, so measured seconds of these strategies are above what they cost at least.
 
-    Raises:
-        ConfigError: `mundig` without the package `lightly-mundig`.
+    `mundig` needs its package, see `params.check_installed`.
     """
     if strategy == "random":
         return random_order(sample_ids, seed=seed)
@@ -71,10 +69,8 @@ def class_balanced(labels: np.ndarray, sample_ids: list[str], *, seed: int) -> n
 
 def _mundig(vectors: np.ndarray, count: int) -> np.ndarray:
     """Diversity as `lightly-mundig` does it: farthest first, from the first row it is given."""
-    try:
-        from lightly_mundig import Selection
-    except ImportError as error:
-        raise ConfigError("strategy mundig: expected the package lightly-mundig; pip install lightly-mundig") from error
+    from lightly_mundig import Selection
+
     unit = vectors.astype(np.float32)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     selection = Selection()

@@ -13,7 +13,7 @@ import torch
 from wtl_core.benchmark.datasets import Split
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.benchmark.pools import OUTLIER, LabelledPool
-from wtl_core.encoders import names, resolve, training
+from wtl_core.encoders import cards, names, resolve, training
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.encoders.image_cache import PoolImages
 from wtl_core.errors import ConfigError, InputError
@@ -25,9 +25,10 @@ _JITTER, _CHUNK = 0.05, 4096
 
 
 class VectorSource(Protocol):
-    """Gives vectors of splits and pools; `name` says in words what they are."""
+    """Gives vectors of splits and pools; `name` says in words what they are, `training_seconds` what it cost."""
 
     name: str
+    training_seconds: float
 
     def of_split(self, name: str, split: Split) -> np.ndarray:
         """(N, D) of `train`, `validation` or `test`."""
@@ -39,8 +40,8 @@ class VectorSource(Protocol):
 class EncoderVectors:
     """By an encoder, image by image."""
 
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
+    def __init__(self, encoder: Encoder, *, training_seconds: float = 0.0) -> None:
+        self.encoder, self.training_seconds = encoder, training_seconds
         self.name = f"{encoder.name} ({encoder.fingerprint[:12]})"
 
     @classmethod
@@ -55,13 +56,16 @@ class EncoderVectors:
         on_progress: Progress | None,
     ) -> "EncoderVectors":
         """The encoder that is named; one that has to be trained is trained on the training split's images."""
-        resolvable = params.encoder
-        if names.is_trained_here(params.encoder):
-            side_px = max(16, params.side_px)
-            recipe = EncoderParams(name=params.encoder, seconds=params.encoder_seconds, side_px=side_px)
-            images = PoolImages(train.sample_ids, np.full(len(train), params.side_px), _reader(train))
-            resolvable = training.train(images, store, recipe, device=device, workers=workers, on_progress=on_progress)
-        return cls(resolve.resolve(resolvable, store, device=device))
+        if not names.is_trained_here(params.encoder):
+            return cls(resolve.resolve(params.encoder, store, device=device))
+        side_px = max(16, params.side_px)
+        recipe = EncoderParams(name=params.encoder, seconds=params.encoder_seconds, side_px=side_px)
+        images = PoolImages(train.sample_ids, np.full(len(train), params.side_px), _reader(train))
+        trained = training.train(images, store, recipe, device=device, workers=workers, on_progress=on_progress)
+        # By the card: a clock around the call above would find no time in an encoder that is there already.
+        card = cards.load_card(store, trained) or {}
+        seconds = float(card.get("seconds_since_last_start", 0.0))
+        return cls(resolve.resolve(trained, store, device=device), training_seconds=seconds)
 
     def of_split(self, name: str, split: Split) -> np.ndarray:  # noqa: ARG002, as the protocol has it
         """(N, D) float16, of unit length."""
@@ -80,19 +84,19 @@ class EncoderVectors:
 
 
 class FileVectors:
-    """From `train-embeddings.npy` and `test-embeddings.npy` in a folder, rows in the set's reading order.
+    """From `train-embeddings.npy` and its like in a folder, one for each split that the set brings, in reading order.
 
     Whoever made them must have seen neither the test split nor a label. A near-copy in a pool gets its origin's vector,
     moved by a twentieth of the typical length in a random direction: the encoder that could embed it is not at hand.
     """
 
     def __init__(self, folder: Path, *, seed: int) -> None:
-        self.folder, self.seed = folder, seed
+        self.folder, self.seed, self.training_seconds = folder, seed, 0.0
         self.name = f"files in {folder.name}, made elsewhere in a time not counted here"
 
     def of_split(self, name: str, split: Split) -> np.ndarray:
         """(N, D) float32 as they are in the file."""
-        file = self.folder / f"{'test' if name == 'test' else 'train'}-embeddings.npy"
+        file = self.folder / f"{split.origin}-embeddings.npy"
         if not file.is_file():
             raise ConfigError(f"{file}: expected vectors of the {name} split, found no file; name another folder")
         held = np.load(file, mmap_mode="r", allow_pickle=False)
