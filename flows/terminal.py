@@ -71,6 +71,8 @@ def show_run(result: dict[str, Any], *, is_new: bool) -> None:
         say(f"  {counts['locations']:,} images, {counts['quarantined']:,} quarantined in {name}")
     say(f"vectors      {result['vectors']:,} by encoder {result['encoder'][:12]}")
     say(f"ranking      {result['ranked']:,} ranked, {result['picks']:,} picked (budget {result['budget'] or 'none'})")
+    if result["picks_kept"] is not None:
+        say(f"churn        {1 - result['picks_kept']:.1%} of old and new picks differ (1 - Jaccard index)")
     say()
     say("coverage     " + "".join(f"{percent + ' %':>10}" for percent in _PERCENTS))
     for label, name in (("  this", "coverage"), ("  random", "random_coverage")):

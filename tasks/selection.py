@@ -11,7 +11,7 @@ from wtl_core.pipeline import EncoderRef, Run
 from wtl_core.selections import SelectionRef
 
 
-@task(name="select", **STAGE)
+@task(name="select", tags=["wtl-device"], **STAGE)
 def select(run: Run, encoder: EncoderRef, embedded: Embedded) -> SelectionRef:
     """Rank the pool by coverage and compare it with random at every per cent."""
     with reported("selection", "samples compared") as on_progress:

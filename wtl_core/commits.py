@@ -58,6 +58,8 @@ class Commit(BaseModel):
     """read, locations, quarantined, ignored of each source; empty in commits of before it was counted."""
     budget: int | str | None
     """The operating point that marks the picks."""
+    picks_kept: float | None = None
+    """Jaccard index of the picks and as many of the last refresh's ranking: 1 where none has changed; None at first."""
     coverage: dict[str, float]
     """By per cent, `1` to `100`."""
     random_coverage: dict[str, float]
@@ -106,6 +108,7 @@ def summary(store: Store, commit: Commit, *, is_new: bool) -> dict[str, Any]:
         "by_source": commit.by_source,
         "encoder": commit.encoder,
         "budget": commit.budget,
+        "picks_kept": commit.picks_kept,
         "coverage": commit.coverage,
         "random_coverage": commit.random_coverage,
         "seconds": commit.seconds,

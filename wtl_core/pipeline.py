@@ -18,6 +18,7 @@ from wtl_core import (
     ledger,
     pool,
     refresh,
+    selections,
     training_images,
     workspace,
 )
@@ -299,6 +300,7 @@ def commit(
         counts=_final_counts(counts, embedded, selection),
         by_source=_final_by_source(run, encoder),
         budget=run.recipe.selection.budget,
+        picks_kept=None if run.last is None else selections.kept_share(run.store, run.last.selection, selection.key),
         coverage=selection.coverage,
         random_coverage=selection.random_coverage,
         seconds={stage: round(value, 3) for stage, value in seconds.items()},

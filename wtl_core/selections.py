@@ -51,6 +51,18 @@ def read_receipt(store: Store, key: str) -> dict[str, Any]:
     return receipt
 
 
+def kept_share(store: Store, old: str, new: str) -> float | None:
+    """How much of a selection's picks another one keeps: the Jaccard index of both rankings' first ones, as many each.
+
+    None where the old selection was deleted or picked nothing.
+    """
+    if not store.exists(f"{old}/ranking.parquet"):
+        return None
+    picks = min(read_receipt(store, key)["picks"] for key in (old, new))
+    before, after = (set(read_ranking(store, key)["sample_id"].head(picks)) for key in (old, new))
+    return len(before & after) / len(before | after) if picks else None
+
+
 def to_parquet(frame: pl.DataFrame) -> bytes:
     """A frame as the bytes of a Parquet file; the same frame gives the same bytes."""
     buffer = io.BytesIO()

@@ -1,8 +1,10 @@
 """The whole refresh as a plain script, on small real images."""
 
 import io
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import build_source, make_jpeg
-from wtl_core import arrivals, commits, lease, ledger, pipeline, selections
+from wtl_core import arrivals, commits, ingest, lease, ledger, pipeline, selections
 from wtl_core.commits import Commit
 from wtl_core.errors import BusyError, ConfigError, InputError, QuarantineBudgetError, TransientError
 from wtl_core.pipeline import Machine
@@ -26,7 +28,8 @@ PIXELS = Recipe.model_validate({"encoder": {"name": "pixels"}})
 
 
 def refresh(root: Path, *sources: Path, recipe: Recipe | None = PIXELS, **more: object) -> Commit:
-    machine = Machine(workers=1, embedding_part_images=more.pop("part_images", 32))  # type: ignore[arg-type]
+    workers, part_images = more.pop("workers", 1), more.pop("part_images", 32)
+    machine = Machine(workers=workers, embedding_part_images=part_images)  # type: ignore[arg-type]
     return pipeline.refresh_workspace(Store(str(root)), [str(s) for s in sources], recipe, machine, **more)  # type: ignore[arg-type]
 
 
@@ -66,6 +69,15 @@ def test_shards_order_and_part_sizes_change_no_rank(tmp_path: Path) -> None:
     assert ranking(tmp_path / "w1")["sample_id"].to_list() == ranking(tmp_path / "w2")["sample_id"].to_list()
 
 
+def test_workers_change_no_rank(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "_IMAGES_WORTH_A_WORKER", 1)
+    recipe = Recipe.model_validate({"encoder": {"name": "pixels"}, "ingest": {"part_images": 20}})
+    refresh(tmp_path / "w1", source, recipe=recipe)
+    assert len(list((tmp_path / "w1" / "pool").iterdir())) > 2
+    refresh(tmp_path / "w2", source, recipe=recipe, workers=3)
+    assert ranking(tmp_path / "w1").equals(ranking(tmp_path / "w2"))
+
+
 def test_arrivals_are_ranked_in_and_removals_leave(source: Path, tmp_path: Path) -> None:
     refresh(tmp_path / "w", source)
     before = ranking(tmp_path / "w")["sample_id"].to_list()
@@ -73,6 +85,8 @@ def test_arrivals_are_ranked_in_and_removals_leave(source: Path, tmp_path: Path)
         (source / f"new-{i}.jpg").write_bytes(make_jpeg(1000 + i))
     grown = refresh(tmp_path / "w", source)
     assert (grown.number, grown.counts["samples"], grown.counts["new_samples"]) == (2, 70, 6)
+    after = ranking(tmp_path / "w")["sample_id"].to_list()[:6]  # as many as the first refresh picked: 10 % of 64
+    assert grown.picks_kept == len(set(before[:6]) & set(after)) / len(set(before[:6]) | set(after))
     for i in range(6):
         (source / f"new-{i}.jpg").unlink()
     shrunk = refresh(tmp_path / "w", source)
@@ -192,6 +206,40 @@ from wtl_core.recipe import Recipe
 from wtl_core.storage import Store
 recipe = Recipe.model_validate({"encoder": {"name": "pixels"}})
 pipeline.refresh_workspace(Store(sys.argv[1]), [sys.argv[2]], recipe, Machine(embedding_part_images=16))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_it_trains_ends_with_the_same_ranking(source: Path, tmp_path: Path) -> None:
+    """SIGKILL after the first checkpoints; the next run goes on from there, to the same weights."""
+    recipe = Recipe.model_validate(_SSL)
+    refresh(tmp_path / "undisturbed", source, recipe=recipe)
+    root = tmp_path / "killed"
+    command = [sys.executable, "-c", _TRAINING_SCRIPT, str(root), str(source), json.dumps(_SSL)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
+        while child.poll() is None and not list(root.glob("encoders/.training/*/checkpoint.safetensors")):
+            time.sleep(0.002)
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
+    assert commits.latest(Store(str(root))) is None
+    assert not list(root.glob("encoders/*/card.json"))
+    refresh(root, source, recipe=recipe)
+    assert ranking(root).equals(ranking(tmp_path / "undisturbed"))
+
+
+_SSL = {"encoder": {"name": "ssl", "epochs": 60, "side_px": 32, "width": 8, "batch_images": 16}}
+
+_TRAINING_SCRIPT = """
+import json, sys
+from functools import partial
+from wtl_core import pipeline
+from wtl_core.encoders import training
+from wtl_core.pipeline import Machine
+from wtl_core.recipe import Recipe
+from wtl_core.storage import Store
+training.train = partial(training.train, checkpoint_seconds=0)
+recipe = Recipe.model_validate(json.loads(sys.argv[3]))
+pipeline.refresh_workspace(Store(sys.argv[1]), [sys.argv[2]], recipe, Machine())
 """
 
 

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.selection import head, orders, ranking
-from wtl_core.selection.explain import kept_share, replaced_by
 from wtl_core.selection.params import Balance, SelectionParams, WeightBy, count_of
 from wtl_core.selection.problem import Cover
 from wtl_core.selection.result import Ranking
@@ -381,18 +380,13 @@ def test_what_a_removed_pick_covered_is_covered_again() -> None:
     assert lost[left[new.rows[:5]]].any()
 
 
-def test_kept_share_is_the_jaccard_index() -> None:
-    assert kept_share(["a", "b", "c"], ["b", "c", "d"]) == 0.5
-    assert kept_share([], []) == 1.0
-
-
 def test_a_near_duplicate_knows_the_pick_that_replaces_it() -> None:
     vectors = clustered(60, clusters=60)
     vectors[40] = vectors[7]
     vectors[41] = vectors[7] + 0.005
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     found = rank(vectors)
-    behind = {int(row): int(other) for row, other in zip(found.rows, replaced_by(found), strict=True)}
+    behind = {int(row): int(other) for row, other in zip(found.rows, found.replaced_by, strict=True)}
     first, second = (int(row) for row in found.rows if row in (7, 41))
     assert behind[40] == 7
     assert behind[second] == first

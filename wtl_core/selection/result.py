@@ -56,6 +56,12 @@ class Ranking:
         """How many rows, from the first on, are picked."""
         return self.stop.picks
 
+    @property
+    def replaced_by(self) -> np.ndarray:
+        """By rank, the row of the earlier pick that this sample is a near-duplicate or twin of, or -1; (N,) int64."""
+        is_near = np.nan_to_num(self.radius, nan=np.inf) <= self.near_duplicate_distance
+        return np.where(is_near, self.nearest_earlier, -1)
+
 
 def assemble(
     problem: Problem,

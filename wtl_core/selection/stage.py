@@ -20,7 +20,6 @@ from wtl_core.errors import InputError
 from wtl_core.ladder import Ladder
 from wtl_core.recipe import Recipe, digest_of
 from wtl_core.selection import columns, ranking
-from wtl_core.selection.explain import replaced_by
 from wtl_core.selection.params import SelectionParams
 from wtl_core.selection.ranking import Ranking
 from wtl_core.selection.steering import column_weights
@@ -209,7 +208,7 @@ def _ranking_frame(ranked: Ranking, samples: pl.DataFrame) -> pl.DataFrame:
             "duplicate_of": id_at(ranked.duplicate_of),
             "stands_for": ranked.stands_for,
             "nearest_earlier": id_at(ranked.nearest_earlier),
-            "replaced_by": id_at(replaced_by(ranked)),
+            "replaced_by": id_at(ranked.replaced_by),
         }
     )
 
