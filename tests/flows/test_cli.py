@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import make_jpeg, result_of
+from tests.core.test_pipeline import refresh
 
 Wtl = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -38,12 +39,14 @@ def test_wrong_use_is_one_message_and_exit_code_two_or_three(wtl: Wtl, source: P
     (tmp_path / "file.txt").write_text("x")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thing").write_text("x")
+    (tmp_path / "empty").mkdir()
     (tmp_path / "r.toml").write_text("[selection]\nsed = 1\n")
     new = tmp_path / "new"
     cases: list[tuple[int, list[object], str]] = [
         (2, ["run", tmp_path / "nowhere", "-w", new], "nowhere"),
         (2, ["run", tmp_path / "no\x1b[31mwhere", "-w", new], "no\\x1b[31mwhere"),
         (2, ["run", source, "-w", new, "--forget", tmp_path / "other"], "to forget, found none"),
+        (3, ["run", tmp_path / "empty", "-w", new], "found no file at all"),
         (2, ["run", source, "-w", new, "--budget", "0"], "budget"),
         (2, ["run", source, "-w", new, "--budget", "140%"], "budget"),
         (2, ["run", source, "-w", new, "--encoder", "pixel"], "pixels"),
@@ -68,22 +71,30 @@ def test_a_deleted_source_is_named_and_can_be_forgotten(wtl: Wtl, source: Path, 
     work, more = tmp_path / "w", tmp_path / "more"
     more.mkdir()
     (more / "x.jpg").write_bytes(make_jpeg(77_777))
-    first = result_of(wtl("run", source, more, "-w", work, "--encoder", "pixels", "--json"))
-    assert (first["samples"], first["by_source"][str(more)]["locations"]) == (65, 1)
+    assert refresh(work, source, more).counts["samples"] == 65
     shutil.rmtree(more)
     refused = wtl("run", "-w", work)
     assert refused.returncode == 2
     assert f"wtl run --forget {more}" in refused.stderr
-    assert result_of(wtl("run", "-w", work, "--forget", more, "--json"))["samples"] == 64
+    left = result_of(wtl("run", "-w", work, "--forget", more, "--json"))
+    assert (left["samples"], list(left["by_source"])) == (64, [str(source)])
 
 
-def test_a_refusal_inside_the_flow_shows_no_traceback(wtl: Wtl, tmp_path: Path) -> None:
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "a.jpg").write_bytes(b"junk")
-    done = wtl("run", tmp_path / "broken", "-w", tmp_path / "w", "--encoder", "pixels", "--json")
+@pytest.mark.parametrize(
+    ("name", "told"), [("a.jpg", "1 refused (1 not_an_image)"), ("a.txt", "1 files that are no images; check the path")]
+)
+def test_a_refusal_inside_the_flow_is_one_message_and_leaves_no_refresh(
+    wtl: Wtl, tmp_path: Path, name: str, told: str
+) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / name).write_bytes(b"junk")
+    done = wtl("run", tmp_path / "source", "-w", tmp_path / "w", "--encoder", "pixels", "--json")
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
-    assert "1 refused (1 not_an_image)" in done.stderr
+    assert told in done.stderr
+    assert done.stdout == ""
+    status = result_of(wtl("status", "-w", tmp_path / "w", "--json"))
+    assert (status["refresh"], status["writer"]) == (None, None)
 
 
 def test_doctor_says_what_this_machine_can_do(wtl: Wtl) -> None:
