@@ -1,26 +1,37 @@
 """How much of what has arrived is unlike everything labelled so far: a sample of it is embedded and compared.
 
-An arrival is *far* if it lies farther from its nearest labelled sample than 90 % of the pool does. So where nothing has
-changed in kind, a tenth of the arrivals is far; a new camera or a new class shows as a much larger share.
+The sample is spread over the bytes of all arrivals and drawn by content; of large shards only the beginning is read, as
+a look must stay cheap. An arrival is *far* if it lies farther from its nearest labelled sample than 90 % of the pool does.
+So where nothing has changed in kind, a tenth of the arrivals is far; a new camera or a new class shows as a much larger
+share.
 """
 
-import tempfile
+import hashlib
+import heapq
+from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
 
-from wtl_core import commits, embedding, ingest, ledger, pool, refresh, vectors
+from wtl_core import commits, embedding, ledger, pool, refresh, vectors
 from wtl_core.commits import Commit
 from wtl_core.encoders import names, resolve
-from wtl_core.shards.plan import plan_parts
+from wtl_core.selection.identity import content_keys
+from wtl_core.shards.discover import LISTING_SCHEMA
+from wtl_core.shards.objects import Entries, ObjectChangedError, SourceObject
+from wtl_core.shards.reader import read_objects
 from wtl_core.storage import Store
 
 IMAGES = 1024
 """Arrivals looked at, at most: the share is then known to 3 points."""
+MOST_BYTES = 256 << 20
+"""Read of all arrivals together, roughly: each object is read up to its share of this, one image at least."""
+_POOL_ROWS = 10_000
+"""Of the pool, to learn how far is far: the quantile is then known to half a point."""
 _FAR_QUANTILE = 0.9
 _ROUNDING = 1e-3
 """Vectors are kept as float16: two of the same image may differ by that much."""
-_BLOCK_ROWS = 8192
+_BLOCK_ROWS, _BLOCK_ANCHORS = 2048, 8192
 
 
 def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int, endpoint_url: str | None = None) -> float:
@@ -45,8 +56,9 @@ def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int, end
     marked = sorted(set(labelled) & set(known))
     if not marked:
         return 1.0
-    matrix = vectors.load(store, last.encoder, known).astype(np.float32)
-    anchors = matrix[np.searchsorted(np.array(known), np.array(marked))]
+    drawn = [known[row] for row in np.argsort(content_keys(known), kind="stable")[:_POOL_ROWS]]
+    matrix = vectors.load(store, last.encoder, drawn).astype(np.float32)
+    anchors = vectors.load(store, last.encoder, marked).astype(np.float32)
     fresh = _embedded(store, arrived, last, device=device, workers=workers, endpoint_url=endpoint_url)
     return far_share(fresh, anchors, matrix)
 
@@ -60,29 +72,58 @@ def far_share(fresh: np.ndarray, anchors: np.ndarray, matrix: np.ndarray) -> flo
 
 
 def _nearest(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Each row's similarity to its nearest anchor, block by block."""
-    blocks = [(rows[i : i + _BLOCK_ROWS] @ anchors.T).max(axis=1) for i in range(0, len(rows), _BLOCK_ROWS)]
-    return np.concatenate(blocks)
+    """Each row's similarity to its nearest anchor; block by block of both, so that many labels cost no memory."""
+    nearest = np.full(len(rows), -np.inf, np.float32)
+    for i in range(0, len(rows), _BLOCK_ROWS):
+        for j in range(0, len(anchors), _BLOCK_ANCHORS):
+            block = rows[i : i + _BLOCK_ROWS] @ anchors[j : j + _BLOCK_ANCHORS].T
+            np.maximum(nearest[i : i + _BLOCK_ROWS], block.max(axis=1), out=nearest[i : i + _BLOCK_ROWS])
+    return nearest
 
 
 def _embedded(
     store: Store, arrived: pl.DataFrame, last: Commit, *, device: str, workers: int, endpoint_url: str | None
 ) -> np.ndarray:
-    """Vectors of the first arrivals by the workspace's encoder; what is read stays in a temporary folder."""
-    pieces = [np.empty((0, 0), np.float32)]
-    with tempfile.TemporaryDirectory(prefix="wtl-novelty-") as folder:
-        aside, left = Store(folder), IMAGES
-        is_ours = names.is_trained_here(last.encoder_name)
-        encoder = resolve.resolve(last.encoder if is_ours else last.encoder_name, store, device=device)
-        for plan in plan_parts(arrived, last.recipe.ingest):
-            counts = ingest.run(plan, aside, last.recipe.ingest, endpoint_url=endpoint_url)
-            rows = range(min(counts.images, left))
-            found = pool.read_images(aside, plan.digest, rows, endpoint_url=endpoint_url)
-            images = ((str(row), data) for row, data in found)
-            embedded = embedding.embed(encoder, images, device=device, workers=workers)
-            pieces.extend(piece.vectors.astype(np.float32) for piece in embedded)
-            left -= len(rows)
-            if left <= 0:
-                break
-    filled = [piece for piece in pieces if len(piece)]
-    return np.concatenate(filled) if filled else pieces[0]
+    """Vectors of a sample of the arrivals by the workspace's encoder; nothing is kept."""
+    is_ours = names.is_trained_here(last.encoder_name)
+    encoder = resolve.resolve(last.encoder if is_ours else last.encoder_name, store, device=device)
+    images = sampled(arrived, max_file_bytes=last.recipe.ingest.max_file_bytes, endpoint_url=endpoint_url)
+    pieces = embedding.embed(encoder, images, device=device, workers=workers)
+    none = np.empty((0, encoder.dimensions), np.float32)
+    return np.concatenate([none, *(piece.vectors.astype(np.float32) for piece in pieces)])
+
+
+def sampled(
+    arrived: pl.DataFrame, *, max_file_bytes: int, endpoint_url: str | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Up to `IMAGES` images of the arrivals with their SHA-256 hex; the same arrivals give the same ones."""
+    counts = _counts(arrived)
+    for one, entries in read_objects(list(counts), max_file_bytes=max_file_bytes, endpoint_url=endpoint_url):
+        images = ((hashlib.sha256(data).hexdigest(), data) for data in _beginning(entries, counts[one]))
+        try:
+            yield from heapq.nsmallest(counts[one], images)
+        except ObjectChangedError:
+            continue  # still being written: what was read of it does not count
+
+
+def _counts(arrived: pl.DataFrame) -> dict[SourceObject, int]:
+    """How many images to take of which objects: points evenly over all bytes, objects in an order by what they are."""
+    objects = [SourceObject(*row) for row in arrived.select(list(LISTING_SCHEMA)).iter_rows()]
+    if not objects:
+        return {}
+    order = np.argsort(content_keys([f"{one.uri} {one.identity}" for one in objects]), kind="stable")
+    ends = np.cumsum([max(objects[row].size, 1) for row in order])
+    points = (np.arange(IMAGES) + 0.5) * (ends[-1] / IMAGES)
+    counts = np.bincount(np.searchsorted(ends, points, side="right"), minlength=len(objects))
+    return {objects[row]: int(count) for row, count in zip(order, counts, strict=True) if count}
+
+
+def _beginning(entries: Entries, count: int) -> Iterator[bytes]:
+    """An object's images until its share of `MOST_BYTES`, which `count` images out of `IMAGES` stand for, is read."""
+    left = MOST_BYTES * count // IMAGES
+    for entry in entries:
+        if entry.data is not None and entry.reason is None:
+            yield entry.data
+        left -= max(entry.size, 0)
+        if left <= 0:
+            break

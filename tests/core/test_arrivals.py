@@ -1,7 +1,9 @@
 """The cheap look, waiting for quiet, house-keeping, and how novel arrivals are."""
 
+import io
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +125,46 @@ def test_what_lies_far_from_the_labelled_is_told_from_what_does_not() -> None:
     assert novelty.far_share(around([0, 1, 2], 2000), anchors, matrix) == pytest.approx(0.1, abs=0.04)
     assert novelty.far_share(around([6, 7], 500), anchors, matrix) > 0.95
     assert novelty.far_share(np.empty((0, 0), np.float32), anchors, matrix) == 0.0
+
+
+def test_the_nearest_is_found_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    rows, anchors = (rng.standard_normal((count, 8)).astype(np.float32) for count in (50, 33))
+    expected = (rows @ anchors.T).max(axis=1)
+    monkeypatch.setattr(novelty, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(novelty, "_BLOCK_ANCHORS", 5)
+    np.testing.assert_allclose(novelty._nearest(rows, anchors), expected, rtol=1e-5)
+
+
+def test_a_sample_of_the_arrivals_is_spread_over_them_and_does_not_follow_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+        (tmp_path / f"{number:02}.jpg").write_bytes(make_jpeg(number))
+    arrived = arrivals.arrived(storage.open_store(str(tmp_path / "w")), [str(tmp_path)])
+    everything = [make_jpeg(number) for number in range(40)]
+    assert sorted(data for _, data in novelty.sampled(arrived, max_file_bytes=1 << 20)) == sorted(everything)
+    monkeypatch.setattr(novelty, "IMAGES", 10)
+    few = [data for _, data in novelty.sampled(arrived, max_file_bytes=1 << 20)]
+    assert len(few) == 10
+    assert {everything.index(data) for data in few} != set(range(10))
+    assert few == [data for _, data in novelty.sampled(arrived.reverse(), max_file_bytes=1 << 20)]
+
+
+def test_of_a_large_shard_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [make_jpeg(number) for number in range(60)]
+    with tarfile.open(tmp_path / "large.tar", "w") as tar:
+        for number, data in enumerate(images):
+            member = tarfile.TarInfo(f"{number}.jpg")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    monkeypatch.setattr(novelty, "IMAGES", 5)
+    monkeypatch.setattr(novelty, "MOST_BYTES", 20 * len(images[0]))
+    arrived = arrivals.arrived(storage.open_store(str(tmp_path / "w")), [str(tmp_path)])
+    found = [images.index(data) for _, data in novelty.sampled(arrived, max_file_bytes=1 << 20)]
+    assert len(found) == 5
+    assert max(found) < 30
+    assert sorted(found) != list(range(5))
 
 
 def test_arrivals_are_embedded_and_compared_with_the_labelled(refreshed: tuple[Store, Path]) -> None:
