@@ -296,9 +296,11 @@ def _vanished(changes: Changes, listing: pl.DataFrame) -> pl.DataFrame:
     source reaches now has changed hands, it has not vanished.
     """
     lost = [changes.gone.filter(discover.IS_REACHABLE), changes.changed.filter(~discover.IS_REACHABLE)]
+    names = pl.concat([frame.select("source", "uri") for frame in lost])
+    if names.is_empty():  # as most often; a million rows are not joined for nothing
+        return names
     reached = listing.lazy().filter(discover.IS_REACHABLE).select("uri")
-    names = pl.concat([frame.lazy().select("source", "uri") for frame in lost])
-    return names.join(reached, on="uri", how="anti").sort("uri").collect()
+    return names.lazy().join(reached, on="uri", how="anti").sort("uri").collect()
 
 
 def _check_removals(known: pl.DataFrame, vanished: pl.DataFrame) -> None:
