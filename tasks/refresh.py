@@ -1,5 +1,6 @@
 """The two ends of a refresh as tasks: the plan, and the commit that makes the result the workspace's present."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import task
@@ -19,7 +20,7 @@ from wtl_core.storage import Store
 
 @task(name="plan", **STAGE)
 def plan_refresh(
-    store: Store, sources: list[str], recipe: Recipe | None, *, allow_removal: bool, forget: list[str]
+    store: Store, sources: list[str], recipe: Recipe | None, *, allow_removal: bool, forget: Sequence[str] = ()
 ) -> Run:
     """List the sources and compare them with the last commit."""
     run = pipeline.begin(store, sources, recipe, machine(), allow_removal=allow_removal, forget=forget)
