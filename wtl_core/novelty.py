@@ -1,9 +1,9 @@
 """How much of what has arrived is unlike everything labelled so far: a sample of it is embedded and compared.
 
 The sample is spread over the bytes of all arrivals and drawn by content; of large shards only the beginning is read, as
-a look must stay cheap. An arrival is *far* if it lies farther from its nearest labelled sample than 90 % of the pool does.
-So where nothing has changed in kind, a tenth of the arrivals is far; a new camera or a new class shows as a much larger
-share.
+a look must stay cheap. An arrival is *far* if it lies farther from its nearest labelled sample than 90 % of the pool
+does. So where nothing has changed in kind, a tenth of the arrivals is far; a new camera or a new class shows as a much
+larger share.
 """
 
 import hashlib
