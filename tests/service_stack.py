@@ -215,17 +215,21 @@ class Stack:
             return False
 
 
-def plain_ranking(source: Path | str, folder: Path) -> bytes:
+def plain_ranking(source: Path | str, folder: Path, recipe: dict[str, Any]) -> bytes:
     """`ranking.parquet` as an undisturbed plain script makes it."""
     script = (
-        "import sys\nfrom wtl_core import pipeline, storage\nfrom wtl_core.recipe import build_recipe\n"
+        "import json, sys\nfrom wtl_core import pipeline, storage\nfrom wtl_core.recipe import build_recipe\n"
         "store = storage.open_store(sys.argv[2])\n"
-        "recipe = build_recipe({'encoder': {'name': 'pixels'}}, name='test')\n"
+        "recipe = build_recipe(json.loads(sys.argv[3]), name='test')\n"
         "commit = pipeline.refresh_workspace(store, [sys.argv[1]], recipe, pipeline.Machine(workers=2))\n"
         "print(store.path(commit.selection))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(source), str(folder)], capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", script, str(source), str(folder), json.dumps(recipe)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as in the stack: sums of a training follow it
     )
     assert done.returncode == 0, done.stderr
     return (Path(done.stdout.strip()) / "ranking.parquet").read_bytes()

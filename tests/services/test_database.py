@@ -81,7 +81,7 @@ def test_with_postgresql_gone_for_half_a_minute_and_a_kill_the_result_is_the_sam
     stack = Stack(tmp_path / "stack", sources=[str(source)], database=postgres.url)
     with running(stack), stack.paused("watch"):
         stack.enable_automations("wtl-crashed", enabled=False)
-        drill(stack, source, workspace, "embedding")
+        drill(stack, source, workspace, "embedding", PIXELS)
         env = stack.stall("wtl_core.pipeline:select", tmp_path)
         marker = Path(env.pop("marker"))
         run_id = stack.start_run("refresh", job_env=env, workspace=str(workspace), sources=[str(source)], recipe=PIXELS)
