@@ -11,6 +11,7 @@ from functools import lru_cache
 import polars as pl
 
 from wtl_core import (
+    accounts,
     commits,
     embedding_parts,
     ingest,
@@ -156,22 +157,11 @@ def gather_pool(run: Run) -> dict[str, int]:
         InputError: nothing readable is in it, or more is quarantined than the recipe's budget allows.
     """
     live = load_pool(run)
-    counts = live.counts
-    if counts.samples == 0:
-        raise InputError(_nothing_readable(run, live))
+    if live.counts.samples == 0:
+        raise InputError(accounts.say_nothing_readable(live, run.sources, quarantine=run.store.path("quarantine")))
     ingest.check_quarantine_budget(live.quarantine, live.by_source, run.recipe.ingest)
     before = pool.load(run.store, refresh.read_snapshot(run.store, run.last.listing)).samples if run.last else None
-    fresh = counts.samples if before is None else live.samples.join(before, on="sample_id", how="anti").height
-    return {
-        "read": counts.read,
-        "locations": counts.locations,
-        "samples": counts.samples,
-        "duplicates": counts.duplicates,
-        "quarantined": counts.quarantined,
-        "ignored": counts.ignored,
-        "filtered": counts.filtered,
-        "new_samples": fresh,
-    }
+    return accounts.of_pool(live, before)
 
 
 def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderRef:
@@ -297,8 +287,8 @@ def commit(
         ledger_length=run.ledger_length,
         selection=selection.key,
         report=f"reports/{run.number:06d}.html",
-        counts=_final_counts(counts, embedded, selection),
-        by_source=_final_by_source(run, encoder),
+        counts=accounts.after_embedding(counts, embedded, selection),
+        by_source=accounts.by_source(load_pool(run), run.store, run.snapshot_key, encoder.fingerprint),
         budget=run.recipe.selection.budget,
         picks_kept=None if run.last is None else selections.kept_share(run.store, run.last.selection, selection.key),
         coverage=selection.coverage,
@@ -344,38 +334,6 @@ def refresh_workspace(
         )
 
 
-def _final_counts(counts: dict[str, int], embedded: Embedded, selection: SelectionRef) -> dict[str, int]:
-    """The row accounts after embedding: what the encoder refused moves, with all its locations, to the quarantined."""
-    return {
-        **counts,
-        "samples": counts["samples"] - embedded.refused_samples,
-        "duplicates": counts["duplicates"] - (embedded.refused_locations - embedded.refused_samples),
-        "quarantined": counts["quarantined"] + embedded.refused_locations,
-        "vectors": embedded.vectors,
-        "ranked": selection.rows,
-        "picks": selection.picks,
-    }
-
-
-def _final_by_source(run: Run, encoder: EncoderRef) -> dict[str, dict[str, int]]:
-    """The same accounts by source: what the encoder refused is quarantined wherever it lies."""
-    live = load_pool(run)
-    refused = (
-        embedding_parts.refused(run.store, encoder.fingerprint)
-        .select("sample_id")
-        .join(live.samples, on="sample_id", how="semi")
-    )
-    if refused.is_empty():
-        return live.by_source
-    snapshot = refresh.read_snapshot(run.store, run.snapshot_key)
-    places = pool.load_locations(run.store, snapshot).join(refused, on="sample_id", how="semi")
-    moved = dict(places.group_by("source").len().iter_rows())
-    return {
-        source: {**counts, "quarantined": counts["quarantined"] + moved.get(source, 0)}
-        for source, counts in live.by_source.items()
-    }
-
-
 def load_pool(run: Run) -> Pool:
     """The live pool of a run, after its parts are made."""
     return _pool_of(run.store, run.snapshot_key, run.recipe.ingest.filters)
@@ -410,11 +368,3 @@ def _loaded(resolvable: str, fingerprint: str, store: Store, device: str) -> Enc
     if encoder.fingerprint != fingerprint:
         raise TransientError(f"{resolvable}: the weights were replaced while they were in use; run again")
     return encoder
-
-
-def _nothing_readable(run: Run, live: Pool) -> str:
-    reasons = live.quarantine["reason"].value_counts(sort=True)
-    told = ", ".join(f"{count} {reason}" for reason, count in reasons.iter_rows())
-    found = f"{live.counts.quarantined} refused ({told})" if told else f"{live.counts.ignored} files that are no images"
-    advice = f"the reasons are in {run.store.path('quarantine')}" if told else "check the path"
-    return f"{', '.join(run.sources)}: expected readable images, found {found}; {advice}"

@@ -1,0 +1,66 @@
+"""The row accounts of a refresh: what was read, kept, repeated, refused and set aside, in all and by source.
+
+`read == locations + ignored` and `locations == samples + duplicates + quarantined`, before embedding and after it.
+"""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from wtl_core import embedding_parts, pool, refresh
+from wtl_core.embedding_parts import Embedded
+from wtl_core.pool import Pool
+from wtl_core.selections import SelectionRef
+from wtl_core.storage import Store
+
+
+def of_pool(live: Pool, before: pl.DataFrame | None) -> dict[str, int]:
+    """The accounts once all parts are made; `before` are the samples of the last refresh."""
+    counts = live.counts
+    fresh = counts.samples if before is None else live.samples.join(before, on="sample_id", how="anti").height
+    return {
+        "read": counts.read,
+        "locations": counts.locations,
+        "samples": counts.samples,
+        "duplicates": counts.duplicates,
+        "quarantined": counts.quarantined,
+        "ignored": counts.ignored,
+        "filtered": counts.filtered,
+        "new_samples": fresh,
+    }
+
+
+def after_embedding(counts: dict[str, int], embedded: Embedded, selection: SelectionRef) -> dict[str, int]:
+    """What the encoder refused moves, with all its locations, to the quarantined."""
+    return {
+        **counts,
+        "samples": counts["samples"] - embedded.refused_samples,
+        "duplicates": counts["duplicates"] - (embedded.refused_locations - embedded.refused_samples),
+        "quarantined": counts["quarantined"] + embedded.refused_locations,
+        "vectors": embedded.vectors,
+        "ranked": selection.rows,
+        "picks": selection.picks,
+    }
+
+
+def by_source(live: Pool, store: Store, snapshot_key: str, fingerprint: str) -> dict[str, dict[str, int]]:
+    """The accounts after embedding by source: what the encoder refused is quarantined wherever it lies."""
+    refused = embedding_parts.refused(store, fingerprint).select("sample_id")
+    refused = refused.join(live.samples, on="sample_id", how="semi")
+    if refused.is_empty():
+        return live.by_source
+    locations = pool.load_locations(store, refresh.read_snapshot(store, snapshot_key))
+    moved = dict(locations.join(refused, on="sample_id", how="semi").group_by("source").len().iter_rows())
+    return {
+        source: {**counts, "quarantined": counts["quarantined"] + moved.get(source, 0)}
+        for source, counts in live.by_source.items()
+    }
+
+
+def say_nothing_readable(live: Pool, sources: Sequence[str], *, quarantine: str) -> str:
+    """Why a pool without a sample is refused."""
+    reasons = live.quarantine["reason"].value_counts(sort=True)
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons.iter_rows())
+    found = f"{live.counts.quarantined} refused ({told})" if told else f"{live.counts.ignored} files that are no images"
+    advice = f"the reasons are in {quarantine}" if told else "check the path"
+    return f"{', '.join(sources)}: expected readable images, found {found}; {advice}"
