@@ -353,8 +353,8 @@ def main() -> None:
             for seed in range(pools)
         ]
         text = (
-            f"Points above random (the mean of {RANDOM_DRAWS} draws a pool), mean and 95 % interval over {pools} pools, "
-            "paired. mundig is asked for 5,000 picks."
+            f"Points above random (the mean of {RANDOM_DRAWS} draws a pool), mean and 95 % interval over {pools} "
+            "pools, paired. mundig is asked for 5,000 picks."
         )
         rows = compare(jobs, arguments.workers)
         report.write("selection_quality", f"{title} ({pools} pools)", text, rows, is_quick=arguments.quick)
