@@ -105,7 +105,7 @@ def order_by(data: Data, params: dict[str, object], device: str) -> np.ndarray:
     if density is not None:
         return _rank_by_density(data, ids, device)
     if tail is not None:
-        head = order_by(data, {}, device)[: 3 * len(ids) // 10]
+        head = order_by(data, {}, device)[: len(ids) // 4]
         model = SelectionParams.model_validate({"objective": tail})
         return ranking.rank(data.train, model, sample_ids=ids, frozen=head, device=device).rows
     return ranking.rank(data.train, SelectionParams.model_validate(params), sample_ids=ids, device=device).rows
@@ -319,9 +319,10 @@ ABLATION: dict[str, dict[str, object]] = {
     "64 neighbours": {"neighbours": 64},
     "weights by 20-NN distance": {"density": 1.0},
     "greedy to the end": {"tail_from": 1.0},
-    "tail from 20 % on": {"tail_from": 0.2},
-    "random from 30 % on": {"tail": "random"},
-    "k-center from 30 % on": {"tail": "k-center"},
+    "tail from 15 % on": {"tail_from": 0.15},
+    "tail from 35 % on": {"tail_from": 0.35},
+    "random from 25 % on": {"tail": "random"},
+    "k-center from 25 % on": {"tail": "k-center"},
 }
 
 

@@ -60,7 +60,7 @@ def naive_greedy(kernel: np.ndarray, tail_from: float) -> list[int]:
     return picks
 
 
-@pytest.mark.parametrize("tail_from", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("tail_from", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_lazy_equals_naive(seed: int, tail_from: float) -> None:
     vectors = clustered(90, seed=seed)
@@ -84,7 +84,7 @@ def test_copies_of_labelled_images_go_last(path: dict[str, int]) -> None:
     assert set(found.rows[260:].tolist()) == set(range(40))
 
 
-@pytest.mark.parametrize("tail_from", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("tail_from", [0.0, 0.25, 1.0])
 def test_a_graph_of_all_neighbours_equals_naive(tail_from: float) -> None:
     vectors = clustered(90)
     params = {"exact_up_to": 20, "neighbours": 90, "head": 10, "tail_from": tail_from}
@@ -122,8 +122,8 @@ def test_coverage_is_at_least_the_greedy_share_of_the_optimum(seed: int, rows: i
 @pytest.mark.parametrize("path", [{}, LARGE])
 def test_gains_never_rise_and_nothing_is_picked_twice(path: dict[str, int]) -> None:
     found = rank(clustered(400), **path)
-    assert found.tail_from == 120
-    assert (np.diff(found.gain[:120]) <= 0).all()
+    assert found.tail_from == 100
+    assert (np.diff(found.gain[:100]) <= 0).all()
     assert (np.diff(rank(clustered(400), tail_from=1.0, **path).gain) <= 0).all()
     assert sorted(found.rows.tolist()) == list(range(400))
     assert (np.diff(found.coverage) >= 0).all()

@@ -90,7 +90,7 @@ class SelectionParams(_Params):
     """Neighbours that a sample can be covered by, behind the head in a large pool; 64 at most from `cells_from` on."""
     head: int = Field(2000, ge=0, le=4000)
     """Picks that are made among nominees with every pair of a large pool, before the neighbours take over."""
-    tail_from: float = Field(0.3, ge=0.0, le=1.0)
+    tail_from: float = Field(0.25, ge=0.0, le=1.0)
     """Share of the pool from which on a pick counts only by what it covers of other samples: outliers go last."""
     exact_up_to: int = Field(16_000, ge=1, le=30_000)
     """A pool of at most this many samples is ranked with every pair throughout."""
