@@ -2,8 +2,12 @@
 
 import base64
 import html
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import ParamSpec
 
+import httpx
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 from prefect.events import Event, emit_event
 from prefect.utilities.urls import url_for
@@ -20,8 +24,25 @@ from wtl_core.storage import Store
 
 _PERCENTS = (1, 2, 5, 10, 20, 50)
 _PICKS = 50
+_Given = ParamSpec("_Given")
+
+_logger = logging.getLogger("wtl_core.artifacts")
 
 
+def _beside_the_work(publish: Callable[_Given, None]) -> Callable[_Given, None]:
+    """The stage is done when it is shown: a server that is away or in trouble costs the picture alone."""
+
+    @wraps(publish)
+    def publish_or_say(*args: _Given.args, **kwargs: _Given.kwargs) -> None:
+        try:
+            publish(*args, **kwargs)
+        except httpx.HTTPError as error:
+            _logger.warning("%s: the server shows less of this run: %s", publish.__name__, error)
+
+    return publish_or_say
+
+
+@_beside_the_work
 def publish_pool(run: Run, counts: dict[str, int]) -> None:
     """The row accounts after ingest."""
     event = materialised(run.store.root, "pool", counts)
@@ -34,6 +55,7 @@ def publish_pool(run: Run, counts: dict[str, int]) -> None:
     tell(run.store, "ingest", counts)
 
 
+@_beside_the_work
 def publish_encoder(run: Run, encoder: EncoderRef) -> None:
     """Which network the vectors come from."""
     rows = {"name": encoder.name, "fingerprint": encoder.fingerprint, "dimensions": encoder.dimensions}
@@ -41,6 +63,7 @@ def publish_encoder(run: Run, encoder: EncoderRef) -> None:
     tell(run.store, "encoder", rows)
 
 
+@_beside_the_work
 def publish_vectors(run: Run, encoder: EncoderRef, embedded: Embedded) -> None:
     """How many samples have a vector."""
     rows = {
@@ -55,6 +78,7 @@ def publish_vectors(run: Run, encoder: EncoderRef, embedded: Embedded) -> None:
     tell(run.store, "embedding", rows)
 
 
+@_beside_the_work
 def publish_ranking(run: Run, selection: SelectionRef) -> None:
     """The ladder as a picture and a table, and the first picks."""
     coverage = {f"coverage at {p} %": selection.coverage[str(p)] for p in (1, 5, 10)}
@@ -66,6 +90,7 @@ def publish_ranking(run: Run, selection: SelectionRef) -> None:
     tell(run.store, "selection", {**rows, **coverage})
 
 
+@_beside_the_work
 def publish_stages(store: Store, commit: Commit) -> None:
     """Row accounts and seconds by stage, and where the report lies."""
     accounts = [{"what": name, "count": f"{count:,}"} for name, count in commit.counts.items()]

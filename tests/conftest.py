@@ -101,7 +101,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = s3_servers.ceph if s3_servers.has_ceph() else s3_servers.moto
     with server(tmp_path_factory.mktemp("bucket")) as (host, port):
         address = f"http://{host}:{port}"
-        until(lambda: s3_servers.makes_bucket(address, "shards", S3_KEYS), seconds=60, what="the bucket is there")
+        until(lambda: s3_servers.makes_bucket(address, "shards", S3_KEYS), seconds=150, what="the bucket is there")
         yield address
 
 

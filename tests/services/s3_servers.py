@@ -28,8 +28,8 @@ def ceph(folder: Path) -> Iterator[tuple[str, int]]:
     port = free_port()
     script = Path(__file__).with_name("start_ceph.sh")
     try:
-        subprocess.run(["bash", str(script), str(folder), str(port), str(free_port())], check=True, timeout=120)
-        until(lambda: _answers(port), seconds=30, what="Ceph's gateway answers", every=0.1)
+        subprocess.run(["bash", str(script), str(folder), str(port), str(free_port())], check=True, timeout=240)
+        until(lambda: _answers(port), seconds=120, what="Ceph's gateway answers", every=0.1)
         yield "127.0.0.1", port
     finally:
         for pid_file in folder.glob("*.pid"):
