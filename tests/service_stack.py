@@ -63,7 +63,8 @@ class Stack:
             '[recipe.encoder]\nname = "pixels"\n'
         )
         python = [sys.executable, "-m", "prefect"]
-        logs = OUTPUT / "logs" / folder.name
+        # Every stack's own: what bears the mark of a log that another stack shares would be ended with it.
+        logs = OUTPUT / "logs" / f"{folder.parent.name}-{folder.name}"
         shutil.rmtree(logs, ignore_errors=True)
         self.server = Child("server", [*python, "server", "start"], self.environment, logs / "server.log")
         worker = [*python, "worker", "start", "--pool", "wtl", "--type", "process", "--name", "test"]
