@@ -6,7 +6,7 @@ WORKSPACE ?= workspace
 RECIPE ?= deployments/quick.toml
 BIN := $(VENV)/bin
 
-.PHONY: run test test-services check format docs bench clean
+.PHONY: run test test-services test-slow check format docs bench clean
 
 # The sample source is built once: written again, its files would look changed. README.txt is its last file.
 run: $(VENV)/.installed-dev
@@ -20,6 +20,10 @@ test: $(VENV)/.installed-dev
 test-services: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m services tests/services/test_latency.py
 	$(BIN)/python -m pytest -q -m services -n 2 --dist loadfile --ignore=tests/services/test_latency.py tests/services tests/browser
+
+# Hostile test images of Pillow, libtiff and libpng (fetched by pip and apt-get), and many kills: some minutes.
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -m slow tests/core
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
