@@ -608,3 +608,13 @@ def test_a_damaged_zip_member_is_one_refused_entry(tmp_path: Path, method: int) 
     entries = read_bytes(tmp_path, "a.zip", bytes(data))
     assert kept(entries) == ["0.jpg", "2.jpg"]
     assert refused(entries) == [("1.jpg", "corrupt")]
+
+
+def test_large_images_in_parquet_come_a_few_at_a_time() -> None:
+    for image_bytes, rows in ((100, 128), (8 << 20, 7)):
+        table = pa.table({"image": pa.array([bytes([row]) * image_bytes for row in range(10)], pa.binary())})
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="none", use_dictionary=False)
+        opened = tables.open_table(io.BytesIO(buffer.getvalue()))
+        assert tables._batch_rows(opened.metadata) == rows
+        assert len(list(tables.read_table(io.BytesIO(buffer.getvalue()), max_file_bytes=1 << 30))) == 10

@@ -21,6 +21,7 @@ from wtl_core.shards.samples import MOST_METADATA_BYTES
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "picture", "photo", "bytes", "data", "content")
 URI_NAMES = ("uri", "url", "path", "file", "file_name", "filename", "image", "image_path", "image_url", "image_uri")
 _BATCH_ROWS, _PROBED_ROWS = 128, 8
+_BATCH_BYTES = 64 << 20
 _BUFFER_BYTES = 1 << 20
 UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, OverflowError)
 """What Arrow raises for files that are no Parquet, or damaged, and for values that Python has no type for."""
@@ -45,7 +46,7 @@ class UriRow:
 
 
 def read_table(stream: IO[bytes], *, max_file_bytes: int) -> Iterator[Entry | UriRow]:
-    """Entries in row order, in pieces of 128 rows.
+    """Entries in row order, in pieces of 128 rows or some 64 MB.
 
     Raises:
         ImageError: BROKEN_SHARD where the file cannot be read, after the rows before.
@@ -58,8 +59,8 @@ def read_table(stream: IO[bytes], *, max_file_bytes: int) -> Iterator[Entry | Ur
             return
         others = [field for field in table.schema_arrow if field.name != column.name and _is_plain(field.type)]
         light = [field.name for field in others if names.count(field.name) == 1]
-        start = 0
-        for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=[column.name, *light]):
+        start, rows = 0, _batch_rows(table.metadata)
+        for batch in table.iter_batches(batch_size=rows, columns=[column.name, *light]):
             yield from _entries(batch, column, light, start, max_file_bytes)
             start += batch.num_rows
     except UNREADABLE as error:
@@ -96,6 +97,13 @@ def read_targets(stream: IO[bytes], ordinals: Sequence[int]) -> list[str]:
 def open_table(stream: IO[bytes]) -> pq.ParquetFile:
     """The file's footer read. Raises one of UNREADABLE."""
     return pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+
+
+def _batch_rows(metadata: pq.FileMetaData) -> int:
+    """Rows that a piece has, by the row groups' own figures: images of 20 MB come a few at a time."""
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    row_bytes = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes)))
 
 
 def find_column(table: pq.ParquetFile) -> ImageColumn | None:
