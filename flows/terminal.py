@@ -70,6 +70,8 @@ def show_run(result: dict[str, Any], *, is_new: bool) -> None:
     for name, counts in result["by_source"].items() if len(result["by_source"]) > 1 else ():
         say(f"  {counts['locations']:,} images, {counts['quarantined']:,} quarantined in {name}")
     say(f"vectors      {result['vectors']:,} by encoder {result['encoder'][:12]}")
+    if result["encoder_advice"] is not None:
+        say(f"advice       {result['encoder_advice']}")
     say(f"ranking      {result['ranked']:,} ranked, {result['picks']:,} picked (budget {result['budget'] or 'none'})")
     if result["picks_kept"] is not None:
         say(f"churn        {1 - result['picks_kept']:.1%} of old and new picks differ (1 - Jaccard index)")
@@ -97,6 +99,8 @@ def show_status(status: dict[str, Any]) -> None:
     say(f"sources      {', '.join(status['sources'])}")
     say(f"pool         {counts['samples']:,} samples, {counts['quarantined']:,} quarantined")
     say(f"encoder      {status['encoder']['name']}, {status['encoder']['fingerprint'][:12]}")
+    if status["encoder_advice"] is not None:
+        say(f"advice       {status['encoder_advice']}")
     say(f"ranking      {counts['ranked']:,} ranked, {counts['picks']:,} picked (budget {status['budget'] or 'none'})")
     for percent in _PERCENTS:
         ours, random = status["coverage"][percent], status["random_coverage"][percent]

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from wtl_core.encoders import succession
 from wtl_core.errors import CorruptArtifactError, TransientError
 from wtl_core.recipe import Recipe
 from wtl_core.storage import Store
@@ -44,6 +45,8 @@ class Commit(BaseModel):
     """The name that it was asked for by."""
     encoder_file: WeightsFile | None = None
     """The weights file that the name says; None if it says none."""
+    encoder_age: succession.Age | None = None
+    """How far the pool has moved from the one it was trained on; None if it was trained elsewhere or not at all."""
     vector_table_version: int
     """LanceDB's version of the table after the run; for people, nothing is derived from it."""
     ledger_length: int
@@ -107,6 +110,7 @@ def summary(store: Store, commit: Commit, *, is_new: bool) -> dict[str, Any]:
         **counts,
         "by_source": commit.by_source,
         "encoder": commit.encoder,
+        "encoder_advice": succession.advice(commit.encoder_age, commit.recipe.encoder),
         "budget": commit.budget,
         "picks_kept": commit.picks_kept,
         "coverage": commit.coverage,

@@ -14,6 +14,7 @@ from wtl_core import (
     accounts,
     commits,
     embedding_parts,
+    encoder_age,
     ingest,
     lease,
     ledger,
@@ -165,12 +166,16 @@ def gather_pool(run: Run) -> dict[str, int]:
 
 
 def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderRef:
-    """The workspace's current encoder if it answers to the recipe's name, one resolved by name, or one trained now."""
+    """The workspace's current encoder if it answers to the recipe's name, one resolved by name, or one trained now.
+
+    A successor that the recipe's policy has trained here takes over with this refresh's commit.
+    """
     name, device = run.recipe.encoder.name, run.machine.device
     resolvable = name
     if names.is_trained_here(name):
         current = refresh.current_encoder(run.store, run.last, name)
-        if current is not None:
+        is_due = refresh.is_successor_due(run.store, run.last, run.recipe)
+        if current is not None and not is_due:
             resolvable = current
         else:
             images = training_images.of_pool(run.store, load_pool(run).samples, endpoint_url=run.machine.endpoint_url)
@@ -182,6 +187,8 @@ def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderR
                 devices=run.machine.devices,
                 on_progress=on_progress,
             )
+            if is_due:
+                succession.name_successor(run.store, resolvable)
     file = refresh.weights_file(name)  # before it is loaded: a later one would be taken for what is loaded now
     encoder = resolve.resolve(resolvable, run.store, device=device)
     return EncoderRef(encoder.fingerprint, name, resolvable, encoder.dimensions, file)
@@ -283,6 +290,7 @@ def commit(
         encoder=encoder.fingerprint,
         encoder_name=encoder.name,
         encoder_file=encoder.file,
+        encoder_age=_age(run, encoder),
         vector_table_version=embedded.table_version,
         ledger_length=run.ledger_length,
         selection=selection.key,
@@ -337,6 +345,13 @@ def refresh_workspace(
 def load_pool(run: Run) -> Pool:
     """The live pool of a run, after its parts are made."""
     return _pool_of(run.store, run.snapshot_key, run.recipe.ingest.filters)
+
+
+def _age(run: Run, encoder: EncoderRef) -> succession.Age | None:
+    if not names.is_trained_here(encoder.name):
+        return None
+    samples = embedding_parts.embeddable(run.store, load_pool(run).samples, encoder.fingerprint)
+    return encoder_age.measure(run.store, samples, encoder.fingerprint)
 
 
 def _parts_of(run: Run, batch: int) -> list[PartPlan]:

@@ -77,6 +77,12 @@ class EncoderParams(_Params):
     """Weights to go on from: an encoder's fingerprint, file or folder, or `timm:NAME`; from scratch if not given."""
     seed: int = Field(0, ge=0)
     """Feeds weights, order and views."""
+    retrain: Literal["advise", "automatic", "never"] = "advise"
+    """Where the pool has left its `ssl` encoder behind: advise, let the next refresh train the next one, or neither."""
+    retrain_growth: float = Field(2.0, gt=1, le=1_000_000)
+    """It is left behind by a pool of that many times the images that it had when the encoder was trained."""
+    retrain_drift: float = Field(0.3, gt=0, le=1)
+    """Or by arrivals since of which a larger share lies farther from that pool than 90 % of it does; 1 is never."""
 
 
 class Recipe(_Params):

@@ -142,11 +142,25 @@ def current_encoder(store: Store, last: Commit | None, name: str) -> str | None:
     return succession.successor(store) or (last.encoder if last is not None else None)
 
 
+def is_successor_due(store: Store, last: Commit | None, recipe: Recipe) -> bool:
+    """Whether the recipe has this refresh train the next encoder.
+
+    By what the last one measured: a refresh ranks its arrivals at once, and the one behind it trains.
+    """
+    return (
+        last is not None
+        and recipe.encoder.retrain == "automatic"
+        and current_encoder(store, last, recipe.encoder.name) == last.encoder
+        and bool(succession.reasons(last.encoder_age, recipe.encoder))
+    )
+
+
 def _stands(store: Store, last: Commit, recipe: Recipe, known: pl.DataFrame, *, endpoint_url: str | None) -> bool:
     """Whether the last result is what the recipe gives for the same pool and ledger."""
     return (
         last.recipe == recipe
         and current_encoder(store, last, recipe.encoder.name) in (None, last.encoder)
+        and not is_successor_due(store, last, recipe)
         and not _has_new_weights(last, recipe.encoder.name)
         and not _is_embeddable_now(store, last, known, endpoint_url=endpoint_url)
     )

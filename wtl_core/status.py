@@ -3,6 +3,7 @@
 from typing import Any
 
 from wtl_core import commits, lease, ledger
+from wtl_core.encoders import succession
 from wtl_core.storage import Store
 
 
@@ -20,6 +21,7 @@ def run(store: Store) -> dict[str, Any]:
         "created": last.created,
         "sources": last.sources,
         "encoder": {"name": last.encoder_name, "fingerprint": last.encoder},
+        "encoder_advice": succession.advice(last.encoder_age, last.recipe.encoder),
         "counts": last.counts,
         "budget": last.budget,
         "coverage": {p: last.coverage[p] for p in ("1", "5", "10")},

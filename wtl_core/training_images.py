@@ -9,23 +9,28 @@ from wtl_core.encoders.image_cache import PoolImages
 from wtl_core.storage import Store
 
 
+def distinct(samples: pl.DataFrame) -> pl.DataFrame:
+    """The samples to learn from: pixel-identical repeats and filtered-out samples stay away."""
+    return samples.filter(pl.col("duplicate_of").is_null() & ~pl.col("is_filtered"))
+
+
 def of_pool(store: Store, samples: pl.DataFrame, *, endpoint_url: str | None = None) -> PoolImages:
-    """The live samples in `sample_id` order; pixel-identical repeats and filtered-out samples stay away.
+    """The live samples to learn from, in `sample_id` order.
 
     Args:
         store: The workspace.
         samples: `pool.Pool.samples`.
         endpoint_url: For images that are only referenced, on an S3-compatible server.
     """
-    distinct = samples.filter(pl.col("duplicate_of").is_null() & ~pl.col("is_filtered")).sort("sample_id")
-    places = distinct.select("part", "row").with_row_index("at")
+    rows = distinct(samples).sort("sample_id")
+    places = rows.select("part", "row").with_row_index("at")
 
-    def read(rows: Sequence[int]) -> Iterator[tuple[int, bytes | None]]:
-        wanted = places[list(rows)].sort("part", "row")
+    def read(chosen: Sequence[int]) -> Iterator[tuple[int, bytes | None]]:
+        wanted = places[list(chosen)].sort("part", "row")
         for (part,), group in wanted.group_by("part", maintain_order=True):
             at = dict(zip(group["row"].to_list(), group["at"].to_list(), strict=True))
             for row, data in pool.read_images(store, str(part), list(at), endpoint_url=endpoint_url):
                 yield at[row], data
 
-    sides = distinct.select(pl.min_horizontal("width", "height"))["width"].to_numpy()
-    return PoolImages(distinct["sample_id"].to_list(), sides, read)
+    sides = rows.select(pl.min_horizontal("width", "height"))["width"].to_numpy()
+    return PoolImages(rows["sample_id"].to_list(), sides, read)

@@ -26,6 +26,7 @@ def test_the_status_names_hostile_sources_in_one_line(capsys: pytest.CaptureFixt
         "created": "now",
         "sources": [EVIL],
         "encoder": {"name": "pixels", "fingerprint": "0" * 64},
+        "encoder_advice": None,
         "counts": {"samples": 1, "quarantined": 0, "ranked": 1, "picks": 0},
         "budget": None,
         "coverage": dict.fromkeys(("1", "5", "10"), 0.5),

@@ -1,9 +1,11 @@
 """Encoders on disk: `encoders/<fingerprint>/weights.safetensors` beside `card.json`. Nothing here runs what it reads.
 
-The card is written last: a folder without one is no encoder.
+The card is written last: a folder without one is no encoder. Beside it lies `origin.json`, the pool it was trained on.
 """
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -18,7 +20,20 @@ from wtl_core.errors import ConfigError, CorruptArtifactError
 from wtl_core.storage import Store
 
 FOLDER = "encoders"
-WEIGHTS, CARD = "weights.safetensors", "card.json"
+WEIGHTS, CARD, ORIGIN = "weights.safetensors", "card.json", "origin.json"
+_ORIGIN_IDS = 5000
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The pool that an encoder was trained on: its size, and its first ids in order (a fair draw: ids are hashes)."""
+
+    images: int
+    sample_ids: list[str]
+
+    def covers(self, sample_id: str) -> bool:
+        """Whether the draw tells of this sample whether it was there."""
+        return self.images == len(self.sample_ids) or sample_id <= self.sample_ids[-1]
 
 
 def save_encoder(
@@ -45,6 +60,20 @@ def save_encoder(
     store.write_bytes(f"{folder}/{WEIGHTS}", save_tensors(weights, {"wtl": json.dumps(head)}))
     store.write_bytes(f"{folder}/{CARD}", json.dumps({**head, **card}, indent=2, sort_keys=True).encode())
     return digest
+
+
+def save_origin(store: Store, digest: str, sample_ids: Sequence[str]) -> None:
+    """Keep what pool an encoder was trained on."""
+    origin = Origin(len(sample_ids), sorted(sample_ids)[:_ORIGIN_IDS])
+    store.write_bytes(f"{FOLDER}/{digest}/{ORIGIN}", json.dumps(asdict(origin)).encode())
+
+
+def load_origin(store: Store, digest: str) -> Origin | None:
+    """The pool that an encoder of this workspace was trained on; None for one from elsewhere."""
+    try:
+        return Origin(**json.loads(store.read_bytes(f"{FOLDER}/{digest}/{ORIGIN}")))
+    except FileNotFoundError:
+        return None
 
 
 def load_card(store: Store, digest: str) -> dict[str, Any] | None:

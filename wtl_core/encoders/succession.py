@@ -1,13 +1,32 @@
-"""Which encoder comes next: a pointer that `wtl train-encoder` leaves and a refresh follows. Imports no torch.
+"""Which encoder comes next, and when: the policy, and a pointer that a refresh follows. Imports no torch.
 
-The old ranking stays the workspace's present until every sample has a vector of the new encoder and a commit says so.
+`wtl train-encoder` leaves the pointer, or a refresh whose recipe says so. The old ranking stays the workspace's present
+until every sample has a vector of the new encoder and a commit says so.
 """
 
 import json
 
+from pydantic import BaseModel, ConfigDict
+
+from wtl_core.recipe import EncoderParams
 from wtl_core.storage import Store
 
 _KEY = "encoders/next.json"
+
+
+class Age(BaseModel):
+    """How far a pool has moved from the one that its encoder was trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images_then: int
+    """Distinct images of the pool at the training."""
+    images_now: int
+    """Distinct images of it now."""
+    arrivals: int = 0
+    """Images looked at among those that arrived since."""
+    far_share: float | None = None
+    """Share of these that is far from the pool as it was, a tenth where nothing changed in kind; None of too few."""
 
 
 def name_successor(store: Store, fingerprint: str) -> None:
@@ -21,3 +40,26 @@ def successor(store: Store) -> str | None:
         return None
     fingerprint: str = json.loads(store.read_bytes(_KEY))["fingerprint"]
     return fingerprint
+
+
+def reasons(age: Age | None, params: EncoderParams) -> list[str]:
+    """Why the encoder needs a successor by the recipe's policy, one clause each; none while it fits its pool."""
+    if age is None or params.retrain == "never":
+        return []
+    found = []
+    growth = age.images_now / age.images_then
+    if growth >= params.retrain_growth:
+        found.append(f"the pool is {growth:.1f} x the {age.images_then:,} images that its encoder was trained on")
+    if age.far_share is not None and age.far_share > params.retrain_drift:
+        found.append(f"{age.far_share:.0%} of what arrived since that training is unlike the pool as it was")
+    return found
+
+
+def advice(age: Age | None, params: EncoderParams) -> str | None:
+    """What a person should know of the encoder's age; None while it fits its pool."""
+    found = reasons(age, params)
+    if not found:
+        return None
+    is_automatic = params.retrain == "automatic"
+    remedy = "the next refresh trains the next one" if is_automatic else "`wtl train-encoder` makes the next one"
+    return f"{', and '.join(found)}: {remedy}"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from wtl_core.encoders import sizing, watch
-from wtl_core.encoders.cards import save_encoder
+from wtl_core.encoders.cards import save_encoder, save_origin
 from wtl_core.encoders.checkpoint import Checkpoint, TrainingFolder
 from wtl_core.encoders.encoder import default_format
 from wtl_core.encoders.image_cache import PoolImages, decode_pool
@@ -97,6 +97,7 @@ def train(
         number_format=plan.number_format,
         card=_card(plan, history, len(squares), time.monotonic() - started, device),
     )
+    save_origin(store, fingerprint, images.sample_ids)
     folder.finish(fingerprint)
     return fingerprint
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from wtl_core import pool, selections
 from wtl_core.commits import Commit
+from wtl_core.encoders import succession
 from wtl_core.images.decode import HIGHEST_MAX_PIXELS, decode
 from wtl_core.images.faults import ImageError
 from wtl_core.pool import Pool
@@ -45,6 +46,7 @@ def render(store: Store, commit: Commit, live: Pool, *, endpoint_url: str | None
     return environment.get_template("page.html.j2").render(
         commit=commit,
         headline=charts.headline(commit),
+        encoder_advice=succession.advice(commit.encoder_age, commit.recipe.encoder),
         ladder=charts.ladder_svg(rungs),
         rungs=[row for row in rungs.to_dicts() if row["percent"] in _PERCENTS],
         picks=_thumbnails(store, live.samples, chosen, endpoint_url=endpoint_url),

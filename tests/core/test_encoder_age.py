@@ -1,0 +1,132 @@
+"""When an encoder needs a successor: the policy in words, the measure of drift, and a refresh that follows it."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.conftest import make_jpeg
+from tests.core.test_pipeline import files, refresh
+from wtl_core import commits, encoder_age, status, vectors
+from wtl_core.encoders import cards, succession
+from wtl_core.encoders.succession import Age, advice, reasons
+from wtl_core.recipe import EncoderParams, Recipe
+from wtl_core.storage import Store
+
+ENCODER = "a" * 64
+SSL = {"name": "ssl", "epochs": 1, "side_px": 16, "width": 8, "batch_images": 8}
+
+
+def age(now: int, far: float | None = None) -> Age:
+    return Age(images_then=100, images_now=now, far_share=far)
+
+
+def test_growth_and_drift_each_call_for_a_successor_and_say_so() -> None:
+    params = EncoderParams()
+    assert reasons(None, params) == reasons(age(199, 0.3), params) == []
+    assert advice(age(230), params) == (
+        "the pool is 2.3 x the 100 images that its encoder was trained on: `wtl train-encoder` makes the next one"
+    )
+    both = advice(age(200, 0.42), EncoderParams(retrain="automatic"))
+    assert both is not None
+    assert "and 42% of what arrived since that training is unlike" in both
+    assert both.endswith("the next refresh trains the next one")
+    assert advice(age(900, 1.0), EncoderParams(retrain="never")) is None
+    assert reasons(age(250, 0.9), EncoderParams(retrain_growth=3, retrain_drift=1)) == []
+
+
+def workspace_of(root: Path, known: np.ndarray, fresh: np.ndarray) -> tuple[Store, pl.DataFrame]:
+    """A workspace whose encoder was trained on the first of two clouds of vectors, and its samples now."""
+    store = Store(str(root))
+    rows = np.concatenate([known, fresh])
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(len(rows))]
+    vectors.stage_part(store, ENCODER, "a", ids, rows)
+    vectors.commit_parts(store, ENCODER, ["a"], rows.shape[1])
+    cards.save_origin(store, ENCODER, ids[: len(known)])
+    samples = pl.DataFrame({"sample_id": ids, "is_filtered": [False] * len(ids)})
+    return store, samples.with_columns(duplicate_of=pl.lit(None, pl.String))
+
+
+@pytest.mark.parametrize("most_ids", [5000, 300])
+def test_arrivals_of_the_same_kind_are_a_tenth_far_and_of_another_kind_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_ids: int
+) -> None:
+    monkeypatch.setattr(cards, "_ORIGIN_IDS", most_ids)
+    random = np.random.default_rng(0)
+    known, same = (random.standard_normal((count, 16)) + 2 for count in (1000, 1000))
+    alike = encoder_age.measure(*workspace_of(tmp_path / "alike", known, same), ENCODER)
+    other = encoder_age.measure(*workspace_of(tmp_path / "other", known, -same), ENCODER)
+    assert alike is not None
+    assert other is not None
+    assert (alike.images_then, alike.images_now) == (1000, 2000)
+    assert alike.far_share == pytest.approx(0.1, abs=0.06)
+    assert other.far_share == 1
+    assert alike.arrivals == 1000 if most_ids == 5000 else 200 < alike.arrivals < 400
+
+
+def test_few_arrivals_give_no_share_and_a_foreign_encoder_no_age(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    store, samples = workspace_of(tmp_path, random.standard_normal((300, 8)), random.standard_normal((20, 8)))
+    few = encoder_age.measure(store, samples, ENCODER)
+    assert few == Age(images_then=300, images_now=320, arrivals=20)
+    assert encoder_age.measure(store, samples, "b" * 64) is None
+
+
+def recipe(retrain: str) -> Recipe:
+    return Recipe.model_validate({"encoder": {**SSL, "retrain": retrain}})
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    (tmp_path / "source").mkdir()
+    add(tmp_path / "source", 0, 20)
+    return tmp_path / "source"
+
+
+def add(source: Path, first: int, count: int) -> None:
+    for seed in range(first, first + count):
+        (source / f"{seed}.jpg").write_bytes(make_jpeg(seed, side=16))
+
+
+def test_a_pool_that_outgrew_its_encoder_is_told_and_keeps_it(pictures: Path, tmp_path: Path) -> None:
+    root = tmp_path / "w"
+    first = refresh(root, pictures, recipe=recipe("advise"))
+    assert first.encoder_age == Age(images_then=20, images_now=20)
+    add(pictures, 20, 24)
+    second = refresh(root, recipe=None)
+    assert second.encoder == first.encoder
+    age_of_grown = Age(images_then=20, images_now=44, arrivals=24)
+    assert second.encoder_age == age_of_grown
+    told = commits.summary(Store(str(root)), second, is_new=True)["encoder_advice"]
+    assert told == advice(age_of_grown, EncoderParams())
+    assert status.run(Store(str(root)))["encoder_advice"] == told
+    assert "the pool is 2.2 x the 20 images" in (root / second.report).read_text()
+    before = files(root)
+    assert refresh(root, recipe=None) == second  # advice alone is nothing to do
+    assert files(root) == before
+
+
+def test_an_automatic_policy_trains_the_next_encoder_in_the_refresh_behind(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "w"
+    first = refresh(root, pictures, recipe=recipe("automatic"))
+    assert refresh(root, recipe=None) == first
+    add(pictures, 20, 24)
+    grown = refresh(root, recipe=None)
+    assert (grown.number, grown.encoder) == (2, first.encoder)
+    with monkeypatch.context() as patch:  # killed when the successor is named and nothing is embedded yet
+        patch.setattr("wtl_core.embedding_parts.plan", lambda *given, **named: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            refresh(root, recipe=None)
+    assert commits.latest(Store(str(root))) == grown  # the old ranking stands
+    third = refresh(root, recipe=None)
+    assert third.encoder == succession.successor(Store(str(root))) != first.encoder
+    assert third.counts["vectors"] == 44
+    assert third.encoder_age == Age(images_then=44, images_now=44)
+    assert refresh(root, recipe=None) == third
+    assert json.loads((root / "encoders" / third.encoder / "card.json").read_text())["images"] == 44
