@@ -9,13 +9,13 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from wtl_core.encoders.encoder import Encoder, pad
 from wtl_core.encoders.squares import CpuDecoder, Failure, NvjpegDecoder, Squares, uses_nvjpeg
@@ -25,6 +25,9 @@ _log = logging.getLogger(__name__)
 
 BAD_OUTPUT = "bad_vector"
 """Reason of a failure that is the encoder's and not the image's."""
+
+_fitting_rows: dict[tuple[str, str], int] = {}
+"""Rows of a forward pass that fitted where the rule's did not, by fingerprint and device: found out once a process."""
 
 _DECODE_ROWS, _TURN_ROWS, _NVJPEG_ROWS, _LEAST_PIECE_ROWS, _MIN_NORM = 64, 16, 512, 256, 1e-6
 
@@ -60,17 +63,10 @@ def embed(
     """
     assert device is None or torch.device(device).type == encoder.device.type, (device, encoder.device)
     rows = _piece_rows(encoder)
+    _log.info("embedding: %d images of %d px in a pass on %s", encoder.forward_rows, encoder.side_px, encoder.device)
     is_cpu = encoder.device.type == "cpu"
     decoded = _decoded_in_turns(encoder, images, workers, rows) if is_cpu else _decoded(encoder, images, workers)
     return _overlapped(_Forward(encoder), _regrouped(decoded, rows))
-
-
-def compiled(encoder: Encoder) -> Encoder:
-    """The encoder with its network compiled for its GPU: half a minute once, 1.4 to 1.6 times the speed after it.
-
-    Low bits of vectors differ from the plain network's, so a caller decides by recipe and never by amount of work.
-    """
-    return replace(encoder, module=cast(nn.Module, torch.compile(encoder.module, dynamic=False)))
 
 
 def _overlapped(forward: "_Forward", groups: Iterator[Squares]) -> Iterator[Piece]:
@@ -106,16 +102,25 @@ class _Running:
 
 
 class _Forward:
-    """The network with its copy stream, and the only place that shrinks on out-of-memory."""
+    """The network with its copy stream; when memory is short it goes on with half the rows, told in the log."""
 
     def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
+        self.key = (encoder.fingerprint, str(encoder.device))
+        self.encoder = replace(encoder, forward_rows=_fitting_rows.get(self.key, encoder.forward_rows))
         is_cuda = encoder.device.type == "cuda"
         self.ahead = 1 if is_cuda else 0
         self.copies = torch.cuda.Stream(encoder.device) if is_cuda else None  # type: ignore[no-untyped-call]
 
     def launch(self, squares: Squares) -> _Running:
         """Start the squares' forward passes and the way back of their vectors."""
+        with self._current():
+            return self._launched(squares)
+
+    def _current(self) -> AbstractContextManager[object]:
+        """Streams and events are the current device's, which in a thread is the first GPU and not the encoder's."""
+        return torch.cuda.device(self.encoder.device) if self.copies is not None else nullcontext()
+
+    def _launched(self, squares: Squares) -> _Running:
         features = self._features(squares.pixels)
         norms = torch.linalg.vector_norm(features, dim=1)
         vectors = (features / norms.clamp(min=_MIN_NORM).unsqueeze(1)).to(torch.float16)
@@ -141,6 +146,7 @@ class _Forward:
                     ) from error
                 _log.warning("embedding: out of memory, forward passes halved to %d images", rows)
                 self.encoder = replace(self.encoder, forward_rows=rows)
+                _fitting_rows[self.key] = rows
                 if self.encoder.device.type == "cuda":
                     torch.cuda.empty_cache()
 

@@ -6,7 +6,9 @@ The engine that turns bytes into vectors is `embedding`; the table they go to is
 import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from queue import SimpleQueue
 
 import numpy as np
 import polars as pl
@@ -87,20 +89,27 @@ def plan(store: Store, samples: pl.DataFrame, *, fingerprint: str, dimensions: i
 def run(
     part: EmbeddingPart,
     store: Store,
-    encoder: Encoder,
+    encoders: Sequence[Encoder],
     *,
-    device: str,
     workers: int,
     endpoint_url: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PartResult:
-    """Embed one part and append its vectors to the encoder's table; samples that have one by now are left alone."""
+    """Embed one part and append its vectors to the encoder's table; samples that have one by now are left alone.
+
+    Args:
+        part: One of `plan`'s.
+        store: The workspace.
+        encoders: The same encoder on each device; each takes a share of the part, all are committed at once.
+        workers: Threads that decode, over all devices.
+        endpoint_url: For images that are only referenced, on an S3-compatible server.
+        on_progress: Called with (images done, images) from the calling thread.
+    """
     rows = _read(store, part.plan_key).filter(pl.col("number") == part.number)
     ids: list[str] = []
     pieces: list[np.ndarray] = []
     refusals: list[Refusal] = []
-    images = _images(store, rows, endpoint_url=endpoint_url)
-    for piece in embedding.embed(encoder, images, device=device, workers=workers):
+    for piece in _pieces(store, rows, encoders, workers=workers, endpoint_url=endpoint_url):
         ids.extend(piece.ids)
         pieces.append(piece.vectors)
         refusals.extend(Refusal(*failure) for failure in piece.failures)
@@ -150,6 +159,41 @@ def refused(store: Store, fingerprint: str) -> pl.DataFrame:
     """What the encoder refused when it last embedded: sample_id, source, object_uri, key, uri, reason, message."""
     key = _refusals_key(fingerprint)
     return _read(store, key) if store.exists(key) else pl.DataFrame(schema=dict.fromkeys(_REFUSALS, pl.String))
+
+
+def _pieces(
+    store: Store, rows: pl.DataFrame, encoders: Sequence[Encoder], *, workers: int, endpoint_url: str | None
+) -> Iterator[embedding.Piece]:
+    """The rows' vectors as they are done; of several devices each has a thread and a run of rows of its own."""
+    share = -(-rows.height // len(encoders))
+    done: SimpleQueue[embedding.Piece | None] = SimpleQueue()
+    stop = threading.Event()
+
+    def embed(number: int) -> Iterator[embedding.Piece]:
+        images = _images(store, rows.slice(number * share, share), endpoint_url=endpoint_url)
+        return embedding.embed(encoders[number], images, workers=max(1, workers // len(encoders)))
+
+    def work(number: int) -> None:
+        try:
+            for piece in embed(number):
+                done.put(piece)
+                if stop.is_set():
+                    break
+        finally:
+            done.put(None)
+
+    if len(encoders) == 1:
+        yield from embed(0)
+        return
+    with ThreadPoolExecutor(len(encoders), "wtl-embed") as threads:  # left only when all have ended
+        working = [threads.submit(work, number) for number in range(len(encoders))]
+        try:
+            for _ in working:
+                yield from iter(done.get, None)
+        finally:
+            stop.set()
+    for one in working:
+        one.result()
 
 
 def _images(store: Store, rows: pl.DataFrame, *, endpoint_url: str | None) -> Iterator[tuple[str, bytes | None]]:

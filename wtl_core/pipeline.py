@@ -26,7 +26,7 @@ from wtl_core import (
 )
 from wtl_core.commits import Commit, WeightsFile
 from wtl_core.embedding_parts import Embedded, EmbeddingPart, PartResult
-from wtl_core.encoders import names, resolve, succession, training
+from wtl_core.encoders import compiled, names, resolve, succession, training
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.errors import ConfigError, InputError, TransientError
 from wtl_core.pool import Pool
@@ -46,7 +46,7 @@ _PARTS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Machine:
-    """What the machine offers. `device` is a torch device's name, never `auto`; `devices` of its kind train together.
+    """What the machine offers. `device` is a torch device's name, never `auto`; `devices` of its kind work together.
 
     None of it changes a ranking; device and devices change what an encoder trained on them becomes.
     """
@@ -84,7 +84,8 @@ class Run:
 class EncoderRef:
     """The encoder of a run: `name` as the recipe has it, `resolvable` as `resolve` finds the very same network.
 
-    `file` is what the weights came from where the name says a file.
+    `file` is what the weights came from where the name says a file. The fingerprint is the compiled twin's if
+    `is_compiled`.
     """
 
     fingerprint: str
@@ -92,6 +93,7 @@ class EncoderRef:
     resolvable: str
     dimensions: int
     file: WeightsFile | None
+    is_compiled: bool = False
 
 
 def begin(
@@ -191,7 +193,11 @@ def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderR
                 succession.name_successor(run.store, resolvable)
     file = refresh.weights_file(name)  # before it is loaded: a later one would be taken for what is loaded now
     encoder = resolve.resolve(resolvable, run.store, device=device)
-    return EncoderRef(encoder.fingerprint, name, resolvable, encoder.dimensions, file)
+    fingerprint = encoder.fingerprint
+    if run.recipe.encoder.compile:
+        compiled.check_can_compile(device)
+        fingerprint = compiled.compiled_fingerprint(fingerprint)
+    return EncoderRef(fingerprint, name, resolvable, encoder.dimensions, file, run.recipe.encoder.compile)
 
 
 def train_successor(
@@ -233,19 +239,18 @@ def plan_embedding(run: Run, encoder: EncoderRef) -> list[EmbeddingPart]:
         load_pool(run).samples,
         fingerprint=encoder.fingerprint,
         dimensions=encoder.dimensions,
-        images=run.machine.embedding_part_images,
+        images=run.machine.embedding_part_images * run.machine.devices,
     )
 
 
 def embed_part(
     run: Run, encoder: EncoderRef, part: EmbeddingPart, *, on_progress: Progress | None = None
 ) -> PartResult:
-    """Embed and commit one part; the network is loaded once per process."""
+    """Embed and commit one part, on all devices side by side; the network is loaded once per process and device."""
     return embedding_parts.run(
         part,
         run.store,
-        _loaded(encoder.resolvable, encoder.fingerprint, run.store, run.machine.device),
-        device=run.machine.device,
+        _loaded(encoder, run.store, run.machine.device, run.machine.devices),
         workers=run.machine.workers,
         endpoint_url=run.machine.endpoint_url,
         on_progress=on_progress,
@@ -377,9 +382,14 @@ def _pool_of(store: Store, snapshot_key: str, filters: tuple[str, ...]) -> Pool:
 
 
 @lru_cache(maxsize=1)
-def _loaded(resolvable: str, fingerprint: str, store: Store, device: str) -> Encoder:
-    """The network of this fingerprint; a file by that name may have been replaced meanwhile."""
-    encoder = resolve.resolve(resolvable, store, device=device)
-    if encoder.fingerprint != fingerprint:
-        raise TransientError(f"{resolvable}: the weights were replaced while they were in use; run again")
-    return encoder
+def _loaded(ref: EncoderRef, store: Store, device: str, devices: int) -> list[Encoder]:
+    """The run's network on each device; a file by its name may have been replaced meanwhile."""
+    loaded = []
+    for place in [device] if devices == 1 else [f"{device}:{number}" for number in range(devices)]:
+        encoder = resolve.resolve(ref.resolvable, store, device=place)
+        if ref.is_compiled:
+            encoder = compiled.compiled(encoder)
+        if encoder.fingerprint != ref.fingerprint:
+            raise TransientError(f"{ref.resolvable}: the weights were replaced while they were in use; run again")
+        loaded.append(encoder)
+    return loaded

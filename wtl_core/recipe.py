@@ -7,10 +7,11 @@ import difflib
 import hashlib
 import json
 import tomllib
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from wtl_core.encoders import names
 from wtl_core.errors import ConfigError
 from wtl_core.filters import parse_filter
 from wtl_core.selection.params import LadderParams, SelectionParams
@@ -77,12 +78,23 @@ class EncoderParams(_Params):
     """Weights to go on from: an encoder's fingerprint, file or folder, or `timm:NAME`; from scratch if not given."""
     seed: int = Field(0, ge=0)
     """Feeds weights, order and views."""
+    compile: bool = False
+    """Compile a network given by name for its GPU: half a minute a run, which pays from about a million images on."""
     retrain: Literal["advise", "automatic", "never"] = "advise"
     """Where the pool has left its `ssl` encoder behind: advise, let the next refresh train the next one, or neither."""
     retrain_growth: float = Field(2.0, gt=1, le=1_000_000)
     """It is left behind by a pool of that many times the images that it had when the encoder was trained."""
     retrain_drift: float = Field(0.3, gt=0, le=1)
     """Or by arrivals since of which a larger share lies farther from that pool than 90 % of it does; 1 is never."""
+
+    @model_validator(mode="after")
+    def _check_compile(self) -> Self:
+        if self.compile and names.is_trained_here(self.name):
+            raise ValueError(
+                f"encoder.compile: expected a network given by name, found {self.name!r}, whose networks are so small "
+                "that compiling takes longer than a million images; leave it false"
+            )
+        return self
 
 
 class Recipe(_Params):

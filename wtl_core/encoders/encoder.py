@@ -32,7 +32,7 @@ class Encoder:
 
     Attributes:
         name: How it was asked for, or `ssl`.
-        fingerprint: 64 hex digits over weights, architecture, preprocessing and number format.
+        fingerprint: 64 hex digits over weights, architecture, preprocessing and number format; `compiled` has its own.
         dimensions: Length of a vector.
         preprocessing: What brings images to the network's size.
         number_format: What the network computes in; results are float32 either way.
@@ -159,7 +159,11 @@ def weights_digest(weights: dict[str, torch.Tensor]) -> str:
 
 
 def _cuda_rows(side_px: int) -> int:
-    """A power of two that fills the card: 1,024 small images, 512 of 224 px."""
+    """A power of two that fills the card: 1,024 small images, 512 of 224 px.
+
+    A rule of sizes and no measurement: passes of another size can change low bits of vectors, which would then follow
+    what else the machine was doing. What a rule cannot know, memory, is found out when it is short: the engine halves.
+    """
     return int(2 ** math.floor(math.log2(max(32, min(_CUDA_ROWS, _CUDA_PIXELS // side_px**2)))))
 
 

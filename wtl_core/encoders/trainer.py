@@ -1,13 +1,13 @@
 """One training in memory: weights, momenta, and what a step does to them. Knows no files and no clock."""
 
 import math
-import shutil
 
 import numpy as np
 import torch
 from torch import nn
 
 from wtl_core.encoders.augment import Strength, draw, moved, views
+from wtl_core.encoders.compiled import can_compile
 from wtl_core.encoders.image_cache import take
 from wtl_core.encoders.networks import build_network
 from wtl_core.encoders.objective import Projector, contrast
@@ -133,15 +133,6 @@ class Trainer:
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
-
-def can_compile() -> bool:
-    """Whether torch can compile a network for a GPU here: it builds a launcher with the system's C compiler.
-
-    Compiled, a step of ResNet-18 at 32 px takes 0.7 of the time on an H100. On a processor it is left out: the same
-    compiler would be needed on every small machine, and two thirds of a step are convolutions already.
-    """
-    return any(shutil.which(name) for name in ("gcc", "cc", "clang"))
 
 
 def _optimizer(network: nn.Module, projector: nn.Module, plan: TrainingPlan) -> torch.optim.SGD:

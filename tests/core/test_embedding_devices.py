@@ -1,0 +1,70 @@
+"""Several devices at one part. Here they are the processor under several names: what is tested is who does what."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.core.test_embedding_again import write_weights
+from tests.core.test_pipeline import files
+from wtl_core import embedding, pipeline, vectors
+from wtl_core.commits import Commit
+from wtl_core.encoders.encoder import Encoder
+from wtl_core.pipeline import Machine
+from wtl_core.recipe import Recipe
+from wtl_core.storage import Store
+
+
+def refresh(root: Path, source: Path, weights: Path, devices: int, part_images: int = 16) -> Commit:
+    recipe = Recipe.model_validate({"encoder": {"name": f"file:{weights}"}})
+    machine = Machine(workers=2, devices=devices, embedding_part_images=part_images)
+    return pipeline.refresh_workspace(Store(str(root)), [str(source)], recipe, machine)
+
+
+def test_each_device_embeds_its_share_side_by_side_and_no_vector_changes(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    digest = write_weights(weights, 1)
+    alone = refresh(tmp_path / "alone", source, weights, 1)
+    real, used, both = embedding.embed, [], threading.Barrier(2)
+
+    def noting(encoder: Encoder, images: object, **named: object) -> object:
+        used.append(str(encoder.device))
+        both.wait(timeout=60)  # passes only if two devices are at work at once
+        return real(encoder, images, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(embedding, "embed", noting)
+    together = refresh(tmp_path / "together", source, weights, 2)
+    assert sorted(used) == ["cpu:0", "cpu:0", "cpu:1", "cpu:1"]  # two parts of twice 16 images
+    stores = [Store(str(tmp_path / name)) for name in ("alone", "together")]
+    ids = sorted(vectors.existing_ids(stores[0], digest))
+    assert len(ids) == together.counts["vectors"] == alone.counts["vectors"] == 64
+    assert (vectors.load(stores[0], digest, ids) == vectors.load(stores[1], digest, ids)).all()
+
+
+def test_more_devices_than_images_are_no_harm(source: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    write_weights(weights, 1)
+    assert refresh(tmp_path / "w", source, weights, 3, part_images=21).counts["vectors"] == 64  # 63 and one alone
+
+
+def test_a_device_that_fails_fails_the_part_when_all_have_ended(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    write_weights(weights, 1)
+    real = embedding.embed
+
+    def failing(encoder: Encoder, images: object, **named: object) -> object:
+        if str(encoder.device) == "cpu:1":
+            raise OSError("the second device is gone")
+        return real(encoder, images, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding, "embed", failing)
+        with pytest.raises(OSError, match="the second device is gone"):
+            refresh(tmp_path / "w", source, weights, 2)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wtl-embed")]
+    assert not [name for name in files(tmp_path / "w") if name.endswith(".lance")]  # half a part is none
+    assert refresh(tmp_path / "w", source, weights, 2).counts["vectors"] == 64

@@ -1,0 +1,84 @@
+"""Encoders whose network is compiled for a GPU: faster, with other low bits, so with a fingerprint of their own.
+
+The recipe decides, never the amount of work: a table's vectors all come from one way of computing.
+"""
+
+import hashlib
+import logging
+import shutil
+import time
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import nn
+
+from wtl_core.encoders.encoder import Encoder
+from wtl_core.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+
+_VERSION = 1
+"""Raise when a compiled network would give other vectors."""
+
+_SHAPES = 128
+"""Compilations of one network in a process, at most: for each GPU one, and one for each halving of its passes."""
+
+
+def compiled_fingerprint(fingerprint: str) -> str:
+    """The fingerprint of an encoder's compiled twin, known before anything is compiled."""
+    return hashlib.sha256(f"compiled {_VERSION} {fingerprint}".encode()).hexdigest()
+
+
+def can_compile() -> bool:
+    """Whether torch can compile a network for a GPU here: it builds a launcher with the system's C compiler.
+
+    Compiled, a step of ResNet-18 at 32 px takes 0.7 of the time on an H100. On a processor it is left out: the same
+    compiler would be needed on every small machine, and two thirds of a step are convolutions already.
+    """
+    return any(shutil.which(name) for name in ("gcc", "cc", "clang"))
+
+
+def check_can_compile(device: torch.device | str) -> None:
+    """Refuse a machine on which the recipe's `encoder.compile` cannot be followed. Raises ConfigError."""
+    device = torch.device(device)
+    if device.type == "cuda" and can_compile():
+        return
+    found = f"the device {device}" if device.type != "cuda" else "no C compiler (gcc, cc or clang)"
+    raise ConfigError(
+        f"encoder.compile: expected a CUDA GPU and a C compiler, found {found}; run where both are, or set it to "
+        "false, which makes all vectors anew, in a table of their own"
+    )
+
+
+def compiled(encoder: Encoder) -> Encoder:
+    """The encoder with its network compiled, and one forward pass done: half a minute once a process.
+
+    1.4 to 1.6 times the speed after that (ResNet-18, ResNet-50 on an H100). Kernels are chosen by rule and not by
+    timing, and a network is compiled as a whole or refused, so that no part of it is computed in another way.
+
+    Raises:
+        ConfigError: torch cannot compile it here.
+    """
+    # beyond torch's 8 a further shape would be an error under `fullgraph`
+    torch._dynamo.config.recompile_limit = max(_SHAPES, torch._dynamo.config.recompile_limit)
+    module = torch.compile(encoder.module, dynamic=False, fullgraph=True, options={"deterministic": True})
+    twin = replace(
+        encoder,
+        fingerprint=compiled_fingerprint(encoder.fingerprint),
+        module=cast(nn.Module, module),
+        card={**encoder.card, "is_compiled": True},
+    )
+    started = time.monotonic()
+    side = encoder.side_px
+    try:
+        twin.features(torch.zeros(encoder.forward_rows, 3, side, side, dtype=torch.uint8, device=encoder.device))
+    except torch.OutOfMemoryError:
+        _log.info("the first pass did not fit; the engine halves it")
+    except RuntimeError as error:
+        raise ConfigError(
+            f"encoder.compile: expected that torch can compile {encoder.name} for {encoder.device}, found: "
+            f"{' '.join(str(error).split())[:200]}; set it to false"
+        ) from error
+    _log.info("compiled %s for %s in %.0f s", encoder.name, encoder.device, time.monotonic() - started)
+    return twin
