@@ -30,6 +30,9 @@ KEPT = timedelta(hours=1)
 """Older versions of a table are dropped when it is compacted: no reader takes longer, and a new one sees the newest."""
 
 _MAX_FRAGMENTS, _SCAN_ROWS, _PARTITION_ROWS = 20, 8192, 400
+_MAX_AT_WORK = 100
+"""Fragments, and versions kept, of a table that is being filled: merging writes all rows again, up to a million of them,
+so it is done each hundred commits, and a reader is safe until it is overtaken by as many."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -147,6 +150,8 @@ def commit_parts(store: Store, fingerprint: str, keys: Iterable[str], dimensions
     rows = sum(int(part.num_rows) for part in fresh)
     if rows:
         table.add(pa.concat_tables(fresh).cast(schema(dimensions)))
+        if _fragments(table) > _MAX_AT_WORK:
+            _optimize(table, KEPT)
         _committed.note(store, table, known)
     for key in keys:
         store.delete(_staged(fingerprint, key))
@@ -220,11 +225,22 @@ def compact(store: Store, fingerprint: str, *, keep: timedelta = KEPT, is_forced
     table = open_table(store, fingerprint)
     if table is None:
         return False
-    fragments = int(table.stats()["fragment_stats"]["num_fragments"])
-    if not is_forced and fragments <= _MAX_FRAGMENTS and len(table.list_versions()) <= 4 * _MAX_FRAGMENTS:
+    if not is_forced and _fragments(table) <= _MAX_FRAGMENTS and len(table.list_versions()) <= _MAX_AT_WORK:
         return False
-    table.optimize(cleanup_older_than=keep)
+    _optimize(table, keep)
     return True
+
+
+def _fragments(table: Any) -> int:
+    return int(table.stats()["fragment_stats"]["num_fragments"])
+
+
+def _optimize(table: Any, keep: timedelta) -> None:
+    """Merge fragments; of the versions drop those older than `keep`, and all but the newest `_MAX_AT_WORK`."""
+    made = [version["timestamp"] for version in table.list_versions()]
+    if len(made) > _MAX_AT_WORK:
+        keep = min(keep, max(made[-1] - made[-_MAX_AT_WORK], timedelta(milliseconds=1)))
+    table.optimize(cleanup_older_than=keep)
 
 
 def build_index(store: Store, fingerprint: str) -> bool:

@@ -217,6 +217,28 @@ def test_compaction_bounds_fragments_and_versions_and_keeps_rows(
     assert np.array_equal(vectors.load(store, ENCODER, ids), values)
 
 
+def test_a_long_run_of_small_parts_leaves_few_fragments_and_versions_at_any_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wtl_core import vectors
+
+    monkeypatch.setattr(vectors, "_MAX_AT_WORK", 10)
+    store = open_store(str(tmp_path))
+    ids, values = make_rows(60)
+    fragments, versions = [], []
+    for row in range(60):
+        vectors.stage_part(store, ENCODER, "p", ids[row : row + 1], values[row : row + 1])
+        vectors.commit_parts(store, ENCODER, ["p"], D)
+        table = vectors.open_table(store, ENCODER)
+        assert table is not None
+        fragments.append(vectors._fragments(table))
+        versions.append(len(table.list_versions()))
+    assert max(fragments) == 10  # and not 60
+    assert max(versions) <= 2 * 10 + 3
+    assert len(list((tmp_path / "vectors").rglob("*.lance"))) <= max(versions) + 2  # what was merged is deleted too
+    assert np.array_equal(vectors.load(store, ENCODER, ids), values)
+
+
 def test_deleted_and_dropped_vectors_are_gone(tmp_path: Path) -> None:
     from wtl_core import vectors
 
