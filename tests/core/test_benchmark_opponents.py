@@ -187,6 +187,8 @@ def test_the_schedule_gives_small_sets_more_passes_and_large_ones_more_steps():
     passes = [steps * batch / n for n in (500, 5000, 20_000) for batch, steps in [recipe.schedule(n)]]
     assert passes[0] > passes[1] > passes[2]
     assert passes[1] == pytest.approx(40, rel=0.02)
+    batch, steps = ScratchRecipe(16, largest_batch=64).schedule(5000)
+    assert (batch, steps * batch / 5000) == (64, pytest.approx(40, rel=0.02))
 
 
 def test_augmentation_shifts_and_mirrors_but_invents_nothing():

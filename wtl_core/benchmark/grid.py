@@ -126,7 +126,12 @@ def identity_of(prepared: Prepared, params: BenchmarkParams, device: str) -> Ide
 def recipe_of(params: BenchmarkParams, device: str) -> ScratchRecipe:
     """The from-scratch network's recipe on this machine."""
     width = params.scratch_width or network.width_for(device)
-    return ScratchRecipe(width, effort=params.scratch_effort, has_flips=params.has_flips)
+    return ScratchRecipe(
+        width,
+        effort=params.scratch_effort,
+        has_flips=params.has_flips,
+        largest_batch=network.largest_batch_for(device),
+    )
 
 
 def order_of(prepared: Prepared, params: BenchmarkParams, cell: Cell) -> Order | None:

@@ -16,8 +16,9 @@ from torch.nn import functional
 from wtl_core.encoders.encoder import default_format
 from wtl_core.encoders.networks import NetworkShape, build_network
 
-VERSION = 1
+VERSION = 2  # 2: small batches on a processor
 _CPU_WIDTH, _CUDA_WIDTH = 16, 64
+_CPU_BATCH, _CUDA_BATCH = 64, 512
 _PEAK_RATE, _WEIGHT_DECAY, _MOMENTUM, _WARM_UP = 0.1, 5e-4, 0.9, 0.25
 _SMOOTHING, _MEAN, _STD = 0.1, 0.47, 0.25
 _TEST_ROWS = 1000
@@ -32,16 +33,18 @@ class ScratchRecipe:
         effort: Passes over the recipe's.
         has_flips: Mirrored images are images of the same class.
         dropout: On the pooled features; only for the loop that needs it.
+        largest_batch: Images in a step at most.
     """
 
     width: int
     effort: float = 1.0
     has_flips: bool = True
     dropout: float = 0.0
+    largest_batch: int = _CUDA_BATCH
 
     def schedule(self, labels: int) -> tuple[int, int]:
         """Images in a step, and steps: 100 passes over 500 images, 40 over 5,000, 23 over 20,000."""
-        batch = min(512, max(32, 2 ** round(math.log2(max(1, labels) / 8))))
+        batch = min(self.largest_batch, max(32, 2 ** round(math.log2(max(1, labels) / 8))))
         passes = self.effort * min(200.0, 40.0 * (5000 / max(1, labels)) ** 0.4)
         return batch, max(10, round(passes * labels / batch))
 
@@ -49,6 +52,15 @@ class ScratchRecipe:
 def width_for(device: torch.device | str) -> int:
     """A width that the machine trains in seconds."""
     return _CPU_WIDTH if torch.device(device).type == "cpu" else _CUDA_WIDTH
+
+
+def largest_batch_for(device: torch.device | str) -> int:
+    """The largest step that is not slower per image for being smaller.
+
+    The same passes in more steps teach more: 5,000 labels at `effort` 0.4 gave 64 % in steps of 512, 74 % in steps of
+    64. A processor takes both equally long; on a GPU a step of 64 lasts as long as one of 512.
+    """
+    return _CPU_BATCH if torch.device(device).type == "cpu" else _CUDA_BATCH
 
 
 class Judge(nn.Module):

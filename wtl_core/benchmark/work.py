@@ -7,13 +7,13 @@ there is to do (`grid`), how it is judged (`judges`, `network`, `loops`).
 import io
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from wtl_core.benchmark import cells, grid, judges, loops, network, strategies
 from wtl_core.benchmark.cells import Cell, Identity, Result
-from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.benchmark.preparation import Prepared, load_array, load_ids
 from wtl_core.storage import Store
@@ -169,10 +169,9 @@ class _Bench:
                 self._get("vectors"), self._get("labels"), self._get("vectors", "test"), test_labels,
                 classes=self.classes, dropout=dropout,
             )  # fmt: skip
-        recipe = ScratchRecipe(self.recipe.width, self.recipe.effort, self.recipe.has_flips, dropout)
         return loops.ScratchLearner(
             self._get("images"), self._get("labels"), self._get("images", "test"), test_labels,
-            classes=self.classes, recipe=recipe,
+            classes=self.classes, recipe=replace(self.recipe, dropout=dropout),
         )  # fmt: skip
 
     def _result(
