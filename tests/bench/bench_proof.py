@@ -82,6 +82,7 @@ def run_section(name: str, options: argparse.Namespace, deadline: float) -> None
     """Do what is missing of a section, and write its page; nothing where its set is not at hand."""
     is_cuda = options.device.startswith("cuda")
     params = params_of(name, is_cuda=is_cuda, is_quick=options.quick, seeds=options.seeds)
+    params = params.model_copy(update={"encoder_seconds": options.encoder_seconds})
     if options.budgets:
         params = params.model_copy(update={"budgets": tuple(options.budgets)})
     dataset = {"digits": "sklearn:digits", "fashion": str(options.fashion)}.get(name, str(options.data))
@@ -165,6 +166,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=CIFAR)
     parser.add_argument("--fashion", type=Path, default=FASHION)
     parser.add_argument("--vectors", type=Path, help="a folder of vectors that our own encoder made")
+    parser.add_argument(
+        "--encoder-seconds", type=float, default=300, help="to train our own, where there are no vectors"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "test-output" / "proof")
     parser.add_argument("--report", type=Path, default=ROOT / "tests" / "bench" / "reports" / "proof.md")
     options = parser.parse_args()

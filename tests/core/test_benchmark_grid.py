@@ -254,6 +254,13 @@ def test_the_page_says_what_a_rivals_seconds_include(finished):
         assert (f"those of {strategy} include tracing" in page) == is_told
 
 
+def test_the_page_says_how_the_network_from_scratch_learns(finished):
+    _, store, prepared, _ = finished
+    params = PARAMS.model_copy(update={"judges": ("scratch",), "budgets": (16, 128), "scratch_effort": 0.1})
+    page = store.read_bytes(summary.write(store, prepared, params, device="cpu").markdown).decode()
+    assert "ResNet-9 of width 16, 20 passes over 16 in steps of 32, 18 passes over 120 in steps of 32" in page
+
+
 def test_the_page_names_strategies_tests_and_costs(finished):
     _, store, prepared, _ = finished
     made = summary.write(store, prepared, PARAMS, device="cpu", command="wtl benchmark <set>")

@@ -150,11 +150,23 @@ def _facts(
         "seeds": f"{params.seeds} (loops {params.loop_seeds})" if params.loops else str(params.seeds),
         "cells": f"{found:,} of {wanted:,}",
     }
+    if "scratch" in params.judges:
+        facts["network"] = _network(prepared, params, device)
     if traced := [name for name in params.strategies if name in strategies.TRACED]:
         facts["seconds to select"] = (
             f"those of {', '.join(traced)} include tracing what the order covers, which the choice alone does not need"
         )
     return {**facts, "command": command} if command else facts
+
+
+def _network(prepared: Prepared, params: BenchmarkParams, device: str) -> str:
+    """The judge from scratch, and how long it learns at the least and the greatest budget."""
+    recipe = grid.recipe_of(params, device)
+    budgets, learns = grid.budgets_of(params, max(pool.size for pool in prepared.pools)), []
+    for labels in sorted({budgets[0], budgets[-1]}):
+        batch, steps = recipe.schedule(labels)
+        learns.append(f"{steps * batch / labels:.0f} passes over {labels:,} in steps of {batch}")
+    return f"ResNet-9 of width {recipe.width}, {', '.join(learns)} (effort {recipe.effort:g})"
 
 
 def _render(template: str, **context: object) -> str:
