@@ -21,9 +21,10 @@ test-services: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m services tests/services/test_latency.py
 	$(BIN)/python -m pytest -q -m services -n 2 --dist loadfile --ignore=tests/services/test_latency.py tests/services tests/browser
 
-# Hostile test images of Pillow, libtiff and libpng (fetched by pip and apt-get), and many kills: some minutes.
+# Hostile test images of Pillow, libtiff and libpng (fetched by pip and apt-get), and many kills: some minutes. The image
+# on a clean Debian (as root, with buildah, netavark and debootstrap) and the Kubernetes template: some minutes more.
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m slow tests/core
+	$(BIN)/python -m pytest -q -m slow tests/core tests/services
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
