@@ -31,8 +31,8 @@ KEPT = timedelta(hours=1)
 
 _MAX_FRAGMENTS, _SCAN_ROWS, _PARTITION_ROWS = 20, 8192, 400
 _MAX_AT_WORK = 100
-"""Fragments, and versions kept, of a table that is being filled: merging writes all rows again, up to a million of them,
-so it is done each hundred commits, and a reader is safe until it is overtaken by as many."""
+"""Fragments, and versions kept, of a table that is being filled. Merging writes up to a million rows again, so each
+hundred commits have one; a reader is safe until it is overtaken by as many."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 

@@ -1,13 +1,6 @@
 """Vectors in LanceDB: no row lost, none twice, none of another encoder, whatever is killed and whenever."""
 
 import hashlib
-import importlib
-import io
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,14 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
 
 from wtl_core.storage import Store, open_store
 
 ENCODER, OTHER = "a" * 64, "b" * 64
 D = 8
-HERE = Path(__file__).resolve()
-POOL, PART = 96, 12
 
 
 def make_rows(count: int, seed: int = 0, dimensions: int = D) -> tuple[list[str], np.ndarray]:
@@ -252,124 +242,3 @@ def test_deleted_and_dropped_vectors_are_gone(tmp_path: Path) -> None:
     vectors.drop(store, ENCODER)
     assert vectors.table_version(store, ENCODER) == 0
     assert vectors.staged_keys(store, ENCODER) == []
-
-
-def embed_pool(root: str) -> None:
-    """What is killed: embed a small pool part by part, with only what `wtl_core` offers."""
-    import torch
-
-    from wtl_core import vectors
-    from wtl_core.embedding import embed
-    from wtl_core.encoders.resolve import resolve
-
-    torch.set_num_threads(1)
-    store = open_store(root)
-    encoder = resolve("pixels", store, device="cpu")
-    name, dimensions = encoder.fingerprint, encoder.dimensions
-    vectors.commit_parts(store, name, vectors.staged_keys(store, name), dimensions)
-    have = vectors.existing_ids(store, name)
-    missing = [(sample_id, data) for sample_id, data in images() if sample_id not in have]
-    for start in range(0, len(missing), PART):
-        pieces = list(embed(encoder, missing[start : start + PART], workers=1))
-        ids = [sample_id for piece in pieces for sample_id in piece.ids]
-        key = hashlib.sha256("".join(ids).encode()).hexdigest()[:16]
-        vectors.stage_part(store, name, key, ids, np.concatenate([piece.vectors for piece in pieces]))
-        vectors.commit_parts(store, name, [key], dimensions)
-
-
-def images() -> list[tuple[str, bytes]]:
-    """The small pool, sorted by id."""
-    found = []
-    for seed in range(POOL):
-        values = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(values).save(buffer, "PNG")
-        found.append((hashlib.sha256(buffer.getvalue()).hexdigest(), buffer.getvalue()))
-    return sorted(found)
-
-
-def kill_at_random(tmp_path: Path, kills: int) -> int:
-    """Kill the work at random moments until `kills` are spent, each time on what the last one left; rounds completed.
-
-    A parent that has imported torch forks the workers, since fifty cold starts would take minutes. LanceDB, whose
-    threads do not survive a fork, is imported by each worker before the clock starts.
-    """
-    from wtl_core import vectors
-    from wtl_core.encoders.resolve import resolve
-
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[2]), "OMP_NUM_THREADS": "1", "RUST_LOG": "error"}
-    server = subprocess.Popen(
-        [sys.executable, str(HERE)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-    random = np.random.default_rng(0)
-    expected, rounds, longest = None, 0, 0.0
-    try:
-        while kills:
-            root = str(tmp_path / f"round-{rounds}")
-            while True:
-                server.stdin.write(root + "\n")
-                server.stdin.flush()
-                pid = int(server.stdout.readline())
-                assert server.stdout.readline() == "ready\n"
-                started = time.monotonic()
-                if kills and longest:
-                    time.sleep(random.uniform(0, longest))
-                    os.kill(pid, signal.SIGKILL)
-                    kills -= 1
-                server.stdin.write("wait\n")
-                server.stdin.flush()
-                status = server.stdout.readline().strip()
-                if status == "0":
-                    longest = longest or time.monotonic() - started
-                    break
-                assert status == "-9", status
-            rounds += 1
-            store = open_store(root)
-            encoder = resolve("pixels", store, device="cpu")
-            table = vectors.open_table(store, encoder.fingerprint)
-            assert table is not None
-            ids = [sample_id for sample_id, _ in images()]
-            assert sorted(table.search().select(["sample_id"]).to_arrow()["sample_id"].to_pylist()) == ids
-            found = vectors.load(store, encoder.fingerprint, ids)
-            expected = found if expected is None else expected
-            assert np.array_equal(found, expected)
-            assert store.names("vectors") == [f"{vectors.table_name(encoder.fingerprint)}.lance"]
-    finally:
-        server.stdin.close()
-        server.wait(timeout=60)
-        server.stdout.close()
-    return rounds
-
-
-def test_killed_at_random_moments_no_vector_is_missing_or_double(tmp_path: Path) -> None:
-    assert kill_at_random(tmp_path, 3) >= 1
-
-
-@pytest.mark.slow
-def test_killed_at_fifty_random_moments_no_vector_is_missing_or_double(tmp_path: Path) -> None:
-    assert kill_at_random(tmp_path, 50) >= 3
-
-
-def serve() -> None:
-    """Fork a worker for each folder on stdin; its pid, then its exit status, on stdout."""
-    for module in ("torch", "wtl_core.embedding", "wtl_core.encoders.resolve"):
-        importlib.import_module(module)  # before the fork, so that workers start at once
-    while line := sys.stdin.readline():
-        pid = os.fork()
-        if pid == 0:
-            importlib.import_module("wtl_core.vectors")  # half a second in which a kill would show nothing
-
-            sys.stdout.write(f"{os.getpid()}\nready\n")
-            sys.stdout.flush()
-            embed_pool(line.strip())
-            os._exit(0)
-        sys.stdin.readline()  # until then an ended worker keeps its pid, so that no other process is ever killed
-        _, status = os.waitpid(pid, 0)
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    serve()
