@@ -6,6 +6,7 @@ from pathlib import Path
 from prefect import task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
+from tasks import run_names
 from tasks.progress import reported
 from tasks.retries import STAGE
 from tasks.settings import machine
@@ -82,4 +83,5 @@ def summarise(
             image_url=f"data:image/png;base64,{encoded}",
             description=Path(picture).stem,
         )
+    run_names.name_benchmark(prepared.dataset, new=sum(judged), cells=made.cells, missing=made.missing)
     return made

@@ -2,11 +2,12 @@
 
 from prefect import task
 
-from tasks import artifacts
+from tasks import artifacts, run_names
 from tasks.progress import reported
 from tasks.retries import STAGE
 from tasks.settings import machine
 from wtl_core import pipeline
+from wtl_core.encoders import cards
 from wtl_core.pipeline import EncoderRef, Run
 from wtl_core.recipe import EncoderParams
 from wtl_core.storage import Store
@@ -24,5 +25,10 @@ def ensure_encoder(run: Run, counts: dict[str, int]) -> EncoderRef:
 @task(name="train-next", tags=["wtl-device"], **STAGE)
 def train_next(store: Store, params: EncoderParams | None) -> str:
     """Train an encoder on the pool of the last refresh and name it the workspace's next; its fingerprint."""
+    held = store.names(cards.FOLDER)
     with reported("encoder", "steps") as on_progress:
-        return pipeline.train_successor(store, params, machine(), on_progress=on_progress)
+        fingerprint = pipeline.train_successor(store, params, machine(), on_progress=on_progress)
+    card = cards.load_card(store, fingerprint)
+    assert card is not None
+    run_names.name_training(card, is_new=fingerprint not in held)
+    return fingerprint

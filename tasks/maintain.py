@@ -5,6 +5,7 @@ from dataclasses import asdict
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
+from tasks import run_names
 from tasks.retries import STAGE
 from wtl_core import maintenance
 from wtl_core.lease import Lease
@@ -19,4 +20,5 @@ def maintain_workspace(store: Store, held: Lease, *, keep: int, keep_days: float
     done = maintenance.run(store, keep=keep, keep_days=keep_days)
     rows = [{"what": name.replace("_", " "), "count": str(count)} for name, count in asdict(done).items()]
     create_table_artifact(key="maintained", table=rows, description="What house-keeping did")
+    run_names.name_maintenance(done)
     return done

@@ -1,6 +1,7 @@
 """`wtl train-encoder` and `wtl maintain` from a shell, on a running server."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -20,5 +21,7 @@ def test_the_next_encoder_takes_over_and_house_keeping_runs(stack: Stack, source
     trained = json.loads(stack.wtl("train-encoder", "-w", work, "--seed", 7, "--json").stdout)
     assert trained["encoder"] != json.loads(first.stdout)["encoder"]
     assert trained["vectors"] == trained["samples"]
+    assert re.fullmatch(r"trained resnet9 on 64 images, \d+ s", stack.runs("train-encoder")[-1]["name"])
     kept = stack.wtl("maintain", "-w", work, "--keep", 1, "--json")
     assert json.loads(kept.stdout)["tables_dropped"] == 2
+    assert stack.runs("maintain")[-1]["name"].endswith("2 tables dropped")
