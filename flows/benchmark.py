@@ -8,6 +8,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from tasks.benchmark import judge_batch, order_pool, plan_cells, plan_orders, prepare_benchmark, summarise
 from tasks.failures import show_failure
+from tasks.time_limits import limited
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.storage import open_store
 
@@ -17,12 +18,14 @@ from wtl_core.storage import open_store
     task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]  # generic in what futures give
     on_failure=[show_failure],
 )
+@limited
 def benchmark(
     dataset: str,
     output: str,
     params: BenchmarkParams | None = None,
     vectors: str | None = None,
     command: str = "",
+    time_limit_hours: float = 0,
 ) -> dict[str, Any]:
     """Compare strategies with random picks and with active learning.
 
@@ -32,6 +35,7 @@ def benchmark(
         params: Strategies, budgets, pools, judges and seeds.
         vectors: A folder with `train-embeddings.npy` and one for each further split instead of an encoder.
         command: Shown on the page, so that its figures can be had again.
+        time_limit_hours: The run fails when it is still at work after that; 0 for no limit.
     """
     store, params = open_store(output), params or BenchmarkParams()
     prepared = prepare_benchmark(store, dataset, params, vectors)

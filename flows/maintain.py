@@ -7,11 +7,15 @@ from prefect import flow
 
 from tasks.failures import show_failure
 from tasks.maintain import maintain_workspace
+from tasks.time_limits import limited
 from tasks.workspaces import hold, open_existing
 
 
 @flow(name="maintain", on_failure=[show_failure])
-def maintain(workspace: str, keep: int = 10, keep_days: float = 7, patience_seconds: float = 0) -> dict[str, Any]:
+@limited
+def maintain(
+    workspace: str, keep: int = 10, keep_days: float = 7, patience_seconds: float = 0, time_limit_hours: float = 0
+) -> dict[str, Any]:
     """House-keeping; changes no result.
 
     Args:
@@ -19,6 +23,7 @@ def maintain(workspace: str, keep: int = 10, keep_days: float = 7, patience_seco
         keep: Refreshes that must stay replayable.
         keep_days: Age up to which old versions of a vector table stay.
         patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
+        time_limit_hours: The run fails when it is still at work after that; 0 for no limit.
     """
     store = open_existing(workspace)
     with hold(store, patience_seconds) as held:

@@ -5,18 +5,21 @@ from typing import Any
 from prefect import flow
 
 from tasks.arrivals import wait_until_quiet
+from tasks.crashes import check_crashes
 from tasks.embedding import embed_part, finish_embedding, plan_embedding
 from tasks.encoders import ensure_encoder
 from tasks.failures import show_failure
 from tasks.ingest import gather_pool, ingest_parts
 from tasks.refresh import commit, plan_refresh, summary
 from tasks.selection import select
+from tasks.time_limits import limited
 from tasks.workspaces import hold, open_for_refresh
 from wtl_core.recipe import Recipe
 from wtl_core.stopwatch import Stopwatch
 
 
 @flow(name="refresh", on_failure=[show_failure])
+@limited
 def refresh(
     workspace: str,
     sources: list[str] | None = None,
@@ -25,6 +28,7 @@ def refresh(
     quiet_seconds: float = 0,
     patience_seconds: float = 0,
     forget: list[str] | None = None,
+    time_limit_hours: float = 0,
 ) -> dict[str, Any]:
     """Bring a workspace up to date with its sources.
 
@@ -36,7 +40,9 @@ def refresh(
         quiet_seconds: Begin when nothing has landed for that long, after eleven times that in any case; 0 at once.
         patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
         forget: Known sources that leave the workspace with all their images, whether they are still there or not.
+        time_limit_hours: The run fails when it is still at work after that; 0 for no limit.
     """
+    check_crashes()
     store = open_for_refresh(workspace)
     if quiet_seconds:
         wait_until_quiet(store, sources or [], quiet_seconds)

@@ -48,6 +48,8 @@ class Site(BaseModel):
     """Tasks on a device at a time, over all runs of the server."""
     notification_block: str | None = Field(None, pattern=r"^[^/]+/[^/]+$")
     """Type and name of the notification block that hears of failures."""
+    time_limit_hours: float = Field(24, ge=0, le=8784)
+    """A run that is still at work after that fails; 0 for no limit. A look of the watch has an hour."""
     recipe: dict[str, Any] = {}
     """As in a recipe file; the workspace's last recipe if it is empty."""
 
@@ -71,6 +73,7 @@ class Site(BaseModel):
             f"{self.prefix}_quiet_seconds": self.quiet_seconds,
             f"{self.prefix}_at_least": self.at_least,
             f"{self.prefix}_novelty": self.novelty,
+            f"{self.prefix}_time_limit_hours": self.time_limit_hours,
             f"{self.prefix}_recipe": recipe,
         }
 

@@ -7,18 +7,23 @@ from prefect import flow
 from flows.refresh import refresh
 from tasks.encoders import train_next
 from tasks.failures import show_failure
+from tasks.time_limits import limited
 from tasks.workspaces import hold, open_existing
 from wtl_core.recipe import EncoderParams
 
 
 @flow(name="train-encoder", on_failure=[show_failure])
-def train_encoder(workspace: str, encoder: EncoderParams | None = None, patience_seconds: float = 0) -> dict[str, Any]:
+@limited
+def train_encoder(
+    workspace: str, encoder: EncoderParams | None = None, patience_seconds: float = 0, time_limit_hours: float = 0
+) -> dict[str, Any]:
     """Train on the pool as the last refresh left it; until the refresh behind it ends, the old ranking stands.
 
     Args:
         workspace: A folder or an `s3://` prefix that has been refreshed before.
         encoder: How to train; as the last refresh's recipe says if not given. `start` continues from another encoder.
         patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
+        time_limit_hours: The run fails when it is still at work after that; 0 for no limit.
     """
     store = open_existing(workspace)
     with hold(store, patience_seconds):

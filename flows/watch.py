@@ -8,16 +8,19 @@ from tasks.arrivals import announce, look_for_arrivals, was_judged
 from tasks.failures import show_failure
 from tasks.novelty import is_novel_enough
 from tasks.run_names import name_watch
+from tasks.time_limits import limited
 from tasks.workspaces import open_for_refresh
 
 
 @flow(name="watch", flow_run_name="looking", on_failure=[show_failure])
+@limited
 def watch(
     workspace: str,
     sources: list[str] | None = None,
     at_least: int = 1,
     novelty: float | None = None,
     again_after_seconds: float = 3600,
+    time_limit_hours: float = 0,
 ) -> dict[str, Any]:
     """Emit `wtl.shards.arrived` when something in the sources is new, changed or gone.
 
@@ -27,6 +30,7 @@ def watch(
         at_least: New and changed objects that are worth a refresh; fewer wait for more, or for the nightly run.
         novelty: Emit only when this share of the arrivals is far from what is labelled, instead of by count.
         again_after_seconds: Tell an arrival again when no refresh has taken it in for that long.
+        time_limit_hours: The run fails when it is still at work after that; 0 for no limit.
     """
     store = open_for_refresh(workspace)
     seen = look_for_arrivals(store, sources or [])

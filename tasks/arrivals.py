@@ -17,12 +17,13 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.events.filters import EventFilter, EventIDFilter, EventOccurredFilter
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
+from tasks.crashes import is_started_by_event
 from tasks.event_resources import workspace_resource
 from tasks.retries import STAGE
 from tasks.settings import settings
@@ -138,10 +139,6 @@ def _cancel_covered_runs() -> None:
             ),
         )
         for run in waiting:
-            if str(run.id) != str(mine) and _is_started_by_event(run):
+            if str(run.id) != str(mine) and is_started_by_event(run):
                 message = f"Covered by the run {flow_run.get_name()}, which listed the sources after this arrival."
                 client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
-
-
-def _is_started_by_event(run: FlowRun) -> bool:
-    return run.created_by is not None and run.created_by.type == "AUTOMATION"

@@ -17,8 +17,10 @@ from wtl_core.errors import (
     BusyError,
     ConfigError,
     CorruptArtifactError,
+    CrashLoopError,
     InputError,
     QuarantineBudgetError,
+    TimeLimitError,
     TransientError,
     WtlError,
 )
@@ -30,6 +32,11 @@ _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
         QuarantineBudgetError,
         "Look at the reasons in the workspace's `quarantine/`, mend the shards, or raise the budget.",
     ),
+    (
+        CrashLoopError,
+        "Give the run more memory or fewer `WTL_WORKERS`, then start it by hand; events wait until it completes.",
+    ),
+    (TimeLimitError, "Mend what hangs, or raise `time_limit_hours` in the site file and `wtl deploy`; then run again."),
     (ConfigError, "Change the deployment's parameters or the recipe; a retry cannot help."),
     (InputError, "Change the data as the message says; a retry cannot help."),
     (CorruptArtifactError, "Delete the file that the message names, and run again."),

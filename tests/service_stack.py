@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,13 @@ class Stack:
         self.worker.stop()
         self.server.stop()
 
+    @staticmethod
+    def program(name: str) -> str:
+        """A program of the environment that the tests run in."""
+        return str(Path(sys.executable).with_name(name))
+
     def wtl(self, *args: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("wtl")), *map(str, args)]
+        command = [self.program("wtl"), *map(str, args)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=self.environment)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
@@ -155,8 +160,12 @@ class Stack:
         found: list[dict[str, Any]] = self.api("POST", "/events/filter", {"filter": wanted})["events"]
         return found
 
-    def start_run(self, flow: str, *, job_env: dict[str, str] | None = None, **parameters: Any) -> str:
-        body: dict[str, Any] = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+    def start_run(
+        self, flow: str, *, job_env: dict[str, str] | None = None, in_seconds: float = 0, **parameters: Any
+    ) -> str:
+        due = (now() + timedelta(seconds=in_seconds)).isoformat()
+        state = {"type": "SCHEDULED", "state_details": {"scheduled_time": due}}
+        body: dict[str, Any] = {"parameters": parameters, "state": state}
         if job_env:
             body["job_variables"] = {"env": job_env}
         run = self.api("POST", f"/deployments/{self.deployment(flow)['id']}/create_flow_run", body)
@@ -165,6 +174,9 @@ class Stack:
     def run(self, run_id: str) -> dict[str, Any]:
         found: dict[str, Any] = self.api("GET", f"/flow_runs/{run_id}")
         return found
+
+    def state_of(self, run_id: str) -> str:
+        return str(self.run(run_id)["state"]["name"])
 
     def wait(self, run_id: str, *, seconds: float = 120) -> dict[str, Any]:
         """The run, once it has ended."""
@@ -214,6 +226,14 @@ class Stack:
             return self.api("GET", "/health") is True
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             return False
+
+
+def artifact(stack: Stack, run_id: str, key: str) -> dict[str, Any]:
+    """The only artifact of a run with that key."""
+    wanted = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}}
+    found: list[dict[str, Any]] = stack.api("POST", "/artifacts/filter", wanted)
+    assert len(found) == 1, (key, found)
+    return found[0]
 
 
 def plain_ranking(source: Path | str, folder: Path, recipe: dict[str, Any]) -> bytes:

@@ -13,6 +13,10 @@ class ConfigError(WtlError):
     exit_code = 2
 
 
+class CrashLoopError(ConfigError):
+    """Runs crash again and again: give them more memory; until one completes, no event starts another."""
+
+
 class InputError(WtlError):
     """The input was read and is refused: change the data; a retry cannot help."""
 
@@ -35,5 +39,11 @@ class TransientError(WtlError):
 
 class BusyError(WtlError):
     """A live process owns the workspace: wait for it. Not retried, since its run may take hours."""
+
+    exit_code = 4
+
+
+class TimeLimitError(WtlError, TimeoutError):
+    """A run did not end within its limit: see what hangs, or raise the limit. A TimeoutError to the orchestrator."""
 
     exit_code = 4

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service_stack import OUTPUT, Stack
+from service_stack import OUTPUT, Stack, artifact
 
 from tests.conftest import build_source
 
@@ -54,9 +54,3 @@ def test_a_run_is_seen_in_the_ui(browser: Any, stack: Stack, tmp_path: Path) -> 
         browser.picture(SHOTS / "deployments.png")
         browser.open(f"{ui}/automations", shows="wtl-arrived-test")
         browser.picture(SHOTS / "automations.png")
-
-
-def artifact(stack: Stack, run_id: str, key: str) -> dict[str, Any]:
-    wanted = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}}
-    (found,) = stack.api("POST", "/artifacts/filter", wanted)
-    return found

@@ -1,10 +1,7 @@
 """Shards arrive in a watched folder and a watched bucket, and are in the ranking without a human step."""
 
-import json
 import threading
 import time
-import urllib.request
-import uuid
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ import pytest
 from PIL import Image
 from service_stack import Stack, last_commit, note, now, until
 
-from tests.services.landing import first_refresh, make_shard, ranked
+from tests.services.landing import first_refresh, make_shard, post_arrival, ranked
 
 pytestmark = pytest.mark.services
 
@@ -48,35 +45,18 @@ def test_a_hundred_shards_in_half_a_minute_start_at_most_two_runs(stack: Stack, 
 
 @pytest.mark.timeout(300)
 def test_a_buckets_own_notifications_start_one_run_more_for_what_lands_meanwhile(stack: Stack, tmp_path: Path) -> None:
-    """Twenty posts over plain HTTP, as a bucket's notification does, with the watch switched off."""
+    """Twenty posts by the command of deployments/README.md, with the watch switched off; the first as it used to be."""
     with stack.paused("watch"):
         before, landed = ranked(stack.workspace), now()
         for number in range(20):
             make_shard(tmp_path / f"{number}.tar", 20_000 + 3 * number, count=3)
             (tmp_path / f"{number}.tar").rename(stack.workspace.parent / "shards" / f"posted-{number}.tar")
-            post_arrival(stack, f"posted-{number}.tar")
+            post_arrival(stack, f"posted-{number}.tar", is_old=number == 0)
             time.sleep(0.6)
         until(lambda: ranked(stack.workspace) == before + 60, seconds=150, what="all 60 images are ranked")
         until(lambda: not stack.unfinished("refresh"), seconds=60, what="all runs have ended")
         started = worked(stack, landed)
         assert 1 <= len(started) <= 2, [run["name"] for run in started]
-
-
-def post_arrival(stack: Stack, key: str) -> None:
-    """The call that deployments/README.md documents."""
-    event = {
-        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, key)),
-        "occurred": now().isoformat(),
-        "event": "wtl.shards.arrived",
-        "resource": {"prefect.resource.id": stack.api("GET", "/variables/name/wtl_test_resource")["value"]},
-        "related": [],
-        "payload": {"source": "shards", "count": 1, "bytes": 1},
-    }
-    request = urllib.request.Request(
-        f"{stack.place.address}/api/events", json.dumps([event]).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        assert answer.status == 204
 
 
 def test_the_nightly_run_is_scheduled(stack: Stack) -> None:
