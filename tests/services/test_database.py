@@ -1,4 +1,4 @@
-"""PostgreSQL as the server's database, gone for half a minute in mid-run: the result is the same, byte for byte."""
+"""The drills of `test_drills.py` with PostgreSQL as the server's database, and that database gone for half a minute."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from service_stack import Stack, free_port, ranking_of, running, until
 
-from tests.services.drill import PIXELS, drill
+from tests.services.drill import PIXELS, at_rest, given, kill_in_each_stage, restart_the_server, stand_still
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(420)]
 
@@ -73,28 +73,42 @@ def _postgres_folder() -> str:
     return str(found[-1].parent) if found else str(Path(named).parent) if named else ""
 
 
-def test_with_postgresql_gone_for_half_a_minute_and_a_kill_the_result_is_the_same(
-    postgres: Postgres, undisturbed: tuple[Path, bytes], tmp_path: Path
+@pytest.fixture(scope="module")
+def quiet(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("on-postgresql")
+    with running(Stack(folder, sources=[str(folder)], database=postgres.url)) as stack, at_rest(stack):
+        yield stack
+
+
+def test_killed_in_each_stage_the_next_run_ends_the_same(
+    quiet: Stack, undisturbed_in_parts: tuple[Path, bytes], tmp_path: Path
+) -> None:
+    source, expected = undisturbed_in_parts
+    kill_in_each_stage(quiet, source, tmp_path / "workspace")
+    assert ranking_of(tmp_path / "workspace") == expected
+
+
+def test_the_server_may_restart_in_mid_run(quiet: Stack, undisturbed: tuple[Path, bytes], tmp_path: Path) -> None:
+    source, expected = undisturbed
+    restart_the_server(quiet, source, tmp_path / "workspace")
+    assert ranking_of(tmp_path / "workspace") == expected
+
+
+def test_the_database_may_be_gone_for_half_a_minute(
+    quiet: Stack, postgres: Postgres, undisturbed: tuple[Path, bytes], tmp_path: Path
 ) -> None:
     source, expected = undisturbed
     workspace = tmp_path / "workspace"
-    stack = Stack(tmp_path / "stack", sources=[str(source)], database=postgres.url)
-    with running(stack), stack.paused("watch"):
-        stack.enable_automations("wtl-crashed", enabled=False)
-        drill(stack, source, workspace, "embedding", PIXELS)
-        env = stack.stall("wtl_core.pipeline:select", tmp_path)
-        marker = Path(env.pop("marker"))
-        run_id = stack.start_run("refresh", job_env=env, workspace=str(workspace), sources=[str(source)], recipe=PIXELS)
-        until(marker.exists, seconds=120, what="the run is in selection", every=0.1)
-        postgres.stop()
-        time.sleep(15)
-        marker.unlink()  # the run goes on, and its server has no database
-        time.sleep(15)
-        postgres.start()
-        run = until(lambda: ended(stack, run_id), seconds=180, what="the run ends")
-        if run["state"]["type"] != "COMPLETED":  # what it could not tell the server, the next run does again
-            stack.finish("refresh", workspace=str(workspace), sources=[str(source)], recipe=PIXELS)
-        assert ranking_of(workspace) == expected
+    run_id, marker = stand_still(quiet, source, workspace, "wtl_core.pipeline:select", PIXELS)
+    postgres.stop()
+    time.sleep(15)
+    marker.unlink()  # the run goes on, and its server has no database
+    time.sleep(15)
+    postgres.start()
+    run = until(lambda: ended(quiet, run_id), seconds=180, what="the run ends")
+    if run["state"]["type"] != "COMPLETED":  # what it could not tell the server, the next run does again
+        quiet.finish("refresh", **given(source, workspace, PIXELS))
+    assert ranking_of(workspace) == expected
 
 
 def ended(stack: Stack, run_id: str) -> dict[str, object] | None:
