@@ -1,4 +1,8 @@
-"""The walk-through of deployments/README.md: `wtl up`, a ranking without a further step, `wtl down`, and Ctrl-C."""
+"""The walk-through of deployments/README.md in a fresh clone: `wtl up`, a ranking without a further step, `wtl down`.
+
+For speed the clone gets no environment of its own: its packages come from the one that the tests run in, and `flows`,
+`tasks` and `wtl_core` from the clone, by PYTHONPATH. It holds what is committed, and nothing else of this checkout.
+"""
 
 import os
 import re
@@ -16,16 +20,32 @@ from flows.up import _descendants, _is_alive
 from tests.conftest import build_source
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
-README = Path(__file__).parents[2] / "deployments" / "README.md"
+ROOT = Path(__file__).parents[2]
 
 
-def commands() -> list[list[str]]:
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fresh") / "wtl"
+    subprocess.run(["git", "clone", "--quiet", "--no-local", str(ROOT), str(folder)], check=True, timeout=120)
+    return folder
+
+
+def commands(clone: Path) -> list[list[str]]:
     """The `wtl` commands of the README's first part, in its order."""
-    return [shlex.split(line) for line in re.findall(r"^\$ (wtl .*)$", README.read_text(), re.MULTILINE)]
+    text = (clone / "deployments" / "README.md").read_text()
+    return [shlex.split(line) for line in re.findall(r"^\$ (wtl .*)$", text, re.MULTILINE)]
 
 
-def environment(tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, "WTL_STATE": str(tmp_path / "state"), "OMP_NUM_THREADS": "1", "WTL_WORKERS": "1"}
+def environment(tmp_path: Path, clone: Path) -> dict[str, str]:
+    quick = {"OMP_NUM_THREADS": "1", "WTL_WORKERS": "1"}
+    return {**os.environ, "WTL_STATE": str(tmp_path / "state"), "PYTHONPATH": str(clone), **quick}
+
+
+def imported_from(env: dict[str, str]) -> set[Path]:
+    """Where a process of the walk-through finds the project's packages."""
+    told = "import flows.up, tasks, wtl_core; print(flows.up.__file__, tasks.__file__, wtl_core.__file__)"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, env=env, cwd="/", check=True)
+    return {Path(name).parents[1] for name in done.stdout.split()}
 
 
 def prepared(command: list[str], tmp_path: Path, port: int) -> list[str]:
@@ -44,32 +64,39 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_up_in_the_background_ranks_by_itself_and_down_ends_it(site: Path) -> None:
-    _, up, down = commands()
-    port, env = free_port(), environment(site)
-    done = subprocess.run(prepared(up, site, port), capture_output=True, text=True, timeout=300, env=env)
+def test_up_in_the_background_ranks_by_itself_and_down_ends_it(site: Path, clone: Path) -> None:
+    _, up, down = commands(clone)
+    port, env = free_port(), environment(site, clone)
+    assert imported_from(env) == {clone}
+    done = subprocess.run(prepared(up, site, port), capture_output=True, text=True, timeout=300, env=env, cwd=clone)
     try:
         assert done.returncode == 0, done.stderr
         assert f"http://127.0.0.1:{port}" in done.stdout
         page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20).read()
         assert b"<html" in page.lower()
-        again = subprocess.run(prepared(up, site, port), capture_output=True, text=True, timeout=100, env=env)
+        again = subprocess.run(
+            prepared(up, site, port), capture_output=True, text=True, timeout=100, env=env, cwd=clone
+        )
         assert again.returncode == 2
         assert "is up already" in again.stderr
         until(lambda: last_commit(site / "workspace"), seconds=200, what="a ranking without a further step")
     finally:
-        ended = subprocess.run(prepared(down, site, port), capture_output=True, text=True, timeout=100, env=env)
+        ended = subprocess.run(
+            prepared(down, site, port), capture_output=True, text=True, timeout=100, env=env, cwd=clone
+        )
     assert "has ended" in ended.stdout
     assert not any(str(site).encode() in line for line in command_lines())
 
 
-def test_ctrl_c_ends_all_that_up_started(site: Path) -> None:
-    up, _, _ = commands()
-    port, env = free_port(), environment(site)
+def test_ctrl_c_ends_all_that_up_started(site: Path, clone: Path) -> None:
+    up, _, _ = commands(clone)
+    port, env = free_port(), environment(site, clone)
     command = prepared(up, site, port)
     log = site / "log"
     with log.open("wb") as handle:
-        process = subprocess.Popen(command, stdout=handle, stderr=subprocess.STDOUT, env=env, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=handle, stderr=subprocess.STDOUT, env=env, cwd=clone, start_new_session=True
+        )
     try:
         until(lambda: "Ctrl-C" in log.read_text(), seconds=240, what=f"all is up: {log.read_text()}")
         family = _descendants(process.pid)
