@@ -18,6 +18,8 @@ from typing import ParamSpec, TypeVar
 
 from wtl_core.errors import TimeLimitError
 
+AGAIN_SECONDS = 20.0
+"""The alarm comes again after that: what a stage does on its way out, such as waiting for its workers, may hang too."""
 GRACE_SECONDS = 120.0
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
@@ -53,6 +55,7 @@ def limited(work: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
             faulthandler.cancel_dump_traceback_later()
             raise
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
         faulthandler.cancel_dump_traceback_later()
         return result
@@ -61,7 +64,7 @@ def limited(work: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
 
 
 def _arm(seconds: float) -> None:
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_SECONDS)
     if sys.__stderr__ is not None:
         with suppress(OSError, ValueError):  # a stream without a file
             faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=sys.__stderr__)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tasks import time_limits
 from tasks.time_limits import limited
 from wtl_core.errors import TimeLimitError
 
@@ -51,6 +52,20 @@ def test_a_run_at_work_at_its_limit_fails_and_says_where_it_stood() -> None:
     with pytest.raises(TimeLimitError, match=r"time_limit_hours = 8\.33333e-05") as failed:
         work(30)
     assert "stand" in [frame.name for frame in traceback.extract_tb(failed.value.__traceback__)]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_a_stage_that_hangs_on_its_way_out_is_interrupted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    @limited
+    def waits_for_its_workers(time_limit_hours: float = HOURS) -> None:
+        try:
+            time.sleep(30)
+        finally:
+            time.sleep(30)
+
+    monkeypatch.setattr(time_limits, "AGAIN_SECONDS", 0.2)
+    with pytest.raises(TimeLimitError):
+        waits_for_its_workers()
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
