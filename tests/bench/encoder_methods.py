@@ -62,6 +62,24 @@ class Redundancy(Trainer):
         return (on + self.trade * off) * 0.1
 
 
+class Variance(Trainer):
+    """Two views drawn together while every dimension keeps its spread and shares none (VICReg, arXiv:2105.04906)."""
+
+    agreement, spread, independence = 25.0, 25.0, 1.0
+
+    def loss(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+        seen = self.inputs(rows, 2, generator)
+        first, second = self.projector(self.features(seen)).float().chunk(2)
+        total = self.agreement * functional.mse_loss(first, second)
+        for z in (first - first.mean(0), second - second.mean(0)):
+            deviation = (z.square().sum(0) / (len(rows) - 1) + 1e-4).sqrt()
+            covariance = z.T @ z / (len(rows) - 1)
+            off = covariance.square().sum() - covariance.diagonal().square().sum()
+            total = total + self.spread * functional.relu(1 - deviation).mean() / 2
+            total = total + self.independence * off / z.shape[1]
+        return total / 25
+
+
 class MomentumContrast(Trainer):
     """The other view's right answer comes from a slowly moving copy of the network (MoCo v3, arXiv:2104.02057)."""
 
@@ -73,9 +91,11 @@ class MomentumContrast(Trainer):
         self.teacher_forward = (
             torch.compile(self.teacher[0], dynamic=False) if self.device.type == "cuda" else self.teacher[0]
         )
-        self.predictor = nn.Sequential(
-            nn.Linear(128, 1024, bias=False), nn.BatchNorm1d(1024), nn.ReLU(), nn.Linear(1024, 128)
-        ).to(self.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.plan.seed + 1)
+            self.predictor = nn.Sequential(
+                nn.Linear(128, 1024, bias=False), nn.BatchNorm1d(1024), nn.ReLU(), nn.Linear(1024, 128)
+            ).to(self.device)
         self.optimizer.add_param_group({"params": list(self.predictor.parameters())})
 
     def asked_and_keys(self, rows: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
