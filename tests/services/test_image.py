@@ -13,10 +13,12 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from service_stack import note
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deployments" / "Dockerfile"
@@ -103,10 +105,15 @@ def pip_settings() -> dict[str, str]:
 
 
 def torch_index(settings: dict[str, str]) -> str:
-    """The index of torch's CPU build: TORCH_INDEX of the environment, or where this machine's pip looks anyway."""
+    """The index of torch's CPU build: compose's, or where this machine's pip looks anyway if that cannot be reached."""
     from pip._internal.models.index import PyPI
 
-    return os.environ.get("TORCH_INDEX") or settings.get("PIP_INDEX_URL") or PyPI.simple_url
+    (shipped,) = set(re.findall(r"TORCH_INDEX:-(\S+?)}", (ROOT / "deployments" / "compose.yaml").read_text()))
+    try:
+        with urllib.request.urlopen(f"{shipped}/torch/", timeout=20):
+            return shipped
+    except OSError:
+        return settings.get("PIP_INDEX_URL") or PyPI.simple_url
 
 
 def reach(settings: dict[str, str]) -> list[str]:
@@ -146,6 +153,8 @@ def test_the_images_steps_run_on_a_clean_debian_and_its_user_refreshes(builder: 
     container = builder.call("from", "--pull-never", *limits(), "wtl")
     assert builder.run(container, "id", "-u") == user.partition(":")[0] != "0"
     assert "wtl" in builder.run(container, *entrypoint, "--version")
+    programs = "import torch, prefect; print(torch.__version__, prefect.__version__)"
+    note("image", {"torch and prefect": builder.run(container, "python", "-c", programs)})
     sources = tmp_path / "sources"
     subprocess.run([sys.executable, "-m", "wtl_core.sample_source", str(sources)], check=True, cwd=ROOT, timeout=300)
     run = [*entrypoint, "run", "/sources", "--workspace", "/data/workspace", "--encoder", "pixels", "--json"]
