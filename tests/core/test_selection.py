@@ -182,7 +182,7 @@ def test_the_cell_path_covers_as_well_as_the_exact_one() -> None:
 def test_a_bound_is_only_claimed_where_no_neighbour_can_be_missed() -> None:
     vectors = clustered(400)
     assert (rank(vectors, **LARGE).optimum_bound[:50] < 1.0).any()
-    assert (rank(vectors, **LARGE, cells_from=1000).optimum_bound <= 1.0).all()
+    assert (rank(vectors, **LARGE, cells_from=1000).optimum_bound[:50] < 1.0).any()
     far = clustered(1100)
     assert (rank(far, **LARGE, cells_from=1000).optimum_bound == 1.0).all()
 

@@ -371,13 +371,21 @@ def test_a_refresh_keeps_what_was_exported_and_ranks_arrivals_in() -> None:
 
 
 def test_what_a_removed_pick_covered_is_covered_again() -> None:
+    """The other picks were exported and stay; the first new one is from where the lost one stood."""
     vectors = clustered(200, clusters=5, spread=0.1)
     old = rank(vectors, {"budget": 5})
     left = np.delete(np.arange(200), old.rows[0])
-    ids = [f"{row:05d}" for row in left]
-    new = ranking.rank(vectors[left], SelectionParams(budget=5), sample_ids=ids, scale=old.scale)
+    kept = np.searchsorted(left, old.rows[1:5])
+    new = ranking.rank(
+        vectors[left],
+        SelectionParams(budget=5),
+        sample_ids=[f"{row:05d}" for row in left],
+        frozen=kept,
+        scale=old.scale,
+    )
     lost = vectors @ vectors[old.rows[0]] > 0.9
-    assert lost[left[new.rows[:5]]].any()
+    assert not lost[old.rows[1:5]].any()
+    assert lost[left[new.rows[4]]]
 
 
 def test_a_near_duplicate_knows_the_pick_that_replaces_it() -> None:
