@@ -237,7 +237,7 @@ def _fragments(table: Any) -> int:
 
 def _optimize(table: Any, keep: timedelta) -> None:
     """Merge fragments; of the versions drop those older than `keep`, and all but the newest `_MAX_AT_WORK`."""
-    made = [version["timestamp"] for version in table.list_versions()]
+    made = sorted(version["timestamp"] for version in table.list_versions())
     if len(made) > _MAX_AT_WORK:
         keep = min(keep, max(made[-1] - made[-_MAX_AT_WORK], timedelta(milliseconds=1)))
     table.optimize(cleanup_older_than=keep)
