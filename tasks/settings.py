@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=512)
     """Processes that decode at ingest, and threads that decode for the network."""
     device: str = "auto"
-    """`auto` (GPUs if there are any), `cpu`, or a torch device: `cuda:1` is that one, `cuda` trains and embeds on all."""
+    """`auto` (GPUs if there are any), `cpu`, or a device of torch: `cuda:1` is that one, with `cuda` all work."""
     s3_endpoint_url: str | None = Field(None, validation_alias=AliasChoices("WTL_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL"))
     """Address of an S3-compatible server; credentials come from the usual AWS environment or files."""
     embedding_part_images: int = Field(4096, ge=64, le=1_000_000)
