@@ -1,7 +1,7 @@
 """Sites that share a server: what one deploys, another keeps, and a second deploy of the same changes nothing."""
 
 import pytest
-from service_stack import Stack
+from service_stack import Stack, until
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 
@@ -28,6 +28,11 @@ def test_a_deploy_leaves_what_is_the_same_and_what_is_another_sites(stack: Stack
         places.add(stack.api("GET", "/deployments/name/refresh/refresh-test-2")["parameters"]["workspace"])
         assert places == {str(stack.workspace), str(stack.folder / "other")}
     finally:
-        for flow in ("refresh", "watch", "train-encoder", "benchmark", "maintain"):
-            held = stack.api("GET", f"/deployments/name/{flow}/{flow}-test-2")
-            stack.api("DELETE", f"/deployments/{held['id']}")
+        names = [f"{flow}/{flow}-test-2" for flow in ("refresh", "watch", "train-encoder", "benchmark", "maintain")]
+        held = [stack.api("GET", f"/deployments/name/{name}")["id"] for name in names]
+        for deployment in held:
+            stack.api("POST", f"/deployments/{deployment}/pause_deployment")
+        # A run whose deployment is deleted cannot give its place back, and asks the server for minutes.
+        until(lambda: not stack.unfinished("watch"), seconds=90, what="no look is under way")
+        for deployment in held:
+            stack.api("DELETE", f"/deployments/{deployment}")
