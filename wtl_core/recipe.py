@@ -84,8 +84,8 @@ class EncoderParams(_Params):
     """Where the pool has left its `ssl` encoder behind: advise, let the next refresh train the next one, or neither."""
     retrain_growth: float = Field(2.0, gt=1, le=1_000_000)
     """It is left behind by a pool of that many times the images that it had when the encoder was trained."""
-    retrain_drift: float = Field(0.3, gt=0, le=1)
-    """Or by arrivals since of which a larger share lies farther from that pool than 90 % of it does; 1 is never."""
+    retrain_drift: float = Field(0.6, gt=0.5, le=1)
+    """Or by arrivals since, if more of their nearest neighbours are arrivals too: half are where all is alike."""
 
     @model_validator(mode="after")
     def _check_compile(self) -> Self:

@@ -20,19 +20,19 @@ ENCODER = "a" * 64
 SSL = {"name": "ssl", "epochs": 1, "side_px": 16, "width": 8, "batch_images": 8}
 
 
-def age(now: int, far: float | None = None) -> Age:
-    return Age(images_then=100, images_now=now, far_share=far)
+def age(now: int, own: float | None = None) -> Age:
+    return Age(images_then=100, images_now=now, own_share=own)
 
 
 def test_growth_and_drift_each_call_for_a_successor_and_say_so() -> None:
     params = EncoderParams()
-    assert reasons(None, params) == reasons(age(199, 0.3), params) == []
+    assert reasons(None, params) == reasons(age(199, 0.6), params) == []
     assert advice(age(230), params) == (
         "the pool is 2.3 x the 100 images that its encoder was trained on: `wtl train-encoder` makes the next one"
     )
-    both = advice(age(200, 0.42), EncoderParams(retrain="automatic"))
+    both = advice(age(200, 0.72), EncoderParams(retrain="automatic"))
     assert both is not None
-    assert "and 42% of what arrived since that training is unlike" in both
+    assert "and arrivals since its encoder's training keep to themselves (72%" in both
     assert both.endswith("the next refresh trains the next one")
     assert advice(age(900, 1.0), EncoderParams(retrain="never")) is None
     assert reasons(age(250, 0.9), EncoderParams(retrain_growth=3, retrain_drift=1)) == []
@@ -48,31 +48,47 @@ def workspace_of(root: Path, known: np.ndarray, fresh: np.ndarray) -> tuple[Stor
     vectors.commit_parts(store, ENCODER, ["a"], rows.shape[1])
     cards.save_origin(store, ENCODER, ids[: len(known)])
     samples = pl.DataFrame({"sample_id": ids, "is_filtered": [False] * len(ids)})
-    return store, samples.with_columns(duplicate_of=pl.lit(None, pl.String))
+    none = pl.lit(None, pl.String)
+    return store, samples.with_columns(duplicate_of=none, near_group=none)
 
 
-@pytest.mark.parametrize("most_ids", [5000, 300])
-def test_arrivals_of_the_same_kind_are_a_tenth_far_and_of_another_kind_all(
+@pytest.mark.parametrize("most_ids", [5000, 1200])
+def test_half_the_neighbours_of_like_arrivals_are_arrivals_and_all_of_unlike_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_ids: int
 ) -> None:
     monkeypatch.setattr(cards, "_ORIGIN_IDS", most_ids)
     random = np.random.default_rng(0)
-    known, same = (random.standard_normal((count, 16)) + 2 for count in (1000, 1000))
+    known, same = (random.standard_normal((count, 16)) + 1 for count in (2000, 2000))
     alike = encoder_age.measure(*workspace_of(tmp_path / "alike", known, same), ENCODER)
     other = encoder_age.measure(*workspace_of(tmp_path / "other", known, -same), ENCODER)
     assert alike is not None
     assert other is not None
-    assert (alike.images_then, alike.images_now) == (1000, 2000)
-    assert alike.far_share == pytest.approx(0.1, abs=0.06)
-    assert other.far_share == 1
-    assert alike.arrivals == 1000 if most_ids == 5000 else 200 < alike.arrivals < 400
+    assert (alike.images_then, alike.images_now) == (2000, 4000)
+    assert alike.own_share == pytest.approx(0.5, abs=0.03)
+    assert other.own_share is not None
+    assert other.own_share > 0.95
+
+
+def test_a_burst_of_near_duplicates_counts_as_one_image(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    shots = random.standard_normal((700, 16))
+    bursts = np.repeat(shots, 3, axis=0) + 0.01 * random.standard_normal((2100, 16))
+    store, samples = workspace_of(tmp_path, random.standard_normal((700, 16)), bursts)
+    single = encoder_age.measure(store, samples, ENCODER)
+    first = pl.Series([None] * 700 + [samples["sample_id"][700 + 3 * shot] for shot in range(700) for _ in range(3)])
+    grouped = encoder_age.measure(store, samples.with_columns(near_group=first), ENCODER)
+    assert single is not None
+    assert grouped is not None
+    assert single.own_share is not None
+    assert single.own_share > grouped.own_share + 0.05  # type: ignore[operator]
+    assert grouped.own_share == pytest.approx(0.5, abs=0.04)
+    assert single.images_now == grouped.images_now == 2800
 
 
 def test_few_arrivals_give_no_share_and_a_foreign_encoder_no_age(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    store, samples = workspace_of(tmp_path, random.standard_normal((300, 8)), random.standard_normal((20, 8)))
-    few = encoder_age.measure(store, samples, ENCODER)
-    assert few == Age(images_then=300, images_now=320, arrivals=20)
+    store, samples = workspace_of(tmp_path, random.standard_normal((600, 8)), random.standard_normal((20, 8)))
+    assert encoder_age.measure(store, samples, ENCODER) == Age(images_then=600, images_now=620)
     assert encoder_age.measure(store, samples, "b" * 64) is None
 
 
@@ -99,7 +115,7 @@ def test_a_pool_that_outgrew_its_encoder_is_told_and_keeps_it(pictures: Path, tm
     add(pictures, 20, 24)
     second = refresh(root, recipe=None)
     assert second.encoder == first.encoder
-    age_of_grown = Age(images_then=20, images_now=44, arrivals=24)
+    age_of_grown = Age(images_then=20, images_now=44)
     assert second.encoder_age == age_of_grown
     told = commits.summary(Store(str(root)), second, is_new=True)["encoder_advice"]
     assert told == advice(age_of_grown, EncoderParams())

@@ -23,10 +23,9 @@ class Age(BaseModel):
     """Distinct images of the pool at the training."""
     images_now: int
     """Distinct images of it now."""
-    arrivals: int = 0
-    """Images looked at among those that arrived since."""
-    far_share: float | None = None
-    """Share of these that is far from the pool as it was, a tenth where nothing changed in kind; None of too few."""
+    own_share: float | None = None
+    """Share of the nearest neighbours of arrivals since that are arrivals too, among these and as many of the pool as
+    it was: a half where nothing changed in kind, 1 where nothing is alike. None of too few."""
 
 
 def name_successor(store: Store, fingerprint: str) -> None:
@@ -50,8 +49,10 @@ def reasons(age: Age | None, params: EncoderParams) -> list[str]:
     growth = age.images_now / age.images_then
     if growth >= params.retrain_growth:
         found.append(f"the pool is {growth:.1f} x the {age.images_then:,} images that its encoder was trained on")
-    if age.far_share is not None and age.far_share > params.retrain_drift:
-        found.append(f"{age.far_share:.0%} of what arrived since that training is unlike the pool as it was")
+    if age.own_share is not None and age.own_share > params.retrain_drift:
+        found.append(
+            f"arrivals since its encoder's training keep to themselves ({age.own_share:.0%}, alike would be 50%)"
+        )
     return found
 
 
