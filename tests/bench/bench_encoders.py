@@ -28,7 +28,7 @@ from wtl_core.encoders.pixels import pixels
 from wtl_core.encoders.preprocessing import Preprocessing
 from wtl_core.encoders.sizing import TrainingPlan, plan_training
 from wtl_core.encoders.trainer import Trainer
-from wtl_core.encoders.training import _seconds_per_step
+from wtl_core.encoders.training import _seconds_per_step, trained_whitening
 
 ROOT = Path(__file__).resolve().parents[2]
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
@@ -266,6 +266,7 @@ def finished(trainer: Trainer, plan: TrainingPlan, device: torch.device) -> Enco
         preprocessing=plan.preprocessing,
         device=device,
         number_format=plan.number_format,
+        whitening=trained_whitening(trainer),
     )
 
 

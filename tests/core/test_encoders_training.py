@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from wtl_core.encoders import peers, sizing, trainer, training, watch
-from wtl_core.encoders.cards import WEIGHTS, load_card
+from wtl_core.encoders.cards import WEIGHTS, load_card, load_encoder
 from wtl_core.encoders.checkpoint import Checkpoint, TrainingFolder
 from wtl_core.encoders.image_cache import PoolImages, decode_pool
 from wtl_core.encoders.networks import NetworkShape
@@ -306,7 +306,7 @@ def test_two_processes_train_what_one_does_in_two_pieces(tmp_path: Path, monkeyp
             load_file(own.path(f"encoders/{train(make_pool(64), own, PAIR, device='cpu', devices=2)}/{WEIGHTS}"))
         )
     for key, value in weights[0].items():
-        if "running" not in key and "num_batches" not in key:
+        if not any(part in key for part in ("running", "num_batches", "whitening")):
             torch.testing.assert_close(value, weights[1][key], rtol=1e-3, atol=1e-4)
 
 
@@ -436,3 +436,12 @@ def train_until_killed() -> None:
 
 if __name__ == "__main__":
     train_until_killed()
+
+
+def test_a_trained_encoder_is_whitened_by_the_pool_and_may_be_trained_on(store: Store) -> None:
+    first = train(make_pool(64), store, TINY, device="cpu")
+    encoder = load_encoder(store, first, device=torch.device("cpu"))
+    assert encoder.whitening is not None
+    vectors = encoder.encode(torch.from_numpy(decode_pool(make_pool(64), 64, encoder.preprocessing)))
+    assert vectors.mean(0).norm() < 0.3  # without it a ReLU's features have nearly all of their length in common
+    assert train(make_pool(64), store, TINY.model_copy(update={"start": first}), device="cpu") != first

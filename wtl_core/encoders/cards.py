@@ -16,6 +16,7 @@ from safetensors.torch import save as save_tensors
 from wtl_core.encoders.encoder import Encoder, NumberFormat, build, fingerprint
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing, from_json
+from wtl_core.encoders.whitening import split
 from wtl_core.errors import ConfigError, CorruptArtifactError
 from wtl_core.storage import Store
 
@@ -45,7 +46,7 @@ def save_encoder(
     number_format: NumberFormat,
     card: dict[str, Any],
 ) -> str:
-    """Keep a trained network; its fingerprint. Writing the same one twice changes nothing."""
+    """Keep a trained network, and the whitening among its weights; its fingerprint. Repeating it changes nothing."""
     weights = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     digest = fingerprint(weights, shape.to_json(), preprocessing, number_format)
     folder = f"{FOLDER}/{digest}"
@@ -120,7 +121,8 @@ def from_weights(data: bytes, *, where: str, device: torch.device, card: dict[st
         CorruptArtifactError: no safetensors file, or one that does not fit its own head.
         ConfigError: a safetensors file of somebody else's.
     """
-    weights, head = read_weights(data, where=where)
+    held, head = read_weights(data, where=where)
+    weights, whitening = split(held)
     shape = NetworkShape(**head["network"])
     network = build_network(shape)
     try:
@@ -135,6 +137,7 @@ def from_weights(data: bytes, *, where: str, device: torch.device, card: dict[st
         device=device,
         number_format=head["number_format"],
         card=card or head,
+        whitening=whitening,
     )
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from wtl_core.encoders.networks import fold_norms
 from wtl_core.encoders.preprocessing import Preprocessing, fit
+from wtl_core.encoders.whitening import Whitening
 
 NumberFormat = Literal["float32", "bfloat16"]
 
@@ -40,6 +41,7 @@ class Encoder:
         module: The network, in evaluation mode, on `device`; takes (n, 3, S, S), gives (n, D).
         device: Where it runs.
         card: What is known of it: data, method, steps, quality figures, licence.
+        whitening: What is made of the network's outputs, on `device`; None leaves them as they are.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Encoder:
     module: nn.Module
     device: torch.device
     card: dict[str, Any] = field(default_factory=dict)
+    whitening: Whitening | None = None
 
     @property
     def side_px(self) -> int:
@@ -62,13 +65,14 @@ class Encoder:
         return fit(image, self.preprocessing)
 
     def features(self, batch: torch.Tensor) -> torch.Tensor:
-        """The network's raw outputs for one (forward_rows, 3, S, S) uint8 batch on `device`, float32."""
+        """What one (forward_rows, 3, S, S) uint8 batch on `device` gives, float32; not yet of unit length."""
         with torch.inference_mode():
             values = self._normalised(batch).to(
                 dtype=getattr(torch, self.number_format), memory_format=torch.channels_last
             )
             features: torch.Tensor = self.module(values)
-            return features.flatten(1).float()
+            outputs = features.flatten(1).float()
+            return outputs if self.whitening is None else self.whitening(outputs)
 
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         """Unit vectors (n, D) float32 on `device` for (n, 3, S, S) uint8 images, in forward passes of fixed shape."""
@@ -108,6 +112,7 @@ def build(
     device: torch.device,
     number_format: NumberFormat | None = None,
     card: dict[str, Any] | None = None,
+    whitening: Whitening | None = None,
 ) -> Encoder:
     """An encoder of a network with its weights loaded.
 
@@ -119,10 +124,12 @@ def build(
         device: Where it will run.
         number_format: None takes the device's (`default_format`); a stored encoder brings its own.
         card: What is known of it.
+        whitening: Of its outputs; enters the fingerprint.
     """
     number_format = number_format or default_format(device)
     module = module.eval().requires_grad_(requires_grad=False)
-    digest = fingerprint(module.state_dict(), architecture, preprocessing, number_format)
+    weights = module.state_dict() | (whitening.tensors() if whitening else {})
+    digest = fingerprint(weights, architecture, preprocessing, number_format)
     ready = fold_norms(module).to(device=device, dtype=getattr(torch, number_format))
     ready = ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks the keyword
     side = preprocessing.side_px
@@ -130,7 +137,10 @@ def build(
     with torch.inference_mode():
         probe = torch.zeros(2, 3, side, side, device=device, dtype=getattr(torch, number_format))
         dimensions = ready(probe).flatten(1).shape[1]
-    return Encoder(name, digest, dimensions, preprocessing, number_format, rows, ready, device, card or {})
+    return Encoder(
+        name, digest, dimensions, preprocessing, number_format, rows, ready, device, card or {},
+        whitening.to(device) if whitening else None,
+    )  # fmt: skip
 
 
 def fingerprint(

@@ -12,6 +12,7 @@ from wtl_core.encoders.networks import NetworkShape
 from wtl_core.encoders.pixels import pixels
 from wtl_core.encoders.preprocessing import Preprocessing, from_json
 from wtl_core.encoders.pretrained import fetch, load_factory, load_pretrained
+from wtl_core.encoders.whitening import split
 from wtl_core.errors import ConfigError
 from wtl_core.storage import Store, open_store
 
@@ -80,7 +81,8 @@ def start_from(name: str, store: Store) -> Start:
         raise ConfigError(
             f"encoder.start {name!r}: expected weights to go on from; name a trained or pretrained encoder"
         )
-    weights, head = read_weights(data, where=where)
+    held, head = read_weights(data, where=where)
+    weights, _ = split(held)
     return Start(NetworkShape(**head["network"]), weights, from_json(head["preprocessing"]))
 
 

@@ -15,8 +15,8 @@ from wtl_core.encoders.preprocessing import Preprocessing, from_json
 from wtl_core.encoders.resolve import Start
 from wtl_core.errors import InputError
 
-VERSION = 1
-"""Raise when the same plan would train to other weights."""
+VERSION = 2
+"""Raise when the same plan would train to another encoder. 2: its features are centred and half whitened."""
 
 LEAST_IMAGES = 16
 _MAX_IMAGES = {"cpu": 100_000, "cuda": 1_000_000}

@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +18,13 @@ import torch
 from wtl_core.encoders import sizing, watch
 from wtl_core.encoders.cards import save_encoder, save_origin
 from wtl_core.encoders.checkpoint import Checkpoint, TrainingFolder
-from wtl_core.encoders.encoder import default_format
+from wtl_core.encoders.encoder import build, default_format
 from wtl_core.encoders.image_cache import PoolImages, decode_pool
 from wtl_core.encoders.peers import Peers, joined
 from wtl_core.encoders.resolve import start_from
 from wtl_core.encoders.sizing import TrainingParams, TrainingPlan, check_count, plan_training
 from wtl_core.encoders.trainer import Trainer
+from wtl_core.encoders.whitening import IMAGES, Whitening, fit_whitening
 from wtl_core.errors import ConfigError
 from wtl_core.storage import Store
 
@@ -91,7 +93,7 @@ def train(
         history = _run(trainer, folder, checkpoint, on_progress=on_progress, checkpoint_seconds=checkpoint_seconds)
     fingerprint = save_encoder(
         store,
-        trainer.network.state_dict(),
+        trainer.network.state_dict() | trained_whitening(trainer).tensors(),
         shape=plan.shape,
         preprocessing=plan.preprocessing,
         number_format=plan.number_format,
@@ -100,6 +102,21 @@ def train(
     save_origin(store, fingerprint, images.sample_ids)
     folder.finish(fingerprint)
     return fingerprint
+
+
+def trained_whitening(trainer: Trainer) -> Whitening:
+    """The whitening of the trained network's features of the first images, which are a fair draw: ids are hashes."""
+    plan = trainer.plan
+    encoder = build(
+        deepcopy(trainer.network),
+        name="ssl",
+        architecture=plan.shape.to_json(),
+        preprocessing=plan.preprocessing,
+        device=trainer.device,
+        number_format=plan.number_format,
+    )
+    images = torch.from_numpy(np.asarray(trainer.squares[:IMAGES]))
+    return fit_whitening(encoder.encode(images))
 
 
 def _follow(
