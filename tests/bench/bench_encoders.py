@@ -2,6 +2,7 @@
 
     python tests/bench/bench_encoders.py [--quick] [--device cuda] [--only floors methods best repeat] [--seconds 600]
     python tests/bench/bench_encoders.py --only methods --views 100000 --references 15000 --threads 1 --seeds 3
+    python tests/bench/bench_encoders.py --encoder WORKSPACE/encoders/FINGERPRINT
 
 Reads `../shared/data/cifar10`, or a folder of packed arrays (`--pack DIR` writes one, `--images DIR` reads it) where
 there is no Parquet reader. Writes tests/bench/reports/encoders.md and, with `--keep DIR`, weights and vectors.
@@ -9,6 +10,7 @@ there is no Parquet reader. Writes tests/bench/reports/encoders.md and, with `--
 
 import argparse
 import dataclasses
+import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ import torch
 from torch.nn import functional
 
 from wtl_core.encoders import watch
+from wtl_core.encoders.cards import CARD, WEIGHTS, from_weights
 from wtl_core.encoders.encoder import Encoder, build, default_format
 from wtl_core.encoders.image_cache import PoolImages, decode_pool
 from wtl_core.encoders.networks import NetworkShape, build_network
@@ -290,6 +293,27 @@ def floors(data: Data, device: torch.device) -> list[dict[str, object]]:
     return rows
 
 
+def stored(folder: Path, data: Data, device: torch.device) -> list[dict[str, object]]:
+    """An encoder that a training has left in `folder`, as it is and without its whitening."""
+    encoder = from_weights((folder / WEIGHTS).read_bytes(), where=str(folder), device=device)
+    card = json.loads((folder / CARD).read_text())
+    plan, shape = card["plan"], card["network"]
+    rows = []
+    for name, one in (("", encoder), (", its outputs as they are", dataclasses.replace(encoder, whitening=None))):
+        nearest, linear = judge(data, encode(one, data.train), encode(one, data.test))
+        print(f"{folder.name[:12]}{name:30s} 20-NN {nearest:.2f} probe {linear:.2f}", flush=True)
+        epochs = plan["steps"] * plan["batch_images"] / plan["images"]
+        taken = float(card["seconds_since_last_start"])
+        figures = {
+            "seconds": taken,
+            "epochs": epochs,
+            "rate": plan["steps"] * plan["batch_images"] * plan["views"] / taken,
+        }
+        label = f"{shape['kind']} of width {shape['width']}{name}"
+        rows.append({"name": label, "processor": float("nan"), **figures, "knn": nearest, "probe": linear})
+    return rows
+
+
 def keep(result: dict[str, object], folder: Path) -> None:
     """Weights as bfloat16 safetensors and vectors in files under 16 MiB."""
     from safetensors.torch import save_file
@@ -320,7 +344,7 @@ def table(results: list[dict[str, object]]) -> list[dict[str, object]]:
         {
             "method": result["name"],
             "seconds": f"{result['seconds']:.0f}",
-            "of processor": f"{result['processor']:.0f}",
+            "of processor": "" if np.isnan(result["processor"]) else f"{result['processor']:.0f}",
             "epochs": f"{result['epochs']:.1f}",
             "views/s": f"{result['rate']:.0f}",
             "20-NN": f"{result['knn']:.1f}",
@@ -350,6 +374,9 @@ def main() -> None:
     parser.add_argument("--pick", nargs="*", type=int, help="which methods, by number")
     parser.add_argument("--best", type=int, help="a compared method, by number, instead of the one in wtl_core")
     parser.add_argument("--set", nargs="*", default=[], help="changes of the best method's plan, name=number")
+    parser.add_argument(
+        "--encoder", type=Path, help="folder of a workspace's or benchmark's encoder: judged, not trained"
+    )
     parser.add_argument("--images", type=Path)
     parser.add_argument("--pack", type=Path)
     parser.add_argument("--keep", type=Path)
@@ -363,6 +390,11 @@ def main() -> None:
     torch._dynamo.config.recompile_limit = 64
     data = load(options.images, options.quick)
     where = f"on {report.machine().rpartition(', ')[2]}" if device.type == "cuda" else "on a processor"
+    if options.encoder:
+        text = f"By `wtl`'s own training; seconds as its card says. {len(data.test):,} test images."
+        rows = table(stored(options.encoder, data, device))
+        report.write("encoders", f"A stored encoder, {where}", text, rows, is_quick=options.quick)
+        return
     if "floors" in options.only:
         text = "20-NN and linear probe on the 10,000 test images, in per cent."
         report.write(
