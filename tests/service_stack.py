@@ -229,9 +229,11 @@ class Stack:
 
 
 def artifact(stack: Stack, run_id: str, key: str) -> dict[str, Any]:
-    """The only artifact of a run with that key."""
+    """The only artifact of a run with that key; a failed run's hook makes its own after the run has its state."""
     wanted = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}}
-    found: list[dict[str, Any]] = stack.api("POST", "/artifacts/filter", wanted)
+    found: list[dict[str, Any]] = until(
+        lambda: stack.api("POST", "/artifacts/filter", wanted), seconds=20, what=f"artifact {key} of run {run_id}"
+    )
     assert len(found) == 1, (key, found)
     return found[0]
 
