@@ -107,3 +107,15 @@ def test_help_lists_the_commands(wtl: Wtl) -> None:
     text = wtl("--help").stdout
     for command in ("run", "status", "doctor", "cut", "report", "labels", "similar"):
         assert command in text
+
+
+def test_an_automatic_policy_trains_the_next_encoder_through_the_flow(wtl: Wtl, source: Path, tmp_path: Path) -> None:
+    recipe, workspace = tmp_path / "r.toml", tmp_path / "workspace"
+    recipe.write_text('[encoder]\nepochs = 1\nside_px = 16\nwidth = 8\nretrain = "automatic"\nretrain_growth = 1.5\n')
+    first = result_of(wtl("run", source, "-w", workspace, "--recipe", recipe, "--json"))
+    for seed in range(100, 140):
+        (source / f"{seed}.jpg").write_bytes(make_jpeg(seed))
+    grown, third = (result_of(wtl("run", "-w", workspace, "--json")) for _ in range(2))
+    assert (grown["encoder"], grown["vectors"]) == (first["encoder"], 104)
+    assert third["encoder"] != first["encoder"]
+    assert third["vectors"] == third["samples"] == 104
