@@ -80,7 +80,7 @@ def measure(
     *,
     sample_ids: Sequence[str],
     scale: float | None = None,
-    kernel: str = "laplace",
+    kernel: str = "gaussian",
     labelled: np.ndarray | None = None,
     groups: Sequence[str] | np.ndarray | None = None,
     device: str = "cpu",
@@ -93,7 +93,7 @@ def measure(
         params: how many random orders and references.
         sample_ids: N ids; references and random orders are drawn by them.
         scale: the kernel's scale, `scale_factor` included; None takes the ranking's, which is without it.
-        kernel: what coverage is measured by: `laplace`, `gaussian` or `cosine`.
+        kernel: what coverage is measured by: `gaussian`, `laplace` or `cosine`.
         labelled: (L, D) vectors that cover from the start, in the ranking and at random alike.
         groups: (N,) each sample's group, for the balance.
         device: `cpu` or a CUDA device.

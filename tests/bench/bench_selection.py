@@ -172,7 +172,7 @@ def peers(bench: Bench) -> None:
     vectors = clusters(rows, 128, groups=100)
     taken, ranked = seconds(lambda: rank(vectors, "cpu", has_duplicate_weights=False, budget=count))
     assert isinstance(ranked, Ranking)
-    kernel = kernel_matrix(prepare(vectors), kernel_table("laplace", ranked.scale)).astype(np.float32) / ONE
+    kernel = kernel_matrix(prepare(vectors), kernel_table("gaussian", ranked.scale)).astype(np.float32) / ONE
     objective = lambda picks: float(kernel[np.asarray(picks)].max(0).sum(dtype=np.float64)) / rows  # noqa: E731
     own = objective(ranked.rows[:count])
     table: list[Row] = [{"who": "wtl, the whole order", "seconds": f"{taken:.2f}", "objective": f"{own:.6f}"}]
@@ -184,7 +184,7 @@ def peers(bench: Bench) -> None:
             continue
         times = f"{other:.2f} ({other / taken:.1f} x)"
         table.append({"who": name, "seconds": times, "objective": f"{objective(picks):.6f}"})
-    text = f"{count:,} picks of {rows:,} x 128, Laplace kernel; wtl makes the kernel itself and ranks all rows."
+    text = f"{count:,} picks of {rows:,} x 128, Gaussian kernel; wtl makes the kernel itself and ranks all rows."
     bench.write("Facility location beside apricot and submodlib", text, table)
 
 

@@ -248,7 +248,7 @@ def _covers(data: Data, order: np.ndarray, scale: float, device: str) -> np.ndar
         best = torch.maximum(best, torch.cat([(part @ picks.T).amax(1) for part in test.split(2000)]))
         begin, distance = end, (2 - 2 * best).clamp_min(0).sqrt()
         spread = [distance.mean(), distance.quantile(0.9), distance.max()]
-        figures.append([float(figure) for figure in (torch.exp(-distance / scale).mean(), *spread)])
+        figures.append([float(figure) for figure in (torch.exp(-((distance / scale) ** 2)).mean(), *spread)])
     return np.asarray(figures)
 
 
@@ -306,11 +306,11 @@ def methods_beside(params: dict[str, object]) -> dict[str, dict[str, object]]:
 
 
 ABLATION: dict[str, dict[str, object]] = {
-    "default: laplace, s = d50": {},
-    "laplace, s = d50 / 2": {"scale_factor": 0.5},
-    "laplace, s = 2 d50": {"scale_factor": 2.0},
-    "gaussian, s = d50": {"kernel": "gaussian"},
-    "gaussian, s = 1.5 d50": {"kernel": "gaussian", "scale_factor": 1.5},
+    "default: gaussian, s = d50": {},
+    "gaussian, s = 0.75 d50": {"scale_factor": 0.75},
+    "gaussian, s = 1.5 d50": {"scale_factor": 1.5},
+    "laplace, s = d50": {"kernel": "laplace"},
+    "laplace, s = d50 / 2": {"kernel": "laplace", "scale_factor": 0.5},
     "cosine": {"kernel": "cosine"},
     "no duplicate weights": {"has_duplicate_weights": False},
     "near-duplicates up to 0.15": {"near_duplicate_distance": 0.15},

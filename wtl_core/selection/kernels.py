@@ -19,10 +19,10 @@ SCALE_REFERENCES = 50_000
 def kernel_table(kernel: str, scale: float) -> np.ndarray:
     """Kernel values of all levels in units of 1/ONE, (LEVELS,) int16, falling from ONE; `ball` is 1 up to `scale`."""
     distances = level_distances()
-    if kernel == "laplace":
-        values = np.exp(-distances / scale)
-    elif kernel == "gaussian":
+    if kernel == "gaussian":
         values = np.exp(-((distances / scale) ** 2))
+    elif kernel == "laplace":
+        values = np.exp(-distances / scale)
     elif kernel == "cosine":
         values = 1.0 - distances**2 / 4.0
     else:

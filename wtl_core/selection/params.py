@@ -78,8 +78,8 @@ class SelectionParams(_Params):
         "coverage"
     )
     """What each next pick is best at; all but `coverage` are there for comparison and for those who want them."""
-    kernel: Literal["laplace", "gaussian", "cosine"] = "laplace"
-    """How standing in falls with distance: exp(-d/s), exp(-(d/s)^2) or 1 - d^2/4. Only for `coverage`."""
+    kernel: Literal["gaussian", "laplace", "cosine"] = "gaussian"
+    """How standing in falls with distance: exp(-(d/s)^2), exp(-d/s) or 1 - d^2/4. Only for `coverage`."""
     scale_factor: float = Field(1.0, ge=0.1, le=10.0)
     """The kernel's s (and the ball's radius) over the median distance to the 50th neighbour."""
     has_duplicate_weights: bool = True

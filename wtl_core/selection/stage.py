@@ -26,7 +26,7 @@ from wtl_core.selection.steering import column_weights
 from wtl_core.selections import SelectionRef
 from wtl_core.storage import Store
 
-VERSION = 3
+VERSION = 4
 """Raised when the same inputs would give another ranking, ladder or receipt."""
 
 _logger = logging.getLogger(__name__)
