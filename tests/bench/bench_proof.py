@@ -31,7 +31,9 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 RIVALS = ("class-balanced-random", "stratified-random", "k-center", "typicality", "probability-coverage", "mundig")
 SECTIONS = {
     "scratch": "CIFAR-10, a network trained from scratch: coverage against random",
+    "scratch-given": "CIFAR-10, from scratch, picks by the SimCLR vectors of the set",
     "tail": "CIFAR-10 with a long tail (50:1) and bursts, a network trained from scratch",
+    "tail-given": "CIFAR-10 with a long tail and bursts, from scratch, picks by the SimCLR vectors of the set",
     "rivals": "CIFAR-10, one-pass strategies judged on the vectors",
     "rivals-tail": "CIFAR-10 with a long tail and bursts, one-pass strategies judged on the vectors",
     "loops": "CIFAR-10, active learning on the vectors",
@@ -53,7 +55,9 @@ def params_of(section: str, *, is_cuda: bool, is_quick: bool, seeds: int | None)
     tiny = {"encoder": "pixels", "has_flips": False, "seeds": 10}
     values: dict = {
         "scratch": {**scratch, "budgets": high if is_cuda else low},
+        "scratch-given": {**scratch, "budgets": high},
         "tail": {**scratch, "budgets": low, "pools": ("long-tail-bursts",)},
+        "tail-given": {**scratch, "budgets": low, "pools": ("long-tail-bursts",)},
         "rivals": rivals,
         "rivals-tail": {**rivals, "pools": ("long-tail-bursts",)},
         "loops": {**on_vectors, **loops, "judges": ("probe",), "budgets": few},
