@@ -21,7 +21,7 @@ def maintain(
     Args:
         workspace: A folder or an `s3://` prefix.
         keep: Refreshes that must stay replayable.
-        keep_days: Age up to which old versions of a vector table stay.
+        keep_days: Age up to which the last hundred versions of a vector table stay.
         patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
         time_limit_hours: The run fails when it is still at work after that; 0 for no limit.
     """

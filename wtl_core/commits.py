@@ -46,13 +46,15 @@ class Commit(BaseModel):
     encoder_file: WeightsFile | None = None
     """The weights file that the name says; None if it says none."""
     encoder_age: succession.Age | None = None
-    """How far the pool has moved from the one it was trained on; None if it was trained elsewhere or not at all."""
+    """How far the pool has moved from the one it was trained on; None where that pool is not known."""
     vector_table_version: int
     """LanceDB's version of the table after the run; for people, nothing is derived from it."""
     ledger_length: int
     """Entries of the ledger that the ranking saw."""
     selection: str
     """Key of the selection's folder."""
+    selection_version: int = 0
+    """Of the code that made it: what another one made is made anew by the next run."""
     report: str
     """Key of the HTML report."""
     counts: dict[str, int]

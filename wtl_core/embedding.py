@@ -62,11 +62,12 @@ def embed(
         ConfigError: not even one image fits into the device's memory.
     """
     assert device is None or torch.device(device).type == encoder.device.type, (device, encoder.device)
-    rows = _piece_rows(encoder)
-    _log.info("embedding: %d images of %d px in a pass on %s", encoder.forward_rows, encoder.side_px, encoder.device)
+    rows, forward = _piece_rows(encoder), _Forward(encoder)
+    passing = forward.encoder.forward_rows
+    _log.info("embedding: %d images of %d px in a pass on %s", passing, encoder.side_px, encoder.device)
     is_cpu = encoder.device.type == "cpu"
     decoded = _decoded_in_turns(encoder, images, workers, rows) if is_cpu else _decoded(encoder, images, workers)
-    return _overlapped(_Forward(encoder), _regrouped(decoded, rows))
+    return _overlapped(forward, _regrouped(decoded, rows))
 
 
 def _overlapped(forward: "_Forward", groups: Iterator[Squares]) -> Iterator[Piece]:

@@ -179,6 +179,9 @@ def _pieces(
                 done.put(piece)
                 if stop.is_set():
                     break
+        except BaseException:
+            stop.set()  # nothing of this part will be kept
+            raise
         finally:
             done.put(None)
 

@@ -33,7 +33,7 @@ def run(store: Store, *, keep: int = 10, keep_days: float = 7.0) -> Maintained:
     Args:
         store: The workspace.
         keep: Refreshes that must stay replayable.
-        keep_days: Age up to which old versions of a vector table stay, for readers that are at work.
+        keep_days: Age up to which the last hundred versions of a vector table stay, for readers that are at work.
     """
     kept = commits.newest(store, keep)
     if not kept:

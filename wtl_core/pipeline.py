@@ -299,6 +299,7 @@ def commit(
         vector_table_version=embedded.table_version,
         ledger_length=run.ledger_length,
         selection=selection.key,
+        selection_version=selections.VERSION,
         report=f"reports/{run.number:06d}.html",
         counts=accounts.after_embedding(counts, embedded, selection),
         by_source=accounts.by_source(load_pool(run), run.store, run.snapshot_key, encoder.fingerprint),

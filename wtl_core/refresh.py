@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from wtl_core import commits, pool, readmission, storage
+from wtl_core import commits, pool, readmission, selections, storage
 from wtl_core.commits import Commit, WeightsFile
 from wtl_core.encoders import names, succession
 from wtl_core.errors import ConfigError, InputError
@@ -159,6 +159,7 @@ def _stands(store: Store, last: Commit, recipe: Recipe, known: pl.DataFrame, *, 
     """Whether the last result is what the recipe gives for the same pool and ledger."""
     return (
         last.recipe == recipe
+        and last.selection_version == selections.VERSION
         and current_encoder(store, last, recipe.encoder.name) in (None, last.encoder)
         and not is_successor_due(store, last, recipe)
         and not _has_new_weights(last, recipe.encoder.name)

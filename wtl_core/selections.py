@@ -10,6 +10,9 @@ import polars as pl
 from wtl_core.errors import CorruptArtifactError
 from wtl_core.storage import Store
 
+VERSION = 4
+"""Raised when the same inputs would give another ranking, ladder or receipt."""
+
 
 @dataclass(frozen=True)
 class SelectionRef:

@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import lancedb
@@ -237,9 +237,9 @@ def _fragments(table: Any) -> int:
 
 def _optimize(table: Any, keep: timedelta) -> None:
     """Merge fragments; of the versions drop those older than `keep`, and all but the newest `_MAX_AT_WORK`."""
-    made = sorted(version["timestamp"] for version in table.list_versions())
+    made = sorted(version["timestamp"] for version in table.list_versions())  # local time, without a zone
     if len(made) > _MAX_AT_WORK:
-        keep = min(keep, max(made[-1] - made[-_MAX_AT_WORK], timedelta(milliseconds=1)))
+        keep = min(keep, max(datetime.now() - made[-_MAX_AT_WORK], timedelta(milliseconds=1)))
     table.optimize(cleanup_older_than=keep)
 
 

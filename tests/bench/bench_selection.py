@@ -255,7 +255,7 @@ def true_coverage(vectors: np.ndarray, ranked: Ranking, count: int) -> float:
     rows = torch.from_numpy(vectors[:: max(1, len(vectors) // 10_000)].astype(np.float32))
     nearest = torch.cat([(part @ picked.T).amax(1) for part in rows.split(1024)])
     distances = (2 - 2 * nearest).clamp_min(0).sqrt().double()
-    return float(torch.exp(-distances / ranked.scale).mean())
+    return float(torch.exp(-((distances / ranked.scale) ** 2)).mean())
 
 
 def growth(bench: Bench) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wtl_core import selections
 from wtl_core.benchmark import cells, datasets, grid, preparation, statistics, summary, work
 from wtl_core.benchmark import params as params_module
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.selection import stage
 from wtl_core.storage import open_store
 
 PARAMS = BenchmarkParams(
@@ -78,7 +78,7 @@ def test_more_seeds_and_strategies_add_cells_and_repeat_none(finished):
 def test_another_selection_makes_its_orders_and_their_cells_anew_and_no_others(finished, monkeypatch):
     _, store, prepared, _ = finished
     assert not grid.missing_orders(store, prepared, PARAMS)
-    monkeypatch.setattr(stage, "VERSION", stage.VERSION + 1)
+    monkeypatch.setattr(selections, "VERSION", selections.VERSION + 1)
     assert {order.strategy for order in grid.missing_orders(store, prepared, PARAMS)} == {"coverage"}
     assert {cell.strategy for batch in batches(store, prepared) for cell in batch.cells} == {"coverage"}
 
@@ -142,6 +142,7 @@ import sys, time
 sys.path.insert(0, {tests!r})
 import test_benchmark_grid as here
 from pathlib import Path
+from wtl_core import selections
 from wtl_core.benchmark import cells
 write = cells.write
 def slowly(*arguments):

@@ -1,10 +1,14 @@
 import csv
 import io
+import json
 from pathlib import Path
+
+import polars as pl
 
 from tests.conftest import make_jpeg
 from tests.core.test_pipeline import refresh
 from wtl_core import cut
+from wtl_core.recipe import Recipe
 from wtl_core.storage import Store
 
 
@@ -28,6 +32,19 @@ def test_a_pick_names_the_near_duplicates_that_it_replaces(tmp_path: Path) -> No
     assert [pick["replaces"] for pick in picks if pick["sample_id"] == twins[0]] == [[twins[1]]]
     [row] = [row for row in csv.DictReader(io.StringIO(cut.to_csv(picks))) if row["sample_id"] == twins[0]]
     assert row["replaces"] == twins[1]
+
+
+def test_a_distance_that_is_not_known_is_null_and_an_empty_cell(tmp_path: Path) -> None:
+    images = {"image": [make_jpeg(seed) for seed in range(4)], "wanted": [1, 0, 0, 0]}
+    (tmp_path / "source").mkdir()
+    pl.DataFrame(images).write_parquet(tmp_path / "source" / "images.parquet")
+    weights = {"encoder": {"name": "pixels"}, "selection": {"weights": [{"column": "wanted"}]}}
+    refresh(tmp_path / "w", tmp_path / "source", recipe=Recipe.model_validate(weights))
+    picks = cut.run(Store(str(tmp_path / "w")), "100%")
+    assert [pick["radius"] is None for pick in picks] == [False, True, True, True]
+    assert json.loads(json.dumps(picks, allow_nan=False)) == picks
+    rows = list(csv.DictReader(io.StringIO(cut.to_csv(picks))))
+    assert [row["radius"] == "" for row in rows] == [False, True, True, True]
 
 
 def test_names_with_newlines_and_quotes_survive() -> None:

@@ -1,7 +1,10 @@
 """Several devices at one part. Here they are the processor under several names: what is tested is who does what."""
 
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,17 +57,24 @@ def test_a_device_that_fails_fails_the_part_when_all_have_ended(
 ) -> None:
     weights = tmp_path / "weights.safetensors"
     write_weights(weights, 1)
-    real = embedding.embed
+    real, made, is_gone = embedding.embed, [], threading.Event()
+    monkeypatch.setattr(embedding, "_piece_rows", lambda encoder: 2)
 
-    def failing(encoder: Encoder, images: object, **named: object) -> object:
+    def failing(encoder: Encoder, images: Any, **named: Any) -> Iterator[embedding.Piece]:
         if str(encoder.device) == "cpu:1":
+            is_gone.set()
             raise OSError("the second device is gone")
-        return real(encoder, images, **named)  # type: ignore[arg-type]
+        for piece in real(encoder, images, **named):
+            is_gone.wait(timeout=60)
+            time.sleep(0.1)
+            made.append(piece)
+            yield piece
 
     with monkeypatch.context() as patch:
         patch.setattr(embedding, "embed", failing)
         with pytest.raises(OSError, match="the second device is gone"):
             refresh(tmp_path / "w", source, weights, 2)
+    assert len(made) < 8  # of 16 images in pieces of two: what it makes now is thrown away
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("wtl-embed")]
     assert not [name for name in files(tmp_path / "w") if name.endswith(".lance")]  # half a part is none
     assert refresh(tmp_path / "w", source, weights, 2).counts["vectors"] == 64

@@ -63,6 +63,17 @@ def test_a_second_run_writes_nothing(source: Path, tmp_path: Path) -> None:
     assert files(tmp_path / "w") == before
 
 
+def test_a_ranking_that_other_code_made_is_made_anew_once(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = refresh(tmp_path / "w", source)
+    monkeypatch.setattr(selections, "VERSION", selections.VERSION + 1)
+    second = refresh(tmp_path / "w", source)
+    assert (second.number, second.encoder, second.listing) == (2, first.encoder, first.listing)
+    assert second.selection != first.selection
+    assert refresh(tmp_path / "w", source) == second
+
+
 def test_shards_order_and_part_sizes_change_no_rank(tmp_path: Path) -> None:
     refresh(tmp_path / "w1", build_source(tmp_path / "s1"))
     refresh(tmp_path / "w2", build_source(tmp_path / "s2", order_seed=5), part_images=7)

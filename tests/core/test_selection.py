@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wtl_core.errors import InputError
 from wtl_core.neighbours import prepare
-from wtl_core.selection import dense, ranking
+from wtl_core.selection import dense, ranking, result
 from wtl_core.selection.kernels import ONE, kernel_table, median_scale
 from wtl_core.selection.params import SelectionParams
 from wtl_core.selection.result import Ranking
@@ -280,6 +280,24 @@ def test_explanations_speak_of_the_samples_they_name() -> None:
         assert found.radius[place] == pytest.approx(distances.min(), rel=5e-3)
     assert found.radius[0] == 2.0
     assert found.stands_for[0] == 120
+
+
+@pytest.mark.parametrize("path", [{}, LARGE])
+def test_picks_beyond_the_kernels_reach_still_name_the_nearest_earlier_one(
+    path: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(result, "_FAR_ROWS", 3)
+    monkeypatch.setattr(result, "_EARLIER_ROWS", 5)
+    vectors, outside = clustered(120, clusters=40, spread=0.05), clustered(7, seed=3)
+    for labelled in (None, outside):
+        found = rank(vectors, scale=0.1, labelled=labelled, **path)  # it reaches 0.33 far, no other cluster
+        for place in range(1, 40):
+            distances = np.linalg.norm(vectors[found.rows[:place]] - vectors[found.rows[place]], axis=1)
+            given = np.inf if labelled is None else np.linalg.norm(outside - vectors[found.rows[place]], axis=1).min()
+            assert found.radius[place] == pytest.approx(min(distances.min(), given), abs=1e-6)
+            expected = -1 if given < distances.min() else found.rows[distances.argmin()]
+            assert found.nearest_earlier[place] == expected
+    assert (found.radius[:40] > 0.4).any()
 
 
 def test_one_row_is_ranked() -> None:

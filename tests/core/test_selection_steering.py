@@ -313,6 +313,22 @@ def test_similarity_and_dissimilarity_pull_the_first_picks() -> None:
     assert similarity_weights(np.array([0.0, 0.5, 1.0]), -1.0) == pytest.approx([1.0, 0.5, 0.001])
 
 
+@pytest.mark.parametrize("objective", ["coverage", "probability-coverage"])
+def test_images_of_another_kind_still_pull_the_picks_towards_what_is_nearest_to_them(objective: str) -> None:
+    vectors = clustered(120, clusters=2, spread=0.1)
+    middle = vectors.mean(0)
+    given = -middle + 0.2 * vectors[0]  # beyond the kernel's reach of all, on the first cluster's side
+    given /= np.linalg.norm(given)
+    assert np.linalg.norm(vectors - given, axis=1).min() > 4 * 0.3
+    nearest = np.argsort(np.linalg.norm(vectors - given, axis=1))[:60]
+    for strength, is_like in ((4.0, True), (-4.0, False)):
+        params = {"objective": objective, "has_duplicate_weights": False}
+        found = rank(vectors, params, similar=[(given[None], strength)], scale=0.3)
+        weights = found.weights[np.argsort(found.rows)]
+        assert (weights[nearest].mean() > weights.mean()) == is_like
+        assert len(np.unique(weights)) > 10
+
+
 def test_balance_brings_group_weights_to_the_target() -> None:
     groups, weights = np.array([0, 0, 0, 1]), np.ones(4)
     uniform = balance_weights(Balance(target="uniform"), groups, ["a", "b"], weights)

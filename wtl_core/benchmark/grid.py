@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from wtl_core import selections
 from wtl_core.benchmark import cells, network, strategies
 from wtl_core.benchmark.cells import Cell, Identity
 from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.params import RANKED, BenchmarkParams
 from wtl_core.benchmark.preparation import PoolRef, Prepared
 from wtl_core.recipe import digest_of
-from wtl_core.selection import stage
 from wtl_core.selection.params import count_of
 from wtl_core.storage import Store
 
@@ -38,7 +38,7 @@ class Order:
         count = self.count if self.strategy in strategies.LIMITED else None
         identity = [strategies.VERSION, self.pool.digest, self.strategy, self.seed, count, self.share]
         if self.strategy in RANKED:
-            identity.append(stage.VERSION)
+            identity.append(selections.VERSION)
         return f"orders/{digest_of(identity)[:32]}.npz"
 
 
@@ -118,7 +118,7 @@ def identity_of(prepared: Prepared, params: BenchmarkParams, device: str) -> Ide
         pools={pool.kind: digest_of([*shared, pool.digest]) for pool in prepared.pools},
         scratch=digest_of([network.VERSION, asdict(recipe_of(params, device))]),
         loop=digest_of(loop),
-        ranking=digest_of(["selection", stage.VERSION]),
+        ranking=digest_of(["selection", selections.VERSION]),
         device=torch.device(device).type,
     )
 

@@ -115,6 +115,8 @@ def trained_whitening(trainer: Trainer) -> Whitening:
         device=trainer.device,
         number_format=plan.number_format,
     )
+    # A few rows at a time: the trainer's own tensors still fill the device, and hours of training would be lost here.
+    encoder = dataclasses.replace(encoder, forward_rows=32)
     images = torch.from_numpy(np.asarray(trainer.squares[:IMAGES]))
     return fit_whitening(encoder.encode(images))
 

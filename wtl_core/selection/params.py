@@ -62,7 +62,7 @@ class SimilarTo(_Params):
     sample_ids: tuple[str, ...] = Field(min_length=1)
     """The given images; each must have a vector in the workspace."""
     strength: float = Field(1.0, ge=-4.0, le=4.0)
-    """The exponent of the kernel to the nearest given image; negative prefers samples that are unlike all of them."""
+    """The exponent of exp(-d / s) to the nearest given image; negative prefers what is unlike all of them."""
 
 
 class SelectionParams(_Params):

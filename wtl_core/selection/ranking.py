@@ -55,7 +55,7 @@ def rank(
         groups: (N,) each sample's group, for quotas and balance.
         labelled: (L, D) vectors of images that are labelled already; they shape the picks and are never picked.
         frozen: rows that keep their rank: the ranking begins with them, in this order.
-        similar: vectors (Q, D) of given images with the exponent of the kernel to the nearest of them.
+        similar: vectors (Q, D) of given images with the exponent of exp(-d / s), d the distance to the nearest of them.
         device: `cpu` or a CUDA device.
         scale: the kernel's scale where one is frozen already; None measures it on this pool.
         on_progress: told how many rows of how many have been compared with all.
@@ -86,7 +86,7 @@ def rank(
         points=points,
         keys=keys,
         table=table,
-        weights=_similar_weights(base[inside], given, points, table),
+        weights=_similar_weights(base[inside], given, points, scale * params.scale_factor),
         near_level=level_of(near),
         scale=scale,
         best=state.best,
@@ -166,9 +166,14 @@ def _groups(groups: Sequence[str] | np.ndarray | None, pool: Pool, inside: np.nd
 
 
 def _similar_weights(
-    base: np.ndarray, similar: Sequence[tuple[Points, float]], points: Points, table: np.ndarray
+    base: np.ndarray, similar: Sequence[tuple[Points, float]], points: Points, scale: float
 ) -> np.ndarray:
-    """Weights after similarity to given images, at most 1."""
+    """Weights after similarity to given images, at most 1.
+
+    By exp(-d / s) whatever the kernel of the picking: images of another kind are far from all of the pool, and what is
+    still the nearest of it must count for more.
+    """
+    table = kernel_table("laplace", scale)
     for others, strength in similar:
         state = _covered_by(points, others, table)
         base = base * similarity_weights(state.best / ONE, strength)

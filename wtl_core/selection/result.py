@@ -1,5 +1,6 @@
 """The finished ranking: every row once, in the caller's rows, with all that can be said about its place."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from wtl_core.selection.problem import Cover, Problem
 from wtl_core.selection.stopping import Stop, find_stop
 
 NOTHING_NEAR = 2.0  # the radius of a first pick: as far apart as unit vectors can be
+_FAR_ROWS, _EARLIER_ROWS = 256, 8192  # of a product in float64
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,11 @@ class Ranking:
 
     `rows` int64: the row in the caller's arrays. `gain` float64: what it adds to `coverage`; for the objective
     `coverage` it never rises from `frozen` to `tail_from`. `coverage` float64: of the pool by all picks up to here.
-    `radius` float64: the distance to the nearest earlier pick or labelled image, 2 where there is none, NaN where
-    none is within the kernel's reach. `duplicate_of` int64: the row that this one is pixel- or vector-identical to,
-    or -1; such rows come last. `stands_for` int64: samples within the kernel's reach that are closer to it than to
-    any earlier pick. `nearest_earlier` int64: that pick's row, -1 for none or a labelled image. `weights` float64:
-    how much it matters that this sample is covered. `exact_until`: the rank past which a cheaper order holds.
+    `radius` float64: the distance to the nearest earlier pick or labelled image, 2 where there is none. `duplicate_of`
+    int64: the row that this one is pixel- or vector-identical to, or -1; such rows come last. `stands_for` int64:
+    samples within the kernel's reach that are closer to it than to any earlier pick. `nearest_earlier` int64: that
+    pick's row, -1 for none or a labelled image. `weights` float64: how much it matters that this sample is covered.
+    `exact_until`: the rank past which a cheaper order holds.
     `tail_from`: from this rank on picks count by what they cover of others. `traced_until`: the rank past which
     gain, radius and nearest_earlier are unknown (0, NaN, -1). `scale`: the kernel's before `scale_factor`, to be
     frozen per encoder. `stop`: how many are picked, and why there. `quotas_until`: quotas hold up to this rank;
@@ -131,18 +133,51 @@ def _nearest_earlier(
     cover: Cover, pool: Pool, inside: np.ndarray, labelled: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest earlier pick in the caller's rows, and the distance to it or to the nearest labelled image."""
-    state = cover.state
-    own = inside[state.order]
-    earlier = state.earlier.astype(np.int64)
+    own = inside[cover.state.order]
+    earlier = _with_the_far(cover, pool.vectors, own, labelled)
     radius = np.full(len(own), NOTHING_NEAR)
-    # The kernel of what is farther than it reaches is zero: such a pick or labelled image is never the nearest.
-    radius[0 if labelled is not None else 1 :] = np.nan
     picked = np.flatnonzero(earlier >= 0)
-    radius[picked] = exact_distances(pool.vectors, own[picked], inside[earlier[picked]], pool.vectors)
+    radius[picked] = exact_distances(pool.vectors, own[picked], own[earlier[picked]], pool.vectors)
     if labelled is not None:
         given = np.flatnonzero(earlier <= -2)
         radius[given] = exact_distances(pool.vectors, own[given], -2 - earlier[given], labelled)
     radius[cover.traced_until :] = np.nan
     nearest = np.full(len(own), -1, np.int64)
-    nearest[picked] = pool.rows[inside[earlier[picked]]]
+    nearest[picked] = pool.rows[own[earlier[picked]]]
     return nearest, radius
+
+
+def _with_the_far(cover: Cover, vectors: np.ndarray, own: np.ndarray, labelled: np.ndarray | None) -> np.ndarray:
+    """By rank, that of the nearest earlier pick, -2 - l for labelled image l, -1 for none; (N,) int64.
+
+    Picking follows kernel values, which are zero beyond the kernel's reach. The few picks with nothing within it, the
+    first of a pool's clusters, are compared here with all that went before. Of equals the earliest.
+    """
+    rank_of = np.empty(len(own), np.int64)
+    rank_of[cover.state.order] = np.arange(len(own))
+    earlier = cover.state.earlier.astype(np.int64)
+    earlier = np.where(earlier >= 0, rank_of[np.maximum(earlier, 0)], earlier)
+    far = np.flatnonzero(earlier[: cover.traced_until] == -1)
+    for start in range(0, len(far), _FAR_ROWS):
+        ranks = far[start : start + _FAR_ROWS]
+        left, best = vectors[own[ranks]].astype(np.float64), np.full(len(ranks), -np.inf)
+        for codes, right in _candidates(vectors, own[: ranks[-1]], labelled):
+            cosines = np.where(codes < ranks[:, None], left @ right.T, -np.inf)
+            place = cosines.argmax(1)
+            cosine = cosines[np.arange(len(ranks)), place]
+            is_nearer = cosine > best
+            earlier[ranks[is_nearer]], best[is_nearer] = codes[place[is_nearer]], cosine[is_nearer]
+    return earlier
+
+
+def _candidates(
+    vectors: np.ndarray, own: np.ndarray, labelled: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Labelled images as -2 - l, then picks by rank, each with its vectors in float64, some thousands at a time."""
+    given = vectors[:0] if labelled is None else labelled
+    for start in range(0, len(given), _EARLIER_ROWS):
+        rows = np.arange(start, min(start + _EARLIER_ROWS, len(given)))
+        yield -2 - rows, given[rows].astype(np.float64)
+    for start in range(0, len(own), _EARLIER_ROWS):
+        ranks = np.arange(start, min(start + _EARLIER_ROWS, len(own)))
+        yield ranks, vectors[own[ranks]].astype(np.float64)

@@ -26,9 +26,6 @@ from wtl_core.selection.steering import column_weights
 from wtl_core.selections import SelectionRef
 from wtl_core.storage import Store
 
-VERSION = 4
-"""Raised when the same inputs would give another ranking, ladder or receipt."""
-
 _logger = logging.getLogger(__name__)
 
 
@@ -163,7 +160,7 @@ def _inputs(
     """Everything that the ranking is a function of, by digest; small enough to print."""
     return {
         "stage": "selection",
-        "version": VERSION,
+        "version": selections.VERSION,
         "encoder": fingerprint,
         "samples": samples.height,
         "pool": digest_of([samples[name].to_list() for name in ("sample_id", "uri", "duplicate_of", "metadata")]),
@@ -204,7 +201,7 @@ def _ranking_frame(ranked: Ranking, samples: pl.DataFrame) -> pl.DataFrame:
             "uri": ordered["uri"],
             "gain": ranked.gain,
             "coverage": ranked.coverage,
-            "radius": ranked.radius,
+            "radius": pl.Series(ranked.radius).fill_nan(None),
             "duplicate_of": id_at(ranked.duplicate_of),
             "stands_for": ranked.stands_for,
             "nearest_earlier": id_at(ranked.nearest_earlier),

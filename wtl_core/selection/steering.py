@@ -48,9 +48,9 @@ def check_weights(weights: np.ndarray, samples: int, *, what: str = "weights") -
     return weights
 
 
-def similarity_weights(kernel_values: np.ndarray, strength: float) -> np.ndarray:
-    """k^strength for the kernel value to the nearest given image, (1 - k)^-strength below zero; at least 0.001."""
-    closeness = kernel_values if strength >= 0 else 1.0 - kernel_values
+def similarity_weights(similarities: np.ndarray, strength: float) -> np.ndarray:
+    """k^strength for exp(-d / s) to the nearest given image, (1 - k)^-strength below zero; k at least 0.001."""
+    closeness = similarities if strength >= 0 else 1.0 - similarities
     return np.asarray(np.maximum(closeness, _LEAST) ** abs(strength))
 
 
