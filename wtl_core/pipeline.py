@@ -85,7 +85,7 @@ class EncoderRef:
     """The encoder of a run: `name` as the recipe has it, `resolvable` as `resolve` finds the very same network.
 
     `file` is what the weights came from where the name says a file. The fingerprint is the compiled twin's if
-    `is_compiled`.
+    `is_compiled`. `near_copy_distance` tells near-duplicates, where the encoder's training measured it.
     """
 
     fingerprint: str
@@ -94,6 +94,7 @@ class EncoderRef:
     dimensions: int
     file: WeightsFile | None
     is_compiled: bool = False
+    near_copy_distance: float | None = None
 
 
 def begin(
@@ -197,7 +198,15 @@ def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderR
     if run.recipe.encoder.compile:
         compiled.check_can_compile(device)
         fingerprint = compiled.compiled_fingerprint(fingerprint)
-    return EncoderRef(fingerprint, name, resolvable, encoder.dimensions, file, run.recipe.encoder.compile)
+    return EncoderRef(
+        fingerprint,
+        name,
+        resolvable,
+        encoder.dimensions,
+        file,
+        is_compiled=run.recipe.encoder.compile,
+        near_copy_distance=encoder.near_copy_distance,
+    )
 
 
 def train_successor(
@@ -270,6 +279,7 @@ def select(run: Run, encoder: EncoderRef, *, on_progress: Progress | None = None
         run.recipe,
         number=run.number,
         fingerprint=encoder.fingerprint,
+        near_copy_distance=encoder.near_copy_distance,
         ledger_length=run.ledger_length,
         device=run.machine.device,
         on_progress=on_progress,

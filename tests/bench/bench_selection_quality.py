@@ -314,7 +314,7 @@ ABLATION: dict[str, dict[str, object]] = {
     "cosine": {"kernel": "cosine"},
     "no duplicate weights": {"has_duplicate_weights": False},
     "near-duplicates up to 0.15": {"near_duplicate_distance": 0.15},
-    "near-duplicates up to 0.35": {"near_duplicate_distance": 0.35},
+    "near-duplicates up to 0.25": {"near_duplicate_distance": 0.25},
     "no head (graph only)": {"head": 0},
     "64 neighbours": {"neighbours": 64},
     "weights by 20-NN distance": {"density": 1.0},

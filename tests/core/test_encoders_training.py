@@ -181,6 +181,7 @@ def test_a_trained_encoder_resolves_and_says_how_it_was_made(store: Store) -> No
     card = load_card(store, fingerprint)
     assert card is not None
     assert card["plan"]["steps"] == 5
+    assert 0.0 < card["near_copy_distance"] < 2.0
     assert {"step", "loss", "effective_rank", "alignment", "uniformity", "agreement"} == set(card["watch"][-1])
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from tests.conftest import build_source, make_jpeg
 from wtl_core import arrivals, commits, ingest, lease, ledger, pipeline, selections
 from wtl_core.commits import Commit
+from wtl_core.encoders import cards
 from wtl_core.errors import BusyError, ConfigError, InputError, QuarantineBudgetError, TransientError
 from wtl_core.pipeline import Machine
 from wtl_core.recipe import Recipe
@@ -236,6 +237,15 @@ def test_a_run_killed_while_it_trains_ends_with_the_same_ranking(source: Path, t
     assert not list(root.glob("encoders/*/card.json"))
     refresh(root, source, recipe=recipe)
     assert ranking(root).equals(ranking(tmp_path / "undisturbed"))
+
+
+def test_near_duplicates_are_told_as_the_trained_encoder_measured_it(source: Path, tmp_path: Path) -> None:
+    recipe = Recipe.model_validate({"encoder": {**_SSL["encoder"], "epochs": 2}})
+    last = refresh(tmp_path / "w", source, recipe=recipe)
+    store = Store(str(tmp_path / "w"))
+    card = cards.load_card(store, last.encoder)
+    assert card is not None
+    assert selections.read_receipt(store, last.selection)["near_copy_distance"] == card["near_copy_distance"] > 0.0
 
 
 _SSL = {"encoder": {"name": "ssl", "epochs": 60, "side_px": 32, "width": 8, "batch_images": 16}}

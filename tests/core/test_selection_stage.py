@@ -35,9 +35,9 @@ def samples() -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def run(store: Store, selection: dict[str, object]) -> SelectionRef:
+def run(store: Store, selection: dict[str, object], **more: float) -> SelectionRef:
     recipe = Recipe.model_validate({"selection": selection})
-    return stage.run(store, samples(), recipe, number=1, fingerprint=ENCODER, ledger_length=0, device="cpu")
+    return stage.run(store, samples(), recipe, number=1, fingerprint=ENCODER, ledger_length=0, device="cpu", **more)
 
 
 def test_the_ladder_is_measured_by_the_kernel_that_the_ranking_was_made_by(store: Store) -> None:
@@ -55,3 +55,14 @@ def test_the_receipt_says_how_far_quotas_hold(store: Store) -> None:
     quota = {"group": "south", "minimum_share": 0.5}
     made = run(store, {"budget": 20, "group_by": "camera", "quotas": [quota]})
     assert selections.read_receipt(store, made.key)["quotas_until"] == 20
+
+
+def test_near_duplicates_are_told_as_the_encoder_measured_it_unless_the_recipe_says_otherwise(store: Store) -> None:
+    def distance(selection: dict[str, object], **more: float) -> float:
+        return float(selections.read_receipt(store, run(store, selection, **more).key)["near_duplicate_distance"])
+
+    assert distance({}) == 0.25
+    assert distance({}, near_copy_distance=0.3) == 0.3
+    assert distance({"near_duplicate_distance": 0.1}, near_copy_distance=0.3) == 0.1
+    scale = selections.read_receipt(store, run(store, {}).key)["scale"]
+    assert distance({}, near_copy_distance=1.9) == scale / 2

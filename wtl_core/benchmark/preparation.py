@@ -25,7 +25,7 @@ from wtl_core.errors import ConfigError
 from wtl_core.recipe import digest_of
 from wtl_core.storage import Store
 
-VERSION = 2
+VERSION = 3
 """Raised when the same set and params would be prepared otherwise."""
 _log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -53,6 +53,7 @@ class Prepared:
         pools: What there is to choose from.
         encoder: Where the vectors come from, in words.
         encoder_seconds: Training of the encoder, by its card (since the last start, if it was killed), and embedding.
+        near_copy_distance: The encoder's; None where it was not measured.
     """
 
     key: str
@@ -63,6 +64,7 @@ class Prepared:
     pools: list[PoolRef]
     encoder: str
     encoder_seconds: float
+    near_copy_distance: float | None
 
     def pool(self, kind: str) -> PoolRef:
         """The pool of that kind."""
@@ -129,6 +131,7 @@ def prepare(
         pools=refs,
         encoder=source.name,
         encoder_seconds=source.training_seconds + time.perf_counter() - started,
+        near_copy_distance=source.near_copy_distance,
     )
     store.write_bytes(f"{key}/prepared.json", json.dumps(asdict(prepared)).encode())
     return prepared

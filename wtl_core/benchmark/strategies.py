@@ -20,9 +20,18 @@ _RANDOM_PURPOSE, _ORACLE_PURPOSE, _SHARE_PURPOSE = 100, 101, 102
 
 
 def order_pool(
-    strategy: str, vectors: np.ndarray, sample_ids: list[str], *, count: int, seed: int, device: str
+    strategy: str,
+    vectors: np.ndarray,
+    sample_ids: list[str],
+    *,
+    count: int,
+    seed: int,
+    device: str,
+    near_copy_distance: float | None = None,
 ) -> np.ndarray:
     """The first `count` rows (or more) in the strategy's order, (>= count,) int64.
+
+    `near_copy_distance` is the encoder's, as the pipeline has it; None where it was not measured.
 
     Time: `rank` also traces what the orders in `TRACED` cover, by kernel values of all pairs of rows, twice. The choice
     alone does not need them, so measured seconds of these strategies are above what they cost at least.
@@ -33,7 +42,9 @@ def order_pool(
         return random_order(sample_ids, seed=seed)
     if strategy == "mundig":
         return _mundig(vectors, count)
-    params = SelectionParams.model_validate({"objective": strategy, "seed": seed, "budget": count})
+    params = SelectionParams.model_validate(
+        {"objective": strategy, "seed": seed, "budget": count, "near_duplicate_distance": near_copy_distance}
+    )
     return rank(vectors, params, sample_ids=sample_ids, device=device).rows
 
 

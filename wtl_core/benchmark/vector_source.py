@@ -29,6 +29,7 @@ class VectorSource(Protocol):
 
     name: str
     training_seconds: float
+    near_copy_distance: float | None
 
     def of_split(self, name: str, split: Split) -> np.ndarray:
         """(N, D) of `train`, `validation` or `test`."""
@@ -42,6 +43,7 @@ class EncoderVectors:
 
     def __init__(self, encoder: Encoder, *, training_seconds: float = 0.0) -> None:
         self.encoder, self.training_seconds = encoder, training_seconds
+        self.near_copy_distance = encoder.near_copy_distance
         self.name = f"{encoder.name} ({encoder.fingerprint[:12]})"
 
     @classmethod
@@ -92,6 +94,7 @@ class FileVectors:
 
     def __init__(self, folder: Path, *, seed: int) -> None:
         self.folder, self.seed, self.training_seconds = folder, seed, 0.0
+        self.near_copy_distance: float | None = None
         self.name = f"files in {folder.name}, made elsewhere in a time not counted here"
 
     def of_split(self, name: str, split: Split) -> np.ndarray:

@@ -28,7 +28,15 @@ def make_order(store: Store, prepared: Prepared, order: grid.Order, *, device: s
     vectors = load_array(store, prepared, f"{order.pool.kind}-vectors")[inside]
     held = [ids[row] for row in inside]
     started = time.perf_counter()
-    rows = strategies.order_pool(order.strategy, vectors, held, count=order.count, seed=order.seed, device=device)
+    rows = strategies.order_pool(
+        order.strategy,
+        vectors,
+        held,
+        count=order.count,
+        seed=order.seed,
+        device=device,
+        near_copy_distance=prepared.near_copy_distance,
+    )
     seconds = time.perf_counter() - started
     buffer = io.BytesIO()
     np.savez(buffer, rows=inside[rows], seconds=np.float64(seconds))

@@ -45,8 +45,12 @@ def save_encoder(
     preprocessing: Preprocessing,
     number_format: NumberFormat,
     card: dict[str, Any],
+    near_copy_distance: float | None = None,
 ) -> str:
-    """Keep a trained network, and the whitening among its weights; its fingerprint. Repeating it changes nothing."""
+    """Keep a trained network, and the whitening among its weights; its fingerprint. Repeating it changes nothing.
+
+    `near_copy_distance`, see `near_copies`, travels in the head of the weights; it changes no vector.
+    """
     weights = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     digest = fingerprint(weights, shape.to_json(), preprocessing, number_format)
     folder = f"{FOLDER}/{digest}"
@@ -57,6 +61,7 @@ def save_encoder(
         "network": shape.to_json(),
         "preprocessing": preprocessing.to_json(),
         "number_format": number_format,
+        "near_copy_distance": near_copy_distance,
     }
     store.write_bytes(f"{folder}/{WEIGHTS}", save_tensors(weights, {"wtl": json.dumps(head)}))
     store.write_bytes(f"{folder}/{CARD}", json.dumps({**head, **card}, indent=2, sort_keys=True).encode())

@@ -60,6 +60,12 @@ class Encoder:
         """Height and width of the images that `encode` takes."""
         return self.preprocessing.side_px
 
+    @property
+    def near_copy_distance(self) -> float | None:
+        """How far near-copies of an image lie from it, see `near_copies`; None where it was not measured."""
+        distance: float | None = self.card.get("near_copy_distance")
+        return distance
+
     def fit(self, image: torch.Tensor) -> torch.Tensor:
         """A decoded (3, H, W) uint8 image as the (3, S, S) uint8 square that `encode` takes."""
         return fit(image, self.preprocessing)

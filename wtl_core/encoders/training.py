@@ -15,16 +15,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from wtl_core.encoders import sizing, watch
+from wtl_core.encoders import near_copies, sizing, watch, whitening
 from wtl_core.encoders.cards import save_encoder, save_origin
 from wtl_core.encoders.checkpoint import Checkpoint, TrainingFolder
-from wtl_core.encoders.encoder import build, default_format
+from wtl_core.encoders.encoder import Encoder, build, default_format
 from wtl_core.encoders.image_cache import PoolImages, decode_pool
 from wtl_core.encoders.peers import Peers, joined
 from wtl_core.encoders.resolve import start_from
 from wtl_core.encoders.sizing import TrainingParams, TrainingPlan, check_count, plan_training
 from wtl_core.encoders.trainer import Trainer
-from wtl_core.encoders.whitening import IMAGES, Whitening, fit_whitening
+from wtl_core.encoders.whitening import Whitening, fit_whitening
 from wtl_core.errors import ConfigError
 from wtl_core.storage import Store
 
@@ -91,13 +91,15 @@ def train(
     with joined(min(devices, plan.accumulate), device, _follow, plan, shared, weights, checkpoint) as peers:
         trainer = Trainer(plan, squares, device, start=weights, peers=peers)
         history = _run(trainer, folder, checkpoint, on_progress=on_progress, checkpoint_seconds=checkpoint_seconds)
+    whitened_by = trained_whitening(trainer)
     fingerprint = save_encoder(
         store,
-        trainer.network.state_dict() | trained_whitening(trainer).tensors(),
+        trainer.network.state_dict() | whitened_by.tensors(),
         shape=plan.shape,
         preprocessing=plan.preprocessing,
         number_format=plan.number_format,
         card=_card(plan, history, len(squares), time.monotonic() - started, device),
+        near_copy_distance=near_copies.distance(_encoder(trainer, whitened_by), _first(trainer, near_copies.IMAGES)),
     )
     save_origin(store, fingerprint, images.sample_ids)
     folder.finish(fingerprint)
@@ -106,6 +108,11 @@ def train(
 
 def trained_whitening(trainer: Trainer) -> Whitening:
     """The whitening of the trained network's features of the first images, which are a fair draw: ids are hashes."""
+    return fit_whitening(_encoder(trainer).encode(_first(trainer, whitening.IMAGES)))
+
+
+def _encoder(trainer: Trainer, whitened_by: Whitening | None = None) -> Encoder:
+    """Of what is trained so far."""
     plan = trainer.plan
     encoder = build(
         deepcopy(trainer.network),
@@ -114,11 +121,14 @@ def trained_whitening(trainer: Trainer) -> Whitening:
         preprocessing=plan.preprocessing,
         device=trainer.device,
         number_format=plan.number_format,
+        whitening=whitened_by,
     )
     # A few rows at a time: the trainer's own tensors still fill the device, and hours of training would be lost here.
-    encoder = dataclasses.replace(encoder, forward_rows=32)
-    images = torch.from_numpy(np.asarray(trainer.squares[:IMAGES]))
-    return fit_whitening(encoder.encode(images))
+    return dataclasses.replace(encoder, forward_rows=32)
+
+
+def _first(trainer: Trainer, count: int) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(trainer.squares[:count]))
 
 
 def _follow(

@@ -84,8 +84,8 @@ class SelectionParams(_Params):
     """The kernel's s (and the ball's radius) over the median distance to the 50th neighbour."""
     has_duplicate_weights: bool = True
     """Let near-duplicates share the weight of one image."""
-    near_duplicate_distance: float = Field(0.25, ge=0.0, le=2.0)
-    """Unit vectors this close are near-duplicates; never more than half the median distance to the 50th neighbour."""
+    near_duplicate_distance: float | None = Field(None, ge=0.0, le=2.0)
+    """Unit vectors this close are near-duplicates, at most s / 2; none: as the encoder's near-copies lie, or 0.25."""
     neighbours: int = Field(128, ge=8, le=1024)
     """Neighbours that a sample can be covered by, behind the head in a large pool; 64 at most from `cells_from` on."""
     head: int = Field(2000, ge=0, le=4000)

@@ -24,6 +24,7 @@ from wtl_core.selection.result import Ranking, assemble
 from wtl_core.selection.steering import check_weights, similarity_weights
 
 _log = logging.getLogger(__name__)
+_NEAR_DUPLICATES = 0.25  # of usual pretrained encoders, whose near-copies lie 0.1 to 0.2 apart
 
 __all__ = ["Ranking", "rank"]
 
@@ -76,7 +77,8 @@ def rank(
         scale = median_scale(points, shuffled(keys, 0, Purpose.SCALE))
     _log.info("ranking %d of %d samples by %s, scale %.4f", len(inside), len(pool.rows), params.objective, scale)
     table = kernel_table(_kernel_of(params), scale * params.scale_factor)
-    near = min(params.near_duplicate_distance, scale / 2)
+    near = params.near_duplicate_distance
+    near = min(_NEAR_DUPLICATES if near is None else near, scale / 2)
     known = None if labelled is None or len(labelled) == 0 else _given(labelled, pool, what="labelled")
     anchors = None if known is None else prepare(known, device)
     state = _covered_by(points, anchors, table)

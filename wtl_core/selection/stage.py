@@ -38,6 +38,7 @@ def run(
     fingerprint: str,
     ledger_length: int,
     device: str,
+    near_copy_distance: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SelectionRef:
     """Rank the samples, measure the ladder, and write both with their receipt.
@@ -50,6 +51,8 @@ def run(
         fingerprint: The encoder's; every sample must have a vector in its table.
         ledger_length: Entries of the ledger to respect.
         device: Where to multiply.
+        near_copy_distance: The encoder's, see `encoders.near_copies`; stands in where the recipe has no
+            `near_duplicate_distance`.
         on_progress: Told how many samples of how many are compared with all.
 
     Raises:
@@ -67,6 +70,7 @@ def run(
         )
     exported = [sample_id for sample_id in ledger.sample_ids(entries, "exported") if sample_id in is_open]
     inputs = _inputs(open_samples, labelled, exported, recipe, fingerprint=fingerprint)
+    inputs["near_copy_distance"] = near_copy_distance
     key = f"selections/{number:06d}-{digest_of(inputs)[:12]}"  # the scale is left out: a killed run may have frozen it
     if not store.exists(f"{key}/receipt.json"):
         inputs["scale"] = _read_scale(store, fingerprint)
@@ -91,6 +95,8 @@ def _make(
     anchors = vectors.load(store, inputs["encoder"], labelled) if labelled else None
     position = {sample_id: row for row, sample_id in enumerate(ids)}
     params = recipe.selection
+    if params.near_duplicate_distance is None:
+        params = params.model_copy(update={"near_duplicate_distance": inputs["near_copy_distance"]})
     groups = columns.groups_of(samples, params.group_by) if params.group_by is not None else None
     _logger.info("ranking %d samples by %d-d vectors on %s", len(ids), matrix.shape[1], device)
     ranked = ranking.rank(
@@ -138,6 +144,7 @@ def _write(
         "numeric_path": ranked.numeric_path,
         "exact_until": int(ranked.exact_until),
         "tail_from": int(ranked.tail_from),
+        "near_duplicate_distance": ranked.near_duplicate_distance,
         "picks": int(ranked.picks),
         "stop": asdict(ranked.stop),
         "references": measured.references,
