@@ -43,6 +43,9 @@ def test_what_never_varies_gets_no_interval():
     assert math.isnan(only.low)
     assert math.isnan(only.p_value)
     assert only.verdict == "nothing varies"
+    once = statistics.compare(rows[:2], pool="balanced", judge="probe", strategy="a")[0]
+    assert math.isnan(once.low)
+    assert once.verdict == "a single pair"
 
 
 def test_holm_keeps_order_and_never_falls():

@@ -54,7 +54,7 @@ class Comparison:
     def verdict(self) -> str:
         """What the 95 % interval says."""
         if math.isnan(self.low):
-            return "nothing varies"
+            return "a single pair" if self.pairs < 2 else "nothing varies"
         if self.low > 0:
             return "better"
         return "worse" if self.high < 0 else "no difference shown"
@@ -121,7 +121,7 @@ def random_labels_needed(baseline: Sequence[Mean], accuracy: float) -> float | N
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean and its 95 % interval by Student's t; NaN bounds where nothing varies, which says nothing of chance."""
+    """Mean and its 95 % interval by Student's t; NaN bounds of one value, and where nothing varies."""
     mean = float(np.mean(values))
     if len(values) < 2 or np.ptp(values) == 0.0:
         return mean, math.nan, math.nan

@@ -118,6 +118,7 @@ def findings(section: Section) -> list[str]:
         ("no difference shown", "not shown to differ from random"),
         ("worse", "below random"),
         ("nothing varies", "the same in every run, so without an interval,"),
+        ("a single pair", "measured once, so without an interval,"),
     ):
         at = [f"{t.labels:,} ({t.difference:+.1f})" for t in ours if t.verdict == verdict]
         if at:
@@ -179,6 +180,8 @@ def _render(template: str, **context: object) -> str:
     )
     environment.filters["number"] = lambda value: "" if math.isnan(value) else f"{value:.1f}"
     environment.filters["signed"] = lambda value: "" if math.isnan(value) else f"{value:+.1f}"
+    environment.filters["bounds"] = lambda of: "" if math.isnan(of.low) else f"[{of.low:.1f}, {of.high:.1f}]"
+    environment.filters["signed_bounds"] = lambda of: "" if math.isnan(of.low) else f"{of.low:+.1f} to {of.high:+.1f}"
     environment.filters["chance"] = lambda value: "" if math.isnan(value) else f"{value:.2g}"
     environment.filters["cell"] = lambda value: str(value).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
     environment.globals["needed"] = statistics.random_labels_needed
