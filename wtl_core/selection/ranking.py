@@ -24,7 +24,7 @@ from wtl_core.selection.result import Ranking, assemble
 from wtl_core.selection.steering import check_weights, similarity_weights
 
 _log = logging.getLogger(__name__)
-_NEAR_DUPLICATES = 0.25  # of usual pretrained encoders, whose near-copies lie 0.1 to 0.2 apart
+_NEAR_DUPLICATES = 0.25  # holds 99 % of near-copies by a ResNet-9's own features; others were not measured
 
 __all__ = ["Ranking", "rank"]
 
