@@ -29,7 +29,7 @@ BAD_OUTPUT = "bad_vector"
 _fitting_rows: dict[tuple[str, str], int] = {}
 """Rows of a forward pass that fitted where the rule's did not, by fingerprint and device: found out once a process."""
 
-_DECODE_ROWS, _TURN_ROWS, _NVJPEG_ROWS, _LEAST_PIECE_ROWS, _MIN_NORM = 64, 16, 512, 256, 1e-6
+_DECODE_ROWS, _TURN_ROWS, _NVJPEG_ROWS, _LEAST_PIECE_ROWS, _MIN_NORM = 64, 32, 512, 256, 1e-6
 
 
 class Piece(NamedTuple):
@@ -191,11 +191,12 @@ def _decoded_in_turns(
     reader = ThreadPoolExecutor(1, "wtl-read")
     pool = ThreadPoolExecutor(max(1, workers), "wtl-decode")
     chunks = _chunks(images, rows, stop)
+    part_rows = max(1, min(_TURN_ROWS, rows // (4 * max(1, workers))))
     following: Future[list[tuple[str, bytes | None]]] = reader.submit(next, chunks, [])
     try:
         while chunk := following.result():
             following = reader.submit(next, chunks, [])
-            parts = [chunk[start : start + _TURN_ROWS] for start in range(0, len(chunk), _TURN_ROWS)]
+            parts = [chunk[start : start + part_rows] for start in range(0, len(chunk), part_rows)]
             yield from list(pool.map(decode, parts))
     finally:
         stop.set()

@@ -25,6 +25,8 @@ from wtl_core.encoders.preprocessing import Preprocessing
 
 Row = tuple[str, float, str]
 
+_PAIRS = 9
+
 
 def photographs(count: int, side: int, quality: int = 85) -> list[bytes]:
     """JPEGs with photograph-like statistics (some 20 KB at 256 px): smooth noise at several scales."""
@@ -107,7 +109,7 @@ def synchronize(device: torch.device) -> None:
 
 def ratio(name: str, encoder: Encoder, files: list[bytes], workers: int, count: int) -> list[Row]:
     """Engine and memory in turns, so that a machine's moods hit both."""
-    pairs = [(from_memory(encoder, count), engine(encoder, files, workers)) for _ in range(3)]
+    pairs = [(from_memory(encoder, count), engine(encoder, files, workers)) for _ in range(_PAIRS)]
     memory, whole = np.median([pair[0] for pair in pairs]), np.median([pair[1] for pair in pairs])
     share = float(np.median([pair[1] / pair[0] for pair in pairs]))
     print(f"{name:55s} memory {memory:9.0f}  engine {whole:9.0f}  ratio {share:.3f}", flush=True)
@@ -239,7 +241,8 @@ def main() -> None:
         rows = on_cuda(options.quick) if options.device == "cuda" else on_cpu(options.quick)
         where = torch.cuda.get_device_name() if options.device == "cuda" else "a processor"
         text = (
-            "The engine (JPEG bytes to float16 vectors) in turns with the same network fed from memory; medians of 3."
+            "The engine (JPEG bytes to float16 vectors) in turns with the same network fed from memory; medians of "
+            f"{_PAIRS}."
         )
         report.write("embedding", f"Engine against memory, on {where}", text, table(rows), is_quick=options.quick)
     if "store" in options.only:

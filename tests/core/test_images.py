@@ -378,6 +378,65 @@ def test_thumbnail_pixels_are_area_averages() -> None:
     assert np.abs(ours.astype(int) - boxes / 4).max() <= 0.51
 
 
+def one_by_one(files: list[bytes]) -> list[tuple[str, str] | bytes]:
+    """What `decode` makes of each file: its pixels' bytes, or the reason and message of its refusal."""
+    out: list[tuple[str, str] | bytes] = []
+    for data in files:
+        try:
+            pixels = decode.decode(data, max_pixels=decode.HIGHEST_MAX_PIXELS).pixels
+        except ImageError as error:
+            out.append((str(error.reason), error.message))
+        else:
+            out.append(str(pixels.shape).encode() + pixels.tobytes())
+    return out
+
+
+def all_at_once(files: list[bytes]) -> list[tuple[str, str] | bytes]:
+    return [
+        (str(image.reason), image.message)
+        if isinstance(image, ImageError)
+        else str(image.shape).encode() + image.tobytes()
+        for image in decode.decode_each(files)
+    ]
+
+
+def test_files_decoded_together_give_what_each_gives_alone_in_order() -> None:
+    whole = encoded(picture(), "JPEG")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    files = [
+        whole,
+        encoded(picture(seed=1), "PNG"),
+        b"",
+        whole[: len(whole) // 2],  # no end marker: refused by its header
+        whole[: len(whole) // 2] + b"\xff\xd9",  # closed after the cut: refused by its last pixels
+        encoded(picture(seed=2), "JPEG", exif=turned.tobytes()),
+        encoded(picture(seed=3).convert("CMYK"), "JPEG"),
+        encoded(picture(900, 700, seed=4), "JPEG"),  # too large to wait for the others
+        encoded(picture(seed=5), "WEBP"),
+        encoded(picture(seed=6), "JPEG", progressive=True),
+        encoded(picture(seed=7).convert("L"), "JPEG"),
+        b"\xff\xd8\xff" + bytes(40),
+        encoded(picture(2, 1), "JPEG"),
+    ]
+    alone = one_by_one(files)
+    assert all_at_once(files) == alone
+    assert [row for row, found in enumerate(alone) if isinstance(found, tuple)] == [2, 3, 4, 11]
+    assert all_at_once(files[::-1]) == alone[::-1]
+    assert all_at_once([]) == []
+
+
+@given(st.lists(st.tuples(st.integers(2, 3000), st.integers(0, 255)), max_size=4), st.integers(0, 60))
+@settings(max_examples=60, deadline=None)
+def test_damaged_jpegs_decoded_together_are_judged_as_alone(edits: list[tuple[int, int]], cut: int) -> None:
+    whole = encoded(picture(40, 30), "JPEG")
+    damaged = bytearray(whole)
+    for position, value in edits:
+        damaged[position % len(damaged)] = value
+    files = [whole, bytes(damaged[: len(damaged) - cut]), whole]
+    assert all_at_once(files) == one_by_one(files)
+
+
 def test_decode_rgb_gives_planes_for_torch() -> None:
     pixels = decode_rgb(encoded(picture(64, 48), "JPEG"))
     assert (pixels.shape, pixels.dtype) == ((3, 48, 64), torch.uint8)

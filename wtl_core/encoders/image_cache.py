@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wtl_core.encoders.preprocessing import Preprocessing, fit
-from wtl_core.images.decode import decode_rgb
+from wtl_core.encoders.preprocessing import Preprocessing, fit_rows
+from wtl_core.images.decode import decode_each
 from wtl_core.images.faults import ImageError
 
 _log = logging.getLogger(__name__)
@@ -55,9 +55,10 @@ def decode_pool(
     with ThreadPoolExecutor(max(1, workers), "wtl-decode") as pool:
 
         def store(chunk: list[tuple[int, bytes | None]]) -> None:
-            for row, data in chunk:
-                if (square := _square(data, preprocessing)) is not None:
-                    out[row] = square
+            there = [(row, data) for row, data in chunk if data is not None]
+            for (row, _), image in zip(there, decode_each([data for _, data in there]), strict=True):
+                if not isinstance(image, ImageError):
+                    out[row] = fit_rows(image, preprocessing).transpose(2, 0, 1)
                     is_there[row] = True
 
         while chunks := [chunk for _ in range(4 * workers) if (chunk := list(islice(source, _CHUNK)))]:
@@ -70,15 +71,6 @@ def decode_pool(
             out[target] = out[row]
         out = out[: len(kept)]
     return out
-
-
-def _square(data: bytes | None, preprocessing: Preprocessing) -> np.ndarray | None:
-    if data is None:
-        return None
-    try:
-        return fit(decode_rgb(data), preprocessing).numpy()
-    except ImageError:
-        return None
 
 
 def _empty(shape: tuple[int, ...], scratch: Path | None) -> np.ndarray:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -58,6 +59,14 @@ def fit(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     top, left = (target[0] - side) // 2, (target[1] - side) // 2
     batch = batch[..., top : top + side, left : left + side]
     return batch if images.ndim == 4 else batch[0]
+
+
+def fit_rows(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """`fit` of one (H, W, 3) uint8 image as decoders lay it out: (S, S, 3)."""
+    side = preprocessing.side_px
+    if preprocessing.fit == "squash" and pixels.shape == (side, side, 3):
+        return pixels  # without a word to torch, which would hand the interpreter to another thread
+    return fit(torch.from_numpy(pixels).permute(2, 0, 1), preprocessing).permute(1, 2, 0).numpy()
 
 
 def _middle(batch: torch.Tensor) -> torch.Tensor:

@@ -4,15 +4,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from wtl_core.encoders.encoder import Encoder
-from wtl_core.images.decode import codecs, decode_rgb
+from wtl_core.encoders.preprocessing import fit_rows
+from wtl_core.images.decode import codecs, decode_each
 from wtl_core.images.faults import ImageError
 from wtl_core.images.jpeg import read_header
 
 GONE = "missing"
 """Reason of a failure: there are no bytes to decode."""
+
+_GONE_MESSAGE = "its bytes are neither in the pool nor, unchanged, at their source"
 
 _NVJPEG_MIN_SIDE_PX = 128
 _BATCH_BYTES, _RUN_BYTES = 512 << 20, 256 << 20
@@ -50,20 +54,17 @@ class CpuDecoder:
         """Squares on the processor, in the chunk's order."""
         side = self.encoder.side_px
         # laid out as decoders give pixels and as the network takes them, so that a copy is one run of bytes
-        pixels = torch.empty((len(chunk), side, side, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        rows = np.empty((len(chunk), side, side, 3), np.uint8)
         ids: list[str] = []
-        failures: list[Failure] = []
-        for sample_id, data in chunk:
-            if data is None:
-                failures.append((sample_id, GONE, "its bytes are neither in the pool nor, unchanged, at their source"))
+        failures = [(sample_id, GONE, _GONE_MESSAGE) for sample_id, data in chunk if data is None]
+        there = [(sample_id, data) for sample_id, data in chunk if data is not None]
+        for (sample_id, _), image in zip(there, decode_each([data for _, data in there]), strict=True):
+            if isinstance(image, ImageError):
+                failures.append((sample_id, str(image.reason), image.message))
                 continue
-            try:
-                pixels[len(ids)] = self.encoder.fit(decode_rgb(data))
-            except ImageError as error:
-                failures.append((sample_id, str(error.reason), error.message))
-                continue
+            rows[len(ids)] = fit_rows(image, self.encoder.preprocessing)
             ids.append(sample_id)
-        return Squares(ids, pixels[: len(ids)], failures)
+        return Squares(ids, torch.from_numpy(rows[: len(ids)]).permute(0, 3, 1, 2), failures)
 
 
 class NvjpegDecoder:

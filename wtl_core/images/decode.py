@@ -6,6 +6,7 @@ dropped and the first frame taken, as the usual training loaders do. Size is che
 
 import io
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -18,6 +19,7 @@ from wtl_core.images import exif, jpeg, kinds, png, scan
 from wtl_core.images.faults import ImageError, Reason
 
 DEFAULT_MAX_PIXELS, HIGHEST_MAX_PIXELS = 100_000_000, 1_000_000_000
+_SMALL_PIXELS = 256 * 256
 _RGB = 3  # torchvision's ImageReadMode.RGB
 _PILLOW_FORMATS = {"jpeg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "tiff": "TIFF", "bmp": "BMP"}
 _PILLOW_FORMATS |= {"avif": "AVIF", "heic": "HEIF"}
@@ -54,6 +56,43 @@ def decode_rgb(data: bytes) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
+def decode_each(files: Sequence[bytes]) -> Iterator[np.ndarray | ImageError]:
+    """Upright pixels (H, W, 3) uint8 of each file in order, or why it is refused; for threads that decode side by side.
+
+    Of the small JPEGs all headers are read, then all are decoded, then all are checked. File by file, two threads were
+    no faster than one: whoever comes back from torch waits for the interpreter, which the other one is using.
+    """
+    headers = [_small_jpeg_header(data) for data in files]
+    planes = [_planes_or_none(data, header) for data, header in zip(files, headers, strict=True)]
+    for data, header, found in zip(files, headers, planes, strict=True):
+        try:
+            if header is None or found is None:
+                decoded = decode(data, max_pixels=HIGHEST_MAX_PIXELS)
+            else:
+                decoded = _checked_jpeg(data, header, found)
+        except ImageError as error:
+            yield error
+        else:
+            yield decoded.pixels
+
+
+def _small_jpeg_header(data: bytes) -> jpeg.JpegHeader | None:
+    """The header of what is decoded beside others; None for all that `decode` is to judge by itself."""
+    if kinds.sniff_image(data[: kinds.HEAD_BYTES]) != "jpeg":
+        return None
+    try:
+        return _jpeg_header(data, _SMALL_PIXELS, 1)
+    except ImageError:
+        return None
+
+
+def _planes_or_none(data: bytes, header: jpeg.JpegHeader | None) -> torch.Tensor | None:
+    try:
+        return None if header is None else _jpeg_planes(data, header)
+    except RuntimeError:
+        return None
+
+
 def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, min_side_px: int = 1) -> Decoded:
     """Decode and verify an image file; the format is told by the first bytes.
 
@@ -86,18 +125,33 @@ def check_size(width: int, height: int, *, max_pixels: int, min_side_px: int) ->
 
 
 def _decode_jpeg(data: bytes, max_pixels: int, min_side_px: int) -> Decoded:
-    header = jpeg.read_header(data)
-    check_size(header.width, header.height, max_pixels=max_pixels, min_side_px=min_side_px)
-    jpeg.check_complete(data, header)
-    is_turned = header.exif.orientation != 1
-    codecs()
+    header = _jpeg_header(data, max_pixels, min_side_px)
     try:
-        pixels = torch.ops.image.decode_jpeg(_as_tensor(data), _RGB, is_turned)
+        planes = _jpeg_planes(data, header)
     except RuntimeError as error:
         if "truncated" in str(error):
             raise ImageError(Reason.TRUNCATED, f"JPEG of {len(data)} bytes ends before its pixels do") from error
         return _decode_pillow(data, "jpeg", max_pixels, min_side_px)
-    rows = pixels.permute(1, 2, 0).contiguous().numpy()
+    return _checked_jpeg(data, header, planes)
+
+
+def _jpeg_header(data: bytes, max_pixels: int, min_side_px: int) -> jpeg.JpegHeader:
+    header = jpeg.read_header(data)
+    check_size(header.width, header.height, max_pixels=max_pixels, min_side_px=min_side_px)
+    jpeg.check_complete(data, header)
+    return header
+
+
+def _jpeg_planes(data: bytes, header: jpeg.JpegHeader) -> torch.Tensor:
+    """Upright pixels (3, H, W). Raises RuntimeError where torchvision does not read the file."""
+    is_turned = header.exif.orientation != 1
+    codecs()
+    planes: torch.Tensor = torch.ops.image.decode_jpeg(_as_tensor(data), _RGB, is_turned)
+    return planes
+
+
+def _checked_jpeg(data: bytes, header: jpeg.JpegHeader, planes: torch.Tensor) -> Decoded:
+    rows = _rows(planes)
     scan.check(data, header, rows)
     return Decoded(rows, "jpeg", False, header.exif.taken_at)
 
@@ -113,7 +167,7 @@ def _decode_png(data: bytes, max_pixels: int, min_side_px: int) -> Decoded:
         return _decode_pillow(data, "png", max_pixels, min_side_px)
     if pixels.dtype == torch.uint16:
         pixels = (pixels.to(torch.int32) >> 8).to(torch.uint8)
-    return Decoded(pixels.permute(1, 2, 0).contiguous().numpy(), "png", header.frames > 1, header.exif.taken_at)
+    return Decoded(_rows(pixels), "png", header.frames > 1, header.exif.taken_at)
 
 
 def _decode_pillow(data: bytes, kind: str, max_pixels: int, min_side_px: int) -> Decoded:
@@ -179,6 +233,11 @@ def _register_heic() -> None:
     except ImportError as error:
         raise ImageError(Reason.UNSUPPORTED, "HEIC needs the optional extra: pip install wtl[heic]") from error
     pillow_heif.register_heif_opener()
+
+
+def _rows(planes: torch.Tensor) -> np.ndarray:
+    """(H, W, 3) of (3, H, W), by NumPy, which keeps the interpreter; a copy only of a turned image."""
+    return np.ascontiguousarray(planes.numpy().transpose(1, 2, 0))
 
 
 def _as_tensor(data: bytes) -> torch.Tensor:
