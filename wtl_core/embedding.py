@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from wtl_core.encoders.encoder import Encoder, pad
-from wtl_core.encoders.squares import CpuDecoder, Failure, NvjpegDecoder, Squares, uses_nvjpeg
+from wtl_core.encoders.squares import CpuDecoder, Failure, NvjpegDecoder, Squares, as_planes, uses_nvjpeg
 from wtl_core.errors import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -196,12 +196,26 @@ def _decoded_in_turns(
     try:
         while chunk := following.result():
             following = reader.submit(next, chunks, [])
-            parts = [chunk[start : start + part_rows] for start in range(0, len(chunk), part_rows)]
-            yield from list(pool.map(decode, parts))
+            yield _side_by_side(decode, chunk, pool, part_rows)
     finally:
         stop.set()
         reader.shutdown(wait=True, cancel_futures=True)
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _side_by_side(
+    decode: CpuDecoder, chunk: list[tuple[str, bytes | None]], pool: ThreadPoolExecutor, part_rows: int
+) -> Squares:
+    """The chunk decoded by the pool's threads into one array: copied once more, decoding would take a tenth longer."""
+    room = decode.room(len(chunk))
+
+    def decoded(start: int) -> Squares:
+        return decode(chunk[start : start + part_rows], room[start : start + part_rows])
+
+    done = list(pool.map(decoded, range(0, len(chunk), part_rows)))
+    if any(squares.failures for squares in done):
+        return _merge(done)
+    return Squares([sample_id for sample_id, _ in chunk], as_planes(room), [])
 
 
 def _decoded(encoder: Encoder, images: Iterable[tuple[str, bytes | None]], workers: int) -> Iterator[Squares]:
@@ -251,12 +265,14 @@ def _regrouped(chunks: Iterator[Squares], rows: int) -> Iterator[Squares]:
             merged = _merge(held)
             yield Squares(merged.ids[:rows], merged.pixels[:rows], merged.failures)
             count -= rows
-            held = [Squares(merged.ids[rows:], merged.pixels[rows:], [])]
+            held = [Squares(merged.ids[rows:], merged.pixels[rows:], [])] if count else []
     if held and (count or any(squares.failures for squares in held)):
         yield _merge(held)
 
 
 def _merge(held: list[Squares]) -> Squares:
+    if len(held) == 1:
+        return held[0]
     return Squares(
         [sample_id for squares in held for sample_id in squares.ids],
         torch.cat([squares.pixels for squares in held]),

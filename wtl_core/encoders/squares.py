@@ -50,11 +50,13 @@ class CpuDecoder:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
 
-    def __call__(self, chunk: Chunk) -> Squares:
-        """Squares on the processor, in the chunk's order."""
-        side = self.encoder.side_px
-        # laid out as decoders give pixels and as the network takes them, so that a copy is one run of bytes
-        rows = np.empty((len(chunk), side, side, 3), np.uint8)
+    def room(self, count: int) -> np.ndarray:
+        """For `count` images, as decoders lay pixels out and networks take them: a copy is one run of bytes."""
+        return np.empty((count, self.encoder.side_px, self.encoder.side_px, 3), np.uint8)
+
+    def __call__(self, chunk: Chunk, room: np.ndarray | None = None) -> Squares:
+        """Squares on the processor, in the chunk's order; in the first rows of `room` if that is given."""
+        rows = self.room(len(chunk)) if room is None else room
         ids: list[str] = []
         failures = [(sample_id, GONE, _GONE_MESSAGE) for sample_id, data in chunk if data is None]
         there = [(sample_id, data) for sample_id, data in chunk if data is not None]
@@ -64,7 +66,12 @@ class CpuDecoder:
                 continue
             rows[len(ids)] = fit_rows(image, self.encoder.preprocessing)
             ids.append(sample_id)
-        return Squares(ids, torch.from_numpy(rows[: len(ids)]).permute(0, 3, 1, 2), failures)
+        return Squares(ids, as_planes(rows[: len(ids)]), failures)
+
+
+def as_planes(rows: np.ndarray) -> torch.Tensor:
+    """(n, 3, S, S) in `channels_last` of (n, S, S, 3), without a copy."""
+    return torch.from_numpy(rows).permute(0, 3, 1, 2)
 
 
 class NvjpegDecoder:
