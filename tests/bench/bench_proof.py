@@ -98,7 +98,7 @@ def run_section(name: str, options: argparse.Namespace, deadline: float) -> None
         vectors = None
     store = open_store(str(options.output / name))
     prepared = preparation.prepare(store, dataset, params, device=options.device, vectors=vectors)
-    say(name, f"prepared {', '.join(f'{p.kind} {p.size:,}' for p in prepared.pools)}, {prepared.encoder}")
+    say(name, f"prepared {', '.join(f'{pool.kind} {pool.size:,} by {pool.encoder}' for pool in prepared.pools)}")
     for order in grid.missing_orders(store, prepared, params):
         seconds = work.make_order(store, prepared, order, device=options.device)
         say(name, f"{order.pool.kind} by {order.strategy}, seed {order.seed}: {seconds:.1f} s")

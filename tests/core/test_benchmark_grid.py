@@ -87,31 +87,39 @@ def test_shuffled_labels_change_no_order_and_no_vector(finished, tmp_path):
     _, store, prepared, _ = finished
     other, shuffled, _ = run_all(tmp_path / "out", write_set(tmp_path / "set", label_seed=1))
     assert shuffled.digest != prepared.digest
-    assert shuffled.pools == prepared.pools  # digests over ids and vectors
+    assert [pool.digest for pool in shuffled.pools] == [pool.digest for pool in prepared.pools]  # over ids and vectors
     assert store.names("orders") == other.names("orders")
     for name in store.names("orders"):
         held = [np.load(io.BytesIO(s.read_bytes(f"orders/{name}")))["rows"] for s in (store, other)]
         np.testing.assert_array_equal(*held)
 
 
-def test_an_encoder_trained_for_a_benchmark_sees_the_training_split_alone(finished, monkeypatch):
-    from wtl_core.benchmark import vector_source
+def test_an_encoder_trained_for_a_benchmark_sees_its_pool_alone(finished, tmp_path, monkeypatch):
     from wtl_core.encoders import training
+    from wtl_core.images.decode import decode_rgb
 
-    folder, store, _, _ = finished
-    held = datasets.load(str(folder / "set"), side_px=16)
-    seen = []
+    folder, _, _, _ = finished
+    store, seen = open_store(str(tmp_path / "out")), []
 
     def watch(images, *args, **kwargs):
-        seen.extend(images.sample_ids)
-        assert [row for row, data in images.read([2, 0])] == [2, 0]
+        decoded = [(row, decode_rgb(data)) for row, data in images.read([2, 0])]
+        seen.append((list(images.sample_ids), decoded))
         return "pixels"
 
     monkeypatch.setattr(training, "train", watch)
-    params = PARAMS.model_copy(update={"encoder": "ssl"})
-    vector_source.EncoderVectors.make(store, held.train, params, device="cpu", workers=1, on_progress=None)
-    assert seen == held.train.sample_ids
-    assert not set(seen) & set(held.test.sample_ids)
+    params = PARAMS.model_copy(update={"encoder": "ssl", "pools": ("balanced", "long-tail-bursts")})
+    prepared = preparation.prepare(store, str(folder / "set"), params, device="cpu")
+    held = datasets.load(str(folder / "set"), side_px=16)
+    assert [ids for ids, _ in seen] == [preparation.load_ids(store, prepared, pool.kind) for pool in prepared.pools]
+    assert seen[0][0] == held.train.sample_ids
+    assert not set(seen[1][0]) >= set(held.train.sample_ids)
+    for pool, (ids, decoded) in zip(prepared.pools, seen, strict=True):
+        assert not set(ids) & set(held.test.sample_ids)
+        images = preparation.load_array(store, prepared, f"{pool.kind}-images")
+        for row, image in decoded:
+            np.testing.assert_array_equal(image, images[row])
+        judged = preparation.load_array(store, prepared, f"{pool.kind}-test-vectors")
+        assert len(judged) == len(held.test)
 
 
 def test_an_encoder_that_is_there_already_costs_what_its_training_took(tmp_path):
@@ -123,9 +131,10 @@ def test_an_encoder_that_is_there_already_costs_what_its_training_took(tmp_path)
     (card,) = [card for name in store.names(cards.FOLDER) if (card := cards.load_card(store, name))]
     trained = card["seconds_since_last_start"]
     assert trained > 0.1
-    again = preparation.prepare(store, dataset, params.model_copy(update={"pools": ("bursts",)}), device="cpu")
+    again = preparation.prepare(store, dataset, params.model_copy(update={"test_images": 3}), device="cpu")
     assert again.key != first.key
-    assert min(first.encoder_seconds, again.encoder_seconds) > trained
+    assert again.pools[0].encoder == first.pools[0].encoder
+    assert min(prepared.pools[0].encoder_seconds for prepared in (first, again)) > trained
 
 
 def test_a_strategy_whose_package_is_missing_is_refused_before_any_work(finished, tmp_path, monkeypatch):

@@ -17,27 +17,41 @@ from typing import Any
 import numpy as np
 
 from wtl_core.benchmark import datasets, pools
-from wtl_core.benchmark.datasets import LabelledSet
+from wtl_core.benchmark.datasets import Split
 from wtl_core.benchmark.params import BenchmarkParams, check_installed
+from wtl_core.benchmark.pools import LabelledPool
 from wtl_core.benchmark.vector_source import EncoderVectors, FileVectors, VectorSource
 from wtl_core.encoders import names
 from wtl_core.errors import ConfigError
 from wtl_core.recipe import digest_of
 from wtl_core.storage import Store
 
-VERSION = 3
+VERSION = 4
 """Raised when the same set and params would be prepared otherwise."""
+_JUDGED = ("validation", "test")
 _log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class PoolRef:
-    """A prepared pool: its kind, its size, and the digest of its vectors and ids, which no label enters."""
+    """A prepared pool.
+
+    Attributes:
+        kind: What was done to the training split.
+        size: Its images.
+        digest: Over its vectors and ids, which no label enters.
+        encoder: Where its vectors come from, in words.
+        encoder_seconds: Training of the encoder, by its card (since the last start, if it was killed), and embedding.
+        near_copy_distance: The encoder's; None where it was not measured.
+    """
 
     kind: str
     size: int
     digest: str
+    encoder: str
+    encoder_seconds: float
+    near_copy_distance: float | None
 
 
 @dataclass(frozen=True)
@@ -51,9 +65,6 @@ class Prepared:
         classes: The labels' names.
         counts: Images by split, and how many were left out.
         pools: What there is to choose from.
-        encoder: Where the vectors come from, in words.
-        encoder_seconds: Training of the encoder, by its card (since the last start, if it was killed), and embedding.
-        near_copy_distance: The encoder's; None where it was not measured.
     """
 
     key: str
@@ -62,9 +73,6 @@ class Prepared:
     classes: list[str]
     counts: dict[str, int]
     pools: list[PoolRef]
-    encoder: str
-    encoder_seconds: float
-    near_copy_distance: float | None
 
     def pool(self, kind: str) -> PoolRef:
         """The pool of that kind."""
@@ -81,7 +89,9 @@ def prepare(
     vectors: Path | None = None,
     on_progress: Progress | None = None,
 ) -> Prepared:
-    """Read the set, embed it and make its pools; what stands already is taken as it is.
+    """Read the set, make its pools and embed them; what stands already is taken as it is.
+
+    An encoder that has to be trained is trained on each pool, as its user would: of a long tail it sees the long tail.
 
     Args:
         store: The benchmark's folder; local.
@@ -90,7 +100,7 @@ def prepare(
         device: Where the encoder runs.
         workers: Threads that decode for the encoder's training.
         vectors: A folder of vectors that stand in for an encoder; see `vector_source.FileVectors`.
-        on_progress: Told (steps done, steps) of the encoder's training.
+        on_progress: Told (steps done, steps) of an encoder's training.
 
     Raises:
         ConfigError: the folder is not local, the set is not there, the vectors do not fit it, or a strategy's package
@@ -110,18 +120,18 @@ def prepare(
         validation_share=params.validation_share,
         download_folder=Path(store.root) / "downloads",
     )
-    source: VectorSource = (
-        FileVectors(vectors, seed=params.seed)
-        if vectors is not None
-        else EncoderVectors.make(store, labelled.train, params, device=device, workers=workers, on_progress=on_progress)
-    )
-    started = time.perf_counter()
     splits = {"train": labelled.train, "validation": labelled.validation, "test": labelled.test}
-    for name in ("validation", "test"):
+    for name in _JUDGED:
         _save(store, f"{key}/{name}-images.npy", splits[name].images)
         _save(store, f"{key}/{name}-labels.npy", splits[name].labels)
-        _save(store, f"{key}/{name}-vectors.npy", source.of_split(name, splits[name]))
-    refs = [_prepare_pool(store, key, kind, labelled, params, source) for kind in params.pools]
+
+    def source_of(pool: LabelledPool) -> VectorSource:
+        if vectors is not None:
+            return FileVectors(vectors, seed=params.seed)
+        return EncoderVectors.make(store, pool, params, device=device, workers=workers, on_progress=on_progress)
+
+    made = (pools.make(kind, labelled.train, seed=params.seed) for kind in params.pools)
+    refs = [_prepare_pool(store, key, pool, splits, source_of(pool)) for pool in made]
     prepared = Prepared(
         key=key,
         dataset=labelled.name,
@@ -129,16 +139,13 @@ def prepare(
         classes=labelled.classes,
         counts={**{name: len(split) for name, split in splits.items()}, "left_out": labelled.left_out},
         pools=refs,
-        encoder=source.name,
-        encoder_seconds=source.training_seconds + time.perf_counter() - started,
-        near_copy_distance=source.near_copy_distance,
     )
     store.write_bytes(f"{key}/prepared.json", json.dumps(asdict(prepared)).encode())
     return prepared
 
 
 def load_array(store: Store, prepared: Prepared, name: str) -> np.ndarray:
-    """An array of a split or a pool, mapped into memory: `test-images`, `test-vectors`, `balanced-labels`, ..."""
+    """An array of a split or a pool, mapped into memory: `test-images`, `balanced-labels`, `balanced-test-vectors`."""
     return np.asarray(np.load(store.path(f"{prepared.key}/{name}.npy"), mmap_mode="r", allow_pickle=False))
 
 
@@ -168,16 +175,20 @@ def _weights_file(encoder: str) -> Path | None:
 
 
 def _prepare_pool(
-    store: Store, key: str, kind: Any, labelled: LabelledSet, params: BenchmarkParams, source: VectorSource
+    store: Store, key: str, pool: LabelledPool, splits: dict[str, Split], source: VectorSource
 ) -> PoolRef:
-    pool = pools.make(kind, labelled.train, seed=params.seed)
-    vectors = source.of_pool(pool, labelled.train)
-    _save(store, f"{key}/{kind}-images.npy", pool.images)
-    _save(store, f"{key}/{kind}-labels.npy", pool.labels)
-    _save(store, f"{key}/{kind}-vectors.npy", vectors)
-    store.write_bytes(f"{key}/{kind}-ids.json", json.dumps(pool.sample_ids).encode())
+    started = time.perf_counter()
+    vectors = source.of_pool(pool, splits["train"])
+    seconds = time.perf_counter() - started
+    for name in _JUDGED:
+        _save(store, f"{key}/{pool.kind}-{name}-vectors.npy", source.of_split(name, splits[name]))
+    _save(store, f"{key}/{pool.kind}-images.npy", pool.images)
+    _save(store, f"{key}/{pool.kind}-labels.npy", pool.labels)
+    _save(store, f"{key}/{pool.kind}-vectors.npy", vectors)
+    store.write_bytes(f"{key}/{pool.kind}-ids.json", json.dumps(pool.sample_ids).encode())
     digest = digest_of([pool.sample_ids, hashlib.sha256(vectors.tobytes()).hexdigest()])
-    return PoolRef(kind, len(pool.labels), digest)
+    cost = source.training_seconds + seconds
+    return PoolRef(pool.kind, len(pool.labels), digest, source.name, cost, source.near_copy_distance)
 
 
 def _save(store: Store, key: str, array: np.ndarray) -> None:

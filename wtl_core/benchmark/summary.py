@@ -147,7 +147,7 @@ def _facts(
         "torch": torch.__version__,
         "set": f"{prepared.dataset}: " + ", ".join(f"{count:,} {name}" for name, count in prepared.counts.items()),
         "pools": ", ".join(f"{pool.kind} ({pool.size:,})" for pool in prepared.pools) + share,
-        "vectors": f"{prepared.encoder}, {prepared.encoder_seconds:,.0f} s with the embedding",
+        "vectors": _vectors(prepared),
         "seeds": f"{params.seeds} (loops {params.loop_seeds})" if params.loops else str(params.seeds),
         "cells": f"{found:,} of {wanted:,}",
     }
@@ -158,6 +158,12 @@ def _facts(
             f"those of {', '.join(traced)} include tracing what the order covers, which the choice alone does not need"
         )
     return {**facts, "command": command} if command else facts
+
+
+def _vectors(prepared: Prepared) -> str:
+    """Where each pool's vectors come from, and what they cost."""
+    told = {pool.kind: f"{pool.encoder}, {pool.encoder_seconds:,.0f} s with the embedding" for pool in prepared.pools}
+    return next(iter(told.values())) if len(told) == 1 else "; ".join(f"{kind}: {text}" for kind, text in told.items())
 
 
 def _network(prepared: Prepared, params: BenchmarkParams, device: str) -> str:

@@ -1,6 +1,6 @@
 """Where a benchmark's vectors come from: an encoder of this project, or files.
 
-An encoder that is trained for a benchmark sees the images of the training split alone: no label, no test image.
+An encoder that is trained for a benchmark sees the images of the pool that is chosen from: no label, no other image.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -50,19 +50,19 @@ class EncoderVectors:
     def make(
         cls,
         store: Store,
-        train: Split,
+        pool: LabelledPool,
         params: BenchmarkParams,
         *,
         device: str,
         workers: int,
         on_progress: Progress | None,
     ) -> "EncoderVectors":
-        """The encoder that is named; one that has to be trained is trained on the training split's images."""
+        """The encoder that is named; one that has to be trained is trained on the pool's images."""
         if not names.is_trained_here(params.encoder):
             return cls(resolve.resolve(params.encoder, store, device=device))
         side_px = max(16, params.side_px)
         recipe = EncoderParams(name=params.encoder, seconds=params.encoder_seconds, side_px=side_px)
-        images = PoolImages(train.sample_ids, np.full(len(train), params.side_px), _reader(train))
+        images = PoolImages(pool.sample_ids, np.full(len(pool.images), params.side_px), _reader(pool.images))
         trained = training.train(images, store, recipe, device=device, workers=workers, on_progress=on_progress)
         # By the card: a clock around the call above would find no time in an encoder that is there already.
         card = cards.load_card(store, trained) or {}
@@ -123,12 +123,12 @@ class FileVectors:
         return vectors
 
 
-def _reader(split: Split) -> Callable[[Sequence[int]], Iterator[tuple[int, bytes | None]]]:
-    """The split's images as files, which is how training reads a pool."""
+def _reader(images: np.ndarray) -> Callable[[Sequence[int]], Iterator[tuple[int, bytes | None]]]:
+    """Images (N, 3, S, S) as files, which is how training reads a pool."""
     from torchvision.io import encode_png
 
     def read(rows: Sequence[int]) -> Iterator[tuple[int, bytes | None]]:
         for row in rows:
-            yield row, bytes(encode_png(torch.from_numpy(np.array(split.images[row])), compression_level=1).numpy())
+            yield row, bytes(encode_png(torch.from_numpy(np.array(images[row])), compression_level=1).numpy())
 
     return read

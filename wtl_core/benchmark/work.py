@@ -35,7 +35,7 @@ def make_order(store: Store, prepared: Prepared, order: grid.Order, *, device: s
         count=order.count,
         seed=order.seed,
         device=device,
-        near_copy_distance=prepared.near_copy_distance,
+        near_copy_distance=order.pool.near_copy_distance,
     )
     seconds = time.perf_counter() - started
     buffer = io.BytesIO()
@@ -196,8 +196,8 @@ class _Bench:
         )  # fmt: skip
 
     def _get(self, what: str, split: str | None = None) -> torch.Tensor:
-        """The pool's or a split's array on the device, loaded once."""
-        name = f"{split or self.kind}-{what}"
+        """The pool's or a split's array on the device, loaded once; a split's vectors are by the pool's encoder."""
+        name = f"{self.kind}-{split}-{what}" if split and what == "vectors" else f"{split or self.kind}-{what}"
         if name not in self._tensors:
             self._tensors[name] = judges.as_device(load_array(self.store, self.prepared, name), self.device)
         return self._tensors[name]
