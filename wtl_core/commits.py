@@ -64,7 +64,8 @@ class Commit(BaseModel):
     budget: int | str | None
     """The operating point that marks the picks."""
     picks_kept: float | None = None
-    """Jaccard index of the picks and as many of the last refresh's ranking: 1 where none has changed; None at first."""
+    """Jaccard index of the last refresh's picks that are not labelled since and as many of this ranking: 1 where none
+    has changed; None where there is none to compare."""
     coverage: dict[str, float]
     """By per cent, `1` to `100`."""
     random_coverage: dict[str, float]

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,16 +55,20 @@ def read_receipt(store: Store, key: str) -> dict[str, Any]:
     return receipt
 
 
-def kept_share(store: Store, old: str, new: str) -> float | None:
+def kept_share(store: Store, old: str, new: str, *, labelled: Sequence[str]) -> float | None:
     """How much of a selection's picks another one keeps: the Jaccard index of both rankings' first ones, as many each.
 
-    None where the old selection was deleted or picked nothing.
+    Old picks that are `labelled` by now did their work and are left out. None where the old selection was deleted or
+    no pick of it is left.
     """
     if not store.exists(f"{old}/ranking.parquet"):
         return None
-    picks = min(read_receipt(store, key)["picks"] for key in (old, new))
-    before, after = (set(read_ranking(store, key)["sample_id"].head(picks)) for key in (old, new))
-    return len(before & after) / len(before | after) if picks else None
+    picked, most = (read_receipt(store, key)["picks"] for key in (old, new))
+    done = set(labelled)
+    open_picks = [pick for pick in read_ranking(store, old)["sample_id"].head(picked) if pick not in done]
+    before = set(open_picks[:most])
+    after = set(read_ranking(store, new)["sample_id"].head(len(before)))
+    return len(before & after) / len(before | after) if before else None
 
 
 def to_parquet(frame: pl.DataFrame) -> bytes:

@@ -166,6 +166,18 @@ def test_labelled_samples_leave_the_ranking_and_exported_ones_keep_their_rank(so
     assert not set(order[:4]) & set(after)
 
 
+def test_picks_that_leave_because_they_are_labelled_are_no_churn(source: Path, tmp_path: Path) -> None:
+    first = refresh(tmp_path / "w", source)
+    order = ranking(tmp_path / "w")["sample_id"].to_list()
+    store = Store(str(tmp_path / "w"))
+    ledger.append(store, "labelled", order[: first.counts["picks"] - 2])
+    second = refresh(tmp_path / "w")
+    before, after = set(order[first.counts["picks"] - 2 :][:2]), set(ranking(tmp_path / "w")["sample_id"].head(2))
+    assert second.picks_kept == len(before & after) / len(before | after)
+    ledger.append(store, "labelled", ranking(tmp_path / "w")["sample_id"].head(second.counts["picks"]).to_list())
+    assert refresh(tmp_path / "w").picks_kept is None
+
+
 def test_labels_in_the_source_change_no_rank(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
