@@ -275,10 +275,11 @@ def _interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _equivalent(coverage: np.ndarray, random: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """The random budget that covers as well, by straight lines between per cents, (100,) int64."""
+    """The least random budget that covers as well, by straight lines between per cents, (100,) int64."""
     rising = np.maximum.accumulate(np.concatenate(([0.0], random)))
     counts = np.concatenate(([0], count)).astype(np.float64)
-    return np.asarray(np.ceil(np.interp(coverage, rising, counts) - 1e-9).astype(np.int64))
+    is_more = np.diff(rising, prepend=-1.0) > 0  # on a level stretch the lines would give its far end
+    return np.asarray(np.ceil(np.interp(coverage, rising[is_more], counts[is_more]) - 1e-9).astype(np.int64))
 
 
 def _near_duplicate_rate(ranking: Ranking, count: np.ndarray) -> np.ndarray:

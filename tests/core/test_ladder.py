@@ -147,6 +147,9 @@ def test_the_random_budget_of_equal_coverage_is_read_between_per_cents() -> None
     found = ladder._equivalent(np.minimum(random + 0.05, 1.0), random, count)
     assert found[0] == 60
     assert found[-1] == 1000
+    level = np.minimum(random, 0.5)
+    assert ladder._equivalent(level, level, count)[[0, 98]].tolist() == [10, 500]
+    assert not ladder._equivalent(0 * random, 0 * random, count).any()
 
 
 def test_advice_says_what_is_next_and_where_selection_does_not_help() -> None:
