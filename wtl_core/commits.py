@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from wtl_core import selections
 from wtl_core.encoders import succession
 from wtl_core.errors import CorruptArtifactError, TransientError
 from wtl_core.recipe import Recipe
@@ -115,6 +116,7 @@ def summary(store: Store, commit: Commit, *, is_new: bool) -> dict[str, Any]:
         "encoder": commit.encoder,
         "encoder_advice": succession.advice(commit.encoder_age, commit.recipe.encoder),
         "budget": commit.budget,
+        "ranking": selections.told(store, commit.selection),
         "picks_kept": commit.picks_kept,
         "coverage": commit.coverage,
         "random_coverage": commit.random_coverage,

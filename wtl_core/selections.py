@@ -55,6 +55,21 @@ def read_receipt(store: Store, key: str) -> dict[str, Any]:
     return receipt
 
 
+def told(store: Store, key: str) -> dict[str, Any]:
+    """What a receipt tells a person: `advice`, `stop_reason`, and where quotas were set `quotas_until`, `quota_cost`.
+
+    None for what is not said, all of it where the selection was deleted.
+    """
+    receipt = read_receipt(store, key) if store.exists(f"{key}/receipt.json") else {}
+    has_quotas = bool(receipt and receipt["selection"]["quotas"])
+    return {
+        "advice": receipt.get("advice"),
+        "stop_reason": receipt["stop"]["reason"] if "stop" in receipt else None,
+        "quotas_until": receipt.get("quotas_until") if has_quotas else None,
+        "quota_cost": receipt.get("quota_cost") if has_quotas else None,
+    }
+
+
 def kept_share(store: Store, old: str, new: str, *, labelled: Sequence[str]) -> float | None:
     """How much of a selection's picks another one keeps: the Jaccard index of both rankings' first ones, as many each.
 
