@@ -117,17 +117,22 @@ def doctor_command(workspace: str | None, as_json: bool, debug: bool) -> None:
 )
 @common
 def cut_command(workspace: str, at: str, output: Path | None, as_json: bool, debug: bool) -> None:
-    """Print an operating point of the latest ranking, without computing anything."""
-    rows = cut.run(open_workspace(workspace), at)
+    """Print an operating point of the latest ranking, without computing anything.
+
+    Images that were labelled since the last run are left out.
+    """
+    rows, left_out = cut.run(open_workspace(workspace), at)
+    if left_out:
+        terminal.say(f"{left_out:,} images are left out that were labelled since the last `wtl run`", is_message=True)
     if output is not None:
         try:
             output.write_text(cut.to_csv(rows), newline="")
         except OSError as error:
             raise ConfigError(f"{output}: expected a file to write: {error.strerror}; name another path") from error
-        click.echo(json.dumps({"picks": len(rows), "output": str(output)})) if as_json else None
+        click.echo(json.dumps({"picks": len(rows), "left_out": left_out, "output": str(output)})) if as_json else None
         terminal.say(f"{len(rows):,} picks in {output}", is_message=True)
         return
-    click.echo(json.dumps({"picks": rows}) if as_json else cut.to_csv(rows), nl=as_json)
+    click.echo(json.dumps({"picks": rows, "left_out": left_out}) if as_json else cut.to_csv(rows), nl=as_json)
 
 
 @cli.command("report")

@@ -73,6 +73,7 @@ def show_run(result: dict[str, Any], *, is_new: bool) -> None:
     if result["encoder_advice"] is not None:
         say(f"advice       {result['encoder_advice']}")
     say(f"ranking      {result['ranked']:,} ranked, {result['picks']:,} picked (budget {result['budget'] or 'none'})")
+    _show_ranking(result["ranking"])
     if result["picks_kept"] is not None:
         say(f"churn        {1 - result['picks_kept']:.1%} of old and new picks differ (1 - Jaccard index)")
     say()
@@ -102,10 +103,21 @@ def show_status(status: dict[str, Any]) -> None:
     if status["encoder_advice"] is not None:
         say(f"advice       {status['encoder_advice']}")
     say(f"ranking      {counts['ranked']:,} ranked, {counts['picks']:,} picked (budget {status['budget'] or 'none'})")
+    _show_ranking(status["ranking"])
     for percent in _PERCENTS:
         ours, random = status["coverage"][percent], status["random_coverage"][percent]
         say(f"  at {percent + ' %':<6} coverage {ours:.4f}, random {random:.4f}")
     say(f"report       {status['report']}")
+
+
+def _show_ranking(told: dict[str, Any]) -> None:
+    """What ended the picks if not the budget, what quotas did, and what is next."""
+    if told["stop_reason"] not in (None, "budget"):
+        say(f"stop         {told['stop_reason']}")
+    if told["quota_cost"] is not None:
+        say(f"quotas       hold for the first {told['quotas_until']:,} picks, cost {told['quota_cost']:.4f} coverage")
+    if told["advice"] is not None:
+        say(f"next         {told['advice']}")
 
 
 def show_doctor(result: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from wtl_core import selections
 from wtl_core.encoders import succession
 from wtl_core.errors import CorruptArtifactError, TransientError
 from wtl_core.recipe import Recipe
@@ -64,7 +65,8 @@ class Commit(BaseModel):
     budget: int | str | None
     """The operating point that marks the picks."""
     picks_kept: float | None = None
-    """Jaccard index of the picks and as many of the last refresh's ranking: 1 where none has changed; None at first."""
+    """Jaccard index of the last refresh's picks that are not labelled since and as many of this ranking: 1 where none
+    has changed; None where there is none to compare."""
     coverage: dict[str, float]
     """By per cent, `1` to `100`."""
     random_coverage: dict[str, float]
@@ -114,6 +116,7 @@ def summary(store: Store, commit: Commit, *, is_new: bool) -> dict[str, Any]:
         "encoder": commit.encoder,
         "encoder_advice": succession.advice(commit.encoder_age, commit.recipe.encoder),
         "budget": commit.budget,
+        "ranking": selections.told(store, commit.selection),
         "picks_kept": commit.picks_kept,
         "coverage": commit.coverage,
         "random_coverage": commit.random_coverage,

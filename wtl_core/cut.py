@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from wtl_core import commits, operating_point, selections
+from wtl_core import commits, ledger, operating_point, selections
 from wtl_core.errors import ConfigError
 from wtl_core.storage import Store
 
@@ -25,10 +25,11 @@ COLUMNS = (*_OF_RANKING, "replaces")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def run(store: Store, at: str) -> list[dict[str, Any]]:
-    """The picks of the latest ranking up to the operating point `at`, first to label first.
+def run(store: Store, at: str) -> tuple[list[dict[str, Any]], int]:
+    """The picks of the latest ranking up to the operating point `at`, first to label first, and how many were left out.
 
-    `replaces` are the near-duplicates and twins that rank behind a pick because of it.
+    Left out are images that were labelled since; `at` speaks of the ranking without them. `replaces` are the
+    near-duplicates and twins that rank behind a pick because of it.
 
     Raises:
         ConfigError: `at` is no operating point, or the workspace has no ranking yet.
@@ -37,11 +38,14 @@ def run(store: Store, at: str) -> list[dict[str, Any]]:
     last = commits.latest(store)
     if last is None:
         raise ConfigError(f"{store.root}: expected a ranking, found none yet; `wtl run SOURCE` makes one")
-    ranking = selections.read_ranking(store, last.selection)
+    ranked = selections.read_ranking(store, last.selection)
+    labelled = ledger.sample_ids(ledger.read(store), "labelled")
+    ranking = ranked.filter(~pl.col("sample_id").is_in(labelled))
     picks = ranking.head(operating_point.count_at(at, ranking.height))
     replaced = ranking.group_by(pick="replaced_by", maintain_order=True).agg(replaces="sample_id")
     told = picks.join(replaced, left_on="sample_id", right_on="pick", how="left", maintain_order="left")
-    return told.with_columns(pl.col("replaces").fill_null([])).select(COLUMNS).to_dicts()
+    rows = told.with_columns(pl.col("replaces").fill_null([])).select(COLUMNS).to_dicts()
+    return rows, ranked.height - ranking.height
 
 
 def to_csv(rows: list[dict[str, Any]]) -> str:

@@ -1,10 +1,12 @@
 """Conditions on the pool's columns, such as `sharpness > 10 and not format == "gif"`: parsed, never evaluated as code.
 
 Grammar: comparisons `column op value` (op: < <= > >= == !=) joined by `not`, `and`, `or` and parentheses. A value is a
-number, a quoted text, or true/false. Parsing needs no polars, so that a recipe is checked before anything is imported.
+number, a quoted text, or true/false. A column `metadata.KEY` is a key of the samples' metadata, of any of the three
+kinds. Parsing needs no polars, so that a recipe is checked before anything is imported.
 """
 
 import difflib
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,13 +14,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import polars as pl
 
+from wtl_core.errors import InputError
+
 NUMBER_COLUMNS = ("width", "height", "byte_length", "sharpness", "brightness", "contrast", "entropy")
 TEXT_COLUMNS = ("format", "source", "uri", "key", "taken_at")
 FLAG_COLUMNS = ("is_first_of_several",)
 COLUMNS = NUMBER_COLUMNS + TEXT_COLUMNS + FLAG_COLUMNS
+_METADATA = "metadata."
 _MOST_CHARACTERS, _MOST_DEPTH = 1000, 50
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<text>"[^"]*"|'[^']*')|(?P<word>[A-Za-z_]\w*)"""
+    r"""\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<text>"[^"]*"|'[^']*')|(?P<word>[A-Za-z_]\w*(?:\.\w+)?)"""
     r"""|(?P<op><=|>=|==|!=|<|>)|(?P<bracket>[()]))"""
 )
 
@@ -49,7 +54,7 @@ def parse_filter(text: str) -> Condition:
 
 
 def as_polars(condition: Condition) -> "pl.Expr":
-    """The condition as a polars expression over the pool's columns; null counts as not fulfilled."""
+    """The condition as a polars expression over the columns of `with_metadata`; null counts as not fulfilled."""
     import polars as pl
 
     if condition.op == "not":
@@ -58,6 +63,11 @@ def as_polars(condition: Condition) -> "pl.Expr":
         left, right = (as_polars(part) for part in condition.parts)
         return left & right if condition.op == "and" else left | right
     column, value = pl.col(condition.column), pl.lit(condition.value)
+    if condition.column.startswith(_METADATA):
+        if isinstance(condition.value, float):
+            column = column.cast(pl.Float64, strict=False).fill_nan(None)
+        elif isinstance(condition.value, bool):
+            value = pl.lit(json.dumps(condition.value))
     comparisons = {
         "<": column < value,
         "<=": column <= value,
@@ -67,6 +77,33 @@ def as_polars(condition: Condition) -> "pl.Expr":
         "!=": column != value,
     }
     return comparisons[condition.op].fill_null(False)
+
+
+def with_metadata(samples: "pl.DataFrame", condition: Condition) -> "pl.DataFrame":
+    """The samples with a column of text for each metadata key that the condition names; what is no text as JSON.
+
+    Raises:
+        InputError: no sample has such a key; the nearest one is named.
+    """
+    import polars as pl
+
+    names = sorted(_metadata_columns(condition))
+    entries = [json.loads(text) if text else {} for text in samples["metadata"]] if names else []
+    keys = {_METADATA + key for entry in entries for key in entry}
+    for name in names:
+        if entries and name not in keys:
+            nearest = difflib.get_close_matches(name, keys, n=1)
+            advice = f"did you mean {nearest[0]}" if nearest else f"there are {', '.join(sorted(keys)) or 'none'}"
+            raise InputError(f"filter column {name}: expected a key of the pool's metadata, found none; {advice}")
+        values = [entry.get(name.removeprefix(_METADATA)) for entry in entries]
+        texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+        samples = samples.with_columns(pl.Series(name, texts, pl.String))
+    return samples
+
+
+def _metadata_columns(condition: Condition) -> set[str]:
+    own = {condition.column} if condition.column.startswith(_METADATA) else set()
+    return own.union(*(_metadata_columns(part) for part in condition.parts))
 
 
 class _Tokens:
@@ -124,9 +161,10 @@ def _single(tokens: _Tokens, depth: int) -> Condition:
 
 
 def _comparison(tokens: _Tokens, column: str) -> Condition:
-    if column not in COLUMNS:
+    is_metadata = column.startswith(_METADATA)
+    if column not in COLUMNS and not is_metadata:
         nearest = difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.5)
-        advice = f"did you mean {nearest[0]}" if nearest else f"columns: {', '.join(COLUMNS)}"
+        advice = f"did you mean {nearest[0]}" if nearest else f"columns: {', '.join(COLUMNS)}, metadata.KEY"
         raise ValueError(f"filter {tokens.text!r}: unknown column {column}; {advice}")
     kind, op = tokens.take()
     if kind != "op":
@@ -134,13 +172,19 @@ def _comparison(tokens: _Tokens, column: str) -> Condition:
             f"filter {tokens.text!r}: expected < <= > >= == or != after {column}, found {op or 'the end'!r}"
         )
     value_kind, word = tokens.take()
-    if column in NUMBER_COLUMNS and value_kind == "number":
+    if (column in NUMBER_COLUMNS or is_metadata) and value_kind == "number":
         return Condition(op, column, float(word))
-    if column in TEXT_COLUMNS and value_kind == "text":
+    if (column in TEXT_COLUMNS or is_metadata) and value_kind == "text":
         return Condition(op, column, word[1:-1])
-    if column in FLAG_COLUMNS and word in ("true", "false") and op in ("==", "!="):
+    if (column in FLAG_COLUMNS or is_metadata) and word in ("true", "false") and op in ("==", "!="):
         return Condition(op, column, word == "true")
     wanted = (
-        "a number" if column in NUMBER_COLUMNS else "a quoted text" if column in TEXT_COLUMNS else "== true or == false"
+        "a number"
+        if column in NUMBER_COLUMNS
+        else "a quoted text"
+        if column in TEXT_COLUMNS
+        else "== true or == false"
+        if column in FLAG_COLUMNS
+        else "a number, a quoted text, == true or == false"
     )
     raise ValueError(f"filter {tokens.text!r}: {column} is compared with {wanted}, found {word or 'the end'!r}")

@@ -1,7 +1,10 @@
 """Marking samples as labelled: a file of ids, paths or keys becomes an entry of the ledger. Reads no image."""
 
 import io
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -11,6 +14,12 @@ from wtl_core.storage import Store
 
 _ID_COLUMNS = ("sample_id", "uri", "path", "key", "filename", "image", "file_name")
 """Columns looked for, first one first; else the first column of the file is taken."""
+_LIKE_A_SAMPLE = re.compile(r".*[/.].*|[0-9a-f]{64}")
+_WORDS = re.compile(r"[^\W\d_]+(?:[ _-][^\W\d_]+)*")
+_FORMS = (
+    "CSV or TSV, Parquet, JSON lines, plain text, a JSON list of names or of objects with one of "
+    f"{', '.join(_ID_COLUMNS)}, or COCO's JSON (images with id and file_name, annotations with image_id)"
+)
 _SHOWN = 3
 
 
@@ -23,16 +32,18 @@ def add(store: Store, file: Path) -> dict[str, int]:
 
     Args:
         store: The workspace.
-        file: CSV (with a header), Parquet, JSON lines, or plain text with one value a line.
+        file: CSV or TSV (with or without a header), Parquet, JSON lines, a JSON list of names or of objects with one
+            of the columns looked for, COCO's JSON (its images that have an annotation), or plain text with one value
+            a line.
 
     Raises:
         ConfigError: the file is not there or not of such a form, or the workspace has no refresh yet.
         InputError: values that name no sample, or several; nothing is entered.
     """
-    values = list(dict.fromkeys(_values(file)))
+    names = _names(store)
+    values = list(dict.fromkeys(_values(file, names)))
     if not values:
         raise InputError(f"{file}: expected a sample on each line, found none; nothing is entered")
-    names = _names(store)
     ends = _ends(names, values)
     found: list[str] = []
     unknown: list[str] = []
@@ -49,25 +60,65 @@ def add(store: Store, file: Path) -> dict[str, int]:
     return {"named": len(values), "found": len(set(found)), "added": len(fresh)}
 
 
-def _values(file: Path) -> list[str]:
+def _values(file: Path, names: dict[str, set[str]]) -> list[str]:
+    suffix = file.suffix.lower()
+    values: pl.Series | list[Any]
     try:
         data = file.read_bytes()
         if data[:4] == b"PAR1":
-            frame = pl.read_parquet(io.BytesIO(data))
-        elif file.suffix in (".jsonl", ".ndjson"):
-            frame = pl.read_ndjson(io.BytesIO(data))
-        elif file.suffix == ".csv":
-            frame = pl.read_csv(io.BytesIO(data), infer_schema=False)
+            values = _column(pl.read_parquet(io.BytesIO(data)))
+        elif suffix in (".jsonl", ".ndjson"):
+            values = _column(pl.read_ndjson(io.BytesIO(data)))
+        elif suffix in (".csv", ".tsv"):
+            separator = "," if suffix == ".csv" else "\t"
+            rows = pl.read_csv(io.BytesIO(data), infer_schema=False, has_header=False, separator=separator)
+            values = _below_header(rows, names)
+        elif suffix == ".json":
+            values = _json_values(json.loads(data))
         else:
-            frame = pl.DataFrame({"sample_id": [line for line in data.decode().splitlines() if line.strip()]})
-    except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        raise ConfigError(
-            f"{file}: expected CSV, Parquet, JSON lines or plain text: {error}; check the file"
-        ) from error
+            values = [line for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+    except (OSError, ValueError, TypeError, LookupError, pl.exceptions.PolarsError) as error:
+        raise ConfigError(f"{file}: expected {_FORMS}, found none of them: {error}; check the file") from error
+    return [_plain(value) for value in values if value is not None]
+
+
+def _plain(value: Any) -> str:
+    return str(value).strip().removeprefix("'")  # `wtl cut` puts an apostrophe before what looks like a formula
+
+
+def _column(frame: pl.DataFrame) -> pl.Series | list[Any]:
     if not frame.columns:
         return []
-    column = next((name for name in _ID_COLUMNS if name in frame.columns), frame.columns[0])
-    return [str(value).strip().removeprefix("'") for value in frame[column].drop_nulls().to_list()]
+    return frame[next((name for name in _ID_COLUMNS if name in frame.columns), frame.columns[0])]
+
+
+def _below_header(rows: pl.DataFrame, names: dict[str, set[str]]) -> pl.Series:
+    """The samples of a table that may have a header: no row is taken for one that is or looks like a sample."""
+    first = [_plain("" if cell is None else cell) for cell in rows.row(0)]
+    titles = [cell.lower() for cell in first]
+    if titles[0] not in _ID_COLUMNS and (first[0] in names or _LIKE_A_SAMPLE.fullmatch(first[0])):
+        return rows[:, 0]
+    known = [titles.index(name) for name in _ID_COLUMNS if name in titles]
+    if known:
+        return rows[1:, known[0]]
+    return rows[1:, 0] if _WORDS.fullmatch(first[0]) else rows[:, 0]
+
+
+def _json_values(data: Any) -> list[Any]:
+    """The samples of a list, or of a COCO file, whose images without an annotation are not labelled."""
+    if isinstance(data, dict) and {"images", "annotations"} <= data.keys():
+        annotated = {annotation["image_id"] for annotation in data["annotations"]}
+        return [image["file_name"] for image in data["images"] if image["id"] in annotated]
+    if not isinstance(data, list):
+        raise TypeError(f"neither a list nor COCO's object, but {data!r:.60}")
+    return [entry if isinstance(entry, str) else _named_in(entry) for entry in data]
+
+
+def _named_in(entry: Any) -> Any:
+    known = [name for name in _ID_COLUMNS if name in entry]
+    if not known:
+        raise ValueError(f"an entry that names no sample, {entry!r:.60}")
+    return entry[known[0]]
 
 
 def _names(store: Store) -> dict[str, set[str]]:

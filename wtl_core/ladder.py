@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from wtl_core.neighbours import FIRST_BITS, LEVELS, Points, level_distances, level_of, prepare
-from wtl_core.selection.advice import advise
+from wtl_core.selection.advice import NOT_MEASURABLE, advise
 from wtl_core.selection.identity import Purpose, content_keys, draw, shuffled
 from wtl_core.selection.inputs import unit_vectors
 from wtl_core.selection.kernels import ONE, kernel_table
@@ -38,7 +38,7 @@ class Ladder:
     """By per cent, arrays of (100,), measured on `references` samples.
 
     None is covered by itself or its near-duplicates; if `is_held_out` none is picked at all, here or at random. The
-    ranking was made knowing them, as 1 of N each.
+    ranking was made knowing them, as 1 of N each. Where none has an image beside those, coverage is 0.
 
     `coverage` of the references by the ranking's first `percent` of the rows that may be picked (`count` is that share
     of all rows: with references held out the picks measured are a little fewer than those of the pool), beside the mean
@@ -109,7 +109,9 @@ def measure(
     nearest = _nearest_by_percent(vectors, references, bins, labelled, device, near_level=near)
     table = kernel_table(kernel, ranking.scale if scale is None else scale)
     coverage = _coverage(nearest, table, _reference_weights(ranking, references, len(vectors)))
-    return _ladder(ranking, coverage, _radius(nearest), groups, references=len(references))
+    if not (is_measurable := bool((nearest[0, -1] != _NOTHING).any())):
+        coverage[:] = 0.0  # a kernel that does not end says a little even of nothing
+    return _ladder(ranking, coverage, _radius(nearest), groups, references=len(references), is_measurable=is_measurable)
 
 
 def _ladder(
@@ -119,10 +121,11 @@ def _ladder(
     groups: Sequence[str] | np.ndarray | None,
     *,
     references: int,
+    is_measurable: bool,
 ) -> Ladder:
     """The record of measured orders, the ranking first: `coverage` (orders, 100), `radius` (orders, 3, 100)."""
     samples = len(ranking.rows)
-    mean, low, high = _interval(coverage[1:])
+    mean, low, high = (np.clip(part, 0.0, 1.0) for part in _interval(coverage[1:]))  # the t knows no bounds
     count = np.array([count_of(f"{percent}%", samples) for percent in PERCENTS])
     balance, random_balance = _group_balance(ranking, count, groups)
     return Ladder(
@@ -145,7 +148,7 @@ def _ladder(
         random_group_balance=random_balance,
         references=references,
         is_held_out=references < samples,
-        advice=advise(coverage[0], low, high, count, picks=ranking.picks),
+        advice=advise(coverage[0], low, high, count, picks=ranking.picks) if is_measurable else NOT_MEASURABLE,
     )
 
 
@@ -272,10 +275,11 @@ def _interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _equivalent(coverage: np.ndarray, random: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """The random budget that covers as well, by straight lines between per cents, (100,) int64."""
+    """The least random budget that covers as well, by straight lines between per cents, (100,) int64."""
     rising = np.maximum.accumulate(np.concatenate(([0.0], random)))
     counts = np.concatenate(([0], count)).astype(np.float64)
-    return np.asarray(np.ceil(np.interp(coverage, rising, counts) - 1e-9).astype(np.int64))
+    is_more = np.diff(rising, prepend=-1.0) > 0  # on a level stretch the lines would give its far end
+    return np.asarray(np.ceil(np.interp(coverage, rising[is_more], counts[is_more]) - 1e-9).astype(np.int64))
 
 
 def _near_duplicate_rate(ranking: Ranking, count: np.ndarray) -> np.ndarray:

@@ -314,7 +314,7 @@ def commit(
         counts=accounts.after_embedding(counts, embedded, selection),
         by_source=accounts.by_source(load_pool(run), run.store, run.snapshot_key, encoder.fingerprint),
         budget=run.recipe.selection.budget,
-        picks_kept=None if run.last is None else selections.kept_share(run.store, run.last.selection, selection.key),
+        picks_kept=_picks_kept(run, selection),
         coverage=selection.coverage,
         random_coverage=selection.random_coverage,
         seconds={stage: round(value, 3) for stage, value in seconds.items()},
@@ -361,6 +361,13 @@ def refresh_workspace(
 def load_pool(run: Run) -> Pool:
     """The live pool of a run, after its parts are made."""
     return _pool_of(run.store, run.snapshot_key, run.recipe.ingest.filters)
+
+
+def _picks_kept(run: Run, selection: SelectionRef) -> float | None:
+    if run.last is None:
+        return None
+    labelled = ledger.sample_ids(ledger.read(run.store, run.ledger_length), "labelled")
+    return selections.kept_share(run.store, run.last.selection, selection.key, labelled=labelled)
 
 
 def _age(run: Run, encoder: EncoderRef) -> succession.Age | None:

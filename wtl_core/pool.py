@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from wtl_core.errors import CorruptArtifactError
-from wtl_core.filters import as_polars, parse_filter
+from wtl_core.filters import as_polars, parse_filter, with_metadata
 from wtl_core.shards import part_file, reader
 from wtl_core.shards.reader import Wanted
 from wtl_core.storage import Store
@@ -61,6 +61,7 @@ def load(store: Store, snapshot: pl.DataFrame, *, filters: Sequence[str] = ()) -
 
     Raises:
         CorruptArtifactError: a part of the snapshot is not there.
+        InputError: a filter names a key that no sample's metadata has.
     """
     live, parts = _live(snapshot)
     locations = load_locations(store, snapshot)
@@ -198,9 +199,9 @@ def _one_per_sample(locations: pl.DataFrame) -> pl.DataFrame:
 
 
 def _mark_filtered(samples: pl.DataFrame, filters: Sequence[str]) -> pl.DataFrame:
-    keep = pl.lit(True)
-    for text in filters:
-        keep = keep & as_polars(parse_filter(text))
+    keep = pl.repeat(True, samples.height, eager=True)
+    for condition in map(parse_filter, filters):
+        keep &= with_metadata(samples, condition).select(as_polars(condition)).to_series()
     return samples.with_columns((~keep).alias("is_filtered"))
 
 

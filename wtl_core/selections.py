@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import polars as pl
 from wtl_core.errors import CorruptArtifactError
 from wtl_core.storage import Store
 
-VERSION = 5
+VERSION = 6
 """Raised when the same inputs would give another ranking, ladder or receipt."""
 
 
@@ -54,16 +55,35 @@ def read_receipt(store: Store, key: str) -> dict[str, Any]:
     return receipt
 
 
-def kept_share(store: Store, old: str, new: str) -> float | None:
+def told(store: Store, key: str) -> dict[str, Any]:
+    """What a receipt tells a person: `advice`, `stop_reason`, and where quotas were set `quotas_until`, `quota_cost`.
+
+    None for what is not said, all of it where the selection was deleted.
+    """
+    receipt = read_receipt(store, key) if store.exists(f"{key}/receipt.json") else {}
+    has_quotas = bool(receipt and receipt["selection"]["quotas"])
+    return {
+        "advice": receipt.get("advice"),
+        "stop_reason": receipt["stop"]["reason"] if "stop" in receipt else None,
+        "quotas_until": receipt.get("quotas_until") if has_quotas else None,
+        "quota_cost": receipt.get("quota_cost") if has_quotas else None,
+    }
+
+
+def kept_share(store: Store, old: str, new: str, *, labelled: Sequence[str]) -> float | None:
     """How much of a selection's picks another one keeps: the Jaccard index of both rankings' first ones, as many each.
 
-    None where the old selection was deleted or picked nothing.
+    Old picks that are `labelled` by now did their work and are left out. None where the old selection was deleted or
+    no pick of it is left.
     """
     if not store.exists(f"{old}/ranking.parquet"):
         return None
-    picks = min(read_receipt(store, key)["picks"] for key in (old, new))
-    before, after = (set(read_ranking(store, key)["sample_id"].head(picks)) for key in (old, new))
-    return len(before & after) / len(before | after) if picks else None
+    picked, most = (read_receipt(store, key)["picks"] for key in (old, new))
+    done = set(labelled)
+    open_picks = [pick for pick in read_ranking(store, old)["sample_id"].head(picked) if pick not in done]
+    before = set(open_picks[:most])
+    after = set(read_ranking(store, new)["sample_id"].head(len(before)))
+    return len(before & after) / len(before | after) if before else None
 
 
 def to_parquet(frame: pl.DataFrame) -> bytes:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from wtl_core import commits, lease, ledger
+from wtl_core import commits, lease, ledger, selections
 from wtl_core.encoders import succession
 from wtl_core.storage import Store
 
@@ -24,6 +24,7 @@ def run(store: Store) -> dict[str, Any]:
         "encoder_advice": succession.advice(last.encoder_age, last.recipe.encoder),
         "counts": last.counts,
         "budget": last.budget,
+        "ranking": selections.told(store, last.selection),
         "coverage": {p: last.coverage[p] for p in ("1", "5", "10")},
         "random_coverage": {p: last.random_coverage[p] for p in ("1", "5", "10")},
         "selection": store.path(last.selection),

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from tests.conftest import make_jpeg
-from tests.core.test_pipeline import refresh
-from wtl_core import cut
+from tests.core.test_pipeline import ranking, refresh
+from wtl_core import cut, ledger
+from wtl_core.errors import ConfigError
 from wtl_core.recipe import Recipe
 from wtl_core.storage import Store
 
@@ -27,7 +29,7 @@ def test_a_pick_names_the_near_duplicates_that_it_replaces(tmp_path: Path) -> No
         (source / f"{seed}.jpg").write_bytes(make_jpeg(seed))
     (source / "twin.jpg").write_bytes(make_jpeg(3) + b"\0")
     refresh(tmp_path / "w", source)
-    picks = cut.run(Store(str(tmp_path / "w")), "100%")
+    picks, _ = cut.run(Store(str(tmp_path / "w")), "100%")
     twins = [pick["sample_id"] for pick in picks if Path(pick["uri"]).name in ("3.jpg", "twin.jpg")]
     assert [pick["replaces"] for pick in picks if pick["sample_id"] == twins[0]] == [[twins[1]]]
     [row] = [row for row in csv.DictReader(io.StringIO(cut.to_csv(picks))) if row["sample_id"] == twins[0]]
@@ -40,11 +42,29 @@ def test_a_distance_that_is_not_known_is_null_and_an_empty_cell(tmp_path: Path) 
     pl.DataFrame(images).write_parquet(tmp_path / "source" / "images.parquet")
     weights = {"encoder": {"name": "pixels"}, "selection": {"weights": [{"column": "wanted"}]}}
     refresh(tmp_path / "w", tmp_path / "source", recipe=Recipe.model_validate(weights))
-    picks = cut.run(Store(str(tmp_path / "w")), "100%")
+    picks, _ = cut.run(Store(str(tmp_path / "w")), "100%")
     assert [pick["radius"] is None for pick in picks] == [False, True, True, True]
     assert json.loads(json.dumps(picks, allow_nan=False)) == picks
     rows = list(csv.DictReader(io.StringIO(cut.to_csv(picks))))
     assert [row["radius"] == "" for row in rows] == [False, True, True, True]
+
+
+def test_what_was_labelled_since_the_last_run_is_left_out(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    before, left_out = cut.run(store, "10")
+    assert left_out == 0
+    ledger.append(store, "labelled", [pick["sample_id"] for pick in before[:4]])
+    ledger.append(store, "exported", [before[4]["sample_id"]])
+    after, left_out = cut.run(store, "10")
+    assert left_out == 4
+    assert after[:6] == before[4:]
+    assert len(after) == 10
+    assert len(cut.run(store, "100%")[0]) == 60
+    with pytest.raises(ConfigError, match="at most the 60 images"):
+        cut.run(store, "61")
+    ledger.append(store, "labelled", ranking(tmp_path / "w")["sample_id"].to_list())
+    assert cut.run(store, "5%") == ([], 64)
 
 
 def test_names_with_newlines_and_quotes_survive() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wtl_core.errors import ConfigError
-from wtl_core.filters import as_polars, parse_filter
+from wtl_core.errors import ConfigError, InputError
+from wtl_core.filters import as_polars, parse_filter, with_metadata
 from wtl_core.recipe import parse_recipe
 
 FRAME = pl.DataFrame(
@@ -18,6 +18,7 @@ FRAME = pl.DataFrame(
         "format": ["jpeg", "png", "gif", "jpeg"],
         "is_first_of_several": [False, False, True, False],
         "taken_at": ["2020-01-01T00:00:00", None, "2021-01-01T00:00:00", None],
+        "metadata": ['{"score": 0.5, "camera": "north"}', '{"score": NaN, "camera": "south", "day": true}', None, "{}"],
     }
 )
 
@@ -34,18 +35,31 @@ FRAME = pl.DataFrame(
         ("taken_at >= '2020-06-01'", [2]),
         ("not sharpness > 10", [0, 3]),
         ("width == 10 or width == 20 and sharpness > 100", [0]),
+        ("metadata.score >= 0", [0]),
+        ("metadata.camera == 'south' or metadata.score < 1 and width == 10", [0, 1]),
+        ("metadata.day == true", [1]),
+        ("not metadata.day == true", [0, 2, 3]),
+        ("metadata.camera > 1", []),
     ],
 )
 def test_conditions_choose_rows(text: str, rows: list[int]) -> None:
-    chosen = FRAME.with_row_index().filter(as_polars(parse_filter(text)))["index"].to_list()
+    condition = parse_filter(text)
+    chosen = with_metadata(FRAME.with_row_index(), condition).filter(as_polars(condition))["index"].to_list()
     assert chosen == rows
+
+
+def test_a_metadata_key_that_no_sample_has_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"did you mean metadata\.camera"):
+        with_metadata(FRAME, parse_filter("width > 1 and metadata.camra == 'north'"))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("sharpnes > 10", "did you mean sharpness"),
-        ("label == 3", "columns: width"),
+        ("label == 3", "columns: width.*metadata.KEY"),
+        ("metadata.a.b == 3", "cannot read"),
+        ("metadata.a < true", "a number, a quoted text"),
         ("sharpness", "expected < <="),
         ("sharpness > 'a'", "a number"),
         ("format > 3", "a quoted text"),

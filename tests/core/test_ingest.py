@@ -359,6 +359,17 @@ def test_filters_set_samples_aside_and_can_be_undone(source: Path, tmp_path: Pat
     assert pool.load(store, snapshot).samples.equals(everything.samples)
 
 
+def test_filters_reach_into_the_metadata(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    images = {"image": [make_jpeg(seed) for seed in range(4)], "score": [0.5, None, 2.0, 3.0]}
+    pl.DataFrame(images).write_parquet(tmp_path / "source" / "images.parquet")
+    store, _ = refresh(tmp_path / "source", tmp_path / "w")
+    filters = ["metadata.score >= 0", "metadata.score < 2.5"]
+    filtered = pool.load(store, snapshot_rows(plans_of(tmp_path / "source")), filters=filters)
+    assert filtered.counts.filtered == 2
+    assert not any(name.startswith("metadata.") for name in filtered.samples.columns)
+
+
 def test_twins_point_to_the_smallest_id_that_is_not_set_aside(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

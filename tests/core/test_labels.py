@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,38 @@ def test_a_relative_path_is_the_end_of_a_location_and_nothing_less() -> None:
     names = {"/d/cache/x.jpg": {"a"}, "/d/.cache/x.jpg": {"b"}, "/e/deep/er/y.jpg": {"c"}, "x.jpg": {"d"}}
     values = ["./cache/x.jpg", ".cache/x.jpg", "er/y.jpg", "eper/y.jpg", "x.jpg", "/d/cache/x.jpg"]
     assert labels._ends(names, values) == {"cache/x.jpg": {"a"}, ".cache/x.jpg": {"b"}, "er/y.jpg": {"c"}}
+
+
+def test_a_table_without_a_header_loses_no_row(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    ids = ranking(tmp_path / "w")["sample_id"].head(3).to_list()
+    loose = next(uri for uri in ranking(tmp_path / "w")["uri"] if "loose" in uri and "copy" not in uri)
+    for first in (ids[0], loose, f"loose/{Path(loose).name}"):
+        (tmp_path / "plain.csv").write_text("\n".join([first, *ids[1:]]))
+        assert labels.add(store, tmp_path / "plain.csv")["found"] == 3
+        (tmp_path / "wide.TSV").write_text("\n".join(f"{value}\timage" for value in [first, *ids[1:]]))
+        assert labels.add(store, tmp_path / "wide.TSV")["found"] == 3
+    for header in ("sample_id", "\ufeffSample_ID", "the image", "number 1,sample_id"):
+        (tmp_path / "headed.CSV").write_text("\n".join([header, *(f"{header.count(',') * '7,'}{i}" for i in ids)]))
+        assert labels.add(store, tmp_path / "headed.CSV")["found"] == 3
+    for unknown in ("0" * 64, "nowhere.jpg", "elsewhere/x", "img_0001"):
+        (tmp_path / "unknown.csv").write_text("\n".join([unknown, *ids]))
+        with pytest.raises(InputError, match=f"1 that name no sample.*{unknown}"):
+            labels.add(store, tmp_path / "unknown.csv")
+
+
+def test_a_labelling_tools_json_names_samples(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    uris = [uri for uri in ranking(tmp_path / "w")["uri"] if "loose" in uri and "copy" not in uri][:3]
+    images = [{"id": number, "file_name": f"loose/{Path(uri).name}"} for number, uri in enumerate(uris)]
+    coco = {"images": images, "annotations": [{"id": 1, "image_id": 0}, {"id": 2, "image_id": 0}]}
+    cases = [(uris, 3), ([{"label": "cat", "uri": uri} for uri in uris], 3), (coco, 1)]
+    for number, (told, found) in enumerate(cases):
+        (tmp_path / f"{number}.JSON").write_text(json.dumps(told))
+        assert labels.add(store, tmp_path / f"{number}.JSON")["found"] == found
+    for wrong in ([{"label": "cat"}], [3], {"tasks": []}, {"images": [{}], "annotations": []}, "x"):
+        (tmp_path / "wrong.json").write_text(json.dumps(wrong))
+        with pytest.raises(ConfigError, match=r"JSON list of names.*COCO.*check the file"):
+            labels.add(store, tmp_path / "wrong.json")

@@ -6,7 +6,7 @@ import pytest
 from wtl_core import ladder
 from wtl_core.ladder import measure
 from wtl_core.selection import ranking
-from wtl_core.selection.advice import advise
+from wtl_core.selection.advice import NOT_MEASURABLE, advise
 from wtl_core.selection.identity import Purpose, content_keys, shuffled
 from wtl_core.selection.params import LadderParams, SelectionParams
 from wtl_core.selection.result import Ranking
@@ -147,6 +147,9 @@ def test_the_random_budget_of_equal_coverage_is_read_between_per_cents() -> None
     found = ladder._equivalent(np.minimum(random + 0.05, 1.0), random, count)
     assert found[0] == 60
     assert found[-1] == 1000
+    level = np.minimum(random, 0.5)
+    assert ladder._equivalent(level, level, count)[[0, 98]].tolist() == [10, 500]
+    assert not ladder._equivalent(0 * random, 0 * random, count).any()
 
 
 def test_advice_says_what_is_next_and_where_selection_does_not_help() -> None:
@@ -161,6 +164,36 @@ def test_advice_says_what_is_next_and_where_selection_does_not_help() -> None:
     assert "at 5-6, 21 %" in advise(coverage, mixed - 0.9, mixed, count, picks=1)
     assert "All but the last 1 of 1000 samples" in advise(coverage, high, high, count * 10, picks=999)
     assert "All samples are picked" in advise(coverage, high, high, count, picks=100)
+
+
+@pytest.mark.parametrize("vectors", [clustered(1), np.repeat(clustered(1), 6, axis=0)])
+def test_where_no_image_has_another_nothing_is_claimed(vectors: np.ndarray) -> None:
+    found = measure(vectors, ranked(vectors), LadderParams(), sample_ids=ids_of(len(vectors)))
+    assert found.advice == NOT_MEASURABLE
+    assert not found.coverage.any()
+    assert not found.random_coverage_high.any()
+    helped = measure(
+        vectors, ranked(vectors), LadderParams(), sample_ids=ids_of(len(vectors)), labelled=clustered(3, 9)
+    )
+    assert helped.coverage[-1] > 0
+    assert helped.advice != NOT_MEASURABLE
+
+
+def test_a_pool_of_ten_is_told_what_the_next_pick_adds() -> None:
+    vectors = clustered(10)
+    found = measure(vectors, ranked(vectors), LadderParams(), sample_ids=ids_of(10))
+    added = 100 * (found.coverage[18] - found.coverage[13])
+    assert found.advice.startswith(f"From 14 % on, the next 5 % adds {added:.1f} % coverage.")
+    assert added > 0
+    everything = advise(found.coverage, found.coverage, found.coverage, found.count, picks=10)
+    assert everything.startswith("All samples are picked")
+
+
+def test_randoms_interval_holds_only_what_a_coverage_can_be() -> None:
+    vectors = clustered(3, seed=2)  # its interval would begin at -0.01
+    found = measure(vectors, ranked(vectors), LadderParams(), sample_ids=ids_of(3))
+    assert found.random_coverage_low.min() == 0.0
+    assert found.random_coverage_high.max() <= 1.0
 
 
 def test_at_most_half_of_a_pool_is_held_out() -> None:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import build_source, make_jpeg
-from wtl_core import arrivals, commits, ingest, lease, ledger, pipeline, selections
+from wtl_core import arrivals, commits, ingest, lease, ledger, pipeline, selections, status
 from wtl_core.commits import Commit
 from wtl_core.encoders import cards
 from wtl_core.errors import BusyError, ConfigError, InputError, QuarantineBudgetError, TransientError
@@ -164,6 +164,40 @@ def test_labelled_samples_leave_the_ranking_and_exported_ones_keep_their_rank(so
     after = ranking(tmp_path / "w")["sample_id"].to_list()
     assert after[:5] == order[4:9]
     assert not set(order[:4]) & set(after)
+
+
+def test_picks_that_leave_because_they_are_labelled_are_no_churn(source: Path, tmp_path: Path) -> None:
+    first = refresh(tmp_path / "w", source)
+    order = ranking(tmp_path / "w")["sample_id"].to_list()
+    store = Store(str(tmp_path / "w"))
+    ledger.append(store, "labelled", order[: first.counts["picks"] - 2])
+    second = refresh(tmp_path / "w")
+    before, after = set(order[first.counts["picks"] - 2 :][:2]), set(ranking(tmp_path / "w")["sample_id"].head(2))
+    assert second.picks_kept == len(before & after) / len(before | after)
+    ledger.append(store, "labelled", ranking(tmp_path / "w")["sample_id"].head(second.counts["picks"]).to_list())
+    assert refresh(tmp_path / "w").picks_kept is None
+
+
+def test_results_say_what_ended_the_picks_and_what_quotas_cost(source: Path, tmp_path: Path) -> None:
+    quotas = [{"group": "jpeg", "minimum_share": 0.5}]
+    selection = {"budget": "25%", "coverage_goal": 0.01, "group_by": "format", "quotas": quotas}
+    last = refresh(
+        tmp_path / "w", source, recipe=Recipe.model_validate({**PIXELS.model_dump(), "selection": selection})
+    )
+    store = Store(str(tmp_path / "w"))
+    told = commits.summary(store, last, is_new=True)["ranking"]
+    assert (told["stop_reason"], told["quotas_until"]) == ("coverage_goal", 16)
+    assert told["quota_cost"] == 0.0
+    assert told["advice"].startswith("From ")
+    assert status.run(store)["ranking"] == told
+    page = (tmp_path / "w" / last.report).read_text()
+    for shown in ("<td>end by</td><td>coverage goal</td>", "<td>quotas hold until pick</td><td>16</td>"):
+        assert shown in page
+    plain = refresh(tmp_path / "w", recipe=PIXELS)
+    assert status.run(store)["ranking"]["quota_cost"] is None
+    assert "<h2>The picks</h2>" not in (tmp_path / "w" / plain.report).read_text()
+    shutil.rmtree(tmp_path / "w" / plain.selection)
+    assert not any(status.run(store)["ranking"].values())
 
 
 def test_labels_in_the_source_change_no_rank(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from wtl_core import selections, vectors
+from wtl_core.errors import InputError
 from wtl_core.recipe import Recipe
-from wtl_core.selection import stage
+from wtl_core.selection import columns, stage
 from wtl_core.selections import SelectionRef
 from wtl_core.storage import Store, open_store
 
@@ -66,3 +67,13 @@ def test_near_duplicates_are_told_as_the_encoder_measured_it_unless_the_recipe_s
     assert distance({"near_duplicate_distance": 0.1}, near_copy_distance=0.3) == 0.1
     scale = selections.read_receipt(store, run(store, {}).key)["scale"]
     assert distance({}, near_copy_distance=1.9) == scale / 2
+
+
+def test_days_are_groups_and_a_missing_value_is_told_how_to_filter() -> None:
+    times = ["2024-05-01T08:00:00", "2024-05-01T09:30:00", None]
+    told = pl.DataFrame({"uri": ["a", "b", "c"], "taken_at": times, "metadata": ['{"wanted": 1}', None, None]})
+    assert columns.groups_of(told, "taken_on") == ["2024-05-01", "2024-05-01", "(none)"]
+    own = told.with_columns(metadata=pl.lit('{"taken_on": "monday"}'))
+    assert columns.groups_of(own, "taken_on") == ["monday"] * 3
+    with pytest.raises(InputError, match=r"filter those samples out, as `metadata\.wanted >= 0`"):
+        columns.numbers_of(told, "wanted")

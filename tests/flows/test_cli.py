@@ -29,6 +29,10 @@ def test_a_refresh_from_the_command_line_end_to_end(wtl: Wtl, source: Path, tmp_
     assert len(cut.stdout.splitlines()) == 1 + 6
     (tmp_path / "done.csv").write_text(cut.stdout)
     assert result_of(wtl("labels", "add", tmp_path / "done.csv", "-w", work, "--json"))["added"] == 6
+    rest = wtl("cut", "-w", work, "--at", "6")
+    assert "6 images are left out" in rest.stderr
+    assert not set(rest.stdout.splitlines()[1:]) & set(cut.stdout.splitlines())
+    assert result_of(wtl("cut", "-w", work, "--at", "6", "--json"))["left_out"] == 6
     assert wtl("report", "-w", work).stdout.strip() == first["report"]
     similar = wtl("similar", status["encoder"]["fingerprint"], "-w", work)
     assert similar.returncode == 2

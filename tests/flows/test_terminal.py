@@ -18,25 +18,44 @@ def test_what_steers_a_terminal_is_shown_as_an_escape_and_letters_stay() -> None
     assert terminal.printable("\udce9.jpg") == "\\udce9.jpg"
 
 
-def test_the_status_names_hostile_sources_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    status: dict[str, Any] = {
+SILENT = dict.fromkeys(("advice", "stop_reason", "quotas_until", "quota_cost"))
+
+
+def status_of(**more: object) -> dict[str, Any]:
+    return {
         "workspace": "/w",
         "writer": None,
         "refresh": 1,
         "created": "now",
-        "sources": [EVIL],
+        "sources": ["/data"],
         "encoder": {"name": "pixels", "fingerprint": "0" * 64},
         "encoder_advice": None,
         "counts": {"samples": 1, "quarantined": 0, "ranked": 1, "picks": 0},
         "budget": None,
+        "ranking": SILENT,
         "coverage": dict.fromkeys(("1", "5", "10"), 0.5),
         "random_coverage": dict.fromkeys(("1", "5", "10"), 0.5),
         "report": "/w/report.html",
+        **more,
     }
-    terminal.show_status(status)
+
+
+def test_the_status_names_hostile_sources_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.show_status(status_of(sources=[EVIL]))
     shown = capsys.readouterr().out
     assert f"sources      {SHOWN}\n" in shown
     assert "\x1b" not in shown
+
+
+def test_a_ranking_says_what_ended_it_what_quotas_did_and_what_is_next(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {"advice": "Go on.", "stop_reason": "gain_knee", "quotas_until": 1200, "quota_cost": 0.01234}
+    terminal.show_status(status_of(ranking=told))
+    shown = capsys.readouterr().out
+    assert "stop         gain_knee\n" in shown
+    assert "quotas       hold for the first 1,200 picks, cost 0.0123 coverage\n" in shown
+    assert "next         Go on.\n" in shown
+    terminal.show_status(status_of(ranking={**SILENT, "stop_reason": "budget"}))
+    assert not {"stop", "quotas", "next"} & {line.split()[0] for line in capsys.readouterr().out.splitlines()}
 
 
 def test_log_lines_and_refusals_hold_no_control_characters() -> None:

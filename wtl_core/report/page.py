@@ -53,6 +53,7 @@ def render(store: Store, commit: Commit, live: Pool, *, endpoint_url: str | None
         random_picks=_thumbnails(store, live.samples, matched, endpoint_url=endpoint_url),
         reasons=live.quarantine["reason"].value_counts(sort=True).to_dicts(),
         refused=live.quarantine.head(_REFUSED_ROWS).to_dicts(),
+        told=selections.told(store, commit.selection),
         receipt=selections.read_receipt(store, commit.selection),
         recipe=commit.recipe.model_dump(mode="json"),
         place=store.root,

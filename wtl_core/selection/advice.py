@@ -2,11 +2,15 @@
 
 import numpy as np
 
+NOT_MEASURABLE = (
+    "The pool is too small or too much alike to measure: no image has another one beside its near-duplicates."
+)
+
 
 def advise(coverage: np.ndarray, low: np.ndarray, high: np.ndarray, count: np.ndarray, *, picks: int) -> str:
     """What the next 5 % would add, and where choosing does not help; plain sentences for a person."""
-    here = int(np.searchsorted(count, picks))
-    here = min(here, len(count) - 1)
+    here = min(int(np.searchsorted(count, picks)), len(count) - 1)
+    here = int(np.searchsorted(count, count[here], side="right")) - 1  # in a small pool several per cents are one pick
     then = min(here + 5, len(count) - 1)
     percents = np.arange(1, len(count) + 1)
     sentences = []

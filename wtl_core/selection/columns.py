@@ -1,4 +1,7 @@
-"""Columns of the pool by name, as steering asks for them: a column of the pool itself, or a key of its metadata."""
+"""Columns of the pool by name, as steering asks for them: a column of the pool itself, or a key of its metadata.
+
+`taken_on` is the day of `taken_at`, which is to the second and so makes a group of nearly every image.
+"""
 
 import difflib
 import json
@@ -30,9 +33,13 @@ def numbers_of(samples: pl.DataFrame, name: str) -> np.ndarray:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InputError(
                 f"column {name}: expected a number for each sample, found {value!r} for {samples['uri'][row]!r}; "
-                "fill it, or filter those samples out"
+                f"fill it, or filter those samples out, as `{_in_filters(samples, name)} >= 0` does"
             )
     return np.asarray(values, np.float64)
+
+
+def _in_filters(samples: pl.DataFrame, name: str) -> str:
+    return name if name in samples.columns else f"metadata.{name}"
 
 
 def _values(samples: pl.DataFrame, name: str) -> list[Any]:
@@ -40,8 +47,10 @@ def _values(samples: pl.DataFrame, name: str) -> list[Any]:
         return samples[name].to_list()
     metadata = [json.loads(text) if text else {} for text in samples["metadata"].to_list()]
     keys = sorted({key for entry in metadata for key in entry})
+    if name == "taken_on" and name not in keys and "taken_at" in samples.columns:
+        return [None if time is None else time.partition("T")[0] for time in samples["taken_at"]]
     if name not in keys:
-        known = [*samples.columns, *keys]
+        known = [*samples.columns, "taken_on", *keys]
         nearest = difflib.get_close_matches(name, known, n=1)
         advice = f"did you mean {nearest[0]}" if nearest else f"there are {', '.join(known)}"
         raise InputError(f"column {name}: expected a column of the pool or a key of its metadata, found none; {advice}")

@@ -6,6 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from wtl_core.operating_point import exact, percent_count
+
 COUNT = re.compile(r"[0-9]+")
 PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*%")
 _OBJECTIVES = {"DIVERSITY": "k-center", "DIVERSIFY": "k-center", "TYPICALITY": "typicality"}
@@ -166,8 +168,7 @@ def count_of(budget: int | str, samples: int) -> int:
     """The number of rows that an operating point names: a count (bounded by the pool), or `p%` rounded half up."""
     if isinstance(budget, int):
         return min(budget, samples)
-    share = float(budget.rstrip("% "))
-    return min(samples, max(1, int(share * samples / 100 + 0.5)))
+    return min(samples, percent_count(exact(budget.rstrip("% ")), samples))
 
 
 def translate_lightly(values: dict[str, Any]) -> dict[str, Any]:
