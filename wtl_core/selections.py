@@ -10,7 +10,7 @@ import polars as pl
 from wtl_core.errors import CorruptArtifactError
 from wtl_core.storage import Store
 
-VERSION = 5
+VERSION = 6
 """Raised when the same inputs would give another ranking, ladder or receipt."""
 
 

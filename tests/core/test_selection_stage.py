@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from wtl_core import selections, vectors
+from wtl_core import ledger, selections, vectors
 from wtl_core.recipe import Recipe
 from wtl_core.selection import stage
 from wtl_core.selections import SelectionRef
@@ -35,9 +35,11 @@ def samples() -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def run(store: Store, selection: dict[str, object], **more: float) -> SelectionRef:
+def run(store: Store, selection: dict[str, object], *, entries: int = 0, **more: float) -> SelectionRef:
     recipe = Recipe.model_validate({"selection": selection})
-    return stage.run(store, samples(), recipe, number=1, fingerprint=ENCODER, ledger_length=0, device="cpu", **more)
+    return stage.run(
+        store, samples(), recipe, number=1, fingerprint=ENCODER, ledger_length=entries, device="cpu", **more
+    )
 
 
 def test_the_ladder_is_measured_by_the_kernel_that_the_ranking_was_made_by(store: Store) -> None:
@@ -55,6 +57,15 @@ def test_the_receipt_says_how_far_quotas_hold(store: Store) -> None:
     quota = {"group": "south", "minimum_share": 0.5}
     made = run(store, {"budget": 20, "group_by": "camera", "quotas": [quota]})
     assert selections.read_receipt(store, made.key)["quotas_until"] == 20
+
+
+def test_the_receipt_advises_where_exported_picks_break_a_quota(store: Store) -> None:
+    ledger.append(store, "exported", samples()["sample_id"].to_list()[1:3])  # both of the north camera
+    quota = {"group": "north", "maximum": 1}
+    made = run(store, {"budget": 20, "group_by": "camera", "quotas": [quota]}, entries=1)
+    receipt = selections.read_receipt(store, made.key)
+    assert receipt["quotas_until"] == 1
+    assert "Quotas hold for 1 of 20 picks" in receipt["advice"]
 
 
 def test_near_duplicates_are_told_as_the_encoder_measured_it_unless_the_recipe_says_otherwise(store: Store) -> None:

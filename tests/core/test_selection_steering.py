@@ -230,10 +230,10 @@ def test_quotas_that_are_given_up_before_the_budget_are_warned_of(
 
     params = {"budget": 30, "group_by": "c", "quotas": [{"group": "north", "maximum": 20}]}
     assert rank(clustered(150), params, groups=cameras(150)).quotas_until == 30
-    assert "quotas" not in caplog.text
+    assert "Quotas" not in caplog.text
     monkeypatch.setattr(orders, "pick_all", given_up)
     assert rank(clustered(150), params, groups=cameras(150)).quotas_until == 7
-    assert "quotas hold for 7 of 30 picks" in caplog.text
+    assert "Quotas hold for 7 of 30 picks" in caplog.text
 
 
 def test_without_a_head_nothing_is_nominated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +257,36 @@ def test_a_quota_that_bites_states_the_coverage_it_costs() -> None:
     assert (groups[held.rows[:30]] == "north").sum() == 2
     assert held.quota_cost == pytest.approx(free.coverage[29] - held.coverage[29])
     assert held.quota_cost > 0
+
+
+def frozen_of(name: str, count: int) -> np.ndarray:
+    return np.flatnonzero(cameras(150) == name)[:count]
+
+
+@pytest.mark.parametrize("path", [{}, LARGE])
+def test_frozen_picks_count_towards_quotas_and_what_they_break_is_said(
+    path: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    def held(quota: dict[str, object], frozen: np.ndarray) -> tuple[list[str], Ranking]:
+        params = {"budget": 30, "group_by": "c", "quotas": [quota], **path}
+        found = rank(clustered(150), params, groups=cameras(150), frozen=frozen)
+        assert (found.rows[: len(frozen)] == frozen).all()
+        return cameras(150)[found.rows[:30]].tolist(), found
+
+    picked, found = held({"group": "north", "maximum": 2}, frozen_of("north", 20))
+    assert (picked.count("north"), found.quotas_until) == (20, 2)
+    assert "of the first 30 expected at most 2 from 'north', found 20. 20 earlier picks" in found.quota_advice
+    picked, found = held({"group": "west", "minimum": 5}, frozen_of("north", 29))
+    assert (picked.count("west"), found.quotas_until) == (1, 29)
+    assert "at least 5 from 'west', found 1" in found.quota_advice
+    assert found.quota_advice in caplog.text
+    picked, found = held({"group": "west", "minimum": 5}, frozen_of("north", 25))
+    assert (picked.count("west"), found.quotas_until, found.quota_advice) == (5, 30, "")
+    picked, found = held({"group": "north", "maximum_share": 0.5}, frozen_of("north", 10))
+    assert (picked.count("north"), found.quotas_until) == (15, 1)
+    assert "of the first 18 expected at most 9 from 'north', found 10" in found.quota_advice
+    picked, found = held({"group": "north", "maximum": 2}, frozen_of("north", 40))
+    assert (picked.count("north"), found.quotas_until) == (30, 2)
 
 
 @pytest.mark.parametrize(

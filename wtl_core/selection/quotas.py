@@ -6,6 +6,7 @@ that it waits for may give the next pick. So a limit costs no more coverage than
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numba
@@ -30,6 +31,19 @@ class Limits(NamedTuple):
     clock: np.ndarray
     budget: int
     is_limited: bool
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How far an order keeps its quotas: all hold up to rank `until` of the `budget` that they are made for.
+
+    `cost`: the coverage at the budget that they cost. `advice`: what does not hold and what to do, empty if all does.
+    """
+
+    budget: int = 0
+    until: int = 0
+    cost: float = 0.0
+    advice: str = ""
 
 
 def no_limits(samples: int) -> Limits:
@@ -87,6 +101,28 @@ def _check_budget(limits: Limits) -> None:
             f"quotas: expected maxima that leave room for a budget of {limits.budget}, found room for {allowed.sum()}; "
             "raise a maximum or lower the budget"
         )
+
+
+def check_kept(quotas: Sequence[Quota], names: Sequence[str], limits: Limits, codes: np.ndarray) -> tuple[int, str]:
+    """Up to which rank an order keeps its quotas, and of each that it does not keep the last break, a sentence.
+
+    `codes` (budget,) are the picks' groups in rank order. Frozen picks may break what no later pick can mend.
+    """
+    prefix = np.arange(1, len(codes) + 1)
+    until, told = len(codes), []
+    for quota in quotas:
+        code = names.index(quota.group)
+        found = np.cumsum(codes == code)
+        least = np.floor(limits.minimum_share[code] * prefix + 1e-9).astype(np.int64)
+        least[-1:] = np.maximum(least[-1:], limits.minimum[code])
+        least = np.minimum(least, limits.sizes[code])
+        most = np.minimum(limits.maximum[code], np.ceil(limits.maximum_share[code] * prefix - 1e-9).astype(np.int64))
+        broken = np.flatnonzero((found < least) | (found > most))
+        if len(broken):
+            until, last = min(until, int(broken[0])), broken[-1]
+            wanted = f"at least {least[last]}" if found[last] < least[last] else f"at most {most[last]}"
+            told.append(f"of the first {prefix[last]} expected {wanted} from {quota.group!r}, found {found[last]}.")
+    return until, " ".join(told)
 
 
 @numba.njit(cache=True, nogil=True)

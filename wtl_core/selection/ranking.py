@@ -114,10 +114,8 @@ def _order(
 ) -> Ranking:
     """Order the problem's rows and say all that is to be said of each."""
     budget = None if problem.params.budget is None else count_of(problem.params.budget, len(pool.rows))
-    cover, quotas_until, quota_cost = orders.order_pool(problem, budget, on_progress=on_progress)
-    return assemble(
-        problem, cover, pool, inside, near=near, labelled=labelled, quotas_until=quotas_until, quota_cost=quota_cost
-    )
+    cover, kept = orders.order_pool(problem, budget, on_progress=on_progress)
+    return assemble(problem, cover, pool, inside, near=near, labelled=labelled, quotas=kept)
 
 
 def _kernel_of(params: SelectionParams) -> str:

@@ -149,7 +149,7 @@ def _write(
         "stop": asdict(ranked.stop),
         "references": measured.references,
         "is_held_out": measured.is_held_out,
-        "advice": measured.advice,
+        "advice": " ".join(filter(None, [measured.advice, ranked.quota_advice])),
         "quotas_until": int(ranked.quotas_until),
         "quota_cost": ranked.quota_cost,
         "versions": _versions(),
