@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from wtl_core import ledger, selections, vectors
+from wtl_core.errors import ConfigError
 from wtl_core.recipe import Recipe
 from wtl_core.selection import stage
 from wtl_core.selections import SelectionRef
@@ -35,10 +36,19 @@ def samples() -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def run(store: Store, selection: dict[str, object], *, entries: int = 0, **more: float) -> SelectionRef:
+def run(
+    store: Store,
+    selection: dict[str, object],
+    *,
+    entries: int = 0,
+    given: pl.DataFrame | None = None,
+    number: int = 1,
+    **more: float,
+) -> SelectionRef:
     recipe = Recipe.model_validate({"selection": selection})
+    given = samples() if given is None else given
     return stage.run(
-        store, samples(), recipe, number=1, fingerprint=ENCODER, ledger_length=entries, device="cpu", **more
+        store, given, recipe, number=number, fingerprint=ENCODER, ledger_length=entries, device="cpu", **more
     )
 
 
@@ -66,6 +76,23 @@ def test_the_receipt_advises_where_exported_picks_break_a_quota(store: Store) ->
     receipt = selections.read_receipt(store, made.key)
     assert receipt["quotas_until"] == 1
     assert "Quotas hold for 1 of 20 picks" in receipt["advice"]
+
+
+@pytest.mark.parametrize("minimum", [20, 40])
+def test_labelling_a_quotas_whole_group_does_not_end_the_refreshes(store: Store, minimum: int) -> None:
+    """Also where the group's images are the only ones whose metadata has the column."""
+    frame = samples()
+    south = frame.filter(pl.col("metadata").str.contains("south"))["sample_id"].to_list()
+    ledger.append(store, "labelled", south)
+    quota = {"group": "south", "minimum": minimum}
+    selection = {"budget": 20, "group_by": "camera", "quotas": [quota]}
+    only = frame.with_columns(pl.when(pl.col("sample_id").is_in(south)).then("metadata"))
+    for number, given in enumerate((frame, only)):
+        made = run(store, selection, entries=1, given=given, number=number)
+        receipt = selections.read_receipt(store, made.key)
+        assert (receipt["picks"], receipt["quotas_until"]) == (20, 20)
+    with pytest.raises(ConfigError, match="quota of 'north': expected one of the pool's groups"):
+        run(store, {**selection, "quotas": [{"group": "north"}]}, entries=1, given=only, number=2)
 
 
 def test_near_duplicates_are_told_as_the_encoder_measured_it_unless_the_recipe_says_otherwise(store: Store) -> None:

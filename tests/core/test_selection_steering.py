@@ -289,6 +289,58 @@ def test_frozen_picks_count_towards_quotas_and_what_they_break_is_said(
     assert (picked.count("north"), found.quotas_until) == (30, 2)
 
 
+def test_labelled_images_count_towards_a_minimum_and_not_against_a_maximum() -> None:
+    groups = cameras(150)
+    west, north = (np.flatnonzero(groups == name) for name in ("west", "north"))
+    assert len(west) == 11
+
+    def picked(quotas: list[dict[str, object]], labelled: np.ndarray, budget: object = 30) -> tuple[list[str], Ranking]:
+        open_rows = np.setdiff1d(np.arange(150), labelled)
+        params = {"budget": budget, "group_by": "c", "quotas": quotas}
+        found = rank(
+            clustered(150)[open_rows],
+            params,
+            groups=groups[open_rows],
+            labelled=clustered(150)[labelled],
+            labelled_groups=groups[labelled],
+        )
+        return groups[open_rows][found.rows[: found.picks]].tolist(), found
+
+    names, found = picked([{"group": "west", "minimum": 8}], west[:6])  # 5 are open
+    assert (names.count("west") >= 2, found.quotas_until) == (True, 30)
+    names, found = picked([{"group": "west", "minimum": 11}], west[:6])
+    assert (names.count("west"), found.quotas_until) == (5, 30)
+    for minimum in (10, 20):
+        names, found = picked([{"group": "west", "minimum": minimum}], west)  # all are labelled
+        assert (len(names), found.quotas_until, found.quota_advice) == (30, 30, "")
+    names, found = picked([{"group": "north", "maximum": 2}], north[:10])
+    assert names.count("north") == 2
+    # Nothing but two of north and two of west is left to pick: as many as maxima allow.
+    few = [{"group": "north", "maximum": 2}, {"group": "south", "maximum": 0}]
+    names, found = picked(few, west[:9], budget=10)
+    assert (sorted(names), found.quotas_until) == (["north"] * 2 + ["west"] * 2, 4)
+    assert (found.stop.reason, found.quota_advice) == ("quotas", "")
+    with pytest.raises(ConfigError, match="can fill"):
+        picked([{"group": "west", "minimum": 12}], west[:10])
+    with pytest.raises(ConfigError, match="one of the pool's groups"):
+        picked([{"group": "east", "minimum": 1}], west)
+
+
+@pytest.mark.parametrize("budget", [None, "100%", 500])
+def test_of_a_whole_pool_as_many_are_picked_as_maxima_allow(budget: int | str | None) -> None:
+    params = {"budget": budget, "group_by": "c", "quotas": [{"group": "north", "maximum": 2}]}
+    groups = cameras(150)
+    found = rank(clustered(150), params, groups=groups)
+    others = int((groups != "north").sum())
+    assert (found.picks, found.stop.reason, found.quotas_until) == (others + 2, "quotas", others + 2)
+    assert (groups[found.rows[: found.picks]] == "north").sum() == 2
+    share = {**params, "quotas": [{"group": "north", "maximum_share": 0.5}]}
+    found = rank(clustered(150), share, groups=groups)
+    assert (found.picks, found.quotas_until) == (2 * others + 1, 2 * others + 1)
+    with pytest.raises(ConfigError, match="leave room"):
+        rank(clustered(20), {**params, "quotas": [{"group": "north", "maximum": 0}]}, groups=["north"] * 20)
+
+
 @pytest.mark.parametrize(
     ("quota", "message"),
     [

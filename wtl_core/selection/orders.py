@@ -25,8 +25,9 @@ def order_pool(problem: Problem, budget: int | None, *, on_progress: Progress | 
     if params.objective not in ("coverage", "probability-coverage"):
         return _trace(problem, _rival(problem)), Kept()
     sizes = np.bincount(problem.groups, minlength=len(problem.group_names))
-    last = min(budget or count, count)
-    limits = limits_of(params.quotas, problem.group_names, sizes, last)
+    wanted = min(budget or count, count)
+    limits = limits_of(params.quotas, problem.group_names, sizes, wanted, problem.labelled_by_group)
+    last = limits.budget
     survey = survey_pool(problem, on_progress=on_progress)
     cover = pick_all(problem, survey, limits)
     if not params.quotas:
@@ -36,7 +37,8 @@ def order_pool(problem: Problem, budget: int | None, *, on_progress: Progress | 
     cost = (int(free.state.gains[:last].sum()) - int(cover.state.gains[:last].sum())) / whole
     kept, broken = check_kept(params.quotas, problem.group_names, limits, problem.groups[cover.state.order[:last]])
     kept = min(kept, int(cover.state.cursor[1]))
-    return cover, Kept(last, kept, cost, _advise(kept, last, broken, frozen=len(problem.frozen)))
+    room = last if last < wanted else None
+    return cover, Kept(kept, room, cost, _advise(kept, last, broken, frozen=len(problem.frozen)))
 
 
 def _advise(until: int, last: int, broken: str, *, frozen: int) -> str:

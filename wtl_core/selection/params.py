@@ -16,7 +16,11 @@ class _Params(BaseModel):
 
 
 class Quota(_Params):
-    """How many picks one group may or must have. Counts hold at the budget, shares at every prefix up to it."""
+    """How many picks one group may or must have. Counts hold at the budget, shares at every prefix up to it.
+
+    Labelled images of the group count towards `minimum`, and a group that has no others is satisfied; they count
+    neither against `maximum`, which speaks of picks, nor in shares. Picks that stay from earlier refreshes do count.
+    """
 
     group: str
     """The group's value in the column that `group_by` names."""

@@ -97,7 +97,14 @@ def assemble(
     radius = np.concatenate([radius, np.where(twins >= 0, 0.0, np.nan)])
     budget = None if params.budget is None else count_of(params.budget, len(order))
     stop = find_stop(
-        params, budget=budget, kept=kept, gain=gain, coverage=coverage, radius=radius, frozen=len(problem.frozen)
+        params,
+        budget=budget,
+        kept=kept,
+        gain=gain,
+        coverage=coverage,
+        radius=radius,
+        frozen=len(problem.frozen),
+        room=quotas.room,
     )
     return Ranking(
         rows=pool.rows[order],

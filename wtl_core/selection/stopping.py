@@ -24,15 +24,19 @@ def find_stop(
     coverage: np.ndarray,
     radius: np.ndarray,
     frozen: int,
+    room: int | None = None,
 ) -> Stop:
     """The first condition that is met, in the order of the params where several meet at one rank.
 
     `kept` rows are neither twins nor without weight: with no budget the picks end there at the latest. Arrays are in
-    rank order. Frozen ranks are passed over by the minimum distance and the knee, which speak of new picks.
+    rank order. Frozen ranks are passed over by the minimum distance and the knee, which speak of new picks. `room`:
+    picks that quotas leave room for where these are fewer than the budget.
     """
     stops = [Stop(len(gain) if budget is None else min(budget, len(gain)), "budget")]
     if budget is None:
         stops = [Stop(kept, "all samples")]
+    if room is not None:
+        stops.append(Stop(room, "quotas"))
     if params.coverage_goal is not None:
         reached = np.flatnonzero(coverage >= params.coverage_goal - 1e-12)
         if len(reached):
