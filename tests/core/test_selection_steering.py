@@ -454,6 +454,21 @@ def test_stop_conditions_mark_picks() -> None:
         assert (other.rows == whole.rows).all()
 
 
+@pytest.mark.parametrize("stop", [{"coverage_goal": 0.5}, {"minimum_distance": 1.0}, {"gain_knee": 0.9}])
+def test_no_stop_condition_ends_the_picks_before_minima_are_met(stop: dict[str, object]) -> None:
+    quota = {"group": "west", "minimum": 10}
+    vectors, groups = clustered(150), cameras(150)
+    params = {"budget": 30, "group_by": "c", "quotas": [quota]}
+    whole, found = rank(vectors, params, groups=groups), rank(vectors, {**params, **stop}, groups=groups)
+    assert rank(vectors, {"budget": 30, **stop}).picks < 10
+    assert (found.rows == whole.rows).all()
+    assert (groups[found.rows[: found.picks]] == "west").sum() == 10
+    assert groups[found.rows[found.picks - 1]] == "west"  # and no later than that
+    assert found.stop.reason == next(iter(stop))
+    few = rank(vectors, {**params, **stop}, groups=groups, frozen=frozen_of("north", 25))
+    assert few.picks == 30
+
+
 # Stability and explanations.
 
 

@@ -35,10 +35,10 @@ def order_pool(problem: Problem, budget: int | None, *, on_progress: Progress | 
     free = pick_all(problem, survey, limits_of((), problem.group_names, sizes, last), until=last)
     whole = ONE * int(survey.weights.sum(dtype=np.int64))
     cost = (int(free.state.gains[:last].sum()) - int(cover.state.gains[:last].sum())) / whole
-    kept, broken = check_kept(params.quotas, problem.group_names, limits, problem.groups[cover.state.order[:last]])
+    kept, due, broken = check_kept(params.quotas, problem.group_names, limits, problem.groups[cover.state.order[:last]])
     kept = min(kept, int(cover.state.cursor[1]))
     room = last if last < wanted else None
-    return cover, Kept(kept, room, cost, _advise(kept, last, broken, frozen=len(problem.frozen)))
+    return cover, Kept(kept, due, room, cost, _advise(kept, last, broken, frozen=len(problem.frozen)))
 
 
 def _advise(until: int, last: int, broken: str, *, frozen: int) -> str:

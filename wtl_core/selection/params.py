@@ -25,7 +25,7 @@ class Quota(_Params):
     group: str
     """The group's value in the column that `group_by` names."""
     minimum: int = Field(0, ge=0)
-    """Picks that the group has at least when the budget is reached."""
+    """Picks that the group has at least when the budget is reached; before that no stop condition ends them."""
     maximum: int | None = Field(None, ge=0)
     """Picks that the group has at most within the budget."""
     minimum_share: float = Field(0.0, ge=0.0, le=1.0)
@@ -73,7 +73,8 @@ class SelectionParams(_Params):
     """From vectors to a ranking. Lightly's names are taken where they mean the same (`n_samples`, `strategies`, ...).
 
     Steering is applied in this order: filters, then twins last, then weights (near-duplicates, columns, similarity,
-    balance; they multiply), then quotas inside the greedy step, then the stop conditions, which only mark picks.
+    balance; they multiply), then quotas inside the greedy step, then the stop conditions, which only mark picks. Quotas
+    win: a stop condition ends the picks where all minima are met, the budget at the latest; so give one that is near.
     """
 
     seed: int = Field(0, ge=0)

@@ -37,11 +37,13 @@ class Limits(NamedTuple):
 class Kept:
     """How far an order keeps its quotas: all hold up to rank `until`.
 
-    `room`: how many picks maxima leave room for, where these are fewer than the budget. `cost`: the coverage at the
-    budget that they cost. `advice`: what does not hold and what to do, empty if all does.
+    `due`: the rank by which all minima are met, or the budget where they cannot be. `room`: how many picks maxima leave
+    room for, where these are fewer than the budget. `cost`: the coverage at the budget that they cost. `advice`: what
+    does not hold and what to do, empty if all does.
     """
 
     until: int = 0
+    due: int = 0
     room: int | None = None
     cost: float = 0.0
     advice: str = ""
@@ -125,16 +127,19 @@ def _check_budget(limits: Limits, sizes: np.ndarray) -> None:
         )
 
 
-def check_kept(quotas: Sequence[Quota], names: Sequence[str], limits: Limits, codes: np.ndarray) -> tuple[int, str]:
-    """Up to which rank an order keeps its quotas, and of each that it does not keep the last break, a sentence.
+def check_kept(
+    quotas: Sequence[Quota], names: Sequence[str], limits: Limits, codes: np.ndarray
+) -> tuple[int, int, str]:
+    """Up to which rank quotas hold, by which all minima are met, and of each that breaks the last break, a sentence.
 
     `codes` (budget,) are the picks' groups in rank order. Frozen picks may break what no later pick can mend.
     """
     prefix = np.arange(1, len(codes) + 1)
-    until, told = len(codes), []
+    until, due, told = len(codes), 0, []
     for quota in quotas:
         code = names.index(quota.group)
         found = np.cumsum(codes == code)
+        due = max(due, int((found < limits.minimum[code]).sum()) + 1 if limits.minimum[code] > 0 else 0)
         least = np.floor(limits.minimum_share[code] * prefix + 1e-9).astype(np.int64)
         least[-1:] = np.maximum(least[-1:], limits.minimum[code])
         least = np.minimum(least, limits.sizes[code])
@@ -144,7 +149,7 @@ def check_kept(quotas: Sequence[Quota], names: Sequence[str], limits: Limits, co
             until, last = min(until, int(broken[0])), broken[-1]
             wanted = f"at least {least[last]}" if found[last] < least[last] else f"at most {most[last]}"
             told.append(f"of the first {prefix[last]} expected {wanted} from {quota.group!r}, found {found[last]}.")
-    return until, " ".join(told)
+    return until, min(due, len(codes)), " ".join(told)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -105,6 +105,7 @@ def assemble(
         radius=radius,
         frozen=len(problem.frozen),
         room=quotas.room,
+        due=quotas.due,
     )
     return Ranking(
         rows=pool.rows[order],

@@ -1,6 +1,6 @@
 """Where the picks end: a budget and stop conditions mark a prefix of a ranking that is always whole. No picking."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,12 +25,14 @@ def find_stop(
     radius: np.ndarray,
     frozen: int,
     room: int | None = None,
+    due: int = 0,
 ) -> Stop:
     """The first condition that is met, in the order of the params where several meet at one rank.
 
     `kept` rows are neither twins nor without weight: with no budget the picks end there at the latest. Arrays are in
     rank order. Frozen ranks are passed over by the minimum distance and the knee, which speak of new picks. `room`:
-    picks that quotas leave room for where these are fewer than the budget.
+    picks that quotas leave room for where these are fewer than the budget. Of a condition that is met before quotas'
+    minima are, the picks go on to rank `due`, where they are.
     """
     stops = [Stop(len(gain) if budget is None else min(budget, len(gain)), "budget")]
     if budget is None:
@@ -47,7 +49,8 @@ def find_stop(
             stops.append(Stop(int(close[0]) + frozen, "minimum_distance"))
     if params.gain_knee is not None:
         stops.append(Stop(_knee(gain[frozen:kept], params.gain_knee) + frozen, "gain_knee"))
-    return min(stops, key=lambda stop: stop.picks)
+    first = min(stops, key=lambda stop: stop.picks)
+    return replace(first, picks=max(first.picks, due))
 
 
 def _knee(gain: np.ndarray, share: float) -> int:
