@@ -89,6 +89,22 @@ def test_lightlys_names_mean_the_same() -> None:
     assert SelectionParams.model_validate({"strategies": [{"input": {"type": "RANDOM"}}]}).objective == "random"
 
 
+@pytest.mark.parametrize(
+    "stop",
+    [
+        {"stopping_condition_minimum_distance": 0.2},
+        {"strategies": [{"strategy": {"type": "DIVERSITY", "stopping_condition_minimum_distance": 0.2}}]},
+        {"coverage_goal": 0.9},
+        {"gain_knee": 0.1},
+    ],
+)
+def test_a_stop_condition_without_a_budget_is_not_cut_short_by_the_default(stop: dict[str, object]) -> None:
+    assert SelectionParams.model_validate(stop).budget == "100%"
+    assert SelectionParams.model_validate({**stop, "n_samples": 12}).budget == 12
+    assert SelectionParams.model_validate({**stop, "budget": "10%"}).budget == "10%"
+    assert SelectionParams.model_validate({"minimum_distance": None}).budget == "10%"
+
+
 @pytest.mark.parametrize("objective", ["k-center", "typicality", "stratified-random", "random"])
 @pytest.mark.parametrize(
     "steering",

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 COUNT = re.compile(r"[0-9]+")
 PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*%")
+_STOPS = ("coverage_goal", "minimum_distance", "gain_knee")
 _OBJECTIVES = {"DIVERSITY": "k-center", "DIVERSIFY": "k-center", "TYPICALITY": "typicality"}
 
 
@@ -102,7 +103,7 @@ class SelectionParams(_Params):
     cells_from: int = Field(250_000, ge=1000)
     """From this many samples on neighbours are sought in the nearest cells, and the head is made on a part."""
     budget: int | str | None = "10%"
-    """How many to pick: a count, or `p%` of the pool; None leaves it to the stop conditions."""
+    """How many to pick: a count, or `p%` of the pool; `100%`, all of it, where only a stop condition is given."""
     coverage_goal: float | None = Field(None, gt=0.0, le=1.0)
     """Stop once the picks cover the pool this well."""
     minimum_distance: float | None = Field(None, ge=0.0, le=2.0)
@@ -125,7 +126,12 @@ class SelectionParams(_Params):
     @model_validator(mode="before")
     @classmethod
     def _accept_aliases(cls, values: Any) -> Any:
-        return translate_lightly(values) if isinstance(values, dict) else values
+        if not isinstance(values, dict):
+            return values
+        values = translate_lightly(values)
+        if "budget" not in values and any(values.get(name) is not None for name in _STOPS):
+            values["budget"] = "100%"  # the default would end the picks before what was asked for does
+        return values
 
     @field_validator("budget")
     @classmethod
