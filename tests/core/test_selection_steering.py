@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from wtl_core.errors import ConfigError, InputError
+from wtl_core.recipe import build_recipe
 from wtl_core.selection import head, orders, ranking
 from wtl_core.selection.params import Balance, SelectionParams, WeightBy, count_of
 from wtl_core.selection.problem import Cover
@@ -142,7 +143,7 @@ def test_the_order_of_strategies_means_nothing() -> None:
     ],
 )
 def test_strategies_that_exclude_each_other_are_refused(kinds: list[str], message: str) -> None:
-    entries = [{"input": {"type": kind, "key": "camera"}, "strategy": {"type": kind}} for kind in kinds]
+    entries = [{"input": {"key": "camera"} if kind == "BALANCE" else {}, "strategy": {"type": kind}} for kind in kinds]
     with pytest.raises(ValidationError, match=message):
         SelectionParams.model_validate({"strategies": entries})
 
@@ -166,6 +167,54 @@ def test_strategies_that_exclude_each_other_are_refused(kinds: list[str], messag
 def test_lightlys_names_with_values_of_another_shape_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         SelectionParams.model_validate(wrong)
+
+
+DISTANCE = {"stopping_condition_minimum_distance": 0.1}
+
+
+def one(kind: str, source: dict[str, object] | None = None, **more: object) -> dict[str, object]:
+    return {"strategies": [{"input": source or {}, "strategy": {"type": kind, **more}}]}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (one("DIVERSITY", stopping_condition_minimum_distence=0.1), "found 'stopping_condition_minimum_distence'"),
+        (one("DIVERSITY", strength=2), "found 'strength'"),
+        (one("TYPICALITY", **DISTANCE), "found 'stopping_condition_minimum_distance'"),
+        (one("WEIGHTS", {"key": "a"}, treshold=2), "found 'treshold'"),
+        (one("WEIGHTS", {"key": "a", "task": "b"}), "found 'task'"),
+        ({"strategies": [{"strategy": {"type": "DIVERSITY"}, "name": "a"}]}, "found 'name'"),
+        (one("DIVERSITY", {"type": "METADATA"}), "type EMBEDDINGS for DIVERSITY, found METADATA"),
+        (one("DIVERSITY", {"type": "PREDICTIONS", "task": "a"}), "type EMBEDDINGS for DIVERSITY, found PREDICTIONS"),
+        (one("WEIGHTS", {"type": "SCORES", "key": "a"}), "type METADATA for WEIGHTS, found SCORES"),
+        (one("DIVERSITY", {"type": "RANDOM"}), "type EMBEDDINGS for DIVERSITY, found RANDOM"),
+        (one("WEIGHTS", {"type": "RANDOM", "random_seed": 3}), "found 'random_seed'"),
+        (one("BALANCE", {"key": "a"}, target={"b": 1}, distribution="UNIFORM"), "target: expected it or distribution"),
+        ({"n_samples": 3, "proportion_samples": 0.1}, "found n_samples and proportion_samples"),
+        ({"n_samples": 3, "budget": 5}, "found budget and n_samples"),
+        ({"budget": 5, "selection_config": {"n_samples": 3}}, "found budget and n_samples"),
+        ({"n_samples": 5, "selection_config": {"n_samples": 3}}, "expected it or selection_config.n_samples"),
+        ({"minimum_distance": 0.2, **DISTANCE}, "found minimum_distance and stopping"),
+        ({"minimum_distance": 0.2, **one("DIVERSITY", **DISTANCE)}, "minimum_distance: expected it or stopping"),
+        ({"objective": "coverage", **one("DIVERSITY")}, "objective: expected it or strategies"),
+        ({"group_by": "site", **one("BALANCE", {"key": "camera"})}, "group_by: expected it or BALANCE by 'camera'"),
+        ({"selection_config": {"n_sampels": 3}}, "n_sampels"),
+    ],
+)
+def test_what_would_be_dropped_of_lightlys_config_is_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as refused:
+        build_recipe({"selection": wrong}, name="recipe.toml")
+    assert "\n" not in str(refused.value)
+
+
+def test_what_lightly_spells_in_two_ways_is_taken() -> None:
+    random = SelectionParams.model_validate(one("WEIGHTS", {"type": "RANDOM"}))
+    assert random.objective == "random"
+    balance = SelectionParams.model_validate(
+        one("BALANCE", {"type": "METADATA", "key": "camera"}, target={"a": 1}, distribution="TARGET")
+    )
+    assert balance.balance == Balance(target={"a": 1})
 
 
 def test_a_strategy_without_a_counterpart_is_refused() -> None:
