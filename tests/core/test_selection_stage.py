@@ -78,6 +78,14 @@ def test_the_receipt_advises_where_exported_picks_break_a_quota(store: Store) ->
     assert "Quotas hold for 1 of 20 picks" in receipt["advice"]
 
 
+def test_a_goal_that_labels_have_reached_picks_nothing(store: Store) -> None:
+    ledger.append(store, "labelled", samples()["sample_id"].to_list()[:60])
+    made = run(store, {"coverage_goal": 0.1}, entries=1)
+    receipt = selections.read_receipt(store, made.key)
+    assert (made.picks, receipt["stop"]) == (0, {"picks": 0, "reason": "coverage_goal"})
+    assert selections.kept_share(store, made.key, made.key) is None
+
+
 @pytest.mark.parametrize("minimum", [20, 40])
 def test_labelling_a_quotas_whole_group_does_not_end_the_refreshes(store: Store, minimum: int) -> None:
     """Also where the group's images are the only ones whose metadata has the column."""

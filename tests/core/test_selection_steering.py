@@ -486,6 +486,17 @@ def test_balance_brings_group_weights_to_the_target() -> None:
         balance_weights(Balance(target={"z": 1}), groups, ["a", "b"], weights)
 
 
+def test_a_balance_whose_target_groups_weigh_nothing_is_refused() -> None:
+    groups = cameras(150)
+    params = {"group_by": "c", "balance": {"target": {"west": 1}}}
+    with pytest.raises(ConfigError, match="found none in west"):
+        rank(clustered(150), params, groups=groups, weights=np.where(groups == "west", 0.0, 1.0), frozen=[1])
+    some = {**params, "balance": {"target": {"west": 1, "north": 1}}}
+    found = rank(clustered(150), some, groups=groups, weights=np.where(groups == "west", 0.0, 1.0))
+    assert (found.weights[groups[found.rows] == "north"] > 0).all()
+    assert (found.weights[groups[found.rows] == "south"] == 0).all()
+
+
 @pytest.mark.parametrize("path", [{}, LARGE])
 def test_a_uniform_balance_picks_rare_groups_more_often(path: dict[str, object]) -> None:
     vectors = clustered(300)
@@ -532,6 +543,17 @@ def test_no_stop_condition_ends_the_picks_before_minima_are_met(stop: dict[str, 
     assert found.stop.reason == next(iter(stop))
     few = rank(vectors, {**params, **stop}, groups=groups, frozen=frozen_of("north", 25))
     assert few.picks == 30
+
+
+@pytest.mark.parametrize("stop", [{"coverage_goal": 0.5}, {"gain_knee": 0.1}])
+def test_where_labelled_images_leave_nothing_to_gain_nothing_is_picked(stop: dict[str, object]) -> None:
+    vectors = clustered(150)
+    found = rank(vectors, {"budget": "100%", **stop}, labelled=vectors)
+    assert (found.picks, found.stop.reason) == (0, next(iter(stop)))
+    assert sorted(found.rows.tolist()) == list(range(150))
+    kept = rank(vectors, {"budget": "100%", "gain_knee": 0.1}, labelled=vectors, frozen=[3, 7])
+    assert kept.picks == 2
+    assert rank(vectors, {"coverage_goal": 0.001}).picks == 1
 
 
 # Stability and explanations.

@@ -61,7 +61,8 @@ class Balance(_Params):
     """A soft pull of the picks towards a distribution over groups, by the groups' total weight."""
 
     target: Literal["uniform", "input"] | dict[str, float] = "uniform"
-    """`uniform` over groups, `input` as in the pool, or a ratio by group; a group left out of the ratios gets none."""
+    """`uniform` over groups, `input` as in the pool, or a ratio by group; one left out need not be covered, but its
+    samples may still be picked for what they cover of others."""
     strength: float = Field(1.0, ge=0.0, le=1.0)
     """0 leaves the pool's distribution, 1 gives groups exactly the target's weight, between is geometric."""
 

@@ -40,9 +40,10 @@ def find_stop(
     if room is not None:
         stops.append(Stop(room, "quotas"))
     if params.coverage_goal is not None:
-        reached = np.flatnonzero(coverage >= params.coverage_goal - 1e-12)
+        before = coverage[:1] - gain[:1]  # by labelled images alone, which may be enough
+        reached = np.flatnonzero(np.concatenate([before, coverage]) >= params.coverage_goal - 1e-12)
         if len(reached):
-            stops.append(Stop(int(reached[0]) + 1, "coverage_goal"))
+            stops.append(Stop(int(reached[0]), "coverage_goal"))
     if params.minimum_distance is not None:
         close = np.flatnonzero(radius[frozen:] < params.minimum_distance)
         if len(close):
@@ -54,8 +55,13 @@ def find_stop(
 
 
 def _knee(gain: np.ndarray, share: float) -> int:
-    """The first rank whose mean gain over one per cent of the rows is below a share of the first per cent's."""
+    """The first rank whose mean gain over one per cent of the rows is below a share of the first per cent's.
+
+    At once where even the first per cent gains nothing, which labelled or frozen images then cover.
+    """
     width = max(1, len(gain) // 100)
+    if not gain[:width].any():
+        return 0
     if len(gain) <= width:
         return len(gain)
     total = np.concatenate(([0.0], np.cumsum(gain)))
