@@ -107,4 +107,5 @@ def _trace(problem: Problem, order: np.ndarray) -> Cover:
     )
     state.order[traced:] = order[traced:]
     bounds = Certificate.start(problem.counts, int(ONE * weights.sum(dtype=np.int64)))
-    return Cover(state, weights, bounds.bounds, exact_until=count, tail_from=count, traced_until=traced)
+    exact = traced if problem.params.objective == "k-center" else count  # behind it farthest-first ends in a shuffle
+    return Cover(state, weights, bounds.bounds, exact_until=exact, tail_from=count, traced_until=traced)
