@@ -229,6 +229,13 @@ def test_labelled_images_outside_the_pool_shape_the_picks() -> None:
     assert not side[steered.rows[0]]
 
 
+@pytest.mark.parametrize("circle", [[1, 0, -1], [1, 2, 0], [-1, 2, 1]])
+def test_rows_that_are_each_others_twins_are_refused(circle: list[int]) -> None:
+    with pytest.raises(InputError, match=r"duplicate_of, row [01]: expected rows that end at a kept one"):
+        rank(clustered(3), duplicate_of=np.array(circle))
+    assert rank(clustered(3), duplicate_of=np.array([1, 2, 2])).duplicate_of.tolist() == [-1, 2, 2]
+
+
 def test_twins_rank_last_and_name_what_they_repeat() -> None:
     vectors = clustered(60)
     vectors[50] = vectors[3]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wtl_core.neighbours import prepare
-from wtl_core.selection import farthest, ranking
+from wtl_core.selection import farthest, orders, ranking
 from wtl_core.selection.farthest import FAR, farthest_first, nearest_outside
 from wtl_core.selection.identity import content_keys, draw, shuffled
 from wtl_core.selection.params import SelectionParams
@@ -137,3 +137,21 @@ def test_probability_coverage_covers_balls() -> None:
     found = rank(clustered(300), "probability-coverage")
     assert (found.coverage == 1.0).sum() > 100
     assert (np.diff(found.gain) <= 0).all()
+
+
+@pytest.mark.parametrize("objective", ["typicality", "stratified-random"])
+def test_clusters_that_hold_labelled_images_come_after_those_that_hold_none(objective: str) -> None:
+    rng = np.random.default_rng(0)
+    which = np.repeat(np.arange(8), 40)
+    drawn = 4 * np.eye(12)[which] + 0.4 * rng.normal(size=(320, 12))
+    vectors = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+    found = rank(vectors, objective, labelled=vectors[which < 3])  # a copy of each is in the pool
+    assert (which[found.rows[:16]] >= 3).all()
+    assert sorted(found.rows.tolist()) == list(range(320))
+
+
+def test_k_center_says_where_farthest_first_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rank(clustered(200), "k-center").exact_until == 200
+    monkeypatch.setattr(orders, "TRACED_PAIRS", 200 * 50)
+    assert rank(clustered(200), "k-center").exact_until == 50
+    assert rank(clustered(200), "random").exact_until == 200

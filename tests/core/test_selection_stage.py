@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from wtl_core import selections, vectors
-from wtl_core.errors import InputError
+from wtl_core import ledger, selections, vectors
+from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe import Recipe
 from wtl_core.selection import columns, stage
 from wtl_core.selections import SelectionRef
@@ -36,9 +36,20 @@ def samples() -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def run(store: Store, selection: dict[str, object], **more: float) -> SelectionRef:
+def run(
+    store: Store,
+    selection: dict[str, object],
+    *,
+    entries: int = 0,
+    given: pl.DataFrame | None = None,
+    number: int = 1,
+    **more: float,
+) -> SelectionRef:
     recipe = Recipe.model_validate({"selection": selection})
-    return stage.run(store, samples(), recipe, number=1, fingerprint=ENCODER, ledger_length=0, device="cpu", **more)
+    given = samples() if given is None else given
+    return stage.run(
+        store, given, recipe, number=number, fingerprint=ENCODER, ledger_length=entries, device="cpu", **more
+    )
 
 
 def test_the_ladder_is_measured_by_the_kernel_that_the_ranking_was_made_by(store: Store) -> None:
@@ -56,6 +67,40 @@ def test_the_receipt_says_how_far_quotas_hold(store: Store) -> None:
     quota = {"group": "south", "minimum_share": 0.5}
     made = run(store, {"budget": 20, "group_by": "camera", "quotas": [quota]})
     assert selections.read_receipt(store, made.key)["quotas_until"] == 20
+
+
+def test_the_receipt_advises_where_exported_picks_break_a_quota(store: Store) -> None:
+    ledger.append(store, "exported", samples()["sample_id"].to_list()[1:3])  # both of the north camera
+    quota = {"group": "north", "maximum": 1}
+    made = run(store, {"budget": 20, "group_by": "camera", "quotas": [quota]}, entries=1)
+    receipt = selections.read_receipt(store, made.key)
+    assert receipt["quotas_until"] == 1
+    assert "Quotas hold for 1 of 20 picks" in receipt["advice"]
+
+
+def test_a_goal_that_labels_have_reached_picks_nothing(store: Store) -> None:
+    ledger.append(store, "labelled", samples()["sample_id"].to_list()[:60])
+    made = run(store, {"coverage_goal": 0.1}, entries=1)
+    receipt = selections.read_receipt(store, made.key)
+    assert (made.picks, receipt["stop"]) == (0, {"picks": 0, "reason": "coverage_goal"})
+    assert selections.kept_share(store, made.key, made.key) is None
+
+
+@pytest.mark.parametrize("minimum", [20, 40])
+def test_labelling_a_quotas_whole_group_does_not_end_the_refreshes(store: Store, minimum: int) -> None:
+    """Also where the group's images are the only ones whose metadata has the column."""
+    frame = samples()
+    south = frame.filter(pl.col("metadata").str.contains("south"))["sample_id"].to_list()
+    ledger.append(store, "labelled", south)
+    quota = {"group": "south", "minimum": minimum}
+    selection = {"budget": 20, "group_by": "camera", "quotas": [quota]}
+    only = frame.with_columns(pl.when(pl.col("sample_id").is_in(south)).then("metadata"))
+    for number, given in enumerate((frame, only)):
+        made = run(store, selection, entries=1, given=given, number=number)
+        receipt = selections.read_receipt(store, made.key)
+        assert (receipt["picks"], receipt["quotas_until"]) == (20, 20)
+    with pytest.raises(ConfigError, match="quota of 'north': expected one of the pool's groups"):
+        run(store, {**selection, "quotas": [{"group": "north"}]}, entries=1, given=only, number=2)
 
 
 def test_near_duplicates_are_told_as_the_encoder_measured_it_unless_the_recipe_says_otherwise(store: Store) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from wtl_core.errors import ConfigError, InputError
+from wtl_core.recipe import build_recipe
 from wtl_core.selection import head, orders, ranking
 from wtl_core.selection.params import Balance, SelectionParams, WeightBy, count_of
 from wtl_core.selection.problem import Cover
@@ -89,6 +90,22 @@ def test_lightlys_names_mean_the_same() -> None:
     assert SelectionParams.model_validate({"strategies": [{"input": {"type": "RANDOM"}}]}).objective == "random"
 
 
+@pytest.mark.parametrize(
+    "stop",
+    [
+        {"stopping_condition_minimum_distance": 0.2},
+        {"strategies": [{"strategy": {"type": "DIVERSITY", "stopping_condition_minimum_distance": 0.2}}]},
+        {"coverage_goal": 0.9},
+        {"gain_knee": 0.1},
+    ],
+)
+def test_a_stop_condition_without_a_budget_is_not_cut_short_by_the_default(stop: dict[str, object]) -> None:
+    assert SelectionParams.model_validate(stop).budget == "100%"
+    assert SelectionParams.model_validate({**stop, "n_samples": 12}).budget == 12
+    assert SelectionParams.model_validate({**stop, "budget": "10%"}).budget == "10%"
+    assert SelectionParams.model_validate({"minimum_distance": None}).budget == "10%"
+
+
 @pytest.mark.parametrize("objective", ["k-center", "typicality", "stratified-random", "random"])
 @pytest.mark.parametrize(
     "steering",
@@ -126,7 +143,7 @@ def test_the_order_of_strategies_means_nothing() -> None:
     ],
 )
 def test_strategies_that_exclude_each_other_are_refused(kinds: list[str], message: str) -> None:
-    entries = [{"input": {"type": kind, "key": "camera"}, "strategy": {"type": kind}} for kind in kinds]
+    entries = [{"input": {"key": "camera"} if kind == "BALANCE" else {}, "strategy": {"type": kind}} for kind in kinds]
     with pytest.raises(ValidationError, match=message):
         SelectionParams.model_validate({"strategies": entries})
 
@@ -150,6 +167,54 @@ def test_strategies_that_exclude_each_other_are_refused(kinds: list[str], messag
 def test_lightlys_names_with_values_of_another_shape_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         SelectionParams.model_validate(wrong)
+
+
+DISTANCE = {"stopping_condition_minimum_distance": 0.1}
+
+
+def one(kind: str, source: dict[str, object] | None = None, **more: object) -> dict[str, object]:
+    return {"strategies": [{"input": source or {}, "strategy": {"type": kind, **more}}]}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (one("DIVERSITY", stopping_condition_minimum_distence=0.1), "found 'stopping_condition_minimum_distence'"),
+        (one("DIVERSITY", strength=2), "found 'strength'"),
+        (one("TYPICALITY", **DISTANCE), "found 'stopping_condition_minimum_distance'"),
+        (one("WEIGHTS", {"key": "a"}, treshold=2), "found 'treshold'"),
+        (one("WEIGHTS", {"key": "a", "task": "b"}), "found 'task'"),
+        ({"strategies": [{"strategy": {"type": "DIVERSITY"}, "name": "a"}]}, "found 'name'"),
+        (one("DIVERSITY", {"type": "METADATA"}), "type EMBEDDINGS for DIVERSITY, found METADATA"),
+        (one("DIVERSITY", {"type": "PREDICTIONS", "task": "a"}), "type EMBEDDINGS for DIVERSITY, found PREDICTIONS"),
+        (one("WEIGHTS", {"type": "SCORES", "key": "a"}), "type METADATA for WEIGHTS, found SCORES"),
+        (one("DIVERSITY", {"type": "RANDOM"}), "type EMBEDDINGS for DIVERSITY, found RANDOM"),
+        (one("WEIGHTS", {"type": "RANDOM", "random_seed": 3}), "found 'random_seed'"),
+        (one("BALANCE", {"key": "a"}, target={"b": 1}, distribution="UNIFORM"), "target: expected it or distribution"),
+        ({"n_samples": 3, "proportion_samples": 0.1}, "found n_samples and proportion_samples"),
+        ({"n_samples": 3, "budget": 5}, "found budget and n_samples"),
+        ({"budget": 5, "selection_config": {"n_samples": 3}}, "found budget and n_samples"),
+        ({"n_samples": 5, "selection_config": {"n_samples": 3}}, "expected it or selection_config.n_samples"),
+        ({"minimum_distance": 0.2, **DISTANCE}, "found minimum_distance and stopping"),
+        ({"minimum_distance": 0.2, **one("DIVERSITY", **DISTANCE)}, "minimum_distance: expected it or stopping"),
+        ({"objective": "coverage", **one("DIVERSITY")}, "objective: expected it or strategies"),
+        ({"group_by": "site", **one("BALANCE", {"key": "camera"})}, "group_by: expected it or BALANCE by 'camera'"),
+        ({"selection_config": {"n_sampels": 3}}, "n_sampels"),
+    ],
+)
+def test_what_would_be_dropped_of_lightlys_config_is_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as refused:
+        build_recipe({"selection": wrong}, name="recipe.toml")
+    assert "\n" not in str(refused.value)
+
+
+def test_what_lightly_spells_in_two_ways_is_taken() -> None:
+    random = SelectionParams.model_validate(one("WEIGHTS", {"type": "RANDOM"}))
+    assert random.objective == "random"
+    balance = SelectionParams.model_validate(
+        one("BALANCE", {"type": "METADATA", "key": "camera"}, target={"a": 1}, distribution="TARGET")
+    )
+    assert balance.balance == Balance(target={"a": 1})
 
 
 def test_a_strategy_without_a_counterpart_is_refused() -> None:
@@ -230,10 +295,10 @@ def test_quotas_that_are_given_up_before_the_budget_are_warned_of(
 
     params = {"budget": 30, "group_by": "c", "quotas": [{"group": "north", "maximum": 20}]}
     assert rank(clustered(150), params, groups=cameras(150)).quotas_until == 30
-    assert "quotas" not in caplog.text
+    assert "Quotas" not in caplog.text
     monkeypatch.setattr(orders, "pick_all", given_up)
     assert rank(clustered(150), params, groups=cameras(150)).quotas_until == 7
-    assert "quotas hold for 7 of 30 picks" in caplog.text
+    assert "Quotas hold for 7 of 30 picks" in caplog.text
 
 
 def test_without_a_head_nothing_is_nominated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +322,88 @@ def test_a_quota_that_bites_states_the_coverage_it_costs() -> None:
     assert (groups[held.rows[:30]] == "north").sum() == 2
     assert held.quota_cost == pytest.approx(free.coverage[29] - held.coverage[29])
     assert held.quota_cost > 0
+
+
+def frozen_of(name: str, count: int) -> np.ndarray:
+    return np.flatnonzero(cameras(150) == name)[:count]
+
+
+@pytest.mark.parametrize("path", [{}, LARGE])
+def test_frozen_picks_count_towards_quotas_and_what_they_break_is_said(
+    path: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    def held(quota: dict[str, object], frozen: np.ndarray) -> tuple[list[str], Ranking]:
+        params = {"budget": 30, "group_by": "c", "quotas": [quota], **path}
+        found = rank(clustered(150), params, groups=cameras(150), frozen=frozen)
+        assert (found.rows[: len(frozen)] == frozen).all()
+        return cameras(150)[found.rows[:30]].tolist(), found
+
+    picked, found = held({"group": "north", "maximum": 2}, frozen_of("north", 20))
+    assert (picked.count("north"), found.quotas_until) == (20, 2)
+    assert "of the first 30 expected at most 2 from 'north', found 20. 20 earlier picks" in found.quota_advice
+    picked, found = held({"group": "west", "minimum": 5}, frozen_of("north", 29))
+    assert (picked.count("west"), found.quotas_until) == (1, 29)
+    assert "at least 5 from 'west', found 1" in found.quota_advice
+    assert found.quota_advice in caplog.text
+    picked, found = held({"group": "west", "minimum": 5}, frozen_of("north", 25))
+    assert (picked.count("west"), found.quotas_until, found.quota_advice) == (5, 30, "")
+    picked, found = held({"group": "north", "maximum_share": 0.5}, frozen_of("north", 10))
+    assert (picked.count("north"), found.quotas_until) == (15, 1)
+    assert "of the first 18 expected at most 9 from 'north', found 10" in found.quota_advice
+    picked, found = held({"group": "north", "maximum": 2}, frozen_of("north", 40))
+    assert (picked.count("north"), found.quotas_until) == (30, 2)
+
+
+def test_labelled_images_count_towards_a_minimum_and_not_against_a_maximum() -> None:
+    groups = cameras(150)
+    west, north = (np.flatnonzero(groups == name) for name in ("west", "north"))
+    assert len(west) == 11
+
+    def picked(quotas: list[dict[str, object]], labelled: np.ndarray, budget: object = 30) -> tuple[list[str], Ranking]:
+        open_rows = np.setdiff1d(np.arange(150), labelled)
+        params = {"budget": budget, "group_by": "c", "quotas": quotas}
+        found = rank(
+            clustered(150)[open_rows],
+            params,
+            groups=groups[open_rows],
+            labelled=clustered(150)[labelled],
+            labelled_groups=groups[labelled],
+        )
+        return groups[open_rows][found.rows[: found.picks]].tolist(), found
+
+    names, found = picked([{"group": "west", "minimum": 8}], west[:6])  # 5 are open
+    assert (names.count("west") >= 2, found.quotas_until) == (True, 30)
+    names, found = picked([{"group": "west", "minimum": 11}], west[:6])
+    assert (names.count("west"), found.quotas_until) == (5, 30)
+    for minimum in (10, 20):
+        names, found = picked([{"group": "west", "minimum": minimum}], west)  # all are labelled
+        assert (len(names), found.quotas_until, found.quota_advice) == (30, 30, "")
+    names, found = picked([{"group": "north", "maximum": 2}], north[:10])
+    assert names.count("north") == 2
+    # Nothing but two of north and two of west is left to pick: as many as maxima allow.
+    few = [{"group": "north", "maximum": 2}, {"group": "south", "maximum": 0}]
+    names, found = picked(few, west[:9], budget=10)
+    assert (sorted(names), found.quotas_until) == (["north"] * 2 + ["west"] * 2, 4)
+    assert (found.stop.reason, found.quota_advice) == ("quotas", "")
+    with pytest.raises(ConfigError, match="can fill"):
+        picked([{"group": "west", "minimum": 12}], west[:10])
+    with pytest.raises(ConfigError, match="one of the pool's groups"):
+        picked([{"group": "east", "minimum": 1}], west)
+
+
+@pytest.mark.parametrize("budget", [None, "100%", 500])
+def test_of_a_whole_pool_as_many_are_picked_as_maxima_allow(budget: int | str | None) -> None:
+    params = {"budget": budget, "group_by": "c", "quotas": [{"group": "north", "maximum": 2}]}
+    groups = cameras(150)
+    found = rank(clustered(150), params, groups=groups)
+    others = int((groups != "north").sum())
+    assert (found.picks, found.stop.reason, found.quotas_until) == (others + 2, "quotas", others + 2)
+    assert (groups[found.rows[: found.picks]] == "north").sum() == 2
+    share = {**params, "quotas": [{"group": "north", "maximum_share": 0.5}]}
+    found = rank(clustered(150), share, groups=groups)
+    assert (found.picks, found.quotas_until) == (2 * others + 1, 2 * others + 1)
+    with pytest.raises(ConfigError, match="leave room"):
+        rank(clustered(20), {**params, "quotas": [{"group": "north", "maximum": 0}]}, groups=["north"] * 20)
 
 
 @pytest.mark.parametrize(
@@ -339,6 +486,17 @@ def test_balance_brings_group_weights_to_the_target() -> None:
         balance_weights(Balance(target={"z": 1}), groups, ["a", "b"], weights)
 
 
+def test_a_balance_whose_target_groups_weigh_nothing_is_refused() -> None:
+    groups = cameras(150)
+    params = {"group_by": "c", "balance": {"target": {"west": 1}}}
+    with pytest.raises(ConfigError, match="found none in west"):
+        rank(clustered(150), params, groups=groups, weights=np.where(groups == "west", 0.0, 1.0), frozen=[1])
+    some = {**params, "balance": {"target": {"west": 1, "north": 1}}}
+    found = rank(clustered(150), some, groups=groups, weights=np.where(groups == "west", 0.0, 1.0))
+    assert (found.weights[groups[found.rows] == "north"] > 0).all()
+    assert (found.weights[groups[found.rows] == "south"] == 0).all()
+
+
 @pytest.mark.parametrize("path", [{}, LARGE])
 def test_a_uniform_balance_picks_rare_groups_more_often(path: dict[str, object]) -> None:
     vectors = clustered(300)
@@ -370,6 +528,32 @@ def test_stop_conditions_mark_picks() -> None:
     assert (first.picks, first.stop.reason) == (3, "budget")
     for other in (covered, apart, knee, first):
         assert (other.rows == whole.rows).all()
+
+
+@pytest.mark.parametrize("stop", [{"coverage_goal": 0.5}, {"minimum_distance": 1.0}, {"gain_knee": 0.9}])
+def test_no_stop_condition_ends_the_picks_before_minima_are_met(stop: dict[str, object]) -> None:
+    quota = {"group": "west", "minimum": 10}
+    vectors, groups = clustered(150), cameras(150)
+    params = {"budget": 30, "group_by": "c", "quotas": [quota]}
+    whole, found = rank(vectors, params, groups=groups), rank(vectors, {**params, **stop}, groups=groups)
+    assert rank(vectors, {"budget": 30, **stop}).picks < 10
+    assert (found.rows == whole.rows).all()
+    assert (groups[found.rows[: found.picks]] == "west").sum() == 10
+    assert groups[found.rows[found.picks - 1]] == "west"  # and no later than that
+    assert found.stop.reason == next(iter(stop))
+    few = rank(vectors, {**params, **stop}, groups=groups, frozen=frozen_of("north", 25))
+    assert few.picks == 30
+
+
+@pytest.mark.parametrize("stop", [{"coverage_goal": 0.5}, {"gain_knee": 0.1}])
+def test_where_labelled_images_leave_nothing_to_gain_nothing_is_picked(stop: dict[str, object]) -> None:
+    vectors = clustered(150)
+    found = rank(vectors, {"budget": "100%", **stop}, labelled=vectors)
+    assert (found.picks, found.stop.reason) == (0, next(iter(stop)))
+    assert sorted(found.rows.tolist()) == list(range(150))
+    kept = rank(vectors, {"budget": "100%", "gain_knee": 0.1}, labelled=vectors, frozen=[3, 7])
+    assert kept.picks == 2
+    assert rank(vectors, {"coverage_goal": 0.001}).picks == 1
 
 
 # Stability and explanations.

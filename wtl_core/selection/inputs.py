@@ -97,6 +97,7 @@ def _resolve_twins(vectors: np.ndarray, order: np.ndarray, duplicate_of: np.ndar
         place[order] = np.arange(count)
         marked = np.flatnonzero(given[order] >= 0)
         parent[marked] = place[given[order][marked]]
+        _refuse_circles(parent, order)
     hashes = _hash_rows(np.ascontiguousarray(vectors).view(np.uint16))
     by_hash = np.lexsort((np.arange(count), hashes))
     for place_in_hashes in np.flatnonzero(hashes[by_hash][1:] == hashes[by_hash][:-1]):
@@ -107,6 +108,20 @@ def _resolve_twins(vectors: np.ndarray, order: np.ndarray, duplicate_of: np.ndar
     for row in np.flatnonzero(parent != np.arange(count)):
         twins[row] = _root(parent, int(row))
     return twins
+
+
+def _refuse_circles(parent: np.ndarray, order: np.ndarray) -> None:
+    """A circle of rows that repeat each other has no kept row to end at."""
+    ends = parent
+    for _ in range(len(parent).bit_length()):  # twice as many steps each time, so past the end of any chain
+        ends = ends[ends]
+    circle = np.flatnonzero(parent[ends] != ends)
+    if len(circle):
+        row = order[circle].min()
+        raise InputError(
+            f"duplicate_of, row {row}: expected rows that end at a kept one (-1), found that they lead back to each "
+            "other; mark one of them as kept"
+        )
 
 
 def _join(parent: np.ndarray, row: int, other: int) -> None:

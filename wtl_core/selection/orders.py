@@ -12,34 +12,43 @@ from wtl_core.selection.farthest import FAR, farthest_first, nearest_outside
 from wtl_core.selection.identity import Purpose, shuffled
 from wtl_core.selection.kernels import ONE
 from wtl_core.selection.problem import Cover, Problem, free_limits
-from wtl_core.selection.quotas import limits_of
+from wtl_core.selection.quotas import Kept, check_kept, limits_of
 from wtl_core.selection.rivals import TYPICAL_OF, stratified_random, typical_first
 
 TRACED_PAIRS = 10**10
 _log = logging.getLogger(__name__)
 
 
-def order_pool(
-    problem: Problem, budget: int | None, *, on_progress: Progress | None = None
-) -> tuple[Cover, int, float]:
-    """The order by the objective, the rank up to which quotas hold, and the coverage at the budget that they cost."""
+def order_pool(problem: Problem, budget: int | None, *, on_progress: Progress | None = None) -> tuple[Cover, Kept]:
+    """The order by the objective, and how far it keeps the quotas."""
     params, count = problem.params, problem.points.count
     if params.objective not in ("coverage", "probability-coverage"):
-        return _trace(problem, _rival(problem)), 0, 0.0
+        return _trace(problem, _rival(problem)), Kept()
     sizes = np.bincount(problem.groups, minlength=len(problem.group_names))
-    last = min(budget or count, count)
-    limits = limits_of(params.quotas, problem.group_names, sizes, last)
+    wanted = min(budget or count, count)
+    limits = limits_of(params.quotas, problem.group_names, sizes, wanted, problem.labelled_by_group)
+    last = limits.budget
     survey = survey_pool(problem, on_progress=on_progress)
     cover = pick_all(problem, survey, limits)
     if not params.quotas:
-        return cover, 0, 0.0
+        return cover, Kept()
     free = pick_all(problem, survey, limits_of((), problem.group_names, sizes, last), until=last)
     whole = ONE * int(survey.weights.sum(dtype=np.int64))
     cost = (int(free.state.gains[:last].sum()) - int(cover.state.gains[:last].sum())) / whole
-    until = min(int(cover.state.cursor[1]), last)
-    if until < last:
-        _log.warning("quotas hold for %d of %d picks: then no allowed group had a sample left", until, last)
-    return cover, until, cost
+    kept, due, broken = check_kept(params.quotas, problem.group_names, limits, problem.groups[cover.state.order[:last]])
+    kept = min(kept, int(cover.state.cursor[1]))
+    room = last if last < wanted else None
+    return cover, Kept(kept, due, room, cost, _advise(kept, last, broken, frozen=len(problem.frozen)))
+
+
+def _advise(until: int, last: int, broken: str, *, frozen: int) -> str:
+    """A sentence for a person where quotas do not hold: no error, since a refresh on a timetable must go on."""
+    if until >= last:
+        return ""
+    stay = f" {frozen} earlier picks come first and stay: change the quota or raise the budget." if frozen else ""
+    advice = f"Quotas hold for {until} of {last} picks: {broken or 'then no allowed group had a sample left.'}{stay}"
+    _log.warning(advice)
+    return advice
 
 
 def _rival(problem: Problem) -> np.ndarray:
@@ -98,4 +107,5 @@ def _trace(problem: Problem, order: np.ndarray) -> Cover:
     )
     state.order[traced:] = order[traced:]
     bounds = Certificate.start(problem.counts, int(ONE * weights.sum(dtype=np.int64)))
-    return Cover(state, weights, bounds.bounds, exact_until=count, tail_from=count, traced_until=traced)
+    exact = traced if problem.params.objective == "k-center" else count  # behind it farthest-first ends in a shuffle
+    return Cover(state, weights, bounds.bounds, exact_until=exact, tail_from=count, traced_until=traced)

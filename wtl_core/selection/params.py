@@ -10,7 +10,22 @@ from wtl_core.operating_point import exact, percent_count
 
 COUNT = re.compile(r"[0-9]+")
 PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*%")
-_OBJECTIVES = {"DIVERSITY": "k-center", "DIVERSIFY": "k-center", "TYPICALITY": "typicality"}
+_STOPS = ("coverage_goal", "minimum_distance", "gain_knee")
+_ALIASES = {
+    "budget": ("n_samples", "n_samples_to_select", "proportion_samples"),
+    "minimum_distance": ("stopping_condition_minimum_distance",),
+}
+_OBJECTIVES = {"DIVERSITY": "k-center", "DIVERSIFY": "k-center", "TYPICALITY": "typicality", "RANDOM": "random"}
+# By a strategy's type: the type of its input, and what else its input must and its strategy may name.
+_LIGHTLY: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "DIVERSITY": ("EMBEDDINGS", (), ("stopping_condition_minimum_distance",)),
+    "DIVERSIFY": ("EMBEDDINGS", (), ("stopping_condition_minimum_distance",)),
+    "TYPICALITY": ("EMBEDDINGS", (), ()),
+    "RANDOM": ("RANDOM", (), ()),
+    "WEIGHTS": ("METADATA", ("key",), ("strength",)),
+    "BALANCE": ("METADATA", ("key",), ("strength", "target", "distribution")),
+    "SIMILARITY": ("EMBEDDINGS", ("sample_ids",), ("strength",)),
+}
 
 
 class _Params(BaseModel):
@@ -18,12 +33,16 @@ class _Params(BaseModel):
 
 
 class Quota(_Params):
-    """How many picks one group may or must have. Counts hold at the budget, shares at every prefix up to it."""
+    """How many picks one group may or must have. Counts hold at the budget, shares at every prefix up to it.
+
+    Labelled images of the group count towards `minimum`, and a group that has no others is satisfied; they count
+    neither against `maximum`, which speaks of picks, nor in shares. Picks that stay from earlier refreshes do count.
+    """
 
     group: str
     """The group's value in the column that `group_by` names."""
     minimum: int = Field(0, ge=0)
-    """Picks that the group has at least when the budget is reached."""
+    """Picks that the group has at least when the budget is reached; before that no stop condition ends them."""
     maximum: int | None = Field(None, ge=0)
     """Picks that the group has at most within the budget."""
     minimum_share: float = Field(0.0, ge=0.0, le=1.0)
@@ -44,7 +63,8 @@ class Balance(_Params):
     """A soft pull of the picks towards a distribution over groups, by the groups' total weight."""
 
     target: Literal["uniform", "input"] | dict[str, float] = "uniform"
-    """`uniform` over groups, `input` as in the pool, or a ratio by group; a group left out of the ratios gets none."""
+    """`uniform` over groups, `input` as in the pool, or a ratio by group; one left out need not be covered, but its
+    samples may still be picked for what they cover of others."""
     strength: float = Field(1.0, ge=0.0, le=1.0)
     """0 leaves the pool's distribution, 1 gives groups exactly the target's weight, between is geometric."""
 
@@ -71,7 +91,8 @@ class SelectionParams(_Params):
     """From vectors to a ranking. Lightly's names are taken where they mean the same (`n_samples`, `strategies`, ...).
 
     Steering is applied in this order: filters, then twins last, then weights (near-duplicates, columns, similarity,
-    balance; they multiply), then quotas inside the greedy step, then the stop conditions, which only mark picks.
+    balance; they multiply), then quotas inside the greedy step, then the stop conditions, which only mark picks. Quotas
+    win: a stop condition ends the picks where all minima are met, the budget at the latest; so give one that is near.
     """
 
     seed: int = Field(0, ge=0)
@@ -99,7 +120,7 @@ class SelectionParams(_Params):
     cells_from: int = Field(250_000, ge=1000)
     """From this many samples on neighbours are sought in the nearest cells, and the head is made on a part."""
     budget: int | str | None = "10%"
-    """How many to pick: a count, or `p%` of the pool; None leaves it to the stop conditions."""
+    """How many to pick: a count, or `p%` of the pool; `100%`, all of it, where only a stop condition is given."""
     coverage_goal: float | None = Field(None, gt=0.0, le=1.0)
     """Stop once the picks cover the pool this well."""
     minimum_distance: float | None = Field(None, ge=0.0, le=2.0)
@@ -122,7 +143,12 @@ class SelectionParams(_Params):
     @model_validator(mode="before")
     @classmethod
     def _accept_aliases(cls, values: Any) -> Any:
-        return translate_lightly(values) if isinstance(values, dict) else values
+        if not isinstance(values, dict):
+            return values
+        values = translate_lightly(values)
+        if "budget" not in values and any(values.get(name) is not None for name in _STOPS):
+            values["budget"] = "100%"  # the default would end the picks before what was asked for does
+        return values
 
     @field_validator("budget")
     @classmethod
@@ -175,10 +201,18 @@ def translate_lightly(values: dict[str, Any]) -> dict[str, Any]:
     """Lightly's selection config in this project's words; a name that means something else there is refused.
 
     Raises:
-        ValueError: a strategy without a counterpart, strategies that exclude each other, or a value of a wrong shape.
+        ValueError: a strategy without a counterpart, strategies that exclude each other, a key that means nothing
+            here, one thing named twice, or a value of a wrong shape.
     """
     values = dict(values)
-    values.update(_table(values.pop("selection_config", {}), "selection_config"))
+    config = _table(values.pop("selection_config", {}), "selection_config")
+    for name in config:
+        _refuse_both(values, name, f"selection_config.{name}")
+    values.update(config)
+    for name, aliases in _ALIASES.items():
+        given = [alias for alias in (name, *aliases) if alias in values]
+        if len(given) > 1:
+            raise ValueError(f"{name}: expected it to be named once, found {' and '.join(given)}; keep one of them")
     for alias in ("n_samples", "n_samples_to_select"):
         if alias in values:
             values["budget"] = values.pop(alias)
@@ -188,6 +222,7 @@ def translate_lightly(values: dict[str, Any]) -> dict[str, Any]:
     if "stopping_condition_minimum_distance" in values:
         values["minimum_distance"] = values.pop("stopping_condition_minimum_distance")
     if "strategies" in values:
+        _refuse_both(values, "objective", "strategies")
         _add_strategies(values, values.pop("strategies"))
     return values
 
@@ -201,14 +236,15 @@ def _add_strategies(values: dict[str, Any], strategies: Any) -> None:
     # Sorted, since products of weights would otherwise depend on the order in their last bits.
     for entry in sorted((_table(entry, "strategies") for entry in strategies), key=repr):
         source, strategy = _table(entry.get("input", {}), "input"), _table(entry.get("strategy", {}), "strategy")
+        kind = _kind(entry, source, strategy)
         if "stopping_condition_minimum_distance" in strategy:
             distances.append(_number(strategy["stopping_condition_minimum_distance"], "minimum distance"))
-        objective = _objective(source, strategy)
-        if objective is None:
-            _add_steering(values, source, strategy)
+        if kind in _OBJECTIVES:
+            objectives.add(_OBJECTIVES[kind])
         else:
-            objectives.add(objective)
+            _add_steering(values, kind, source, strategy)
     if distances:
+        _refuse_both(values, "minimum_distance", "stopping_condition_minimum_distance in strategies")
         values["minimum_distance"] = max(distances)
     # Lightly multiplies its objectives; here it is coverage whose picks weights, balance and similarity can move.
     is_steered = any(values.get(name) for name in ("weights", "balance", "similar_to", "quotas"))
@@ -220,32 +256,54 @@ def _add_strategies(values: dict[str, Any], strategies: Any) -> None:
         [values["objective"]] = objectives
 
 
-def _objective(source: dict[str, Any], strategy: dict[str, Any]) -> str | None:
-    """The objective that a strategy asks for; None for one that steers."""
-    if str(source.get("type", "")).upper() == "RANDOM":
-        return "random"
-    return _OBJECTIVES.get(str(strategy.get("type", "")).upper())
+def _kind(entry: dict[str, Any], source: dict[str, Any], strategy: dict[str, Any]) -> str:
+    """The type of a strategy, all of whose keys mean something here: one that is dropped would not be missed."""
+    named, given = str(strategy.get("type", "")).upper(), str(source.get("type", "")).upper()
+    kind = "RANDOM" if given == "RANDOM" and named in ("", "WEIGHTS") else named  # Lightly draws by WEIGHTS of RANDOM
+    wanted, needed, allowed = _LIGHTLY.get(kind, ("", (), ()))
+    if not wanted or any(key not in source for key in needed):
+        raise ValueError(
+            f"strategies: expected DIVERSITY, TYPICALITY, WEIGHTS or BALANCE (input with a key), SIMILARITY (input "
+            f"with sample_ids) or an input of type RANDOM, found strategy {named or 'without a type'} on input {source}"
+        )
+    if given not in ("", wanted):
+        raise ValueError(f"strategies: expected input of type {wanted} for {kind}, found {given}; leave it out")
+    parts = (
+        ("an entry", entry, ("input", "strategy")),
+        (f"the input of {kind}", source, ("type", *needed)),
+        (f"the strategy {kind}", strategy, ("type", *allowed)),
+    )
+    for where, table, known in parts:
+        for key in table:
+            if key not in known:
+                raise ValueError(
+                    f"strategies: expected {', '.join(known)} in {where}, found {key!r}; correct or drop it"
+                )
+    return kind
 
 
-def _add_steering(values: dict[str, Any], source: dict[str, Any], strategy: dict[str, Any]) -> None:
+def _add_steering(values: dict[str, Any], kind: str, source: dict[str, Any], strategy: dict[str, Any]) -> None:
     """WEIGHTS and BALANCE by a column, SIMILARITY to given images."""
-    kind = str(strategy.get("type", "")).upper()
     strength = _number(strategy.get("strength", 1.0), "strength")
-    if kind == "WEIGHTS" and "key" in source:
+    if kind == "WEIGHTS":
         _append(values, "weights", {"column": source["key"], "strength": strength})
-    elif kind == "BALANCE" and "key" in source:
+    elif kind == "BALANCE":
         if "balance" in values:
             raise ValueError("strategies: expected one balance, found another beside it; name one column")
+        if values.get("group_by") not in (None, source["key"]):
+            _refuse_both(values, "group_by", f"BALANCE by {source['key']!r}")
+        if "target" in strategy and str(strategy.get("distribution", "TARGET")).upper() != "TARGET":
+            _refuse_both(strategy, "target", "distribution")
         target = strategy.get("target", strategy.get("distribution", "uniform"))
         values["group_by"] = source["key"]
         values["balance"] = {"target": target.lower() if isinstance(target, str) else target, "strength": strength}
-    elif kind == "SIMILARITY" and "sample_ids" in source:
-        _append(values, "similar_to", {"sample_ids": source["sample_ids"], "strength": strength})
     else:
-        raise ValueError(
-            f"strategies: expected DIVERSITY, TYPICALITY, WEIGHTS or BALANCE (input with a key), SIMILARITY (input "
-            f"with sample_ids) or an input of type RANDOM, found strategy {kind or 'without a type'} on input {source}"
-        )
+        _append(values, "similar_to", {"sample_ids": source["sample_ids"], "strength": strength})
+
+
+def _refuse_both(values: dict[str, Any], name: str, other: str) -> None:
+    if name in values:
+        raise ValueError(f"{name}: expected it or {other}, found both; keep one of them")
 
 
 def _append(values: dict[str, Any], name: str, entry: dict[str, Any]) -> None:

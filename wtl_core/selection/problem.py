@@ -16,8 +16,8 @@ class Problem:
 
     `keys` (N,) uint64: content keys. `weights` (N,) float64 of at most 1, before near-duplicates share. `best` (N,)
     int16 and `nearest` (N,) int32: how the `labelled` images cover the rows, as in `State`. `frozen`: rows that come
-    first, whatever they gain. `groups` (N,) int32 codes into `group_names`. `counts` (100,): operating points to
-    certify.
+    first, whatever they gain. `groups` (N,) int32 codes into the (G,) `group_names`; `labelled_by_group` (G,) counts.
+    `counts` (100,): operating points to certify.
     """
 
     points: Points
@@ -32,6 +32,7 @@ class Problem:
     frozen: np.ndarray
     groups: np.ndarray
     group_names: list[str]
+    labelled_by_group: np.ndarray
     counts: np.ndarray
     params: SelectionParams
 

@@ -6,6 +6,7 @@ that it waits for may give the next pick. So a limit costs no more coverage than
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numba
@@ -32,17 +33,43 @@ class Limits(NamedTuple):
     is_limited: bool
 
 
+@dataclass(frozen=True)
+class Kept:
+    """How far an order keeps its quotas: all hold up to rank `until`.
+
+    `due`: the rank by which all minima are met, or the budget where they cannot be. `room`: how many picks maxima leave
+    room for, where these are fewer than the budget. `cost`: the coverage at the budget that they cost. `advice`: what
+    does not hold and what to do, empty if all does.
+    """
+
+    until: int = 0
+    due: int = 0
+    room: int | None = None
+    cost: float = 0.0
+    advice: str = ""
+
+
 def no_limits(samples: int) -> Limits:
     """One group of everything."""
     return limits_of((), [""], np.array([samples]), 0)
 
 
-def limits_of(quotas: Sequence[Quota], names: Sequence[str], sizes: np.ndarray, budget: int) -> Limits:
-    """Limits from quotas, for groups in the order of `names` with `sizes` samples that can be picked.
+def limits_of(
+    quotas: Sequence[Quota],
+    names: Sequence[str],
+    sizes: np.ndarray,
+    budget: int,
+    labelled: np.ndarray | None = None,
+) -> Limits:
+    """Limits from quotas, for groups in the order of `names` with `sizes` (G,) samples that can be picked.
+
+    `labelled` (G,) images count towards minima, and a group that has no others is satisfied. What could hold before
+    they were labelled is refused no more: the limits' budget is then as large as maxima leave room for.
 
     Raises:
-        ConfigError: a quota names no group, or the quotas cannot all hold at this budget.
+        ConfigError: a quota names no group, or the quotas could never all hold at this budget.
     """
+    labelled = np.zeros(len(names), np.int64) if labelled is None else labelled
     groups = len(names)
     codes = {name: code for code, name in enumerate(names)}
     limits = Limits(
@@ -61,32 +88,68 @@ def limits_of(quotas: Sequence[Quota], names: Sequence[str], sizes: np.ndarray, 
         if quota.group not in codes:
             raise ConfigError(f"quota of {quota.group!r}: expected one of the pool's groups, {', '.join(names[:20])}")
         code = codes[quota.group]
-        if quota.minimum > sizes[code]:
+        known = int(sizes[code] + labelled[code])
+        if quota.minimum > known and (sizes[code] > 0 or labelled[code] == 0):
             raise ConfigError(
                 f"quota of {quota.group!r}: expected a minimum that the group can fill, found {quota.minimum} for "
-                f"{sizes[code]} samples; lower it"
+                f"{known} samples; lower it"
             )
-        limits.minimum[code] = quota.minimum
+        limits.minimum[code] = min(max(0, quota.minimum - labelled[code]), sizes[code])
         limits.maximum[code] = limits.maximum[code] if quota.maximum is None else quota.maximum
         limits.minimum_share[code] = quota.minimum_share
         limits.maximum_share[code] = quota.maximum_share
-    if quotas:
-        _check_budget(limits)
+    if not quotas:
+        return limits
+    _check_budget(limits, limits.sizes + labelled)
+    while (room := int(_allowed(limits, limits.sizes).sum())) < limits.budget:
+        limits = limits._replace(budget=room)
     return limits
 
 
-def _check_budget(limits: Limits) -> None:
+def _allowed(limits: Limits, sizes: np.ndarray) -> np.ndarray:
+    """The most picks that groups of these sizes may give at the budget, (G,) int64."""
+    shares = np.ceil(limits.maximum_share * limits.budget - 1e-9).astype(np.int64)
+    return np.asarray(np.minimum(np.minimum(limits.maximum, shares), sizes))
+
+
+def _check_budget(limits: Limits, sizes: np.ndarray) -> None:
+    """Refuse what could not hold if nothing were labelled. A budget of the whole pool is all that maxima allow."""
     wanted = np.maximum(limits.minimum, np.floor(limits.minimum_share * limits.budget + 1e-9).astype(np.int64))
     wanted = np.minimum(wanted, limits.sizes)
-    allowed = np.minimum(limits.maximum, np.ceil(limits.maximum_share * limits.budget - 1e-9).astype(np.int64))
-    allowed = np.minimum(allowed, limits.sizes)
+    allowed = _allowed(limits, sizes)
     if wanted.sum() > limits.budget or (wanted > allowed).any():
         raise ConfigError(f"quotas: expected minima that fit a budget of {limits.budget}, found {wanted.sum()} in all")
-    if allowed.sum() < limits.budget:
+    is_whole = limits.budget == limits.sizes.sum() and allowed.any()
+    if allowed.sum() < limits.budget and not is_whole:
         raise ConfigError(
             f"quotas: expected maxima that leave room for a budget of {limits.budget}, found room for {allowed.sum()}; "
             "raise a maximum or lower the budget"
         )
+
+
+def check_kept(
+    quotas: Sequence[Quota], names: Sequence[str], limits: Limits, codes: np.ndarray
+) -> tuple[int, int, str]:
+    """Up to which rank quotas hold, by which all minima are met, and of each that breaks the last break, a sentence.
+
+    `codes` (budget,) are the picks' groups in rank order. Frozen picks may break what no later pick can mend.
+    """
+    prefix = np.arange(1, len(codes) + 1)
+    until, due, told = len(codes), 0, []
+    for quota in quotas:
+        code = names.index(quota.group)
+        found = np.cumsum(codes == code)
+        due = max(due, int((found < limits.minimum[code]).sum()) + 1 if limits.minimum[code] > 0 else 0)
+        least = np.floor(limits.minimum_share[code] * prefix + 1e-9).astype(np.int64)
+        least[-1:] = np.maximum(least[-1:], limits.minimum[code])
+        least = np.minimum(least, limits.sizes[code])
+        most = np.minimum(limits.maximum[code], np.ceil(limits.maximum_share[code] * prefix - 1e-9).astype(np.int64))
+        broken = np.flatnonzero((found < least) | (found > most))
+        if len(broken):
+            until, last = min(until, int(broken[0])), broken[-1]
+            wanted = f"at least {least[last]}" if found[last] < least[last] else f"at most {most[last]}"
+            told.append(f"of the first {prefix[last]} expected {wanted} from {quota.group!r}, found {found[last]}.")
+    return until, min(due, len(codes)), " ".join(told)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -38,6 +38,7 @@ def rank(
     weights: np.ndarray | None = None,
     groups: Sequence[str] | np.ndarray | None = None,
     labelled: np.ndarray | None = None,
+    labelled_groups: Sequence[str] | np.ndarray = (),
     frozen: np.ndarray | None = None,
     similar: Sequence[tuple[np.ndarray, float]] = (),
     device: str = "cpu",
@@ -55,6 +56,7 @@ def rank(
             pixel-identical samples the kept one takes the largest.
         groups: (N,) each sample's group, for quotas and balance.
         labelled: (L, D) vectors of images that are labelled already; they shape the picks and are never picked.
+        labelled_groups: the groups of the labelled images whose group is known, one each; they count towards minima.
         frozen: rows that keep their rank: the ranking begins with them, in this order.
         similar: vectors (Q, D) of given images with the exponent of exp(-d / s), d the distance to the nearest of them.
         device: `cpu` or a CUDA device.
@@ -82,7 +84,7 @@ def rank(
     known = None if labelled is None or len(labelled) == 0 else _given(labelled, pool, what="labelled")
     anchors = None if known is None else prepare(known, device)
     state = _covered_by(points, anchors, table)
-    names, codes = _groups(groups, pool, inside)
+    names, codes, held = _groups(groups, labelled_groups, pool, inside)
     given = [(prepare(_given(some, pool, what="similar"), device), strength) for some, strength in similar]
     problem = Problem(
         points=points,
@@ -97,6 +99,7 @@ def rank(
         frozen=np.searchsorted(inside, forced),
         groups=codes,
         group_names=names,
+        labelled_by_group=held,
         counts=np.minimum([count_of(f"{percent}%", len(pool.rows)) for percent in range(1, 101)], len(inside)),
         params=params,
     )
@@ -114,10 +117,8 @@ def _order(
 ) -> Ranking:
     """Order the problem's rows and say all that is to be said of each."""
     budget = None if problem.params.budget is None else count_of(problem.params.budget, len(pool.rows))
-    cover, quotas_until, quota_cost = orders.order_pool(problem, budget, on_progress=on_progress)
-    return assemble(
-        problem, cover, pool, inside, near=near, labelled=labelled, quotas_until=quotas_until, quota_cost=quota_cost
-    )
+    cover, kept = orders.order_pool(problem, budget, on_progress=on_progress)
+    return assemble(problem, cover, pool, inside, near=near, labelled=labelled, quotas=kept)
 
 
 def _kernel_of(params: SelectionParams) -> str:
@@ -157,14 +158,17 @@ def _covered_by(points: Points, others: Points | None, table: np.ndarray) -> Sta
     return state
 
 
-def _groups(groups: Sequence[str] | np.ndarray | None, pool: Pool, inside: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Names in sorted order and each inside row's code."""
+def _groups(
+    groups: Sequence[str] | np.ndarray | None, labelled: Sequence[str] | np.ndarray, pool: Pool, inside: np.ndarray
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Names in sorted order, each inside row's code, and the labelled images by group."""
     if groups is None:
-        return [""], np.zeros(len(inside), np.int32)
+        return [""], np.zeros(len(inside), np.int32), np.zeros(1, np.int64)
     if len(groups) != len(pool.rows):
         raise InputError(f"groups: expected one per sample ({len(pool.rows)}), found {len(groups)}")
-    names, codes = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
-    return [str(name) for name in names], codes[pool.rows][inside].astype(np.int32)
+    names, codes = np.unique(np.asarray([str(group) for group in (*groups, *labelled)]), return_inverse=True)
+    own, held = codes[: len(groups)], np.bincount(codes[len(groups) :], minlength=len(names))
+    return [str(name) for name in names], own[pool.rows][inside].astype(np.int32), held
 
 
 def _similar_weights(

@@ -10,6 +10,7 @@ from wtl_core.selection.inputs import Pool
 from wtl_core.selection.kernels import ONE, WEIGHT_ONE
 from wtl_core.selection.params import count_of
 from wtl_core.selection.problem import Cover, Problem
+from wtl_core.selection.quotas import Kept
 from wtl_core.selection.stopping import Stop, find_stop
 
 NOTHING_NEAR = 2.0  # the radius of a first pick: as far apart as unit vectors can be
@@ -30,8 +31,8 @@ class Ranking:
     `tail_from`: from this rank on picks count by what they cover of others. `traced_until`: the rank past which
     gain, radius and nearest_earlier are unknown (0, NaN, -1). `scale`: the kernel's before `scale_factor`, to be
     frozen per encoder. `stop`: how many are picked, and why there. `quotas_until`: quotas hold up to this rank;
-    `quota_cost`: the coverage at the budget that they cost. `optimum_bound` (100,) float64: no choice of p % of the
-    rows covers the pool better.
+    `quota_cost`: the coverage at the budget that they cost; `quota_advice`: which one does not hold up to the budget,
+    empty where all do. `optimum_bound` (100,) float64: no choice of p % of the rows covers the pool better.
     """
 
     rows: np.ndarray
@@ -52,6 +53,7 @@ class Ranking:
     stop: Stop
     quotas_until: int
     quota_cost: float
+    quota_advice: str
     optimum_bound: np.ndarray
 
     @property
@@ -74,8 +76,7 @@ def assemble(
     *,
     near: float,
     labelled: np.ndarray | None,
-    quotas_until: int,
-    quota_cost: float,
+    quotas: Kept,
 ) -> Ranking:
     """Put the rows that were set aside behind the order, and translate all into the caller's rows.
 
@@ -96,7 +97,15 @@ def assemble(
     radius = np.concatenate([radius, np.where(twins >= 0, 0.0, np.nan)])
     budget = None if params.budget is None else count_of(params.budget, len(order))
     stop = find_stop(
-        params, budget=budget, kept=kept, gain=gain, coverage=coverage, radius=radius, frozen=len(problem.frozen)
+        params,
+        budget=budget,
+        kept=kept,
+        gain=gain,
+        coverage=coverage,
+        radius=radius,
+        frozen=len(problem.frozen),
+        room=quotas.room,
+        due=quotas.due,
     )
     return Ranking(
         rows=pool.rows[order],
@@ -115,8 +124,9 @@ def assemble(
         near_duplicate_distance=near,
         numeric_path=problem.points.numeric_path,
         stop=stop,
-        quotas_until=quotas_until,
-        quota_cost=quota_cost,
+        quotas_until=quotas.until,
+        quota_cost=quotas.cost,
+        quota_advice=quotas.advice,
         optimum_bound=cover.bounds / whole,
     )
 

@@ -1,4 +1,7 @@
-"""The rivals of coverage that need more than a shuffle: typicality and stratified random. Orders only, nested."""
+"""The rivals of coverage that need more than a shuffle: typicality and stratified random. Orders only, nested.
+
+A labelled image counts as an earlier pick of its cluster.
+"""
 
 import numpy as np
 
@@ -13,12 +16,13 @@ _LEAST_CLUSTER = 5
 
 def stratified_random(problem: Problem) -> np.ndarray:
     """Random within k-means clusters, each prefix proportional to the clusters' sizes, (N,) int64."""
-    labels = assign(problem.points, train_cells(problem.points, problem.keys, problem.params.clusters))
+    labels, held = _clusters(problem, problem.params.clusters)
     drawn = draw(problem.keys, problem.params.seed, Purpose.STRATA)
     order = np.lexsort((problem.keys, drawn, labels))
     starts = np.searchsorted(labels[order], labels[order], side="left")
-    sizes = np.bincount(labels)[labels[order]]
-    place = (np.arange(len(order)) - starts + (drawn[order] % np.uint64(1 << 32)) / 2.0**32) / sizes
+    known = held[labels[order]]
+    sizes = np.bincount(labels)[labels[order]] + known
+    place = (np.arange(len(order)) - starts + known + (drawn[order] % np.uint64(1 << 32)) / 2.0**32) / sizes
     return order[np.lexsort((problem.keys[order], place))].astype(np.int64)
 
 
@@ -35,17 +39,24 @@ def typical_first(problem: Problem, levels: np.ndarray) -> np.ndarray:
     budget = 0
     while budget < min(problem.params.clusters, count):
         budget = min(max(16, 2 * budget), problem.params.clusters, count)
-        labels = assign(problem.points, train_cells(problem.points, problem.keys, budget))
-        ranked = _by_cluster(labels, by_typicality, picked)
+        labels, held = _clusters(problem, budget)
+        ranked = _by_cluster(labels, by_typicality, picked, held)
         picked = np.concatenate([picked, ranked[: max(0, budget - len(picked))]])
-    return np.concatenate([picked, _by_cluster(labels, by_typicality, picked)])
+    return np.concatenate([picked, _by_cluster(labels, by_typicality, picked, held)])
 
 
-def _by_cluster(labels: np.ndarray, by_typicality: np.ndarray, picked: np.ndarray) -> np.ndarray:
+def _clusters(problem: Problem, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's cluster, (N,) int32, and how many labelled images each cluster holds, (clusters,) int64."""
+    centroids = train_cells(problem.points, problem.keys, count)
+    given = np.zeros(0, np.int32) if problem.labelled is None else assign(problem.labelled, centroids)
+    return assign(problem.points, centroids), np.bincount(given, minlength=len(centroids))
+
+
+def _by_cluster(labels: np.ndarray, by_typicality: np.ndarray, picked: np.ndarray, held: np.ndarray) -> np.ndarray:
     """Rows that are left: clusters with fewest picks first, then the largest; the most typical row of each in turn."""
     clusters = int(labels.max()) + 1
     sizes = np.bincount(labels, minlength=clusters)
-    held = np.bincount(labels[picked], minlength=clusters)
+    held = np.bincount(labels[picked], minlength=clusters) + held[:clusters]
     left = by_typicality[~np.isin(by_typicality, picked)]
     grouped = left[np.argsort(labels[left], kind="stable")]
     starts = np.searchsorted(labels[grouped], labels[grouped], side="left")

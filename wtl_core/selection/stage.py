@@ -61,7 +61,8 @@ def run(
     entries = ledger.read(store, ledger_length)
     has_vector = vectors.existing_ids(store, fingerprint)
     labelled = sorted(has_vector.intersection(ledger.sample_ids(entries, "labelled")))
-    open_samples = samples.filter(~pl.col("is_filtered") & ~pl.col("sample_id").is_in(labelled))
+    is_labelled = pl.col("sample_id").is_in(labelled)
+    open_samples, marked = samples.filter(~pl.col("is_filtered") & ~is_labelled), samples.filter(is_labelled)
     is_open = set(open_samples["sample_id"])
     if not is_open:
         raise InputError(
@@ -69,12 +70,14 @@ def run(
             "add images or relax the recipe's filters"
         )
     exported = [sample_id for sample_id in ledger.sample_ids(entries, "exported") if sample_id in is_open]
-    inputs = _inputs(open_samples, labelled, exported, recipe, fingerprint=fingerprint)
+    inputs = _inputs(open_samples, labelled, marked, exported, recipe, fingerprint=fingerprint)
     inputs["near_copy_distance"] = near_copy_distance
     key = f"selections/{number:06d}-{digest_of(inputs)[:12]}"  # the scale is left out: a killed run may have frozen it
     if not store.exists(f"{key}/receipt.json"):
         inputs["scale"] = _read_scale(store, fingerprint)
-        _make(store, key, open_samples, labelled, exported, recipe, inputs, device=device, on_progress=on_progress)
+        _make(
+            store, key, open_samples, labelled, marked, exported, recipe, inputs, device=device, on_progress=on_progress
+        )
     return selections.reference(store, key)
 
 
@@ -83,6 +86,7 @@ def _make(
     key: str,
     samples: pl.DataFrame,
     labelled: list[str],
+    marked: pl.DataFrame,
     exported: list[str],
     recipe: Recipe,
     inputs: dict[str, Any],
@@ -97,7 +101,7 @@ def _make(
     params = recipe.selection
     if params.near_duplicate_distance is None:
         params = params.model_copy(update={"near_duplicate_distance": inputs["near_copy_distance"]})
-    groups = columns.groups_of(samples, params.group_by) if params.group_by is not None else None
+    groups, labelled_groups = _groups(samples, marked, params)
     _logger.info("ranking %d samples by %d-d vectors on %s", len(ids), matrix.shape[1], device)
     ranked = ranking.rank(
         matrix,
@@ -107,6 +111,7 @@ def _make(
         weights=_weights(samples, params),
         groups=groups,
         labelled=anchors,
+        labelled_groups=labelled_groups,
         frozen=np.array([position[sample_id] for sample_id in exported], np.int64) if exported else None,
         similar=[
             (vectors.load(store, inputs["encoder"], sorted(set(given.sample_ids))), given.strength)
@@ -149,7 +154,7 @@ def _write(
         "stop": asdict(ranked.stop),
         "references": measured.references,
         "is_held_out": measured.is_held_out,
-        "advice": measured.advice,
+        "advice": " ".join(filter(None, [measured.advice, ranked.quota_advice])),
         "quotas_until": int(ranked.quotas_until),
         "quota_cost": ranked.quota_cost,
         "versions": _versions(),
@@ -162,21 +167,38 @@ def _write(
 
 
 def _inputs(
-    samples: pl.DataFrame, labelled: list[str], exported: list[str], recipe: Recipe, *, fingerprint: str
+    samples: pl.DataFrame,
+    labelled: list[str],
+    marked: pl.DataFrame,
+    exported: list[str],
+    recipe: Recipe,
+    *,
+    fingerprint: str,
 ) -> dict[str, Any]:
-    """Everything that the ranking is a function of, by digest; small enough to print."""
+    """Everything that the ranking is a function of, by digest; small enough to print.
+
+    `marked` are the labelled samples that are in the pool: these have a group.
+    """
     return {
         "stage": "selection",
         "version": selections.VERSION,
         "encoder": fingerprint,
         "samples": samples.height,
         "pool": digest_of([samples[name].to_list() for name in ("sample_id", "uri", "duplicate_of", "metadata")]),
-        "labelled": digest_of(labelled),
+        "labelled": digest_of([labelled, *(marked[name].to_list() for name in ("sample_id", "uri", "metadata"))]),
         "labelled_samples": len(labelled),
         "exported": digest_of(exported),
         "selection": recipe.selection.model_dump(mode="json"),
         "ladder": recipe.ladder.model_dump(mode="json"),
     }
+
+
+def _groups(samples: pl.DataFrame, marked: pl.DataFrame, params: SelectionParams) -> tuple[list[str] | None, list[str]]:
+    """The groups of the samples to rank and of the labelled ones, whose metadata alone may hold the column."""
+    if params.group_by is None:
+        return None, []
+    groups = columns.groups_of(pl.concat([samples, marked]), params.group_by)
+    return groups[: samples.height], groups[samples.height :]
 
 
 def _weights(samples: pl.DataFrame, params: SelectionParams) -> np.ndarray | None:

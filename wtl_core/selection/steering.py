@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from wtl_core.errors import InputError
+from wtl_core.errors import ConfigError, InputError
 from wtl_core.selection.kernels import WEIGHT_ONE
 from wtl_core.selection.params import Balance, WeightBy
 
@@ -59,6 +59,7 @@ def balance_weights(balance: Balance, groups: np.ndarray, names: Sequence[str], 
 
     Raises:
         InputError: the target's ratios name no group of the pool.
+        ConfigError: of none of the target's groups anything is left that has a weight.
     """
     totals = np.bincount(groups, weights=weights, minlength=len(names))
     if balance.target == "uniform":
@@ -72,6 +73,12 @@ def balance_weights(balance: Balance, groups: np.ndarray, names: Sequence[str], 
     factor = np.zeros(len(names))
     is_held = totals > 0
     factor[is_held] = (target[is_held] / totals[is_held]) ** balance.strength
+    if not factor.any():
+        wanted = ", ".join(name for name, share in zip(names, target, strict=True) if share > 0)
+        raise ConfigError(
+            f"balance: expected samples of a weight above 0 in a target group, found none in {wanted}; name another "
+            "group, or mend the weights"
+        )
     return np.asarray(factor[groups])
 
 

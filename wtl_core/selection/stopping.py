@@ -1,6 +1,6 @@
 """Where the picks end: a budget and stop conditions mark a prefix of a ranking that is always whole. No picking."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,31 +24,44 @@ def find_stop(
     coverage: np.ndarray,
     radius: np.ndarray,
     frozen: int,
+    room: int | None = None,
+    due: int = 0,
 ) -> Stop:
     """The first condition that is met, in the order of the params where several meet at one rank.
 
     `kept` rows are neither twins nor without weight: with no budget the picks end there at the latest. Arrays are in
-    rank order. Frozen ranks are passed over by the minimum distance and the knee, which speak of new picks.
+    rank order. Frozen ranks are passed over by the minimum distance and the knee, which speak of new picks. `room`:
+    picks that quotas leave room for where these are fewer than the budget. Of a condition that is met before quotas'
+    minima are, the picks go on to rank `due`, where they are.
     """
     stops = [Stop(len(gain) if budget is None else min(budget, len(gain)), "budget")]
     if budget is None:
         stops = [Stop(kept, "all samples")]
+    if room is not None:
+        stops.append(Stop(room, "quotas"))
     if params.coverage_goal is not None:
-        reached = np.flatnonzero(coverage >= params.coverage_goal - 1e-12)
+        before = coverage[:1] - gain[:1]  # by labelled images alone, which may be enough
+        reached = np.flatnonzero(np.concatenate([before, coverage]) >= params.coverage_goal - 1e-12)
         if len(reached):
-            stops.append(Stop(int(reached[0]) + 1, "coverage_goal"))
+            stops.append(Stop(int(reached[0]), "coverage_goal"))
     if params.minimum_distance is not None:
         close = np.flatnonzero(radius[frozen:] < params.minimum_distance)
         if len(close):
             stops.append(Stop(int(close[0]) + frozen, "minimum_distance"))
     if params.gain_knee is not None:
         stops.append(Stop(_knee(gain[frozen:kept], params.gain_knee) + frozen, "gain_knee"))
-    return min(stops, key=lambda stop: stop.picks)
+    first = min(stops, key=lambda stop: stop.picks)
+    return replace(first, picks=max(first.picks, due))
 
 
 def _knee(gain: np.ndarray, share: float) -> int:
-    """The first rank whose mean gain over one per cent of the rows is below a share of the first per cent's."""
+    """The first rank whose mean gain over one per cent of the rows is below a share of the first per cent's.
+
+    At once where even the first per cent gains nothing, which labelled or frozen images then cover.
+    """
     width = max(1, len(gain) // 100)
+    if not gain[:width].any():
+        return 0
     if len(gain) <= width:
         return len(gain)
     total = np.concatenate(([0.0], np.cumsum(gain)))
