@@ -75,6 +75,15 @@ def test_more_seeds_and_strategies_add_cells_and_repeat_none(finished):
     assert all(cell.seed == 3 or cell.strategy in ("k-center", "entropy") for cell in todo)
 
 
+def test_another_version_of_one_loop_makes_its_cells_anew_and_no_others(finished, monkeypatch):
+    _, store, prepared, _ = finished
+    assert not batches(store, prepared)
+    monkeypatch.setitem(cells.LOOP_VERSIONS, "mc-dropout", 99)
+    assert not batches(store, prepared)
+    monkeypatch.setitem(cells.LOOP_VERSIONS, "margin", 2)
+    assert {cell.strategy for batch in batches(store, prepared) for cell in batch.cells} == {"margin"}
+
+
 def test_another_selection_makes_its_orders_and_their_cells_anew_and_no_others(finished, monkeypatch):
     _, store, prepared, _ = finished
     assert not grid.missing_orders(store, prepared, PARAMS)

@@ -17,6 +17,8 @@ from wtl_core.storage import Store
 
 VERSION = 1
 """Raise when a cell would give another result."""
+LOOP_VERSIONS = {"mc-dropout": 2}  # 2: by the entropy of the mean of 100 draws, judged without dropout
+"""Raise when a cell of this loop alone would give another result."""
 
 _COLUMNS = {
     "pool": "string", "strategy": "string", "judge": "string", "labels": "int64", "seed": "int64",
@@ -60,6 +62,8 @@ class Identity:
         scratch = self.scratch if cell.judge == "scratch" else ""
         choice = self.loop if cell.strategy in LOOPS else self.ranking if cell.strategy in RANKED else ""
         identity = [VERSION, self.pools[cell.pool], scratch, choice, self.device, *asdict(cell).values()]
+        if cell.strategy in LOOP_VERSIONS:
+            identity.append(LOOP_VERSIONS[cell.strategy])
         return f"cells/{digest_of(identity)[:32]}.parquet"
 
 
@@ -77,7 +81,7 @@ class Result:
         rounds: Models trained before the last label was asked for.
         label_waits: Times that somebody had to be asked.
         selection_seconds: All that was spent before the last label was asked for, encoder and vectors excluded.
-        train_seconds: The judge's own training.
+        train_seconds: The judge's own training; of a loop with dropout, that of the model that asks.
         device: What it ran on.
         picks: Rows labelled; kept for loops, which go on from there.
     """

@@ -40,10 +40,13 @@ class Probe:
     weight: torch.Tensor
     bias: torch.Tensor
 
-    def logits(self, vectors: torch.Tensor, *, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """(N, C); `keep` (D,) are factors on the standardised vectors, for Monte-Carlo dropout."""
-        ready = (vectors.float() - self.mean) / self.scale
-        return (ready if keep is None else ready * keep) @ self.weight + self.bias
+    def logits(self, vectors: torch.Tensor) -> torch.Tensor:
+        """(N, C)."""
+        return self.standardised(vectors) @ self.weight + self.bias
+
+    def standardised(self, vectors: torch.Tensor) -> torch.Tensor:
+        """(N, D), what the weights are applied to."""
+        return (vectors.float() - self.mean) / self.scale
 
 
 def fit_probe(

@@ -101,6 +101,7 @@ class _Bench:
             self._learner(strategy, judge),
             self.labels,
             loops.label_counts(budgets, rounds=self.params.loop_rounds),
+            reported=budgets,
             start=inside[strategies.random_order(ids, seed=seed)],
             seed=seed,
             candidates=self.params.loop_candidates,
