@@ -75,6 +75,37 @@ def test_more_seeds_and_strategies_add_cells_and_repeat_none(finished):
     assert all(cell.seed == 3 or cell.strategy in ("k-center", "entropy") for cell in todo)
 
 
+def test_a_loop_is_done_again_only_for_what_it_depends_on(finished):
+    _, store, prepared, _ = finished
+
+    def todo(**update) -> set[tuple[str, int]]:
+        params = PARAMS.model_copy(update=update)
+        return {(cell.strategy, cell.labels) for batch in batches(store, prepared, params) for cell in batch.cells}
+
+    one_pass = {(name, 60) for name in ("random", "class-balanced-random", "coverage")}
+    assert todo(budgets=(30, 10), loop_budget="26%") == set()  # 26 % of the pool are 31
+    assert todo(budgets=(10, 30, 60)) == one_pass  # beyond where loops stop
+    assert todo(budgets=(10, 30, 60), loop_budget=60) == {*one_pass, ("margin", 60)}
+    assert ("margin", 30) in todo(budgets=(10, 20, 30))
+    assert todo(loop_rounds=3) == todo(loop_candidates=200) == {("margin", 10), ("margin", 30)}
+
+
+def test_a_loop_that_goes_on_to_a_later_budget_gives_what_a_whole_one_gives(finished, tmp_path):
+    folder, _, _, _ = finished
+    params = PARAMS.model_copy(
+        update={"budgets": (10, 30), "loop_budget": 10, "strategies": ("random", "margin"), "judges": ("probe",),
+                "seeds": 2, "loop_seeds": 1}
+    )  # fmt: skip
+    longer = params.model_copy(update={"loop_budget": 30})
+    run_all(tmp_path / "first", folder / "set", params)
+    store, prepared, done = run_all(tmp_path / "first", folder / "set", longer)
+    assert done == 1
+    whole, _, _ = run_all(tmp_path / "whole", folder / "set", longer)
+    last, identity = cells.Cell("balanced", "margin", "probe", 30, 0), grid.identity_of(prepared, longer, "cpu")
+    rows = [cells.read(one, identity, last) for one in (store, whole)]
+    assert (rows[0]["picks"], rows[0]["accuracy"]) == (rows[1]["picks"], rows[1]["accuracy"])
+
+
 def test_another_version_of_one_loop_makes_its_cells_anew_and_no_others(finished, monkeypatch):
     _, store, prepared, _ = finished
     assert not batches(store, prepared)

@@ -46,7 +46,8 @@ class Identity:
     Attributes:
         pools: By kind: the set, the pool, its vectors, and the share of it that a seed has.
         scratch: The recipe of the network trained from scratch.
-        loop: Rounds, budgets and candidates of loops.
+        loop: Rounds and candidates of loops.
+        loop_budgets: By kind of pool: where loops report, rising; a loop's cell depends on those up to its own.
         ranking: The version of the selection that ranks.
         device: `cpu` or `cuda`.
     """
@@ -54,6 +55,7 @@ class Identity:
     pools: dict[str, str]
     scratch: str
     loop: str
+    loop_budgets: dict[str, list[int]]
     ranking: str
     device: str
 
@@ -62,8 +64,9 @@ class Identity:
         scratch = self.scratch if cell.judge == "scratch" else ""
         choice = self.loop if cell.strategy in LOOPS else self.ranking if cell.strategy in RANKED else ""
         identity = [VERSION, self.pools[cell.pool], scratch, choice, self.device, *asdict(cell).values()]
-        if cell.strategy in LOOP_VERSIONS:
-            identity.append(LOOP_VERSIONS[cell.strategy])
+        if cell.strategy in LOOPS:
+            earlier = [labels for labels in self.loop_budgets[cell.pool] if labels <= cell.labels]
+            identity += [earlier, LOOP_VERSIONS.get(cell.strategy, 1)]
         return f"cells/{digest_of(identity)[:32]}.parquet"
 
 

@@ -113,11 +113,11 @@ def plan_batches(
 def identity_of(prepared: Prepared, params: BenchmarkParams, device: str) -> Identity:
     """What cells depend on beside themselves."""
     shared = [prepared.digest, strategies.VERSION, params.pool_share]
-    loop = params.model_dump(mode="json", include={"loop_rounds", "loop_candidates", "loop_budget", "budgets"})
     return Identity(
         pools={pool.kind: digest_of([*shared, pool.digest]) for pool in prepared.pools},
         scratch=digest_of([network.VERSION, asdict(recipe_of(params, device))]),
-        loop=digest_of(loop),
+        loop=digest_of([params.loop_rounds, params.loop_candidates]),
+        loop_budgets={pool.kind: loop_budgets(params, pool.size) for pool in prepared.pools},
         ranking=digest_of(["selection", selections.VERSION]),
         device=torch.device(device).type,
     )
