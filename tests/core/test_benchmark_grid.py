@@ -354,6 +354,17 @@ def test_the_judge_from_scratch_runs_in_the_grid(finished, tmp_path):
     json.dumps(rows, allow_nan=True)
 
 
+def test_loops_that_would_not_run_are_refused_by_the_key_to_change(finished):
+    _, store, prepared, _ = finished
+    with pytest.raises(ValueError, match="judges: expected probe or scratch for badge, found nearest alone"):
+        BenchmarkParams(strategies=("random", "badge"), judges=("nearest",))
+    short = PARAMS.model_copy(update={"loop_budget": 9})
+    with pytest.raises(ConfigError, match=r"loop_budget: expected 10 labels or more.*found 9 in pool balanced of 120"):
+        grid.missing_orders(store, prepared, short)
+    without_loops = short.model_copy(update={"strategies": ("random", "coverage")})
+    assert grid.all_cells(prepared, without_loops)
+
+
 def test_params_refuse_what_they_do_not_know():
     for values in ({"strategies": ["random", "magic"]}, {"strategies": ["coverage"]}, {"budgets": ["0%"]}, {"nope": 1}):
         with pytest.raises(ValueError, match="validation error"):

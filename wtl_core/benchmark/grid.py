@@ -15,6 +15,7 @@ from wtl_core.benchmark.cells import Cell, Identity
 from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.params import RANKED, BenchmarkParams
 from wtl_core.benchmark.preparation import PoolRef, Prepared
+from wtl_core.errors import ConfigError
 from wtl_core.recipe import digest_of
 from wtl_core.selection.params import count_of
 from wtl_core.storage import Store
@@ -52,8 +53,19 @@ class Batch:
 
 
 def all_cells(prepared: Prepared, params: BenchmarkParams) -> list[Cell]:
-    """Every cell of the grid; seeds outermost, so that an early end leaves whole pairs."""
+    """Every cell of the grid; seeds outermost, so that an early end leaves whole pairs.
+
+    Raises:
+        ConfigError: loops are asked for that stop before the smallest budget.
+    """
     found = []
+    for pool in prepared.pools if params.loops else []:
+        if not loop_budgets(params, pool.size):
+            raise ConfigError(
+                f"loop_budget: expected {budgets_of(params, pool.size)[0]:,} labels or more, the smallest of budgets, "
+                f"found {params.loop_budget} in pool {pool.kind} of {pool.size:,}; raise loop_budget, or take "
+                f"{', '.join(params.loops)} out of strategies"
+            )
     for seed in range(params.seeds):
         for pool in prepared.pools:
             counts = budgets_of(params, pool.size)
