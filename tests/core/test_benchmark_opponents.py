@@ -265,6 +265,29 @@ def loop_of(query: str, counts: list[int], *, candidates: int, labels: np.ndarra
     return list(loops.run_loop(query, learner, labels, counts, **arguments))
 
 
+def test_a_loops_clock_waits_for_the_device(monkeypatch):
+    told = []
+
+    class OnCuda:
+        device = torch.device("cuda")
+
+        def fit(self, rows: np.ndarray, seed: int) -> None:
+            told.append("fit")
+
+        def accuracy(self) -> float:
+            told.append("accuracy")
+            return 0.5
+
+        def believe(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Belief:
+            told.append("believe")
+            return belief(len(rows))
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: told.append(device.type))
+    arguments = {"reported": [8], "start": np.arange(60), "seed": 0, "candidates": 40}
+    assert len(list(loops.run_loop("margin", OnCuda(), np.zeros(60, np.int64), [4, 8], **arguments))) == 2
+    assert told == ["cuda", "fit", "cuda", "cuda", "believe", "cuda", "cuda", "fit", "cuda", "accuracy"]
+
+
 def test_a_loop_starts_with_the_smallest_budget_at_most():
     assert loops.label_counts([1, 10], rounds=2) == [1, 5, 10]
     assert loops.label_counts([2], rounds=3) == [2]

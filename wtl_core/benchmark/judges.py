@@ -3,6 +3,7 @@
 Not here: the network trained from scratch (`network`). Legend: `N` rows, `D` dimensions, `C` classes.
 """
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +96,13 @@ def dropout_mask(
     """Zeros for a share of the places, 1 / (1 - share) elsewhere; drawn on the CPU, so alike on every device."""
     kept = torch.rand(shape, generator=generator) >= share
     return (kept.float() / (1.0 - share)).to(device)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds by `time.perf_counter`, once all work that was given to the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def as_device(array: np.ndarray, device: torch.device | str) -> torch.Tensor:

@@ -5,7 +5,6 @@ that of the model that the loop's own user would have. A model trained with drop
 one trained without, as everybody's are. Not here: what is asked (`queries`).
 """
 
-import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -24,6 +23,8 @@ Model = Literal["probe", "scratch"]
 
 class Learner(Protocol):
     """A model that is trained anew on labelled rows of a pool, and then looks at rows."""
+
+    device: torch.device
 
     def fit(self, rows: np.ndarray, seed: int) -> None:
         """Train on these rows of the pool."""
@@ -94,7 +95,7 @@ def run_loop(
     for number, count in list(enumerate(counts))[first:]:
         generator = torch.Generator().manual_seed(seed * 1000 + number)
         if number:
-            began = time.perf_counter()
+            began = judges.clock(learner.device)
             free, wanted = np.setdiff1d(start, known), count - len(known)
             looked = free[torch.randperm(len(free), generator=generator)[: max(candidates, wanted)].numpy()]
             asked = looked[:wanted]
@@ -102,10 +103,10 @@ def run_loop(
                 belief = learner.believe(looked, known, has_draws=query == "mc-dropout")
                 asked = looked[queries.ask(query, belief, wanted, generator=generator).numpy()]
             known = np.concatenate([known, asked])
-            seconds += time.perf_counter() - began
-        began = time.perf_counter()
+            seconds += judges.clock(learner.device) - began
+        began = judges.clock(learner.device)
         has_model = _fit(learner, known[labels[known] >= 0], seed)
-        train_seconds = time.perf_counter() - began
+        train_seconds = judges.clock(learner.device) - began
         accuracy = float("nan")
         if count in reported:
             accuracy = learner.accuracy() if has_model else 0.0
@@ -134,13 +135,14 @@ class ProbeLearner:
         dropout: float = 0.0,
     ) -> None:
         self.vectors, self.labels, self.classes, self.dropout = vectors, labels, classes, dropout
+        self.device = vectors.device
         self.test_vectors, self.test_labels = test_vectors, test_labels
         self.generator = torch.Generator()
 
     def fit(self, rows: np.ndarray, seed: int) -> None:
         """Train on these rows of the pool."""
         self.generator.manual_seed(seed)
-        self.rows = judges.as_device(rows, self.vectors.device)
+        self.rows = judges.as_device(rows, self.device)
         self.probe = self._trained(self.dropout)
 
     def accuracy(self) -> float:
@@ -150,13 +152,12 @@ class ProbeLearner:
 
     def believe(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Belief:
         """Features are the vectors themselves; draws leave out dimensions of them."""
-        device = self.vectors.device
-        looked = self.vectors[judges.as_device(rows, device)]
+        looked = self.vectors[judges.as_device(rows, self.device)]
         drawn = None
         if has_draws:
-            masks = judges.dropout_mask((DRAWS, looked.shape[1]), self.dropout, self.generator, device)
+            masks = judges.dropout_mask((DRAWS, looked.shape[1]), self.dropout, self.generator, self.device)
             drawn = mean_of_draws(self.probe.standardised(looked), self.probe.weight, self.probe.bias, masks)
-        known = self.vectors[judges.as_device(labelled, device)]
+        known = self.vectors[judges.as_device(labelled, self.device)]
         return Belief(self.probe.logits(looked).softmax(dim=1), looked.float(), known.float(), drawn)
 
     def _trained(self, dropout: float) -> judges.Probe:
@@ -178,13 +179,14 @@ class ScratchLearner:
         recipe: ScratchRecipe,
     ) -> None:
         self.images, self.labels, self.classes, self.recipe = images, labels, classes, recipe
+        self.device = images.device
         self.test_images, self.test_labels = test_images, test_labels
         self.generator = torch.Generator()
 
     def fit(self, rows: np.ndarray, seed: int) -> None:
         """Train on these rows of the pool."""
         self.generator.manual_seed(seed)
-        self.rows, self.seed = judges.as_device(rows, self.images.device), seed
+        self.rows, self.seed = judges.as_device(rows, self.device), seed
         self.network = self._trained(self.recipe)
 
     def accuracy(self) -> float:
@@ -194,12 +196,11 @@ class ScratchLearner:
 
     def believe(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Belief:
         """Features are the pooled ones before the last layer; draws drop some of them."""
-        device = self.images.device
-        logits, features = network.describe(self.network, self.images[judges.as_device(rows, device)])
-        known = network.describe(self.network, self.images[judges.as_device(labelled, device)])[1]
+        logits, features = network.describe(self.network, self.images[judges.as_device(rows, self.device)])
+        known = network.describe(self.network, self.images[judges.as_device(labelled, self.device)])[1]
         drawn = None
         if has_draws:
-            masks = judges.dropout_mask((DRAWS, features.shape[1]), self.recipe.dropout, self.generator, device)
+            masks = judges.dropout_mask((DRAWS, features.shape[1]), self.recipe.dropout, self.generator, self.device)
             head = self.network.head
             drawn = mean_of_draws(features, head.weight.detach().T, head.bias.detach(), masks)
         return Belief(logits.softmax(dim=1), features, known, drawn)
