@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from wtl_core import selections
-from wtl_core.benchmark import cells, datasets, grid, preparation, statistics, summary, work
+from wtl_core.benchmark import cells, datasets, grid, judges, network, preparation, statistics, summary, work
 from wtl_core.benchmark import params as params_module
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.errors import ConfigError, InputError
@@ -218,6 +218,26 @@ def test_a_killed_grid_goes_on_where_it_was(finished, tmp_path):
         )
     ]
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("judge", ["nearest", "probe", "scratch"])
+def test_seconds_to_train_are_training_alone(finished, monkeypatch, judge):
+    _, store, prepared, _ = finished
+    told = []
+    params = PARAMS.model_copy(update={"scratch_width": 8, "scratch_effort": 0.01})
+    for place, name in ((judges, f"{judge}_accuracy"), (network, "accuracy"), (work, "load_array")):
+        real = getattr(place, name, None)
+        watch = lambda *args, name=name, real=real, **kinds: (told.append(name), real(*args, **kinds))[1]  # noqa: E731
+        monkeypatch.setattr(place, name, watch, raising=False)
+    monkeypatch.setattr(judges, "clock", lambda _: (told.append("clock"), float(len(told)))[1])
+    result = work._Bench(store, prepared, params, "balanced", "cpu").judge(
+        cells.Cell("balanced", "random", judge, 10, 0)
+    )
+    began = told.index("clock")
+    assert told[began + 1] == "clock"
+    assert result.train_seconds == 1.0
+    assert "load_array" in told[:began]
+    assert told[-1].endswith("accuracy")
 
 
 def test_a_pool_of_its_own_for_each_seed_is_shared_by_all_strategies(finished, tmp_path):

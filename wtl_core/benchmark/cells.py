@@ -84,7 +84,7 @@ class Result:
         rounds: Models trained before the last label was asked for.
         label_waits: Times that somebody had to be asked.
         selection_seconds: All that was spent before the last label was asked for, encoder and vectors excluded.
-        train_seconds: The judge's own training; of a loop with dropout, that of the model that asks.
+        train_seconds: The judge's own training, without judging; of a loop with dropout, that of the model that asks.
         device: What it ran on.
         picks: Rows labelled; kept for loops, which go on from there.
     """
