@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from wtl_core.benchmark import statistics
-from wtl_core.benchmark.statistics import Mean
+from wtl_core.benchmark import statistics, summary
+from wtl_core.benchmark.statistics import Comparison, Mean
+from wtl_core.benchmark.summary import Section
 
 
 def row(strategy: str, labels: int, seed: int, accuracy: float) -> dict:
@@ -46,6 +47,29 @@ def test_what_never_varies_gets_no_interval():
     once = statistics.compare(rows[:2], pool="balanced", judge="probe", strategy="a")[0]
     assert math.isnan(once.low)
     assert once.verdict == "a single pair"
+
+
+def test_a_verdict_needs_holms_p_beside_the_interval():
+    def comparison(low: float, high: float, p_adjusted: float) -> Comparison:
+        return Comparison(100, "coverage", "random", 3, (low + high) / 2, low, high, p_adjusted / 2, p_adjusted)
+
+    assert comparison(0.1, 2.0, 0.04).verdict == "better"
+    assert comparison(0.1, 2.0, 0.083).verdict == "better by the interval alone"
+    assert comparison(-2.0, -0.1, 0.04).verdict == "worse"
+    assert comparison(-2.0, -0.1, 0.083).verdict == "worse by the interval alone"
+    assert comparison(-0.1, 2.0, 0.083).verdict == "no difference shown"
+
+
+def test_findings_tell_what_only_an_interval_says():
+    tests = [
+        Comparison(labels, "coverage", "random", 3, 1.0, 0.1, 1.9, 0.03, p) for labels, p in ((100, 0.04), (200, 0.083))
+    ]
+    rivals = [Comparison(100, "coverage", "k-center", 3, -1.0, -1.9, -0.1, 0.03, 0.083)]
+    assert summary.findings(Section("balanced", "probe", {}, tests, rivals)) == [
+        "balanced, probe: coverage is above random at 100 (+1.0) labels; "
+        "above random by the interval alone at 200 (+1.0) labels.",
+        "balanced, probe: k-center is ahead of coverage by the interval alone at 100 (+1.0) labels.",
+    ]
 
 
 def test_holm_keeps_order_and_never_falls():

@@ -24,6 +24,10 @@ JUDGES = {
     "probe": "linear probe on the vectors",
     "scratch": "ResNet-9 trained from scratch on the chosen images",
 }
+_VERDICTS = (
+    "Better and worse need both: an interval without zero, and a p under 0.05 after Holm over the budgets of a pair. "
+    "Where only the interval says so, the table does too: some of many such intervals leave out zero by chance."
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,9 @@ def findings(section: Section) -> list[str]:
     said = []
     for verdict, words in (
         ("better", "above random"),
+        ("better by the interval alone", "above random by the interval alone"),
         ("no difference shown", "not shown to differ from random"),
+        ("worse by the interval alone", "below random by the interval alone"),
         ("worse", "below random"),
         ("nothing varies", "the same in every run, so without an interval,"),
         ("a single pair", "measured once, so without an interval,"),
@@ -124,11 +130,12 @@ def findings(section: Section) -> list[str]:
         if at:
             said.append(f"{words} at {', '.join(at)} labels")
     sentences = [f"{section.title}: coverage is {'; '.join(said)}."] if said else []
-    ahead = [r for r in section.rivals if r.verdict == "worse"]
-    for name in dict.fromkeys(r.against for r in ahead):
-        where = ", ".join(f"{r.labels:,} ({-r.difference:+.1f})" for r in ahead if r.against == name)
+    for name in dict.fromkeys(rival.against for rival in section.rivals):
         kind = " (an oracle)" if name in ORACLES else f" ({_waits(section, name)})" if name in LOOPS else ""
-        sentences.append(f"{section.title}: {name}{kind} is ahead of coverage at {where} labels.")
+        for verdict, words in (("worse", ""), ("worse by the interval alone", " by the interval alone")):
+            ahead = [r for r in section.rivals if (r.against, r.verdict) == (name, verdict)]
+            if where := ", ".join(f"{r.labels:,} ({-r.difference:+.1f})" for r in ahead):
+                sentences.append(f"{section.title}: {name}{kind} is ahead of coverage{words} at {where} labels.")
     return sentences
 
 
@@ -186,4 +193,5 @@ def _render(template: str, **context: object) -> str:
     environment.filters["cell"] = lambda value: str(value).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
     environment.globals["needed"] = statistics.random_labels_needed
     environment.globals["oracles"] = ORACLES
+    environment.globals["verdicts"] = _VERDICTS
     return environment.get_template(template).render(**context)
