@@ -15,7 +15,7 @@ from wtl_core.benchmark import cells, grid, plots, statistics, strategies
 from wtl_core.benchmark.params import LOOPS, ORACLES, BenchmarkParams
 from wtl_core.benchmark.plots import Curves
 from wtl_core.benchmark.preparation import Prepared
-from wtl_core.benchmark.statistics import BASELINE, Comparison
+from wtl_core.benchmark.statistics import BASELINE, Comparison, Mean
 from wtl_core.storage import Store
 
 OURS = "coverage"
@@ -177,6 +177,21 @@ def _network(prepared: Prepared, params: BenchmarkParams, device: str) -> str:
     return f"ResNet-9 of width {recipe.width}, {', '.join(learns)} (effort {recipe.effort:g})"
 
 
+def _needed(baseline: list[Mean], points: list[Mean]) -> str:
+    """Labels that random picks need for the accuracy at each budget; beyond random's own budgets, a bound."""
+    told = []
+    for point in points if baseline else []:
+        labels = statistics.random_labels_needed(baseline, point.mean)
+        if labels is not None:
+            words = f"{labels:,.0f}"
+        elif point.mean < baseline[0].mean:
+            words = f"less than {baseline[0].labels:,}"
+        else:
+            words = f"more than {baseline[-1].labels:,}"
+        told.append(f"{point.labels:,}: {words}")
+    return "; ".join(told)
+
+
 def _render(template: str, **context: object) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("wtl_core.benchmark", "."),
@@ -191,7 +206,7 @@ def _render(template: str, **context: object) -> str:
     environment.filters["signed_bounds"] = lambda of: "" if math.isnan(of.low) else f"{of.low:+.1f} to {of.high:+.1f}"
     environment.filters["chance"] = lambda value: "" if math.isnan(value) else f"{value:.2g}"
     environment.filters["cell"] = lambda value: str(value).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-    environment.globals["needed"] = statistics.random_labels_needed
+    environment.globals["needed"] = _needed
     environment.globals["oracles"] = ORACLES
     environment.globals["verdicts"] = _VERDICTS
     return environment.get_template(template).render(**context)
