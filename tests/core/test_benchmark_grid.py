@@ -2,10 +2,12 @@
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -342,6 +344,50 @@ def rows_of(store):
     import pyarrow.parquet as pq
 
     return pq.read_table(io.BytesIO(store.read_bytes("results.parquet"))).to_pylist()
+
+
+def test_the_page_says_what_its_figures_are_over(finished, monkeypatch):
+    _, store, prepared, _ = finished
+
+    def page(like=prepared, **update) -> str:
+        made = summary.write(store, like, PARAMS.model_copy(update=update), device="cpu")
+        return store.read_bytes(made.markdown).decode()
+
+    monkeypatch.setattr(summary, "_processor", lambda: "Some CPU, 2 cores")
+    whole, few = page(), page(seeds=2, loop_seeds=3, pool_share=0.5)
+    for words in ("- hardware: Some CPU, 2 cores", "- seeds: 3 (loops 2)", "2 rounds from one budget to the next",
+                  "up to 20,000 unlabelled images", "not over pools or encoders"):  # fmt: skip
+        assert words in whole, words
+    assert "- seeds: 2\n" in few
+    assert "not over pools" not in few
+    from_files = replace(prepared, encoder="files in x, made elsewhere")
+    bursts = replace(from_files, pools=[replace(prepared.pools[0], kind="bursts")])
+    assert ["those of their origins" in page(like) for like in (prepared, from_files, bursts)] == [False, False, True]
+
+
+def test_the_processor_is_named_with_its_cores(monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    monkeypatch.setattr(Path, "read_text", lambda _: "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t: x\n")
+    assert summary._processor().startswith("Some CPU @ 2 GHz, ")
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    assert re.fullmatch(r".* CPU, \d+ cores", summary._processor())
+
+
+def test_costs_stand_at_a_budget_that_all_have_and_count_the_encoder_where_it_is_needed(finished):
+    _, store, prepared, _ = finished
+    more, like = PARAMS.model_copy(update={"budgets": (10, 30, 60)}), replace(prepared, encoder_seconds=1000.0)
+    rows = cells.gather(store, grid.identity_of(prepared, PARAMS, "cpu"), grid.all_cells(prepared, PARAMS))
+    rows += [{**row, "labels": 60} for row in rows if row["labels"] == 30 and row["strategy"] != "margin"]
+    section = next(s for s in summary.sections_of(rows, prepared, more) if s.judge == "probe")
+    assert {cost.labels for _, cost in section.costs} == {30}
+    assert not replace(section, judge="scratch").needs_vectors("margin")
+    made = summary.write(store, like, PARAMS, device="cpu")
+    page, text = (store.read_bytes(key).decode() for key in (made.html, made.markdown))
+    columns = {line.split(",")[0]: line.split("|")[4:6] for line in text.splitlines() if ", 30 labels" in line}
+    assert {name.strip("| "): float(with_it) - float(alone) >= 999 for name, (alone, with_it) in columns.items()} == {
+        "random": False, "class-balanced-random": False, "coverage": True, "margin": True
+    }  # fmt: skip
+    assert "<th>with the encoder</th>" in page
 
 
 def test_vectors_from_files_are_taken_by_reading_order(finished, tmp_path):

@@ -148,7 +148,7 @@ def recipe_of(params: BenchmarkParams, device: str) -> ScratchRecipe:
 
 def order_of(prepared: Prepared, params: BenchmarkParams, cell: Cell) -> Order | None:
     """The stored order that a cell needs; None where it is drawn on the spot, or made by a loop."""
-    if cell.strategy in params.loops or cell.strategy in ("random", "class-balanced-random"):
+    if cell.strategy in params.loops or cell.strategy in strategies.WITHOUT_VECTORS:
         return None
     pool = prepared.pool(cell.pool)
     is_drawn = cell.strategy in strategies.SEEDED or params.pool_share < 1.0

@@ -4,9 +4,12 @@ Here: what is said. Not here: how pictures are drawn (`plots`) and figures made 
 """
 
 import math
+import os
 import platform
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import jinja2
 import torch
@@ -53,6 +56,20 @@ class Section:
         """All budgets of the section."""
         return sorted({point.labels for points in self.curves.values() for point in points})
 
+    @property
+    def costs(self) -> list[tuple[str, Mean]]:
+        """Each strategy at the largest budget that all have; at its own last one where they have none in common."""
+        shared = set.intersection(*({point.labels for point in points} for points in self.curves.values()))
+        last = max(shared, default=None)
+        return [
+            (name, next((point for point in points if point.labels == last), points[-1]))
+            for name, points in self.curves.items()
+        ]
+
+    def needs_vectors(self, strategy: str) -> bool:
+        """Whether choosing took vectors: a loop's models may be trained on the images instead."""
+        return strategy not in strategies.WITHOUT_VECTORS and not (strategy in LOOPS and self.judge == "scratch")
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -80,7 +97,8 @@ def write(store: Store, prepared: Prepared, params: BenchmarkParams, *, device: 
             store.write_bytes(key, plots.to_png(draw(section.curves, title=f"{prepared.dataset}: {section.title}")))
             pictures.append(key)
     facts = _facts(prepared, params, device=device, command=command, found=len(rows), wanted=len(wanted))
-    context = {"prepared": prepared, "sections": sections, "facts": facts, "sentences": sentences, "judges": JUDGES}
+    context = {"prepared": prepared, "sections": sections, "facts": facts, "sentences": sentences, "judges": JUDGES,
+               "is_from_files": _is_from_files(prepared)}  # fmt: skip
     drawn = {s.title: [plots.to_svg(plots.accuracy_figure(s.curves, title=s.title)),
                        plots.to_svg(plots.saved_figure(s.curves, title="labels saved"))] for s in sections}  # fmt: skip
     store.write_bytes("summary.html", _render("page.html.j2", drawn=drawn, **context).encode())
@@ -146,8 +164,9 @@ def _waits(section: Section, name: str) -> str:
 def _facts(
     prepared: Prepared, params: BenchmarkParams, *, device: str, command: str, found: int, wanted: int
 ) -> dict[str, str]:
-    hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{platform.machine()} CPU"
+    hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
     share = f"; each seed has {params.pool_share:.0%} of it, drawn anew" if params.pool_share < 1.0 else ""
+    loop_seeds = min(params.seeds, params.loop_seeds) if params.loops else params.seeds
     facts = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "hardware": hardware,
@@ -155,9 +174,21 @@ def _facts(
         "set": f"{prepared.dataset}: " + ", ".join(f"{count:,} {name}" for name, count in prepared.counts.items()),
         "pools": ", ".join(f"{pool.kind} ({pool.size:,})" for pool in prepared.pools) + share,
         "vectors": f"{prepared.encoder}, {prepared.encoder_seconds:,.0f} s with the embedding",
-        "seeds": f"{params.seeds} (loops {params.loop_seeds})" if params.loops else str(params.seeds),
+        "seeds": f"{params.seeds} (loops {loop_seeds})" if loop_seeds < params.seeds else str(params.seeds),
         "cells": f"{found:,} of {wanted:,}",
     }
+    if params.loops:
+        facts["loops"] = (
+            f"{params.loop_rounds} rounds from one budget to the next; a round looks at up to "
+            f"{params.loop_candidates:,} unlabelled images, drawn anew"
+        )
+    if OURS in params.strategies and params.pool_share >= 1.0:
+        facts["intervals"] = (
+            "over the networks' seeds and random draws, not over pools or encoders: the order of coverage is one for "
+            "all seeds"
+        )
+    if _is_from_files(prepared) and any(pool.kind.endswith("bursts") for pool in prepared.pools):
+        facts["near-copies"] = "their vectors are those of their origins, moved a little: no encoder has seen them"
     if "scratch" in params.judges:
         facts["network"] = _network(prepared, params, device)
     if traced := [name for name in params.strategies if name in strategies.TRACED]:
@@ -165,6 +196,18 @@ def _facts(
             f"those of {', '.join(traced)} include tracing what the order covers, which the choice alone does not need"
         )
     return {**facts, "command": command} if command else facts
+
+
+def _processor() -> str:
+    """Model and cores."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return f"{found[1] if found else f'{platform.machine()} CPU'}, {os.cpu_count()} cores"
+
+
+def _is_from_files(prepared: Prepared) -> bool:
+    """Whether `vector_source.FileVectors` gave the vectors, by its name."""
+    return prepared.encoder.startswith("files in ")
 
 
 def _network(prepared: Prepared, params: BenchmarkParams, device: str) -> str:
