@@ -1,7 +1,9 @@
 """What a trained model asks to have labelled next: seven ways of active learning, on arrays.
 
 Plain torch and not scikit-activeml: that asks through scikit-learn's estimators on the CPU, and its BADGE lays out
-every gradient, N x C x D numbers, which are left factored here. The rules are those of the methods' papers.
+every gradient, N x C x D numbers, which are left factored here. The rules are those of the methods' papers, but for
+`dal`: its classifier of labelled and unlabelled is linear and takes 60 steps, where the published one is a network of
+three layers.
 Legend: `N` rows looked at, `C` classes, `D` features.
 """
 
