@@ -133,7 +133,7 @@ def test_the_mean_of_a_hundred_draws_agrees_with_a_plain_loop(monkeypatch):
     torch.testing.assert_close(ours, torch.stack(draws).mean(0))
 
 
-def test_a_loop_with_dropout_is_judged_without_it_where_it_is_reported():
+def test_a_loop_with_dropout_is_judged_without_it_where_it_is_reported(monkeypatch):
     train, test = blobs(60), blobs(80, seed=1)
     held = {"labels": torch.from_numpy(train.labels), "test_labels": torch.from_numpy(test.labels), "classes": CLASSES}
     vectors = {"vectors": torch.from_numpy(vectors_of(train)), "test_vectors": torch.from_numpy(vectors_of(test))}
@@ -145,8 +145,22 @@ def test_a_loop_with_dropout_is_judged_without_it_where_it_is_reported():
         return [loops.ProbeLearner(**vectors, **held, dropout=dropout), of_images]
 
     arguments = {"start": np.arange(60), "seed": 0, "candidates": 40, "reported": [8]}
+    told, fit_probe, train_network = [], judges.fit_probe, network.train
+
+    def watched_probe(*args, dropout: float, **kinds) -> judges.Probe:
+        told.append(dropout)
+        return fit_probe(*args, dropout=dropout, **kinds)
+
+    def watched_network(*args, recipe: ScratchRecipe, **kinds) -> network.Judge:
+        told.append(recipe.dropout)
+        return train_network(*args, recipe=recipe, **kinds)
+
+    monkeypatch.setattr(judges, "fit_probe", watched_probe)
+    monkeypatch.setattr(network, "train", watched_network)
     for learner, plain in zip(learners(loops.DROPOUT), learners(0.0), strict=True):
+        told.clear()
         first, last = loops.run_loop("mc-dropout", learner, train.labels, [4, 8], **arguments)
+        assert told == [loops.DROPOUT, loops.DROPOUT, 0.0]
         assert np.isnan(first.accuracy)
         plain.fit(last.picks, seed=0)
         assert last.accuracy == plain.accuracy()
