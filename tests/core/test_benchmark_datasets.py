@@ -88,8 +88,18 @@ def test_a_validation_split_that_comes_with_the_set_is_not_trained_on(tmp_path):
         found = datasets.load(str(place), side_px=8, validation_share=0.5)
         assert [len(split) for split in (found.train, found.validation, found.test)] == [40, 12, 10], place
         assert (found.train.origin, found.validation.origin) == ("train", "validation")
-    without_test = datasets.load(str(write_parquet(tmp_path / "b", train=range(40), valid=range(9))), side_px=8)
+    without_test = datasets.load(str(write_parquet(tmp_path / "b", train=range(40), valid=range(50, 59))), side_px=8)
     assert (len(without_test.train), len(without_test.test)) == (40, 9)
+
+
+def test_training_images_that_are_judged_with_are_left_out(tmp_path, caplog):
+    for split, seeds in (("train", range(40)), ("test", (3, 4, *range(100, 110))), ("val", (5, *range(200, 208)))):
+        write_classes(tmp_path / split, seeds)
+    held = datasets.load(str(tmp_path), side_px=8)
+    assert [len(split) for split in (held.train, held.validation, held.test)] == [37, 9, 12]
+    assert not set(held.train.sample_ids) & {*held.test.sample_ids, *held.validation.sample_ids}
+    assert held.left_out == 3
+    assert "left 3 training images out" in caplog.text
 
 
 def test_idx_files_are_read_packed(tmp_path):

@@ -2,10 +2,12 @@
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from wtl_core import selections
-from wtl_core.benchmark import cells, datasets, grid, preparation, statistics, summary, work
+from wtl_core.benchmark import cells, datasets, grid, judges, network, preparation, statistics, summary, work
 from wtl_core.benchmark import params as params_module
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.errors import ConfigError, InputError
@@ -73,6 +75,46 @@ def test_more_seeds_and_strategies_add_cells_and_repeat_none(finished):
     more = PARAMS.model_copy(update={"seeds": 4, "strategies": (*PARAMS.strategies, "k-center", "entropy")})
     todo = [cell for batch in batches(store, prepared, more) for cell in batch.cells]
     assert all(cell.seed == 3 or cell.strategy in ("k-center", "entropy") for cell in todo)
+
+
+def test_a_loop_is_done_again_only_for_what_it_depends_on(finished):
+    _, store, prepared, _ = finished
+
+    def todo(**update) -> set[tuple[str, int]]:
+        params = PARAMS.model_copy(update=update)
+        return {(cell.strategy, cell.labels) for batch in batches(store, prepared, params) for cell in batch.cells}
+
+    one_pass = {(name, 60) for name in ("random", "class-balanced-random", "coverage")}
+    assert todo(budgets=(30, 10), loop_budget="26%") == set()  # 26 % of the pool are 31
+    assert todo(budgets=(10, 30, 60)) == one_pass  # beyond where loops stop
+    assert todo(budgets=(10, 30, 60), loop_budget=60) == {*one_pass, ("margin", 60)}
+    assert ("margin", 30) in todo(budgets=(10, 20, 30))
+    assert todo(loop_rounds=3) == todo(loop_candidates=200) == {("margin", 10), ("margin", 30)}
+
+
+def test_a_loop_that_goes_on_to_a_later_budget_gives_what_a_whole_one_gives(finished, tmp_path):
+    folder, _, _, _ = finished
+    params = PARAMS.model_copy(
+        update={"budgets": (10, 30), "loop_budget": 10, "strategies": ("random", "margin"), "judges": ("probe",),
+                "seeds": 2, "loop_seeds": 1}
+    )  # fmt: skip
+    longer = params.model_copy(update={"loop_budget": 30})
+    run_all(tmp_path / "first", folder / "set", params)
+    store, prepared, done = run_all(tmp_path / "first", folder / "set", longer)
+    assert done == 1
+    whole, _, _ = run_all(tmp_path / "whole", folder / "set", longer)
+    last, identity = cells.Cell("balanced", "margin", "probe", 30, 0), grid.identity_of(prepared, longer, "cpu")
+    rows = [cells.read(one, identity, last) for one in (store, whole)]
+    assert (rows[0]["picks"], rows[0]["accuracy"]) == (rows[1]["picks"], rows[1]["accuracy"])
+
+
+def test_another_version_of_one_loop_makes_its_cells_anew_and_no_others(finished, monkeypatch):
+    _, store, prepared, _ = finished
+    assert not batches(store, prepared)
+    monkeypatch.setitem(cells.LOOP_VERSIONS, "mc-dropout", 99)
+    assert not batches(store, prepared)
+    monkeypatch.setitem(cells.LOOP_VERSIONS, "margin", 2)
+    assert {cell.strategy for batch in batches(store, prepared) for cell in batch.cells} == {"margin"}
 
 
 def test_another_selection_makes_its_orders_and_their_cells_anew_and_no_others(finished, monkeypatch):
@@ -189,6 +231,26 @@ def test_a_killed_grid_goes_on_where_it_was(finished, tmp_path):
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("judge", ["nearest", "probe", "scratch"])
+def test_seconds_to_train_are_training_alone(finished, monkeypatch, judge):
+    _, store, prepared, _ = finished
+    told = []
+    params = PARAMS.model_copy(update={"scratch_width": 8, "scratch_effort": 0.01})
+    for place, name in ((judges, f"{judge}_accuracy"), (network, "accuracy"), (work, "load_array")):
+        real = getattr(place, name, None)
+        watch = lambda *args, name=name, real=real, **kinds: (told.append(name), real(*args, **kinds))[1]  # noqa: E731
+        monkeypatch.setattr(place, name, watch, raising=False)
+    monkeypatch.setattr(judges, "clock", lambda _: (told.append("clock"), float(len(told)))[1])
+    result = work._Bench(store, prepared, params, "balanced", "cpu").judge(
+        cells.Cell("balanced", "random", judge, 10, 0)
+    )
+    began = told.index("clock")
+    assert told[began + 1] == "clock"
+    assert result.train_seconds == 1.0
+    assert "load_array" in told[:began]
+    assert told[-1].endswith("accuracy")
+
+
 def test_a_pool_of_its_own_for_each_seed_is_shared_by_all_strategies(finished, tmp_path):
     folder, _, _, _ = finished
     params = PARAMS.model_copy(update={"pool_share": 0.5, "strategies": ("random", "coverage"), "budgets": ("100%",)})
@@ -293,6 +355,51 @@ def rows_of(store):
     return pq.read_table(io.BytesIO(store.read_bytes("results.parquet"))).to_pylist()
 
 
+def test_the_page_says_what_its_figures_are_over(finished, monkeypatch):
+    _, store, prepared, _ = finished
+
+    def page(like=prepared, **update) -> str:
+        made = summary.write(store, like, PARAMS.model_copy(update=update), device="cpu")
+        return store.read_bytes(made.markdown).decode()
+
+    monkeypatch.setattr(summary, "_processor", lambda: "Some CPU, 2 cores")
+    whole, few = page(), page(seeds=2, loop_seeds=3, pool_share=0.5)
+    for words in ("- hardware: Some CPU, 2 cores", "- seeds: 3 (loops 2)", "2 rounds from one budget to the next",
+                  "up to 20,000 unlabelled images", "not over pools or encoders"):  # fmt: skip
+        assert words in whole, words
+    assert "- seeds: 2\n" in few
+    assert "not over pools" not in few
+    from_files = replace(prepared, encoder="files in x, made elsewhere")
+    bursts = replace(from_files, pools=[replace(prepared.pools[0], kind="bursts")])
+    assert ["those of their origins" in page(like) for like in (prepared, from_files, bursts)] == [False, False, True]
+
+
+def test_the_processor_is_named_with_its_cores(monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    monkeypatch.setattr(Path, "read_text", lambda _: "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t: x\n")
+    assert summary._processor().startswith("Some CPU @ 2 GHz, ")
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    assert re.fullmatch(r".* CPU, \d+ cores", summary._processor())
+
+
+def test_costs_stand_at_a_budget_that_all_have_and_count_the_encoder_where_it_is_needed(finished):
+    _, store, prepared, _ = finished
+    more = PARAMS.model_copy(update={"budgets": (10, 30, 60)})
+    like = replace(prepared, pools=[replace(pool, encoder_seconds=1000.0) for pool in prepared.pools])
+    rows = cells.gather(store, grid.identity_of(prepared, PARAMS, "cpu"), grid.all_cells(prepared, PARAMS))
+    rows += [{**row, "labels": 60} for row in rows if row["labels"] == 30 and row["strategy"] != "margin"]
+    section = next(s for s in summary.sections_of(rows, prepared, more) if s.judge == "probe")
+    assert {cost.labels for _, cost in section.costs} == {30}
+    assert not replace(section, judge="scratch").needs_vectors("margin")
+    made = summary.write(store, like, PARAMS, device="cpu")
+    page, text = (store.read_bytes(key).decode() for key in (made.html, made.markdown))
+    columns = {line.split(",")[0]: line.split("|")[4:6] for line in text.splitlines() if ", 30 labels" in line}
+    assert {name.strip("| "): float(with_it) - float(alone) >= 999 for name, (alone, with_it) in columns.items()} == {
+        "random": False, "class-balanced-random": False, "coverage": True, "margin": True
+    }  # fmt: skip
+    assert "<th>with the encoder</th>" in page
+
+
 def test_vectors_from_files_are_taken_by_reading_order(finished, tmp_path):
     folder, store, _, _ = finished
     held = datasets.load(str(folder / "set"), side_px=16)
@@ -321,6 +428,17 @@ def test_the_judge_from_scratch_runs_in_the_grid(finished, tmp_path):
     rows = cells.gather(store, grid.identity_of(prepared, params, "cpu"), grid.all_cells(prepared, params))
     assert {row["label_waits"] for row in rows} == {1, 3}
     json.dumps(rows, allow_nan=True)
+
+
+def test_loops_that_would_not_run_are_refused_by_the_key_to_change(finished):
+    _, store, prepared, _ = finished
+    with pytest.raises(ValueError, match="judges: expected probe or scratch for badge, found nearest alone"):
+        BenchmarkParams(strategies=("random", "badge"), judges=("nearest",))
+    short = PARAMS.model_copy(update={"loop_budget": 9})
+    with pytest.raises(ConfigError, match=r"loop_budget: expected 10 labels or more.*found 9 in pool balanced of 120"):
+        grid.missing_orders(store, prepared, short)
+    without_loops = short.model_copy(update={"strategies": ("random", "coverage")})
+    assert grid.all_cells(prepared, without_loops)
 
 
 def test_params_refuse_what_they_do_not_know():

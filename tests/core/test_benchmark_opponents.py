@@ -1,5 +1,7 @@
 """What the benchmark compares: pools, orders, queries and judges, on small arrays."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -82,9 +84,9 @@ def test_the_oracle_takes_classes_in_turn_and_outliers_last():
 def belief(count: int = 60, labelled: int = 5, seed: int = 0) -> Belief:
     generator = torch.Generator().manual_seed(seed)
     probabilities = torch.randn(count, CLASSES, generator=generator).softmax(1)
-    draws = torch.randn(7, count, CLASSES, generator=generator).softmax(2)
+    dropped = torch.randn(7, count, CLASSES, generator=generator).softmax(2).mean(0)
     features = torch.randn(count, 6, generator=generator)
-    return Belief(probabilities, features, torch.randn(labelled, 6, generator=generator), draws)
+    return Belief(probabilities, features, torch.randn(labelled, 6, generator=generator), dropped)
 
 
 @pytest.mark.parametrize("query", ["least-confidence", "margin", "entropy", "mc-dropout", "core-set", "dal", "badge"])
@@ -111,10 +113,57 @@ def test_doubt_by_hand():
     assert queries.ask("margin", held, 1, generator=generator).item() == 1
     assert queries.ask("least-confidence", held, 1, generator=generator).item() == 2
     assert queries.ask("entropy", held, 1, generator=generator).item() == 2
-    agreed, quarrel = torch.tensor([[0.5, 0.5]] * 2), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    draws = torch.stack([agreed, quarrel], dim=1)
-    held = Belief(draws.mean(0), torch.zeros(2, 2), torch.zeros(1, 2), draws)
-    assert queries.ask("mc-dropout", held, 1, generator=generator).item() == 1  # in doubt alike, but for a reason
+    quarrel, agreed = torch.tensor([[1.0, 0.0], [0.4, 0.6]]), torch.tensor([[0.45, 0.55]] * 2)
+    held = Belief(torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(1, 2), torch.stack([quarrel, agreed]).mean(1))
+    assert queries.ask("mc-dropout", held, 1, generator=generator).item() == 1  # in doubt most, though draws agree
+
+
+def test_the_mean_of_a_hundred_draws_agrees_with_a_plain_loop(monkeypatch):
+    train = blobs(90)
+    tensors = [torch.from_numpy(a) for a in (vectors_of(train), train.labels)]
+    learner = loops.ProbeLearner(*tensors, *tensors, classes=CLASSES, dropout=loops.DROPOUT)
+    learner.fit(np.arange(20), seed=3)
+    state = learner.generator.get_state()
+    monkeypatch.setattr(loops, "_CHUNK", 7)
+    ours = learner.believe(np.arange(20, 90), np.arange(20), has_draws=True).dropout_probabilities
+    assert loops.DRAWS == 100
+    masks = judges.dropout_mask((100, tensors[0].shape[1]), loops.DROPOUT, learner.generator.set_state(state), "cpu")
+    ready = (tensors[0][20:] - learner.probe.mean) / learner.probe.scale
+    draws = [((ready * mask) @ learner.probe.weight + learner.probe.bias).softmax(1) for mask in masks]
+    torch.testing.assert_close(ours, torch.stack(draws).mean(0))
+
+
+def test_a_loop_with_dropout_is_judged_without_it_where_it_is_reported(monkeypatch):
+    train, test = blobs(60), blobs(80, seed=1)
+    held = {"labels": torch.from_numpy(train.labels), "test_labels": torch.from_numpy(test.labels), "classes": CLASSES}
+    vectors = {"vectors": torch.from_numpy(vectors_of(train)), "test_vectors": torch.from_numpy(vectors_of(test))}
+    images = {"images": torch.from_numpy(train.images), "test_images": torch.from_numpy(test.images)}
+    recipe = ScratchRecipe(8, effort=0.05, has_flips=False)
+
+    def learners(dropout: float) -> list[loops.Learner]:
+        of_images = loops.ScratchLearner(**images, **held, recipe=replace(recipe, dropout=dropout))
+        return [loops.ProbeLearner(**vectors, **held, dropout=dropout), of_images]
+
+    arguments = {"start": np.arange(60), "seed": 0, "candidates": 40, "reported": [8]}
+    told, fit_probe, train_network = [], judges.fit_probe, network.train
+
+    def watched_probe(*args, dropout: float, **kinds) -> judges.Probe:
+        told.append(dropout)
+        return fit_probe(*args, dropout=dropout, **kinds)
+
+    def watched_network(*args, recipe: ScratchRecipe, **kinds) -> network.Judge:
+        told.append(recipe.dropout)
+        return train_network(*args, recipe=recipe, **kinds)
+
+    monkeypatch.setattr(judges, "fit_probe", watched_probe)
+    monkeypatch.setattr(network, "train", watched_network)
+    for learner, plain in zip(learners(loops.DROPOUT), learners(0.0), strict=True):
+        told.clear()
+        first, last = loops.run_loop("mc-dropout", learner, train.labels, [4, 8], **arguments)
+        assert told == [loops.DROPOUT, loops.DROPOUT, 0.0]
+        assert np.isnan(first.accuracy)
+        plain.fit(last.picks, seed=0)
+        assert last.accuracy == plain.accuracy()
 
 
 def test_core_set_agrees_with_a_plain_loop():
@@ -207,7 +256,7 @@ def test_a_loop_goes_through_its_counts_and_goes_on_after_a_kill():
     def rounds(query: str, last: loops.Round | None = None) -> list[loops.Round]:
         learner = loops.ProbeLearner(*tensors, classes=CLASSES, dropout=loops.DROPOUT if query == "mc-dropout" else 0.0)
         counts = loops.label_counts([20, 60], rounds=2)
-        arguments = {"start": start, "seed": 0, "candidates": 100, "last": last}
+        arguments = {"start": start, "seed": 0, "candidates": 100, "last": last, "reported": [20, 60]}
         return list(loops.run_loop(query, learner, train.labels, counts, **arguments))
 
     for query in ("margin", "badge", "mc-dropout"):
@@ -226,7 +275,31 @@ def loop_of(query: str, counts: list[int], *, candidates: int, labels: np.ndarra
     tensors = [torch.from_numpy(a) for a in (vectors_of(train), labels, vectors_of(test), test.labels)]
     learner = loops.ProbeLearner(*tensors, classes=CLASSES)
     start = strategies.random_order(train.sample_ids, seed=0)
-    return list(loops.run_loop(query, learner, labels, counts, start=start, seed=0, candidates=candidates))
+    arguments = {"reported": counts, "start": start, "seed": 0, "candidates": candidates}
+    return list(loops.run_loop(query, learner, labels, counts, **arguments))
+
+
+def test_a_loops_clock_waits_for_the_device(monkeypatch):
+    told = []
+
+    class OnCuda:
+        device = torch.device("cuda")
+
+        def fit(self, rows: np.ndarray, seed: int) -> None:
+            told.append("fit")
+
+        def accuracy(self) -> float:
+            told.append("accuracy")
+            return 0.5
+
+        def believe(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Belief:
+            told.append("believe")
+            return belief(len(rows))
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: told.append(device.type))
+    arguments = {"reported": [8], "start": np.arange(60), "seed": 0, "candidates": 40}
+    assert len(list(loops.run_loop("margin", OnCuda(), np.zeros(60, np.int64), [4, 8], **arguments))) == 2
+    assert told == ["cuda", "fit", "cuda", "cuda", "believe", "cuda", "cuda", "fit", "cuda", "accuracy"]
 
 
 def test_a_loop_starts_with_the_smallest_budget_at_most():

@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from wtl_core.benchmark import statistics
-from wtl_core.benchmark.statistics import Mean
+from wtl_core.benchmark import plots, statistics, summary
+from wtl_core.benchmark.params import LOOPS, ONE_PASS
+from wtl_core.benchmark.statistics import Comparison, Mean
+from wtl_core.benchmark.summary import Section
 
 
 def row(strategy: str, labels: int, seed: int, accuracy: float) -> dict:
@@ -48,6 +50,29 @@ def test_what_never_varies_gets_no_interval():
     assert once.verdict == "a single pair"
 
 
+def test_a_verdict_needs_holms_p_beside_the_interval():
+    def comparison(low: float, high: float, p_adjusted: float) -> Comparison:
+        return Comparison(100, "coverage", "random", 3, (low + high) / 2, low, high, p_adjusted / 2, p_adjusted)
+
+    assert comparison(0.1, 2.0, 0.04).verdict == "better"
+    assert comparison(0.1, 2.0, 0.083).verdict == "better by the interval alone"
+    assert comparison(-2.0, -0.1, 0.04).verdict == "worse"
+    assert comparison(-2.0, -0.1, 0.083).verdict == "worse by the interval alone"
+    assert comparison(-0.1, 2.0, 0.083).verdict == "no difference shown"
+
+
+def test_findings_tell_what_only_an_interval_says():
+    tests = [
+        Comparison(labels, "coverage", "random", 3, 1.0, 0.1, 1.9, 0.03, p) for labels, p in ((100, 0.04), (200, 0.083))
+    ]
+    rivals = [Comparison(100, "coverage", "k-center", 3, -1.0, -1.9, -0.1, 0.03, 0.083)]
+    assert summary.findings(Section("balanced", "probe", {}, tests, rivals)) == [
+        "balanced, probe: coverage is above random at 100 (+1.0) labels; "
+        "above random by the interval alone at 200 (+1.0) labels.",
+        "balanced, probe: k-center is ahead of coverage by the interval alone at 100 (+1.0) labels.",
+    ]
+
+
 def test_holm_keeps_order_and_never_falls():
     assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert statistics.holm([0.5, 0.9]) == [1.0, 1.0]
@@ -63,3 +88,29 @@ def test_labels_saved_by_a_worked_case():
     assert statistics.random_labels_needed(baseline, 50.0) == 100
     assert statistics.random_labels_needed(baseline, 81.0) is None
     assert statistics.random_labels_needed(baseline, 49.0) is None
+    ours = [point(100, 49.0), point(1000, 70.0), point(2000, 81.0)]
+    assert summary._needed(baseline, ours) == "100: less than 100; 1,000: 1,000; 2,000: more than 10,000"
+
+
+def test_every_strategy_has_a_look_of_its_own_in_both_pictures():
+    curves = {
+        name: [
+            Mean(n, n / 10, m, m - 1, m + 1, 5, 10, n, 0, 1 + (name in LOOPS), 0.0, 0.0) for n, m in ((9, 50), (90, 60))
+        ]
+        for name in (*ONE_PASS, *LOOPS)
+    }
+    lines = plots.accuracy_figure(curves, title="all").axes[0].get_lines()
+    assert len({line.get_color() for line in lines}) == len(curves) == 15
+    few = {name: curves[name] for name in ("random", "core-set", "class-balanced-random")}
+    for figure in (plots.accuracy_figure(few, title="few"), plots.saved_figure(few, title="few")):
+        shown = {line.get_label(): line for line in figure.axes[0].get_lines()}
+        assert shown["core-set"].get_color() == lines[[*curves].index("core-set")].get_color()
+        assert shown["core-set"].get_linestyle() == "--"
+        assert shown["class-balanced-random (oracle)"].get_linestyle() == "-"
+
+
+@pytest.mark.parametrize("draw", [plots.accuracy_figure, plots.saved_figure])
+def test_a_title_is_no_formula(draw):
+    curves = {"random": [Mean(n, n / 10, 50.0, 49.0, 51.0, 5, 10, n, 0, 1, 0.0, 0.0) for n in (9, 90)]}
+    assert plots.to_png(draw(curves, title="a$_$b: balanced")).startswith(b"\x89PNG")
+    assert "<svg" in plots.to_svg(draw(curves, title="a$_$b: balanced"))

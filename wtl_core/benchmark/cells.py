@@ -15,8 +15,10 @@ from wtl_core.benchmark.params import LOOPS, RANKED
 from wtl_core.recipe import digest_of
 from wtl_core.storage import Store
 
-VERSION = 1
+VERSION = 2
 """Raise when a cell would give another result."""
+LOOP_VERSIONS = {"mc-dropout": 2}  # 2: by the entropy of the mean of 100 draws, judged without dropout
+"""Raise when a cell of this loop alone would give another result."""
 
 _COLUMNS = {
     "pool": "string", "strategy": "string", "judge": "string", "labels": "int64", "seed": "int64",
@@ -44,7 +46,8 @@ class Identity:
     Attributes:
         pools: By kind: the set, the pool, its vectors, and the share of it that a seed has.
         scratch: The recipe of the network trained from scratch.
-        loop: Rounds, budgets and candidates of loops.
+        loop: Rounds and candidates of loops.
+        loop_budgets: By kind of pool: where loops report, rising; a loop's cell depends on those up to its own.
         ranking: The version of the selection that ranks.
         device: `cpu` or `cuda`.
     """
@@ -52,6 +55,7 @@ class Identity:
     pools: dict[str, str]
     scratch: str
     loop: str
+    loop_budgets: dict[str, list[int]]
     ranking: str
     device: str
 
@@ -60,6 +64,9 @@ class Identity:
         scratch = self.scratch if cell.judge == "scratch" else ""
         choice = self.loop if cell.strategy in LOOPS else self.ranking if cell.strategy in RANKED else ""
         identity = [VERSION, self.pools[cell.pool], scratch, choice, self.device, *asdict(cell).values()]
+        if cell.strategy in LOOPS:
+            earlier = [labels for labels in self.loop_budgets[cell.pool] if labels <= cell.labels]
+            identity += [earlier, LOOP_VERSIONS.get(cell.strategy, 1)]
         return f"cells/{digest_of(identity)[:32]}.parquet"
 
 
@@ -77,7 +84,7 @@ class Result:
         rounds: Models trained before the last label was asked for.
         label_waits: Times that somebody had to be asked.
         selection_seconds: All that was spent before the last label was asked for, encoder and vectors excluded.
-        train_seconds: The judge's own training.
+        train_seconds: The judge's own training, without judging; of a loop with dropout, that of the model that asks.
         device: What it ran on.
         picks: Rows labelled; kept for loops, which go on from there.
     """

@@ -7,6 +7,7 @@ validation split that comes with the set is kept as it is, but for one without a
 
 import gzip
 import hashlib
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ FORMS = (
     "torchvision:NAME",
     "sklearn:digits",
 )
+_log = logging.getLogger(__name__)
 _TEST_SHARE = 0.2
 _VALIDATION = ("val", "valid", "validation", "dev")
 _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
@@ -62,7 +64,8 @@ class Split:
 class LabelledSet:
     """A set with fixed splits; `classes` names the labels 0, 1, ...
 
-    `left_out` counts what could not be decoded, and byte-identical repeats within a split.
+    `left_out` counts what could not be decoded, byte-identical repeats within a split, and images of the training split
+    that are also in a test or validation split that comes with the set.
     """
 
     name: str
@@ -107,6 +110,7 @@ def load(
     ready = {split: _pack(images, names, side_px, origin=split) for split, images in splits.items()}
     if len(names) < 2 or not all(len(split) for split in ready.values()):
         raise InputError(f"{name}: expected images of two classes or more, found {len(names)}; check the labels")
+    ready["train"] = _unseen(name, ready)
     train, test = (ready["train"], ready["test"]) if "test" in ready else _cut(ready["train"], _TEST_SHARE, "test")
     share = 0.0 if "validation" in ready else validation_share
     train, validation = _cut(train, share, "validation")
@@ -280,6 +284,16 @@ def _pack(images: _Squares, names: list[str], side_px: int, *, origin: str) -> S
         squares[place], label, rows[place] = images.kept[sample_id]
         labels[place] = number[label]
     return Split(squares, labels, ids, rows, origin)
+
+
+def _unseen(name: str, ready: dict[str, Split]) -> Split:
+    """The training split without images that are byte-identical in another split: judges must not have seen those."""
+    train = ready["train"]
+    judged = {sample_id for split in ready if split != "train" for sample_id in ready[split].sample_ids}
+    rows = np.array([row for row, sample_id in enumerate(train.sample_ids) if sample_id not in judged], np.int64)
+    if len(rows) < len(train):
+        _log.warning("%s: left %d training images out that are also judged with", name, len(train) - len(rows))
+    return train.take(rows)
 
 
 def _cut(split: Split, share: float, purpose: str) -> tuple[Split, Split]:

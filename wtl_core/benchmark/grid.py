@@ -15,6 +15,7 @@ from wtl_core.benchmark.cells import Cell, Identity
 from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.params import RANKED, BenchmarkParams
 from wtl_core.benchmark.preparation import PoolRef, Prepared
+from wtl_core.errors import ConfigError
 from wtl_core.recipe import digest_of
 from wtl_core.selection.params import count_of
 from wtl_core.storage import Store
@@ -52,8 +53,19 @@ class Batch:
 
 
 def all_cells(prepared: Prepared, params: BenchmarkParams) -> list[Cell]:
-    """Every cell of the grid; seeds outermost, so that an early end leaves whole pairs."""
+    """Every cell of the grid; seeds outermost, so that an early end leaves whole pairs.
+
+    Raises:
+        ConfigError: loops are asked for that stop before the smallest budget.
+    """
     found = []
+    for pool in prepared.pools if params.loops else []:
+        if not loop_budgets(params, pool.size):
+            raise ConfigError(
+                f"loop_budget: expected {budgets_of(params, pool.size)[0]:,} labels or more, the smallest of budgets, "
+                f"found {params.loop_budget} in pool {pool.kind} of {pool.size:,}; raise loop_budget, or take "
+                f"{', '.join(params.loops)} out of strategies"
+            )
     for seed in range(params.seeds):
         for pool in prepared.pools:
             counts = budgets_of(params, pool.size)
@@ -113,11 +125,11 @@ def plan_batches(
 def identity_of(prepared: Prepared, params: BenchmarkParams, device: str) -> Identity:
     """What cells depend on beside themselves."""
     shared = [prepared.digest, strategies.VERSION, params.pool_share]
-    loop = params.model_dump(mode="json", include={"loop_rounds", "loop_candidates", "loop_budget", "budgets"})
     return Identity(
         pools={pool.kind: digest_of([*shared, pool.digest]) for pool in prepared.pools},
         scratch=digest_of([network.VERSION, asdict(recipe_of(params, device))]),
-        loop=digest_of(loop),
+        loop=digest_of([params.loop_rounds, params.loop_candidates]),
+        loop_budgets={pool.kind: loop_budgets(params, pool.size) for pool in prepared.pools},
         ranking=digest_of(["selection", selections.VERSION]),
         device=torch.device(device).type,
     )
@@ -136,7 +148,7 @@ def recipe_of(params: BenchmarkParams, device: str) -> ScratchRecipe:
 
 def order_of(prepared: Prepared, params: BenchmarkParams, cell: Cell) -> Order | None:
     """The stored order that a cell needs; None where it is drawn on the spot, or made by a loop."""
-    if cell.strategy in params.loops or cell.strategy in ("random", "class-balanced-random"):
+    if cell.strategy in params.loops or cell.strategy in strategies.WITHOUT_VECTORS:
         return None
     pool = prepared.pool(cell.pool)
     is_drawn = cell.strategy in strategies.SEEDED or params.pool_share < 1.0

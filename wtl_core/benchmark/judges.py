@@ -3,6 +3,7 @@
 Not here: the network trained from scratch (`network`). Legend: `N` rows, `D` dimensions, `C` classes.
 """
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,10 +41,13 @@ class Probe:
     weight: torch.Tensor
     bias: torch.Tensor
 
-    def logits(self, vectors: torch.Tensor, *, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """(N, C); `keep` (D,) are factors on the standardised vectors, for Monte-Carlo dropout."""
-        ready = (vectors.float() - self.mean) / self.scale
-        return (ready if keep is None else ready * keep) @ self.weight + self.bias
+    def logits(self, vectors: torch.Tensor) -> torch.Tensor:
+        """(N, C)."""
+        return self.standardised(vectors) @ self.weight + self.bias
+
+    def standardised(self, vectors: torch.Tensor) -> torch.Tensor:
+        """(N, D), what the weights are applied to."""
+        return (vectors.float() - self.mean) / self.scale
 
 
 def fit_probe(
@@ -92,6 +96,13 @@ def dropout_mask(
     """Zeros for a share of the places, 1 / (1 - share) elsewhere; drawn on the CPU, so alike on every device."""
     kept = torch.rand(shape, generator=generator) >= share
     return (kept.float() / (1.0 - share)).to(device)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds by `time.perf_counter`, once all work that was given to the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def as_device(array: np.ndarray, device: torch.device | str) -> torch.Tensor:

@@ -1,12 +1,12 @@
 """Active learning, as it is compared with: train, ask, wait for labels, train again.
 
 Each round's model is the judge itself, on the same images or vectors as everybody's, so its accuracy at a budget is
-that of the model that the loop's own user would have. Not here: what is asked (`queries`).
+that of the model that the loop's own user would have. A model trained with dropout only asks: its picks are judged by
+one trained without, as everybody's are. Not here: what is asked (`queries`).
 """
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -16,18 +16,21 @@ from wtl_core.benchmark import judges, network, queries
 from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.queries import Belief
 
-DROPOUT, DRAWS = 0.3, 20
+DROPOUT, DRAWS = 0.3, 100
+_CHUNK = 1024
 Model = Literal["probe", "scratch"]
 
 
 class Learner(Protocol):
     """A model that is trained anew on labelled rows of a pool, and then looks at rows."""
 
+    device: torch.device
+
     def fit(self, rows: np.ndarray, seed: int) -> None:
         """Train on these rows of the pool."""
 
     def accuracy(self) -> float:
-        """On the test split."""
+        """Of everybody's judge on the test split, trained on the rows that were last trained on."""
 
     def believe(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Belief:
         """What it thinks of some rows of the pool."""
@@ -35,7 +38,10 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Round:
-    """One round's outcome: `picks` are all rows labelled by then; `seconds` of training and asking before that."""
+    """One round's outcome: `picks` are all rows labelled by then; `seconds` of training and asking before that.
+
+    `accuracy` is NaN in rounds that are not reported.
+    """
 
     picks: np.ndarray
     rounds: int
@@ -60,6 +66,7 @@ def run_loop(
     labels: np.ndarray,
     counts: list[int],
     *,
+    reported: Collection[int],
     start: np.ndarray,
     seed: int,
     candidates: int,
@@ -74,6 +81,7 @@ def run_loop(
         learner: Trained from nothing in each round.
         labels: (N,) of the pool; below 0 is an image without a class, which is labelled in vain.
         counts: Labels known at each round, rising.
+        reported: Those of the counts at which accuracy is measured; it costs test images, and with dropout a training.
         start: The pool's rows in random order; the first round's labels are its first.
         seed: Of weights, candidates and queries.
         candidates: Unlabelled rows, drawn anew each round, that are looked at; more where a round asks for more.
@@ -87,7 +95,7 @@ def run_loop(
     for number, count in list(enumerate(counts))[first:]:
         generator = torch.Generator().manual_seed(seed * 1000 + number)
         if number:
-            began = time.perf_counter()
+            began = judges.clock(learner.device)
             free, wanted = np.setdiff1d(start, known), count - len(known)
             looked = free[torch.randperm(len(free), generator=generator)[: max(candidates, wanted)].numpy()]
             asked = looked[:wanted]
@@ -95,11 +103,13 @@ def run_loop(
                 belief = learner.believe(looked, known, has_draws=query == "mc-dropout")
                 asked = looked[queries.ask(query, belief, wanted, generator=generator).numpy()]
             known = np.concatenate([known, asked])
-            seconds += time.perf_counter() - began
-        began = time.perf_counter()
+            seconds += judges.clock(learner.device) - began
+        began = judges.clock(learner.device)
         has_model = _fit(learner, known[labels[known] >= 0], seed)
-        train_seconds = time.perf_counter() - began
-        accuracy = learner.accuracy() if has_model else 0.0
+        train_seconds = judges.clock(learner.device) - began
+        accuracy = float("nan")
+        if count in reported:
+            accuracy = learner.accuracy() if has_model else 0.0
         yield Round(known, number, number + 1, seconds, accuracy, train_seconds)
         seconds += train_seconds
 
@@ -125,32 +135,34 @@ class ProbeLearner:
         dropout: float = 0.0,
     ) -> None:
         self.vectors, self.labels, self.classes, self.dropout = vectors, labels, classes, dropout
+        self.device = vectors.device
         self.test_vectors, self.test_labels = test_vectors, test_labels
         self.generator = torch.Generator()
 
     def fit(self, rows: np.ndarray, seed: int) -> None:
         """Train on these rows of the pool."""
         self.generator.manual_seed(seed)
-        chosen = judges.as_device(rows, self.vectors.device)
-        self.probe = judges.fit_probe(
-            self.vectors[chosen], self.labels[chosen], classes=self.classes, dropout=self.dropout,
-            generator=self.generator,
-        )  # fmt: skip
+        self.rows = judges.as_device(rows, self.device)
+        self.probe = self._trained(self.dropout)
 
     def accuracy(self) -> float:
-        """On the test split."""
-        return judges.probe_accuracy(self.probe, self.test_vectors, self.test_labels)
+        """On the test split, by a probe trained without dropout."""
+        judge = self._trained(0.0) if self.dropout else self.probe
+        return judges.probe_accuracy(judge, self.test_vectors, self.test_labels)
 
     def believe(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Belief:
         """Features are the vectors themselves; draws leave out dimensions of them."""
-        device = self.vectors.device
-        looked = self.vectors[judges.as_device(rows, device)]
-        draws = None
+        looked = self.vectors[judges.as_device(rows, self.device)]
+        drawn = None
         if has_draws:
-            masks = judges.dropout_mask((DRAWS, looked.shape[1]), self.dropout, self.generator, device)
-            draws = torch.stack([self.probe.logits(looked, keep=mask).softmax(dim=1) for mask in masks])
-        known = self.vectors[judges.as_device(labelled, device)]
-        return Belief(self.probe.logits(looked).softmax(dim=1), looked.float(), known.float(), draws)
+            masks = judges.dropout_mask((DRAWS, looked.shape[1]), self.dropout, self.generator, self.device)
+            drawn = mean_of_draws(self.probe.standardised(looked), self.probe.weight, self.probe.bias, masks)
+        known = self.vectors[judges.as_device(labelled, self.device)]
+        return Belief(self.probe.logits(looked).softmax(dim=1), looked.float(), known.float(), drawn)
+
+    def _trained(self, dropout: float) -> judges.Probe:
+        vectors, labels = self.vectors[self.rows], self.labels[self.rows]
+        return judges.fit_probe(vectors, labels, classes=self.classes, dropout=dropout, generator=self.generator)
 
 
 class ScratchLearner:
@@ -167,29 +179,46 @@ class ScratchLearner:
         recipe: ScratchRecipe,
     ) -> None:
         self.images, self.labels, self.classes, self.recipe = images, labels, classes, recipe
+        self.device = images.device
         self.test_images, self.test_labels = test_images, test_labels
         self.generator = torch.Generator()
 
     def fit(self, rows: np.ndarray, seed: int) -> None:
         """Train on these rows of the pool."""
         self.generator.manual_seed(seed)
-        chosen = judges.as_device(rows, self.images.device)
-        self.network = network.train(
-            self.images[chosen], self.labels[chosen], classes=self.classes, recipe=self.recipe, seed=seed
-        )
+        self.rows, self.seed = judges.as_device(rows, self.device), seed
+        self.network = self._trained(self.recipe)
 
     def accuracy(self) -> float:
-        """On the test split."""
-        return network.accuracy(self.network, self.test_images, self.test_labels, has_flips=self.recipe.has_flips)
+        """On the test split, by a network trained without dropout."""
+        judge = self._trained(replace(self.recipe, dropout=0.0)) if self.recipe.dropout else self.network
+        return network.accuracy(judge, self.test_images, self.test_labels, has_flips=self.recipe.has_flips)
 
     def believe(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Belief:
         """Features are the pooled ones before the last layer; draws drop some of them."""
-        device = self.images.device
-        logits, features = network.describe(self.network, self.images[judges.as_device(rows, device)])
-        known = network.describe(self.network, self.images[judges.as_device(labelled, device)])[1]
-        draws = None
+        logits, features = network.describe(self.network, self.images[judges.as_device(rows, self.device)])
+        known = network.describe(self.network, self.images[judges.as_device(labelled, self.device)])[1]
+        drawn = None
         if has_draws:
-            masks = judges.dropout_mask((DRAWS, features.shape[1]), DROPOUT, self.generator, device)
-            with torch.inference_mode():
-                draws = torch.stack([self.network.head(features * mask).softmax(dim=1) for mask in masks])
-        return Belief(logits.softmax(dim=1), features, known, draws)
+            masks = judges.dropout_mask((DRAWS, features.shape[1]), self.recipe.dropout, self.generator, self.device)
+            head = self.network.head
+            drawn = mean_of_draws(features, head.weight.detach().T, head.bias.detach(), masks)
+        return Belief(logits.softmax(dim=1), features, known, drawn)
+
+    def _trained(self, recipe: ScratchRecipe) -> network.Judge:
+        images, labels = self.images[self.rows], self.labels[self.rows]
+        return network.train(images, labels, classes=self.classes, recipe=recipe, seed=self.seed)
+
+
+def mean_of_draws(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """A linear classifier's mean prediction over draws that drop some of its inputs, (N, C).
+
+    Args:
+        inputs: (N, D).
+        weight: (D, C).
+        bias: (C,).
+        masks: (T, D) factors on the inputs, a row for each draw.
+    """
+    weights = masks.unsqueeze(2) * weight
+    # rows in chunks: all draws of all rows would be T x N x C numbers
+    return torch.cat([(chunk @ weights + bias).softmax(dim=2).mean(dim=0) for chunk in torch.split(inputs, _CHUNK)])

@@ -100,6 +100,15 @@ class BenchmarkParams(BaseModel):
             raise ValueError("strategies: expected random among them, the others are compared with it")
         return self
 
+    @model_validator(mode="after")
+    def _loops_have_a_judge(self) -> Self:
+        if self.loops and set(self.judges) == {"nearest"}:
+            raise ValueError(
+                f"judges: expected probe or scratch for {', '.join(self.loops)}, found nearest alone, which trains no "
+                "model; add one, or take loops out of strategies"
+            )
+        return self
+
     @property
     def one_pass(self) -> tuple[str, ...]:
         """The strategies that need no loop."""

@@ -12,6 +12,7 @@ import numpy as np
 
 Rows = Sequence[dict[str, Any]]
 BASELINE = "random"
+_LEVEL = 0.05
 _AVERAGED = ("classes", "usable", "selection_seconds", "train_seconds")
 
 
@@ -52,12 +53,13 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """What the 95 % interval says."""
+        """Better or worse, if the 95 % interval leaves out zero and Holm's p is under 0.05; else it says so."""
         if math.isnan(self.low):
             return "a single pair" if self.pairs < 2 else "nothing varies"
-        if self.low > 0:
-            return "better"
-        return "worse" if self.high < 0 else "no difference shown"
+        if self.low <= 0 <= self.high:
+            return "no difference shown"
+        direction = "better" if self.low > 0 else "worse"
+        return direction if self.p_adjusted < _LEVEL else f"{direction} by the interval alone"
 
 
 def curve(rows: Rows, *, pool: str, judge: str, strategy: str) -> list[Mean]:

@@ -4,9 +4,12 @@ Here: what is said. Not here: how pictures are drawn (`plots`) and figures made 
 """
 
 import math
+import os
 import platform
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import jinja2
 import torch
@@ -15,7 +18,7 @@ from wtl_core.benchmark import cells, grid, plots, statistics, strategies
 from wtl_core.benchmark.params import LOOPS, ORACLES, BenchmarkParams
 from wtl_core.benchmark.plots import Curves
 from wtl_core.benchmark.preparation import Prepared
-from wtl_core.benchmark.statistics import BASELINE, Comparison
+from wtl_core.benchmark.statistics import BASELINE, Comparison, Mean
 from wtl_core.storage import Store
 
 OURS = "coverage"
@@ -24,6 +27,10 @@ JUDGES = {
     "probe": "linear probe on the vectors",
     "scratch": "ResNet-9 trained from scratch on the chosen images",
 }
+_VERDICTS = (
+    "Better and worse need both: an interval without zero, and a p under 0.05 after Holm over the budgets of a pair. "
+    "Where only the interval says so, the table does too: some of many such intervals leave out zero by chance."
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,20 @@ class Section:
     def budgets(self) -> list[int]:
         """All budgets of the section."""
         return sorted({point.labels for points in self.curves.values() for point in points})
+
+    @property
+    def costs(self) -> list[tuple[str, Mean]]:
+        """Each strategy at the largest budget that all have; at its own last one where they have none in common."""
+        shared = set.intersection(*({point.labels for point in points} for points in self.curves.values()))
+        last = max(shared, default=None)
+        return [
+            (name, next((point for point in points if point.labels == last), points[-1]))
+            for name, points in self.curves.items()
+        ]
+
+    def needs_vectors(self, strategy: str) -> bool:
+        """Whether choosing took vectors: a loop's models may be trained on the images instead."""
+        return strategy not in strategies.WITHOUT_VECTORS and not (strategy in LOOPS and self.judge == "scratch")
 
 
 @dataclass(frozen=True)
@@ -76,7 +97,8 @@ def write(store: Store, prepared: Prepared, params: BenchmarkParams, *, device: 
             store.write_bytes(key, plots.to_png(draw(section.curves, title=f"{prepared.dataset}: {section.title}")))
             pictures.append(key)
     facts = _facts(prepared, params, device=device, command=command, found=len(rows), wanted=len(wanted))
-    context = {"prepared": prepared, "sections": sections, "facts": facts, "sentences": sentences, "judges": JUDGES}
+    context = {"prepared": prepared, "sections": sections, "facts": facts, "sentences": sentences, "judges": JUDGES,
+               "is_from_files": _is_from_files(prepared)}  # fmt: skip
     drawn = {s.title: [plots.to_svg(plots.accuracy_figure(s.curves, title=s.title)),
                        plots.to_svg(plots.saved_figure(s.curves, title="labels saved"))] for s in sections}  # fmt: skip
     store.write_bytes("summary.html", _render("page.html.j2", drawn=drawn, **context).encode())
@@ -115,7 +137,9 @@ def findings(section: Section) -> list[str]:
     said = []
     for verdict, words in (
         ("better", "above random"),
+        ("better by the interval alone", "above random by the interval alone"),
         ("no difference shown", "not shown to differ from random"),
+        ("worse by the interval alone", "below random by the interval alone"),
         ("worse", "below random"),
         ("nothing varies", "the same in every run, so without an interval,"),
         ("a single pair", "measured once, so without an interval,"),
@@ -124,11 +148,12 @@ def findings(section: Section) -> list[str]:
         if at:
             said.append(f"{words} at {', '.join(at)} labels")
     sentences = [f"{section.title}: coverage is {'; '.join(said)}."] if said else []
-    ahead = [r for r in section.rivals if r.verdict == "worse"]
-    for name in dict.fromkeys(r.against for r in ahead):
-        where = ", ".join(f"{r.labels:,} ({-r.difference:+.1f})" for r in ahead if r.against == name)
+    for name in dict.fromkeys(rival.against for rival in section.rivals):
         kind = " (an oracle)" if name in ORACLES else f" ({_waits(section, name)})" if name in LOOPS else ""
-        sentences.append(f"{section.title}: {name}{kind} is ahead of coverage at {where} labels.")
+        for verdict, words in (("worse", ""), ("worse by the interval alone", " by the interval alone")):
+            ahead = [r for r in section.rivals if (r.against, r.verdict) == (name, verdict)]
+            if where := ", ".join(f"{r.labels:,} ({-r.difference:+.1f})" for r in ahead):
+                sentences.append(f"{section.title}: {name}{kind} is ahead of coverage{words} at {where} labels.")
     return sentences
 
 
@@ -139,8 +164,9 @@ def _waits(section: Section, name: str) -> str:
 def _facts(
     prepared: Prepared, params: BenchmarkParams, *, device: str, command: str, found: int, wanted: int
 ) -> dict[str, str]:
-    hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{platform.machine()} CPU"
+    hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
     share = f"; each seed has {params.pool_share:.0%} of it, drawn anew" if params.pool_share < 1.0 else ""
+    loop_seeds = min(params.seeds, params.loop_seeds) if params.loops else params.seeds
     facts = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "hardware": hardware,
@@ -148,9 +174,21 @@ def _facts(
         "set": f"{prepared.dataset}: " + ", ".join(f"{count:,} {name}" for name, count in prepared.counts.items()),
         "pools": ", ".join(f"{pool.kind} ({pool.size:,})" for pool in prepared.pools) + share,
         "vectors": _vectors(prepared),
-        "seeds": f"{params.seeds} (loops {params.loop_seeds})" if params.loops else str(params.seeds),
+        "seeds": f"{params.seeds} (loops {loop_seeds})" if loop_seeds < params.seeds else str(params.seeds),
         "cells": f"{found:,} of {wanted:,}",
     }
+    if params.loops:
+        facts["loops"] = (
+            f"{params.loop_rounds} rounds from one budget to the next; a round looks at up to "
+            f"{params.loop_candidates:,} unlabelled images, drawn anew"
+        )
+    if OURS in params.strategies and params.pool_share >= 1.0:
+        facts["intervals"] = (
+            "over the networks' seeds and random draws, not over pools or encoders: the order of coverage is one for "
+            "all seeds"
+        )
+    if _is_from_files(prepared) and any(pool.kind.endswith("bursts") for pool in prepared.pools):
+        facts["near-copies"] = "their vectors are those of their origins, moved a little: no encoder has seen them"
     if "scratch" in params.judges:
         facts["network"] = _network(prepared, params, device)
     if traced := [name for name in params.strategies if name in strategies.TRACED]:
@@ -166,6 +204,18 @@ def _vectors(prepared: Prepared) -> str:
     return next(iter(told.values())) if len(told) == 1 else "; ".join(f"{kind}: {text}" for kind, text in told.items())
 
 
+def _processor() -> str:
+    """Model and cores."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return f"{found[1] if found else f'{platform.machine()} CPU'}, {os.cpu_count()} cores"
+
+
+def _is_from_files(prepared: Prepared) -> bool:
+    """Whether `vector_source.FileVectors` gave the vectors, by its name."""
+    return any(pool.encoder.startswith("files in ") for pool in prepared.pools)
+
+
 def _network(prepared: Prepared, params: BenchmarkParams, device: str) -> str:
     """The judge from scratch, and how long it learns at the least and the greatest budget."""
     recipe = grid.recipe_of(params, device)
@@ -174,6 +224,21 @@ def _network(prepared: Prepared, params: BenchmarkParams, device: str) -> str:
         batch, steps = recipe.schedule(labels)
         learns.append(f"{steps * batch / labels:.0f} passes over {labels:,} in steps of {batch}")
     return f"ResNet-9 of width {recipe.width}, {', '.join(learns)} (effort {recipe.effort:g})"
+
+
+def _needed(baseline: list[Mean], points: list[Mean]) -> str:
+    """Labels that random picks need for the accuracy at each budget; beyond random's own budgets, a bound."""
+    told = []
+    for point in points if baseline else []:
+        labels = statistics.random_labels_needed(baseline, point.mean)
+        if labels is not None:
+            words = f"{labels:,.0f}"
+        elif point.mean < baseline[0].mean:
+            words = f"less than {baseline[0].labels:,}"
+        else:
+            words = f"more than {baseline[-1].labels:,}"
+        told.append(f"{point.labels:,}: {words}")
+    return "; ".join(told)
 
 
 def _render(template: str, **context: object) -> str:
@@ -190,6 +255,7 @@ def _render(template: str, **context: object) -> str:
     environment.filters["signed_bounds"] = lambda of: "" if math.isnan(of.low) else f"{of.low:+.1f} to {of.high:+.1f}"
     environment.filters["chance"] = lambda value: "" if math.isnan(value) else f"{value:.2g}"
     environment.filters["cell"] = lambda value: str(value).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-    environment.globals["needed"] = statistics.random_labels_needed
+    environment.globals["needed"] = _needed
     environment.globals["oracles"] = ORACLES
+    environment.globals["verdicts"] = _VERDICTS
     return environment.get_template(template).render(**context)

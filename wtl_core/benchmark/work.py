@@ -19,6 +19,7 @@ from wtl_core.benchmark.preparation import Prepared, load_array, load_ids
 from wtl_core.storage import Store
 
 Progress = Callable[[int, int], None]
+Measure = Callable[[torch.Tensor, torch.Tensor], float]
 
 
 def make_order(store: Store, prepared: Prepared, order: grid.Order, *, device: str) -> float:
@@ -85,11 +86,16 @@ class _Bench:
     def judge(self, cell: Cell) -> Result:
         """One cell of a one-pass strategy."""
         picks, selection_seconds = self._picks(cell)
-        usable = picks[self.labels[picks] >= 0]
-        started = time.perf_counter()
-        accuracies = self._accuracies(cell, judges.as_device(usable, self.device))
-        seconds = time.perf_counter() - started
-        return self._result(cell, picks, accuracies, 0, 1, selection_seconds, seconds)
+        rows = judges.as_device(picks[self.labels[picks] >= 0], self.device)
+        if not len(rows):
+            accuracies = (0.0, 0.0 if self.prepared.counts["validation"] else float("nan"))
+            return self._result(cell, picks, accuracies, 0, 1, selection_seconds, 0.0)
+        what = "images" if cell.judge == "scratch" else "vectors"
+        values, labels = self._get(what)[rows], self._get("labels")[rows]
+        began = judges.clock(self.device)
+        measure = self._trained(cell, values, labels)
+        seconds = judges.clock(self.device) - began
+        return self._result(cell, picks, self._on_both(what, measure), 0, 1, selection_seconds, seconds)
 
     def loop(self, strategy: str, judge: str, seed: int, *, identity: Identity) -> Iterator[Result]:
         """The unfinished budgets of one loop, in order; it goes on from the last finished one."""
@@ -101,6 +107,7 @@ class _Bench:
             self._learner(strategy, judge),
             self.labels,
             loops.label_counts(budgets, rounds=self.params.loop_rounds),
+            reported=budgets,
             start=inside[strategies.random_order(ids, seed=seed)],
             seed=seed,
             candidates=self.params.loop_candidates,
@@ -144,26 +151,18 @@ class _Bench:
         inside = strategies.members(self.ids, share=self.params.pool_share, seed=seed)
         return inside, [self.ids[row] for row in inside]
 
-    def _accuracies(self, cell: Cell, rows: torch.Tensor) -> tuple[float, float]:
-        """On the test and the validation split (NaN without one); 0 where there is nothing to learn from."""
-        if not len(rows):
-            return 0.0, 0.0 if self.prepared.counts["validation"] else float("nan")
-        labels = self._get("labels")[rows]
+    def _trained(self, cell: Cell, values: torch.Tensor, labels: torch.Tensor) -> Measure:
+        """The cell's judge, trained on these; it tells its accuracy on a split's values and labels."""
         if cell.judge == "nearest":
-            vectors = self._get("vectors")[rows]
-            return self._on_both(
-                "vectors",
-                lambda v, y: judges.nearest_accuracy(vectors, labels, v, y, classes=self.classes),
-            )
+            return lambda v, y: judges.nearest_accuracy(values, labels, v, y, classes=self.classes)
         if cell.judge == "probe":
-            probe = judges.fit_probe(self._get("vectors")[rows], labels, classes=self.classes)
-            return self._on_both("vectors", lambda v, y: judges.probe_accuracy(probe, v, y))
-        trained = network.train(
-            self._get("images")[rows], labels, classes=self.classes, recipe=self.recipe, seed=cell.seed
-        )
-        return self._on_both("images", lambda x, y: network.accuracy(trained, x, y, has_flips=self.recipe.has_flips))
+            probe = judges.fit_probe(values, labels, classes=self.classes)
+            return lambda v, y: judges.probe_accuracy(probe, v, y)
+        trained = network.train(values, labels, classes=self.classes, recipe=self.recipe, seed=cell.seed)
+        return lambda x, y: network.accuracy(trained, x, y, has_flips=self.recipe.has_flips)
 
-    def _on_both(self, what: str, measure: Callable[[torch.Tensor, torch.Tensor], float]) -> tuple[float, float]:
+    def _on_both(self, what: str, measure: Measure) -> tuple[float, float]:
+        """On the test and the validation split; NaN without one."""
         test = measure(self._get(what, "test"), self._get("labels", "test"))
         if not self.prepared.counts["validation"]:
             return test, float("nan")
