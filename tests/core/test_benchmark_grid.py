@@ -369,8 +369,8 @@ def test_the_page_says_what_its_figures_are_over(finished, monkeypatch):
         assert words in whole, words
     assert "- seeds: 2\n" in few
     assert "not over pools" not in few
-    from_files = replace(prepared, encoder="files in x, made elsewhere")
-    bursts = replace(from_files, pools=[replace(prepared.pools[0], kind="bursts")])
+    from_files = replace(prepared, pools=[replace(pool, encoder="files in x, made") for pool in prepared.pools])
+    bursts = replace(prepared, pools=[replace(from_files.pools[0], kind="bursts")])
     assert ["those of their origins" in page(like) for like in (prepared, from_files, bursts)] == [False, False, True]
 
 
