@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +207,47 @@ def test_a_pickle_is_not_run(tmp_path: Path, store: Store) -> None:
         resolve(f"torchvision:resnet18@{tmp_path / 'w.pth'}", store, device="cpu")
 
 
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_code_in_the_cache_of_published_weights_is_not_run(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, is_zip: bool
+) -> None:
+    from torchvision import models
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    planted = tmp_path / "hub" / "checkpoints" / models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2]
+    planted.parent.mkdir(parents=True)
+    torch.save({"fc.weight": Bomb(tmp_path / "ran")}, planted, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(ConfigError, match=rf"^{planted}: expected plain weights .* delete it"):
+        resolve("torchvision:resnet18", store, device="cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_published_weights_come_from_the_cache_and_equal_a_file_that_is_named(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import models
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub" / "checkpoints" / models.GoogLeNet_Weights.DEFAULT.url.rpartition("/")[2]
+    cached.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(models.googlenet(weights=None, init_weights=False).state_dict(), cached)
+    published = resolve("torchvision:googlenet", store, device="cpu")
+    named = resolve(f"torchvision:googlenet@{cached}", store, device="cpu")
+    batch = images(2, published.side_px)
+    assert torch.equal(published.encode(batch), named.encode(batch))
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path, store: Store) -> None:
     save_file({"layer.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
     with pytest.raises(ConfigError, match="do not fit"):
@@ -229,6 +271,7 @@ def test_without_a_network_the_message_says_which_file_to_put_where(
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError("no route to host")
 
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", refuse)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
     with pytest.raises(ConfigError, match=r"download https://.*resnet18.*pth.*torchvision:resnet18@"):

@@ -22,6 +22,9 @@ from wtl_core.errors import ConfigError
 _HEADS = ("fc.", "classifier.", "head.", "heads.", "head_dist.")
 """Classifiers: a vector is taken before them, so their weights may be missing or left over."""
 
+_OWN_RANGE = ("googlenet", "inception_v3")
+"""torchvision's networks that bring images from ImageNet's range into their own first."""
+
 
 @dataclass(frozen=True)
 class Foreign:
@@ -99,12 +102,13 @@ def _fetch_torchvision(name: EncoderName) -> Foreign:
         near = [other for other in known if other.startswith(name.value[:4])][:6]
         raise ConfigError(f"torchvision:{name.value}: no such network; near it: {', '.join(near) or 'none'}")
     weights = models.get_model_weights(name.value).DEFAULT
-    try:
-        network = models.get_model(name.value, weights=None if name.weights_path else weights)
-    except Exception as error:
-        raise _unreachable(name, weights.url, error) from error
     if name.weights_path:
+        # what their builders set for published weights, which expect images in another range
+        options = {"transform_input": True, "init_weights": False} if name.value in _OWN_RANGE else {}
+        network = models.get_model(name.value, weights=None, **options)
         _load(network, Path(name.weights_path), name)
+    else:
+        network = _published(name, weights)
     transform = weights.transforms()
     preprocessing = Preprocessing(
         transform.crop_size[0],
@@ -115,6 +119,29 @@ def _fetch_torchvision(name: EncoderName) -> Foreign:
         tuple(transform.std),
     )
     return Foreign(_without_classifier(network), preprocessing, "BSD-3-Clause (code); data: see its publisher")
+
+
+def _published(name: EncoderName, weights: Any) -> nn.Module:
+    """The network with its published weights, from torchvision's cache if they are there.
+
+    A file with code in it is refused first, since the builder would run that code: the cache may lie where others
+    write, and hashes are checked on the way there alone.
+    """
+    from torchvision import models
+
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    try:
+        weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        network: nn.Module = models.get_model(name.value, weights=weights)
+    except Exception as error:
+        # Without a network it fails in a dozen ways; a file that is there by now is at fault itself.
+        if not cached.is_file():
+            raise _unreachable(name, weights.url, error) from error
+        raise ConfigError(
+            f"{cached}: expected plain weights of torchvision:{name.value}, found a file that is broken, another "
+            "network's, or holds code; delete it, and it is fetched again"
+        ) from error
+    return network
 
 
 def _without_classifier(network: nn.Module) -> nn.Module:
