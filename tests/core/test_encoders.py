@@ -281,6 +281,25 @@ def test_without_a_network_the_message_says_which_file_to_put_where(
         resolve("timm:resnet18.a1_in1k", store, device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("name", "tagged"),
+    [("resnet50", "resnet50.a1_in1k"), ("vit_small_patch14_dinov2", "vit_small_patch14_dinov2.lvd142m")],
+)
+def test_a_plain_timm_name_takes_the_default_weights(
+    name: str, tagged: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def refuse(name: str, *, pretrained: bool, **_: object) -> None:
+        asked.append((name, pretrained))
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("timm.create_model", refuse)
+    with pytest.raises(ConfigError, match=f"download https://huggingface.co/timm/{tagged}/.*timm:{name}@"):
+        resolve(f"timm:{name}", store, device="cpu")
+    assert asked == [(name, True)]
+
+
 @pytest.mark.parametrize("name", ["torchvision:resnet19", "timm:resnet18x", "timm:resnet18.nobody_in1k"])
 def test_an_unknown_network_is_refused_with_some_that_are_known(name: str, store: Store) -> None:
     with pytest.raises(ConfigError, match=r"no such network; near it: .*resnet18"):

@@ -68,7 +68,9 @@ def _fetch_timm(name: EncoderName) -> Foreign:
     from timm.data.config import resolve_model_data_config
 
     kept = name.value.partition(".")[0]
-    if kept not in timm.list_models() or (not name.weights_path and name.value not in timm.list_pretrained()):
+    # by name and not in `list_pretrained`, which leaves out the plain names that stand for a default tag
+    is_known = kept in timm.list_models() and (name.weights_path or timm.models.is_model_pretrained(name.value))
+    if not is_known:
         near = timm.list_models(f"*{kept[:8]}*", pretrained=True)[:6]
         raise ConfigError(f"timm:{name.value}: timm has no such network; near it: {', '.join(near) or 'none'}")
     try:
