@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -335,6 +336,25 @@ def test_a_users_own_factory_is_called(store: Store, tmp_path: Path, monkeypatch
         resolve("python:my_nets:wrong", store, device="cpu")
     with pytest.raises(ConfigError, match="expected a function to import"):
         resolve("python:my_nets:nothing", store, device="cpu")
+
+
+def test_a_users_module_is_found_in_the_current_folder_after_installed_ones(tmp_path: Path) -> None:
+    factory = (
+        "from torch import nn\nfrom wtl_core.encoders.preprocessing import Preprocessing\n"
+        "def build():\n    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), Preprocessing(16)\n"
+    )
+    for name in ("my_nets", "timm"):
+        (tmp_path / f"{name}.py").write_text(factory)
+    code = (
+        "import sys\nfrom wtl_core.encoders.resolve import resolve\nfrom wtl_core.storage import open_store\n"
+        "for _ in range(2): print(resolve('python:my_nets:build', open_store('w'), device='cpu').dimensions)\n"
+        "import timm; print('create_model' in dir(timm), sys.path.count(sys.argv[1]))"
+    )
+    # -P as for the console script: the current folder is not on the path
+    command = [sys.executable, "-P", "-c", code, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["12", "12", "True", "1"], done.stderr
 
 
 def test_a_draw_that_changes_nothing_gives_the_image_itself() -> None:

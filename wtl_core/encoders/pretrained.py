@@ -6,6 +6,7 @@ Weights are loaded without running code: safetensors, or torch's own format with
 import hashlib
 import importlib
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,16 +157,22 @@ def _without_classifier(network: nn.Module) -> nn.Module:
 def load_factory(name: EncoderName, *, device: torch.device) -> Encoder:
     """What a user's own `module:factory` returns: `(network, Preprocessing)`. The one form that runs a user's code.
 
+    Modules are looked for in the current folder too, after the installed ones.
+
     Raises:
         ConfigError: the module or the factory is not there, or it returned something else.
     """
     module_name, _, factory_name = name.value.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last: the console script lacks it, and a user's file must not hide an installed module
     try:
         module = importlib.import_module(module_name)
         factory = getattr(module, factory_name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"python:{name.value}: expected a function to import, found: {error}; mend the name"
+            f"python:{name.value}: expected a function to import, found: {error}; mend the name, or run where the "
+            "module lies"
         ) from error
     made = factory()
     if not (isinstance(made, tuple) and isinstance(made[0], nn.Module) and isinstance(made[-1], Preprocessing)):
