@@ -249,6 +249,15 @@ def test_published_weights_come_from_the_cache_and_equal_a_file_that_is_named(
     assert torch.equal(published.encode(batch), named.encode(batch))
 
 
+def test_features_that_are_not_pooled_are_refused(tmp_path: Path, store: Store) -> None:
+    from torchvision import models
+
+    torch.save(models.squeezenet1_0(weights=None).state_dict(), tmp_path / "w.pth")
+    for call in (lambda name: resolve(name, store, device="cpu"), lambda name: start_from(name, store)):
+        with pytest.raises(ConfigError, match=r"expected at most 8,192 dimensions, found 86,528.* namesake of timm"):
+            call(f"torchvision:squeezenet1_0@{tmp_path / 'w.pth'}")
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path, store: Store) -> None:
     save_file({"layer.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
     with pytest.raises(ConfigError, match="do not fit"):

@@ -23,6 +23,8 @@ from wtl_core.errors import ConfigError
 _HEADS = ("fc.", "classifier.", "head.", "heads.", "head_dist.")
 """Classifiers: a vector is taken before them, so their weights may be missing or left over."""
 
+_MOST_DIMENSIONS = 8192
+
 _OWN_RANGE = ("googlenet", "inception_v3")
 """torchvision's networks that bring images from ImageNet's range into their own first."""
 
@@ -40,10 +42,22 @@ def load_pretrained(name: EncoderName, *, device: torch.device) -> Encoder:
     """A timm or torchvision network's pooled features.
 
     Raises:
-        ConfigError: there is no such network, or its weights cannot be had; the message says which file to put where.
+        ConfigError: there is no such network, its weights cannot be had (the message says which file to put where), or
+            its features are not pooled.
     """
     foreign = fetch(name)
-    return _build(foreign.network, name, foreign.preprocessing, device=device, licence=foreign.licence)
+    encoder = _build(foreign.network, name, foreign.preprocessing, device=device, licence=foreign.licence)
+    check_pooled(name, encoder.dimensions)
+    return encoder
+
+
+def check_pooled(name: EncoderName, dimensions: int) -> None:
+    """Refuse feature maps that the network leaves to its classifier to pool: vectors of them fill disk and memory."""
+    if dimensions > _MOST_DIMENSIONS:
+        raise ConfigError(
+            f"{name.kind}:{name.value}: expected at most {_MOST_DIMENSIONS:,} dimensions, found {dimensions:,}, as its "
+            "features are not pooled; take its namesake of timm where there is one, or a python: factory that pools"
+        )
 
 
 def fetch(name: EncoderName) -> Foreign:

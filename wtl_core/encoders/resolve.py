@@ -11,7 +11,7 @@ from wtl_core.encoders.names import parse_name
 from wtl_core.encoders.networks import NetworkShape
 from wtl_core.encoders.pixels import pixels
 from wtl_core.encoders.preprocessing import Preprocessing, from_json
-from wtl_core.encoders.pretrained import fetch, load_factory, load_pretrained
+from wtl_core.encoders.pretrained import check_pooled, fetch, load_factory, load_pretrained
 from wtl_core.encoders.whitening import split
 from wtl_core.errors import ConfigError
 from wtl_core.storage import Store, open_store
@@ -68,6 +68,7 @@ def start_from(name: str, store: Store) -> Start:
         side = foreign.preprocessing.side_px
         with torch.no_grad():
             dimensions = foreign.network.eval()(torch.zeros(1, 3, side, side)).flatten(1).shape[1]
+        check_pooled(parsed, dimensions)
         shape = NetworkShape(f"{parsed.kind}:{parsed.value}", dimensions // 8)
         return Start(shape, foreign.network.state_dict(), foreign.preprocessing)
     if parsed.kind == "file":
