@@ -351,6 +351,12 @@ def test_a_start_without_weights_is_refused(store: Store) -> None:
         train(make_pool(40), store, TINY.model_copy(update={"start": "pixels"}), device="cpu")
 
 
+@pytest.mark.parametrize("name", ["torchvision:googlenet", "torchvision:inception_v3@w.pth"])
+def test_a_start_with_several_outputs_in_training_is_refused(name: str, store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"encoder.start .*expected a network with one output in training"):
+        train(make_pool(20), store, EncoderParams(epochs=1, start=name), device="cpu")
+
+
 def test_an_encoder_pretrained_elsewhere_is_trained_further(store: Store, tmp_path: Path) -> None:
     import timm
     from safetensors.torch import save_file

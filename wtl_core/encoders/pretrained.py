@@ -25,8 +25,8 @@ _HEADS = ("fc.", "classifier.", "head.", "heads.", "head_dist.")
 
 _MOST_DIMENSIONS = 8192
 
-_OWN_RANGE = ("googlenet", "inception_v3")
-"""torchvision's networks that bring images from ImageNet's range into their own first."""
+INCEPTIONS = ("googlenet", "inception_v3")
+"""torchvision's networks that first bring images into a range of their own, and give several outputs in training."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _fetch_torchvision(name: EncoderName) -> Foreign:
     weights = models.get_model_weights(name.value).DEFAULT
     if name.weights_path:
         # what their builders set for published weights, which expect images in another range
-        options = {"transform_input": True, "init_weights": False} if name.value in _OWN_RANGE else {}
+        options = {"transform_input": True, "init_weights": False} if name.value in INCEPTIONS else {}
         network = models.get_model(name.value, weights=None, **options)
         _load(network, Path(name.weights_path), name)
     else:

@@ -11,7 +11,7 @@ from wtl_core.encoders.names import parse_name
 from wtl_core.encoders.networks import NetworkShape
 from wtl_core.encoders.pixels import pixels
 from wtl_core.encoders.preprocessing import Preprocessing, from_json
-from wtl_core.encoders.pretrained import check_pooled, fetch, load_factory, load_pretrained
+from wtl_core.encoders.pretrained import INCEPTIONS, check_pooled, fetch, load_factory, load_pretrained
 from wtl_core.encoders.whitening import split
 from wtl_core.errors import ConfigError
 from wtl_core.storage import Store, open_store
@@ -59,10 +59,15 @@ def start_from(name: str, store: Store) -> Start:
     """The weights that `name` says, to be trained further: pretrained ones, or an encoder trained here or elsewhere.
 
     Raises:
-        ConfigError: a form without trainable weights, or weights that are not there.
+        ConfigError: a form or network that cannot be trained further, or weights that are not there.
         CorruptArtifactError: weights that are not what their card says.
     """
     parsed = parse_name(name)
+    if parsed.kind == "torchvision" and parsed.value in INCEPTIONS:
+        raise ConfigError(
+            f"encoder.start {name!r}: expected a network with one output in training, found several; start from "
+            "another one, such as torchvision:resnet50"
+        )
     if parsed.kind in ("timm", "torchvision"):
         foreign = fetch(parsed)
         side = foreign.preprocessing.side_px
