@@ -275,6 +275,39 @@ def test_timm_weights_come_from_a_file(tmp_path: Path, store: Store) -> None:
     assert start.shape.dimensions == encoder.dimensions
 
 
+def timm_weights(name: str, folder: Path) -> str:
+    """A timm network's name with random weights in a file."""
+    import timm
+
+    torch.manual_seed(0)
+    save_file(timm.create_model(name, pretrained=False).state_dict(), folder / f"{name}.safetensors")
+    return f"timm:{name}@{folder / name}.safetensors"
+
+
+@pytest.mark.parametrize("network", ["test_resnet", "test_vit"])  # of any size, and with position embeddings
+def test_a_network_of_others_takes_another_side(network: str, tmp_path: Path, store: Store) -> None:
+    name = timm_weights(network, tmp_path)
+    plain, small = (resolve(name, store, device="cpu", side_px=side) for side in (None, 64))
+    assert (plain.side_px, plain.preprocessing.resize_px) == (160, 168)
+    assert (small.side_px, small.preprocessing.resize_px) == (64, 67)
+    assert small.encode(images(2, 64)).shape == (2, plain.dimensions)
+    assert small.fingerprint != plain.fingerprint
+    assert small.fingerprint == resolve(name, store, device="cpu", side_px=64).fingerprint
+
+
+def test_torchvisions_networks_take_another_side_too(tmp_path: Path, store: Store) -> None:
+    from torchvision import models
+
+    torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "w.pth")
+    encoder = resolve(f"torchvision:resnet18@{tmp_path / 'w.pth'}", store, device="cpu", side_px=112)
+    assert (encoder.side_px, encoder.preprocessing.resize_px) == (112, 128)
+
+
+def test_a_side_that_a_network_cannot_take_is_refused(tmp_path: Path, store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"encoder.side_px: .* found 50 \(.*patch size.* leave it out$"):
+        resolve(timm_weights("test_vit", tmp_path), store, device="cpu", side_px=50)
+
+
 def test_without_a_network_the_message_says_which_file_to_put_where(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import nn
 
 from wtl_core.encoders.encoder import Encoder, build
 from wtl_core.encoders.names import EncoderName
-from wtl_core.encoders.preprocessing import Preprocessing
+from wtl_core.encoders.preprocessing import Preprocessing, at_side
 from wtl_core.errors import ConfigError
 
 _HEADS = ("fc.", "classifier.", "head.", "heads.", "head_dist.")
@@ -38,17 +38,36 @@ class Foreign:
     licence: str
 
 
-def load_pretrained(name: EncoderName, *, device: torch.device) -> Encoder:
-    """A timm or torchvision network's pooled features.
+def load_pretrained(name: EncoderName, *, device: torch.device, side_px: int | None = None) -> Encoder:
+    """A timm or torchvision network's pooled features, at another side than its publisher's if one is given.
 
     Raises:
-        ConfigError: there is no such network, its weights cannot be had (the message says which file to put where), or
-            its features are not pooled.
+        ConfigError: there is no such network, its weights cannot be had (the message says which file to put where),
+            its features are not pooled, or it cannot take the side.
     """
     foreign = fetch(name)
+    if side_px is not None:
+        foreign = _at_side(foreign, name, side_px)
     encoder = _build(foreign.network, name, foreign.preprocessing, device=device, licence=foreign.licence)
     check_pooled(name, encoder.dimensions)
     return encoder
+
+
+def _at_side(foreign: Foreign, name: EncoderName, side_px: int) -> Foreign:
+    """The network at another side; of position embeddings timm makes new ones out of the given ones."""
+    network: Any = foreign.network.eval()
+    try:
+        if hasattr(network, "set_input_size"):
+            network.set_input_size(img_size=side_px)
+        with torch.no_grad():
+            network(torch.zeros(1, 3, side_px, side_px))
+    except Exception as error:
+        # Networks say it by assertions, by shapes that do not fit and by types of their own.
+        raise ConfigError(
+            f"encoder.side_px: expected a side that {name.kind}:{name.value} can take, found {side_px} "
+            f"({_first_line(error)}); try a multiple of 32 or of its patches, or leave it out"
+        ) from error
+    return replace(foreign, preprocessing=at_side(foreign.preprocessing, side_px))
 
 
 def check_pooled(name: EncoderName, dimensions: int) -> None:
@@ -243,8 +262,11 @@ def _load(network: nn.Module, path: Path, name: EncoderName) -> None:
 
 def _unreachable(name: EncoderName, where: str, error: Exception) -> ConfigError:
     label = f"{name.kind}:{name.value}"
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ConfigError(
-        f"{label}: expected to fetch its weights, could not ({reason[:200]}); on a machine with a network download "
-        f"{where}, copy the file here and name it: --encoder {label}@{os.sep}path{os.sep}to{os.sep}the-file"
+        f"{label}: expected to fetch its weights, could not ({_first_line(error)}); on a machine with a network "
+        f"download {where}, copy the file here and name it: --encoder {label}@{os.sep}path{os.sep}to{os.sep}the-file"
     )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

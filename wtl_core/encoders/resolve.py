@@ -17,16 +17,17 @@ from wtl_core.errors import ConfigError
 from wtl_core.storage import Store, open_store
 
 
-def resolve(name: str, store: Store, *, device: torch.device | str) -> Encoder:
+def resolve(name: str, store: Store, *, device: torch.device | str, side_px: int | None = None) -> Encoder:
     """The encoder that `name` says, loaded on `device`.
 
     Args:
         name: Any form of `names.FORMS` but `ssl`, which has to be trained first (`training.train` gives a fingerprint).
         store: The workspace, for fingerprints.
         device: Where it will run.
+        side_px: Image side of a timm or torchvision network; None takes its publisher's. Others have their own.
 
     Raises:
-        ConfigError: unknown form, unknown network, or weights that are not there.
+        ConfigError: unknown form, unknown network, weights that are not there, or a side that it cannot take.
         CorruptArtifactError: weights that are not what their card says.
     """
     device = torch.device(device)
@@ -34,7 +35,7 @@ def resolve(name: str, store: Store, *, device: torch.device | str) -> Encoder:
     if parsed.kind == "pixels":
         return pixels(device)
     if parsed.kind in ("timm", "torchvision"):
-        return load_pretrained(parsed, device=device)
+        return load_pretrained(parsed, device=device, side_px=side_px)
     if parsed.kind == "python":
         return load_factory(parsed, device=device)
     if parsed.kind == "fingerprint":
