@@ -272,8 +272,18 @@ def embed_part(
 
 
 def finish_embedding(run: Run, encoder: EncoderRef, results: Sequence[PartResult]) -> Embedded:
-    """See that nothing is missing, keep refusals as quarantine rows and the table compact."""
-    return embedding_parts.finish(run.store, load_pool(run).samples, encoder.fingerprint, results)
+    """See that nothing is missing, keep refusals as quarantine rows and the table compact.
+
+    Raises:
+        QuarantineBudgetError: with what the encoder refused, more is quarantined than the recipe's budget allows.
+    """
+    live = load_pool(run)
+    embedded = embedding_parts.finish(run.store, live.samples, encoder.fingerprint, results)
+    if embedded.refused_samples:
+        by_source = accounts.by_source(live, run.store, run.snapshot_key, encoder.fingerprint)
+        quarantine = accounts.quarantine(live, run.store, encoder.fingerprint)
+        ingest.check_quarantine_budget(quarantine, by_source, run.recipe.ingest)
+    return embedded
 
 
 def select(run: Run, encoder: EncoderRef, *, on_progress: Progress | None = None) -> SelectionRef:
