@@ -413,6 +413,16 @@ def test_a_key_depends_on_every_id_in_order() -> None:
     assert len(keys) == 4
 
 
+def test_kernels_of_a_compiled_training_are_chosen_by_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(trainer, "can_compile", lambda: True)
+    monkeypatch.setattr(torch, "compile", lambda function, **how: asked.append(how) or function)
+    assert trainer._compiled(torch.relu, torch.device("cpu")) is torch.relu
+    assert asked == []
+    trainer._compiled(torch.relu, torch.device("cuda"))
+    assert asked == [{"dynamic": False, "options": {"deterministic": True}}]
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_a_stopped_training_ends_with_the_same_bits(tmp_path: Path) -> None:
     params = EncoderParams(epochs=4, width=16, batch_images=64, side_px=32)
