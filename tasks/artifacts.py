@@ -65,10 +65,14 @@ def publish_encoder(run: Run, encoder: EncoderRef) -> None:
 
 @_beside_the_work
 def publish_vectors(run: Run, encoder: EncoderRef, embedded: Embedded) -> None:
-    """How many samples have a vector."""
+    """How many samples have a vector, and how fast the new ones were made."""
+    rate = f"{embedded.images / embedded.seconds:,.0f}" if embedded.seconds else "no new image"
     rows = {
         "vectors": embedded.vectors,
         "refused by the encoder": embedded.refused_samples,
+        "images embedded now": embedded.images,
+        "seconds": round(embedded.seconds, 1),
+        "images a second": rate,
         "dimensions": encoder.dimensions,
         "encoder": encoder.fingerprint[:16],
         "table version": embedded.table_version,

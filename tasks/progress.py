@@ -27,14 +27,23 @@ def reported(stage: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         for show in shows:
             show(done, total)
 
+    artifact = _Artifact(stage, unit)
     if TaskRunContext.get() is not None:
-        shows.append(_every(_ARTIFACT_SECONDS, _artifact(stage, unit)))
-    if not sys.stderr.isatty():
+        shows.append(_every(_ARTIFACT_SECONDS, artifact.show))
+    if sys.stderr.isatty():
+        with _bar(stage, unit) as show_bar:
+            shows.append(show_bar)
+            yield show_all
+    else:
         shows.append(
             _every(_LINE_SECONDS, lambda done, total: _logger.info("%s: %d of %d %s", stage, done, total, unit))
         )
         yield show_all
-        return
+    artifact.finish()
+
+
+@contextmanager
+def _bar(stage: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),
@@ -45,8 +54,7 @@ def reported(stage: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         bar = bars.add_task(stage, total=None)
-        shows.append(lambda done, total: bars.update(bar, completed=done, total=total))
-        yield show_all
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
 def _every(seconds: float, show: Callable[[int, int], None]) -> Callable[[int, int], None]:
@@ -62,21 +70,30 @@ def _every(seconds: float, show: Callable[[int, int], None]) -> Callable[[int, i
     return maybe
 
 
-def _artifact(stage: str, unit: str) -> Callable[[int, int], None]:
-    identity: Any = None
-    start = time.monotonic()
+class _Artifact:
+    """A stage's progress on the server: made when it is first shown, so that a short stage has none."""
 
-    def show(done: int, total: int) -> None:
-        nonlocal identity
+    def __init__(self, stage: str, unit: str) -> None:
+        self.stage, self.unit, self.start = stage, unit, time.monotonic()
+        self.identity: Any = None
+        self.total = 0
+
+    def show(self, done: int, total: int) -> None:
+        self.total = total
         percent = 100.0 * done / max(total, 1)
-        rate = done / (time.monotonic() - start)
-        text = f"{stage}: {done:,} of {total:,} {unit}, {rate:,.0f} a second"
+        rate = done / (time.monotonic() - self.start)
+        text = f"{self.stage}: {done:,} of {total:,} {self.unit}, {rate:,.0f} a second"
         try:
-            if identity is None:
-                identity = create_progress_artifact(progress=percent, key=f"{stage}-progress", description=text)
+            if self.identity is None:
+                self.identity = create_progress_artifact(
+                    progress=percent, key=f"{self.stage}-progress", description=text
+                )
             else:
-                update_progress_artifact(artifact_id=identity, progress=percent, description=text)
+                update_progress_artifact(artifact_id=self.identity, progress=percent, description=text)
         except httpx.HTTPError as error:  # a server that is away costs the picture of the work, not the work
             _logger.warning("progress could not be shown: %s", error)
 
-    return show
+    def finish(self) -> None:
+        """All of it is done: the last look lies up to an interval back."""
+        if self.identity is not None:
+            self.show(self.total, self.total)

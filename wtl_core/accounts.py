@@ -57,6 +57,14 @@ def by_source(live: Pool, store: Store, snapshot_key: str, fingerprint: str) -> 
     }
 
 
+def quarantine(live: Pool, store: Store, fingerprint: str) -> pl.DataFrame:
+    """The `reason` of each location in quarantine, after embedding."""
+    refused = embedding_parts.refused(store, fingerprint).select("sample_id", "reason")
+    refused = refused.join(live.samples.select("sample_id", "locations"), on="sample_id")
+    by_encoder = refused.select(pl.col("reason").repeat_by("locations").explode())
+    return pl.concat([live.quarantine.select("reason"), by_encoder], how="vertical_relaxed")
+
+
 def say_nothing_readable(live: Pool, sources: Sequence[str], *, quarantine: str) -> str:
     """Why a pool without a sample is refused."""
     reasons = live.quarantine["reason"].value_counts(sort=True)

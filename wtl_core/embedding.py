@@ -30,6 +30,7 @@ _fitting_rows: dict[tuple[str, str], int] = {}
 """Rows of a forward pass that fitted where the rule's did not, by fingerprint and device: found out once a process."""
 
 _DECODE_ROWS, _TURN_ROWS, _NVJPEG_ROWS, _LEAST_PIECE_ROWS, _MIN_NORM = 64, 32, 512, 256, 1e-6
+_WORKER_ROWS, _LEAST_PART_ROWS = 32, 8
 
 
 class Piece(NamedTuple):
@@ -62,7 +63,7 @@ def embed(
         ConfigError: not even one image fits into the device's memory.
     """
     assert device is None or torch.device(device).type == encoder.device.type, (device, encoder.device)
-    rows, forward = _piece_rows(encoder), _Forward(encoder)
+    rows, forward = _piece_rows(encoder, workers), _Forward(encoder)
     passing = forward.encoder.forward_rows
     _log.info("embedding: %d images of %d px in a pass on %s", passing, encoder.side_px, encoder.device)
     is_cpu = encoder.device.type == "cpu"
@@ -174,9 +175,21 @@ def _bad_output(length: float) -> str:
     return f"expected a vector of finite, positive length, the encoder gave length {length}"
 
 
-def _piece_rows(encoder: Encoder) -> int:
-    """Two forward passes or more, so that one runs while the other's vectors are fetched; always whole ones."""
-    return max(2, -(-_LEAST_PIECE_ROWS // encoder.forward_rows)) * encoder.forward_rows
+def _piece_rows(encoder: Encoder, workers: int) -> int:
+    """Two forward passes or more, so that one runs while the other's vectors are fetched; always whole ones.
+
+    On a processor enough for each of many workers to decode several parts of it.
+    """
+    least = max(_LEAST_PIECE_ROWS, _WORKER_ROWS * workers if encoder.device.type == "cpu" else 0)
+    return max(2, -(-least // encoder.forward_rows)) * encoder.forward_rows
+
+
+def _part_rows(rows: int, workers: int) -> int:
+    """Of a piece, what one thread decodes at a time: four parts a worker, for files that take unequally long.
+
+    Eight files at least: decoding goes in steps over a part, and a step over one file lets the others wait for it.
+    """
+    return max(_LEAST_PART_ROWS, min(_TURN_ROWS, rows // (4 * max(1, workers))))
 
 
 def _decoded_in_turns(
@@ -191,7 +204,7 @@ def _decoded_in_turns(
     reader = ThreadPoolExecutor(1, "wtl-read")
     pool = ThreadPoolExecutor(max(1, workers), "wtl-decode")
     chunks = _chunks(images, rows, stop)
-    part_rows = max(1, min(_TURN_ROWS, rows // (4 * max(1, workers))))
+    part_rows = _part_rows(rows, workers)
     following: Future[list[tuple[str, bytes | None]]] = reader.submit(next, chunks, [])
     try:
         while chunk := following.result():

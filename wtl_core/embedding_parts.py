@@ -5,6 +5,7 @@ The engine that turns bytes into vectors is `embedding`; the table they go to is
 
 import io
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -48,19 +49,26 @@ class Refusal:
 
 @dataclass(frozen=True)
 class PartResult:
-    """What became of a part; whatever is not refused has a vector."""
+    """What became of a part; whatever is not refused has a vector. `images` were gone through in `seconds`."""
 
     refusals: list[Refusal]
+    images: int
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """The encoder's table once every live sample has a vector or a refusal."""
+    """The encoder's table once every live sample has a vector or a refusal; `images` of them were new to it.
+
+    `seconds` is what their parts took, loading the network left out.
+    """
 
     table_version: int
     vectors: int
     refused_samples: int
     refused_locations: int
+    images: int
+    seconds: float
 
 
 def plan(store: Store, samples: pl.DataFrame, *, fingerprint: str, dimensions: int, images: int) -> list[EmbeddingPart]:
@@ -105,6 +113,7 @@ def run(
         endpoint_url: For images that are only referenced, on an S3-compatible server.
         on_progress: Called with (images done, images) from the calling thread.
     """
+    started = time.monotonic()
     rows = _read(store, part.plan_key).filter(pl.col("number") == part.number)
     ids: list[str] = []
     pieces: list[np.ndarray] = []
@@ -120,7 +129,7 @@ def run(
         vectors.stage_part(store, part.fingerprint, key, ids, np.concatenate(pieces))
         with _committing:
             vectors.commit_parts(store, part.fingerprint, [key], part.dimensions)
-    return PartResult(refusals)
+    return PartResult(refusals, images=rows.height, seconds=time.monotonic() - started)
 
 
 def finish(store: Store, samples: pl.DataFrame, fingerprint: str, results: Sequence[PartResult]) -> Embedded:
@@ -147,6 +156,8 @@ def finish(store: Store, samples: pl.DataFrame, fingerprint: str, results: Seque
         vectors=samples.height - missing.height,
         refused_samples=missing.height,
         refused_locations=int(missing["locations"].sum()),
+        images=sum(result.images for result in results),
+        seconds=sum(result.seconds for result in results),
     )
 
 

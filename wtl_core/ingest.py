@@ -141,11 +141,11 @@ def _run_here(
 def check_quarantine_budget(
     quarantine: pl.DataFrame, by_source: dict[str, dict[str, int]], params: IngestParams
 ) -> None:
-    """Refuse a pool of which more than `quarantine_budget` of what claimed to be images is quarantined.
+    """Refuse a pool of which more than `quarantine_budget` of what claimed to be images is quarantined, or all of it.
 
     Args:
-        quarantine: The live pool's refusals, whichever run made them: one broken arrival is no broken pool, and a
-            broken pool stays one.
+        quarantine: The live pool's refusals with their `reason`, whichever run made them: one broken arrival is no
+            broken pool, and a broken pool stays one.
         by_source: The live pool's accounts of each source.
         params: Holds the budget.
 
@@ -153,15 +153,18 @@ def check_quarantine_budget(
         QuarantineBudgetError: naming share, budget, reasons and the worst source.
     """
     quarantined, locations = quarantine.height, sum(counts["locations"] for counts in by_source.values())
-    if not locations or quarantined <= params.quarantine_budget * locations:
+    is_all = quarantined == locations
+    if not locations or (quarantined <= params.quarantine_budget * locations and not is_all):
         return
     reasons = quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
     listed = ", ".join(f"{reason} {count}" for reason, count in reasons.iter_rows())
     worst, counts = max(by_source.items(), key=lambda item: item[1]["quarantined"])
     where = f"; {counts['quarantined']} of them in {worst}" if len(by_source) > 1 else ""
+    allowed = "none is left to rank" if is_all else f"at most {params.quarantine_budget:.1%} allowed"
     raise QuarantineBudgetError(
-        f"{quarantined} of {locations} images ({quarantined / locations:.1%}) are quarantined, at most "
-        f"{params.quarantine_budget:.1%} allowed ({listed}{where}); mend the files or raise ingest.quarantine_budget"
+        f"{quarantined} of {locations} images ({quarantined / locations:.1%}) are quarantined, {allowed} "
+        f"({listed}{where}); mend the files (where it says bad_vector: the encoder)"
+        f"{'' if is_all else ' or raise ingest.quarantine_budget'}"
     )
 
 

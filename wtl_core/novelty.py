@@ -86,7 +86,8 @@ def _embedded(
 ) -> np.ndarray:
     """Vectors of a sample of the arrivals by the workspace's encoder; nothing is kept."""
     is_ours = names.is_trained_here(last.encoder_name)
-    encoder = resolve.resolve(last.encoder if is_ours else last.encoder_name, store, device=device)
+    name = last.encoder if is_ours else last.encoder_name
+    encoder = resolve.resolve(name, store, device=device, side_px=last.recipe.encoder.side_px)
     images = sampled(arrived, max_file_bytes=last.recipe.ingest.max_file_bytes, endpoint_url=endpoint_url)
     pieces = embedding.embed(encoder, images, device=device, workers=workers)
     none = np.empty((0, encoder.dimensions), np.float32)

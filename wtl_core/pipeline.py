@@ -85,7 +85,8 @@ class EncoderRef:
     """The encoder of a run: `name` as the recipe has it, `resolvable` as `resolve` finds the very same network.
 
     `file` is what the weights came from where the name says a file. The fingerprint is the compiled twin's if
-    `is_compiled`. `near_copy_distance` tells near-duplicates, where the encoder's training measured it.
+    `is_compiled`. `near_copy_distance` tells near-duplicates, where the encoder's training measured it. `side_px` is
+    the recipe's, which only networks of others are loaded with.
     """
 
     fingerprint: str
@@ -95,6 +96,7 @@ class EncoderRef:
     file: WeightsFile | None
     is_compiled: bool = False
     near_copy_distance: float | None = None
+    side_px: int | None = None
 
 
 def begin(
@@ -108,9 +110,10 @@ def begin(
 ) -> Run:
     """Plan a refresh; write the listing snapshot unless there is nothing to do. Raises what `refresh.plan` does.
 
-    Without a recipe the workspace's last one holds.
+    Without a recipe the workspace's last one holds. An image side for an encoder without a choice is a ConfigError.
     """
     recipe = recipe or refresh.base_recipe(store)
+    names.check_side(recipe.encoder.name, recipe.encoder.side_px)
     entries = ledger.length(store)
     planned = refresh.plan(
         store,
@@ -193,7 +196,8 @@ def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderR
             if is_due:
                 succession.name_successor(run.store, resolvable)
     file = refresh.weights_file(name)  # before it is loaded: a later one would be taken for what is loaded now
-    encoder = resolve.resolve(resolvable, run.store, device=device)
+    side_px = run.recipe.encoder.side_px
+    encoder = resolve.resolve(resolvable, run.store, device=device, side_px=side_px)
     fingerprint = encoder.fingerprint
     if run.recipe.encoder.compile:
         compiled.check_can_compile(device)
@@ -206,6 +210,7 @@ def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderR
         file,
         is_compiled=run.recipe.encoder.compile,
         near_copy_distance=encoder.near_copy_distance,
+        side_px=side_px,
     )
 
 
@@ -267,8 +272,18 @@ def embed_part(
 
 
 def finish_embedding(run: Run, encoder: EncoderRef, results: Sequence[PartResult]) -> Embedded:
-    """See that nothing is missing, keep refusals as quarantine rows and the table compact."""
-    return embedding_parts.finish(run.store, load_pool(run).samples, encoder.fingerprint, results)
+    """See that nothing is missing, keep refusals as quarantine rows and the table compact.
+
+    Raises:
+        QuarantineBudgetError: with what the encoder refused, more is quarantined than the recipe's budget allows.
+    """
+    live = load_pool(run)
+    embedded = embedding_parts.finish(run.store, live.samples, encoder.fingerprint, results)
+    if embedded.refused_samples:
+        by_source = accounts.by_source(live, run.store, run.snapshot_key, encoder.fingerprint)
+        quarantine = accounts.quarantine(live, run.store, encoder.fingerprint)
+        ingest.check_quarantine_budget(quarantine, by_source, run.recipe.ingest)
+    return embedded
 
 
 def select(run: Run, encoder: EncoderRef, *, on_progress: Progress | None = None) -> SelectionRef:
@@ -404,7 +419,7 @@ def _loaded(ref: EncoderRef, store: Store, device: str, devices: int) -> list[En
     """The run's network on each device; a file by its name may have been replaced meanwhile."""
     loaded = []
     for place in [device] if devices == 1 else [f"{device}:{number}" for number in range(devices)]:
-        encoder = resolve.resolve(ref.resolvable, store, device=place)
+        encoder = resolve.resolve(ref.resolvable, store, device=place, side_px=ref.side_px)
         if ref.is_compiled:
             encoder = compiled.compiled(encoder)
         if encoder.fingerprint != ref.fingerprint:

@@ -69,7 +69,7 @@ class EncoderParams(_Params):
     epochs: float | None = Field(None, gt=0, le=100_000)
     """Passes over the pool's images instead of seconds."""
     side_px: int | None = Field(None, ge=16, le=512)
-    """Image side in training and afterwards; taken from the pool's sizes where it is not given."""
+    """Image side, of `ssl` and of timm's and torchvision's networks; if not given, by the pool's sizes or published."""
     width: int | None = Field(None, ge=8, le=256)
     """Channels of the network's first stage; vectors have eight times as many dimensions. 16 on a CPU, 64 on a GPU."""
     batch_images: int | None = Field(None, ge=8, le=65_536)

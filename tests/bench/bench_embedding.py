@@ -19,7 +19,7 @@ from PIL import Image
 
 from wtl_core.embedding import embed
 from wtl_core.encoders.compiled import compiled
-from wtl_core.encoders.encoder import Encoder, build
+from wtl_core.encoders.encoder import Encoder, NumberFormat, build
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing
 
@@ -46,14 +46,21 @@ def photographs(count: int, side: int, quality: int = 85) -> list[bytes]:
     return [files[row % len(files)] for row in range(count)]
 
 
-def resnet18_64(device: torch.device) -> Encoder:
-    """torchvision's ResNet-18 at 64 px, random weights."""
+def resnet18_64(device: torch.device, number_format: NumberFormat | None = None) -> Encoder:
+    """torchvision's ResNet-18 at 64 px, random weights; in the device's own number format if none is named."""
     from torchvision import models
 
     torch.manual_seed(0)
     network = models.resnet18(weights=None)
     network.fc = torch.nn.Identity()
-    return build(network, name="resnet18", architecture={}, preprocessing=Preprocessing(64), device=device)
+    return build(
+        network,
+        name="resnet18",
+        architecture={},
+        preprocessing=Preprocessing(64),
+        device=device,
+        number_format=number_format,
+    )
 
 
 def resnet50_224(device: torch.device) -> Encoder:
@@ -120,10 +127,19 @@ def ratio(name: str, encoder: Encoder, files: list[bytes], workers: int, count: 
     ]
 
 
+def resnet18_float32(device: torch.device, count: int) -> list[Row]:
+    """What the same network does without bfloat16, which not every processor has."""
+    encoder = resnet18_64(device, "float32")
+    speed = float(np.median([from_memory(encoder, count) for _ in range(3)]))
+    print(f"ResNet-18 at 64 px, float32: memory {speed:.0f}", flush=True)
+    return [("ResNet-18 at 64 px, float32: from memory", speed, "images/s")]
+
+
 def on_cpu(quick: bool) -> list[Row]:
     device = torch.device("cpu")
     count = 512 if quick else 4096
     rows = ratio("ResNet-18 at 64 px", resnet18_64(device), photographs(count, 64), 2, count)
+    rows += resnet18_float32(device, count)
     rows += ratio("own ResNet-9 of width 16 at 32 px", small(device), photographs(4 * count, 32), 2, 4 * count)
     return rows
 
@@ -146,6 +162,7 @@ def on_cuda(quick: bool) -> list[Row]:
     print(rows[-1], flush=True)
     files = photographs(2 * count, 64)
     rows += ratio("ResNet-18 at 64 px, 64 px JPEGs, eager", resnet18_64(device), files, cores, 2 * count)
+    rows += resnet18_float32(device, 2 * count)
     return rows
 
 
@@ -234,7 +251,7 @@ def table(rows: list[Row]) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--device", default=report.default_device(), choices=["cpu", "cuda"])
     parser.add_argument("--only", nargs="*", choices=["ratio", "store"], default=["ratio", "store"])
     options = parser.parse_args()
     if "ratio" in options.only:

@@ -359,7 +359,7 @@ def table(results: list[dict[str, object]]) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default=report.default_device())
     parser.add_argument(
         "--only", nargs="*", default=["floors", "best"], choices=["floors", "methods", "best", "repeat"]
     )

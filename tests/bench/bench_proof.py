@@ -161,7 +161,7 @@ def is_others_test(line: str) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two seeds and two budgets, printed only: does it run?")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default=report.default_device())
     parser.add_argument("--only", nargs="*", choices=list(SECTIONS), help="default: all that a device does in minutes")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--budgets", type=int, nargs="*", help="instead of the section's")

@@ -319,7 +319,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, printed only")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default=report.default_device())
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS))
     arguments = parser.parse_args()
     bench = Bench(arguments.device, arguments.quick)

@@ -333,7 +333,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=["balanced", "longtail", "heldout", "ablation"])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--methods", nargs="+", help="some of those compared, in a section of their own")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default=report.default_device())
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--share", type=float, default=0.9, help="of the images, drawn anew for each pool")
     arguments = parser.parse_args()

@@ -29,6 +29,13 @@ def write(bench: str, section: str, text: str, rows: list[dict[str, object]], *,
     path.write_text(f"{kept}\n\n{body}")
 
 
+def default_device() -> str:
+    """`cuda` where torch sees a card."""
+    import torch  # here: see `machine`
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def machine() -> str:
     """Processor, cores and card."""
     import torch  # here: children of bench_ingest, whose memory is measured, come by this module too

@@ -81,6 +81,12 @@ def test_batches_workers_and_neighbours_change_no_bit(number_format: str, monkey
     assert np.array_equal(shuffled[::-1], expected)
 
 
+@pytest.mark.parametrize(("workers", "piece", "part"), [(1, 256, 32), (2, 256, 32), (16, 512, 8), (64, 2048, 8)])
+def test_on_many_cores_each_still_decodes_several_files_at_a_time(workers: int, piece: int, part: int) -> None:
+    rows = embedding._piece_rows(make_encoder(), workers)
+    assert (rows, embedding._part_rows(rows, workers)) == (piece, part)
+
+
 def test_vectors_are_float16_of_unit_length() -> None:
     _, vectors, _ = gather(list(embed(make_encoder(), items(20))))
     assert vectors.dtype == np.float16

@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from tests.conftest import make_jpeg
+from tests.core.test_encoders import timm_weights
 from tests.core.test_pipeline import files, refresh
+from wtl_core import arrivals, embedding, ledger, novelty, vectors
+from wtl_core.commits import Commit
 from wtl_core.encoders.cards import FOLDER, WEIGHTS, save_encoder
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing
+from wtl_core.errors import ConfigError
 from wtl_core.recipe import Recipe
 from wtl_core.shards import reader
 from wtl_core.storage import Store
@@ -57,6 +61,40 @@ def test_weights_that_were_replaced_under_their_name_embed_anew(pictures: Path, 
     assert refresh(tmp_path / "w", recipe=None) == second
     weights.unlink()  # needed by no run that has nothing to do
     assert refresh(tmp_path / "w", recipe=None) == second
+
+
+def test_another_side_of_the_same_network_embeds_anew(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = timm_weights("test_resnet", tmp_path)
+
+    def at(side: int | None) -> Commit:
+        recipe = Recipe.model_validate({"encoder": {"name": name, "side_px": side}})
+        return refresh(tmp_path / "w", pictures, recipe=recipe)
+
+    commits = [at(side) for side in (None, 32, 64)]
+    assert len({commit.encoder for commit in commits}) == 3
+    assert at(64) == commits[-1]
+    # a look at arrivals compares them with vectors of the same encoder
+    used: list[str] = []
+    embed = embedding.embed
+    monkeypatch.setattr(
+        embedding,
+        "embed",
+        lambda encoder, *args, **more: used.append(encoder.fingerprint) or embed(encoder, *args, **more),
+    )
+    store = Store(str(tmp_path / "w"))
+    ledger.append(store, "labelled", sorted(vectors.existing_ids(store, commits[-1].encoder)))
+    novelty.share(store, arrivals.arrived(store, []), device="cpu", workers=1)
+    assert used == [commits[-1].encoder]
+
+
+@pytest.mark.parametrize("name", ["pixels", "file:w.safetensors", "python:my_nets:build", "a" * 64])
+def test_a_side_for_an_encoder_that_has_its_own_is_refused(name: str, pictures: Path, tmp_path: Path) -> None:
+    recipe = Recipe.model_validate({"encoder": {"name": name, "side_px": 64}})
+    with pytest.raises(ConfigError, match=r"encoder.side_px: expected it with ssl, .* leave it out"):
+        refresh(tmp_path / "w", pictures, recipe=recipe)
+    assert not (tmp_path / "w" / "commits").exists()
 
 
 def test_an_image_that_could_not_be_read_for_its_vector_gets_one_later(

@@ -58,7 +58,7 @@ def test_a_device_that_fails_fails_the_part_when_all_have_ended(
     weights = tmp_path / "weights.safetensors"
     write_weights(weights, 1)
     real, made, is_gone = embedding.embed, [], threading.Event()
-    monkeypatch.setattr(embedding, "_piece_rows", lambda encoder: 2)
+    monkeypatch.setattr(embedding, "_piece_rows", lambda encoder, workers: 2)
 
     def failing(encoder: Encoder, images: Any, **named: Any) -> Iterator[embedding.Piece]:
         if str(encoder.device) == "cpu:1":

@@ -2,7 +2,9 @@
 
 import json
 import os
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +208,56 @@ def test_a_pickle_is_not_run(tmp_path: Path, store: Store) -> None:
         resolve(f"torchvision:resnet18@{tmp_path / 'w.pth'}", store, device="cpu")
 
 
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_code_in_the_cache_of_published_weights_is_not_run(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, is_zip: bool
+) -> None:
+    from torchvision import models
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    planted = tmp_path / "hub" / "checkpoints" / models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2]
+    planted.parent.mkdir(parents=True)
+    torch.save({"fc.weight": Bomb(tmp_path / "ran")}, planted, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(ConfigError, match=rf"^{planted}: expected plain weights .* delete it"):
+        resolve("torchvision:resnet18", store, device="cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_published_weights_come_from_the_cache_and_equal_a_file_that_is_named(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import models
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub" / "checkpoints" / models.GoogLeNet_Weights.DEFAULT.url.rpartition("/")[2]
+    cached.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(models.googlenet(weights=None, init_weights=False).state_dict(), cached)
+    published = resolve("torchvision:googlenet", store, device="cpu")
+    named = resolve(f"torchvision:googlenet@{cached}", store, device="cpu")
+    batch = images(2, published.side_px)
+    assert torch.equal(published.encode(batch), named.encode(batch))
+
+
+def test_features_that_are_not_pooled_are_refused(tmp_path: Path, store: Store) -> None:
+    from torchvision import models
+
+    torch.save(models.squeezenet1_0(weights=None).state_dict(), tmp_path / "w.pth")
+    for call in (lambda name: resolve(name, store, device="cpu"), lambda name: start_from(name, store)):
+        with pytest.raises(ConfigError, match=r"expected at most 8,192 dimensions, found 86,528.* namesake of timm"):
+            call(f"torchvision:squeezenet1_0@{tmp_path / 'w.pth'}")
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path, store: Store) -> None:
     save_file({"layer.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
     with pytest.raises(ConfigError, match="do not fit"):
@@ -223,12 +275,46 @@ def test_timm_weights_come_from_a_file(tmp_path: Path, store: Store) -> None:
     assert start.shape.dimensions == encoder.dimensions
 
 
+def timm_weights(name: str, folder: Path) -> str:
+    """A timm network's name with random weights in a file."""
+    import timm
+
+    torch.manual_seed(0)
+    save_file(timm.create_model(name, pretrained=False).state_dict(), folder / f"{name}.safetensors")
+    return f"timm:{name}@{folder / name}.safetensors"
+
+
+@pytest.mark.parametrize("network", ["test_resnet", "test_vit"])  # of any size, and with position embeddings
+def test_a_network_of_others_takes_another_side(network: str, tmp_path: Path, store: Store) -> None:
+    name = timm_weights(network, tmp_path)
+    plain, small = (resolve(name, store, device="cpu", side_px=side) for side in (None, 64))
+    assert (plain.side_px, plain.preprocessing.resize_px) == (160, 168)
+    assert (small.side_px, small.preprocessing.resize_px) == (64, 67)
+    assert small.encode(images(2, 64)).shape == (2, plain.dimensions)
+    assert small.fingerprint != plain.fingerprint
+    assert small.fingerprint == resolve(name, store, device="cpu", side_px=64).fingerprint
+
+
+def test_torchvisions_networks_take_another_side_too(tmp_path: Path, store: Store) -> None:
+    from torchvision import models
+
+    torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "w.pth")
+    encoder = resolve(f"torchvision:resnet18@{tmp_path / 'w.pth'}", store, device="cpu", side_px=112)
+    assert (encoder.side_px, encoder.preprocessing.resize_px) == (112, 128)
+
+
+def test_a_side_that_a_network_cannot_take_is_refused(tmp_path: Path, store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"encoder.side_px: .* found 50 \(.*patch size.* leave it out$"):
+        resolve(timm_weights("test_vit", tmp_path), store, device="cpu", side_px=50)
+
+
 def test_without_a_network_the_message_says_which_file_to_put_where(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError("no route to host")
 
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", refuse)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
     with pytest.raises(ConfigError, match=r"download https://.*resnet18.*pth.*torchvision:resnet18@"):
@@ -236,6 +322,25 @@ def test_without_a_network_the_message_says_which_file_to_put_where(
     monkeypatch.setattr("timm.create_model", refuse)
     with pytest.raises(ConfigError, match=r"download https://.*safetensors.*timm:resnet18.a1_in1k@"):
         resolve("timm:resnet18.a1_in1k", store, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "tagged"),
+    [("resnet50", "resnet50.a1_in1k"), ("vit_small_patch14_dinov2", "vit_small_patch14_dinov2.lvd142m")],
+)
+def test_a_plain_timm_name_takes_the_default_weights(
+    name: str, tagged: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def refuse(name: str, *, pretrained: bool, **_: object) -> None:
+        asked.append((name, pretrained))
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("timm.create_model", refuse)
+    with pytest.raises(ConfigError, match=f"download https://huggingface.co/timm/{tagged}/.*timm:{name}@"):
+        resolve(f"timm:{name}", store, device="cpu")
+    assert asked == [(name, True)]
 
 
 @pytest.mark.parametrize("name", ["torchvision:resnet19", "timm:resnet18x", "timm:resnet18.nobody_in1k"])
@@ -273,6 +378,25 @@ def test_a_users_own_factory_is_called(store: Store, tmp_path: Path, monkeypatch
         resolve("python:my_nets:wrong", store, device="cpu")
     with pytest.raises(ConfigError, match="expected a function to import"):
         resolve("python:my_nets:nothing", store, device="cpu")
+
+
+def test_a_users_module_is_found_in_the_current_folder_after_installed_ones(tmp_path: Path) -> None:
+    factory = (
+        "from torch import nn\nfrom wtl_core.encoders.preprocessing import Preprocessing\n"
+        "def build():\n    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), Preprocessing(16)\n"
+    )
+    for name in ("my_nets", "timm"):
+        (tmp_path / f"{name}.py").write_text(factory)
+    code = (
+        "import sys\nfrom wtl_core.encoders.resolve import resolve\nfrom wtl_core.storage import open_store\n"
+        "for _ in range(2): print(resolve('python:my_nets:build', open_store('w'), device='cpu').dimensions)\n"
+        "import timm; print('create_model' in dir(timm), sys.path.count(sys.argv[1]))"
+    )
+    # -P as for the console script: the current folder is not on the path
+    command = [sys.executable, "-P", "-c", code, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["12", "12", "True", "1"], done.stderr
 
 
 def test_a_draw_that_changes_nothing_gives_the_image_itself() -> None:

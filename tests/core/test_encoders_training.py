@@ -351,6 +351,12 @@ def test_a_start_without_weights_is_refused(store: Store) -> None:
         train(make_pool(40), store, TINY.model_copy(update={"start": "pixels"}), device="cpu")
 
 
+@pytest.mark.parametrize("name", ["torchvision:googlenet", "torchvision:inception_v3@w.pth"])
+def test_a_start_with_several_outputs_in_training_is_refused(name: str, store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"encoder.start .*expected a network with one output in training"):
+        train(make_pool(20), store, EncoderParams(epochs=1, start=name), device="cpu")
+
+
 def test_an_encoder_pretrained_elsewhere_is_trained_further(store: Store, tmp_path: Path) -> None:
     import timm
     from safetensors.torch import save_file
@@ -405,6 +411,16 @@ def test_a_lost_plan_file_or_outcome_changes_nothing(store: Store) -> None:
 def test_a_key_depends_on_every_id_in_order() -> None:
     keys = {sizing.training_key({}, ids) for ids in (["a", "b"], ["b", "a"], ["ab"], ["a", "b", "c"])}
     assert len(keys) == 4
+
+
+def test_kernels_of_a_compiled_training_are_chosen_by_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(trainer, "can_compile", lambda: True)
+    monkeypatch.setattr(torch, "compile", lambda function, **how: asked.append(how) or function)
+    assert trainer._compiled(torch.relu, torch.device("cpu")) is torch.relu
+    assert asked == []
+    trainer._compiled(torch.relu, torch.device("cuda"))
+    assert asked == [{"dynamic": False, "options": {"deterministic": True}}]
 
 
 @pytest.mark.gpu

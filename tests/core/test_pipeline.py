@@ -388,6 +388,46 @@ def test_the_quarantine_budget_is_a_share_of_the_whole_pool(tmp_path: Path) -> N
         refresh(tmp_path / "w", recipe=tight)
 
 
+_NAN = """
+import torch
+from torch import nn
+from wtl_core.encoders.preprocessing import Preprocessing
+
+class Net(nn.Module):
+    def forward(self, values):
+        means = values.mean(dim=(2, 3))
+        return torch.where(means > {limit}, means, torch.nan)
+
+def build():
+    return Net(), Preprocessing(16)
+"""
+
+
+@pytest.mark.parametrize(("limit", "refused"), [(2.0, 18), (9.0, 20)])
+def test_what_the_encoder_refuses_counts_against_the_quarantine_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, refused: int
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(17):
+        (source / f"{i}.jpg").write_bytes(make_jpeg(i))
+    (source / "copy.jpg").write_bytes(make_jpeg(0))
+    for shade in (254, 255):
+        Image.new("RGB", (40, 40), (shade,) * 3).save(source / f"white-{shade}.png")
+    (tmp_path / f"nan_{refused}.py").write_text(_NAN.format(limit=limit))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    first = refresh(tmp_path / "w", source)
+    encoder = {"name": f"python:nan_{refused}:build"}
+    for budget in (0.5, 1.0):
+        recipe = Recipe.model_validate({"encoder": encoder, "ingest": {"quarantine_budget": budget}})
+        if refused == 18 and budget == 1.0:
+            assert refresh(tmp_path / "w", recipe=recipe).counts["quarantined"] == 18
+            continue
+        with pytest.raises(QuarantineBudgetError, match=rf"{refused} of 20 images .*bad_vector {refused}\).*mend"):
+            refresh(tmp_path / "w", recipe=recipe)
+        assert commits.latest(Store(str(tmp_path / "w"))) == first
+
+
 def test_accounts_by_source_add_up_to_the_accounts(source: Path, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "x.jpg").write_bytes(make_jpeg(77_777))

@@ -1,12 +1,30 @@
 """What a stage shows comes after its work, and never costs it."""
 
+from types import SimpleNamespace
+
 import httpx
 import pytest
 
 from tasks import artifacts
 from wtl_core.commits import Commit
+from wtl_core.embedding_parts import Embedded
+from wtl_core.pipeline import EncoderRef
 from wtl_core.recipe import Recipe
 from wtl_core.storage import Store
+
+
+@pytest.mark.parametrize(("images", "seconds", "rate"), [(4000, 2.5, "1,600"), (0, 0.0, "no new image")])
+def test_vectors_come_with_how_fast_they_were_made(
+    monkeypatch: pytest.MonkeyPatch, images: int, seconds: float, rate: str
+) -> None:
+    shown: list[str] = []
+    for name in ("materialised", "tell"):
+        monkeypatch.setattr(artifacts, name, lambda *_: None)
+    monkeypatch.setattr(artifacts, "create_markdown_artifact", lambda markdown, **_: shown.append(markdown))
+    run = SimpleNamespace(store=Store("/nowhere"))
+    embedded = Embedded(1, 5000, 0, 0, images=images, seconds=seconds)
+    artifacts.publish_vectors(run, EncoderRef("a" * 64, "pixels", "pixels", 8, None), embedded)  # type: ignore[arg-type]
+    assert f"| images embedded now | {images:,} |\n| seconds | {seconds} |\n| images a second | {rate} |" in shown[0]
 
 
 def test_a_server_in_trouble_costs_the_picture_alone(

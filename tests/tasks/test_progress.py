@@ -31,5 +31,37 @@ def test_a_server_that_is_away_costs_no_work(monkeypatch: pytest.MonkeyPatch, ca
 
     monkeypatch.setattr(progress, "create_progress_artifact", away)
     with caplog.at_level(logging.WARNING, "wtl_core.progress"):
-        progress._artifact("ingest", "images")(1, 2)
+        progress._Artifact("ingest", "images").show(1, 2)
     assert "could not be shown" in caplog.text
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_progress_artifact_ends_at_all_of_it_where_the_stage_ends_well(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    shown: list[float] = []
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    monkeypatch.setattr(progress.TaskRunContext, "get", lambda: "a task run")
+    monkeypatch.setattr(progress, "create_progress_artifact", lambda progress, **_: shown.append(progress) or "id")
+    monkeypatch.setattr(progress, "update_progress_artifact", lambda progress, **_: shown.append(progress))
+    with reported("embedding", "images") as on_progress:
+        now += 6
+        on_progress(20, 80)
+        now += 1
+        on_progress(80, 80)  # too soon after the last look to be shown by itself
+    assert shown == [25.0, 100.0]
+    with reported("embedding", "images") as on_progress:
+        on_progress(80, 80)  # short: nothing was shown, so nothing is left to end
+
+    def failing() -> None:
+        nonlocal now
+        with reported("embedding", "images") as on_progress:
+            now += 6
+            on_progress(20, 80)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        failing()
+    assert shown == [25.0, 100.0, 25.0]

@@ -75,6 +75,19 @@ def validate_name(name: str) -> None:
     parse_name(name)
 
 
+def check_side(name: str, side_px: int | None) -> None:
+    """Refuse an image side for an encoder that brings its own.
+
+    Raises:
+        ConfigError: `encoder.side_px` is set, and `name` is not trained here and no timm or torchvision network.
+    """
+    if side_px is not None and parse_name(name).kind not in ("ssl", "timm", "torchvision"):
+        raise ConfigError(
+            f"encoder.side_px: expected it with ssl, timm:NAME or torchvision:NAME alone, found {side_px} with "
+            f"{name!r}, which has a side of its own; leave it out"
+        )
+
+
 def is_trained_here(name: str) -> bool:
     """Whether the name asks for an encoder that is learned from the pool itself."""
     return name == "ssl"

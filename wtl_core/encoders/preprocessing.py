@@ -1,6 +1,6 @@
 """From a decoded image to the fixed-size bytes that an encoder takes; nothing here is fitted on the pool."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -39,6 +39,12 @@ class Preprocessing:
 def from_json(value: dict[str, Any]) -> Preprocessing:
     """What `to_json` wrote."""
     return Preprocessing(**{**value, "mean": tuple(value["mean"]), "std": tuple(value["std"])})
+
+
+def at_side(preprocessing: Preprocessing, side_px: int) -> Preprocessing:
+    """The same share of an image at another side."""
+    resize_px = round(preprocessing.resize_px * side_px / preprocessing.side_px)
+    return replace(preprocessing, side_px=side_px, resize_px=resize_px)
 
 
 def fit(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:

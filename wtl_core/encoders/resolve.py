@@ -11,22 +11,23 @@ from wtl_core.encoders.names import parse_name
 from wtl_core.encoders.networks import NetworkShape
 from wtl_core.encoders.pixels import pixels
 from wtl_core.encoders.preprocessing import Preprocessing, from_json
-from wtl_core.encoders.pretrained import fetch, load_factory, load_pretrained
+from wtl_core.encoders.pretrained import INCEPTIONS, check_pooled, fetch, load_factory, load_pretrained
 from wtl_core.encoders.whitening import split
 from wtl_core.errors import ConfigError
 from wtl_core.storage import Store, open_store
 
 
-def resolve(name: str, store: Store, *, device: torch.device | str) -> Encoder:
+def resolve(name: str, store: Store, *, device: torch.device | str, side_px: int | None = None) -> Encoder:
     """The encoder that `name` says, loaded on `device`.
 
     Args:
         name: Any form of `names.FORMS` but `ssl`, which has to be trained first (`training.train` gives a fingerprint).
         store: The workspace, for fingerprints.
         device: Where it will run.
+        side_px: Image side of a timm or torchvision network; None takes its publisher's. Others have their own.
 
     Raises:
-        ConfigError: unknown form, unknown network, or weights that are not there.
+        ConfigError: unknown form, unknown network, weights that are not there, or a side that it cannot take.
         CorruptArtifactError: weights that are not what their card says.
     """
     device = torch.device(device)
@@ -34,7 +35,7 @@ def resolve(name: str, store: Store, *, device: torch.device | str) -> Encoder:
     if parsed.kind == "pixels":
         return pixels(device)
     if parsed.kind in ("timm", "torchvision"):
-        return load_pretrained(parsed, device=device)
+        return load_pretrained(parsed, device=device, side_px=side_px)
     if parsed.kind == "python":
         return load_factory(parsed, device=device)
     if parsed.kind == "fingerprint":
@@ -59,15 +60,21 @@ def start_from(name: str, store: Store) -> Start:
     """The weights that `name` says, to be trained further: pretrained ones, or an encoder trained here or elsewhere.
 
     Raises:
-        ConfigError: a form without trainable weights, or weights that are not there.
+        ConfigError: a form or network that cannot be trained further, or weights that are not there.
         CorruptArtifactError: weights that are not what their card says.
     """
     parsed = parse_name(name)
+    if parsed.kind == "torchvision" and parsed.value in INCEPTIONS:
+        raise ConfigError(
+            f"encoder.start {name!r}: expected a network with one output in training, found several; start from "
+            "another one, such as torchvision:resnet50"
+        )
     if parsed.kind in ("timm", "torchvision"):
         foreign = fetch(parsed)
         side = foreign.preprocessing.side_px
         with torch.no_grad():
             dimensions = foreign.network.eval()(torch.zeros(1, 3, side, side)).flatten(1).shape[1]
+        check_pooled(parsed, dimensions)
         shape = NetworkShape(f"{parsed.kind}:{parsed.value}", dimensions // 8)
         return Start(shape, foreign.network.state_dict(), foreign.preprocessing)
     if parsed.kind == "file":

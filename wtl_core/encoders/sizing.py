@@ -1,6 +1,5 @@
 """Which network, image side and step a pool gets on a machine: rules on sizes and features, never on timings."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ import numpy as np
 
 from wtl_core.encoders.encoder import NumberFormat, weights_digest
 from wtl_core.encoders.networks import NetworkShape
-from wtl_core.encoders.preprocessing import Preprocessing, from_json
+from wtl_core.encoders.preprocessing import Preprocessing, at_side, from_json
 from wtl_core.encoders.resolve import Start
 from wtl_core.errors import InputError
 
@@ -123,7 +122,7 @@ def plan_training(
     batch = min(params.batch_images or devices * (256 if device == "cuda" else 64), images)
     return TrainingPlan(
         shape=start.shape if start else _shape(params, side, device),
-        preprocessing=_at_side(start.preprocessing, side) if start else Preprocessing(side),
+        preprocessing=at_side(start.preprocessing, side) if start else Preprocessing(side),
         view_px=side if start else side * 3 // 4,
         images=images,
         batch_images=batch,
@@ -138,12 +137,6 @@ def plan_training(
         seed=params.seed,
         start=weights_digest(start.weights) if start else None,
     )
-
-
-def _at_side(preprocessing: Preprocessing, side: int) -> Preprocessing:
-    """The same share of an image at another side."""
-    resized = round(preprocessing.resize_px * side / preprocessing.side_px)
-    return dataclasses.replace(preprocessing, side_px=side, resize_px=resized)
 
 
 def check_count(images: int) -> None:

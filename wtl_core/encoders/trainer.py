@@ -1,6 +1,7 @@
 """One training in memory: weights, momenta, and what a step does to them. Knows no files and no clock."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -42,9 +43,8 @@ class Trainer:
         self.projector.to(device)
         self.optimizer = _optimizer(self.network, self.projector, plan)
         self.resident = torch.from_numpy(squares).to(device) if _fits(squares, device) else None
-        is_compiled = device.type == "cuda" and can_compile()
-        self.forward = torch.compile(self.network, dynamic=False) if is_compiled else self.network
-        self.views = torch.compile(views, dynamic=False) if is_compiled else views
+        self.forward = _compiled(self.network, device)
+        self.views = _compiled(views, device)
         normal = plan.preprocessing
         self.mean = torch.tensor(normal.mean, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(normal.std, device=device).view(1, 3, 1, 1)
@@ -133,6 +133,17 @@ class Trainer:
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+def _compiled(function: Callable[..., torch.Tensor], device: torch.device) -> Callable[..., torch.Tensor]:
+    """`function`, compiled on a GPU where that can be done.
+
+    Kernels are chosen by rule: timed ones may differ in a process that finds no cache, and with them the bits of a
+    training that goes on there.
+    """
+    if device.type != "cuda" or not can_compile():
+        return function
+    return torch.compile(function, dynamic=False, options={"deterministic": True})
 
 
 def _optimizer(network: nn.Module, projector: nn.Module, plan: TrainingPlan) -> torch.optim.SGD:
