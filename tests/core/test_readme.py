@@ -33,4 +33,7 @@ def test_the_recipe_shown_is_valid() -> None:
     from wtl_core.recipe import parse_recipe
 
     [example] = re.findall(r"```toml\n(.*?)```", TEXT, flags=re.DOTALL)
-    assert parse_recipe(example, name="README.md").ingest.filters == ("sharpness > 10",)
+    assert parse_recipe(example, name="README.md").ingest.filters == (
+        "sharpness > 10",
+        "metadata.score >= 0.5",
+    )
