@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -23,7 +25,8 @@ import report
 
 from wtl_core import ladder
 from wtl_core.neighbours import exact_distances, prepare
-from wtl_core.selection import ranking
+from wtl_core.selection import orders, ranking
+from wtl_core.selection.coverage import pick_all
 from wtl_core.selection.dense import kernel_matrix
 from wtl_core.selection.farthest import FAR, farthest_first
 from wtl_core.selection.kernels import ONE, kernel_table
@@ -170,22 +173,39 @@ def peers(bench: Bench) -> None:
     """Facility location as others offer it, on the same kernel; their clocks start with the kernel matrix made."""
     rows, count = bench.size(10_000, 2_000), bench.size(1_000, 200)
     vectors = clusters(rows, 128, groups=100)
+    alone = _seconds_to_pick(vectors, count)
     taken, ranked = seconds(lambda: rank(vectors, "cpu", has_duplicate_weights=False, budget=count))
     assert isinstance(ranked, Ranking)
     kernel = kernel_matrix(prepare(vectors), kernel_table("gaussian", ranked.scale)).astype(np.float32) / ONE
     objective = lambda picks: float(kernel[np.asarray(picks)].max(0).sum(dtype=np.float64)) / rows  # noqa: E731
     own = objective(ranked.rows[:count])
-    table: list[Row] = [{"who": "wtl, the whole order", "seconds": f"{taken:.2f}", "objective": f"{own:.6f}"}]
+    table: list[Row] = [
+        {"who": f"wtl, {count:,} picks of the kernel made", "seconds": f"{alone:.2f}", "objective": f"{own:.6f}"},
+        {"who": "wtl, kernel and whole order", "seconds": f"{taken:.2f}", "objective": f"{own:.6f}"},
+    ]
     for name, work in (("apricot", _apricot), ("submodlib", _submodlib)):
         try:
             other, picks = seconds(lambda work=work: work(kernel, count))
         except ImportError:
             table.append({"who": name, "seconds": "not installed"})
             continue
-        times = f"{other:.2f} ({other / taken:.1f} x)"
+        times = f"{other:.2f} ({other / alone:.1f} x)"
         table.append({"who": name, "seconds": times, "objective": f"{objective(picks):.6f}"})
-    text = f"{count:,} picks of {rows:,} x 128, Gaussian kernel; wtl makes the kernel itself and ranks all rows."
+    text = f"{count:,} picks of {rows:,} x 128, Gaussian kernel, which is made before the clocks start but in the second row."
     bench.write("Facility location beside apricot and submodlib", text, table)
+
+
+def _seconds_to_pick(vectors: np.ndarray, count: int) -> float:
+    """Of the picks alone with their certificate, as the peers' clocks run: what `rank` has made is kept and used again."""
+    made: list[Any] = []
+
+    def keep(*given: Any, **options: Any) -> Any:
+        made.append(given)
+        return pick_all(*given, **options)
+
+    with patch.object(orders, "pick_all", keep):
+        rank(vectors, "cpu", has_duplicate_weights=False, budget=count)
+    return seconds(lambda: pick_all(*made[0], until=count))[0]
 
 
 def _apricot(kernel: np.ndarray, count: int) -> np.ndarray:
