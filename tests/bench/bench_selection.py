@@ -191,12 +191,12 @@ def peers(bench: Bench) -> None:
             continue
         times = f"{other:.2f} ({other / alone:.1f} x)"
         table.append({"who": name, "seconds": times, "objective": f"{objective(picks):.6f}"})
-    text = f"{count:,} picks of {rows:,} x 128, Gaussian kernel, which is made before the clocks start but in the second row."
+    text = f"{count:,} picks of {rows:,} x 128, Gaussian kernel; clocks start once it is made, but in the second row."
     bench.write("Facility location beside apricot and submodlib", text, table)
 
 
 def _seconds_to_pick(vectors: np.ndarray, count: int) -> float:
-    """Of the picks alone with their certificate, as the peers' clocks run: what `rank` has made is kept and used again."""
+    """Of the picks alone with their certificate, as the peers' clocks run: by what `rank` has made."""
     made: list[Any] = []
 
     def keep(*given: Any, **options: Any) -> Any:
