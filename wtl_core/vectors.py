@@ -239,9 +239,9 @@ def _optimize(table: Any, keep: timedelta) -> None:
     """Merge fragments; of the versions drop those older than `keep`, and all but the newest `_MAX_AT_WORK`."""
     table.optimize(cleanup_older_than=keep)
     made = sorted(version["timestamp"] for version in table.list_versions())  # local time, without a zone
-    if len(made) > _MAX_AT_WORK:
-        # after the merge, since an age is counted from when it is done: a long merge would cost the newest versions
-        table.optimize(cleanup_older_than=max(datetime.now() - made[-_MAX_AT_WORK], timedelta(milliseconds=1)))
+    if len(made) > _MAX_AT_WORK + 1:
+        # after the merge, and by one version more: an age is counted from when Lance gets to it, some moments later
+        table.optimize(cleanup_older_than=max(datetime.now() - made[-_MAX_AT_WORK - 1], timedelta(milliseconds=1)))
 
 
 def build_index(store: Store, fingerprint: str) -> bool:

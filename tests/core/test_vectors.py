@@ -226,11 +226,11 @@ def test_a_long_run_of_small_parts_leaves_few_fragments_and_versions_at_any_time
         versions.append(len(table.list_versions()))
     assert max(fragments) == 10  # and not 60
     assert max(versions) <= 2 * 10 + 3
-    assert len(list((tmp_path / "vectors").rglob("*.lance"))) <= 2 * 10 + 5  # what was merged is deleted too
+    assert len(list((tmp_path / "vectors").rglob("*.lance"))) <= max(versions) + 2  # what was merged is deleted too
     assert np.array_equal(vectors.load(store, ENCODER, ids), values)
     time.sleep(1.0)  # versions that were written at once, longer ago than all of that took
     assert vectors.compact(store, ENCODER, is_forced=True)
-    assert len(table.list_versions()) >= 5  # for readers that are at work; ten where the machine is not held up
+    assert len(table.list_versions()) >= 10  # for readers that are at work
 
 
 def test_deleted_and_dropped_vectors_are_gone(tmp_path: Path) -> None:
