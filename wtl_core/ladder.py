@@ -47,8 +47,8 @@ class Ladder:
     would cover as well.
     `optimum_share`: at least this share of the best possible coverage of the pool is reached, proven, for this count.
     `near_duplicate_rate`: share of the picks that are near-duplicates of an earlier one, or of a labelled image.
-    `group_balance`: the share of the pool's effective number of groups that the picks have (1 without groups), beside
-    `random_group_balance`, the pool's own, which random picks approach.
+    `group_balance`: the effective number of groups among the picks over the number of groups (1 for all alike, and
+    without groups), beside `random_group_balance`, the pool's own, which random picks approach.
     """
 
     percent: np.ndarray

@@ -193,9 +193,15 @@ def test_results_say_what_ended_the_picks_and_what_quotas_cost(source: Path, tmp
     page = (tmp_path / "w" / last.report).read_text()
     for shown in ("<td>end by</td><td>coverage goal</td>", "<td>quotas hold until pick</td><td>16</td>"):
         assert shown in page
+    evenness = selections.read_receipt(store, last.selection)["random_group_balance"]
+    assert 0 < evenness <= 1
+    assert "<th>groups</th>" in page
+    assert f"1 for all groups alike, {evenness:.2f} in the pool" in page
     plain = refresh(tmp_path / "w", recipe=PIXELS)
     assert status.run(store)["ranking"]["quota_cost"] is None
-    assert "<h2>The picks</h2>" not in (tmp_path / "w" / plain.report).read_text()
+    page = (tmp_path / "w" / plain.report).read_text()
+    assert "<h2>The picks</h2>" not in page
+    assert "<th>groups</th>" not in page
     shutil.rmtree(tmp_path / "w" / plain.selection)
     assert not any(status.run(store)["ranking"].values())
 

@@ -46,14 +46,15 @@ def coverage_of(kernel: np.ndarray, picks: list[int]) -> int:
     return int(kernel[list(picks)].max(axis=0).sum())
 
 
-def naive_greedy(kernel: np.ndarray, tail_from: float) -> list[int]:
-    """Every gain of every candidate at every step, in the tail less what it adds for itself; ties by row."""
+def naive_greedy(kernel: np.ndarray, tail_from: float, outliers_from: float = 0.45) -> list[int]:
+    """Every gain of every candidate at every step, in the tail less half, then all it adds for itself; ties by row."""
     best, picks = np.zeros(len(kernel), np.int64), []
     nearest = np.where(np.eye(len(kernel), dtype=bool), 0, kernel).max(axis=1)
     for step in range(len(kernel)):
         gains = np.maximum(kernel - best, 0).sum(axis=1)
         if step >= int(tail_from * len(kernel)):
-            gains -= np.maximum(ONE - 1 - nearest, 0)
+            is_last = step >= int(outliers_from * len(kernel))
+            gains -= np.maximum(ONE - 1 - nearest, 0) // (1 if is_last else 2)
         gains[picks] = np.iinfo(np.int64).min
         picks.append(int(gains.argmax()))
         best = np.maximum(best, kernel[picks[-1]])

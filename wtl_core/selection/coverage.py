@@ -4,10 +4,10 @@ Up to `exact_up_to` samples: the whole kernel matrix, exact greedy to the end. B
 every row's neighbours and near-duplicates; the head is exact greedy among nominees, with every pair, and the rest
 follows on the neighbour graph, where gains are exact among the neighbours.
 
-The tail: a pick covers itself wholly, which is of no use to an image that is not in the pool. That share of a gain
-rises as picks close in, until it is outliers that gain most: on CIFAR-10, by exp(-d / s), images held out were covered
-less well than by random picks from 38 % of the pool on. So from `tail_from` of the pool on a pick counts by what it
-covers of others.
+The tail: a pick covers itself wholly, which is of no use to an image that is not in the pool. That part of a gain
+rises as picks close in, until it is outliers that gain most: on CIFAR-10 images held out are covered less well than by
+random picks from a third of the pool on. Outliers do teach a network, though, so they are not all left for the end:
+from `tail_from` of the pool on half of what a pick covers of itself counts, from `outliers_from` on nothing.
 """
 
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ def pick_all(problem: Problem, survey: Survey, limits: Limits, *, until: int | N
     state = start_state(problem)
     bounds = Certificate.start(problem.counts, int(ONE * weights.sum(dtype=np.int64)))
     force(problem.points, problem.table, weights, state, limits, problem.frozen, problem.groups)
-    last, tail = count if until is None else until, tail_start(problem)
+    last, tail = count if until is None else until, tail_ranks(problem)[0]
     if survey.matrix is not None:
         _pick_on_matrix(problem, survey.matrix, weights, state, limits, bounds, last)
         return Cover(state, weights, bounds.bounds, exact_until=count, tail_from=tail, traced_until=count)
@@ -110,19 +110,21 @@ def shared_weights(problem: Problem, near: np.ndarray) -> np.ndarray:
     return whole_weights(weights, shared)
 
 
-def tail_start(problem: Problem) -> int:
-    """The rank from which on picks count by what they cover of others. Labelled images are as good as picked.
+def tail_ranks(problem: Problem) -> tuple[int, int]:
+    """The ranks from which on half, then nothing, of what a pick covers of itself counts.
 
-    Where some samples matter more than others there is no tail: those are to be picked for their own sake.
+    Labelled images are as good as picked. Where some samples matter more than others there is no tail: those are to be
+    picked for their own sake.
     """
-    params = problem.params
+    params, count = problem.params, problem.points.count
     if params.objective != "coverage" or params.balance is not None or np.ptp(problem.weights) > 0.0:
-        return problem.points.count
+        return count, count
     labelled = 0 if problem.labelled is None else problem.labelled.count
-    return max(0, int(params.tail_from * (problem.points.count + labelled)) - labelled)
+    half, nothing = params.tail_from, max(params.tail_from, params.outliers_from)
+    return max(0, int(half * (count + labelled)) - labelled), max(0, int(nothing * (count + labelled)) - labelled)
 
 
-def _alone(nearest: np.ndarray, best: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _own_part(nearest: np.ndarray, best: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """What picking a row adds for itself beyond what its nearest other row or a labelled image would, (N,) int64.
 
     Less one unit: of rows that add nothing for others a burst's go behind the rest, and copies of labelled ones last.
@@ -131,9 +133,17 @@ def _alone(nearest: np.ndarray, best: np.ndarray, weights: np.ndarray) -> np.nda
     return np.asarray(np.maximum(own, 0) * weights)
 
 
-def _checkpoints(last: int, tail: int) -> list[int]:
+def _uncounted(own: np.ndarray, picked: int, tail: tuple[int, int]) -> np.ndarray | None:
+    """What of the picks' own parts does not count after so many picks."""
+    half, nothing = tail
+    if picked < half:
+        return None
+    return own if picked >= nothing else own // 2
+
+
+def _checkpoints(last: int, tail: tuple[int, int]) -> list[int]:
     marks = {max(1, last * percent // 100) for percent in certificate.CHECK_PERCENTS}
-    return sorted(mark for mark in {*marks, tail, last} if 0 < mark <= last)
+    return sorted(mark for mark in {*marks, *tail, last} if 0 < mark <= last)
 
 
 def _pick_on_matrix(
@@ -146,12 +156,13 @@ def _pick_on_matrix(
     last: int,
 ) -> None:
     """Exact greedy; each checkpoint's fresh gains serve the certificate and the next picks."""
-    tail, alone = tail_start(problem), None
+    tail, own = tail_ranks(problem), None
     for until in _checkpoints(last, tail):
-        if alone is None and state.picked >= tail:
-            alone = _alone(nearest_values(matrix), state.best, weights)
+        if own is None and state.picked >= tail[0]:
+            own = _own_part(nearest_values(matrix), state.best, weights)
         gains = all_gains(matrix, state.best, weights)
         bounds.add(state.best, weights, gains)
+        alone = None if own is None else _uncounted(own, state.picked, tail)
         heaps = new_heaps(gains, problem.groups, len(problem.group_names), state.is_taken, alone)
         pick_dense(state, heaps, limits, weights, matrix, until)
 
@@ -170,11 +181,10 @@ def _pick_on_neighbours(
     if neighbours.is_exact:
         bounds.add_nearest(np.maximum(values[:, 1], problem.best), weights)
     gains = graph_gains(rows, values, state.best, weights)
-    tail, alone = tail_start(problem), None
+    tail, own = tail_ranks(problem), _own_part(values[:, 1], state.best, weights)
     for until in [mark for mark in _checkpoints(last, tail) if mark > state.picked]:
-        if alone is None and state.picked >= tail:
-            alone = _alone(values[:, 1], state.best, weights)
         _certify(bounds, neighbours, state, weights, gains)
+        alone = _uncounted(own, state.picked, tail)
         heaps = new_heaps(gains, problem.groups, len(problem.group_names), state.is_taken, alone)
         pick_on_graph(state, heaps, limits, weights, gains, rows, values, *neighbours.listers, until)
 

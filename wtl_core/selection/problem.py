@@ -62,8 +62,8 @@ class Cover:
     """A finished order of a problem's rows.
 
     `weights` (N,) int32: whole units after sharing. `bounds` (100,) int64: the certificate at `counts`.
-    `exact_until`: the rank past which a cheaper order holds; `tail_from`: the rank from which on picks count by what
-    they cover of others; `traced_until`: past it gains and neighbours are unknown.
+    `exact_until`: the rank past which a cheaper order holds; `tail_from`: the rank from which on less counts of what
+    picks cover of themselves; `traced_until`: past it gains and neighbours are unknown.
     """
 
     state: State

@@ -28,7 +28,7 @@ class Ranking:
     samples within the kernel's reach that are closer to it than to any earlier pick. `nearest_earlier` int64: that
     pick's row, -1 for none or a labelled image. `weights` float64: how much it matters that this sample is covered.
     `exact_until`: the rank past which a cheaper order holds.
-    `tail_from`: from this rank on picks count by what they cover of others. `traced_until`: the rank past which
+    `tail_from`: from this rank on less counts of what picks cover of themselves. `traced_until`: the rank past which
     gain, radius and nearest_earlier are unknown (0, NaN, -1). `scale`: the kernel's before `scale_factor`, to be
     frozen per encoder. `stop`: how many are picked, and why there. `quotas_until`: quotas hold up to this rank;
     `quota_cost`: the coverage at the budget that they cost; `quota_advice`: which one does not hold up to the budget,

@@ -157,6 +157,7 @@ def _write(
         "advice": " ".join(filter(None, [measured.advice, ranked.quota_advice])),
         "quotas_until": int(ranked.quotas_until),
         "quota_cost": ranked.quota_cost,
+        "random_group_balance": measured.random_group_balance,
         "versions": _versions(),
         "sha256": {
             "ranking.parquet": hashlib.sha256(ranking_bytes).hexdigest(),
