@@ -19,9 +19,9 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.variables import Variable
 
 from flows.site_values import Site, read_template
+from tasks.device import DEVICE_TAG
 from wtl_core.errors import ConfigError, TransientError
 
-DEVICE_TAG = "wtl-device"
 _DEPLOY_SECONDS = 300
 
 

@@ -7,6 +7,7 @@ from prefect import task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
 from tasks import run_names
+from tasks.device import device_tags
 from tasks.progress import reported
 from tasks.retries import STAGE
 from tasks.settings import machine
@@ -18,7 +19,7 @@ from wtl_core.benchmark.summary import Summary
 from wtl_core.storage import Store
 
 
-@task(name="prepare-benchmark", tags=["wtl-device"], **STAGE)
+@task(name="prepare-benchmark", tags=device_tags(), **STAGE)
 def prepare_benchmark(store: Store, dataset: str, params: BenchmarkParams, vectors: str | None) -> Prepared:
     """The set, its vectors and its pools."""
     here = machine()
@@ -45,7 +46,7 @@ def plan_orders(store: Store, prepared: Prepared, params: BenchmarkParams) -> li
 
 
 @task(
-    name="order-pool", task_run_name="order {orders[0].pool.kind} by {orders[0].strategy}", tags=["wtl-device"], **STAGE
+    name="order-pool", task_run_name="order {orders[0].pool.kind} by {orders[0].strategy}", tags=device_tags(), **STAGE
 )
 def order_pool(store: Store, prepared: Prepared, orders: list[Order]) -> float:
     """One strategy's orders of one pool; their seconds."""
@@ -58,7 +59,7 @@ def plan_cells(store: Store, prepared: Prepared, params: BenchmarkParams, ordere
     return grid.plan_batches(store, prepared, params, device=machine().device)
 
 
-@task(name="judge", task_run_name="judge batch {batch.number}", tags=["wtl-device"], **STAGE)
+@task(name="judge", task_run_name="judge batch {batch.number}", tags=device_tags(), **STAGE)
 def judge_batch(store: Store, prepared: Prepared, params: BenchmarkParams, batch: Batch) -> int:
     """A batch of cells, each kept as it is finished."""
     with reported("judging", "cells") as on_progress:

@@ -1,8 +1,9 @@
-"""The embedding stage as tasks: plan the missing vectors, one task per part of some thousand images, then the table."""
+"""The embedding stage as tasks: plan the missing vectors, one task per some ten thousand images, then the table."""
 
 from prefect import task
 
 from tasks import artifacts
+from tasks.device import device_tags
 from tasks.progress import reported
 from tasks.retries import STAGE
 from wtl_core import pipeline
@@ -16,9 +17,9 @@ def plan_embedding(run: Run, encoder: EncoderRef) -> list[EmbeddingPart]:
     return pipeline.plan_embedding(run, encoder)
 
 
-@task(name="embed", task_run_name="embed part {part.number}: {part.samples} images", tags=["wtl-device"], **STAGE)
+@task(name="embed", task_run_name="embed part {part.number}: {part.samples} images", tags=device_tags(), **STAGE)
 def embed_part(run: Run, encoder: EncoderRef, part: EmbeddingPart) -> PartResult:
-    """Vectors of one part, committed to the table."""
+    """Vectors of one part, committed to the table as they are made."""
     with reported("embedding", "images") as on_progress:
         return pipeline.embed_part(run, encoder, part, on_progress=on_progress)
 

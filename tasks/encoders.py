@@ -3,6 +3,7 @@
 from prefect import task
 
 from tasks import artifacts, run_names
+from tasks.device import device_tags
 from tasks.progress import reported
 from tasks.retries import STAGE
 from tasks.settings import machine
@@ -13,7 +14,7 @@ from wtl_core.recipe import EncoderParams
 from wtl_core.storage import Store
 
 
-@task(name="encoder", tags=["wtl-device"], **STAGE)
+@task(name="encoder", tags=device_tags(), **STAGE)
 def ensure_encoder(run: Run, counts: dict[str, int]) -> EncoderRef:
     """The encoder that the recipe names, trained here if the workspace has none; `counts` says the pool is there."""
     with reported("encoder", "steps") as on_progress:
@@ -22,7 +23,7 @@ def ensure_encoder(run: Run, counts: dict[str, int]) -> EncoderRef:
     return encoder
 
 
-@task(name="train-next", tags=["wtl-device"], **STAGE)
+@task(name="train-next", tags=device_tags(), **STAGE)
 def train_next(store: Store, params: EncoderParams | None) -> str:
     """Train an encoder on the pool of the last refresh and name it the workspace's next; its fingerprint."""
     held = store.names(cards.FOLDER)

@@ -2,6 +2,7 @@
 
 from prefect import task
 
+from tasks.device import device_tags
 from tasks.retries import STAGE
 from tasks.settings import machine
 from wtl_core import arrivals
@@ -9,7 +10,7 @@ from wtl_core.arrivals import Arrivals
 from wtl_core.storage import Store
 
 
-@task(name="novelty", tags=["wtl-device"], **STAGE)
+@task(name="novelty", tags=device_tags(), **STAGE)
 def is_novel_enough(store: Store, seen: Arrivals, at_least: float) -> bool:
     """Whether at least that share of the arrivals is far from the labelled set."""
     from wtl_core import novelty  # imports torch, which a watch by count does without

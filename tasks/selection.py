@@ -3,6 +3,7 @@
 from prefect import task
 
 from tasks import artifacts
+from tasks.device import device_tags
 from tasks.progress import reported
 from tasks.retries import STAGE
 from wtl_core import pipeline
@@ -11,7 +12,7 @@ from wtl_core.pipeline import EncoderRef, Run
 from wtl_core.selections import SelectionRef
 
 
-@task(name="select", tags=["wtl-device"], **STAGE)
+@task(name="select", tags=device_tags(), **STAGE)
 def select(run: Run, encoder: EncoderRef, embedded: Embedded) -> SelectionRef:
     """Rank the pool by coverage and compare it with random at every per cent."""
     with reported("selection", "samples compared") as on_progress:

@@ -24,8 +24,8 @@ class Settings(BaseSettings):
     """`auto` (GPUs if there are any), `cpu`, or a device of torch: `cuda:1` is that one, with `cuda` all work."""
     s3_endpoint_url: str | None = Field(None, validation_alias=AliasChoices("WTL_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL"))
     """Address of an S3-compatible server; credentials come from the usual AWS environment or files."""
-    embedding_part_images: int = Field(4096, ge=64, le=1_000_000)
-    """Images in one embedding task, for each GPU; what is done when the run is killed is kept part by part."""
+    embedding_part_images: int = Field(32_768, ge=64, le=1_000_000)
+    """Images in one embedding task, for each GPU. Vectors are kept every 4,096 images or sooner, whatever this is."""
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,8 @@
-"""The embedding stage on disk: which live samples lack a vector, cut into parts, each embedded and committed by itself.
+"""The embedding stage on disk: which live samples lack a vector, cut into parts, and each part's vectors committed.
 
-The engine that turns bytes into vectors is `embedding`; the table they go to is `vectors`.
+A part is one task's work, some ten thousand images: an orchestrator takes seconds between two tasks. Within it vectors
+are committed every few thousand images, so that a kill costs no more than these. The engine that turns bytes into
+vectors is `embedding`; the table they go to is `vectors`.
 """
 
 import io
@@ -23,13 +25,16 @@ from wtl_core.storage import Store
 
 _PLACE = ("sample_id", "source", "object_uri", "key", "uri")
 _REFUSALS = (*_PLACE, "reason", "message")
+_COMMIT_IMAGES = 4096
+"""Vectors of so many images, for each device, are held in memory before they are committed."""
+
 _committing = threading.Lock()
 """Parts may run side by side in one process, but only one thread at a time appends to the table."""
 
 
 @dataclass(frozen=True)
 class EmbeddingPart:
-    """Some thousand samples to embed: the rows with this `number` in the plan file at `plan_key`."""
+    """Samples to embed: the rows with this `number` in the plan file at `plan_key`."""
 
     plan_key: str
     number: int
@@ -49,7 +54,10 @@ class Refusal:
 
 @dataclass(frozen=True)
 class PartResult:
-    """What became of a part; whatever is not refused has a vector. `images` were gone through in `seconds`."""
+    """What became of a part; whatever is not refused has a vector. `images` were gone through in `seconds`.
+
+    Where the part was tried again, `images` counts those committed before too, and `seconds` the last try alone.
+    """
 
     refusals: list[Refusal]
     images: int
@@ -103,7 +111,9 @@ def run(
     endpoint_url: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PartResult:
-    """Embed one part and append its vectors to the encoder's table; samples that have one by now are left alone.
+    """Embed one part and append its vectors to the encoder's table, some thousand at a time.
+
+    Samples that have a vector by now, since an earlier try was killed, are not embedded again.
 
     Args:
         part: One of `plan`'s.
@@ -115,21 +125,31 @@ def run(
     """
     started = time.monotonic()
     rows = _read(store, part.plan_key).filter(pl.col("number") == part.number)
-    ids: list[str] = []
-    pieces: list[np.ndarray] = []
-    refusals: list[Refusal] = []
-    for piece in _pieces(store, rows, encoders, workers=workers, endpoint_url=endpoint_url):
-        ids.extend(piece.ids)
-        pieces.append(piece.vectors)
+    left = _without(rows, vectors.existing_ids(store, part.fingerprint))
+    done, refusals = rows.height - left.height, list[Refusal]()
+    held: list[embedding.Piece] = []
+    for piece in _pieces(store, left, encoders, workers=workers, endpoint_url=endpoint_url):
+        held.append(piece)
         refusals.extend(Refusal(*failure) for failure in piece.failures)
+        done += len(piece.ids) + len(piece.failures)
+        if sum(len(one.ids) for one in held) >= _COMMIT_IMAGES * len(encoders):
+            _commit(part, store, held)
+            held = []
         if on_progress is not None:
-            on_progress(len(ids) + len(refusals), rows.height)
-    if ids:
-        key = _key(rows)
-        vectors.stage_part(store, part.fingerprint, key, ids, np.concatenate(pieces))
-        with _committing:
-            vectors.commit_parts(store, part.fingerprint, [key], part.dimensions)
+            on_progress(done, rows.height)
+    _commit(part, store, held)
     return PartResult(refusals, images=rows.height, seconds=time.monotonic() - started)
+
+
+def _commit(part: EmbeddingPart, store: Store, pieces: Sequence[embedding.Piece]) -> None:
+    """Append the pieces' vectors to the table."""
+    ids = [sample_id for piece in pieces for sample_id in piece.ids]
+    if not ids:
+        return
+    key = digest_of(ids)[:16]
+    vectors.stage_part(store, part.fingerprint, key, ids, np.concatenate([piece.vectors for piece in pieces]))
+    with _committing:
+        vectors.commit_parts(store, part.fingerprint, [key], part.dimensions)
 
 
 def finish(store: Store, samples: pl.DataFrame, fingerprint: str, results: Sequence[PartResult]) -> Embedded:

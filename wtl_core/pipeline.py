@@ -55,7 +55,7 @@ class Machine:
     device: str = "cpu"
     devices: int = 1
     endpoint_url: str | None = None
-    embedding_part_images: int = 4096
+    embedding_part_images: int = 32_768
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def plan_embedding(run: Run, encoder: EncoderRef) -> list[EmbeddingPart]:
 def embed_part(
     run: Run, encoder: EncoderRef, part: EmbeddingPart, *, on_progress: Progress | None = None
 ) -> PartResult:
-    """Embed and commit one part, on all devices side by side; the network is loaded once per process and device."""
+    """Embed one part on all devices side by side and commit as it goes; a process loads the network once a device."""
     return embedding_parts.run(
         part,
         run.store,

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from tests.conftest import make_jpeg
 from tests.core.test_encoders import timm_weights
 from tests.core.test_pipeline import files, refresh
-from wtl_core import arrivals, embedding, ledger, novelty, vectors
+from wtl_core import arrivals, embedding, embedding_parts, ledger, novelty, vectors
 from wtl_core.commits import Commit
 from wtl_core.encoders.cards import FOLDER, WEIGHTS, save_encoder
 from wtl_core.encoders.networks import NetworkShape, build_network
@@ -45,6 +46,32 @@ def write_weights(target: Path, seed: int) -> str:
     )
     shutil.copy(store.path(f"{FOLDER}/{digest}/{WEIGHTS}"), target)
     return digest
+
+
+def test_a_part_that_fails_keeps_what_it_committed_and_makes_only_the_rest(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding_parts, "_COMMIT_IMAGES", 3)
+    monkeypatch.setattr(embedding, "_piece_rows", lambda encoder, workers: 1)
+    real, made, ends = embedding.embed, list[str](), [7, 8]
+
+    def failing(*args: Any, **named: Any) -> Iterator[embedding.Piece]:
+        last = ends.pop(0)
+        for number, piece in enumerate(real(*args, **named)):
+            if number == last:
+                raise OSError("the disk is gone")
+            made.extend(piece.ids)
+            yield piece
+
+    monkeypatch.setattr(embedding, "embed", failing)
+    with pytest.raises(OSError, match="the disk is gone"):
+        refresh(tmp_path / "w", pictures)
+    store = Store(str(tmp_path / "w"))
+    (digest,) = vectors.fingerprints(store)
+    assert vectors.existing_ids(store, digest) == set(made[:6])  # two commits of three; the seventh was not yet one
+    assert refresh(tmp_path / "w", pictures).counts["vectors"] == 8
+    assert len(made) == 7 + 2
+    assert set(made[7:]) == vectors.existing_ids(store, digest) - set(made[:6])
 
 
 def test_weights_that_were_replaced_under_their_name_embed_anew(pictures: Path, tmp_path: Path) -> None:

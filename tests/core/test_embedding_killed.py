@@ -33,7 +33,7 @@ from wtl_core.encoders.resolve import resolve
 from wtl_core.storage import Store
 
 HERE = Path(__file__).resolve()
-POOL, PART = 96, 12
+POOL, PART = 96, 24
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,12 @@ def embed_pool(root: str, samples_path: str, fingerprints: list[str]) -> None:
     """What is killed: each encoder in turn embeds what it has no vector for."""
     import polars as pl
 
-    from wtl_core import embedding_parts, vectors
+    from wtl_core import embedding, embedding_parts, vectors
 
     torch.set_num_threads(1)
     vectors._MAX_AT_WORK = 4  # so that compaction is killed too
+    embedding_parts._COMMIT_IMAGES = PART // 2  # so that a part is killed between its commits
+    embedding._piece_rows = lambda encoder, workers: PART // 2
     store, samples = Store(root), pl.read_parquet(samples_path)
     for fingerprint in fingerprints:
         encoder = resolve(fingerprint, store, device="cpu")

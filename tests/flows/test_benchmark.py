@@ -1,5 +1,6 @@
 """`wtl benchmark` as a stranger calls it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,6 @@ import pytest
 from PIL import Image
 
 from flows.benchmark_command import read_params
-from tasks import benchmark as tasks
 from tests.conftest import result_of
 from wtl_core.benchmark import params
 from wtl_core.errors import ConfigError
@@ -68,9 +68,19 @@ def test_all_strategies_are_those_that_are_installed(monkeypatch, capsys):
         read_params(None, {"strategies": "random,mundig"})
 
 
-def test_tasks_that_use_the_device_take_turns_on_it():
-    for used in (tasks.prepare_benchmark, tasks.order_pool, tasks.judge_batch):
-        assert "wtl-device" in used.tags
+@pytest.mark.parametrize(("address", "expected"), [("http://127.0.0.1:4200/api", {"wtl-device"}), ("", set())])
+def test_tasks_that_use_the_device_take_turns_on_it_where_a_server_can_see_to_that(address, expected):
+    code = """
+from tasks import benchmark, embedding, encoders, novelty, selection
+users = (
+    benchmark.prepare_benchmark, benchmark.order_pool, benchmark.judge_batch, embedding.embed_part,
+    encoders.ensure_encoder, encoders.train_next, selection.select, novelty.is_novel_enough,
+)
+print({tuple(sorted(used.tags)) for used in users})
+"""
+    environment = {**os.environ, "PREFECT_API_URL": address}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == str({tuple(expected)}), done.stderr
 
 
 def test_the_command_line_plans_without_torch():
