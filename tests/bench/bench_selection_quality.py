@@ -319,6 +319,7 @@ ABLATION: dict[str, dict[str, object]] = {
     "64 neighbours": {"neighbours": 64},
     "weights by 20-NN distance": {"density": 1.0},
     "greedy to the end": {"tail_from": 1.0},
+    "outliers last from 25 % on": {"outliers_from": 0.25},
     "tail from 15 % on": {"tail_from": 0.15},
     "tail from 35 % on": {"tail_from": 0.35},
     "random from 25 % on": {"tail": "random"},
