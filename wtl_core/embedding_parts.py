@@ -249,7 +249,8 @@ def _write_refusals(store: Store, samples: pl.DataFrame, fingerprint: str, refus
 
 
 def _without(samples: pl.DataFrame, ids: set[str]) -> pl.DataFrame:
-    return samples.filter(~pl.col("sample_id").is_in(pl.Series(sorted(ids), dtype=pl.String).implode()))
+    found = [sample_id for sample_id in samples["sample_id"] if sample_id in ids]  # a table may hold many more
+    return samples.filter(~pl.col("sample_id").is_in(pl.Series(found, dtype=pl.String).implode()))
 
 
 def _folder(fingerprint: str) -> str:

@@ -94,7 +94,7 @@ def fingerprints(store: Store) -> set[str]:
 def existing_ids(store: Store, fingerprint: str) -> set[str]:
     """Sample ids that have a committed vector of this encoder."""
     table = open_table(store, fingerprint)
-    return set() if table is None else _ids(table)
+    return set() if table is None else _committed.copy(store, table)
 
 
 def stage_part(store: Store, fingerprint: str, key: str, ids: Sequence[str], vectors: np.ndarray) -> None:
@@ -160,7 +160,7 @@ def commit_parts(store: Store, fingerprint: str, keys: Iterable[str], dimensions
 
 
 class _Committed:
-    """The ids of the table that this process committed to last, so that twenty commits do not scan it twenty times.
+    """The ids of the table that this process committed to last, so that twenty parts do not scan it twenty times.
 
     Believed only while version and row count are what they were after our own append.
     """
@@ -173,6 +173,10 @@ class _Committed:
         """Every committed id. The caller may add to the set, and calls `note` when the additions are committed."""
         of, self.of = self.of, None  # an append that fails half-way leaves nothing to believe
         return self.known if of == self._now(store, table) else _ids(table)
+
+    def copy(self, store: Store, table: Any) -> set[str]:
+        """Every committed id, in a set of its own."""
+        return set(self.known) if self.of == self._now(store, table) else _ids(table)
 
     def note(self, store: Store, table: Any, known: set[str]) -> None:
         """`known` is what the table holds now."""
