@@ -46,7 +46,7 @@ def coverage_of(kernel: np.ndarray, picks: list[int]) -> int:
     return int(kernel[list(picks)].max(axis=0).sum())
 
 
-def naive_greedy(kernel: np.ndarray, tail_from: float, outliers_from: float = 0.45) -> list[int]:
+def naive_greedy(kernel: np.ndarray, tail_from: float, outliers_from: float) -> list[int]:
     """Every gain of every candidate at every step, in the tail less half, then all it adds for itself; ties by row."""
     best, picks = np.zeros(len(kernel), np.int64), []
     nearest = np.where(np.eye(len(kernel), dtype=bool), 0, kernel).max(axis=1)
@@ -61,12 +61,15 @@ def naive_greedy(kernel: np.ndarray, tail_from: float, outliers_from: float = 0.
     return picks
 
 
-@pytest.mark.parametrize("tail_from", [0.0, 0.25, 1.0])
+TAILS = [(0.0, 0.45), (0.25, 0.45), (0.25, 0.0), (1.0, 0.45)]  # tail_from and outliers_from, of which the later counts
+
+
+@pytest.mark.parametrize("tail", TAILS)
 @pytest.mark.parametrize("seed", range(3))
-def test_lazy_equals_naive(seed: int, tail_from: float) -> None:
+def test_lazy_equals_naive(seed: int, tail: tuple[float, float]) -> None:
     vectors = clustered(90, seed=seed)
-    found = rank(vectors, has_duplicate_weights=False, tail_from=tail_from)
-    assert found.rows.tolist() == naive_greedy(kernel_of(vectors, found.scale), tail_from)
+    found = rank(vectors, has_duplicate_weights=False, tail_from=tail[0], outliers_from=tail[1])
+    assert found.rows.tolist() == naive_greedy(kernel_of(vectors, found.scale), *tail)
 
 
 @pytest.mark.parametrize("path", [{}, LARGE])
@@ -85,12 +88,12 @@ def test_copies_of_labelled_images_go_last(path: dict[str, int]) -> None:
     assert set(found.rows[260:].tolist()) == set(range(40))
 
 
-@pytest.mark.parametrize("tail_from", [0.0, 0.25, 1.0])
-def test_a_graph_of_all_neighbours_equals_naive(tail_from: float) -> None:
+@pytest.mark.parametrize("tail", TAILS)
+def test_a_graph_of_all_neighbours_equals_naive(tail: tuple[float, float]) -> None:
     vectors = clustered(90)
-    params = {"exact_up_to": 20, "neighbours": 90, "head": 10, "tail_from": tail_from}
+    params = {"exact_up_to": 20, "neighbours": 90, "head": 10, "tail_from": tail[0], "outliers_from": tail[1]}
     found = rank(vectors, has_duplicate_weights=False, **params)
-    assert found.rows.tolist() == naive_greedy(kernel_of(vectors, found.scale), tail_from)
+    assert found.rows.tolist() == naive_greedy(kernel_of(vectors, found.scale), *tail)
 
 
 def test_a_hand_worked_case() -> None:
