@@ -32,6 +32,7 @@ RIVALS = ("class-balanced-random", "stratified-random", "k-center", "typicality"
 SECTIONS = {
     "scratch": "CIFAR-10, a network trained from scratch: coverage against random",
     "scratch-given": "CIFAR-10, from scratch, picks by the SimCLR vectors of the set",
+    "scratch-large": "CIFAR-10, from scratch on 10,000 and 20,000 images, picks by the SimCLR vectors of the set",
     "tail": "CIFAR-10 with a long tail (50:1) and bursts, a network trained from scratch",
     "tail-given": "CIFAR-10 with a long tail and bursts, from scratch, picks by the SimCLR vectors of the set",
     "rivals": "CIFAR-10, one-pass strategies judged on the vectors",
@@ -55,7 +56,8 @@ def params_of(section: str, *, is_cuda: bool, is_quick: bool, seeds: int | None)
     tiny = {"encoder": "pixels", "has_flips": False, "seeds": 10}
     values: dict = {
         "scratch": {**scratch, "budgets": high if is_cuda else low},
-        "scratch-given": {**scratch, "budgets": high},
+        "scratch-given": {**scratch, "budgets": low},
+        "scratch-large": {**scratch, "budgets": (10_000, 20_000)},
         "tail": {**scratch, "budgets": low, "pools": ("long-tail-bursts",)},
         "tail-given": {**scratch, "budgets": low, "pools": ("long-tail-bursts",)},
         "rivals": rivals,
