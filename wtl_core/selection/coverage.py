@@ -7,7 +7,8 @@ follows on the neighbour graph, where gains are exact among the neighbours.
 The tail: a pick covers itself wholly, which is of no use to an image that is not in the pool. That part of a gain
 rises as picks close in, until it is outliers that gain most: on CIFAR-10 images held out are covered less well than by
 random picks from a third of the pool on. Outliers do teach a network, though, so they are not all left for the end:
-from `tail_from` of the pool on half of what a pick covers of itself counts, from `outliers_from` on nothing.
+from `tail_from` of the pool on half of what a pick covers of itself counts, from `outliers_from` on nothing. Picks
+close in sooner where many images are near-copies, so for `tail_from` these count as one.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from wtl_core.selection.dense import all_gains, force, kernel_matrix, nearest_va
 from wtl_core.selection.graph import graph_gains, pick_on_graph, transpose
 from wtl_core.selection.greedy import State, new_heaps, new_state, pick_dense
 from wtl_core.selection.head import pick_head
-from wtl_core.selection.kernels import ONE
+from wtl_core.selection.kernels import ONE, WEIGHT_ONE
 from wtl_core.selection.problem import Cover, Neighbours, Problem
 from wtl_core.selection.quotas import Limits
 from wtl_core.selection.steering import balance_weights, whole_weights
@@ -79,7 +80,7 @@ def pick_all(problem: Problem, survey: Survey, limits: Limits, *, until: int | N
     state = start_state(problem)
     bounds = Certificate.start(problem.counts, int(ONE * weights.sum(dtype=np.int64)))
     force(problem.points, problem.table, weights, state, limits, problem.frozen, problem.groups)
-    last, tail = count if until is None else until, tail_ranks(problem)[0]
+    last, tail = count if until is None else until, tail_ranks(problem, survey.weights)[0]
     if survey.matrix is not None:
         _pick_on_matrix(problem, survey.matrix, weights, state, limits, bounds, last)
         return Cover(state, weights, bounds.bounds, exact_until=count, tail_from=tail, traced_until=count)
@@ -110,18 +111,20 @@ def shared_weights(problem: Problem, near: np.ndarray) -> np.ndarray:
     return whole_weights(weights, shared)
 
 
-def tail_ranks(problem: Problem) -> tuple[int, int]:
+def tail_ranks(problem: Problem, weights: np.ndarray) -> tuple[int, int]:
     """The ranks from which on half, then nothing, of what a pick covers of itself counts.
 
     Labelled images are as good as picked. Where some samples matter more than others there is no tail: those are to be
     picked for their own sake.
     """
     params, count = problem.params, problem.points.count
-    if params.objective != "coverage" or params.balance is not None or np.ptp(problem.weights) > 0.0:
+    is_even = params.balance is None and np.ptp(problem.weights) == 0.0
+    if params.objective != "coverage" or params.tail_from == 1.0 or not is_even:
         return count, count
     labelled = 0 if problem.labelled is None else problem.labelled.count
-    half, nothing = params.tail_from, max(params.tail_from, params.outliers_from)
-    return max(0, int(half * (count + labelled)) - labelled), max(0, int(nothing * (count + labelled)) - labelled)
+    distinct = float(weights.sum(dtype=np.int64) / WEIGHT_ONE)
+    half = max(0, int(params.tail_from * (distinct + labelled)) - labelled)
+    return half, max(half, int(params.outliers_from * (count + labelled)) - labelled)
 
 
 def _own_part(nearest: np.ndarray, best: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -156,7 +159,7 @@ def _pick_on_matrix(
     last: int,
 ) -> None:
     """Exact greedy; each checkpoint's fresh gains serve the certificate and the next picks."""
-    tail, own = tail_ranks(problem), None
+    tail, own = tail_ranks(problem, weights), None
     for until in _checkpoints(last, tail):
         if own is None and state.picked >= tail[0]:
             own = _own_part(nearest_values(matrix), state.best, weights)
@@ -181,7 +184,7 @@ def _pick_on_neighbours(
     if neighbours.is_exact:
         bounds.add_nearest(np.maximum(values[:, 1], problem.best), weights)
     gains = graph_gains(rows, values, state.best, weights)
-    tail, own = tail_ranks(problem), _own_part(values[:, 1], state.best, weights)
+    tail, own = tail_ranks(problem, weights), _own_part(values[:, 1], state.best, weights)
     for until in [mark for mark in _checkpoints(last, tail) if mark > state.picked]:
         _certify(bounds, neighbours, state, weights, gains)
         alone = _uncounted(own, state.picked, tail)

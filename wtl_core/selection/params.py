@@ -114,9 +114,9 @@ class SelectionParams(_Params):
     head: int = Field(2000, ge=0, le=4000)
     """Picks that are made among nominees with every pair of a large pool, before the neighbours take over."""
     tail_from: float = Field(0.25, ge=0.0, le=1.0)
-    """Share of the pool from which on half of what a pick covers of itself counts: outliers begin to wait."""
+    """Share of the pool, near-duplicates as one, from which on half a pick's cover of itself counts; 1: never."""
     outliers_from: float = Field(0.45, ge=0.0, le=1.0)
-    """Share (`tail_from` at least) from which on only what a pick covers of others counts: outliers go last."""
+    """Share of the pool, behind that, from which on only what a pick covers of others counts: outliers go last."""
     exact_up_to: int = Field(16_000, ge=1, le=30_000)
     """A pool of at most this many samples is ranked with every pair throughout."""
     cells_from: int = Field(250_000, ge=1000)
