@@ -238,6 +238,14 @@ def artifact(stack: Stack, run_id: str, key: str) -> dict[str, Any]:
     return found[0]
 
 
+def failed_run(stack: Stack, run_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The run, once it has failed and its hook has named it, and the artifact that the hook makes after that."""
+    run = stack.wait(run_id)
+    assert run["state"]["type"] == "FAILED", run["state"]
+    page = artifact(stack, run_id, "failure")
+    return stack.run(run_id), page
+
+
 def plain_ranking(source: Path | str, folder: Path, recipe: dict[str, Any]) -> bytes:
     """`ranking.parquet` as an undisturbed plain script makes it."""
     script = (

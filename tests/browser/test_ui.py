@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service_stack import OUTPUT, Stack, artifact
+from service_stack import OUTPUT, Stack, artifact, failed_run
 
 from tests.conftest import build_source
 
@@ -17,7 +17,7 @@ def test_a_run_is_seen_in_the_ui(browser: Any, stack: Stack, tmp_path: Path) -> 
     with stack.paused("watch"):
         done = stack.finish("refresh", workspace=workspace, sources=[str(source)])
         broken = stack.start_run("refresh", workspace=workspace, sources=[str(tmp_path / "nowhere")])
-        failed = stack.wait(broken)
+        failed, page = failed_run(stack, broken)
         ui = stack.place.address
         text = browser.open(f"{ui}/runs", shows=done["name"])
         assert failed["name"][:40] in text
@@ -47,7 +47,6 @@ def test_a_run_is_seen_in_the_ui(browser: Any, stack: Stack, tmp_path: Path) -> 
         browser.picture(SHOTS / "event.png")
         browser.open(f"{ui}/runs/flow-run/{broken}", shows="check the path")
         browser.picture(SHOTS / "failed.png")
-        page = artifact(stack, broken, "failure")
         browser.open(f"{ui}/artifacts/artifact/{page['id']}", shows="What to do")
         browser.picture(SHOTS / "failure.png")
         browser.open(f"{ui}/deployments", shows="refresh-test")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from service_stack import Stack, artifact, now, ranking_of, until
+from service_stack import Stack, artifact, failed_run, now, ranking_of, until
 
 from tasks.event_resources import workspace_resource
 from tests.conftest import build_source
@@ -48,10 +48,9 @@ def test_a_failed_run_says_what_where_and_what_to_do(quiet: Stack, tmp_path: Pat
     recipe = {**PIXELS, "ingest": {"quarantine_budget": 0.1}}
     workspace, started = str(tmp_path / "w"), now()
     run_id = quiet.start_run("refresh", **given(source, Path(workspace), recipe))
-    run = quiet.wait(run_id)
-    assert run["state"]["type"] == "FAILED"
+    run, page = failed_run(quiet, run_id)
     assert run["name"].startswith("failed in gather-pool: 31 of "), run["name"]
-    assert "What to do" in artifact(quiet, run_id, "failure")["data"]
+    assert "What to do" in page["data"]
     told = until(
         lambda: quiet.events("wtl.quarantine.exceeded", workspace_resource(workspace), since=started),
         seconds=60,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from service_stack import Stack, artifact, now, ranking_of, until
+from service_stack import Stack, failed_run, now, ranking_of, until
 
 from tests.conftest import make_jpeg
 from tests.services.drill import PIXELS, given
@@ -20,10 +20,10 @@ def test_a_run_that_hangs_ends_at_its_limit_and_the_next_goes_on(
     env = quiet.stall("wtl_core.ingest:run_many", tmp_path)
     del env["marker"]
     limited = given(source, workspace, PIXELS, time_limit_hours=10 / 3600)
-    run = quiet.wait(quiet.start_run("refresh", job_env=env, **limited))
-    assert (run["state"]["type"], run["state"]["name"]) == ("FAILED", "TimedOut")
+    run, page = failed_run(quiet, quiet.start_run("refresh", job_env=env, **limited))
+    assert run["state"]["name"] == "TimedOut"
     assert run["name"].startswith("failed in ingest: expected the run to end within time_limit_hours"), run["name"]
-    assert "raise `time_limit_hours`" in artifact(quiet, run["id"], "failure")["data"]
+    assert "raise `time_limit_hours`" in page["data"]
     assert not (workspace / "lease.json").exists()
     quiet.finish("refresh", **given(source, workspace, PIXELS))
     assert ranking_of(workspace) == expected
@@ -35,10 +35,10 @@ def test_after_three_crashes_in_a_row_no_event_starts_another(quiet: Stack) -> N
         quiet.call_crashed(quiet.start_run("refresh", in_seconds=3600))
     told = now()
     post_arrival(quiet, "crashing.tar")
-    run = quiet.wait(until(lambda: quiet.runs("refresh", since=told), seconds=60, what="the event's run")[0]["id"])
-    assert run["state"]["type"] == "FAILED"
+    started = until(lambda: quiet.runs("refresh", since=told), seconds=60, what="the event's run")
+    run, page = failed_run(quiet, started[0]["id"])
     assert run["name"].startswith("failed in check-crashes: the last 3 runs of this deployment crashed"), run["name"]
-    assert "start it by hand" in artifact(quiet, run["id"], "failure")["data"]
+    assert "start it by hand" in page["data"]
     (quiet.folder / "shards" / "by-hand.jpg").write_bytes(make_jpeg(78))
     quiet.finish("refresh", quiet_seconds=0)
 
