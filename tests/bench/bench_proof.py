@@ -88,9 +88,12 @@ def run_section(name: str, options: argparse.Namespace, deadline: float) -> None
     """Do what is missing of a section, and write its page; nothing where its set is not at hand."""
     is_cuda = options.device.startswith("cuda")
     params = params_of(name, is_cuda=is_cuda, is_quick=options.quick, seeds=options.seeds)
-    params = params.model_copy(update={"encoder_seconds": options.encoder_seconds})
+    asked: dict = {"encoder_seconds": options.encoder_seconds}
     if options.budgets:
-        params = params.model_copy(update={"budgets": tuple(options.budgets)})
+        asked["budgets"] = tuple(options.budgets)
+    if options.effort:
+        asked["scratch_effort"] = options.effort
+    params = params.model_copy(update=asked)
     dataset = {"digits": "sklearn:digits", "fashion": str(options.fashion)}.get(name, str(options.data))
     if name != "digits" and not Path(dataset).is_dir():
         print(f"{name}: left out, {dataset} is not there", flush=True)
@@ -167,6 +170,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(SECTIONS), help="default: all that a device does in minutes")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--budgets", type=int, nargs="*", help="instead of the section's")
+    parser.add_argument("--effort", type=float, help="of networks trained from scratch; else 1 on a GPU, 0.4 on a CPU")
     parser.add_argument("--seconds", type=float, default=600, help="no batch begins after these")
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
     parser.add_argument("--data", type=Path, default=CIFAR)
