@@ -11,7 +11,7 @@ import polars as pl
 from wtl_core.errors import CorruptArtifactError
 from wtl_core.storage import Store
 
-VERSION = 7
+VERSION = 8
 """Raised when the same inputs would give another ranking, ladder or receipt."""
 
 

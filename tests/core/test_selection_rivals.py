@@ -140,13 +140,18 @@ def test_probability_coverage_covers_balls() -> None:
 
 
 @pytest.mark.parametrize("objective", ["typicality", "stratified-random"])
-def test_clusters_that_hold_labelled_images_come_after_those_that_hold_none(objective: str) -> None:
+def test_clusters_that_hold_labelled_or_frozen_images_come_after_those_that_hold_none(objective: str) -> None:
     rng = np.random.default_rng(0)
     which = np.repeat(np.arange(8), 40)
     drawn = 4 * np.eye(12)[which] + 0.4 * rng.normal(size=(320, 12))
     vectors = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
     found = rank(vectors, objective, labelled=vectors[which < 3])  # a copy of each is in the pool
     assert (which[found.rows[:16]] >= 3).all()
+    assert sorted(found.rows.tolist()) == list(range(320))
+    frozen = np.flatnonzero(which < 3)[::4]
+    found = rank(vectors, objective, frozen=frozen)
+    assert (found.rows[:30] == frozen).all()
+    assert (which[found.rows[30:46]] >= 3).sum() >= 15  # one of the smaller clusters may hold no frozen row
     assert sorted(found.rows.tolist()) == list(range(320))
 
 

@@ -264,7 +264,7 @@ def test_quotas_hold_at_the_budget_and_shares_at_every_prefix(seed: int, budget:
     until = found.quotas_until
     assert until == budget or sizes["south"] + sizes["west"] < (1 - north) * budget + 2
     for prefix in range(1, until + 1):
-        assert (picked[:prefix] == "south").sum() >= min(sizes["south"], int(south * prefix + 1e-9))
+        assert (picked[:prefix] == "south").sum() >= int(south * prefix + 1e-9)
         assert (picked[:prefix] == "north").sum() <= np.ceil(north * prefix - 1e-9)
     if until == budget:
         assert (picked[:budget] == "west").sum() >= west
@@ -299,6 +299,31 @@ def test_quotas_that_are_given_up_before_the_budget_are_warned_of(
     monkeypatch.setattr(orders, "pick_all", given_up)
     assert rank(clustered(150), params, groups=cameras(150)).quotas_until == 7
     assert "Quotas hold for 7 of 30 picks" in caplog.text
+
+
+def test_a_group_that_is_too_small_for_its_share_is_told_of() -> None:
+    groups = np.where(np.arange(100) < 2, "rare", "common")
+    params = {"budget": 30, "group_by": "c", "quotas": [{"group": "rare", "minimum_share": 0.5}]}
+    found = rank(clustered(100), params, groups=groups)
+    assert found.quotas_until == 5
+    assert "of the first 30 expected at least 15 from 'rare', found 2. Change the quota" in found.quota_advice
+    rows = np.arange(1, 100)
+    rest = rank(clustered(100)[1:], params, groups=groups[rows], labelled=clustered(100)[:1], labelled_groups=["rare"])
+    assert (rest.quotas_until, rest.quota_advice) == (30, "")
+
+
+@pytest.mark.parametrize("are_twins", [False, True])
+def test_a_maximum_holds_where_the_budget_asks_for_twins_and_for_samples_without_weight(are_twins: bool) -> None:
+    groups = np.array(["a", "a", *["b"] * 10])
+    vectors, weights = clustered(12), np.ones(12)
+    if are_twins:
+        vectors[6:] = vectors[2]
+    else:
+        weights[6:] = 0.0
+    params = {"budget": 12, "group_by": "c", "quotas": [{"group": "b", "maximum": 3}]}
+    found = rank(vectors, params, groups=groups, weights=weights)
+    assert sorted(groups[found.rows[: found.picks]]) == ["a", "a", "b", "b", "b"]
+    assert (found.stop.reason, found.quotas_until, found.quota_advice) == ("quotas", 5, "")
 
 
 def test_without_a_head_nothing_is_nominated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,6 +410,13 @@ def test_labelled_images_count_towards_a_minimum_and_not_against_a_maximum() -> 
     names, found = picked(few, west[:9], budget=10)
     assert (sorted(names), found.quotas_until) == (["north"] * 2 + ["west"] * 2, 4)
     assert (found.stop.reason, found.quota_advice) == ("quotas", "")
+    # A minimum that fitted 10 % of the pool goes on when what is left is too small for it.
+    ten = [{"group": "west", "minimum": 10}]
+    names, found = picked(ten, np.setdiff1d(np.arange(150), west)[:100], budget="10%")
+    assert (names, found.quotas_until) == (["west"] * 5, 4)
+    assert "of the first 5 expected at least 10 from 'west', found 5. Change" in found.quota_advice
+    with pytest.raises(ConfigError, match="minima that fit"):
+        picked([{"group": "west", "minimum": 11}, {"group": "north", "minimum": 9}], north[:1], budget="10%")
     with pytest.raises(ConfigError, match="can fill"):
         picked([{"group": "west", "minimum": 12}], west[:10])
     with pytest.raises(ConfigError, match="one of the pool's groups"):
@@ -482,8 +514,13 @@ def test_balance_brings_group_weights_to_the_target() -> None:
     assert np.bincount(groups, weights=uniform * weights) == pytest.approx([1.0, 1.0])
     ratio = balance_weights(Balance(target={"a": 1, "b": 3}), groups, ["a", "b"], weights)
     assert ratio[3] * 1 == pytest.approx(3 * ratio[:3].sum())
-    with pytest.raises(InputError, match="balance"):
-        balance_weights(Balance(target={"z": 1}), groups, ["a", "b"], weights)
+    with pytest.raises(ConfigError, match="the pool's groups, a, b; found 'z'"):
+        balance_weights(Balance(target={"a": 1, "z": 1}), groups, ["a", "b"], weights)
+    with pytest.raises(InputError, match="above 0"):
+        balance_weights(Balance(target={"a": 0}), groups, ["a", "b"], weights)
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(ValidationError, match="finite"):
+            Balance(target={"a": wrong, "b": 1})
 
 
 def test_a_balance_whose_target_groups_weigh_nothing_is_refused() -> None:
@@ -528,6 +565,15 @@ def test_stop_conditions_mark_picks() -> None:
     assert (first.picks, first.stop.reason) == (3, "budget")
     for other in (covered, apart, knee, first):
         assert (other.rows == whole.rows).all()
+
+
+def test_a_distance_that_nobody_measured_ends_the_picks(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = np.where(np.arange(100) < 50, 1.0, 0.0)
+    found = rank(clustered(100), {"minimum_distance": 0.01}, weights=weights)
+    assert (found.picks, found.stop.reason) == (50, "minimum_distance")
+    monkeypatch.setattr(orders, "TRACED_PAIRS", 100 * 20)  # behind it farthest-first ends in a shuffle
+    found = rank(clustered(100), {"objective": "k-center", "minimum_distance": 0.01})
+    assert (found.picks, found.stop.reason) == (20, "minimum_distance")
 
 
 @pytest.mark.parametrize("stop", [{"coverage_goal": 0.5}, {"minimum_distance": 1.0}, {"gain_knee": 0.9}])

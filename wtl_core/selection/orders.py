@@ -11,6 +11,7 @@ from wtl_core.selection.dense import force
 from wtl_core.selection.farthest import FAR, farthest_first, nearest_outside
 from wtl_core.selection.identity import Purpose, shuffled
 from wtl_core.selection.kernels import ONE
+from wtl_core.selection.params import count_of
 from wtl_core.selection.problem import Cover, Problem, free_limits
 from wtl_core.selection.quotas import Kept, check_kept, limits_of
 from wtl_core.selection.rivals import TYPICAL_OF, stratified_random, typical_first
@@ -19,14 +20,22 @@ TRACED_PAIRS = 10**10
 _log = logging.getLogger(__name__)
 
 
-def order_pool(problem: Problem, budget: int | None, *, on_progress: Progress | None = None) -> tuple[Cover, Kept]:
-    """The order by the objective, and how far it keeps the quotas."""
+def order_pool(problem: Problem, samples: int, *, on_progress: Progress | None = None) -> tuple[Cover, Kept]:
+    """The order by the objective, and how far it keeps the quotas; budgets are counted in a pool of so many samples.
+
+    Where there are quotas, twins and samples of no weight are not picked: nothing is known of their groups here.
+    """
     params, count = problem.params, problem.points.count
     if params.objective not in ("coverage", "probability-coverage"):
         return _trace(problem, _rival(problem)), Kept()
     sizes = np.bincount(problem.groups, minlength=len(problem.group_names))
-    wanted = min(budget or count, count)
-    limits = limits_of(params.quotas, problem.group_names, sizes, wanted, problem.labelled_by_group)
+    labelled = problem.labelled_by_group
+    wanted = count if params.budget is None else count_of(params.budget, samples)
+    whole = int(labelled.sum())
+    before = count + whole if params.budget is None else count_of(params.budget, samples + whole)
+    limits = limits_of(
+        params.quotas, problem.group_names, sizes, min(wanted, count), labelled, min(before, count + whole)
+    )
     last = limits.budget
     survey = survey_pool(problem, on_progress=on_progress)
     cover = pick_all(problem, survey, limits)
@@ -35,7 +44,8 @@ def order_pool(problem: Problem, budget: int | None, *, on_progress: Progress | 
     free = pick_all(problem, survey, limits_of((), problem.group_names, sizes, last), until=last)
     whole = ONE * int(survey.weights.sum(dtype=np.int64))
     cost = (int(free.state.gains[:last].sum()) - int(cover.state.gains[:last].sum())) / whole
-    kept, due, broken = check_kept(params.quotas, problem.group_names, limits, problem.groups[cover.state.order[:last]])
+    picked = problem.groups[cover.state.order[:last]]
+    kept, due, broken = check_kept(params.quotas, problem.group_names, limits, picked, labelled)
     kept = min(kept, int(cover.state.cursor[1]))
     room = last if last < wanted else None
     return cover, Kept(kept, due, room, cost, _advise(kept, last, broken, frozen=len(problem.frozen)))
@@ -45,8 +55,9 @@ def _advise(until: int, last: int, broken: str, *, frozen: int) -> str:
     """A sentence for a person where quotas do not hold: no error, since a refresh on a timetable must go on."""
     if until >= last:
         return ""
-    stay = f" {frozen} earlier picks come first and stay: change the quota or raise the budget." if frozen else ""
-    advice = f"Quotas hold for {until} of {last} picks: {broken or 'then no allowed group had a sample left.'}{stay}"
+    stay = f" {frozen} earlier picks come first and stay: change" if frozen else " Change"
+    broken = broken or "then no allowed group had a sample left."
+    advice = f"Quotas hold for {until} of {last} picks: {broken}{stay} the quota or raise the budget."
     _log.warning(advice)
     return advice
 

@@ -29,7 +29,7 @@ _LIGHTLY: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 
 
 class _Params(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Quota(_Params):
@@ -126,7 +126,7 @@ class SelectionParams(_Params):
     coverage_goal: float | None = Field(None, gt=0.0, le=1.0)
     """Stop once the picks cover the pool this well."""
     minimum_distance: float | None = Field(None, ge=0.0, le=2.0)
-    """Stop before a pick that is closer than this to an earlier pick or a labelled image."""
+    """Stop before a pick closer than this to an earlier one or a labelled image; by k-center as late as can be."""
     gain_knee: float | None = Field(None, gt=0.0, lt=1.0)
     """Stop where the mean gain over 1 % of the pool first falls below this share of the first 1 %'s."""
     group_by: str | None = None

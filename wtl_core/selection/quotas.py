@@ -60,16 +60,19 @@ def limits_of(
     sizes: np.ndarray,
     budget: int,
     labelled: np.ndarray | None = None,
+    whole_budget: int | None = None,
 ) -> Limits:
     """Limits from quotas, for groups in the order of `names` with `sizes` (G,) samples that can be picked.
 
     `labelled` (G,) images count towards minima, and a group that has no others is satisfied. What could hold before
-    they were labelled is refused no more: the limits' budget is then as large as maxima leave room for.
+    they were labelled, at a budget of `whole_budget`, is refused no more: the limits' budget is then as large as maxima
+    leave room for, and minima that it does not hold are kept as far as they can be.
 
     Raises:
         ConfigError: a quota names no group, or the quotas could never all hold at this budget.
     """
     labelled = np.zeros(len(names), np.int64) if labelled is None else labelled
+    asked = np.zeros(len(names), np.int64)
     groups = len(names)
     codes = {name: code for code, name in enumerate(names)}
     limits = Limits(
@@ -94,13 +97,17 @@ def limits_of(
                 f"quota of {quota.group!r}: expected a minimum that the group can fill, found {quota.minimum} for "
                 f"{known} samples; lower it"
             )
+        asked[code] = min(quota.minimum, known)
         limits.minimum[code] = min(max(0, quota.minimum - labelled[code]), sizes[code])
         limits.maximum[code] = limits.maximum[code] if quota.maximum is None else quota.maximum
         limits.minimum_share[code] = quota.minimum_share
         limits.maximum_share[code] = quota.maximum_share
     if not quotas:
         return limits
-    _check_budget(limits, limits.sizes + labelled)
+    whole = limits.sizes + labelled
+    before = limits._replace(sizes=whole, minimum=asked, budget=budget if whole_budget is None else whole_budget)
+    if (fault := _fault(limits, whole)) and _fault(before, whole):
+        raise ConfigError(fault)
     while (room := int(_allowed(limits, limits.sizes).sum())) < limits.budget:
         limits = limits._replace(budget=room)
     return limits
@@ -112,27 +119,29 @@ def _allowed(limits: Limits, sizes: np.ndarray) -> np.ndarray:
     return np.asarray(np.minimum(np.minimum(limits.maximum, shares), sizes))
 
 
-def _check_budget(limits: Limits, sizes: np.ndarray) -> None:
-    """Refuse what could not hold if nothing were labelled. A budget of the whole pool is all that maxima allow."""
+def _fault(limits: Limits, sizes: np.ndarray) -> str:
+    """What cannot hold in groups of these sizes, or nothing. A budget of the whole pool is all that maxima allow."""
     wanted = np.maximum(limits.minimum, np.floor(limits.minimum_share * limits.budget + 1e-9).astype(np.int64))
     wanted = np.minimum(wanted, limits.sizes)
     allowed = _allowed(limits, sizes)
     if wanted.sum() > limits.budget or (wanted > allowed).any():
-        raise ConfigError(f"quotas: expected minima that fit a budget of {limits.budget}, found {wanted.sum()} in all")
+        return f"quotas: expected minima that fit a budget of {limits.budget}, found {wanted.sum()} in all"
     is_whole = limits.budget == limits.sizes.sum() and allowed.any()
     if allowed.sum() < limits.budget and not is_whole:
-        raise ConfigError(
+        return (
             f"quotas: expected maxima that leave room for a budget of {limits.budget}, found room for {allowed.sum()}; "
             "raise a maximum or lower the budget"
         )
+    return ""
 
 
 def check_kept(
-    quotas: Sequence[Quota], names: Sequence[str], limits: Limits, codes: np.ndarray
+    quotas: Sequence[Quota], names: Sequence[str], limits: Limits, codes: np.ndarray, labelled: np.ndarray
 ) -> tuple[int, int, str]:
     """Up to which rank quotas hold, by which all minima are met, and of each that breaks the last break, a sentence.
 
-    `codes` (budget,) are the picks' groups in rank order. Frozen picks may break what no later pick can mend.
+    `codes` (budget,) are the picks' groups in rank order. Frozen picks may break what no later pick can mend, and a
+    group may be too small for its share; one of which images are `labelled` (G,) owes no more than it has left.
     """
     prefix = np.arange(1, len(codes) + 1)
     until, due, told = len(codes), 0, []
@@ -142,7 +151,8 @@ def check_kept(
         due = max(due, int((found < limits.minimum[code]).sum()) + 1 if limits.minimum[code] > 0 else 0)
         least = np.floor(limits.minimum_share[code] * prefix + 1e-9).astype(np.int64)
         least[-1:] = np.maximum(least[-1:], limits.minimum[code])
-        least = np.minimum(least, limits.sizes[code])
+        if labelled[code] > 0:
+            least = np.minimum(least, limits.sizes[code])
         most = np.minimum(limits.maximum[code], np.ceil(limits.maximum_share[code] * prefix - 1e-9).astype(np.int64))
         broken = np.flatnonzero((found < least) | (found > most))
         if len(broken):

@@ -116,8 +116,7 @@ def _order(
     on_progress: Progress | None,
 ) -> Ranking:
     """Order the problem's rows and say all that is to be said of each."""
-    budget = None if problem.params.budget is None else count_of(problem.params.budget, len(pool.rows))
-    cover, kept = orders.order_pool(problem, budget, on_progress=on_progress)
+    cover, kept = orders.order_pool(problem, len(pool.rows), on_progress=on_progress)
     return assemble(problem, cover, pool, inside, near=near, labelled=labelled, quotas=kept)
 
 

@@ -22,8 +22,8 @@ class Ranking:
     """Every row once, best first; arrays are in rank order, (N,), unless said otherwise.
 
     `rows` int64: the row in the caller's arrays. `gain` float64: what it adds to `coverage`; for the objective
-    `coverage` it never rises from `frozen` to `tail_from`. `coverage` float64: of the pool by all picks up to here.
-    `radius` float64: the distance to the nearest earlier pick or labelled image, 2 where there is none. `duplicate_of`
+    `coverage` without quotas it never rises from `frozen` to `tail_from`. `coverage` float64: of the pool by all picks
+    up to here. `radius` float64: the distance to the nearest earlier pick or labelled image, 2 where there is none. `duplicate_of`
     int64: the row that this one is pixel- or vector-identical to, or -1; such rows come last. `stands_for` int64:
     samples within the kernel's reach that are closer to it than to any earlier pick. `nearest_earlier` int64: that
     pick's row, -1 for none or a labelled image. `weights` float64: how much it matters that this sample is covered.

@@ -1,6 +1,6 @@
 """The rivals of coverage that need more than a shuffle: typicality and stratified random. Orders only, nested.
 
-A labelled image counts as an earlier pick of its cluster.
+A labelled image counts as an earlier pick of its cluster, and so does a frozen one.
 """
 
 import numpy as np
@@ -15,14 +15,16 @@ _LEAST_CLUSTER = 5
 
 
 def stratified_random(problem: Problem) -> np.ndarray:
-    """Random within k-means clusters, each prefix proportional to the clusters' sizes, (N,) int64."""
+    """Random within k-means clusters, each prefix proportional to the clusters' sizes: all rows but the frozen."""
     labels, held = _clusters(problem, problem.params.clusters)
     drawn = draw(problem.keys, problem.params.seed, Purpose.STRATA)
+    sizes = np.bincount(labels, minlength=len(held)) + held
+    held = held + np.bincount(labels[problem.frozen], minlength=len(held))
     order = np.lexsort((problem.keys, drawn, labels))
+    order = order[~np.isin(order, problem.frozen)]
     starts = np.searchsorted(labels[order], labels[order], side="left")
-    known = held[labels[order]]
-    sizes = np.bincount(labels)[labels[order]] + known
-    place = (np.arange(len(order)) - starts + known + (drawn[order] % np.uint64(1 << 32)) / 2.0**32) / sizes
+    turn = np.arange(len(order)) - starts + held[labels[order]]
+    place = (turn + (drawn[order] % np.uint64(1 << 32)) / 2.0**32) / sizes[labels[order]]
     return order[np.lexsort((problem.keys[order], place))].astype(np.int64)
 
 
@@ -35,7 +37,7 @@ def typical_first(problem: Problem, levels: np.ndarray) -> np.ndarray:
     count = len(levels)
     nearest = level_distances()[levels[:, 1 : 1 + TYPICAL_OF]] if levels.shape[1] > 1 else np.zeros((count, 1))
     by_typicality = np.lexsort((np.arange(count), nearest.mean(1)))
-    picked = np.zeros(0, np.int64)
+    picked = problem.frozen.astype(np.int64)
     budget = 0
     while budget < min(problem.params.clusters, count):
         budget = min(max(16, 2 * budget), problem.params.clusters, count)

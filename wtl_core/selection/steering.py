@@ -58,8 +58,8 @@ def balance_weights(balance: Balance, groups: np.ndarray, names: Sequence[str], 
     """A factor per sample that brings the groups' total weights to the target, (N,) float64.
 
     Raises:
-        InputError: the target's ratios name no group of the pool.
-        ConfigError: of none of the target's groups anything is left that has a weight.
+        InputError: no ratio is above 0, or one is below.
+        ConfigError: the target names what is no group, or of none of its groups anything is left that has a weight.
     """
     totals = np.bincount(groups, weights=weights, minlength=len(names))
     if balance.target == "uniform":
@@ -67,6 +67,9 @@ def balance_weights(balance: Balance, groups: np.ndarray, names: Sequence[str], 
     elif balance.target == "input":
         target = np.bincount(groups, minlength=len(names)).astype(np.float64)
     else:
+        if unknown := sorted(set(balance.target).difference(names)):
+            groups_there = ", ".join(names[:20])
+            raise ConfigError(f"balance: expected targets for the pool's groups, {groups_there}; found {unknown[0]!r}")
         target = np.array([float(balance.target.get(name, 0.0)) for name in names])
         if not (target > 0).any() or (target < 0).any():
             raise InputError(f"balance: expected ratios above 0 for some of the groups {', '.join(names[:20])}")

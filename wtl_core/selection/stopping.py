@@ -30,9 +30,9 @@ def find_stop(
     """The first condition that is met, in the order of the params where several meet at one rank.
 
     `kept` rows are neither twins nor without weight: with no budget the picks end there at the latest. Arrays are in
-    rank order. Frozen ranks are passed over by the minimum distance and the knee, which speak of new picks. `room`:
-    picks that quotas leave room for where these are fewer than the budget. Of a condition that is met before quotas'
-    minima are, the picks go on to rank `due`, where they are.
+    rank order. Frozen ranks are passed over by the minimum distance and the knee, which speak of new picks; a distance
+    that is not known, NaN, is too small. `room`: picks that quotas leave room for where these are fewer than the
+    budget. Of a condition that is met before quotas' minima are, the picks go on to rank `due`, where they are.
     """
     stops = [Stop(len(gain) if budget is None else min(budget, len(gain)), "budget")]
     if budget is None:
@@ -45,7 +45,7 @@ def find_stop(
         if len(reached):
             stops.append(Stop(int(reached[0]), "coverage_goal"))
     if params.minimum_distance is not None:
-        close = np.flatnonzero(radius[frozen:] < params.minimum_distance)
+        close = np.flatnonzero(~(radius[frozen:] >= params.minimum_distance))
         if len(close):
             stops.append(Stop(int(close[0]) + frozen, "minimum_distance"))
     if params.gain_knee is not None:
