@@ -23,16 +23,16 @@ class Ranking:
 
     `rows` int64: the row in the caller's arrays. `gain` float64: what it adds to `coverage`; for the objective
     `coverage` without quotas it never rises from `frozen` to `tail_from`. `coverage` float64: of the pool by all picks
-    up to here. `radius` float64: the distance to the nearest earlier pick or labelled image, 2 where there is none. `duplicate_of`
-    int64: the row that this one is pixel- or vector-identical to, or -1; such rows come last. `stands_for` int64:
-    samples within the kernel's reach that are closer to it than to any earlier pick. `nearest_earlier` int64: that
-    pick's row, -1 for none or a labelled image. `weights` float64: how much it matters that this sample is covered.
-    `exact_until`: the rank past which a cheaper order holds.
-    `tail_from`: from this rank on less counts of what picks cover of themselves. `traced_until`: the rank past which
-    gain, radius and nearest_earlier are unknown (0, NaN, -1). `scale`: the kernel's before `scale_factor`, to be
-    frozen per encoder. `stop`: how many are picked, and why there. `quotas_until`: quotas hold up to this rank;
-    `quota_cost`: the coverage at the budget that they cost; `quota_advice`: which one does not hold up to the budget,
-    empty where all do. `optimum_bound` (100,) float64: no choice of p % of the rows covers the pool better.
+    up to here. `radius` float64: the distance to the nearest earlier pick or labelled image, 2 where there is none.
+    `duplicate_of` int64: the row that this one is pixel- or vector-identical to, or -1; such rows come last.
+    `stands_for` int64: samples within the kernel's reach that are closer to it than to any earlier pick.
+    `nearest_earlier` int64: that pick's row, -1 for none or a labelled image. `weights` float64: how much it matters
+    that this sample is covered. `exact_until`: the rank past which a cheaper order holds. `tail_from`: from this rank
+    on less counts of what picks cover of themselves. `traced_until`: the rank past which gain, radius and
+    nearest_earlier are unknown (0, NaN, -1). `scale`: the kernel's before `scale_factor`, to be frozen per encoder.
+    `stop`: how many are picked, and why there. `quotas_until`: quotas hold up to this rank; `quota_cost`: the coverage
+    at the budget that they cost; `quota_advice`: which one does not hold up to the budget, empty where all do.
+    `optimum_bound` (100,) float64: no choice of p % of the rows covers the pool better.
     """
 
     rows: np.ndarray
