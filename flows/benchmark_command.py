@@ -41,7 +41,9 @@ def benchmark_command(
     """
     terminal.configure_logging(is_debug=debug)
     params = read_params(params_path, flags)
-    folder = Path(output or f"benchmark-{Path(dataset).name.replace(':', '-')}").absolute()
+    if "://" in (output or ""):
+        raise ConfigError(f"{output}: expected a local folder for a benchmark; name one")
+    folder = Path(output or f"benchmark-{Path(dataset).resolve().name.replace(':', '-')}").absolute()
     embedded_server.prepare(is_debug=debug)
     from flows.benchmark import benchmark  # imports prefect and torch
 

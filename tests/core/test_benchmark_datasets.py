@@ -106,10 +106,75 @@ def test_idx_files_are_read_packed(tmp_path):
     rng = np.random.default_rng(0)
     for name, count in (("train", 30), ("t10k", 12)):
         pixels, labels = rng.integers(0, 256, (count, 5, 5), dtype=np.uint8), np.arange(count, dtype=np.uint8) % 3
-        (tmp_path / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16) + pixels.tobytes()))
-        (tmp_path / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + labels.tobytes()))
+        (tmp_path / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(pixels)))
+        (tmp_path / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
     held = datasets.load(str(tmp_path), side_px=8)
     assert (len(held.train), len(held.test), held.classes) == (30, 12, ["0", "1", "2"])
+
+
+def idx(array):
+    head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+    return head + array.tobytes()
+
+
+def test_idx_images_need_not_be_square_and_a_part_of_a_file_is_refused(tmp_path):
+    pixels, labels = np.random.default_rng(0).integers(0, 256, (30, 4, 6), dtype=np.uint8), np.arange(30) % 2
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(pixels))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(labels.astype(np.uint8)))
+    held = datasets.load(str(tmp_path), side_px=8)
+    assert len(held.train) + len(held.test) == 30
+    for broken in (idx(pixels)[:-5], bytes(40), b""):
+        (tmp_path / "train-images-idx3-ubyte").write_bytes(broken)
+        with pytest.raises(InputError, match="an idx file of bytes in 3 dimensions"):
+            datasets.load(str(tmp_path), side_px=8)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(pixels[:-1]))
+    with pytest.raises(InputError, match="a label for each of 29 images, found 30"):
+        datasets.load(str(tmp_path), side_px=8)
+
+
+def test_the_same_pixels_in_another_format_are_a_repeat(tmp_path):
+    """Otherwise a split by hash would judge with images that were trained with."""
+    write_classes(tmp_path)
+    for file in list(tmp_path.rglob("*.png")):
+        Image.open(file).save(file.with_suffix(".bmp"))
+    held = datasets.load(str(tmp_path), side_px=8)
+    assert (len(held.train) + len(held.test), held.left_out) == (40, 40)
+    for split, place in (("train", tmp_path), ("testing", tmp_path / "b")):
+        (tmp_path / "named").mkdir(exist_ok=True)
+        write_classes(place / "x")
+        (place / "x").rename(tmp_path / "named" / split)
+    for file in list((tmp_path / "named" / "testing").rglob("1*.png")):
+        Image.open(file).save(file.with_suffix(".bmp"))
+        file.unlink()
+    write_classes(tmp_path / "named" / "train", range(40, 50))
+    held = datasets.load(str(tmp_path / "named"), side_px=8)
+    assert (len(held.train), len(held.test), held.left_out) == (10, 40, 40)
+
+
+def test_every_format_that_is_ingested_is_read_and_only_what_is_read_makes_a_class(tmp_path):
+    write_classes(tmp_path / "set")
+    for name, suffix in (("owl", ".jfif"), ("fox", ".tiff")):
+        (tmp_path / "set" / name).mkdir()
+        for seed in range(50, 60):
+            Image.open(io.BytesIO(png(seed))).save(tmp_path / "set" / name / f"{seed}{suffix}")
+    for name in (".thumbnails", "__MACOSX", "broken"):
+        (tmp_path / "set" / name).mkdir()
+        (tmp_path / "set" / name / "1.png").write_bytes(png(1) if name != "broken" else b"no image")
+    held = datasets.load(str(tmp_path / "set"), side_px=8)
+    assert (held.classes, held.left_out) == (["cat", "dog", "fox", "owl"], 1)
+
+
+def test_parquet_rows_without_a_label_are_left_out_and_keep_their_place(tmp_path):
+    rows = {"image": [png(seed) for seed in range(20)], "label": [None, "", *("ab"[seed % 2] for seed in range(18))]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    held = datasets.load(str(tmp_path / "a.parquet"), side_px=8)
+    assert (held.classes, held.left_out, held.train.origin_count) == (["a", "b"], 2, 20)
+    for split in (held.train, held.test):
+        assert [hashlib.sha256(png(row)).hexdigest() for row in split.rows] == split.sample_ids
+    numbers = {"image": rows["image"], "label": [float("nan"), *(float(seed % 2) for seed in range(19))]}
+    pq.write_table(pa.table(numbers), tmp_path / "a.parquet")
+    held = datasets.load(str(tmp_path / "a.parquet"), side_px=8)
+    assert (held.classes, held.left_out) == (["0.0", "1.0"], 1)
 
 
 def test_one_image_at_a_time_is_held_in_its_full_size(tmp_path, monkeypatch):
@@ -142,6 +207,17 @@ def test_what_is_no_set_is_refused_in_words(tmp_path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "a.parquet")
     with pytest.raises(ConfigError, match="columns image and label"):
         datasets.load(str(tmp_path / "a.parquet"), side_px=8)
+    pq.write_table(pa.table({"image": ["a.png"], "label": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match=r"images as bytes.*found string"):
+        datasets.load(str(tmp_path / "a.parquet"), side_px=8)
+    (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-9])
+    with pytest.raises(InputError, match="expected a Parquet file"):
+        datasets.load(str(tmp_path / "a.parquet"), side_px=8)
     write_classes(tmp_path / "one", range(1, 20, 2))
     with pytest.raises(InputError, match="two classes"):
         datasets.load(str(tmp_path / "one"), side_px=8)
+    write_classes(tmp_path / "flat" / "train")
+    (tmp_path / "flat" / "test").mkdir()
+    (tmp_path / "flat" / "test" / "1.png").write_bytes(png(1))
+    with pytest.raises(InputError, match="one folder per class; found none in test"):
+        datasets.load(str(tmp_path / "flat"), side_px=8)

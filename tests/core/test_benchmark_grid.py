@@ -17,7 +17,8 @@ from PIL import Image
 from wtl_core import selections
 from wtl_core.benchmark import cells, datasets, grid, judges, network, preparation, statistics, summary, work
 from wtl_core.benchmark import params as params_module
-from wtl_core.benchmark.params import BenchmarkParams
+from wtl_core.benchmark.budgets import budgets_of
+from wtl_core.benchmark.params import RANKED, BenchmarkParams
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.storage import open_store
 
@@ -126,11 +127,14 @@ def test_another_selection_makes_its_orders_and_their_cells_anew_and_no_others(f
 
 
 def test_shuffled_labels_change_no_order_and_no_vector(finished, tmp_path):
-    _, store, prepared, _ = finished
-    other, shuffled, _ = run_all(tmp_path / "out", write_set(tmp_path / "set", label_seed=1))
+    folder, _, _, _ = finished
+    every = PARAMS.model_copy(update={"strategies": ("random", *RANKED), "budgets": (10,), "seeds": 2})
+    store, prepared, _ = run_all(tmp_path / "as it is", folder / "set", every)
+    other, shuffled, _ = run_all(tmp_path / "out", write_set(tmp_path / "set", label_seed=1), every)
     assert shuffled.digest != prepared.digest
     assert [pool.digest for pool in shuffled.pools] == [pool.digest for pool in prepared.pools]  # over ids and vectors
     assert store.names("orders") == other.names("orders")
+    assert len(store.names("orders")) == len(RANKED) + 1  # stratified-random draws by the seed
     for name in store.names("orders"):
         held = [np.load(io.BytesIO(s.read_bytes(f"orders/{name}")))["rows"] for s in (store, other)]
         np.testing.assert_array_equal(*held)
@@ -256,7 +260,7 @@ def test_a_pool_of_its_own_for_each_seed_is_shared_by_all_strategies(finished, t
     params = PARAMS.model_copy(update={"pool_share": 0.5, "strategies": ("random", "coverage"), "budgets": ("100%",)})
     store, prepared, _ = run_all(tmp_path / "out", folder / "set", params)
     bench = work._Bench(store, prepared, params, "balanced", "cpu")
-    size = grid.budgets_of(params, len(bench.ids))[0]
+    size = budgets_of(params, len(bench.ids))[0]
     assert size == round(0.5 * len(bench.ids))
     for seed in range(2):
         held = [set(bench._picks(cells.Cell("balanced", s, "probe", size, seed))[0]) for s in params.strategies]
@@ -413,6 +417,12 @@ def test_vectors_from_files_are_taken_by_reading_order(finished, tmp_path):
     outliers = PARAMS.model_copy(update={"pools": ("outliers",)})
     with pytest.raises(InputError, match="encoder"):
         preparation.prepare(store, str(folder / "set"), outliers, device="cpu", vectors=tmp_path)
+    np.save(tmp_path / "train-embeddings.npy", np.zeros((200, 2), np.float32))
+    with pytest.raises(ConfigError, match="a row for each of"):
+        preparation.prepare(store, str(folder / "set"), PARAMS, device="cpu", vectors=tmp_path)
+    (tmp_path / "train-embeddings.npy").write_bytes(b"junk")
+    with pytest.raises(InputError, match="an array of vectors"):
+        preparation.prepare(store, str(folder / "set"), PARAMS, device="cpu", vectors=tmp_path)
     with pytest.raises(ConfigError, match="train-embeddings"):
         preparation.prepare(store, str(folder / "set"), PARAMS, device="cpu", vectors=tmp_path / "nothing")
 
@@ -430,18 +440,32 @@ def test_the_judge_from_scratch_runs_in_the_grid(finished, tmp_path):
     json.dumps(rows, allow_nan=True)
 
 
-def test_loops_that_would_not_run_are_refused_by_the_key_to_change(finished):
-    _, store, prepared, _ = finished
+def test_loops_that_would_not_run_are_refused_by_the_key_to_change(finished, tmp_path, monkeypatch, caplog):
+    folder, store, prepared, _ = finished
     with pytest.raises(ValueError, match="judges: expected probe or scratch for badge, found nearest alone"):
         BenchmarkParams(strategies=("random", "badge"), judges=("nearest",))
     short = PARAMS.model_copy(update={"loop_budget": 9})
-    with pytest.raises(ConfigError, match=r"loop_budget: expected 10 labels or more.*found 9 in pool balanced of 120"):
-        grid.missing_orders(store, prepared, short)
-    without_loops = short.model_copy(update={"strategies": ("random", "coverage")})
+    too_short = r"loop_budget: expected 10 labels or more.*found 9 in pool balanced of 120"
+    with pytest.raises(ConfigError, match=too_short):
+        preparation.prepare(store, str(folder / "set"), short, device="cpu")
+    monkeypatch.setattr(preparation.EncoderVectors, "make", None)
+    with pytest.raises(ConfigError, match=too_short):
+        preparation.prepare(open_store(str(tmp_path)), str(folder / "set"), short, device="cpu")
+    without_loops = short.model_copy(update={"strategies": ("random", "coverage"), "budgets": (10, 500)})
+    preparation.prepare(store, str(folder / "set"), without_loops, device="cpu")
+    assert "pool balanced: of 120 images, which stand for the larger budgets 500 too" in caplog.text
     assert grid.all_cells(prepared, without_loops)
+
+
+def test_a_benchmark_in_its_own_set_is_refused(finished):
+    folder, _, _, _ = finished
+    with pytest.raises(ConfigError, match="outside the set"):
+        preparation.prepare(open_store(str(folder / "set" / "b")), str(folder / "set"), PARAMS, device="cpu")
 
 
 def test_params_refuse_what_they_do_not_know():
     for values in ({"strategies": ["random", "magic"]}, {"strategies": ["coverage"]}, {"budgets": ["0%"]}, {"nope": 1}):
         with pytest.raises(ValueError, match="validation error"):
             BenchmarkParams.model_validate(values)
+    twice = BenchmarkParams(judges=("probe", "probe"), pools=("bursts", "bursts"), strategies=("random", "random"))
+    assert (twice.judges, twice.pools, twice.strategies) == (("probe",), ("bursts",), ("random",))

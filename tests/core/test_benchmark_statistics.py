@@ -45,6 +45,13 @@ def test_what_never_varies_gets_no_interval():
     assert math.isnan(only.low)
     assert math.isnan(only.p_value)
     assert only.verdict == "nothing varies"
+    elevenths = [(6 / 11, 5 / 11), (7 / 11, 6 / 11), (8 / 11, 7 / 11)]  # the same but for rounding
+    rows += [
+        row(n, 200, seed, v) for seed, pair in enumerate(elevenths) for n, v in zip(("a", "random"), pair, strict=True)
+    ]
+    assert [one.verdict for one in statistics.compare(rows, pool="balanced", judge="probe", strategy="a")] == [
+        "nothing varies"
+    ] * 2
     once = statistics.compare(rows[:2], pool="balanced", judge="probe", strategy="a")[0]
     assert math.isnan(once.low)
     assert once.verdict == "a single pair"

@@ -48,6 +48,10 @@ def test_one_command_makes_the_page_and_a_second_one_only_finds_it(wtl, labelled
     assert "coverage" in (output / result["html"]).read_text()
     assert (output / "results.parquet").is_file()
     assert any(sentence.startswith("balanced") for sentence in result["sentences"])
+    done = {file: file.stat().st_mtime_ns for kind in ("cells", "orders") for file in (output / kind).iterdir()}
+    again = result_of(wtl("benchmark", labelled, "--output", output, *FLAGS))
+    assert again["sentences"] == result["sentences"]
+    assert {f: f.stat().st_mtime_ns for kind in ("cells", "orders") for f in (output / kind).iterdir()} == done
 
 
 def test_wrong_use_is_told_before_anything_starts(wtl, labelled, tmp_path):
@@ -56,6 +60,8 @@ def test_wrong_use_is_told_before_anything_starts(wtl, labelled, tmp_path):
     assert "magic" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+    done = wtl("benchmark", labelled, "--output", "s3://bucket/place")
+    assert (done.returncode, "a local folder" in done.stderr) == (2, True)
 
 
 def test_all_strategies_are_those_that_are_installed(monkeypatch, capsys):

@@ -19,6 +19,7 @@ VERSION = 2
 """Raise when a cell would give another result."""
 LOOP_VERSIONS = {"mc-dropout": 2}  # 2: by the entropy of the mean of 100 draws, judged without dropout
 """Raise when a cell of this loop alone would give another result."""
+_NEAREST_VERSION = "2"  # 2: votes weighted by similarity
 
 _COLUMNS = {
     "pool": "string", "strategy": "string", "judge": "string", "labels": "int64", "seed": "int64",
@@ -61,9 +62,9 @@ class Identity:
 
     def key(self, cell: Cell) -> str:
         """Where a cell's result lies."""
-        scratch = self.scratch if cell.judge == "scratch" else ""
+        judge = {"scratch": self.scratch, "nearest": _NEAREST_VERSION}.get(cell.judge, "")
         choice = self.loop if cell.strategy in LOOPS else self.ranking if cell.strategy in RANKED else ""
-        identity = [VERSION, self.pools[cell.pool], scratch, choice, self.device, *asdict(cell).values()]
+        identity = [VERSION, self.pools[cell.pool], judge, choice, self.device, *asdict(cell).values()]
         if cell.strategy in LOOPS:
             earlier = [labels for labels in self.loop_budgets[cell.pool] if labels <= cell.labels]
             identity += [earlier, LOOP_VERSIONS.get(cell.strategy, 1)]

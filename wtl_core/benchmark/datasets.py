@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import logging
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from wtl_core.encoders.preprocessing import Preprocessing, fit
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.images.decode import decode_rgb
 from wtl_core.images.faults import ImageError
+from wtl_core.images.kinds import IMAGE_SUFFIXES
 
 TORCHVISION = ("CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "SVHN")
 FORMS = (
@@ -31,8 +33,12 @@ FORMS = (
 )
 _log = logging.getLogger(__name__)
 _TEST_SHARE = 0.2
-_VALIDATION = ("val", "valid", "validation", "dev")
-_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
+_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+_IDX_IMAGES, _IDX_LABELS = 0x0803, 0x0801  # what files of bytes in three dimensions and in one begin with
 
 Decoded = tuple[torch.Tensor, str, bytes]  # an image, its class, and the bytes that identify it: none for no image
 
@@ -41,7 +47,8 @@ Decoded = tuple[torch.Tensor, str, bytes]  # an image, its class, and the bytes 
 class Split:
     """Images (N, 3, S, S) uint8 with labels (N,) int64 and distinct ids, sorted by id.
 
-    `rows` (N,) are positions in the reading order of the set's split `origin`, for vectors that were made elsewhere.
+    `rows` (N,) are positions in the reading order of the set's split `origin`, of `origin_count` images with those that
+    were left out, for vectors that were made elsewhere.
     """
 
     images: np.ndarray
@@ -49,6 +56,7 @@ class Split:
     sample_ids: list[str]
     rows: np.ndarray
     origin: str = "train"
+    origin_count: int = 0
 
     def __len__(self) -> int:
         """Images in the split."""
@@ -57,15 +65,15 @@ class Split:
     def take(self, rows: np.ndarray) -> "Split":
         """Some rows, in the given order."""
         ids = [self.sample_ids[row] for row in rows]
-        return Split(self.images[rows], self.labels[rows], ids, self.rows[rows], self.origin)
+        return Split(self.images[rows], self.labels[rows], ids, self.rows[rows], self.origin, self.origin_count)
 
 
 @dataclass(frozen=True)
 class LabelledSet:
     """A set with fixed splits; `classes` names the labels 0, 1, ...
 
-    `left_out` counts what could not be decoded, byte-identical repeats within a split, and images of the training split
-    that are also in a test or validation split that comes with the set.
+    `left_out` counts what could not be decoded or has no label, pixel-identical repeats within a split, and images of
+    the training split that are also in a test or validation split that comes with the set.
     """
 
     name: str
@@ -103,14 +111,18 @@ def load(
 
     Raises:
         ConfigError: no such set or path.
-        InputError: fewer than two classes, no readable image, or a split that the hash leaves empty.
+        InputError: a file that is none of its kind, fewer than two classes, no readable image, or an empty split.
     """
     splits = {split: _squashed(images, side_px) for split, images in _read(name, download_folder).items()}
-    names = sorted({label for images in splits.values() for label in images.labels}, key=_class_key)
-    ready = {split: _pack(images, names, side_px, origin=split) for split, images in splits.items()}
-    if len(names) < 2 or not all(len(split) for split in ready.values()):
+    names = sorted({label for images in splits.values() for _, _, label, _ in images.kept.values()}, key=_class_key)
+    if len(names) < 2:
         raise InputError(f"{name}: expected images of two classes or more, found {len(names)}; check the labels")
-    ready["train"] = _unseen(name, ready)
+    if empty := [split for split, images in splits.items() if not images.kept]:
+        raise InputError(
+            f"{name}: expected images in each split, in one folder per class; found none in {', '.join(empty)}"
+        )
+    _leave_out_the_judged(name, splits)
+    ready = {split: _pack(images, names, side_px, origin=split) for split, images in splits.items()}
     train, test = (ready["train"], ready["test"]) if "test" in ready else _cut(ready["train"], _TEST_SHARE, "test")
     share = 0.0 if "validation" in ready else validation_share
     train, validation = _cut(train, share, "validation")
@@ -128,22 +140,26 @@ def load(
 
 @dataclass
 class _Squares:
-    """A split while it is read: its images as squares by id, with class and reading position; repeats count once."""
+    """A split while it is read: by digest of the pixels an image's id, square, class and reading position.
 
-    kept: dict[str, tuple[np.ndarray, str, int]]
-    labels: set[str]
+    Repeats count once, with the least of their ids, which is a digest of the bytes.
+    """
+
+    kept: dict[bytes, tuple[str, np.ndarray, str, int]]
     count: int = 0
 
 
 def _squashed(images: Iterable[Decoded], side_px: int) -> _Squares:
     """Read a split with one image at a time in its full size."""
-    fitting, found = Preprocessing(side_px), _Squares({}, set())
+    fitting, found = Preprocessing(side_px), _Squares({})
     for row, (image, label, data) in enumerate(images):
         found.count = row + 1
-        found.labels.add(label)
+        if not data:
+            continue
         sample_id = hashlib.sha256(data).hexdigest()
-        if data and sample_id not in found.kept:
-            found.kept[sample_id] = fit(image, fitting).numpy(), label, row
+        pixels = hashlib.sha256(repr(tuple(image.shape)).encode() + image.numpy().tobytes()).digest()
+        if pixels not in found.kept or sample_id < found.kept[pixels][0]:
+            found.kept[pixels] = sample_id, fit(image, fitting).numpy(), label, row
     return found
 
 
@@ -181,7 +197,7 @@ def _parquet_splits(files: list[Path]) -> dict[str, Iterator[Decoded]]:
 
 
 def _split_of(word: str) -> str | None:
-    return "validation" if word in _VALIDATION else word if word in ("train", "test") else None
+    return next((split for split, words in _SPLITS.items() if word in words), None)
 
 
 def _with_test(splits: dict[str, Iterator[Decoded]]) -> dict[str, Iterator[Decoded]]:
@@ -192,29 +208,40 @@ def _with_test(splits: dict[str, Iterator[Decoded]]) -> dict[str, Iterator[Decod
 
 
 def _parquet(files: Iterable[Path]) -> Iterator[Decoded]:
-    """Rows with `image` (bytes, or a struct that holds them) and `label`; rows that cannot be decoded are left out."""
+    """Rows with `image` (bytes, or a struct that holds them) and `label`.
+
+    Rows that cannot be decoded, and those without a label (null, NaN or empty), are no images, but keep their place.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     for file in files:
-        reader = pq.ParquetFile(file)
-        if not {"image", "label"} <= set(reader.schema_arrow.names):
-            raise ConfigError(f"{file}: expected columns image and label, found {', '.join(reader.schema_arrow.names)}")
-        for batch in reader.iter_batches(1000, columns=["image", "label"]):
-            image = batch.column("image")
-            data = image.field("bytes") if pa.types.is_struct(image.type) else image
-            for held, label in zip(data.to_pylist(), batch.column("label").to_pylist(), strict=True):
-                if label is not None:
-                    yield from _decoded(held, str(label))
+        try:
+            reader = pq.ParquetFile(file)
+            schema = reader.schema_arrow
+            if not {"image", "label"} <= set(schema.names):
+                raise ConfigError(f"{file}: expected columns image and label, found {', '.join(schema.names)}")
+            kind = schema.field("image").type
+            held = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
+            if not (pa.types.is_binary(held) or pa.types.is_large_binary(held)):
+                raise ConfigError(f"{file}: expected images as bytes, or as a struct with `bytes`; found {kind}")
+            for batch in reader.iter_batches(1000, columns=["image", "label"]):
+                image = batch.column("image")
+                data = image.field("bytes") if pa.types.is_struct(kind) else image
+                for encoded, label in zip(data.to_pylist(), batch.column("label").to_pylist(), strict=True):
+                    is_labelled = label is not None and label == label and label != ""  # NaN is not itself
+                    yield from _decoded(encoded if is_labelled else None, str(label))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{file}: expected a Parquet file: {error}; write it again") from error
 
 
 def _classes(folder: Path) -> Iterator[Decoded]:
-    """One folder per class."""
+    """One folder per class, but for hidden ones and what archives leave behind."""
     for child in sorted(folder.iterdir()):
-        if not child.is_dir():
+        if not child.is_dir() or child.name.startswith(".") or child.name == "__MACOSX":
             continue
         for file in sorted(child.rglob("*")):
-            if file.suffix.lower() in _IMAGE_SUFFIXES and file.is_file():
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
                 yield from _decoded(file.read_bytes(), child.name)
 
 
@@ -227,17 +254,26 @@ def _decoded(data: bytes | None, label: str) -> Iterator[Decoded]:
 
 def _idx(file: Path) -> Iterator[Decoded]:
     """The format of MNIST and its kin: images beside labels, big-endian, packed or not."""
-    images = _idx_array(file, header=16)
-    labels = _idx_array(file.with_name(file.name.replace("-images-idx3", "-labels-idx1")), header=8)
-    side = int(np.sqrt(len(images) / max(1, len(labels))))
-    yield from _grey(images.reshape(-1, side, side), labels)
+    images = _idx_array(file, _IDX_IMAGES)
+    labels = _idx_array(file.with_name(file.name.replace("-images-idx3", "-labels-idx1")), _IDX_LABELS)
+    if len(images) != len(labels):
+        raise InputError(f"{file}: expected a label for each of {len(images)} images, found {len(labels)}")
+    yield from _grey(images, labels)
 
 
-def _idx_array(file: Path, *, header: int) -> np.ndarray:
+def _idx_array(file: Path, magic: int) -> np.ndarray:
     if not file.is_file():
         raise ConfigError(f"{file}: expected the labels beside the images, found none")
-    data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    return np.frombuffer(data, np.uint8, offset=header)
+    try:
+        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{file}: expected gzip: {error}; fetch it again") from error
+    dimensions = magic & 0xFF
+    shape = np.frombuffer(data[4 : 4 + 4 * dimensions], ">i4")
+    body = np.frombuffer(data[4 + 4 * dimensions :], np.uint8)
+    if data[:4] != magic.to_bytes(4, "big") or len(shape) != dimensions or len(body) != shape.prod(dtype=np.int64):
+        raise InputError(f"{file}: expected an idx file of bytes in {dimensions} dimensions, found another or a part")
+    return body.reshape(shape)
 
 
 def _digits() -> Iterator[Decoded]:
@@ -277,23 +313,23 @@ def _torchvision(name: str, folder: Path) -> dict[str, Iterator[Decoded]]:
 def _pack(images: _Squares, names: list[str], side_px: int, *, origin: str) -> Split:
     """Sorted by id."""
     number = {name: index for index, name in enumerate(names)}
-    ids = sorted(images.kept)
-    squares = np.empty((len(ids), 3, side_px, side_px), np.uint8)
-    labels, rows = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
-    for place, sample_id in enumerate(ids):
-        squares[place], label, rows[place] = images.kept[sample_id]
-        labels[place] = number[label]
-    return Split(squares, labels, ids, rows, origin)
+    held = sorted(images.kept.values(), key=lambda entry: entry[0])
+    squares = np.empty((len(held), 3, side_px, side_px), np.uint8)
+    labels, rows = np.empty(len(held), np.int64), np.empty(len(held), np.int64)
+    for place, (_, square, label, row) in enumerate(held):
+        squares[place], labels[place], rows[place] = square, number[label], row
+    return Split(squares, labels, [entry[0] for entry in held], rows, origin, images.count)
 
 
-def _unseen(name: str, ready: dict[str, Split]) -> Split:
-    """The training split without images that are byte-identical in another split: judges must not have seen those."""
-    train = ready["train"]
-    judged = {sample_id for split in ready if split != "train" for sample_id in ready[split].sample_ids}
-    rows = np.array([row for row, sample_id in enumerate(train.sample_ids) if sample_id not in judged], np.int64)
-    if len(rows) < len(train):
-        _log.warning("%s: left %d training images out that are also judged with", name, len(train) - len(rows))
-    return train.take(rows)
+def _leave_out_the_judged(name: str, splits: dict[str, _Squares]) -> None:
+    """Take images out of the training split that are pixel-identical in another: judges must not have seen those."""
+    kept = splits["train"].kept
+    judged = {pixels for split, images in splits.items() if split != "train" for pixels in images.kept}
+    seen = judged.intersection(kept)
+    for pixels in seen:
+        del kept[pixels]
+    if seen:
+        _log.warning("%s: left %d training images out that are also judged with", name, len(seen))
 
 
 def _cut(split: Split, share: float, purpose: str) -> tuple[Split, Split]:

@@ -11,13 +11,12 @@ import torch
 
 from wtl_core import selections
 from wtl_core.benchmark import cells, network, strategies
+from wtl_core.benchmark.budgets import budgets_of, loop_budgets
 from wtl_core.benchmark.cells import Cell, Identity
 from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.params import RANKED, BenchmarkParams
 from wtl_core.benchmark.preparation import PoolRef, Prepared
-from wtl_core.errors import ConfigError
 from wtl_core.recipe import digest_of
-from wtl_core.selection.params import count_of
 from wtl_core.storage import Store
 
 _CPU_IMAGES, _CUDA_IMAGES = 1500, 60_000  # a second, forward and backward, of the network from scratch
@@ -53,19 +52,8 @@ class Batch:
 
 
 def all_cells(prepared: Prepared, params: BenchmarkParams) -> list[Cell]:
-    """Every cell of the grid; seeds outermost, so that an early end leaves whole pairs.
-
-    Raises:
-        ConfigError: loops are asked for that stop before the smallest budget.
-    """
+    """Every cell of the grid; seeds outermost, so that an early end leaves whole pairs."""
     found = []
-    for pool in prepared.pools if params.loops else []:
-        if not loop_budgets(params, pool.size):
-            raise ConfigError(
-                f"loop_budget: expected {budgets_of(params, pool.size)[0]:,} labels or more, the smallest of budgets, "
-                f"found {params.loop_budget} in pool {pool.kind} of {pool.size:,}; raise loop_budget, or take "
-                f"{', '.join(params.loops)} out of strategies"
-            )
     for seed in range(params.seeds):
         for pool in prepared.pools:
             counts = budgets_of(params, pool.size)
@@ -77,18 +65,6 @@ def all_cells(prepared: Prepared, params: BenchmarkParams) -> list[Cell]:
                 for strategy in params.loops:
                     found += [Cell(pool.kind, strategy, judge, c, seed) for c in loop_budgets(params, pool.size)]
     return found
-
-
-def budgets_of(params: BenchmarkParams, size: int) -> list[int]:
-    """The budgets as counts, rising, none beyond a seed's share of the pool."""
-    held = strategies.share_count(size, params.pool_share)
-    return sorted({count_of(budget, held) for budget in params.budgets})
-
-
-def loop_budgets(params: BenchmarkParams, size: int) -> list[int]:
-    """Those up to where loops stop."""
-    last = count_of(params.loop_budget, strategies.share_count(size, params.pool_share))
-    return [count for count in budgets_of(params, size) if count <= last]
 
 
 def missing_orders(store: Store, prepared: Prepared, params: BenchmarkParams) -> list[Order]:

@@ -11,15 +11,16 @@ import torch
 from torch.nn import functional
 
 NEIGHBOURS = 20
+_TEMPERATURE = 0.07
 _PENALTY, _MOST_PENALTY, _ITERATIONS, _BLOCK = 20.0, 0.1, 60, 4096
 
 
 def nearest_accuracy(
     vectors: torch.Tensor, labels: torch.Tensor, test_vectors: torch.Tensor, test_labels: torch.Tensor, *, classes: int
 ) -> float:
-    """Share of test rows that the majority of their 20 nearest labelled rows (cosine) names right.
+    """Share of test rows that their 20 nearest labelled rows name right, each with a vote of exp(cosine / 0.07).
 
-    Of classes with equally many votes the one wins whose voters' similarities sum to most. All arguments on one device.
+    All arguments on one device. Source: arXiv 1805.01978, whose weights keep few labels from all having one say.
     """
     train = functional.normalize(vectors.float(), dim=1)
     hits = 0
@@ -27,7 +28,7 @@ def nearest_accuracy(
         similar = functional.normalize(rows.float(), dim=1) @ train.T
         near = similar.topk(min(NEIGHBOURS, len(train)), dim=1)
         votes = torch.zeros(len(rows), classes, device=rows.device)
-        votes.scatter_add_(1, labels[near.indices], 1.0 + 0.01 * near.values)
+        votes.scatter_add_(1, labels[near.indices], torch.exp((near.values - 1.0) / _TEMPERATURE))
         hits += int((votes.argmax(dim=1) == answers).sum())
     return hits / len(test_labels)
 

@@ -41,7 +41,7 @@ class BenchmarkParams(BaseModel):
     strategies: tuple[str, ...] = ("random", "coverage")
     """What is compared: strategies of one pass, and loops."""
     judges: tuple[Judge, ...] = ("nearest", "probe")
-    """20-NN and a linear probe on the vectors, and a small network trained from scratch on the chosen images.
+    """20-NN with votes by similarity and a linear probe, on the vectors, and a small network trained from scratch.
 
     A loop retrains its judge each round, so it runs once with `probe` (on the vectors) and once with `scratch`.
     """
@@ -83,6 +83,13 @@ class BenchmarkParams(BaseModel):
         known = (*ONE_PASS, *LOOPS)
         if unknown := [name for name in names if name not in known]:
             raise ValueError(f"expected strategies out of {', '.join(known)}; found {', '.join(unknown)}")
+        return tuple(dict.fromkeys(names))
+
+    @field_validator("pools", "judges")
+    @classmethod
+    def _are_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError("expected at least one")
         return tuple(dict.fromkeys(names))
 
     @field_validator("budgets", "loop_budget")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from wtl_core.benchmark import datasets, pools
+from wtl_core.benchmark import budgets, datasets, pools
 from wtl_core.benchmark.datasets import Split
 from wtl_core.benchmark.params import BenchmarkParams, check_installed
 from wtl_core.benchmark.pools import LabelledPool
@@ -26,7 +26,7 @@ from wtl_core.errors import ConfigError
 from wtl_core.recipe import digest_of
 from wtl_core.storage import Store
 
-VERSION = 4
+VERSION = 5
 """Raised when the same set and params would be prepared otherwise."""
 _JUDGED = ("validation", "test")
 _log = logging.getLogger(__name__)
@@ -103,16 +103,21 @@ def prepare(
         on_progress: Told (steps done, steps) of an encoder's training.
 
     Raises:
-        ConfigError: the folder is not local, the set is not there, the vectors do not fit it, or a strategy's package
-            is not installed.
+        ConfigError: the folder is not local or lies in the set, the set is not there, the vectors do not fit it, a
+            strategy's package is not installed, or loops would stop before the smallest budget.
         InputError: the set cannot be used, see `datasets.load`; or the vectors are none for a pool's outliers.
     """
     if not store.is_local:
         raise ConfigError(f"{store.root}: expected a local folder for a benchmark; name one")
     check_installed(params.strategies)
+    if Path(dataset).is_dir() and Path(store.root).resolve().is_relative_to(Path(dataset).resolve()):
+        raise ConfigError(f"{store.root}: expected a folder outside the set, whose folders are classes; name another")
     key = _key(dataset, params, vectors)
     if store.exists(f"{key}/prepared.json"):
-        return _from_json(json.loads(store.read_bytes(f"{key}/prepared.json")))
+        prepared = _from_json(json.loads(store.read_bytes(f"{key}/prepared.json")))
+        for ref in prepared.pools:
+            budgets.check(params, ref.kind, ref.size)
+        return prepared
     labelled = datasets.load(
         dataset,
         side_px=params.side_px,
@@ -130,8 +135,11 @@ def prepare(
             return FileVectors(vectors, seed=params.seed)
         return EncoderVectors.make(store, pool, params, device=device, workers=workers, on_progress=on_progress)
 
-    made = (pools.make(kind, labelled.train, seed=params.seed) for kind in params.pools)
-    refs = [_prepare_pool(store, key, pool, splits, source_of(pool)) for pool in made]
+    refs = []
+    for kind in params.pools:
+        pool = pools.make(kind, labelled.train, seed=params.seed)
+        budgets.check(params, kind, len(pool.labels))  # before an encoder is trained on it
+        refs.append(_prepare_pool(store, key, pool, splits, source_of(pool)))
     prepared = Prepared(
         key=key,
         dataset=labelled.name,

@@ -13,6 +13,7 @@ import numpy as np
 Rows = Sequence[dict[str, Any]]
 BASELINE = "random"
 _LEVEL = 0.05
+_ROUNDING = 1e-6  # points: less than one image of ten million
 _AVERAGED = ("classes", "usable", "selection_seconds", "train_seconds")
 
 
@@ -125,7 +126,7 @@ def random_labels_needed(baseline: Sequence[Mean], accuracy: float) -> float | N
 def interval(values: np.ndarray) -> tuple[float, float, float]:
     """Mean and its 95 % interval by Student's t; NaN bounds of one value, and where nothing varies."""
     mean = float(np.mean(values))
-    if len(values) < 2 or np.ptp(values) == 0.0:
+    if len(values) < 2 or np.ptp(values) < _ROUNDING:
         return mean, math.nan, math.nan
     half = student_quantile(0.975, len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return mean, mean - half, mean + half
@@ -133,7 +134,7 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
 
 def p_value(differences: np.ndarray) -> float:
     """Two-sided, that the mean of the pairs' differences is zero; NaN where nothing varies."""
-    if len(differences) < 2 or np.ptp(differences) == 0.0:
+    if len(differences) < 2 or np.ptp(differences) < _ROUNDING:
         return math.nan
     spread = float(np.std(differences, ddof=1))
     t = abs(float(np.mean(differences))) / (spread / math.sqrt(len(differences)))

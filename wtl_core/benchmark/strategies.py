@@ -5,6 +5,7 @@ Vectors and ids go in, rows come out; no labels, but for the oracle, which is a 
 
 import numpy as np
 
+from wtl_core.benchmark.budgets import share_count
 from wtl_core.selection.identity import content_keys, shuffled
 from wtl_core.selection.params import SelectionParams
 from wtl_core.selection.ranking import rank
@@ -56,11 +57,6 @@ def members(sample_ids: list[str], *, share: float, seed: int) -> np.ndarray:
         return np.arange(len(sample_ids))
     order = shuffled(content_keys(sample_ids), seed, _SHARE_PURPOSE)
     return np.asarray(np.sort(order[: share_count(len(order), share)]))
-
-
-def share_count(size: int, share: float) -> int:
-    """Images in a seed's pool out of `size`: two at least, where there are two."""
-    return min(size, max(2, round(share * size)))
 
 
 def random_order(sample_ids: list[str], *, seed: int) -> np.ndarray:

@@ -15,6 +15,7 @@ import jinja2
 import torch
 
 from wtl_core.benchmark import cells, grid, plots, statistics, strategies
+from wtl_core.benchmark.budgets import budgets_of
 from wtl_core.benchmark.params import LOOPS, ORACLES, BenchmarkParams
 from wtl_core.benchmark.plots import Curves
 from wtl_core.benchmark.preparation import Prepared
@@ -219,7 +220,7 @@ def _is_from_files(prepared: Prepared) -> bool:
 def _network(prepared: Prepared, params: BenchmarkParams, device: str) -> str:
     """The judge from scratch, and how long it learns at the least and the greatest budget."""
     recipe = grid.recipe_of(params, device)
-    budgets, learns = grid.budgets_of(params, max(pool.size for pool in prepared.pools)), []
+    budgets, learns = budgets_of(params, max(pool.size for pool in prepared.pools)), []
     for labels in sorted({budgets[0], budgets[-1]}):
         batch, steps = recipe.schedule(labels)
         learns.append(f"{steps * batch / labels:.0f} passes over {labels:,} in steps of {batch}")

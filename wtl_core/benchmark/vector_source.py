@@ -102,9 +102,15 @@ class FileVectors:
         file = self.folder / f"{split.origin}-embeddings.npy"
         if not file.is_file():
             raise ConfigError(f"{file}: expected vectors of the {name} split, found no file; name another folder")
-        held = np.load(file, mmap_mode="r", allow_pickle=False)
-        if held.ndim != 2 or (len(split.rows) and split.rows.max() >= len(held)):
-            raise ConfigError(f"{file}: expected a row for each image of the {name} split, found shape {held.shape}")
+        try:
+            held = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise InputError(f"{file}: expected an array of vectors: {error}; write it again") from error
+        if held.ndim != 2 or len(held) != split.origin_count:
+            raise ConfigError(
+                f"{file}: expected a row for each of {split.origin_count} images that {split.origin} was read from, in "
+                f"that order; found shape {held.shape}"
+            )
         return np.asarray(held[split.rows], np.float32)
 
     def of_pool(self, pool: LabelledPool, train: Split) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from wtl_core.benchmark import cells, grid, judges, loops, network, strategies
+from wtl_core.benchmark.budgets import loop_budgets, share_count
 from wtl_core.benchmark.cells import Cell, Identity, Result
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.benchmark.preparation import Prepared, load_array, load_ids
@@ -100,7 +101,7 @@ class _Bench:
     def loop(self, strategy: str, judge: str, seed: int, *, identity: Identity) -> Iterator[Result]:
         """The unfinished budgets of one loop, in order; it goes on from the last finished one."""
         size = len(self.labels)
-        budgets = grid.loop_budgets(self.params, size)
+        budgets = loop_budgets(self.params, size)
         inside, ids = self._members(seed)
         rounds = loops.run_loop(
             strategy,
@@ -187,7 +188,7 @@ class _Bench:
     ) -> Result:  # fmt: skip
         named = self.labels[picks]
         named = named[named >= 0]
-        size = strategies.share_count(len(self.labels), self.params.pool_share)
+        size = share_count(len(self.labels), self.params.pool_share)
         is_loop = cell.strategy in self.params.loops
         return Result(
             cell, size, *accuracies, len(named), len(np.unique(named)), rounds, waits,
