@@ -3,6 +3,7 @@
 Commands that only read import neither prefect nor torch; `run` plans before it imports either.
 """
 
+import errno
 import json
 import logging
 import sys
@@ -24,8 +25,11 @@ from wtl_core.errors import ConfigError, WtlError
 from wtl_core.ledger import length as ledger_length
 from wtl_core.recipe import Recipe, build_recipe, parse_recipe
 from wtl_core.storage import Store
+from wtl_core.workspace import check_writable
 
 _INTERRUPTED = 130
+_LASTING = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
+"""What a system refuses today and tomorrow."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -75,6 +79,7 @@ def run_command(
         result = commits.summary(store, planned.last, is_new=False)
     else:
         refresh.check_not_empty(planned)
+        check_writable(store)
         result = _run_flow(
             store.root,
             list(sources),
@@ -169,7 +174,10 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         code, message = _INTERRUPTED, "wtl: interrupted; what was finished is kept, the next run goes on from there"
     except OSError as error:
-        code, message = 4, f"wtl: the system or the store answered: {error}; try again, --debug shows where"
+        is_lasting = error.errno in _LASTING
+        mend = "mend the path or its permissions" if is_lasting else "try again"
+        code = 2 if is_lasting else 4
+        message = f"wtl: the system or the store answered: {error}; {mend}, --debug shows where"
     except Exception as error:  # noqa: BLE001, the last line of defence: a bug is told as one, without its insides
         code = 1
         message = f"wtl: a fault of our own, {type(error).__name__}: {error}; --debug shows where, please report it"

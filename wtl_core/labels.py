@@ -10,10 +10,11 @@ import polars as pl
 
 from wtl_core import commits, ledger, pool, refresh
 from wtl_core.errors import ConfigError, InputError
+from wtl_core.shards.tables import URI_NAMES
 from wtl_core.storage import Store
 
-_ID_COLUMNS = ("sample_id", "uri", "path", "key", "filename", "image", "file_name")
-"""Columns looked for, first one first; else the first column of the file is taken."""
+_ID_COLUMNS = tuple(dict.fromkeys(("sample_id", "uri", "path", "key", "filename", "image", "file_name", *URI_NAMES)))
+"""Columns that may name a row's sample, first one first; without any of them a table must have no other column."""
 _LIKE_A_SAMPLE = re.compile(r".*[/.].*|[0-9a-f]{64}")
 _WORDS = re.compile(r"[^\W\d_]+(?:[ _-][^\W\d_]+)*")
 _FORMS = (
@@ -27,8 +28,8 @@ def add(store: Store, file: Path) -> dict[str, int]:
     """Enter the samples that `file` names as labelled; returns how many were named, found and new.
 
     A value is a `sample_id`, the URI or path of a location, the end of one from a `/` on, the key of a member, or a
-    file name; what several samples answer to is refused. A sample that has left the pool can be named by its id as
-    long as its vector is there.
+    file name; what several samples answer to is refused. A row of a table is named by the first of the columns looked
+    for that it fills. A sample that has left the pool can be named by its id as long as its vector is there.
 
     Args:
         store: The workspace.
@@ -49,7 +50,7 @@ def add(store: Store, file: Path) -> dict[str, int]:
     unknown: list[str] = []
     ambiguous: list[str] = []
     for value in values:
-        ids = names.get(value) or names.get(str(Path(value).absolute())) or ends.get(_relative(value), set())
+        ids = _ids(value, names, ends) or _ids(_plain(value), names, ends)
         (found if len(ids) == 1 else ambiguous if ids else unknown).append(min(ids) if len(ids) == 1 else value)
     if unknown or ambiguous:
         raise InputError(_explain(file, unknown, ambiguous))
@@ -66,9 +67,9 @@ def _values(file: Path, names: dict[str, set[str]]) -> list[str]:
     try:
         data = file.read_bytes()
         if data[:4] == b"PAR1":
-            values = _column(pl.read_parquet(io.BytesIO(data)))
+            values = _named_by_row(pl.read_parquet(io.BytesIO(data)))
         elif suffix in (".jsonl", ".ndjson"):
-            values = _column(pl.read_ndjson(io.BytesIO(data)))
+            values = _json_values([json.loads(line) for line in data.decode("utf-8-sig").splitlines() if line.strip()])
         elif suffix in (".csv", ".tsv"):
             separator = "," if suffix == ".csv" else "\t"
             rows = pl.read_csv(io.BytesIO(data), infer_schema=False, has_header=False, separator=separator)
@@ -79,35 +80,65 @@ def _values(file: Path, names: dict[str, set[str]]) -> list[str]:
             values = [line for line in data.decode("utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError, TypeError, LookupError, pl.exceptions.PolarsError) as error:
         raise ConfigError(f"{file}: expected {_FORMS}, found none of them: {error}; check the file") from error
-    return [_plain(value) for value in values if value is not None]
+    return [str(value) for value in values]
 
 
-def _plain(value: Any) -> str:
-    return str(value).strip().removeprefix("'")  # `wtl cut` puts an apostrophe before what looks like a formula
+def _plain(value: str) -> str:
+    return value.strip().removeprefix("'")  # `wtl cut` puts an apostrophe before what looks like a formula
 
 
-def _column(frame: pl.DataFrame) -> pl.Series | list[Any]:
+def _ids(value: str, names: dict[str, set[str]], ends: dict[str, set[str]]) -> set[str]:
+    return names.get(value) or names.get(str(Path(value).absolute())) or ends.get(_relative(value), set())
+
+
+def _named_by_row(frame: pl.DataFrame) -> list[Any]:
+    """What each row names, by the first of the known columns that it fills, or by the only column that there is."""
     if not frame.columns:
         return []
-    return frame[next((name for name in _ID_COLUMNS if name in frame.columns), frame.columns[0])]
+    titled = {
+        name.strip().lower(): name for name, kind in frame.schema.items() if not kind.is_nested() and kind != pl.Binary
+    }
+    known = [titled[name] for name in _ID_COLUMNS if name in titled]
+    if not known and len(frame.columns) > 1:
+        raise LookupError(f"no column that names samples among {', '.join(frame.columns)}")
+    columns = [pl.col(name).cast(pl.String).replace("", None) for name in known or frame.columns]
+    named = frame.select(named=pl.coalesce(columns), is_blank=pl.all_horizontal(pl.all().is_null()))
+    values = named.filter(~pl.col("is_blank"))["named"].to_list()
+    if None in values:
+        raise LookupError(f"row {values.index(None) + 1} names none")
+    return values
 
 
-def _below_header(rows: pl.DataFrame, names: dict[str, set[str]]) -> pl.Series:
-    """The samples of a table that may have a header: no row is taken for one that is or looks like a sample."""
-    first = [_plain("" if cell is None else cell) for cell in rows.row(0)]
-    titles = [cell.lower() for cell in first]
-    if titles[0] not in _ID_COLUMNS and (first[0] in names or _LIKE_A_SAMPLE.fullmatch(first[0])):
-        return rows[:, 0]
-    known = [titles.index(name) for name in _ID_COLUMNS if name in titles]
-    if known:
-        return rows[1:, known[0]]
-    return rows[1:, 0] if _WORDS.fullmatch(first[0]) else rows[:, 0]
+def _below_header(rows: pl.DataFrame, names: dict[str, set[str]]) -> list[Any]:
+    """What the rows of a table that may have a header name: no row is taken for one that is or looks like a sample."""
+
+    def is_sample(cell: str | None) -> bool:
+        plain = _plain(cell or "")
+        # Not by a bare number: rows of Parquet have these as keys, and so have classes, boxes and indices of a table.
+        return bool(_LIKE_A_SAMPLE.fullmatch(plain)) or (plain in names and not plain.isdecimal())
+
+    first = [_plain(cell or "") for cell in rows.row(0)]
+    if not any(is_sample(cell) for cell in first):
+        is_titled = any(cell.lower() in _ID_COLUMNS for cell in first)
+        if is_titled or (len(first) == 1 and _WORDS.fullmatch(first[0])):
+            titles = [title or f"column {number}" for number, title in enumerate(first, 1)]
+            if len(set(titles)) < len(titles):
+                raise LookupError(f"columns of one name among {', '.join(titles)}")
+            return _named_by_row(rows[1:].rename(dict(zip(rows.columns, titles, strict=True))))
+    if len(first) == 1:
+        return _named_by_row(rows)
+    full = [column for column in rows.columns if all(is_sample(cell) for cell in rows[column])]
+    if not full:
+        raise LookupError(f"no column that names samples; the first row is {', '.join(first)}")
+    return rows[full[0]].to_list()
 
 
 def _json_values(data: Any) -> list[Any]:
     """The samples of a list, or of a COCO file, whose images without an annotation are not labelled."""
     if isinstance(data, dict) and {"images", "annotations"} <= data.keys():
         annotated = {annotation["image_id"] for annotation in data["annotations"]}
+        if unknown := annotated.difference(image["id"] for image in data["images"]):
+            raise ValueError(f"an annotation of image {min(unknown, key=str)}, which is not among the images")
         return [image["file_name"] for image in data["images"] if image["id"] in annotated]
     if not isinstance(data, list):
         raise TypeError(f"neither a list nor COCO's object, but {data!r:.60}")
@@ -115,10 +146,10 @@ def _json_values(data: Any) -> list[Any]:
 
 
 def _named_in(entry: Any) -> Any:
-    known = [name for name in _ID_COLUMNS if name in entry]
+    known = [entry[name] for name in _ID_COLUMNS if isinstance(entry, dict) and entry.get(name) not in (None, "")]
     if not known:
         raise ValueError(f"an entry that names no sample, {entry!r:.60}")
-    return entry[known[0]]
+    return known[0]
 
 
 def _names(store: Store) -> dict[str, set[str]]:
@@ -145,7 +176,8 @@ def _ends(names: dict[str, set[str]], values: list[str]) -> dict[str, set[str]]:
 
     One pass over the names, however many values there are; only ends as deep as a value are looked at.
     """
-    wanted = {_relative(value) for value in values if "/" in value and value not in names}
+    paths = [value for value in values if "/" in value and value not in names]
+    wanted = {_relative(value) for given in paths for value in (given, _plain(given))}
     depths = sorted({value.count("/") + 1 for value in wanted})
     ends: dict[str, set[str]] = {}
     for name, ids in names.items():

@@ -74,6 +74,7 @@ def plan(
     """List `sources` (all known ones if none is named), compare with the last commit, and plan the parts.
 
     Sources to `forget` are not looked at: with their objects they leave the workspace, whether they are there or not.
+    All known others are then read again, since objects that one of them holds too stay.
 
     Reads only. Cost: one listing of the sources and one join; 1,000,000 objects in under two minutes and 1 GB.
 
@@ -85,7 +86,9 @@ def plan(
     known = read_snapshot(store, last.listing) if last is not None else None
     forgotten = _forgotten(forget, named=sources, known=last.sources if last is not None else [])
     known_sources = [source for source in (last.sources if last is not None else []) if source not in forgotten]
-    touched = [source_uri(source) for source in sources] or known_sources
+    touched = [source_uri(source) for source in sources]
+    if forgotten or not touched:
+        touched = list(dict.fromkeys([*touched, *known_sources]))
     if not touched:
         found = "none named and none " + ("left" if forgotten else "known")
         raise ConfigError(f"{store.root}: expected a source, found {found}; name one: wtl run DIR")

@@ -1,6 +1,7 @@
 """What a workspace is: a folder or prefix with `wtl.json` at its root, and where in it things lie."""
 
 import json
+import tempfile
 from pathlib import Path
 
 from wtl_core import storage
@@ -47,8 +48,30 @@ def probe_workspace(uri: str, *, endpoint_url: str | None = None) -> Store:
     return store
 
 
+def check_writable(store: Store) -> None:
+    """Refuse a local folder that cannot be made or written in, before anything starts. A bucket is not asked.
+
+    Raises:
+        ConfigError: a file stands in the way, or the system refuses.
+    """
+    if not store.is_local:
+        return
+    place = Path(store.root)
+    there = next(path for path in (place, *place.parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{place}: expected a folder for the workspace, found the file {there}; name another path")
+    try:
+        Path(tempfile.mkdtemp(prefix=storage.TEMPORARY_PREFIX, dir=there)).rmdir()
+    except OSError as error:
+        raise ConfigError(
+            f"{place}: expected a folder that can be written, found that {there} cannot: {error.strerror}; change its "
+            "permissions, or name another path"
+        ) from error
+
+
 def create_workspace(store: Store) -> None:
     """Put the marker there if it is missing, after a check that the store's conditional writes hold."""
+    check_writable(store)
     if store.exists(MARKER):
         return
     storage.check_conditional_writes(store, f"{storage.TEMPORARY_PREFIX}probe")

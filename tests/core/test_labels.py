@@ -1,8 +1,11 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
+from PIL import Image
 
+from tests.conftest import make_jpeg
 from tests.core.test_pipeline import ranking, refresh
 from wtl_core import commits, labels, ledger, likeness
 from wtl_core.errors import ConfigError, InputError
@@ -94,6 +97,56 @@ def test_a_table_without_a_header_loses_no_row(source: Path, tmp_path: Path) -> 
         (tmp_path / "unknown.csv").write_text("\n".join([unknown, *ids]))
         with pytest.raises(InputError, match=f"1 that name no sample.*{unknown}"):
             labels.add(store, tmp_path / "unknown.csv")
+
+
+def test_a_table_is_read_by_the_columns_that_name_images_and_by_no_other(source: Path, tmp_path: Path) -> None:
+    """A class or an index is the key of a Parquet row too, and the wrong image would be entered."""
+    small = pl.DataFrame({"image": [make_jpeg(seed) for seed in range(900, 912)]})
+    small.write_parquet(source / "rows.parquet")
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    rows = [f"{source}/rows.parquet#{number}" for number in (7, 8, 9)]
+    ids = [sample_id for uri in rows for sample_id in ranking(tmp_path / "w").filter(uri=uri)["sample_id"]]
+
+    def entered(name: str, text: str) -> list[str]:
+        before = ledger.length(store)
+        (tmp_path / name).write_text(text)
+        labels.add(store, tmp_path / name)
+        new = ledger.read(store)[before:]
+        return ledger.sample_ids(new, "labelled")
+
+    assert entered("a.csv", f"label,image_path\n3,{rows[0]}\n") == ids[:1]
+    assert entered("b.csv", f",file,label\n0,{rows[1]},4\n") == ids[1:2]
+    assert entered("c.csv", f"5,{rows[2]}\n") == ids[2:]
+    before = ledger.length(store)
+    for name, text, told in (
+        ("d.csv", "index,label\n3,1\n5,2\n", "no column that names samples; the first row is index, label"),
+        ("e.csv", "3,cat\n5,dog\n", "no column that names samples; the first row is 3, cat"),
+        ("f.csv", f"typo,cat\n{rows[0]},dog\n", "the first row is typo, cat"),
+        ("g.csv", f"sample_id,path,label\n{ids[0]},,1\n,,2\n", "row 2 names none"),
+        ("h.jsonl", f'{{"path": "{rows[0]}"}}\n{{"label": 5}}\n', "an entry that names no sample"),
+        ("i.json", json.dumps({"images": [], "annotations": [{"image_id": 7}]}), "an annotation of image 7, which"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            entered(name, text)
+    pl.DataFrame({"index": [3], "label": [1]}).write_parquet(tmp_path / "n.parquet")
+    with pytest.raises(ConfigError, match="no column that names samples among index, label"):
+        labels.add(store, tmp_path / "n.parquet")
+    assert ledger.length(store) == before
+    for name, text in (
+        ("j.csv", f"sample_id,path\n{ids[0]},\n,{rows[1]}\n,{rows[2]}\n"),
+        ("k.jsonl", f'{{"sample_id": "{ids[0]}"}}\n\n{{"path": "{rows[1]}"}}\n{{"image_path": "{rows[2]}"}}\n'),
+    ):
+        (tmp_path / name).write_text(text)
+        assert labels.add(store, tmp_path / name) == {"named": 3, "found": 3, "added": 0}
+
+
+def test_names_are_taken_as_they_are_before_blanks_and_apostrophes_go(source: Path, tmp_path: Path) -> None:
+    for name in ("'quote.png", " lead.png"):
+        Image.effect_noise((40, 40), 90 + len(name)).save(source / name)
+    refresh(tmp_path / "w", source)
+    (tmp_path / "odd.json").write_text(json.dumps(["'quote.png", " lead.png"]))
+    assert labels.add(Store(str(tmp_path / "w")), tmp_path / "odd.json")["found"] == 2
 
 
 def test_a_labelling_tools_json_names_samples(source: Path, tmp_path: Path) -> None:

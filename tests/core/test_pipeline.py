@@ -491,3 +491,12 @@ def test_what_a_forgotten_source_had_taken_over_goes_back(source: Path, tmp_path
     refresh(tmp_path / "w", source)
     record = refresh(tmp_path / "w", forget=[str(source)])
     assert record.counts["read"] == len(list((source / "loose").iterdir()))
+
+
+def test_what_another_source_holds_too_stays_when_a_third_one_is_named(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source, source / "loose")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "x.jpg").write_bytes(make_jpeg(77_777))
+    record = refresh(tmp_path / "w", tmp_path / "more", forget=[str(source)])
+    assert record.counts["read"] == len(list((source / "loose").iterdir())) + 1
+    assert refresh(tmp_path / "w") == record

@@ -32,6 +32,17 @@ def test_files_and_other_peoples_folders_are_refused(tmp_path: Path) -> None:
         open_workspace(str(tmp_path))
 
 
+def test_what_cannot_be_written_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=f"found the file {tmp_path / 'file'}"):
+        create_workspace(Store(str(tmp_path / "file" / "w")))
+    with pytest.raises(ConfigError, match=r"found that /proc cannot: .*; change its permissions"):  # not even by root
+        create_workspace(Store("/proc/w"))
+    create_workspace(Store(str(tmp_path / "w")))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "w"]
+    assert [path.name for path in (tmp_path / "w").iterdir()] == [MARKER]
+
+
 def test_a_newer_format_and_a_broken_marker_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / MARKER).write_text(json.dumps({"format": 99}))
     with pytest.raises(ConfigError, match="newer program"):

@@ -57,6 +57,8 @@ def test_wrong_use_is_one_message_and_exit_code_two_or_three(wtl: Wtl, source: P
         (2, ["run", source, "-w", new, "--recipe", tmp_path / "r.toml"], "did you mean selection.seed"),
         (2, ["run", source, "-w", tmp_path / "file.txt"], "folder"),
         (2, ["run", source, "-w", tmp_path / "other"], "name a new folder"),
+        (2, ["run", source, "-w", tmp_path / "file.txt" / "w"], "found the file"),
+        (2, ["run", source, "-w", "/proc/w"], "change its permissions"),
         (2, ["run", "-w", new], "name one"),
         (2, ["cut", "-w", tmp_path / "other", "--at", "5%"], "wtl.json"),
         (2, ["run", source, "--wrokspace", new], "--workspace"),

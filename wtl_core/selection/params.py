@@ -152,9 +152,9 @@ class SelectionParams(_Params):
             values["budget"] = "100%"  # the default would end the picks before what was asked for does
         return values
 
-    @field_validator("budget")
+    @field_validator("budget", mode="before")
     @classmethod
-    def _is_budget(cls, value: int | str | None) -> int | str | None:
+    def _is_budget(cls, value: Any) -> int | str | None:
         if value is None:
             return None
         text = str(value).strip()

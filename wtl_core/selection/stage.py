@@ -56,10 +56,16 @@ def run(
         on_progress: Told how many samples of how many are compared with all.
 
     Raises:
-        InputError: nothing is left to rank.
+        InputError: nothing is left to rank, or `similar_to` names what is no sample.
     """
     entries = ledger.read(store, ledger_length)
     has_vector = vectors.existing_ids(store, fingerprint)
+    given = {sample_id for like in recipe.selection.similar_to for sample_id in like.sample_ids}
+    if unknown := sorted(given - has_vector):
+        raise InputError(
+            f"similar_to: expected ids of samples that this workspace has, found {len(unknown)} others, {unknown[0]!r} "
+            "for one; take ids from `wtl cut`, and add images from elsewhere as a source first"
+        )
     labelled = sorted(has_vector.intersection(ledger.sample_ids(entries, "labelled")))
     is_labelled = pl.col("sample_id").is_in(labelled)
     open_samples, marked = samples.filter(~pl.col("is_filtered") & ~is_labelled), samples.filter(is_labelled)
