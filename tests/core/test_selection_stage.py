@@ -103,6 +103,13 @@ def test_labelling_a_quotas_whole_group_does_not_end_the_refreshes(store: Store,
         run(store, {**selection, "quotas": [{"group": "north"}]}, entries=1, given=only, number=2)
 
 
+def test_given_images_that_the_workspace_does_not_have_are_named(store: Store) -> None:
+    known, wrong = samples()["sample_id"][3], "abc"
+    assert run(store, {"similar_to": [{"sample_ids": [known]}]}).key
+    with pytest.raises(InputError, match=r"similar_to: expected ids of samples.*found 1 others, 'abc' for one"):
+        run(store, {"similar_to": [{"sample_ids": [known, wrong]}]})
+
+
 def test_near_duplicates_are_told_as_the_encoder_measured_it_unless_the_recipe_says_otherwise(store: Store) -> None:
     def distance(selection: dict[str, object], **more: float) -> float:
         return float(selections.read_receipt(store, run(store, selection, **more).key)["near_duplicate_distance"])

@@ -232,6 +232,7 @@ def test_a_strategy_without_a_counterpart_is_refused() -> None:
         {"group_by": "x", "quotas": [{"group": "a"}], "objective": "k-center"},
         {"scale_factor": 0},
         {"neighbors": 3},
+        {"budget": True},
     ],
 )
 def test_params_that_contradict_themselves_are_refused(wrong: dict[str, object]) -> None:
