@@ -5,6 +5,7 @@ dropped and the first frame taken, as the usual training loaders do. Size is che
 """
 
 import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _SMALL_PIXELS = 256 * 256
 _RGB = 3  # torchvision's ImageReadMode.RGB
 _PILLOW_FORMATS = {"jpeg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "tiff": "TIFF", "bmp": "BMP"}
 _PILLOW_FORMATS |= {"avif": "AVIF", "heic": "HEIF"}
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # Pillow names the buffer that it was given, by where it lay in memory
 # Our limit stands in for Pillow's: it is a parameter, it is lower, and it gives a reason instead of a warning.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -203,7 +205,7 @@ def _check_canvas(data: bytes, max_pixels: int, min_side_px: int) -> None:
 
 
 def _explain(error: Exception, kind: str, size: int) -> ImageError:
-    text = f"{type(error).__name__}: {error}"[:300]
+    text = _ADDRESS.sub("", f"{type(error).__name__}: {error}")[:300]
     lowered = text.lower()
     if any(word in lowered for word in ("truncated", "not enough", "unexpected end", "eof", "incomplete")):
         return ImageError(Reason.TRUNCATED, f"{kind} of {size} bytes ends too early: {text}")
