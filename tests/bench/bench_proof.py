@@ -70,7 +70,7 @@ def params_of(section: str, *, is_cuda: bool, is_quick: bool, seeds: int | None)
         "tail-given": {**scratch, "budgets": low, "pools": ("long-tail-bursts",)},
         "rivals": rivals,
         "rivals-tail": {**rivals, "pools": ("long-tail-bursts",)},
-        "loops": {**on_vectors, **loops, "judges": ("probe",), "budgets": few},
+        "loops": {**on_vectors, **loops, "judges": ("probe",), "budgets": few, "seeds": 10, "loop_seeds": 10},
         "loops-scratch": {**hasty, **loops, "budgets": (500, 1000, 2500) if is_cuda else (500, 1000)},
         "digits": {
             **tiny,
