@@ -109,6 +109,11 @@ def _named_by_row(frame: pl.DataFrame) -> list[Any]:
     return values
 
 
+def _is_dotted(cell: str, names: dict[str, set[str]]) -> bool:
+    """Whether a dot alone makes the cell look like a sample."""
+    return cell not in names and "/" not in cell and "." in cell
+
+
 def _below_header(rows: pl.DataFrame, names: dict[str, set[str]]) -> list[Any]:
     """What the rows of a table that may have a header name: no row is taken for one that is or looks like a sample."""
 
@@ -118,13 +123,15 @@ def _below_header(rows: pl.DataFrame, names: dict[str, set[str]]) -> list[Any]:
         return bool(_LIKE_A_SAMPLE.fullmatch(plain)) or (plain in names and not plain.isdecimal())
 
     first = [_plain(cell or "") for cell in rows.row(0)]
-    if not any(is_sample(cell) for cell in first):
-        is_titled = any(cell.lower() in _ID_COLUMNS for cell in first)
-        if is_titled or (len(first) == 1 and _WORDS.fullmatch(first[0])):
-            titles = [title or f"column {number}" for number, title in enumerate(first, 1)]
-            if len(set(titles)) < len(titles):
-                raise LookupError(f"columns of one name among {', '.join(titles)}")
-            return _named_by_row(rows[1:].rename(dict(zip(rows.columns, titles, strict=True))))
+    is_titled = any(cell.lower() in _ID_COLUMNS for cell in first)
+    is_word = len(first) == 1 and bool(_WORDS.fullmatch(first[0]))
+    # Beside a known title a dot makes no sample: `box.x` is a title too.
+    holds_sample = any(is_sample(cell) and not (is_titled and _is_dotted(cell, names)) for cell in first)
+    if (is_titled or is_word) and not holds_sample:
+        titles = [title or f"column {number}" for number, title in enumerate(first, 1)]
+        if len(set(titles)) < len(titles):
+            raise LookupError(f"columns of one name among {', '.join(titles)}")
+        return _named_by_row(rows[1:].rename(dict(zip(rows.columns, titles, strict=True))))
     if len(first) == 1:
         return _named_by_row(rows)
     full = [column for column in rows.columns if all(is_sample(cell) for cell in rows[column])]

@@ -90,7 +90,7 @@ def test_a_table_without_a_header_loses_no_row(source: Path, tmp_path: Path) -> 
         assert labels.add(store, tmp_path / "plain.csv")["found"] == 3
         (tmp_path / "wide.TSV").write_text("\n".join(f"{value}\timage" for value in [first, *ids[1:]]))
         assert labels.add(store, tmp_path / "wide.TSV")["found"] == 3
-    for header in ("sample_id", "\ufeffSample_ID", "the image", "number 1,sample_id"):
+    for header in ("sample_id", "\ufeffSample_ID", "the image", "number 1,sample_id", "box.x,sample_id"):
         (tmp_path / "headed.CSV").write_text("\n".join([header, *(f"{header.count(',') * '7,'}{i}" for i in ids)]))
         assert labels.add(store, tmp_path / "headed.CSV")["found"] == 3
     for unknown in ("0" * 64, "nowhere.jpg", "elsewhere/x", "img_0001"):
