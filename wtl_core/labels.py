@@ -69,7 +69,7 @@ def _values(file: Path, names: dict[str, set[str]]) -> list[str]:
         if data[:4] == b"PAR1":
             values = _named_by_row(pl.read_parquet(io.BytesIO(data)))
         elif suffix in (".jsonl", ".ndjson"):
-            values = _json_values([json.loads(line) for line in data.decode("utf-8-sig").splitlines() if line.strip()])
+            values = _json_values([json.loads(line) for line in data.decode("utf-8-sig").split("\n") if line.strip()])
         elif suffix in (".csv", ".tsv"):
             separator = "," if suffix == ".csv" else "\t"
             rows = pl.read_csv(io.BytesIO(data), infer_schema=False, has_header=False, separator=separator)

@@ -192,9 +192,13 @@ def _read_columns(store: Store, key: str, columns: Sequence[str]) -> pl.DataFram
 
 
 def _one_per_sample(locations: pl.DataFrame) -> pl.DataFrame:
-    """The smallest location of each sample, and how many there are."""
+    """The smallest location of each sample, with the metadata of the smallest that has any, and how many there are."""
     ordered = locations.sort("sample_id", "uri", "key", "ordinal", "source", "part")
-    counted = ordered.with_columns(pl.len().over("sample_id").cast(pl.Int64).alias("locations"))
+    counted = ordered.with_columns(
+        pl.len().over("sample_id").cast(pl.Int64).alias("locations"),
+        # an image beside the table that describes it has two, one of which says nothing
+        pl.col("metadata").drop_nulls().first().over("sample_id"),
+    )
     return counted.unique("sample_id", keep="first", maintain_order=True)
 
 

@@ -1,13 +1,16 @@
 """Objects that were refused for a passing reason and can be read now: the next refresh takes them in. No torch."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from wtl_core.images.faults import TRANSIENT
-from wtl_core.shards.part_file import quarantine_key
+from wtl_core.images.faults import TRANSIENT, Reason
+from wtl_core.recipe import IngestParams
+from wtl_core.shards.part_file import quarantine_key, read_counts
+from wtl_core.shards.plan import PartPlan
 from wtl_core.shards.reader import is_readable, read_targets
 from wtl_core.storage import Store
 
@@ -22,16 +25,21 @@ _TARGETS_PER_OBJECT = 256
 def readable_again(store: Store, snapshot: pl.DataFrame, *, endpoint_url: str | None = None) -> pl.DataFrame:
     """Objects of a snapshot that could not be read for a passing reason and can be now: for `discover.diff`.
 
-    Each is tried by opening it and reading a byte. A Parquet file that names images elsewhere is readable again if one
-    of those refused is; of more than 256 a spread is tried. Objects that changed are no business of this function.
+    Each is tried by opening it and reading a byte; what was refused for an error of reading is read to its end, since a
+    bad sector lies anywhere, and a shard read again in vain would be copied and ranked anew each time. A Parquet file
+    that names images elsewhere is readable again if one of those refused is; of more than 256 a spread is tried.
+    Objects that changed are no business of this function.
 
     Returns:
         A frame with columns source, uri.
     """
     # the ordinals of refused rows by object; -1 stands for the object itself
     refused: dict[tuple[str, str], list[int]] = {}
-    for source, uri, key, ordinal in _refused_in_passing(store, snapshot).iter_rows():
+    misread: set[tuple[str, str]] = set()
+    for source, uri, key, ordinal, reason in _refused_in_passing(store, snapshot).iter_rows():
         refused.setdefault((source, uri), []).append(ordinal if key else -1)
+        if reason == Reason.READ_ERROR:
+            misread.add((source, uri))
 
     def targets_of(place: tuple[str, str]) -> list[str]:
         rows = [row for row in refused[place] if row >= 0]
@@ -41,14 +49,35 @@ def readable_again(store: Store, snapshot: pl.DataFrame, *, endpoint_url: str | 
     with ThreadPoolExecutor(_PROBES) as pool:
         targets = dict(zip(refused, pool.map(targets_of, refused), strict=True))
         tried = list(dict.fromkeys(target for named in targets.values() for target in named))
-        answers = pool.map(lambda uri: is_readable(uri, endpoint_url=endpoint_url), tried)
+        whole = {target for place in misread for target in targets[place]}
+        answers = pool.map(lambda uri: is_readable(uri, is_whole=uri in whole, endpoint_url=endpoint_url), tried)
         readable = {uri for uri, answer in zip(tried, answers, strict=True) if answer}
     again = [place for place, named in targets.items() if not readable.isdisjoint(named)]
     return pl.DataFrame(again, schema={"source": pl.String, "uri": pl.String}, orient="row")
 
 
+def without_refused(store: Store, parts: Sequence[PartPlan], params: IngestParams) -> list[PartPlan]:
+    """Plans of parts to make, with those marked to be read again that a run without a commit made of refusals.
+
+    Such a run was refused, or killed: the disk is mounted by now perhaps, and neither sizes nor times would tell. Parts
+    of the last commit are none of these plans; see `readable_again`.
+    """
+    made = set(store.names("pool"))
+    return [_first_unrefused(store, made, part, params) for part in parts]
+
+
+def _first_unrefused(store: Store, made: set[str], part: PartPlan, params: IngestParams) -> PartPlan:
+    tried = ""
+    while part.digest != tried and f"{part.digest}.parquet" in made:
+        counts = read_counts(store, part.digest)
+        if counts is None or TRANSIENT.isdisjoint(map(Reason, counts.reasons)):
+            break
+        tried, part = part.digest, part.again(params)
+    return part
+
+
 def _refused_in_passing(store: Store, snapshot: pl.DataFrame) -> pl.DataFrame:
-    """Live rows of the quarantine with a reason that may pass: source, object_uri, key, ordinal."""
+    """Live rows of the quarantine with a reason that may pass: source, object_uri, key, ordinal, reason."""
     present = set(store.names("quarantine"))
     is_passing = pl.col("reason").is_in([str(reason) for reason in TRANSIENT])
     refused = [pl.DataFrame(schema=_REFUSAL)]
@@ -60,7 +89,7 @@ def _refused_in_passing(store: Store, snapshot: pl.DataFrame) -> pl.DataFrame:
     if not rows.is_empty():  # as most often; a million objects are not gone through for nothing
         live = snapshot.filter(pl.col("size") >= 0).select("source", pl.col("uri").alias("object_uri"), "part")
         rows = rows.join(live, on=["source", "object_uri", "part"], how="semi", maintain_order="left")
-    return rows.select("source", "object_uri", "key", "ordinal")
+    return rows.select("source", "object_uri", "key", "ordinal", "reason")
 
 
 def _spread(rows: list[int]) -> list[int]:

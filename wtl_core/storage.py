@@ -4,6 +4,7 @@ Here: whole-file reads, writes that are seen complete or not at all, and creatio
 Not here: what the files mean (`workspace`, `pool`), and LanceDB, which brings its own storage options.
 """
 
+import errno
 import os
 import secrets
 import time
@@ -80,13 +81,16 @@ class Store:
 
     @contextmanager
     def writer(self, key: str) -> Iterator[IO[bytes]]:
-        """A binary file that appears at `key` when the block ends well, and not at all if it raises or is killed."""
+        """A binary file that appears at `key` when the block ends well, and not at all if it raises or is killed.
+
+        A full disk is a ConfigError: waiting makes no room.
+        """
         if self.is_local:
             target = Path(self.path(key))
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = _temporary(target)
             try:
-                with temporary.open("wb") as handle:
+                with _room(target), temporary.open("wb") as handle:
                     yield handle
                     handle.flush()
                     os.fsync(handle.fileno())
@@ -112,7 +116,7 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = _temporary(target)
             try:
-                with temporary.open("wb") as handle:
+                with _room(target), temporary.open("wb") as handle:
                     handle.write(data)
                     handle.flush()
                     os.fsync(handle.fileno())
@@ -232,6 +236,20 @@ def check_conditional_writes(store: Store, key: str) -> None:
             f"{store.root}: expected a store that refuses a second conditional write (If-None-Match: *), found one "
             "that lets it pass, which loses commits; use another store for the workspace (as a source this one is fine)"
         )
+
+
+@contextmanager
+def _room(target: Path) -> Iterator[None]:
+    """A full disk as an error that says which."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ConfigError(
+            f"{target.parent}: expected room to write {target.name}, found none left ({error.strerror}); make room "
+            "there, or name another workspace, and run again: what was finished is kept"
+        ) from error
 
 
 def _temporary(target: Path) -> Path:

@@ -39,6 +39,7 @@ SECTIONS = {
     "rivals": "CIFAR-10, one-pass strategies judged on the vectors",
     "rivals-tail": "CIFAR-10 with a long tail and bursts, one-pass strategies judged on the vectors",
     "loops": "CIFAR-10, active learning on the vectors",
+    "loops-small": "CIFAR-10, active learning on the vectors, from pools of 10,000",
     "loops-scratch": "CIFAR-10, active learning with networks trained from scratch",
     "digits": "scikit-learn's digits: balanced, long tail with bursts, outliers; each seed with a pool of its own",
     "fashion": "Fashion-MNIST, judged on the vectors of the training-free encoder",
@@ -59,6 +60,7 @@ def params_of(section: str, *, is_cuda: bool, is_quick: bool, seeds: int | None)
     on_vectors = {"budgets": (*few, 5000) if is_cuda else few, "seeds": 10 if is_cuda else 5}
     on_vectors |= {"pool_share": 0.9 if is_cuda else 0.2}
     loops = {"strategies": ("random", "coverage", *LOOPS), "loop_budget": 2500, "loop_seeds": 5 if is_cuda else 3}
+    loops_on_vectors = {"judges": ("probe",), "budgets": few, "seeds": 10, "loop_seeds": 10}
     rivals = {**on_vectors, "strategies": ("random", "coverage", *RIVALS)}
     tiny = {"encoder": "pixels", "has_flips": False, "seeds": 10}
     values: dict = {
@@ -70,7 +72,8 @@ def params_of(section: str, *, is_cuda: bool, is_quick: bool, seeds: int | None)
         "tail-given": {**scratch, "budgets": low, "pools": ("long-tail-bursts",)},
         "rivals": rivals,
         "rivals-tail": {**rivals, "pools": ("long-tail-bursts",)},
-        "loops": {**on_vectors, **loops, "judges": ("probe",), "budgets": few, "seeds": 10, "loop_seeds": 10},
+        "loops": {**on_vectors, **loops, **loops_on_vectors, "pool_share": 0.9},
+        "loops-small": {**on_vectors, **loops, **loops_on_vectors, "pool_share": 0.2},
         "loops-scratch": {**hasty, **loops, "budgets": (500, 1000, 2500) if is_cuda else (500, 1000)},
         "digits": {
             **tiny,

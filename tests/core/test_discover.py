@@ -13,8 +13,9 @@ import pytest
 
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe import IngestParams
-from wtl_core.shards import discover, paths, plan
-from wtl_core.shards.objects import MISSING_SIZE
+from wtl_core.shards import discover, paths, plan, reader
+from wtl_core.shards.folder import describe_uri, walk
+from wtl_core.shards.objects import MISSING_SIZE, SourceObject
 from wtl_core.shards.plan import plan_parts, snapshot_rows
 
 
@@ -131,6 +132,73 @@ def test_lists_that_make_no_sense_say_where(folder: Path) -> None:
     (folder / "d.txt").write_text("https://example.org/x.jpg")
     with pytest.raises(ConfigError, match="expected a path"):
         discover.list_source(str(folder / "d.txt"))
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_tables_of_spreadsheets_are_lists_too(folder: Path, delimiter: str) -> None:
+    (folder / "list.csv").write_text(f"label{delimiter}path\n3{delimiter}deep/d.jpg\n")
+    assert kinds_of(discover.list_source(str(folder / "list.csv")), folder) == {"deep/d.jpg": "loose"}
+
+
+def test_lines_end_where_json_says_so(folder: Path) -> None:
+    (folder / "list.jsonl").write_text('{"uri": "deep/d.jpg", "caption": "two\u2028lines"}\r\n')
+    assert kinds_of(discover.list_source(str(folder / "list.jsonl")), folder) == {"deep/d.jpg": "loose"}
+
+
+def test_a_shard_that_a_list_names_and_that_is_not_there_is_still_a_shard(folder: Path) -> None:
+    (folder / "list.txt").write_text("b.tar\nc.parquet\n")
+    listing = discover.list_source(str(folder / "list.txt"))
+    assert listing["kind"].to_list() == ["tar", "parquet"]
+    entries = [
+        entry for one in listing.iter_rows() for entry in reader.read_object(SourceObject(*one), max_file_bytes=9)
+    ]
+    assert [entry.reason for entry in entries] == ["missing", "missing"]
+
+
+def test_what_may_not_be_looked_at_is_denied_and_not_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object) -> object:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("wtl_core.shards.folder.os.stat", refuse)
+    one = describe_uri("s", str(folder / "a.tar"))
+    monkeypatch.undo()
+    assert (one.kind, one.size, one.etag) == ("tar", 0, "refused")
+
+
+def test_a_folder_is_known_by_its_own_name_whatever_links_lead_there(tmp_path: Path) -> None:
+    for name in ("in/run1", "in/run2", "out"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.jpg").write_bytes(b"x")
+    root = tmp_path / "in"
+    for name, target in (("a-latest", "run1"), ("b", "../out"), ("c", "../out")):
+        (root / name).symlink_to(target)
+    first = discover.list_source(str(root))
+    (root / "a-latest").unlink()
+    (root / "a-latest").symlink_to("run2")
+    again = discover.list_source(str(root))
+    assert list(kinds_of(first, root)) == list(kinds_of(again, root)) == ["b/a.jpg", "run1/a.jpg", "run2/a.jpg"]
+
+
+def test_a_folder_that_goes_while_it_is_listed_has_no_files(folder: Path) -> None:
+    (folder / "upload").mkdir()
+    names = walk(str(folder))
+    seen = [next(names)]
+    (folder / "upload").rmdir()
+    assert len([*seen, *names]) == len(discover.list_source(str(folder)))
+
+
+def test_what_root_keeps_on_a_disk_is_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    before = len(discover.list_source(str(folder)))
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert len(discover.list_source(str(folder))) == before
 
 
 def test_a_list_in_a_bucket_may_not_name_local_files() -> None:

@@ -382,6 +382,20 @@ def test_twins_point_to_the_smallest_id_that_is_not_set_aside(tmp_path: Path) ->
     assert filtered.samples["duplicate_of"].to_list() == [None, None, *[found.samples["sample_id"][1]] * 2]
 
 
+def test_an_image_beside_the_table_that_describes_it_has_its_metadata(tmp_path: Path) -> None:
+    """Whichever of the two locations the alphabet puts first."""
+    source = tmp_path / "source"
+    source.mkdir()
+    names = ["a.jpg", "k.jpg", "z.jpg"]
+    for i, name in enumerate(names):
+        (source / name).write_bytes(make_jpeg(i))
+    pq.write_table(pa.table({"file_name": names, "label": [1, 2, 3]}), source / "metadata.parquet")
+    _, found = refresh(source, tmp_path / "w")
+    by_uri = {Path(uri.split("#")[0]).name: text for uri, text in found.samples.select("uri", "metadata").iter_rows()}
+    assert by_uri["a.jpg"] == '{"label": 1}'
+    assert sorted(found.samples["metadata"].to_list()) == [f'{{"label": {i}}}' for i in (1, 2, 3)]
+
+
 def test_near_duplicates_share_a_group(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

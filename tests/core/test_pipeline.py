@@ -7,10 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -21,7 +26,8 @@ from wtl_core.encoders import cards
 from wtl_core.errors import BusyError, ConfigError, InputError, QuarantineBudgetError, TransientError
 from wtl_core.pipeline import Machine
 from wtl_core.recipe import Recipe
-from wtl_core.shards import discover
+from wtl_core.shards import discover, reader
+from wtl_core.shards.objects import SourceObject
 from wtl_core.shards.plan import plan_parts
 from wtl_core.storage import Store
 
@@ -128,6 +134,64 @@ def test_an_unmounted_source_is_refused_unless_removal_is_allowed(source: Path, 
     with pytest.raises(InputError, match="--allow-removal"):
         refresh(tmp_path / "w", source)
     assert refresh(tmp_path / "w", source, allow_removal=True).counts["samples"] < 64
+
+
+def test_what_was_refused_for_want_of_its_files_is_taken_in_once_they_are_there(tmp_path: Path) -> None:
+    """The list itself does not change, and no commit holds the refused part."""
+    (tmp_path / "lists").mkdir()
+    pq.write_table(pa.table({"path": [f"../images/{i}.jpg" for i in range(5)]}), tmp_path / "lists" / "a.parquet")
+    for _ in range(2):
+        with pytest.raises(InputError, match="5 refused"):
+            refresh(tmp_path / "w", tmp_path / "lists")
+    (tmp_path / "images").mkdir()
+    for i in range(5):
+        (tmp_path / "images" / f"{i}.jpg").write_bytes(make_jpeg(i))
+    first = refresh(tmp_path / "w", tmp_path / "lists")
+    assert first.counts["samples"] == 5
+    assert refresh(tmp_path / "w") == first
+
+
+def test_new_limits_for_images_do_not_empty_a_source_that_is_away(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "x.jpg").write_bytes(make_jpeg(77_777))
+    refresh(tmp_path / "w", source, tmp_path / "more")
+    (tmp_path / "more").rename(tmp_path / "away")
+    recipe = Recipe.model_validate({"encoder": {"name": "pixels"}, "ingest": {"thumbnail_px": 64}})
+    with pytest.raises(ConfigError, match="--forget"):
+        refresh(tmp_path / "w", source, recipe=recipe)
+    (tmp_path / "away").rename(tmp_path / "more")
+    assert refresh(tmp_path / "w", source, recipe=recipe).counts["samples"] == 65
+
+
+def test_a_shard_with_a_bad_sector_is_not_read_anew_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "source").mkdir()
+    with tarfile.open(tmp_path / "source" / "a.tar", "w") as archive:
+        for i in range(4):
+            info = tarfile.TarInfo(f"{i}.jpg")
+            info.size = len(make_jpeg(i))
+            archive.addfile(info, io.BytesIO(make_jpeg(i)))
+
+    @contextmanager
+    def failing(one: SourceObject, endpoint_url: str | None) -> Iterator[object]:
+        with original(one, endpoint_url) as stream:
+            read = stream.read
+
+            class Failing(io.BytesIO):
+                def read(self, size: int | None = -1) -> bytes:
+                    if self.tell() >= 4096:
+                        raise OSError(5, "Input/output error")
+                    return super().read(size)
+
+            yield Failing(read())
+
+    original = reader.open_object
+    monkeypatch.setattr(reader, "open_object", failing)
+    recipe = Recipe.model_validate({"encoder": {"name": "pixels"}, "ingest": {"quarantine_budget": 0.9}})
+    first = refresh(tmp_path / "w", tmp_path / "source", recipe=recipe)
+    assert first.counts["quarantined"] == 1
+    assert refresh(tmp_path / "w", recipe=recipe) == first
+    monkeypatch.setattr(reader, "open_object", original)
+    assert refresh(tmp_path / "w", recipe=recipe).counts["samples"] == 4
 
 
 def test_a_workspace_inside_its_source_is_skipped(source: Path, tmp_path: Path) -> None:

@@ -287,6 +287,55 @@ def test_sidecars_become_metadata_of_their_images(tmp_path: Path) -> None:
     assert [entry.ordinal for entry in entries] == list(range(9))
 
 
+APPLE = b"\0\5\x16\7" + bytes(100)
+
+
+@pytest.mark.parametrize("suffix", ["tar", "zip"])
+def test_what_macos_keeps_beside_files_parts_no_sample(tmp_path: Path, suffix: str) -> None:
+    members = [("._1.jpg", APPLE), ("1.jpg", JPEG), ("._1.json", APPLE), ("1.json", b'{"a": 1}'), ("2.jpg", JPEG)]
+    entries = read_bytes(tmp_path, f"a.{suffix}", (make_tar if suffix == "tar" else make_zip)(members))
+    assert {entry.key: entry.metadata for entry in entries if entry.data} == {"1.jpg": '{"a": 1}', "2.jpg": None}
+    assert refused(entries) == []
+    assert [entry.ordinal for entry in entries] == list(range(5))
+    (entry,) = read_bytes(tmp_path, "._loose.jpg", APPLE)
+    assert (entry.reason, entry.note) == (None, "AppleDouble, which macOS keeps beside a file")
+    assert refused(read_bytes(tmp_path, "._is-an-own-name.jpg", b"junk")) == [("", "not_an_image")]
+
+
+def test_a_frames_sidecar_is_its_own(tmp_path: Path) -> None:
+    frames = [m for i in range(200) for m in ((f"cam.{i:04}.jpg", JPEG), (f"cam.{i:04}.json", b'{"n": %d}' % i))]
+    entries = read_bytes(tmp_path, "a.tar", make_tar([("first.jpg", JPEG), *frames, ("cam.0900.json", b'{"n": 9}')]))
+    found = [json.loads(entry.metadata or "{}") for entry in entries if entry.data]
+    assert found == [{}, *({"n": i} for i in range(200))]
+    members = [("b.jpg", JPEG), ("b.seg.png", JPEG), ("b.seg.cls", b"7"), ("b.meta.json", b'{"m": 1}'), ("b.txt", b"x")]
+    entries = read_bytes(tmp_path, "b.tar", make_tar(members))
+    assert {entry.key: json.loads(entry.metadata or "") for entry in entries if entry.data} == {
+        "b.jpg": {"m": 1, "txt": "x"},
+        "b.seg.png": {"cls": 7, "txt": "x"},
+    }
+
+
+def test_a_cameras_raw_file_is_not_its_thumbnail(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (160, 120)).save(buffer, "TIFF")
+    assert refused(read_bytes(tmp_path, "a.NEF", buffer.getvalue())) == [("", "unsupported")]
+    assert kept(read_bytes(tmp_path, "a.tif", buffer.getvalue())) == [""]
+
+
+def test_a_disk_that_fails_inside_a_tar_loses_no_member_before(tmp_path: Path) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() >= 512 * 8:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+    entries = archives.read_tar(Failing(make_tar([("1.jpg", JPEG[:1000])] * 4)), "tar", size=1, max_file_bytes=LIMIT)
+    seen = [next(entries).ordinal for _ in range(2)]
+    with pytest.raises(OSError, match="Input/output"):
+        next(entries)
+    assert seen == [0, 1]
+
+
 @given(st.binary(max_size=200))
 @settings(max_examples=100, deadline=None)
 def test_no_sidecar_does_harm(data: bytes) -> None:
@@ -414,6 +463,19 @@ def test_metadata_that_python_cannot_hold_costs_no_image(
     assert kept(entries) == ["0", "1"]
     wanted = [{"n": 7 + i} | ({"odd": value} if value is not None else {}) for i, value in enumerate(expected)]
     assert [json.loads(entry.metadata or "") for entry in entries] == wanted
+
+
+def test_dictionaries_are_read_like_what_they_stand_for(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(JPEG)
+    labels = pa.array(["cat", "dog", "cat"]).dictionary_encode()
+    images = pa.array([JPEG, make_jpeg(1), JPEG]).dictionary_encode()
+    entries = read_bytes(tmp_path, "b.parquet", make_parquet({"image": images, "label": labels}))
+    assert [json.loads(entry.metadata or "") for entry in entries] == [
+        {"label": name} for name in ("cat", "dog", "cat")
+    ]
+    assert [entry.data for entry in entries] == [JPEG, make_jpeg(1), JPEG]
+    named = read_bytes(tmp_path, "c.parquet", make_parquet({"path": pa.array(["a.jpg"] * 2).dictionary_encode()}))
+    assert [entry.data for entry in named] == [JPEG] * 2
 
 
 def test_two_columns_of_one_name_cost_no_image(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -24,6 +25,18 @@ def test_a_writer_that_raises_leaves_the_old_file_and_no_trace(tmp_path: Path) -
         fail()
     assert store.read_bytes("a/b") == b"old"
     assert store.names("a") == ["b"]
+
+
+def test_a_full_disk_is_told_with_its_place(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+
+    def fill() -> None:
+        with store.writer("pool/b"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(ConfigError, match=r"pool: expected room to write b, found none left .* make room"):
+        fill()
+    assert store.names("pool") == []
 
 
 def test_a_killed_writer_leaves_nothing_that_counts_and_the_sweep_takes_the_rest(tmp_path: Path) -> None:

@@ -83,6 +83,11 @@ def claims_image(name: str) -> bool:
     return suffix in IMAGE_SUFFIXES or suffix in UNREAD_SUFFIXES
 
 
+def is_apple_double(name: str, head: bytes) -> bool:
+    """Whether it is what macOS keeps beside a file, in archives and on foreign disks: `._a.jpg` beside `a.jpg`."""
+    return name.rsplit("/", 1)[-1].startswith("._") and head.startswith(b"\0\5\x16\7")
+
+
 def is_unread_name(name: str) -> bool:
     """Whether the name ends like that of an image format which is not read here."""
     return PurePosixPath(name.rsplit("/", 1)[-1]).suffix.lower() in UNREAD_SUFFIXES

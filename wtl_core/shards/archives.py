@@ -12,7 +12,7 @@ import zstandard
 from wtl_core.images import kinds
 from wtl_core.images.faults import ImageError, Reason
 from wtl_core.shards import tar
-from wtl_core.shards.objects import Entries, Entry, judge, shown
+from wtl_core.shards.objects import APPLE_DOUBLE, Entries, Entry, judge, shown
 from wtl_core.shards.samples import SampleGroups, is_sidecar
 
 _SPARE_BYTES = 256 << 20
@@ -35,12 +35,12 @@ def read_tar(stream: IO[bytes], packing: str, *, size: int, max_file_bytes: int)
             entry = Entry(key, ordinal, member.offset if packing == "tar" else -1, member.size)
             sidecar = _judge_member(entry, member, max_file_bytes)
             yield from groups.add(entry, sidecar)
-    except ImageError:
-        yield from groups.flush()
-        raise
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         yield from groups.flush()
         raise ImageError(Reason.BROKEN_SHARD, f"{packing} data is damaged or cut: {error}") from error
+    except (ImageError, OSError):
+        yield from groups.flush()
+        raise
     yield from groups.flush()
 
 
@@ -56,7 +56,7 @@ def _judge_member(entry: Entry, member: tar.TarMember, max_file_bytes: int) -> b
         if member.data is None:
             entry.reason, entry.note = Reason.TOO_LARGE, f"{member.size} bytes, {max_file_bytes} allowed"
         return None
-    return member.data if is_sidecar(entry.key, member.size) else None
+    return member.data if entry.note != APPLE_DOUBLE and is_sidecar(entry.key, member.size) else None
 
 
 class _Bounded(io.RawIOBase):
@@ -101,14 +101,19 @@ def read_zip(stream: IO[bytes], *, size: int, max_file_bytes: int) -> Entries:
     for ordinal, info in enumerate(members):
         key = shown(info.filename)
         entry = Entry(key, ordinal, -1, info.file_size)
-        data = _zip_member(archive, info, entry, max_file_bytes)
+        try:
+            data = _zip_member(archive, info, entry, max_file_bytes)
+        except OSError:
+            yield from groups.flush()
+            raise
         left -= len(data)
         if left < 0:
             yield from groups.flush()
             raise ImageError(Reason.TOO_LARGE, "zip unpacks to far more than its size; members before are kept")
-        is_side = entry.reason is None and not entry.note and is_sidecar(key, len(data))
-        if entry.reason is None and not entry.note and judge(entry, key, data[: kinds.HEAD_BYTES]):
-            entry.data, is_side = data, False
+        is_whole = entry.reason is None and not entry.note
+        if is_whole and judge(entry, key, data[: kinds.HEAD_BYTES]):
+            entry.data, is_whole = data, False
+        is_side = is_whole and entry.note != APPLE_DOUBLE and is_sidecar(key, len(data))
         yield from groups.add(entry, data if is_side else None)
     yield from groups.flush()
 

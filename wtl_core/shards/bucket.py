@@ -92,7 +92,7 @@ def describe_uri(source: str, uri: str, *, endpoint_url: str | None = None) -> S
         answer = call(fs, "head_object", Bucket=bucket, Key=key)
     except Exception as error:
         if is_missing(error):
-            return SourceObject(source, uri, "loose", MISSING_SIZE, 0, "")
+            return SourceObject(source, uri, kinds.kind_by_name(key), MISSING_SIZE, 0, "")
         if (is_denied(error) or is_refused(error)) and not lacks_credentials(error):
             return SourceObject(source, uri, kinds.kind_by_name(key), 0, 0, REFUSED_ETAG)
         raise explain(error, uri) from error

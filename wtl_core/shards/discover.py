@@ -160,8 +160,9 @@ def _list_bucket(source: str, endpoint_url: str | None) -> Iterable[SourceObject
 
 def _check_refused(source: str, frame: pl.DataFrame) -> None:
     """Refuse a list whose bucket refuses everything: wrong credentials look so. Single refusals are data."""
-    refused = frame.filter(pl.col("etag") == REFUSED_ETAG)["uri"]
-    if len(refused) and len(refused) == frame["uri"].str.starts_with("s3://").sum():
+    uris = frame.filter(pl.col("uri").str.starts_with("s3://"))
+    refused = uris.filter(pl.col("etag") == REFUSED_ETAG)["uri"]
+    if len(refused) and len(refused) == uris.height:
         raise ConfigError(
             f"{paths.uri_of(source)}: expected objects that may be read, the store refuses all {len(refused)} that are "
             f"in a bucket, for example {refused[0]!r}; check the credentials in the environment"

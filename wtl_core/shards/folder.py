@@ -3,17 +3,23 @@
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from heapq import heappop, heappush
 
 from wtl_core.errors import InputError
 from wtl_core.images import kinds
-from wtl_core.shards.objects import MISSING_SIZE, SPECIAL_ETAG, SourceObject
+from wtl_core.shards.objects import MISSING_SIZE, REFUSED_ETAG, SPECIAL_ETAG, SourceObject
 from wtl_core.shards.paths import path_of, uri_of
 
 WORKSPACE_MARK = "wtl.json"
+_SYSTEM_FOLDER = "lost+found"
+"""Root's own at the top of every ext file system; holds nobody's images."""
 
 
 def walk(root: str, *, exclude: Sequence[str] = ()) -> Iterator[SourceObject]:
     """Yield the files below `root`, in no order. Symbolic links are followed, each folder once.
+
+    A folder is known by its own name, and by the first of the links to it only where no name of its own lies below
+    `root`. One that is removed meanwhile has no files.
 
     Raises:
         InputError: a folder cannot be listed: its files would otherwise seem to have vanished.
@@ -21,9 +27,9 @@ def walk(root: str, *, exclude: Sequence[str] = ()) -> Iterator[SourceObject]:
     source = uri_of(root)
     left_out = {os.path.realpath(folder) for folder in exclude}
     seen: set[tuple[int, int]] = set()
-    folders = [root]
-    while folders:
-        folder = folders.pop()
+    folders, links = [root], list[str]()
+    while folders or links:
+        folder = folders.pop() if folders else heappop(links)
         try:
             status = os.stat(folder)  # noqa: PTH116
             identity = (status.st_dev, status.st_ino)
@@ -33,16 +39,23 @@ def walk(root: str, *, exclude: Sequence[str] = ()) -> Iterator[SourceObject]:
             with os.scandir(folder) as entries:
                 found = list(entries)
         except OSError as error:
+            is_gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+            is_system = isinstance(error, PermissionError) and os.path.basename(folder) == _SYSTEM_FOLDER  # noqa: PTH119
+            if folder != root and (is_gone or is_system):
+                continue
             raise InputError(
-                f"{uri_of(folder)}: cannot be listed ({error.strerror}); mend it or leave it out"
+                f"{uri_of(folder)}: cannot be listed ({error.strerror}); make it readable, or name the folders beside "
+                "it as sources"
             ) from error
         if any(entry.name == WORKSPACE_MARK for entry in found):
             continue
         for entry in found:
-            if _is_folder(entry):
-                folders.append(entry.path)
-            else:
+            if not _is_folder(entry):
                 yield describe(source, entry.path, entry)
+            elif entry.is_symlink():
+                heappush(links, entry.path)
+            else:
+                folders.append(entry.path)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -54,13 +67,15 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def describe(source: str, path: str, entry: "os.DirEntry[str] | None" = None) -> SourceObject:
-    """One file as a listing holds it; a missing file (a broken link) has size -1, a pipe or device is marked."""
+    """One file as a listing holds it; a missing one has size -1; what is denied, and a pipe or device, is marked."""
     uri = uri_of(path)
     kind = kinds.kind_by_name(path)
     try:
         status = entry.stat() if entry is not None else os.stat(path)  # noqa: PTH116
-    except OSError:
-        return SourceObject(source, uri, "loose", MISSING_SIZE, 0, "")
+    except PermissionError:
+        return SourceObject(source, uri, kind, 0, 0, REFUSED_ETAG)
+    except OSError:  # a broken link, or what a list names
+        return SourceObject(source, uri, kind, MISSING_SIZE, 0, "")
     if not stat.S_ISREG(status.st_mode):
         return SourceObject(source, uri, "loose", 0, 0, SPECIAL_ETAG)
     return SourceObject(source, uri, kind, status.st_size, status.st_mtime_ns, "")

@@ -57,6 +57,9 @@ class Entry:
     note: str = ""
 
 
+APPLE_DOUBLE = "AppleDouble, which macOS keeps beside a file"
+"""Note of an ignored member that belongs to no sample."""
+
 Entries = Iterator[Entry]
 
 
@@ -76,9 +79,14 @@ def judge(entry: Entry, name: str, head: bytes) -> bool:
         name: Its full name, for what it claims to be.
         head: Its first bytes.
     """
-    if kinds.sniff_image(head) is not None:
+    found = kinds.sniff_image(head)
+    if found == "tiff" and kinds.is_unread_name(name):  # a camera's raw file begins like its thumbnail
+        found = None
+    if found is not None:
         return True
-    if not kinds.claims_image(name):
+    if kinds.is_apple_double(name, head):
+        entry.note = APPLE_DOUBLE
+    elif not kinds.claims_image(name):
         entry.note = "not an image"
     elif entry.size == 0:
         entry.reason, entry.note = Reason.EMPTY, "named like an image, holds 0 bytes"

@@ -1,14 +1,14 @@
 """Which objects go into which part: small ones packed to some thousands of images, in the order of their URIs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from wtl_core.recipe import IngestParams, digest_of
-from wtl_core.shards.discover import LISTING_SCHEMA, as_frame
-from wtl_core.shards.objects import SourceObject
+from wtl_core.shards.discover import LISTING_SCHEMA, RETRY_MARK, as_frame
+from wtl_core.shards.objects import REFUSED_ETAG, SPECIAL_ETAG, SourceObject
 
-VERSION = 2
+VERSION = 3  # 3: AppleDouble, frames' own sidecars, dictionaries
 """Raised when the same objects and params would give another part."""
 _BYTES_PER_IMAGE = {"tar": 3072, "parquet": 512, "zip": 512, "loose": 1 << 62}
 """At least so many bytes of a shard hold one image; an estimate, which only sizes parts."""
@@ -30,6 +30,15 @@ class PartPlan:
     def size(self) -> int:
         """Bytes of all objects."""
         return sum(max(one.size, 0) for one in self.objects)
+
+    def again(self, params: IngestParams) -> "PartPlan":
+        """The same objects to be read once more, unchanged: another part. What the store would not show stays."""
+        mark = RETRY_MARK + self.digest[:16]
+        objects = [
+            one if one.etag in (SPECIAL_ETAG, REFUSED_ETAG) else replace(one, etag=one.etag.split(RETRY_MARK)[0] + mark)
+            for one in self.objects
+        ]
+        return _plan(objects, params)
 
     @property
     def num_images_estimate(self) -> int:

@@ -137,11 +137,13 @@ def _read_again(one: SourceObject, wanted: list[Wanted], endpoint_url: str | Non
         place = following
 
 
-def is_readable(uri: str, *, endpoint_url: str | None = None) -> bool:
-    """Whether the object can be opened and its first byte read."""
+def is_readable(uri: str, *, is_whole: bool = False, endpoint_url: str | None = None) -> bool:
+    """Whether the object can be opened and its first byte read, or all of it with `is_whole`."""
     try:
         with open_object(describe_now(uri, endpoint_url), endpoint_url) as stream:
-            stream.read(1)
+            read = stream.read(1)
+            while read and is_whole:
+                read = stream.read(_BUFFER_BYTES)
     except (OSError, ConfigError, TransientError, ObjectChangedError):
         return False
     return True

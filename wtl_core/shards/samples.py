@@ -2,7 +2,7 @@
 
 import json
 
-from wtl_core.shards.objects import Entry
+from wtl_core.shards.objects import APPLE_DOUBLE, Entry
 
 MOST_METADATA_BYTES = 64 * 1024
 _MOST_MEMBERS, _MOST_BYTES = 64, 64 << 20
@@ -13,29 +13,39 @@ class SampleGroups:
     """Holds members until their base name ends, then gives them out with their metadata.
 
     The base is the path up to the first dot of the file name; members of a sample stand together. Large images may be
-    given out before their base ends, with the sidecars before them alone.
+    given out before their base ends, with the sidecars before them alone. What macOS keeps beside a file ends no
+    sample.
+
+    Of frames like `cam.0000.jpg`, which share a base by that rule, `cam.0000.json` belongs to its own frame alone.
     """
 
     def __init__(self) -> None:
         self._base: str | None = None
+        self._stem = ""
         self._entries: list[Entry] = []
-        self._fields: dict[str, object] = {}
+        self._sidecars: list[tuple[str, bytes]] = []
         self._num_members = self._num_bytes = 0
 
     def add(self, entry: Entry, sidecar: bytes | None = None) -> list[Entry]:
         """Take a member in order; give out those of the base name before it, if it ended."""
+        if entry.note == APPLE_DOUBLE:
+            self._entries.append(entry)  # in order, and without a say
+            return [] if len(self._entries) < _MOST_MEMBERS else self._give_out()
         done: list[Entry] = []
-        base, suffix = split_key(entry.key)
+        base, field = split_key(entry.key)
+        stem = stem_of(field)
         num_bytes = len(entry.data or b"")
-        if base != self._base or self._num_members >= _MOST_MEMBERS:
+        is_full = self._num_members >= (2 * _MOST_MEMBERS if stem == self._stem else _MOST_MEMBERS)
+        if base != self._base or is_full:
             done = self.flush()
             self._base = base
         elif self._num_bytes + num_bytes > _MOST_BYTES:
             done = self._give_out()
         if sidecar is not None:
             entry.note = "sidecar"
-            self._fields.update(parse_sidecar(suffix, sidecar))
+            self._sidecars.append((field, sidecar))
         self._entries.append(entry)
+        self._stem = stem
         self._num_members += 1
         self._num_bytes += num_bytes
         return done
@@ -43,17 +53,31 @@ class SampleGroups:
     def flush(self) -> list[Entry]:
         """Give out what is held; the sample ends here."""
         entries = self._give_out()
-        self._base, self._fields, self._num_members = None, {}, 0
+        self._base, self._sidecars, self._num_members = None, [], 0
         return entries
 
     def _give_out(self) -> list[Entry]:
         entries, self._entries, self._num_bytes = self._entries, [], 0
-        if self._fields:
-            text = json.dumps(self._fields, sort_keys=True)
-            for entry in entries:
-                if entry.data is not None:
-                    entry.metadata = text
+        if not self._sidecars:
+            return entries
+        images = {id(entry): stem_of(split_key(entry.key)[1]) for entry in entries if entry.data is not None}
+        owned = {stem for field, _ in self._sidecars if (stem := stem_of(field)) and stem in images.values()}
+        texts = {stem: self._metadata(stem, owned) for stem in set(images.values())}
+        for entry in entries:
+            if id(entry) in images:
+                entry.metadata = texts[images[id(entry)]]
         return entries
+
+    def _metadata(self, stem: str, owned: set[str]) -> str | None:
+        """JSON text of the sidecars that speak of an image whose field has this stem."""
+        fields: dict[str, object] = {}
+        for field, data in self._sidecars:
+            other = stem_of(field)
+            if other and other == stem:
+                fields.update(parse_sidecar(field.removeprefix(f"{stem}."), data))
+            elif other not in owned and not (other and stem and owned):
+                fields.update(parse_sidecar(field, data))
+        return json.dumps(fields, sort_keys=True) if fields else None
 
 
 def is_sidecar(key: str, size: int) -> bool:
@@ -66,6 +90,11 @@ def split_key(key: str) -> tuple[str, str]:
     folder, slash, name = key.rpartition("/")
     base, _, field = name.partition(".")
     return folder + slash + base, field
+
+
+def stem_of(field: str) -> str:
+    """A field without its last suffix: `seg` of `seg.png`, nothing of `jpg`."""
+    return field.rpartition(".")[0]
 
 
 def parse_sidecar(field: str, data: bytes) -> dict[str, object]:

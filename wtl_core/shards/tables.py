@@ -184,7 +184,12 @@ def _metadata(batch: pa.RecordBatch, light: list[str]) -> list[str | None]:
 
 def _blobs(values: pa.Array) -> pa.Array:
     """The bytes of a struct column; a binary column is its own."""
-    return pc.struct_field(values, "bytes") if pa.types.is_struct(values.type) else values
+    return _decoded(pc.struct_field(values, "bytes") if pa.types.is_struct(values.type) else values)
+
+
+def _decoded(values: pa.Array) -> pa.Array:
+    """A column without its dictionary, as pandas' and polars' categories have one."""
+    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
 def _paths(values: pa.StructArray) -> list[str | None]:
@@ -197,6 +202,7 @@ def _paths(values: pa.StructArray) -> list[str | None]:
 
 def _values(values: pa.Array) -> list[Any]:
     """Python's values of a column; where one has none, each by itself, so that it is the same in any batch."""
+    values = _decoded(values)
     try:
         return list(values.to_pylist())
     except UNREADABLE:
@@ -221,14 +227,21 @@ def _has_bytes(kind: pa.StructType) -> bool:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
+    kind = _undictionaried(kind)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:
+    kind = _undictionaried(kind)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
+def _undictionaried(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def _is_plain(kind: pa.DataType) -> bool:
+    kind = _undictionaried(kind)
     return bool(
         _is_text(kind)
         or pa.types.is_integer(kind)

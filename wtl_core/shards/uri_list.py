@@ -13,6 +13,7 @@ from wtl_core.shards.objects import SourceObject
 
 LIST_SUFFIXES = (".txt", ".csv", ".jsonl", ".ndjson")
 _PARQUET_SUFFIXES = (".parquet", ".pq")
+_DELIMITERS = ",;\t"
 _THREADS = 32
 
 
@@ -51,10 +52,11 @@ def read_uris(name: str, stream: IO[bytes]) -> list[str] | None:
             return _from_parquet(stream)
         text = stream.read().decode("utf-8-sig")
         if lowered.endswith(".txt"):
-            return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+            return [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("#")]
         if lowered.endswith(".csv"):
             return _from_csv(name, text)
-        return [_from_json(name, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        # not by splitlines: JSON may hold U+2028 and its like as they are
+        return [_from_json(name, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     except (*tables.UNREADABLE, csv.Error) as error:
         raise InputError(
             f"{name}: expected a list of URIs, found a file that cannot be read: {error}; mend it"
@@ -73,16 +75,17 @@ def _from_parquet(stream: IO[bytes]) -> list[str] | None:
 
 
 def _from_csv(name: str, text: str) -> list[str]:
+    for delimiter in _DELIMITERS:
+        rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
+        header = [cell.strip().lower() for cell in rows[0]] if rows else []
+        known = [header.index(column) for column in tables.URI_NAMES if column in header]
+        if known:
+            return [row[known[0]].strip() for row in rows[1:] if len(row) > known[0] and row[known[0]].strip()]
     rows = [row for row in csv.reader(io.StringIO(text)) if row]
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    known = [header.index(column) for column in tables.URI_NAMES if column in header]
-    if not known:
-        if header and len(header) == 1:
-            return [row[0].strip() for row in rows]
-        raise InputError(
-            f"{name}: expected a column named uri, url or path, found {', '.join(header)[:200]}; rename one"
-        )
-    return [row[known[0]].strip() for row in rows[1:] if len(row) > known[0] and row[known[0]].strip()]
+    if rows and len(rows[0]) == 1:
+        return [row[0].strip() for row in rows]
+    found = ", ".join(cell.strip() for cell in rows[0])[:200] if rows else "nothing"
+    raise InputError(f"{name}: expected a column named uri, url or path, found {found}; rename one")
 
 
 def _from_json(name: str, number: int, line: str) -> str:
