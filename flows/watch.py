@@ -28,7 +28,8 @@ def watch(
         workspace: A folder or an `s3://` prefix.
         sources: What to look at; all sources that the workspace knows if none is named.
         at_least: New and changed objects that are worth a refresh; fewer wait for more, or for the nightly run.
-        novelty: Emit only when this share of the arrivals is far from what is labelled, instead of by count.
+        novelty: Emit only when this share of the arrivals is far from what is labelled, instead of by count. What is
+            gone alone is told as it is without.
         again_after_seconds: Tell an arrival again when no refresh has taken it in for that long.
         time_limit_hours: The run fails when it is still at work after that; 0 for no limit.
     """
@@ -37,7 +38,7 @@ def watch(
     is_due = seen.is_pending and (seen.count >= at_least or seen.gone > 0)
     is_told = False
     if is_due and not was_judged(store, seen, again_after_seconds=again_after_seconds):
-        is_novel = novelty is None or is_novel_enough(store, seen, novelty)
+        is_novel = novelty is None or not seen.count or is_novel_enough(store, seen, novelty)
         is_told = announce(store, seen, is_novel=is_novel, again_after_seconds=again_after_seconds)
     name_watch(seen, is_told=is_told)
     return {"new": seen.new, "changed": seen.changed, "gone": seen.gone, "bytes": seen.bytes, "is_told": is_told}

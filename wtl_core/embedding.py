@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from wtl_core.encoders.encoder import Encoder, pad
+from wtl_core.encoders.image_cache import take_some
 from wtl_core.encoders.squares import CpuDecoder, Failure, NvjpegDecoder, Squares, as_planes, uses_nvjpeg
 from wtl_core.errors import ConfigError
 
@@ -31,6 +31,8 @@ _fitting_rows: dict[tuple[str, str], int] = {}
 
 _DECODE_ROWS, _TURN_ROWS, _NVJPEG_ROWS, _LEAST_PIECE_ROWS, _MIN_NORM = 64, 32, 512, 256, 1e-6
 _WORKER_ROWS, _LEAST_PART_ROWS = 32, 8
+_CHUNK_BYTES = 128 << 20
+"""Of files that are read ahead at a time: a camera's may have 20 MB each."""
 
 
 class Piece(NamedTuple):
@@ -263,7 +265,7 @@ def _chunks(
     images: Iterable[tuple[str, bytes | None]], rows: int, stop: threading.Event
 ) -> Iterator[list[tuple[str, bytes | None]]]:
     source = iter(images)
-    while not stop.is_set() and (chunk := list(islice(source, rows))):
+    while not stop.is_set() and (chunk := take_some(source, rows, _CHUNK_BYTES)):
         yield chunk
 
 

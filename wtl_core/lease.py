@@ -1,7 +1,9 @@
 """One writer per workspace: a lease file that names its owner, with a heartbeat.
 
-A dead owner on this host is replaced at once, another host's after its heartbeat has been missed for a minute, a live
-one never. Replacing goes through a claim file named after the old lease, so that of two contenders only one wins.
+A dead owner on this host is replaced at once. Whose processes cannot be seen from here (another host's, another
+container's, or another boot's, since machines can share a name) is replaced after its heartbeat has been missed for a
+minute; another host's clock may be wrong, so its lease must also stay the same while it is watched. Replacing goes
+through a claim file named after the old lease, so that of two contenders only one wins.
 """
 
 import json
@@ -15,18 +17,23 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wtl_core.errors import BusyError, TransientError, WtlError
+from wtl_core.errors import BusyError, CorruptArtifactError, TransientError, WtlError
 from wtl_core.storage import Store
 
 LEASE = "lease.json"
 HEARTBEAT_SECONDS = 15.0
 MISSED_SECONDS = 60.0
+WATCHED_SECONDS = 30.0
+"""Two heartbeats."""
 _RELOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lease. `started` is the process's start in clock ticks since boot, since process ids are reused."""
+    """Who holds a lease. `started` is the process's start in clock ticks since boot, since process ids are reused.
+
+    `namespace` is that of its process id, which means nothing in another container.
+    """
 
     host: str
     boot_id: str
@@ -34,6 +41,7 @@ class Owner:
     started: int
     nonce: str
     heartbeat: float
+    namespace: str = ""
 
     def to_bytes(self) -> bytes:
         """The lease file's content."""
@@ -76,11 +84,11 @@ def read_owner(store: Store) -> Owner | None:
 
 
 def is_alive(owner: Owner) -> bool:
-    """Whether the owner may still be writing."""
+    """Whether the owner may still be writing, as far as a look at its process, or else at its heartbeat, tells."""
     here = _myself(owner.nonce)
-    if owner.host != here.host:
+    if (owner.host, owner.boot_id, owner.namespace) != (here.host, here.boot_id, here.namespace):
         return time.time() - owner.heartbeat < MISSED_SECONDS
-    return owner.boot_id == here.boot_id and _start_ticks(owner.pid) == owner.started
+    return _start_ticks(owner.pid) == owner.started or _is_hidden(owner.pid)
 
 
 def _acquire(store: Store, key: str, nonce: str) -> None:
@@ -92,7 +100,7 @@ def _acquire(store: Store, key: str, nonce: str) -> None:
             continue
         if owner.nonce == nonce:  # made, but the store's answer was lost and its client asked again
             return
-        if is_alive(owner):
+        if is_alive(owner) or _beats(store, key, owner):
             raise BusyError(
                 f"{store.root}: expected to be the only writer, found process {owner.pid} on {owner.host} at work; "
                 "wait until it ends, then run again"
@@ -106,6 +114,21 @@ def _acquire(store: Store, key: str, nonce: str) -> None:
         store.delete(claim)
         if is_unchanged:
             return
+
+
+def _beats(store: Store, key: str, owner: Owner) -> bool:
+    """Whether another host's lease is renewed while it is watched."""
+    if owner.host == socket.gethostname():
+        return False
+    until = time.monotonic() + WATCHED_SECONDS
+    while time.monotonic() < until:
+        time.sleep(_RELOOK_SECONDS)
+        current = _read(store, key)
+        if current is None or current.nonce != owner.nonce:
+            return False  # the next look decides
+        if current.heartbeat != owner.heartbeat:
+            return True
+    return False
 
 
 def _beat(store: Store, nonce: str, stop: threading.Event) -> None:
@@ -133,13 +156,22 @@ def _read(store: Store, key: str) -> Owner | None:
         return Owner(**json.loads(store.read_bytes(key)))
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError) as error:
+        raise CorruptArtifactError(
+            f"{store.path(key)}: expected who holds the workspace, found something else ({error}); see that no run is "
+            "at work, delete the file and run again"
+        ) from error
 
 
 def _myself(nonce: str) -> Owner:
     boot_id = Path("/proc/sys/kernel/random/boot_id")
     pid = os.getpid()
     boot = boot_id.read_text().strip() if boot_id.exists() else ""
-    return Owner(socket.gethostname(), boot, pid, _start_ticks(pid) or 0, nonce, time.time())
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        namespace = ""
+    return Owner(socket.gethostname(), boot, pid, _start_ticks(pid) or 0, nonce, time.time(), namespace)
 
 
 def _start_ticks(pid: int) -> int | None:
@@ -149,3 +181,14 @@ def _start_ticks(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] == "Z" else int(fields[19])
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether there is such a process that `/proc` does not show, as it may not show other users'."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return not Path(f"/proc/{pid}").exists()
+    except ProcessLookupError:
+        return False
+    return False

@@ -1,12 +1,14 @@
 """House-keeping of a workspace: what no recent refresh needs is deleted, tables are compacted. Never changes a result.
 
-Kept whole are the last `keep` refreshes: their parts, encoders and vectors. Older commits, selections and reports stay
-as a record, but can no longer be replayed.
+Kept whole are the last `keep` refreshes, and what a killed one has done so far: their parts, encoders and vectors.
+Older commits, selections and reports stay as a record, but can no longer be replayed.
 """
 
 import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
+
+import polars as pl
 
 from wtl_core import commits, ledger, pool, refresh, vectors
 from wtl_core.encoders import succession
@@ -38,20 +40,34 @@ def run(store: Store, *, keep: int = 10, keep_days: float = 7.0) -> Maintained:
     kept = commits.newest(store, keep)
     if not kept:
         return Maintained()
-    snapshots = [refresh.read_snapshot(store, key) for key in sorted({commit.listing for commit in kept})]
+    listings = {commit.listing for commit in kept}
+    snapshots = [refresh.read_snapshot(store, key) for key in sorted(listings)]
+    pending = refresh.pending_snapshot(store, kept[0])
+    if pending is not None:
+        listings.add(pending[0])
+        snapshots.append(pending[1].filter(pl.col("part").is_in(_made_parts(store))))
     parts = {part for snapshot in snapshots for part in snapshot["part"].to_list()}
     encoders = {commit.encoder for commit in kept}
     refusals = {f"embedding-{fingerprint}" for fingerprint in encoders}
     deleted = {name: _delete_unknown(store, name, parts | refusals) for name in _PART_FOLDERS}
-    deleted["listings"] = _delete_unknown(store, "listings", {_stem(commit.listing) for commit in kept})
+    deleted["listings"] = _delete_unknown(store, "listings", {_stem(listing) for listing in listings})
     needed = {sample_id for snapshot in snapshots for sample_id in pool.load(store, snapshot).samples["sample_id"]}
-    needed.update(ledger.sample_ids(ledger.read(store), "labelled"))  # these shape rankings after they have left
+    # these shape rankings after they have left
+    needed.update(ledger.sample_ids(ledger.read(store), "labelled"))
+    needed.update(
+        sample_id for commit in kept for like in commit.recipe.selection.similar_to for sample_id in like.sample_ids
+    )
     dropped = sum(_drop_tombstones(store, fingerprint, needed) for fingerprint in sorted(encoders))
     compacted = sum(_compact(store, fingerprint, keep_days) for fingerprint in sorted(encoders))
-    retired = _retire_tables(store, encoders)
+    # what a killed refresh embeds with is named nowhere yet
+    retired = _retire_tables(store, encoders) if pending is None else 0
     done = Maintained(deleted, dropped, compacted, retired)
     _logger.info("maintained %s: %s", store.root, done)
     return done
+
+
+def _made_parts(store: Store) -> list[str]:
+    return [_stem(name) for name in store.names("pool")]
 
 
 def _delete_unknown(store: Store, folder: str, known: set[str]) -> int:

@@ -8,6 +8,7 @@ larger share.
 
 import hashlib
 import heapq
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,7 +16,8 @@ import polars as pl
 
 from wtl_core import commits, embedding, ledger, pool, refresh, vectors
 from wtl_core.commits import Commit
-from wtl_core.encoders import names, resolve
+from wtl_core.encoders import compiled, names, resolve
+from wtl_core.encoders.encoder import Encoder
 from wtl_core.selection.identity import content_keys
 from wtl_core.shards.discover import LISTING_SCHEMA
 from wtl_core.shards.objects import Entries, ObjectChangedError, SourceObject
@@ -33,6 +35,8 @@ _ROUNDING = 1e-3
 """Vectors are kept as float16: two of the same image may differ by that much."""
 _BLOCK_ROWS, _BLOCK_ANCHORS = 2048, 8192
 
+_logger = logging.getLogger(__name__)
+
 
 def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int, endpoint_url: str | None = None) -> float:
     """The share of the arrivals that is far from the labelled set, 0 to 1.
@@ -45,7 +49,8 @@ def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int, end
         endpoint_url: Address of an S3-compatible server.
 
     Returns:
-        1.0 where nothing is labelled or no refresh was made yet; 0.0 where no arrival can be read.
+        1.0 where nothing is labelled, no refresh was made yet, or the encoder's name leads to another network than the
+        last refresh's, whose vectors cannot be compared; 0.0 where no arrival can be read.
     """
     last = commits.latest(store)
     labelled = ledger.sample_ids(ledger.read(store), "labelled") if last else []
@@ -59,7 +64,14 @@ def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int, end
     drawn = [known[row] for row in np.argsort(content_keys(known), kind="stable")[:_POOL_ROWS]]
     matrix = vectors.load(store, last.encoder, drawn).astype(np.float32)
     anchors = vectors.load(store, last.encoder, marked).astype(np.float32)
-    fresh = _embedded(store, arrived, last, device=device, workers=workers, endpoint_url=endpoint_url)
+    encoder = _encoder(store, last, device=device)
+    if encoder is None:
+        _logger.info("%s names another network than the last refresh's: a refresh is due", last.encoder_name)
+        return 1.0
+    images = sampled(arrived, max_file_bytes=last.recipe.ingest.max_file_bytes, endpoint_url=endpoint_url)
+    pieces = embedding.embed(encoder, images, device=device, workers=workers)
+    none = np.empty((0, encoder.dimensions), np.float32)
+    fresh = np.concatenate([none, *(piece.vectors.astype(np.float32) for piece in pieces)])
     return far_share(fresh, anchors, matrix)
 
 
@@ -81,17 +93,13 @@ def _nearest(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     return nearest
 
 
-def _embedded(
-    store: Store, arrived: pl.DataFrame, last: Commit, *, device: str, workers: int, endpoint_url: str | None
-) -> np.ndarray:
-    """Vectors of a sample of the arrivals by the workspace's encoder; nothing is kept."""
+def _encoder(store: Store, last: Commit, *, device: str) -> Encoder | None:
+    """The workspace's encoder, not compiled; None where its name leads to another one by now."""
     is_ours = names.is_trained_here(last.encoder_name)
     name = last.encoder if is_ours else last.encoder_name
     encoder = resolve.resolve(name, store, device=device, side_px=last.recipe.encoder.side_px)
-    images = sampled(arrived, max_file_bytes=last.recipe.ingest.max_file_bytes, endpoint_url=endpoint_url)
-    pieces = embedding.embed(encoder, images, device=device, workers=workers)
-    none = np.empty((0, encoder.dimensions), np.float32)
-    return np.concatenate([none, *(piece.vectors.astype(np.float32) for piece in pieces)])
+    found = encoder.fingerprint
+    return encoder if last.encoder in (found, compiled.compiled_fingerprint(found)) else None
 
 
 def sampled(

@@ -142,7 +142,9 @@ def begin(
     refresh.check_not_empty(planned)
     workspace.create_workspace(store)
     store.sweep()
-    return replace(run, snapshot_key=refresh.write_snapshot(store, planned.snapshot))
+    snapshot_key = refresh.write_snapshot(store, planned.snapshot)
+    refresh.note_pending(store, planned.number, snapshot_key)
+    return replace(run, snapshot_key=snapshot_key)
 
 
 def ingest_parts(run: Run, batch: int, *, on_progress: Progress | None = None) -> list[PartCounts]:
@@ -191,6 +193,7 @@ def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderR
                 run.recipe.encoder,
                 device=device,
                 devices=run.machine.devices,
+                workers=run.machine.workers,
                 on_progress=on_progress,
             )
             if is_due:
@@ -240,6 +243,7 @@ def train_successor(
         params or last.recipe.encoder,
         device=machine.device,
         devices=machine.devices,
+        workers=machine.workers,
         on_progress=on_progress,
     )
     succession.name_successor(store, fingerprint)
@@ -423,6 +427,11 @@ def _loaded(ref: EncoderRef, store: Store, device: str, devices: int) -> list[En
         if ref.is_compiled:
             encoder = compiled.compiled(encoder)
         if encoder.fingerprint != ref.fingerprint:
+            if names.parse_name(ref.resolvable).kind == "python":
+                raise ConfigError(
+                    f"{ref.resolvable}: expected the same weights each time that the factory is called, found others; "
+                    "seed it, or let it load a file"
+                )
             raise TransientError(f"{ref.resolvable}: the weights were replaced while they were in use; run again")
         loaded.append(encoder)
     return loaded

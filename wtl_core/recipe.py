@@ -76,7 +76,7 @@ class EncoderParams(_Params):
     """Images in a training step; taken from the machine where it is not given."""
     start: str | None = None
     """Weights to go on from: an encoder's fingerprint, file or folder, or `timm:NAME`; from scratch if not given."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**63 - 1)
     """Feeds weights, order and views."""
     compile: bool = False
     """Compile a network given by name for its GPU: half a minute a run, which pays from about a million images on."""

@@ -6,9 +6,12 @@ order, which `pipeline` (a plain script) and the flow `refresh` tell.
 
 import hashlib
 import io
+import json
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import polars as pl
@@ -28,6 +31,8 @@ from wtl_core.storage import Store
 
 _VANISHED_SHARE = 0.5
 """More of a source than this gone at once looks like an unmounted disk, not like a clean-up."""
+
+_PENDING = "pending.json"
 
 _logger = logging.getLogger(__name__)
 
@@ -190,7 +195,7 @@ def _is_embeddable_now(store: Store, last: Commit, known: pl.DataFrame, *, endpo
 
 
 def weights_file(name: str) -> WeightsFile | None:
-    """What the file is that an encoder's name takes weights from; None where it says none, or none is there."""
+    """What the file is that an encoder's name takes weights, or a factory, from; None where there is none."""
     path = _weights_path(name)
     if path is None or not path.is_file():
         return None
@@ -214,8 +219,23 @@ def _has_new_weights(last: Commit, name: str) -> bool:
 
 def _weights_path(name: str) -> Path | None:
     parsed = names.parse_name(name)
+    if parsed.kind == "python":
+        return _source_path(parsed.value.partition(":")[0])
     path = parsed.value if parsed.kind == "file" else parsed.weights_path
     return None if path is None else Path(path).expanduser()
+
+
+def _source_path(module: str) -> Path | None:
+    """The file of a user's module, found as `load_factory` finds it and without importing anything."""
+    places: Sequence[str] = [*sys.path, str(Path.cwd())]
+    origin: str | None = None
+    package = ""
+    for part in module.split("."):
+        spec = PathFinder.find_spec(package + part, places)
+        if spec is None:
+            return None
+        origin, places, package = spec.origin, list(spec.submodule_search_locations or []), f"{package}{part}."
+    return None if origin is None else Path(origin)
 
 
 def source_uri(source: str) -> str:
@@ -252,6 +272,22 @@ def write_snapshot(store: Store, snapshot: pl.DataFrame) -> str:
 def read_snapshot(store: Store, key: str) -> pl.DataFrame:
     """A listing snapshot by its key."""
     return pl.read_parquet(io.BytesIO(store.read_bytes(key)))
+
+
+def note_pending(store: Store, number: int, listing: str) -> None:
+    """Say what the refresh that begins now works on, for house-keeping that comes after it was killed."""
+    store.write_bytes(_PENDING, json.dumps({"number": number, "listing": listing}).encode())
+
+
+def pending_snapshot(store: Store, last: Commit) -> tuple[str, pl.DataFrame] | None:
+    """Key and objects of the listing of a refresh that began after `last` and made no commit; None if none did."""
+    try:
+        noted = json.loads(store.read_bytes(_PENDING))
+        if noted["number"] <= last.number:
+            return None
+        return noted["listing"], read_snapshot(store, noted["listing"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # as good as none: it only saves work
+        return None
 
 
 def plans_of(snapshot: pl.DataFrame) -> list[PartPlan]:

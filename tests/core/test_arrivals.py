@@ -1,6 +1,7 @@
 """The cheap look, waiting for quiet, house-keeping, and how novel arrivals are."""
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -12,7 +13,7 @@ import pytest
 from tests.conftest import build_source, make_jpeg
 from wtl_core import arrivals, commits, ledger, maintenance, novelty, pipeline, storage, vectors
 from wtl_core.pipeline import Machine
-from wtl_core.recipe import build_recipe
+from wtl_core.recipe import Recipe, build_recipe
 from wtl_core.storage import Store
 
 PIXELS = build_recipe({"encoder": {"name": "pixels"}}, name="test")
@@ -165,6 +166,28 @@ def test_of_a_large_shard_the_beginning_is_read(tmp_path: Path, monkeypatch: pyt
     assert len(found) == 5
     assert max(found) < 30
     assert sorted(found) != list(range(5))
+
+
+def test_vectors_of_two_networks_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The factory's network has another width by now: no vector of the workspace says how far its vectors are."""
+    factory = (
+        "from torch import nn\nfrom wtl_core.encoders.preprocessing import Preprocessing\n"
+        "def build():\n    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), Preprocessing(16)\n"
+    )
+    (tmp_path / "wide_nets.py").write_text(factory)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    build_source(tmp_path / "source", count=20)
+    store = storage.open_store(str(tmp_path / "w"))
+    recipe = Recipe.model_validate({"encoder": {"name": "python:wide_nets:build"}})
+    last = pipeline.refresh_workspace(store, [str(tmp_path / "source")], recipe, Machine())
+    ledger.append(store, "labelled", sorted(vectors.existing_ids(store, last.encoder)))
+    (tmp_path / "source" / "again.jpg").write_bytes(make_jpeg(900))
+    arrived = arrivals.arrived(store, [])
+    assert novelty.share(store, arrived, device="cpu", workers=1) in (0.0, 1.0)
+    monkeypatch.delitem(sys.modules, "wide_nets")
+    (tmp_path / "wide_nets.py").write_text(factory.replace("AdaptiveAvgPool2d(2)", "AdaptiveAvgPool2d(3)"))
+    os.utime(tmp_path / "wide_nets.py", (1, 1))
+    assert novelty.share(store, arrived, device="cpu", workers=1) == 1.0
 
 
 def test_arrivals_are_embedded_and_compared_with_the_labelled(refreshed: tuple[Store, Path]) -> None:

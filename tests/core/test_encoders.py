@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -378,6 +379,176 @@ def test_a_users_own_factory_is_called(store: Store, tmp_path: Path, monkeypatch
         resolve("python:my_nets:wrong", store, device="cpu")
     with pytest.raises(ConfigError, match="expected a function to import"):
         resolve("python:my_nets:nothing", store, device="cpu")
+
+
+FACTORY = """
+import torch
+from torch import nn
+from wtl_core.encoders.preprocessing import Preprocessing
+torch.manual_seed(3)
+NET = nn.Sequential(nn.Conv2d(3, 16, 3, 2), nn.BatchNorm2d(16), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+def kept(): return NET, Preprocessing(32)
+def drawn(): return nn.Sequential(nn.Conv2d(3, 16, 3, 2), nn.Flatten()), Preprocessing(32)
+class Wrong(nn.Module):
+    def __init__(self, give):
+        super().__init__()
+        self.give = give
+    def forward(self, x): return self.give(x)
+def pair(): return Wrong(lambda x: (x, x)), Preprocessing(32)
+def flat(): return Wrong(lambda x: x.mean((1, 2, 3))), Preprocessing(32)
+def one(): return Wrong(lambda x: x.mean(0, keepdim=True)), Preprocessing(32)
+def none(): return ()
+def broken(): raise FileNotFoundError("weights.bin")
+"""
+
+
+def test_a_network_that_its_module_keeps_stays_what_it_is(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kept_nets.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    first = resolve("python:kept_nets:kept", store, device="cpu")
+    assert resolve("python:kept_nets:kept", store, device="cpu").fingerprint == first.fingerprint
+    kept = sys.modules["kept_nets"].NET
+    assert kept[0].weight.dtype == torch.float32
+    assert isinstance(kept[1], torch.nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("pair", "found tuple of 2 images"),
+        ("flat", r"found \(2,\) of 2 images"),
+        ("one", r"found \(1, 3, 32, 32\) of 2 images"),
+        ("none", "found tuple"),
+        ("broken", "it raised FileNotFoundError: weights.bin; mend the factory"),
+    ],
+)
+def test_what_a_factory_gets_wrong_is_said(
+    factory: str, message: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wrong_nets.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match=message):
+        resolve(f"python:wrong_nets:{factory}", store, device="cpu")
+
+
+def test_the_code_that_a_factory_imports_is_part_of_the_fingerprint(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "__init__.py").write_text("from .net import build")
+    net = tmp_path / "my_package" / "net.py"
+    net.write_text(
+        "from torch import nn\nfrom wtl_core.encoders.preprocessing import Preprocessing\n"
+        "def build():\n    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), Preprocessing(16)\n"
+    )
+    code = (
+        "from wtl_core.encoders.resolve import resolve\nfrom wtl_core.storage import open_store\n"
+        "print(resolve('python:my_package:build', open_store('w'), device='cpu').fingerprint)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def fingerprint() -> str:
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    first = fingerprint()
+    assert fingerprint() == first
+    net.write_text(net.read_text().replace("AdaptiveAvg", "AdaptiveMax"))
+    assert fingerprint() != first
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"fit": "cover"}, "expected fit squash or crop, found 'cover'"),
+        ({"fit": "crop"}, "expected resize_px of at least side_px, 32"),
+        ({"std": (0.0, 1.0, 1.0)}, "above 0"),
+    ],
+)
+def test_preprocessing_that_would_do_something_else_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Preprocessing(32, **values)
+
+
+def test_weights_are_found_in_what_training_scripts_save(tmp_path: Path, store: Store) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    weights = timm.create_model("test_resnet", pretrained=False).state_dict()
+    fingerprints = set()
+    for name, saved in (
+        ("plain", weights),
+        ("wrapped", {"epoch": 3, "state_dict": weights}),
+        ("parallel", {"model": {f"module.{key}": value for key, value in weights.items()}}),
+    ):
+        torch.save(saved, tmp_path / f"{name}.pth")
+        fingerprints.add(resolve(f"timm:test_resnet@{tmp_path / name}.pth", store, device="cpu").fingerprint)
+    assert len(fingerprints) == 1
+
+
+def test_a_home_folder_is_written_short(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import models
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "w.pth")
+    assert resolve("torchvision:resnet18@~/w.pth", store, device="cpu").dimensions == 512
+
+
+def test_a_classifier_may_be_left_over_and_features_may_not_be_missing(tmp_path: Path, store: Store) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    network = timm.create_model("inception_v4", pretrained=False)
+    torch.save(network.state_dict(), tmp_path / "i.pth")  # its classifier is called last_linear
+    assert resolve(f"timm:inception_v4@{tmp_path / 'i.pth'}", store, device="cpu").dimensions == 1536
+    weights = timm.create_model("efficientvit_b0", pretrained=False).state_dict()
+    torch.save({key: value for key, value in weights.items() if not key.startswith("head.")}, tmp_path / "e.pth")
+    with pytest.raises(ConfigError, match=r"entries do not fit \(first: head\."):  # part of the features there
+        resolve(f"timm:efficientvit_b0@{tmp_path / 'e.pth'}", store, device="cpu")
+
+
+def test_timm_networks_that_squash_see_the_whole_image(tmp_path: Path, store: Store) -> None:
+    import timm
+
+    kept = timm.get_pretrained_cfg("test_vit").to_dict()
+    name = timm_weights("test_vit", tmp_path)
+    assert resolve(name, store, device="cpu").preprocessing.fit == "crop"
+    for mode, expected in (("squash", ("squash", 160)), ("border", None)):
+        config = {**kept, "crop_mode": mode}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("timm.data.config.resolve_model_data_config", lambda _, c=config: {**c, "crop_pct": 0.9})
+            if expected is None:
+                with pytest.raises(ConfigError, match="expected a network of squares"):
+                    resolve(name, store, device="cpu")
+                continue
+            found = resolve(name, store, device="cpu").preprocessing
+            assert (found.fit, found.side_px) == expected
+
+
+def test_a_tag_that_timm_does_not_know_is_refused(tmp_path: Path, store: Store) -> None:
+    name = timm_weights("test_vit", tmp_path)
+    with pytest.raises(ConfigError, match=r"timm has no such weights of resnet18, but resnet18\.a1_in1k"):
+        resolve(f"timm:resnet18.bogus@{name.partition('@')[2]}", store, device="cpu")
+
+
+def test_an_encoders_folder_may_be_named_from_inside_its_workspace(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fingerprint = save(store)
+    monkeypatch.chdir(store.root)
+    assert resolve(f"encoders/{fingerprint}", Store(str(tmp_path)), device="cpu").fingerprint == fingerprint
+
+
+def test_half_an_encoder_is_named(store: Store) -> None:
+    fingerprint = save(store)
+    folder = Path(store.root) / "encoders" / fingerprint
+    (folder / "weights.safetensors").rename(folder / "away")
+    with pytest.raises(CorruptArtifactError, match=r"expected weights\.safetensors beside card\.json"):
+        resolve(fingerprint, store, device="cpu")
+    (folder / "card.json").write_text("")
+    with pytest.raises(CorruptArtifactError, match=r"card\.json: expected a JSON object"):
+        resolve(fingerprint, store, device="cpu")
 
 
 def test_a_users_module_is_found_in_the_current_folder_after_installed_ones(tmp_path: Path) -> None:

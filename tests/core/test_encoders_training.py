@@ -1,6 +1,7 @@
 """Training: the loss against a plain one, the watch on hand-worked cases, and the same weights after any kill."""
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -22,14 +23,14 @@ from safetensors.torch import load_file
 from wtl_core.encoders import peers, sizing, trainer, training, watch
 from wtl_core.encoders.cards import WEIGHTS, load_card, load_encoder
 from wtl_core.encoders.checkpoint import Checkpoint, TrainingFolder
-from wtl_core.encoders.image_cache import PoolImages, decode_pool
+from wtl_core.encoders.image_cache import PoolImages, decode_pool, take_some
 from wtl_core.encoders.networks import NetworkShape
 from wtl_core.encoders.objective import contrast
 from wtl_core.encoders.preprocessing import Preprocessing
 from wtl_core.encoders.resolve import Start, resolve
 from wtl_core.encoders.sizing import plan_from_json, plan_training, side_for
 from wtl_core.encoders.training import train
-from wtl_core.errors import ConfigError, InputError, TransientError
+from wtl_core.errors import ConfigError, CorruptArtifactError, InputError, TransientError
 from wtl_core.recipe import EncoderParams
 from wtl_core.storage import Store, open_store
 
@@ -366,6 +367,75 @@ def test_an_encoder_pretrained_elsewhere_is_trained_further(store: Store, tmp_pa
     encoder = resolve(train(make_pool(32), store, params, device="cpu"), store, device="cpu")
     assert encoder.card["plan"]["shape"]["kind"] == "timm:test_resnet"
     assert encoder.side_px == 32
+
+
+def test_a_start_that_drops_layers_by_chance_gives_the_same_bits(tmp_path: Path) -> None:
+    from torchvision import models
+
+    torch.manual_seed(0)
+    torch.save(models.efficientnet_b0(weights=None).state_dict(), tmp_path / "w.pth")
+    start = f"torchvision:efficientnet_b0@{tmp_path / 'w.pth'}"
+    params = EncoderParams(start=start, epochs=2, side_px=32, batch_images=8)
+    trained = set()
+    for seed in range(2):
+        torch.manual_seed(seed)  # the caller's generator has no say, and is left alone
+        before = torch.random.get_rng_state()
+        trained.add(train(make_pool(16, side=32), open_store(str(tmp_path / str(seed))), params, device="cpu"))
+        assert torch.equal(torch.random.get_rng_state(), before)
+    assert len(trained) == 1
+
+
+def test_a_start_that_cannot_take_the_side_is_refused(store: Store, tmp_path: Path) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    network = timm.create_model("vit_tiny_patch16_224", pretrained=False)
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    params = EncoderParams(start=f"timm:vit_tiny_patch16_224@{tmp_path}/w.safetensors", epochs=1, side_px=32)
+    with pytest.raises(ConfigError, match=r"encoder.side_px: .* found 32"):
+        train(make_pool(16), store, params, device="cpu")
+
+
+def test_large_files_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [(row, bytes(300)) for row in range(5)] + [(5, None)]
+    source = iter(files)
+    assert [len(take_some(source, 4, 700)) for _ in range(4)] == [3, 3, 0, 0]
+    whole = decode_pool(make_pool(40), 40, Preprocessing(16))
+    monkeypatch.setattr("wtl_core.encoders.image_cache._CHUNK_BYTES", 1)
+    assert np.array_equal(decode_pool(make_pool(40), 40, Preprocessing(16)), whole)
+
+
+def test_a_disk_without_room_for_the_images_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("wtl_core.encoders.image_cache._IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}: expected room for .* set TMPDIR"):
+        decode_pool(make_pool(40), 40, Preprocessing(16), scratch=tmp_path)
+
+
+def test_a_broken_checkpoint_is_trained_over(tmp_path: Path) -> None:
+    straight = train(make_pool(40), open_store(str(tmp_path / "straight")), TINY, device="cpu")
+    for content in (b"", b"cut", b"\x02\0\0\0\0\0\0\0{}"):
+        store = open_store(str(tmp_path / f"broken-{len(content)}"))
+
+        def kill(done: int, total: int) -> None:
+            raise Killed
+
+        with pytest.raises(Killed):
+            train(make_pool(40), store, TINY, device="cpu", on_progress=kill, checkpoint_seconds=0)
+        (checkpoint,) = Path(store.root).glob("encoders/.training/*/checkpoint.safetensors")
+        checkpoint.write_bytes(content)
+        assert train(make_pool(40), store, TINY, device="cpu") == straight
+
+
+def test_a_broken_plan_or_outcome_is_named(store: Store) -> None:
+    folder = TrainingFolder(store, "k")
+    for name, look in (("plan.json", folder.load_plan), ("outcome.json", folder.outcome)):
+        store.write_bytes(folder.path(name), b"{")
+        with pytest.raises(CorruptArtifactError, match=rf"{name}: expected what a training wrote"):
+            look()
 
 
 def test_unreadable_images_are_left_out_of_training(store: Store) -> None:

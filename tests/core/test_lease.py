@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wtl_core import lease
-from wtl_core.errors import BusyError, ConfigError, TransientError
+from wtl_core.errors import BusyError, ConfigError, CorruptArtifactError, TransientError
 from wtl_core.lease import LEASE, Owner
 from wtl_core.storage import Store
 
@@ -48,22 +48,64 @@ def test_a_killed_owner_on_this_host_is_replaced_at_once(tmp_path: Path) -> None
     assert store.names("") == []
 
 
-def test_a_reused_process_id_and_another_boot_do_not_count_as_alive(tmp_path: Path) -> None:
+def test_a_reused_process_id_does_not_count_as_alive(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    for changes in ({"started": 1}, {"boot_id": "another"}):
-        _leave(store, **changes)
-        with lease.hold(store):
-            pass
-
-
-def test_a_foreign_owner_is_trusted_for_a_minute_after_its_heartbeat(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    _leave(store, host="elsewhere")
-    with pytest.raises(BusyError), lease.hold(store):
-        pass
-    _leave(store, host="elsewhere", heartbeat=time.time() - lease.MISSED_SECONDS - 1)
+    _leave(store, started=1)
     with lease.hold(store):
         pass
+
+
+@pytest.mark.parametrize("changes", [{"host": "elsewhere"}, {"boot_id": "another"}, {"namespace": "another"}])
+def test_an_owner_whose_process_cannot_be_seen_is_trusted_for_a_minute_after_its_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]
+) -> None:
+    """Machines can share a name, and containers a machine."""
+    monkeypatch.setattr(lease, "WATCHED_SECONDS", 0.5)
+    store = Store(str(tmp_path))
+    _leave(store, **changes)
+    with pytest.raises(BusyError), lease.hold(store):
+        pass
+    _leave(store, **changes, heartbeat=time.time() - lease.MISSED_SECONDS - 1)
+    with lease.hold(store):
+        pass
+
+
+def test_another_host_whose_clock_is_behind_keeps_its_lease_while_it_beats(tmp_path: Path) -> None:
+    store, stop = Store(str(tmp_path)), threading.Event()
+    behind = time.time() - 3600
+
+    def beat() -> None:
+        for count in range(100):
+            if stop.wait(0.1):
+                return
+            _leave(store, host="elsewhere", heartbeat=behind + count)
+
+    _leave(store, host="elsewhere", heartbeat=behind - 1)
+    thread = threading.Thread(target=beat)
+    thread.start()
+    with pytest.raises(BusyError, match="elsewhere at work"), lease.hold(store):
+        pass
+    stop.set()
+    thread.join()
+
+
+def test_a_process_that_proc_does_not_show_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int, _: int) -> None:
+        raise PermissionError(1, f"{pid}")
+
+    store = Store(str(tmp_path))
+    _leave(store, pid=2**22 + 1)
+    monkeypatch.setattr(os, "kill", refuse)
+    with pytest.raises(BusyError), lease.hold(store):
+        pass
+
+
+def test_a_lease_that_is_none_is_named(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for content in (b"", b"[1]", b'{"host": 1}'):
+        store.write_bytes(LEASE, content)
+        with pytest.raises(CorruptArtifactError, match=r"lease\.json: expected who holds"), lease.hold(store):
+            pass
 
 
 def test_of_many_contenders_for_a_dead_lease_one_wins(tmp_path: Path) -> None:

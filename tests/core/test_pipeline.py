@@ -473,6 +473,45 @@ def build():
 """
 
 
+_POOLED = """
+from torch import nn
+from wtl_core.encoders.preprocessing import Preprocessing
+
+def build():
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), Preprocessing(16)
+"""
+
+
+def test_a_factory_that_was_written_anew_makes_vectors_anew_without_new_data(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "edited_nets.py").write_text(_POOLED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    recipe = Recipe.model_validate({"encoder": {"name": "python:edited_nets:build"}})
+    first = refresh(tmp_path / "w", source, recipe=recipe)
+    assert refresh(tmp_path / "w", recipe=recipe) == first
+    monkeypatch.delitem(sys.modules, "edited_nets")
+    (tmp_path / "edited_nets.py").write_text(_POOLED + "# another version\n")
+    os.utime(tmp_path / "edited_nets.py", (1, 1))
+    second = refresh(tmp_path / "w", recipe=recipe)
+    assert (second.number, second.encoder != first.encoder) == (2, True)
+    assert second.counts["vectors"] == first.counts["vectors"]
+
+
+def test_a_factory_that_draws_its_weights_is_told(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "drawn_nets.py").write_text(
+        "from torch import nn\nfrom wtl_core.encoders.preprocessing import Preprocessing\n"
+        "def build():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), Preprocessing(16)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    recipe = Recipe.model_validate({"encoder": {"name": "python:drawn_nets:build"}})
+    with pytest.raises(ConfigError, match=r"expected the same weights each time .* seed it"):
+        refresh(tmp_path / "w", source, recipe=recipe)
+
+
 @pytest.mark.parametrize(("limit", "refused"), [(2.0, 18), (9.0, 20)])
 def test_what_the_encoder_refuses_counts_against_the_quarantine_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, refused: int

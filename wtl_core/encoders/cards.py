@@ -88,6 +88,11 @@ def load_card(store: Store, digest: str) -> dict[str, Any] | None:
         card: dict[str, Any] = json.loads(store.read_bytes(f"{FOLDER}/{digest}/{CARD}"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise CorruptArtifactError(
+            f"{store.path(FOLDER)}/{digest}/{CARD}: expected a JSON object, found something else ({error}); delete the "
+            "folder and train again"
+        ) from error
     return card
 
 
@@ -102,7 +107,13 @@ def load_encoder(store: Store, digest: str, *, device: torch.device) -> Encoder:
     if card is None:
         raise _none_of(store, digest)
     where = f"{store.path(FOLDER)}/{digest}"
-    encoder = from_weights(store.read_bytes(f"{FOLDER}/{digest}/{WEIGHTS}"), where=where, device=device, card=card)
+    try:
+        data = store.read_bytes(f"{FOLDER}/{digest}/{WEIGHTS}")
+    except FileNotFoundError as error:
+        raise CorruptArtifactError(
+            f"{where}: expected {WEIGHTS} beside {CARD}, found none; copy it there, or delete the folder and train"
+        ) from error
+    encoder = from_weights(data, where=where, device=device, card=card)
     if encoder.fingerprint != digest:
         raise CorruptArtifactError(
             f"{where}: expected weights of this fingerprint, found {encoder.fingerprint[:16]}...; delete the folder "
@@ -153,7 +164,7 @@ def read_weights(data: bytes, *, where: str) -> tuple[dict[str, torch.Tensor], d
     except SafetensorError as error:
         raise CorruptArtifactError(f"{where}: expected a safetensors file, found: {error}; copy it again") from error
     head = read_head(data)
-    if head is None:
+    if head is None or "network" not in head:  # a checkpoint has a head too
         raise ConfigError(
             f"{where}: expected weights that wtl wrote, found a file without a network's description; "
             f"name the network too, as timm:NAME@{where} or torchvision:NAME@{where}"

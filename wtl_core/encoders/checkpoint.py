@@ -4,16 +4,21 @@ Safetensors and JSON only. A checkpoint is replaced in one write, so a kill leav
 """
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from wtl_core.encoders.cards import CARD, FOLDER, read_head
 from wtl_core.encoders.sizing import TrainingPlan, plan_from_json
+from wtl_core.errors import CorruptArtifactError
 from wtl_core.storage import Store
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class TrainingFolder:
             return plan_from_json(json.loads(self.store.read_bytes(self.path("plan.json"))))
         except FileNotFoundError:
             return None
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._broken("plan.json", error) from error
 
     def commit_plan(self, plan: TrainingPlan) -> TrainingPlan:
         """Commit a plan for good; the one that counts, which is an earlier one if there was one."""
@@ -57,14 +64,18 @@ class TrainingFolder:
         return committed
 
     def load_checkpoint(self) -> Checkpoint | None:
-        """The latest checkpoint; None before the first."""
+        """The latest checkpoint; None before the first, and where the file is broken: its steps are done again."""
         try:
             data = self.store.read_bytes(self.path("checkpoint.safetensors"))
         except FileNotFoundError:
             return None
-        head = read_head(data)
-        assert head is not None
-        return Checkpoint(head["step"], load_tensors(data), head["history"])
+        try:
+            head = read_head(data) or {}
+            return Checkpoint(head["step"], load_tensors(data), head["history"])
+        except (SafetensorError, ValueError, KeyError) as error:
+            where = self.store.path(self.path("checkpoint.safetensors"))
+            _log.warning("training: %s cannot be read (%s); it begins again", where, error)
+            return None
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint."""
@@ -78,7 +89,15 @@ class TrainingFolder:
             digest = str(json.loads(self.store.read_bytes(self.path("outcome.json")))["fingerprint"])
         except FileNotFoundError:
             return None
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._broken("outcome.json", error) from error
         return digest if self.store.exists(f"{FOLDER}/{digest}/{CARD}") else None
+
+    def _broken(self, name: str, error: Exception) -> CorruptArtifactError:
+        where = self.store.path(self.path(name))
+        return CorruptArtifactError(
+            f"{where}: expected what a training wrote, found something else ({error}); delete its folder and run again"
+        )
 
     def finish(self, fingerprint: str) -> None:
         """Record the outcome, then drop the checkpoint."""

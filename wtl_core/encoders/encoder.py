@@ -18,6 +18,7 @@ from torch.nn import functional
 from wtl_core.encoders.networks import fold_norms
 from wtl_core.encoders.preprocessing import Preprocessing, fit
 from wtl_core.encoders.whitening import Whitening
+from wtl_core.errors import ConfigError
 
 NumberFormat = Literal["float32", "bfloat16"]
 
@@ -131,6 +132,9 @@ def build(
         number_format: None takes the device's (`default_format`); a stored encoder brings its own.
         card: What is known of it.
         whitening: Of its outputs; enters the fingerprint.
+
+    Raises:
+        ConfigError: what the network gives is no row of features for each image.
     """
     number_format = number_format or default_format(device)
     module = module.eval().requires_grad_(requires_grad=False)
@@ -141,8 +145,14 @@ def build(
     side = preprocessing.side_px
     rows = _CPU_ROWS if device.type == "cpu" else _cuda_rows(side)
     with torch.inference_mode():
-        probe = torch.zeros(2, 3, side, side, device=device, dtype=getattr(torch, number_format))
-        dimensions = ready(probe).flatten(1).shape[1]
+        probe = ready(torch.zeros(2, 3, side, side, device=device, dtype=getattr(torch, number_format)))
+    if not isinstance(probe, torch.Tensor) or probe.ndim < 2 or len(probe) != 2:
+        found = tuple(probe.shape) if isinstance(probe, torch.Tensor) else type(probe).__name__
+        raise ConfigError(
+            f"encoder {name}: expected a network that gives (n, D) features of n images, found {found} of 2 images; "
+            "let it give one row for each"
+        )
+    dimensions = probe.flatten(1).shape[1]
     return Encoder(
         name, digest, dimensions, preprocessing, number_format, rows, ready, device, card or {},
         whitening.to(device) if whitening else None,

@@ -1,24 +1,29 @@
 """The pool's images as training sees them: decoded once to small squares of bytes, then only read."""
 
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from wtl_core.encoders.preprocessing import Preprocessing, fit_rows
+from wtl_core.errors import ConfigError
 from wtl_core.images.decode import decode_each
 from wtl_core.images.faults import ImageError
+
+Key = TypeVar("Key")
 
 _log = logging.getLogger(__name__)
 
 _IN_MEMORY_BYTES = 2 << 30
-_CHUNK = 64
+_CHUNK, _CHUNK_BYTES = 64, 32 << 20
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def decode_pool(
                     out[row] = fit_rows(image, preprocessing).transpose(2, 0, 1)
                     is_there[row] = True
 
-        while chunks := [chunk for _ in range(4 * workers) if (chunk := list(islice(source, _CHUNK)))]:
+        while chunks := [chunk for _ in range(4 * workers) if (chunk := take_some(source, _CHUNK, _CHUNK_BYTES))]:
             list(pool.map(store, chunks))
     lost = count - int(is_there.sum())
     if lost:
@@ -73,13 +78,31 @@ def decode_pool(
     return out
 
 
+def take_some(source: Iterator[tuple[Key, bytes | None]], most: int, most_bytes: int) -> list[tuple[Key, bytes | None]]:
+    """The next files of a stream: `most`, or fewer where they are large; one at least, none at the end."""
+    taken: list[tuple[Key, bytes | None]] = []
+    size = 0
+    for item in islice(source, most):
+        taken.append(item)
+        size += len(item[1] or b"")
+        if size >= most_bytes:
+            break
+    return taken
+
+
 def _empty(shape: tuple[int, ...], scratch: Path | None) -> np.ndarray:
     size = int(np.prod(shape))
     if size <= _IN_MEMORY_BYTES:
         return np.empty(shape, np.uint8)
     with tempfile.NamedTemporaryFile(dir=scratch, prefix="wtl-images-") as handle:
+        try:
+            os.posix_fallocate(handle.fileno(), 0, size)  # a sparse file on a full disk would end the process later
+        except OSError as error:
+            raise ConfigError(
+                f"{Path(handle.name).parent}: expected room for {size / 2**30:.1f} GiB of images while the encoder is "
+                f"trained, found less ({error.strerror}); make room there, or set TMPDIR to a larger disk"
+            ) from error
         # Linux keeps the unlinked file alive as long as the map is.
-        handle.truncate(size)
         return np.memmap(handle.name, np.uint8, "r+", shape=shape)
 
 

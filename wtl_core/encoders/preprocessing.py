@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from wtl_core.errors import ConfigError
+
 _MOST_ASPECT = 8
 
 
@@ -30,6 +32,18 @@ class Preprocessing:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        """Refuse what would scale images in another way than it says. Raises ConfigError."""
+        if self.fit not in ("squash", "crop"):
+            raise ConfigError(f"Preprocessing: expected fit squash or crop, found {self.fit!r}; name one of them")
+        if self.fit == "crop" and self.resize_px < self.side_px:
+            raise ConfigError(
+                f"Preprocessing: expected resize_px of at least side_px, {self.side_px}, to crop from, found "
+                f"{self.resize_px}; set it, or squash"
+            )
+        if min(self.side_px, *self.std) <= 0:
+            raise ConfigError(f"Preprocessing: expected side_px and std above 0, found {self.side_px}, {self.std}")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object, read back by `from_json`."""

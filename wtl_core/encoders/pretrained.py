@@ -5,10 +5,17 @@ Weights are loaded without running code: safetensors, or torch's own format with
 
 import hashlib
 import importlib
+import json
 import os
 import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,8 +27,11 @@ from wtl_core.encoders.names import EncoderName
 from wtl_core.encoders.preprocessing import Preprocessing, at_side
 from wtl_core.errors import ConfigError
 
-_HEADS = ("fc.", "classifier.", "head.", "heads.", "head_dist.")
-"""Classifiers: a vector is taken before them, so their weights may be missing or left over."""
+_HEADS = ("fc", "classifier", "head", "heads", "head_dist")
+"""Classifiers by their usual names: a vector is taken before them, so a file may have weights left over for them."""
+
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
+"""Where training scripts put a network's weights in what they save."""
 
 _MOST_DIMENSIONS = 8192
 
@@ -56,18 +66,31 @@ def load_pretrained(name: EncoderName, *, device: torch.device, side_px: int | N
 def _at_side(foreign: Foreign, name: EncoderName, side_px: int) -> Foreign:
     """The network at another side; of position embeddings timm makes new ones out of the given ones."""
     network: Any = foreign.network.eval()
-    try:
+    with _takes_side(name, side_px):
         if hasattr(network, "set_input_size"):
             network.set_input_size(img_size=side_px)
         with torch.no_grad():
             network(torch.zeros(1, 3, side_px, side_px))
+    return replace(foreign, preprocessing=at_side(foreign.preprocessing, side_px))
+
+
+def check_side_as_built(name: EncoderName, foreign: Foreign, side_px: int) -> None:
+    """Refuse a side that the network cannot take without being built anew for it. Raises ConfigError."""
+    with _takes_side(name, side_px), torch.no_grad():
+        foreign.network.eval()(torch.zeros(1, 3, side_px, side_px))
+
+
+@contextmanager
+def _takes_side(name: EncoderName, side_px: int) -> Iterator[None]:
+    """What a network says of a side that it cannot take, as a ConfigError."""
+    try:
+        yield
     except Exception as error:
         # Networks say it by assertions, by shapes that do not fit and by types of their own.
         raise ConfigError(
             f"encoder.side_px: expected a side that {name.kind}:{name.value} can take, found {side_px} "
             f"({_first_line(error)}); try a multiple of 32 or of its patches, or leave it out"
         ) from error
-    return replace(foreign, preprocessing=at_side(foreign.preprocessing, side_px))
 
 
 def check_pooled(name: EncoderName, dimensions: int) -> None:
@@ -81,7 +104,8 @@ def check_pooled(name: EncoderName, dimensions: int) -> None:
 
 def fetch(name: EncoderName) -> Foreign:
     """The network that `name` says, with its weights, on the processor. Raises like `load_pretrained`."""
-    return _fetch_timm(name) if name.kind == "timm" else _fetch_torchvision(name)
+    with torch.random.fork_rng(devices=[]):  # their first weights are drawn, and then replaced
+        return _fetch_timm(name) if name.kind == "timm" else _fetch_torchvision(name)
 
 
 def bare_network(label: str) -> nn.Module:
@@ -104,6 +128,10 @@ def _fetch_timm(name: EncoderName) -> Foreign:
     kept = name.value.partition(".")[0]
     # by name and not in `list_pretrained`, which leaves out the plain names that stand for a default tag
     is_known = kept in timm.list_models() and (name.weights_path or timm.models.is_model_pretrained(name.value))
+    tag = name.value.partition(".")[2]
+    if is_known and tag and name.value not in timm.list_pretrained(f"{kept}.*"):
+        tags = ", ".join(timm.list_pretrained(f"{kept}.*")[:6])
+        raise ConfigError(f"timm:{name.value}: timm has no such weights of {kept}, but {tags or 'none'}; name one")
     if not is_known:
         near = timm.list_models(f"*{kept[:8]}*", pretrained=True)[:6]
         raise ConfigError(f"timm:{name.value}: timm has no such network; near it: {', '.join(near) or 'none'}")
@@ -115,13 +143,20 @@ def _fetch_timm(name: EncoderName) -> Foreign:
         where = f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors" if config else "its weights"
         raise _unreachable(name, where, error) from error
     if name.weights_path:
-        _load(network, Path(name.weights_path), name)
+        own = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+        _load(network, name, left=(*_HEADS, *((own,) if isinstance(own, str) else own)))
     config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
-    side = config["input_size"][-1]
+    _, height, side = config["input_size"]
+    is_squashed = config.get("crop_mode") == "squash"
+    if height != side or config.get("crop_mode") == "border":
+        raise ConfigError(
+            f"timm:{name.value}: expected a network of squares that images are cropped or squashed to, found one of "
+            f"{height} x {side} px, {config.get('crop_mode')}; take another, or a python: factory"
+        )
     preprocessing = Preprocessing(
         side,
-        "crop",
-        max(side, round(side / config["crop_pct"])),
+        "squash" if is_squashed else "crop",
+        side if is_squashed else max(side, round(side / config["crop_pct"])),
         "bicubic" if config["interpolation"] == "bicubic" else "bilinear",
         tuple(config["mean"]),
         tuple(config["std"]),
@@ -142,7 +177,7 @@ def _fetch_torchvision(name: EncoderName) -> Foreign:
         # what their builders set for published weights, which expect images in another range
         options = {"transform_input": True, "init_weights": False} if name.value in INCEPTIONS else {}
         network = models.get_model(name.value, weights=None, **options)
-        _load(network, Path(name.weights_path), name)
+        _load(network, name, missing=tuple(head for head in _REPLACED if hasattr(network, head)), left=_HEADS)
     else:
         network = _published(name, weights)
     transform = weights.transforms()
@@ -180,8 +215,11 @@ def _published(name: EncoderName, weights: Any) -> nn.Module:
     return network
 
 
+_REPLACED = ("fc", "classifier", "head", "heads")
+
+
 def _without_classifier(network: nn.Module) -> nn.Module:
-    for head in ("fc", "classifier", "head", "heads"):
+    for head in _REPLACED:
         if hasattr(network, head):
             setattr(network, head, nn.Identity())
     return network
@@ -190,11 +228,13 @@ def _without_classifier(network: nn.Module) -> nn.Module:
 def load_factory(name: EncoderName, *, device: torch.device) -> Encoder:
     """What a user's own `module:factory` returns: `(network, Preprocessing)`. The one form that runs a user's code.
 
-    Modules are looked for in the current folder too, after the installed ones.
+    Modules are looked for in the current folder too, after the installed ones. The network may be one that the module
+    keeps: a copy of it is used.
 
     Raises:
-        ConfigError: the module or the factory is not there, or it returned something else.
+        ConfigError: the module or the factory is not there, it failed, or it returned something else.
     """
+    label = f"python:{name.value}"
     module_name, _, factory_name = name.value.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -204,15 +244,48 @@ def load_factory(name: EncoderName, *, device: torch.device) -> Encoder:
         factory = getattr(module, factory_name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"python:{name.value}: expected a function to import, found: {error}; mend the name, or run where the "
-            "module lies"
+            f"{label}: expected a function to import, found: {error}; mend the name, or run where the module lies"
         ) from error
-    made = factory()
-    if not (isinstance(made, tuple) and isinstance(made[0], nn.Module) and isinstance(made[-1], Preprocessing)):
-        raise ConfigError(f"python:{name.value}: expected (nn.Module, Preprocessing), found {type(made).__name__}")
-    # The same weights in a network that was written anew give other vectors.
-    source = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest() if module.__file__ else ""
-    return _build(made[0], name, made[1], device=device, licence="the user's own", source=source)
+    try:
+        made = factory()
+    except Exception as error:
+        raise ConfigError(
+            f"{label}: expected (nn.Module, Preprocessing), it raised {type(error).__name__}: {_first_line(error)}; "
+            "mend the factory, --debug shows where"
+        ) from error
+    is_pair = isinstance(made, tuple) and len(made) == 2
+    if not (is_pair and isinstance(made[0], nn.Module) and isinstance(made[1], Preprocessing)):
+        raise ConfigError(f"{label}: expected (nn.Module, Preprocessing), found {type(made).__name__}")
+    # the same weights in a network that was written anew give other vectors
+    network, source = deepcopy(made[0]), _source_digest(module)
+    return _build(network, name, made[1], device=device, licence="the user's own", source=source)
+
+
+@cache
+def _source_digest(module: ModuleType) -> str:
+    """SHA-256 hex over the source of a module and of all that it takes from modules of the user's own.
+
+    Once a process: what is imported stays what it was, whatever becomes of the files.
+    """
+    installed = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+    sources: dict[str, str] = {}
+    queue = [module]
+    while queue:
+        one = queue.pop()
+        file = getattr(one, "__file__", None)
+        is_ours = one.__name__.partition(".")[0] == "wtl_core"  # its version stands for it
+        if one.__name__ in sources or not file or (one is not module and (is_ours or file.startswith(installed))):
+            continue
+        sources[one.__name__] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        for value in list(vars(one).values()):
+            other = (
+                value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
+            )
+            if other is not None:
+                queue.append(other)
+    if len(sources) == 1:
+        return next(iter(sources.values()))
+    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest() if sources else ""
 
 
 def _build(
@@ -236,8 +309,13 @@ def _build(
     )
 
 
-def _load(network: nn.Module, path: Path, name: EncoderName) -> None:
-    """Read a weights file into `network`; only classifiers may be missing or left over."""
+def _load(network: nn.Module, name: EncoderName, *, missing: tuple[str, ...] = (), left: tuple[str, ...] = ()) -> None:
+    """Read the weights file that `name` says into `network`.
+
+    `missing` and `left` name modules of classifiers, whose weights the file may lack or have over.
+    """
+    assert name.weights_path is not None
+    path = Path(name.weights_path).expanduser()
     if not path.is_file():
         raise ConfigError(f"{path}: expected a weights file for {name.kind}:{name.value}, found none; put it there")
     try:
@@ -246,18 +324,33 @@ def _load(network: nn.Module, path: Path, name: EncoderName) -> None:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-        missing, left = network.load_state_dict(weights, strict=False)
+        lacking, over = network.load_state_dict(_unwrapped(weights), strict=False)
     except Exception as error:
         # A wrong file fails in as many ways as there are formats: unpickling, shapes, no mapping at all.
         raise ConfigError(
             f"{path}: expected weights of {name.kind}:{name.value}, found: {error}; check both"
         ) from error
-    wrong = [key for key in (*missing, *left) if not key.startswith(_HEADS)]
+    wrong = [key for key in lacking if not _is_of(key, missing)] + [key for key in over if not _is_of(key, left)]
     if wrong:
         raise ConfigError(
             f"{path}: expected weights of {name.kind}:{name.value}, but {len(wrong)} entries do not fit "
             f"(first: {wrong[0]}); name the network that the file belongs to"
         )
+
+
+def _unwrapped(weights: dict[str, Any]) -> dict[str, Any]:
+    """The weights themselves in what a training script saved, by the names that they have on one device."""
+    for wrapper in _WRAPPERS:
+        if isinstance(weights.get(wrapper), dict):
+            weights = weights[wrapper]
+            break
+    if weights and all(key.startswith("module.") for key in weights):
+        return {key.removeprefix("module."): value for key, value in weights.items()}
+    return weights
+
+
+def _is_of(key: str, modules: tuple[str, ...]) -> bool:
+    return key.startswith(tuple(f"{module}." for module in modules))
 
 
 def _unreachable(name: EncoderName, where: str, error: Exception) -> ConfigError:

@@ -11,7 +11,14 @@ from wtl_core.encoders.names import parse_name
 from wtl_core.encoders.networks import NetworkShape
 from wtl_core.encoders.pixels import pixels
 from wtl_core.encoders.preprocessing import Preprocessing, from_json
-from wtl_core.encoders.pretrained import INCEPTIONS, check_pooled, fetch, load_factory, load_pretrained
+from wtl_core.encoders.pretrained import (
+    INCEPTIONS,
+    check_pooled,
+    check_side_as_built,
+    fetch,
+    load_factory,
+    load_pretrained,
+)
 from wtl_core.encoders.whitening import split
 from wtl_core.errors import ConfigError
 from wtl_core.storage import Store, open_store
@@ -43,7 +50,7 @@ def resolve(name: str, store: Store, *, device: torch.device | str, side_px: int
     if parsed.kind == "file":
         return _load_file(Path(parsed.value).expanduser(), device)
     if parsed.kind == "folder":
-        return _load_folder(parsed.value, device)
+        return _load_folder(parsed.value, device, store.endpoint_url)
     raise ConfigError("encoder 'ssl': expected one that is trained already; run `wtl train-encoder`, or name another")
 
 
@@ -56,11 +63,14 @@ class Start:
     preprocessing: Preprocessing
 
 
-def start_from(name: str, store: Store) -> Start:
+def start_from(name: str, store: Store, *, side_px: int | None = None) -> Start:
     """The weights that `name` says, to be trained further: pretrained ones, or an encoder trained here or elsewhere.
 
+    `side_px` is the image side to train at, None its own.
+
     Raises:
-        ConfigError: a form or network that cannot be trained further, or weights that are not there.
+        ConfigError: a form or network that cannot be trained further, or not at that side, or weights that are not
+            there.
         CorruptArtifactError: weights that are not what their card says.
     """
     parsed = parse_name(name)
@@ -72,6 +82,8 @@ def start_from(name: str, store: Store) -> Start:
     if parsed.kind in ("timm", "torchvision"):
         foreign = fetch(parsed)
         side = foreign.preprocessing.side_px
+        if side_px is not None and side_px != side:
+            check_side_as_built(parsed, foreign, side_px)
         with torch.no_grad():
             dimensions = foreign.network.eval()(torch.zeros(1, 3, side, side)).flatten(1).shape[1]
         check_pooled(parsed, dimensions)
@@ -81,7 +93,8 @@ def start_from(name: str, store: Store) -> Start:
         path = Path(parsed.value).expanduser()
         data, where = _read_file(path), str(path)
     elif parsed.kind in ("fingerprint", "folder"):
-        home, digest = (store, parsed.value) if parsed.kind == "fingerprint" else _split_folder(parsed.value)
+        is_here = parsed.kind == "fingerprint"
+        home, digest = (store, parsed.value) if is_here else _split_folder(parsed.value, store.endpoint_url)
         load_encoder(home, digest, device=torch.device("cpu"))  # refuses what is not there or not what it was
         data, where = home.read_bytes(f"{FOLDER}/{digest}/{WEIGHTS}"), home.path(f"{FOLDER}/{digest}")
     else:
@@ -108,15 +121,15 @@ def _read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _load_folder(path: str, device: torch.device) -> Encoder:
-    store, digest = _split_folder(path)
+def _load_folder(path: str, device: torch.device, endpoint_url: str | None) -> Encoder:
+    store, digest = _split_folder(path, endpoint_url)
     return load_encoder(store, digest, device=device)
 
 
-def _split_folder(path: str) -> tuple[Store, str]:
+def _split_folder(path: str, endpoint_url: str | None) -> tuple[Store, str]:
     """Workspace and fingerprint of an encoder's folder, `<workspace>/encoders/<fingerprint>`."""
     root, _, digest = path.rpartition("/")
-    root, _, folder = root.rpartition("/")
+    root, slash, folder = root.rpartition("/")
     if folder != FOLDER:
         raise ConfigError(f"encoder {path}: expected the path of an encoder, <workspace>/{FOLDER}/<fingerprint>")
-    return open_store(root or "/"), digest
+    return open_store(root or slash or ".", endpoint_url=endpoint_url), digest

@@ -58,9 +58,15 @@ class Trainer:
         rows = self._rows(number)
         total = torch.zeros((), device=self.device)
         pieces = np.array_split(rows, self.plan.accumulate)
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        devices = [self.device] if self.device.type == "cuda" else []
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+            torch.random.fork_rng(devices=devices),
+        ):
             for position, piece in list(enumerate(pieces))[self.peers.rank :: self.peers.size]:
-                generator = torch.Generator().manual_seed(_mixed(self.plan.seed, number, position))
+                mixed = _mixed(self.plan.seed, number, position)
+                generator = torch.Generator().manual_seed(mixed)
+                self._seed_globally(mixed)
                 loss = self.loss(piece, generator)
                 (loss / len(pieces)).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach() / len(pieces)
@@ -68,6 +74,13 @@ class Trainer:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return total
+
+    def _seed_globally(self, seed: int) -> None:
+        """Networks of others drop features and layers by the device's global generator."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            torch.cuda.default_generators[index].manual_seed(seed)
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
         """The loss of some images, each in views of its own."""

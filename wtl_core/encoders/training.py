@@ -31,7 +31,7 @@ from wtl_core.storage import Store
 _log = logging.getLogger(__name__)
 
 _LOOKS, _LEAST_STEPS_TO_JUDGE = 10, 50
-_WARM_UP_STEPS, _TIMED_BLOCKS, _TIMED_SECONDS = 2, 3, 2.0
+_WARM_UP_STEPS, _MOST_BLOCKS, _TIMED_SECONDS = 2, 200, 2.0
 Progress = Callable[[int, int], None]
 
 
@@ -49,8 +49,8 @@ def train(
 ) -> str:
     """Train an encoder on the pool and keep it in the workspace; its fingerprint.
 
-    A call with the same images and params on the same kind of device goes on where an earlier one was killed, bit for
-    bit, and returns at once if that one finished.
+    A call with the same images and params on the same kind of device goes on where an earlier one was killed, and
+    returns at once if that one finished: bit for bit as without the kill, on a processor with as many threads.
 
     Args:
         images: The pool.
@@ -69,7 +69,7 @@ def train(
     """
     device = torch.device(device)
     kind: Literal["cpu", "cuda"] = "cuda" if device.type == "cuda" else "cpu"
-    start = None if params.start is None else start_from(params.start, store)
+    start = None if params.start is None else start_from(params.start, store, side_px=params.side_px)
     number_format = default_format(device)
     draft = plan_training(
         params, images.sides_px, device=kind, number_format=number_format, start=start, devices=devices
@@ -221,11 +221,14 @@ def _with_steps(
 
 
 def _seconds_per_step(trainer: Trainer, *, at_most: float) -> float:
-    """Median over some blocks of steps, warmed up; a GPU is waited for at the end of a block alone."""
+    """Median over some blocks of steps, warmed up; a GPU is waited for at the end of a block alone.
+
+    One block where a step takes longer than there is time for.
+    """
     block = 10 if trainer.device.type == "cuda" else 1
     taken: list[float] = []
     float(trainer.step(_WARM_UP_STEPS))
-    while len(taken) < _TIMED_BLOCKS or (sum(taken) < at_most and len(taken) < 200):
+    while not taken or (sum(taken) < at_most and len(taken) < _MOST_BLOCKS):
         started = time.perf_counter()
         losses = [trainer.step(_WARM_UP_STEPS + 1 + block * len(taken) + step) for step in range(block)]
         float(losses[-1])
