@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 
 from wtl_core import embedding_parts, pool, refresh
@@ -30,13 +31,16 @@ def of_pool(live: Pool, before: pl.DataFrame | None) -> dict[str, int]:
     }
 
 
-def after_embedding(counts: dict[str, int], embedded: Embedded, selection: SelectionRef) -> dict[str, int]:
-    """What the encoder refused moves, with all its locations, to the quarantined."""
+def after_embedding(
+    counts: dict[str, int], embedded: Embedded, selection: SelectionRef, *, refused_new: int
+) -> dict[str, int]:
+    """What the encoder refused moves, with all its locations, to the quarantined; `refused_new` samples are no news."""
     return {
         **counts,
         "samples": counts["samples"] - embedded.refused_samples,
         "duplicates": counts["duplicates"] - (embedded.refused_locations - embedded.refused_samples),
         "quarantined": counts["quarantined"] + embedded.refused_locations,
+        "new_samples": counts["new_samples"] - refused_new,
         "vectors": embedded.vectors,
         "ranked": selection.rows,
         "picks": selection.picks,
@@ -58,11 +62,21 @@ def by_source(live: Pool, store: Store, snapshot_key: str, fingerprint: str) -> 
 
 
 def quarantine(live: Pool, store: Store, fingerprint: str) -> pl.DataFrame:
-    """The `reason` of each location in quarantine, after embedding."""
-    refused = embedding_parts.refused(store, fingerprint).select("sample_id", "reason")
-    refused = refused.join(live.samples.select("sample_id", "locations"), on="sample_id")
-    by_encoder = refused.select(pl.col("reason").repeat_by("locations").explode())
-    return pl.concat([live.quarantine.select("reason"), by_encoder], how="vertical_relaxed")
+    """`uri`, `reason` and `message` of each location in quarantine, after embedding.
+
+    Locations of a sample that the encoder refused are all told by its first.
+    """
+    columns = ("uri", "reason", "message")
+    refused = embedding_parts.refused(store, fingerprint).select("sample_id", *columns)
+    refused = refused.join(live.samples.select("sample_id", "locations"), on="sample_id", maintain_order="left")
+    repeated = np.repeat(np.arange(refused.height), refused["locations"].to_numpy())
+    return pl.concat([live.quarantine.select(columns), refused[repeated].select(columns)], how="vertical_relaxed")
+
+
+def refused_new(live: Pool, before: pl.DataFrame | None, store: Store, fingerprint: str) -> int:
+    """How many of the samples that the encoder refused were not in the pool `before`, which has their `sample_id`."""
+    refused = embedding_parts.refused(store, fingerprint).join(live.samples, on="sample_id", how="semi")
+    return refused.height if before is None else refused.join(before, on="sample_id", how="anti").height
 
 
 def say_nothing_readable(live: Pool, sources: Sequence[str], *, quarantine: str) -> str:

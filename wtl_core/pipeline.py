@@ -330,7 +330,9 @@ def commit(
         selection=selection.key,
         selection_version=selections.VERSION,
         report=f"reports/{run.number:06d}.html",
-        counts=accounts.after_embedding(counts, embedded, selection),
+        counts=accounts.after_embedding(
+            counts, embedded, selection, refused_new=_refused_new(run, encoder) if embedded.refused_samples else 0
+        ),
         by_source=accounts.by_source(load_pool(run), run.store, run.snapshot_key, encoder.fingerprint),
         budget=run.recipe.selection.budget,
         picks_kept=_picks_kept(run, selection),
@@ -380,6 +382,11 @@ def refresh_workspace(
 def load_pool(run: Run) -> Pool:
     """The live pool of a run, after its parts are made."""
     return _pool_of(run.store, run.snapshot_key, run.recipe.ingest.filters)
+
+
+def _refused_new(run: Run, encoder: EncoderRef) -> int:
+    before = pool.load_locations(run.store, refresh.read_snapshot(run.store, run.last.listing)) if run.last else None
+    return accounts.refused_new(load_pool(run), before, run.store, encoder.fingerprint)
 
 
 def _picks_kept(run: Run, selection: SelectionRef) -> float | None:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from wtl_core import pool, selections
+from wtl_core import accounts, pool, selections
 from wtl_core.commits import Commit
 from wtl_core.encoders import succession
 from wtl_core.images.decode import HIGHEST_MAX_PIXELS, decode
@@ -40,6 +40,7 @@ def render(store: Store, commit: Commit, live: Pool, *, endpoint_url: str | None
     rungs = selections.read_ladder(store, commit.selection)
     chosen = ranking["sample_id"].head(_PICTURES).to_list()
     matched = np.random.default_rng(0).permutation(ranking["sample_id"].to_numpy())[:_PICTURES].tolist()
+    refused = accounts.quarantine(live, store, commit.encoder)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("wtl_core.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -51,8 +52,8 @@ def render(store: Store, commit: Commit, live: Pool, *, endpoint_url: str | None
         rungs=[row for row in rungs.to_dicts() if row["percent"] in _PERCENTS],
         picks=_thumbnails(store, live.samples, chosen, endpoint_url=endpoint_url),
         random_picks=_thumbnails(store, live.samples, matched, endpoint_url=endpoint_url),
-        reasons=live.quarantine["reason"].value_counts(sort=True).to_dicts(),
-        refused=live.quarantine.head(_REFUSED_ROWS).to_dicts(),
+        reasons=refused["reason"].value_counts(sort=True).to_dicts(),
+        refused=refused.unique(maintain_order=True).head(_REFUSED_ROWS).to_dicts(),
         told=selections.told(store, commit.selection),
         receipt=selections.read_receipt(store, commit.selection),
         recipe=commit.recipe.model_dump(mode="json"),
