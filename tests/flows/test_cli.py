@@ -1,12 +1,18 @@
 """`wtl` as a stranger types it: processes, exit codes, stdout and stderr."""
 
+import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from service_stack import STALL, until
 
+from flows.up import _descendants, _is_alive
 from tests.conftest import make_jpeg, result_of
 from tests.core.test_pipeline import refresh
 
@@ -125,3 +131,32 @@ def test_an_automatic_policy_trains_the_next_encoder_through_the_flow(wtl: Wtl, 
     assert (grown["encoder"], grown["vectors"]) == (first["encoder"], 104)
     assert third["encoder"] != first["encoder"]
     assert third["vectors"] == third["samples"] == 104
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_ends_at_once_and_its_server_with_it(
+    prefect_home: Path, source: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """A terminal's Ctrl-C reaches all processes of the command, the embedded server too; SIGTERM the first alone."""
+    marker, work = tmp_path / "marker", tmp_path / "w"
+    plan = {"function": "wtl_core.pipeline:ensure_encoder", "when": "before", "marker": str(marker)}
+    environment = {**os.environ, "PREFECT_HOME": str(prefect_home), "WTL_TEST_STALL": json.dumps(plan)}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(STALL), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    command = [str(Path(sys.executable).with_name("wtl")), "run", source, "-w", work, "--encoder", "pixels"]
+    process = subprocess.Popen(
+        [*map(str, command)], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    started: list[int] = []
+    try:
+        until(marker.exists, seconds=120, what="the run stands still", every=0.1)
+        started = _descendants(process.pid)
+        assert started
+        os.killpg(process.pid, number) if number == signal.SIGINT else os.kill(process.pid, number)
+        _, told = process.communicate(timeout=40)
+        assert process.returncode == code, told
+        assert "wtl: interrupted; what was finished is kept" in told
+        assert not [pid for pid in started if _is_alive(pid)]
+        assert not (work / "lease.json").exists()
+    finally:
+        for pid in filter(_is_alive, [process.pid, *started]):
+            os.kill(pid, signal.SIGKILL)
