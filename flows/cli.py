@@ -30,6 +30,8 @@ from wtl_core.workspace import check_writable
 
 _LASTING = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 """What a system refuses today and tomorrow."""
+_SERVER_AWAY = ("Failed to reach API", "Timed out while attempting to connect to ephemeral Prefect API server")
+"""How Prefect's own errors begin, which are plain RuntimeErrors, where no server answers."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -200,8 +202,17 @@ def _answer(error: BaseException) -> tuple[int, str]:
         mend = "mend the path or its permissions" if is_lasting else "try again"
         code = 2 if is_lasting else 4
         return code, f"wtl: the system or the store answered: {error}; {mend}, --debug shows where"
+    if _is_server_away(error):
+        mend = "see that PREFECT_API_URL names one that is up, or unset it: `wtl run` then brings its own; try again"
+        return 4, f"wtl: the Prefect server does not answer: {error}; {mend}"
     told = f"{type(error).__name__}: {error}"
     return 1, f"wtl: a fault of our own, {told}; --debug shows where, please report it"
+
+
+def _is_server_away(error: BaseException) -> bool:
+    """Of what asks the network by httpx, only Prefect's client lets its errors through."""
+    httpx = sys.modules.get("httpx")  # not imported: then nobody has asked
+    return (httpx is not None and isinstance(error, httpx.TransportError)) or str(error).startswith(_SERVER_AWAY)
 
 
 def _signal_behind(error: BaseException | None) -> int | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from service_stack import STALL, until
+from service_stack import STALL, free_port, until
 
 from flows.up import _descendants, _is_alive
 from tests.conftest import make_jpeg, result_of
@@ -131,6 +131,17 @@ def test_an_automatic_policy_trains_the_next_encoder_through_the_flow(wtl: Wtl, 
     assert (grown["encoder"], grown["vectors"]) == (first["encoder"], 104)
     assert third["encoder"] != first["encoder"]
     assert third["vectors"] == third["samples"] == 104
+
+
+@pytest.mark.parametrize("command", ["run", "deploy"])
+def test_a_server_that_is_away_is_named_and_worth_another_try(
+    wtl: Wtl, source: Path, tmp_path: Path, command: str
+) -> None:
+    address = f"http://127.0.0.1:{free_port()}/api"
+    done = wtl(command, source, "-w", tmp_path / "w", env={"PREFECT_API_URL": address})
+    assert done.returncode == 4, done.stderr
+    assert "see that PREFECT_API_URL names one that is up" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
