@@ -97,11 +97,15 @@ def run(
     """Bring everything up, say where, and keep it up until SIGINT or SIGTERM.
 
     Raises:
-        ConfigError: the port is taken, or something is up already in this folder.
+        ConfigError: the port is taken, something is up already in this folder, or the site cannot be deployed.
         TransientError: the server does not answer.
     """
     _refuse_second(place)
     environment = place.environment()
+    os.environ.update(environment)  # Prefect reads its settings from there when it is imported
+    from flows.deploying import check, deploy
+
+    check(site)
     server = Child("server", _prefect("server", "start"), environment, _log(place.folder, "server"))
     worker = Child("worker", _worker(site), environment, _log(place.folder, "worker"))
     previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -110,7 +114,7 @@ def run(
         server.start()
         _wait_for(server, place)
         say(f"server       {place.address}  (log: {server.log})")
-        _deploy(site, environment)
+        deploy(site)
         say(f"deployments  refresh-{site.name}, watch-{site.name} and others, in work pool {site.work_pool}")
         worker.start()
         say(f"worker       started  (log: {worker.log})")
@@ -177,14 +181,6 @@ def _prefect(*arguments: str) -> list[str]:
 
 def _worker(site: Site) -> list[str]:
     return _prefect("worker", "start", "--pool", site.work_pool, "--type", "process", "--name", f"wtl-{site.name}")
-
-
-def _deploy(site: Site, environment: Mapping[str, str]) -> None:
-    """In this process, whose Prefect settings are read from the environment when it is imported."""
-    os.environ.update(environment)
-    from flows.deploying import deploy
-
-    deploy(site)
 
 
 def _keep_up(children: list[Child], say: Callable[[str], object]) -> None:

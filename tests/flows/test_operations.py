@@ -121,6 +121,33 @@ def test_a_wrong_site_is_refused_by_name(tmp_path: Path, text: str, message: str
         read_site(tmp_path / "site.toml").variables()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('nightly = "0 3 * *"', "nightly = '0 3 * *': expected a cron"),
+        ('timezone = "Mars/Olympus"', "timezone = 'Mars/Olympus': expected"),
+        (f"sources = {json.dumps([f'/data/shards/{i}' for i in range(400)])}", "sources: expected at most 5,000 char"),
+        (
+            f"[recipe]\ningest.filters = {json.dumps(['sharpness > 10'] * 400)}",
+            "recipe: expected at most 5,000 characters",
+        ),
+    ],
+)
+def test_a_site_that_cannot_be_deployed_is_refused_before_anything_is_written(
+    wtl: Wtl, tmp_path: Path, text: str, message: str
+) -> None:
+    """Nor is a server asked: there is none, and the refusal is of the site."""
+    (tmp_path / "site.toml").write_text(text)
+    args = ["--site", tmp_path / "site.toml"]
+    done = wtl("deploy", *args, env={"PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"})
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    if "cron" in message:
+        done = wtl("up", *args, "--state", tmp_path / "state", "--port", free_port())
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+        assert not (tmp_path / "state" / "logs").exists()
+
+
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text('workspace = "a"\nsources = ["b"]')
     site = read_site(tmp_path / "site.toml", workspace="c", sources=["d", "e"])
