@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks.arrivals import _event_id
+from tasks.arrivals import _covers, _event_id
 from tasks.event_resources import workspace_resource
 from tests.conftest import make_jpeg
 from wtl_core import arrivals, pipeline, storage
@@ -29,3 +29,20 @@ def test_workspaces_have_resources_of_their_own() -> None:
     roots = ["/data/a-b", "/data/a/b", "s3://data/a/b"]
     assert len({workspace_resource(root) for root in roots}) == len(roots)
     assert workspace_resource(roots[0]).startswith("wtl.workspace.data-a-b.")
+
+
+def test_a_run_covers_those_of_its_sources_and_its_workspace_alone(source: Path, tmp_path: Path) -> None:
+    """A backfill by hand lists one folder; a queued run that an event started for others has still to list these."""
+    store = storage.open_store(str(tmp_path / "workspace"))
+    known = [source / "loose", source / "a-0.tar"]
+    recipe = build_recipe({"encoder": {"name": "pixels"}}, name="test")
+    pipeline.refresh_workspace(store, [*map(str, known)], recipe, Machine())
+    mine, elsewhere = {"workspace": f"{store.root}/"}, str(tmp_path / "elsewhere")
+    one, both, other = [str(known[0])], [f"{path}/" for path in known], str(source / "b-0.parquet")
+    assert _covers(store, [], {**mine, "sources": both})
+    assert _covers(store, both, mine)
+    assert _covers(store, one, {**mine, "sources": one})
+    assert not _covers(store, one, {**mine, "sources": both})
+    assert not _covers(store, one, {**mine, "sources": None})
+    assert not _covers(store, [], {**mine, "sources": [other]})
+    assert not _covers(store, [], {"workspace": elsewhere, "sources": one})
