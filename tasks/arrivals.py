@@ -4,6 +4,7 @@ The id of the event `wtl.shards.arrived` is derived from workspace, last commit 
 nothing.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -38,8 +39,9 @@ _TOLD_DAYS = 7
 
 
 @task(name="look", **STAGE)
-def look_for_arrivals(store: Store, sources: list[str]) -> Arrivals:
-    """List the sources and compare them with the last refresh; reads no image."""
+def look_for_arrivals(store: Store, sources: list[str], *, known_too: bool = False) -> Arrivals:
+    """List the sources, all other known ones too if asked, and compare them with the last refresh; reads no image."""
+    sources = refresh.with_known(store, sources) if known_too else sources
     return arrivals.look(store, sources, endpoint_url=settings().s3_endpoint_url)
 
 
@@ -65,8 +67,11 @@ def announce(store: Store, seen: Arrivals, *, is_novel: bool, again_after_second
 
 
 @task(name="wait-until-quiet", **STAGE)
-def wait_until_quiet(store: Store, sources: list[str], quiet_seconds: float) -> None:
+def wait_until_quiet(
+    store: Store, sources: list[str], quiet_seconds: float, *, known_too: bool = False, forget: Sequence[str] = ()
+) -> None:
     """Let a drop of many shards end before it is read, then cancel queued runs whose arrivals this run will list."""
+    sources = refresh.with_known(store, sources, forget) if known_too else sources
     endpoint_url = settings().s3_endpoint_url
     arrivals.wait_until_quiet(store, sources, quiet_seconds=quiet_seconds, endpoint_url=endpoint_url)
     _cancel_covered_runs(store, sources)
@@ -149,5 +154,6 @@ def _covers(store: Store, sources: list[str], parameters: dict[str, Any]) -> boo
     """Whether a run of `sources`, which may be a person's of one folder, lists all that one with `parameters` would."""
     if refresh.source_uri(str(parameters.get("workspace"))) != store.root:
         return False
-    theirs = arrivals.touched(store, parameters.get("sources") or [])
-    return set(theirs) <= set(arrivals.touched(store, sources))
+    named = parameters.get("sources") or []
+    theirs = refresh.with_known(store, named) if parameters.get("known_too") else named
+    return set(arrivals.touched(store, theirs)) <= set(arrivals.touched(store, sources))

@@ -47,6 +47,14 @@ def test_each_entrypoint_takes_the_parameters_that_it_is_given(deployments: list
         assert set(deployment.get("parameters", {})) <= set(signature(flow.fn).parameters), deployment["name"]
 
 
+def test_runs_by_schedule_read_all_that_the_workspace_knows(deployments: list[dict[str, Any]]) -> None:
+    given = {
+        deployment["name"].removesuffix("-my-site"): deployment.get("parameters", {}) for deployment in deployments
+    }
+    assert [name for name, values in given.items() if "sources" in values] == ["refresh", "watch"]
+    assert given["refresh"]["known_too"] is given["watch"]["known_too"] is True
+
+
 def test_every_variable_of_the_yaml_is_written_by_the_site() -> None:
     site = Site(name="my-site")
     used = set(re.findall(r"prefect\.variables\.(\w+)", read_template("prefect", site)))

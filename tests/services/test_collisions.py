@@ -59,7 +59,7 @@ def test_a_run_of_one_folder_cancels_no_run_that_an_event_started_for_others(qui
     env = quiet.stall("wtl_core.arrivals:wait_until_quiet", tmp_path, when="before")
     marker, started = Path(env.pop("marker")), now()
     (quiet.folder / "shards" / "meanwhile.jpg").write_bytes(make_jpeg(79))
-    by_hand = quiet.start_run("refresh", job_env=env, sources=[str(backfill)])
+    by_hand = quiet.start_run("refresh", job_env=env, sources=[str(backfill)], known_too=False)
     until(marker.exists, seconds=120, what="it stands still", every=0.1)
     post_arrival(quiet, "meanwhile.jpg")
     waiting = until(lambda: by_event(quiet, started), seconds=60, what="the event's run waits")

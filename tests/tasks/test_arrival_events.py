@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from tasks.arrivals import _covers, _event_id
+from tasks.arrivals import _covers, _event_id, look_for_arrivals
 from tasks.event_resources import workspace_resource
+from tasks.refresh import plan_refresh
 from tests.conftest import make_jpeg
 from wtl_core import arrivals, pipeline, storage
 from wtl_core.pipeline import Machine
@@ -46,3 +47,21 @@ def test_a_run_covers_those_of_its_sources_and_its_workspace_alone(source: Path,
     assert not _covers(store, one, {**mine, "sources": None})
     assert not _covers(store, [], {**mine, "sources": [other]})
     assert not _covers(store, [], {"workspace": elsewhere, "sources": one})
+
+
+def test_what_a_backfill_has_added_is_looked_at_by_runs_that_name_others(source: Path, tmp_path: Path) -> None:
+    """As watch and nightly run do, whose deployments name the site's sources."""
+    store = storage.open_store(str(tmp_path / "workspace"))
+    recipe = build_recipe({"encoder": {"name": "pixels"}}, name="test")
+    site, backfill = str(source / "a-0.tar"), str(source / "loose")
+    pipeline.refresh_workspace(store, [site], recipe, Machine())
+    pipeline.refresh_workspace(store, [backfill], recipe, Machine())
+    (source / "loose" / "late.jpg").write_bytes(make_jpeg(901))
+    assert look_for_arrivals.fn(store, [site]).new == 0
+    assert look_for_arrivals.fn(store, [site], known_too=True).new == 1
+    run = plan_refresh.fn(store, [site], None, allow_removal=False, known_too=True)
+    assert (run.changes["new"], run.sources) == (1, [site, backfill])
+    run = plan_refresh.fn(store, [site], None, allow_removal=False, forget=[backfill], known_too=True)
+    assert run.sources == [site]
+    assert _covers(store, [site, backfill], {"workspace": store.root, "sources": [site], "known_too": True})
+    assert not _covers(store, [site], {"workspace": store.root, "sources": [site], "known_too": True})
