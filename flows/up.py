@@ -159,7 +159,7 @@ def down(folder: Path) -> bool:
     """End what `wtl up` started with this state folder, also what outlived it; False if nothing is up."""
     state = _read_state(folder)
     if state is None:
-        left = [*_marked(_log(folder, "worker")), *_marked(_log(folder, "server"))]
+        left = _left(folder)
         _end(left)
         return bool(left)
     os.kill(state, signal.SIGTERM)
@@ -210,6 +210,9 @@ def _refuse_second(place: Place) -> None:
     state = _read_state(place.folder)
     if state is not None and state != os.getpid():
         raise ConfigError(f"{place.folder}: process {state} is up already; `wtl down` ends it")
+    if left := _left(place.folder):
+        found = f"found process {left[0]} of one that was killed"
+        raise ConfigError(f"{place.folder}: expected nothing left of an earlier `wtl up`, {found}; `wtl down` ends it")
     try:
         family, kind, _, _, address = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
@@ -283,6 +286,11 @@ def _marked(log: Path) -> list[int]:
             if mark in environment.split(b"\0") and _is_alive(int(entry.name)):
                 found.append(int(entry.name))
     return found
+
+
+def _left(folder: Path) -> list[int]:
+    """What outlived its supervisor. A second server beside it would share its database."""
+    return [*_marked(_log(folder, "worker")), *_marked(_log(folder, "server"))]
 
 
 def _descendants(pid: int) -> list[int]:

@@ -224,6 +224,21 @@ def test_what_outlived_its_parent_is_ended_too(tmp_path: Path, is_supervised: bo
     assert not up._is_alive(orphan)
 
 
+def test_up_is_refused_beside_what_outlived_the_last(tmp_path: Path) -> None:
+    """Whatever the port: a second server would share the database of the one whose supervisor was killed."""
+    place = up.Place(tmp_path, port=free_port())
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    server = up.Child("server", sleeper, os.environ, tmp_path / "logs" / "server.log")
+    server.start()
+    try:
+        with pytest.raises(ConfigError, match="`wtl down` ends it"):
+            up._refuse_second(place)
+        assert up.down(tmp_path)
+        up._refuse_second(place)
+    finally:
+        server.stop()
+
+
 def test_up_listens_where_it_is_told(tmp_path: Path) -> None:
     assert up.Place(tmp_path, "::").address == "http://[::1]:4200"
     assert up.Place(tmp_path, "0.0.0.0").address == "http://127.0.0.1:4200"
