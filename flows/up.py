@@ -44,7 +44,6 @@ class Place:
 
     def environment(self) -> dict[str, str]:
         """What server, worker and runs need; the shell's own settings win over the shipped files."""
-        # The UI asks the port of this setting, not of --port: with the flag alone it cannot find its API.
         fixed = {
             "PREFECT_HOME": str(self.folder),
             "PREFECT_SERVER_API_HOST": self.host,
