@@ -21,9 +21,13 @@ from service_stack import free_port
 
 from flows import up
 from flows.deploying import automations
+from flows.operations_commands import _next_params
 from flows.site_values import FOLDER, Site, read_settings, read_site, read_template
 from tasks.failures import show_failure
+from wtl_core import pipeline, storage
 from wtl_core.errors import ConfigError
+from wtl_core.pipeline import Machine
+from wtl_core.recipe import build_recipe
 
 Wtl = Callable[..., CompletedProcess[str]]
 
@@ -255,6 +259,15 @@ def test_maintain_makes_no_workspace(wtl: Wtl, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "expected a workspace" in done.stderr
     assert not (tmp_path / "typo").exists()
+
+
+def test_seconds_of_the_command_line_win_over_epochs_of_the_last_recipe(source: Path, tmp_path: Path) -> None:
+    brief = {"encoder": {"epochs": 1, "side_px": 16, "width": 8}}
+    store = storage.open_store(str(tmp_path / "w"))
+    pipeline.refresh_workspace(store, [str(source)], build_recipe(brief, name="test"), Machine())
+    params = _next_params(store, seconds=60.0, start=None, seed=3)
+    assert (params.epochs, params.seconds, params.seed, params.width) == (None, 60, 3, 8)
+    assert _next_params(store, seconds=None, start=None, seed=None).epochs == 1
 
 
 def test_a_wrong_setting_is_wrong_use(wtl: Wtl, tmp_path: Path) -> None:
