@@ -22,7 +22,7 @@ from flows.options import common, open_workspace, workspace_option
 from tasks.settings import settings
 from wtl_core import commits, cut, doctor, refresh, status, workspace
 from wtl_core.encoders import names
-from wtl_core.errors import ConfigError, WtlError
+from wtl_core.errors import ConfigError, CorruptArtifactError, WtlError
 from wtl_core.ledger import length as ledger_length
 from wtl_core.recipe import Recipe, build_recipe, parse_recipe
 from wtl_core.storage import Store
@@ -153,6 +153,9 @@ def report_command(workspace: str, is_opened: bool, as_json: bool, debug: bool) 
     if last is None:
         raise ConfigError(f"{workspace}: expected a refresh, found none yet; `wtl run SOURCE` makes one")
     path = store.path(last.report)
+    if not store.exists(last.report):
+        mend = "`wtl run` makes the next one, with something new in the sources or with another --budget"
+        raise CorruptArtifactError(f"{path}: expected the report of refresh {last.number}, found no file; {mend}")
     click.echo(json.dumps({"report": path})) if as_json else terminal.say(path)
     if is_opened:
         webbrowser.open(path if "://" in path else Path(path).as_uri())

@@ -79,6 +79,16 @@ def test_wrong_use_is_one_message_and_exit_code_two_or_three(wtl: Wtl, source: P
     assert not new.exists()
 
 
+def test_a_report_that_is_gone_is_not_named_as_if_it_were_there(wtl: Wtl, source: Path, tmp_path: Path) -> None:
+    report = tmp_path / "w" / refresh(tmp_path / "w", source).report
+    report.unlink()
+    done = wtl("report", "-w", tmp_path / "w")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{report}: expected the report of refresh 1, found no file" in done.stderr
+    again = result_of(wtl("run", "-w", tmp_path / "w", "--budget", "7%", "--json"))  # as the message advises
+    assert wtl("report", "-w", tmp_path / "w").stdout.strip() == again["report"]
+
+
 def test_a_deleted_source_is_named_and_can_be_forgotten(wtl: Wtl, source: Path, tmp_path: Path) -> None:
     work, more = tmp_path / "w", tmp_path / "more"
     more.mkdir()
