@@ -6,6 +6,7 @@ Commands that only read import neither prefect nor torch; `run` plans before it 
 import errno
 import json
 import logging
+import signal
 import sys
 import webbrowser
 from pathlib import Path
@@ -21,15 +22,16 @@ from flows.options import common, open_workspace, workspace_option
 from tasks.settings import settings
 from wtl_core import commits, cut, doctor, refresh, status, workspace
 from wtl_core.encoders import names
-from wtl_core.errors import ConfigError, WtlError
+from wtl_core.errors import ConfigError, CorruptArtifactError, WtlError
 from wtl_core.ledger import length as ledger_length
 from wtl_core.recipe import Recipe, build_recipe, parse_recipe
 from wtl_core.storage import Store
 from wtl_core.workspace import check_writable
 
-_INTERRUPTED = 130
 _LASTING = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 """What a system refuses today and tomorrow."""
+_SERVER_AWAY = ("Failed to reach API", "Timed out while attempting to connect to ephemeral Prefect API server")
+"""How Prefect's own errors begin, which are plain RuntimeErrors, where no server answers."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -151,6 +153,9 @@ def report_command(workspace: str, is_opened: bool, as_json: bool, debug: bool) 
     if last is None:
         raise ConfigError(f"{workspace}: expected a refresh, found none yet; `wtl run SOURCE` makes one")
     path = store.path(last.report)
+    if not store.exists(last.report):
+        mend = "`wtl run` makes the next one, with something new in the sources or with another --budget"
+        raise CorruptArtifactError(f"{path}: expected the report of refresh {last.number}, found no file; {mend}")
     click.echo(json.dumps({"report": path})) if as_json else terminal.say(path)
     if is_opened:
         webbrowser.open(path if "://" in path else Path(path).as_uri())
@@ -163,29 +168,65 @@ for command in (labels_group, similar_command, benchmark_command, *OPERATIONS):
 def main() -> None:
     """Run the command line; turn errors into one message and an exit code."""
     is_debug = "--debug" in sys.argv
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         cli.main(standalone_mode=False)
         sys.exit(0)
-    except WtlError as error:
-        code, message = error.exit_code, f"wtl: {error}"
-    except click.ClickException as error:
-        error.show()
-        code, message = 2, ""
-    except (KeyboardInterrupt, click.Abort):
-        code, message = _INTERRUPTED, "wtl: interrupted; what was finished is kept, the next run goes on from there"
-    except OSError as error:
-        is_lasting = error.errno in _LASTING
-        mend = "mend the path or its permissions" if is_lasting else "try again"
-        code = 2 if is_lasting else 4
-        message = f"wtl: the system or the store answered: {error}; {mend}, --debug shows where"
-    except Exception as error:  # noqa: BLE001, the last line of defence: a bug is told as one, without its insides
-        code = 1
-        message = f"wtl: a fault of our own, {type(error).__name__}: {error}; --debug shows where, please report it"
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001, the last line of defence: nobody is shown a traceback unasked
+        code, message = _answer(error)
     if is_debug:
         logging.getLogger("wtl_core").exception("traceback, because of --debug")
     if message:
         terminal.say(message, is_message=True)
     sys.exit(code)
+
+
+class _Terminated(BaseException):
+    """SIGTERM has come: by the default the process would be gone, and the server that it brought would stay."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
+
+
+def _answer(error: BaseException) -> tuple[int, str]:
+    """The exit code and the message."""
+    if (number := _signal_behind(error)) is not None:
+        return 128 + number, "wtl: interrupted; what was finished is kept, the next run goes on from there"
+    if isinstance(error, WtlError):
+        return error.exit_code, f"wtl: {error}"
+    if isinstance(error, click.ClickException):
+        error.show()
+        return 2, ""
+    if isinstance(error, OSError):
+        is_lasting = error.errno in _LASTING
+        mend = "mend the path or its permissions" if is_lasting else "try again"
+        code = 2 if is_lasting else 4
+        return code, f"wtl: the system or the store answered: {error}; {mend}, --debug shows where"
+    if _is_server_away(error):
+        mend = "see that PREFECT_API_URL names one that is up, or unset it: `wtl run` then brings its own; try again"
+        return 4, f"wtl: the Prefect server does not answer: {error}; {mend}"
+    told = f"{type(error).__name__}: {error}"
+    return 1, f"wtl: a fault of our own, {told}; --debug shows where, please report it"
+
+
+def _is_server_away(error: BaseException) -> bool:
+    """Of what asks the network by httpx, only Prefect's client lets its errors through."""
+    httpx = sys.modules.get("httpx")  # not imported: then nobody has asked
+    return (httpx is not None and isinstance(error, httpx.TransportError)) or str(error).startswith(_SERVER_AWAY)
+
+
+def _signal_behind(error: BaseException | None) -> int | None:
+    """The signal that `error` came from: what fails on the way out, such as telling a server, hides the interrupt."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt | click.Abort):
+            return signal.SIGINT
+        if isinstance(error, _Terminated) or type(error).__name__ == "TerminationSignal":  # Prefect's, in a flow
+            return signal.SIGTERM
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _run_flow(

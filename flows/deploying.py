@@ -4,6 +4,7 @@ Each step may be repeated; the files under `deployments/` say what is applied. W
 """
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -14,28 +15,61 @@ from pathlib import Path
 import yaml
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import Automation, AutomationCore
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.types import MAX_VARIABLE_VALUE_LENGTH
 from prefect.variables import Variable
+from pydantic import ValidationError
 
 from flows.site_values import Site, read_template
 from tasks.device import DEVICE_TAG
 from wtl_core.errors import ConfigError, TransientError
 
 _DEPLOY_SECONDS = 300
+_SHORTER = {
+    "sources": "name a folder or prefix above them, or one text file that lists shards and images",
+    "recipe": "run it once by `wtl run --recipe FILE`, and leave it out here: the workspace's last recipe holds",
+}
 
 
 def deploy(site: Site, *, pool_type: str = "process") -> None:
     """Apply a site to the server that PREFECT_API_URL names.
 
     Raises:
-        ConfigError: the notification block is not on the server.
+        ConfigError: what `check` refuses, before anything is written, or the notification block is not on the server.
         TransientError: the server did not take the deployments.
     """
+    check(site)
     for name, value in site.variables().items():
         Variable.set(name, value, overwrite=True)
     asyncio.run(_prepare(site, pool_type))
     _apply_deployments(site)
+
+
+def check(site: Site) -> None:
+    """Refuse what Prefect would refuse when half of the site is written.
+
+    Raises:
+        ConfigError: a time that is no cron, an unknown time zone, or a value that is too long for a variable.
+    """
+    for key in ("nightly", "weekly"):
+        try:
+            CronSchedule(cron=getattr(site, key), timezone=site.timezone)
+        except ValidationError as error:
+            wrong = "timezone" if error.errors()[0]["loc"] == ("timezone",) else key
+            raise ConfigError(
+                f"{wrong} = {getattr(site, wrong)!r}: expected a cron such as `0 3 * * *`, five fields, in a time zone "
+                "such as `Europe/Berlin`; mend it in the site file"
+            ) from error
+    for name, value in site.variables().items():
+        length = len(json.dumps(value))
+        if length > MAX_VARIABLE_VALUE_LENGTH:
+            key = name.removeprefix(f"{site.prefix}_")
+            raise ConfigError(
+                f"{key}: expected at most {MAX_VARIABLE_VALUE_LENGTH:,} characters of JSON, which a Prefect variable "
+                f"holds, found {length:,}; {_SHORTER.get(key, 'shorten it')}"
+            )
 
 
 async def _prepare(site: Site, pool_type: str) -> None:

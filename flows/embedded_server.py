@@ -2,6 +2,9 @@
 
 import logging
 import os
+import signal
+import subprocess
+from typing import Any
 
 from flows import terminal
 
@@ -21,3 +24,25 @@ def prepare(*, is_debug: bool) -> None:
     if not is_debug:
         for name in ("prefect.flow_runs", "prefect.task_runs"):
             logging.getLogger(name).addFilter(terminal.ExpectedRefusals())
+    from prefect.settings import get_current_settings
+
+    if not get_current_settings().api.url:
+        _keep_from_ctrl_c()
+
+
+def _keep_from_ctrl_c() -> None:
+    """A terminal interrupts all that a command started, and a server that ends first is asked in vain for a minute.
+
+    uvicorn sets a handler of its own, so that SIGINT has to be blocked, which a process inherits, instead of ignored.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+
+    class _Server(SubprocessASGIServer):
+        def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                return super()._run_uvicorn_command()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    _Server()  # Prefect keeps one server for each port, and its client asks for the one of the default

@@ -14,7 +14,8 @@ from flows.options import common, open_workspace, workspace_option
 from flows.site_values import Site, read_site
 from wtl_core import refresh
 from wtl_core.errors import ConfigError
-from wtl_core.recipe import build_recipe
+from wtl_core.recipe import EncoderParams, build_recipe
+from wtl_core.storage import Store
 
 _state_option = click.option(
     "--state",
@@ -142,16 +143,22 @@ def train_encoder_command(
     workspace: str, seconds: float | None, start: str | None, seed: int | None, as_json: bool, debug: bool
 ) -> None:
     """Train the workspace's next encoder; it takes over when all vectors are there."""
-    given = {"seconds": seconds, "start": start, "seed": seed}
-    last = refresh.base_recipe(open_workspace(workspace)).encoder.model_dump()
-    values = {**last, **{key: value for key, value in given.items() if value is not None}}
-    params = build_recipe({"encoder": values}, name="the command line").encoder
+    params = _next_params(open_workspace(workspace), seconds=seconds, start=start, seed=seed)
     terminal.configure_logging(is_debug=debug)
     embedded_server.prepare(is_debug=debug)
     from flows.train_encoder import train_encoder
 
     result = train_encoder(workspace, params)
     click.echo(json.dumps(result) if as_json else f"encoder      {result['encoder']} has taken over")
+
+
+def _next_params(store: Store, **given: Any) -> EncoderParams:
+    """The last recipe's encoder, with the flags' fields set; epochs, which would win over `--seconds`, go with it."""
+    last = refresh.base_recipe(store).encoder.model_dump()
+    if given["seconds"] is not None:
+        last["epochs"] = None
+    values = {**last, **{key: value for key, value in given.items() if value is not None}}
+    return build_recipe({"encoder": values}, name="the command line").encoder
 
 
 @click.command("maintain")

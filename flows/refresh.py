@@ -29,6 +29,7 @@ def refresh(
     patience_seconds: float = 0,
     forget: list[str] | None = None,
     time_limit_hours: float = 0,
+    known_too: bool = False,
 ) -> dict[str, Any]:
     """Bring a workspace up to date with its sources.
 
@@ -41,14 +42,17 @@ def refresh(
         patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
         forget: Known sources that leave the workspace with all their images, whether they are still there or not.
         time_limit_hours: The run fails when it is still at work after that; 0 for no limit.
+        known_too: Read all other known sources again as well, and not the named ones alone.
     """
     check_crashes()
     store = open_for_refresh(workspace)
     if quiet_seconds:
-        wait_until_quiet(store, sources or [], quiet_seconds)
+        wait_until_quiet(store, sources or [], quiet_seconds, known_too=known_too, forget=forget or [])
     with hold(store, patience_seconds) as held:
         watch = Stopwatch()
-        run = plan_refresh(store, sources or [], recipe, allow_removal=allow_removal, forget=forget or [])
+        run = plan_refresh(
+            store, sources or [], recipe, allow_removal=allow_removal, forget=forget or [], known_too=known_too
+        )
         if run.is_noop:
             return summary(run, None)
         watch.lap("plan")

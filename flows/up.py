@@ -44,7 +44,6 @@ class Place:
 
     def environment(self) -> dict[str, str]:
         """What server, worker and runs need; the shell's own settings win over the shipped files."""
-        # The UI asks the port of this setting, not of --port: with the flag alone it cannot find its API.
         fixed = {
             "PREFECT_HOME": str(self.folder),
             "PREFECT_SERVER_API_HOST": self.host,
@@ -97,11 +96,15 @@ def run(
     """Bring everything up, say where, and keep it up until SIGINT or SIGTERM.
 
     Raises:
-        ConfigError: the port is taken, or something is up already in this folder.
+        ConfigError: the port is taken, something is up already in this folder, or the site cannot be deployed.
         TransientError: the server does not answer.
     """
     _refuse_second(place)
     environment = place.environment()
+    os.environ.update(environment)  # Prefect reads its settings from there when it is imported
+    from flows.deploying import check, deploy
+
+    check(site)
     server = Child("server", _prefect("server", "start"), environment, _log(place.folder, "server"))
     worker = Child("worker", _worker(site), environment, _log(place.folder, "worker"))
     previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -110,7 +113,7 @@ def run(
         server.start()
         _wait_for(server, place)
         say(f"server       {place.address}  (log: {server.log})")
-        _deploy(site, environment)
+        deploy(site)
         say(f"deployments  refresh-{site.name}, watch-{site.name} and others, in work pool {site.work_pool}")
         worker.start()
         say(f"worker       started  (log: {worker.log})")
@@ -155,7 +158,7 @@ def down(folder: Path) -> bool:
     """End what `wtl up` started with this state folder, also what outlived it; False if nothing is up."""
     state = _read_state(folder)
     if state is None:
-        left = [*_marked(_log(folder, "worker")), *_marked(_log(folder, "server"))]
+        left = _left(folder)
         _end(left)
         return bool(left)
     os.kill(state, signal.SIGTERM)
@@ -177,14 +180,6 @@ def _prefect(*arguments: str) -> list[str]:
 
 def _worker(site: Site) -> list[str]:
     return _prefect("worker", "start", "--pool", site.work_pool, "--type", "process", "--name", f"wtl-{site.name}")
-
-
-def _deploy(site: Site, environment: Mapping[str, str]) -> None:
-    """In this process, whose Prefect settings are read from the environment when it is imported."""
-    os.environ.update(environment)
-    from flows.deploying import deploy
-
-    deploy(site)
 
 
 def _keep_up(children: list[Child], say: Callable[[str], object]) -> None:
@@ -214,6 +209,9 @@ def _refuse_second(place: Place) -> None:
     state = _read_state(place.folder)
     if state is not None and state != os.getpid():
         raise ConfigError(f"{place.folder}: process {state} is up already; `wtl down` ends it")
+    if left := _left(place.folder):
+        found = f"found process {left[0]} of one that was killed"
+        raise ConfigError(f"{place.folder}: expected nothing left of an earlier `wtl up`, {found}; `wtl down` ends it")
     try:
         family, kind, _, _, address = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
@@ -287,6 +285,11 @@ def _marked(log: Path) -> list[int]:
             if mark in environment.split(b"\0") and _is_alive(int(entry.name)):
                 found.append(int(entry.name))
     return found
+
+
+def _left(folder: Path) -> list[int]:
+    """What outlived its supervisor. A second server beside it would share its database."""
+    return [*_marked(_log(folder, "worker")), *_marked(_log(folder, "server"))]
 
 
 def _descendants(pid: int) -> list[int]:

@@ -21,6 +21,7 @@ def watch(
     novelty: float | None = None,
     again_after_seconds: float = 3600,
     time_limit_hours: float = 0,
+    known_too: bool = False,
 ) -> dict[str, Any]:
     """Emit `wtl.shards.arrived` when something in the sources is new, changed or gone.
 
@@ -32,9 +33,10 @@ def watch(
             gone alone is told as it is without.
         again_after_seconds: Tell an arrival again when no refresh has taken it in for that long.
         time_limit_hours: The run fails when it is still at work after that; 0 for no limit.
+        known_too: Look at all other known sources as well, and not at the named ones alone.
     """
     store = open_for_refresh(workspace)
-    seen = look_for_arrivals(store, sources or [])
+    seen = look_for_arrivals(store, sources or [], known_too=known_too)
     is_due = seen.is_pending and (seen.count >= at_least or seen.gone > 0)
     is_told = False
     if is_due and not was_judged(store, seen, again_after_seconds=again_after_seconds):

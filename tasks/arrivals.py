@@ -4,6 +4,7 @@ The id of the event `wtl.shards.arrived` is derived from workspace, last commit 
 nothing.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -27,7 +28,7 @@ from tasks.crashes import is_started_by_event
 from tasks.event_resources import workspace_resource
 from tasks.retries import STAGE
 from tasks.settings import settings
-from wtl_core import arrivals
+from wtl_core import arrivals, refresh
 from wtl_core.arrivals import Arrivals
 from wtl_core.errors import TransientError
 from wtl_core.storage import Store
@@ -38,8 +39,9 @@ _TOLD_DAYS = 7
 
 
 @task(name="look", **STAGE)
-def look_for_arrivals(store: Store, sources: list[str]) -> Arrivals:
-    """List the sources and compare them with the last refresh; reads no image."""
+def look_for_arrivals(store: Store, sources: list[str], *, known_too: bool = False) -> Arrivals:
+    """List the sources, all other known ones too if asked, and compare them with the last refresh; reads no image."""
+    sources = refresh.with_known(store, sources) if known_too else sources
     return arrivals.look(store, sources, endpoint_url=settings().s3_endpoint_url)
 
 
@@ -65,11 +67,14 @@ def announce(store: Store, seen: Arrivals, *, is_novel: bool, again_after_second
 
 
 @task(name="wait-until-quiet", **STAGE)
-def wait_until_quiet(store: Store, sources: list[str], quiet_seconds: float) -> None:
+def wait_until_quiet(
+    store: Store, sources: list[str], quiet_seconds: float, *, known_too: bool = False, forget: Sequence[str] = ()
+) -> None:
     """Let a drop of many shards end before it is read, then cancel queued runs whose arrivals this run will list."""
+    sources = refresh.with_known(store, sources, forget) if known_too else sources
     endpoint_url = settings().s3_endpoint_url
     arrivals.wait_until_quiet(store, sources, quiet_seconds=quiet_seconds, endpoint_url=endpoint_url)
-    _cancel_covered_runs()
+    _cancel_covered_runs(store, sources)
 
 
 def _next_number(client: SyncPrefectClient, store: Store, seen: Arrivals, again_after_seconds: float) -> int | None:
@@ -126,8 +131,8 @@ def _post(client: SyncPrefectClient, event: dict[str, Any]) -> None:
         ) from error
 
 
-def _cancel_covered_runs() -> None:
-    """Cancel queued runs of this deployment that an event started: what they were started for, this run lists now."""
+def _cancel_covered_runs(store: Store, sources: list[str]) -> None:
+    """Cancel queued runs of this deployment that an event started and whose sources this run lists now."""
     mine, deployment_id = flow_run.get_id(), deployment.get_id()
     if mine is None or deployment_id is None:
         return
@@ -139,6 +144,16 @@ def _cancel_covered_runs() -> None:
             ),
         )
         for run in waiting:
-            if str(run.id) != str(mine) and is_started_by_event(run):
+            is_other = str(run.id) != str(mine) and is_started_by_event(run)
+            if is_other and _covers(store, sources, run.parameters):
                 message = f"Covered by the run {flow_run.get_name()}, which listed the sources after this arrival."
                 client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
+
+
+def _covers(store: Store, sources: list[str], parameters: dict[str, Any]) -> bool:
+    """Whether a run of `sources`, which may be a person's of one folder, lists all that one with `parameters` would."""
+    if refresh.source_uri(str(parameters.get("workspace"))) != store.root:
+        return False
+    named = parameters.get("sources") or []
+    theirs = refresh.with_known(store, named) if parameters.get("known_too") else named
+    return set(arrivals.touched(store, theirs)) <= set(arrivals.touched(store, sources))

@@ -8,7 +8,7 @@ from prefect import task
 from tasks import artifacts, run_names
 from tasks.retries import STAGE
 from tasks.settings import machine
-from wtl_core import commits, pipeline
+from wtl_core import commits, pipeline, refresh
 from wtl_core.commits import Commit
 from wtl_core.embedding_parts import Embedded
 from wtl_core.lease import Lease
@@ -20,9 +20,16 @@ from wtl_core.storage import Store
 
 @task(name="plan", **STAGE)
 def plan_refresh(
-    store: Store, sources: list[str], recipe: Recipe | None, *, allow_removal: bool, forget: Sequence[str] = ()
+    store: Store,
+    sources: list[str],
+    recipe: Recipe | None,
+    *,
+    allow_removal: bool,
+    forget: Sequence[str] = (),
+    known_too: bool = False,
 ) -> Run:
-    """List the sources and compare them with the last commit."""
+    """List the sources, all other known ones too if asked, and compare them with the last commit."""
+    sources = refresh.with_known(store, sources, forget) if known_too else sources
     run = pipeline.begin(store, sources, recipe, machine(), allow_removal=allow_removal, forget=forget)
     run_names.name_plan(run.changes)
     return run

@@ -63,17 +63,22 @@ def look(store: Store, sources: Sequence[str], *, endpoint_url: str | None = Non
         TransientError: a store keeps failing.
     """
     last = commits.latest(store)
-    listing, changes, touched = _compare(store, last, sources, endpoint_url)
+    listing, changes, listed = _compare(store, last, sources, endpoint_url)
     return Arrivals(
         number=last.number if last else 0,
         listing=_digest(listing),
-        sources=tuple(touched),
+        sources=tuple(listed),
         objects=listing.height,
         new=changes.new.height,
         changed=changes.changed.height,
         gone=changes.gone.height,
         bytes=sum(changes.new["size"]) + sum(changes.changed["size"]),
     )
+
+
+def touched(store: Store, sources: Sequence[str]) -> list[str]:
+    """What a look at `sources` lists: these, or all that the workspace knows if none is named."""
+    return _touched(commits.latest(store), sources)
 
 
 def arrived(store: Store, sources: Sequence[str], *, endpoint_url: str | None = None) -> pl.DataFrame:
@@ -110,12 +115,16 @@ def _compare(
 ) -> tuple[pl.DataFrame, discover.Changes, list[str]]:
     """The listing now, how it differs from the last commit's, and the sources that were listed."""
     known = refresh.read_snapshot(store, last.listing) if last else None
-    touched = sorted({refresh.source_uri(source) for source in sources} or set(last.sources if last else ()))
-    frames = [discover.list_source(source, endpoint_url=endpoint_url, exclude=[store.root]) for source in touched]
+    listed = _touched(last, sources)
+    frames = [discover.list_source(source, endpoint_url=endpoint_url, exclude=[store.root]) for source in listed]
     listing = refresh.each_once(frames) if frames else pl.DataFrame(schema=discover.LISTING_SCHEMA)
     known = listing.clear().with_columns(part=pl.lit("", pl.String)) if known is None else known
-    listing, mine, _ = refresh.split_by_owner(listing, known, touched)
-    return listing, discover.diff(listing, mine), touched
+    listing, mine, _ = refresh.split_by_owner(listing, known, listed)
+    return listing, discover.diff(listing, mine), listed
+
+
+def _touched(last: Commit | None, sources: Sequence[str]) -> list[str]:
+    return sorted({refresh.source_uri(source) for source in sources} or set(last.sources if last else ()))
 
 
 def _digest(listing: pl.DataFrame) -> str:

@@ -243,6 +243,14 @@ def source_uri(source: str) -> str:
     return storage.open_store(source).root
 
 
+def with_known(store: Store, sources: Sequence[str], forget: Sequence[str] = ()) -> list[str]:
+    """`sources`, and all others that the workspace knows but those to `forget`."""
+    last = commits.latest(store)
+    forgotten = {source_uri(source) for source in forget}
+    known = [source for source in (last.sources if last is not None else []) if source not in forgotten]
+    return list(dict.fromkeys([*map(source_uri, sources), *known]))
+
+
 def split_by_owner(
     listing: pl.DataFrame, known: pl.DataFrame, touched: Sequence[str]
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:

@@ -1,12 +1,18 @@
 """`wtl` as a stranger types it: processes, exit codes, stdout and stderr."""
 
+import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from service_stack import STALL, free_port, until
 
+from flows.up import _descendants, _is_alive
 from tests.conftest import make_jpeg, result_of
 from tests.core.test_pipeline import refresh
 
@@ -73,6 +79,16 @@ def test_wrong_use_is_one_message_and_exit_code_two_or_three(wtl: Wtl, source: P
     assert not new.exists()
 
 
+def test_a_report_that_is_gone_is_not_named_as_if_it_were_there(wtl: Wtl, source: Path, tmp_path: Path) -> None:
+    report = tmp_path / "w" / refresh(tmp_path / "w", source).report
+    report.unlink()
+    done = wtl("report", "-w", tmp_path / "w")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{report}: expected the report of refresh 1, found no file" in done.stderr
+    again = result_of(wtl("run", "-w", tmp_path / "w", "--budget", "7%", "--json"))  # as the message advises
+    assert wtl("report", "-w", tmp_path / "w").stdout.strip() == again["report"]
+
+
 def test_a_deleted_source_is_named_and_can_be_forgotten(wtl: Wtl, source: Path, tmp_path: Path) -> None:
     work, more = tmp_path / "w", tmp_path / "more"
     more.mkdir()
@@ -125,3 +141,43 @@ def test_an_automatic_policy_trains_the_next_encoder_through_the_flow(wtl: Wtl, 
     assert (grown["encoder"], grown["vectors"]) == (first["encoder"], 104)
     assert third["encoder"] != first["encoder"]
     assert third["vectors"] == third["samples"] == 104
+
+
+@pytest.mark.parametrize("command", ["run", "deploy"])
+def test_a_server_that_is_away_is_named_and_worth_another_try(
+    wtl: Wtl, source: Path, tmp_path: Path, command: str
+) -> None:
+    address = f"http://127.0.0.1:{free_port()}/api"
+    done = wtl(command, source, "-w", tmp_path / "w", env={"PREFECT_API_URL": address})
+    assert done.returncode == 4, done.stderr
+    assert "see that PREFECT_API_URL names one that is up" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_ends_at_once_and_its_server_with_it(
+    prefect_home: Path, source: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """A terminal's Ctrl-C reaches all processes of the command, the embedded server too; SIGTERM the first alone."""
+    marker, work = tmp_path / "marker", tmp_path / "w"
+    plan = {"function": "wtl_core.pipeline:ensure_encoder", "when": "before", "marker": str(marker)}
+    environment = {**os.environ, "PREFECT_HOME": str(prefect_home), "WTL_TEST_STALL": json.dumps(plan)}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(STALL), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    command = [str(Path(sys.executable).with_name("wtl")), "run", source, "-w", work, "--encoder", "pixels"]
+    process = subprocess.Popen(
+        [*map(str, command)], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    started: list[int] = []
+    try:
+        until(marker.exists, seconds=120, what="the run stands still", every=0.1)
+        started = _descendants(process.pid)
+        assert started
+        os.killpg(process.pid, number) if number == signal.SIGINT else os.kill(process.pid, number)
+        _, told = process.communicate(timeout=40)
+        assert process.returncode == code, told
+        assert "wtl: interrupted; what was finished is kept" in told
+        assert not [pid for pid in started if _is_alive(pid)]
+        assert not (work / "lease.json").exists()
+    finally:
+        for pid in filter(_is_alive, [process.pid, *started]):
+            os.kill(pid, signal.SIGKILL)

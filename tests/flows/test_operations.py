@@ -21,9 +21,13 @@ from service_stack import free_port
 
 from flows import up
 from flows.deploying import automations
+from flows.operations_commands import _next_params
 from flows.site_values import FOLDER, Site, read_settings, read_site, read_template
 from tasks.failures import show_failure
+from wtl_core import pipeline, storage
 from wtl_core.errors import ConfigError
+from wtl_core.pipeline import Machine
+from wtl_core.recipe import build_recipe
 
 Wtl = Callable[..., CompletedProcess[str]]
 
@@ -45,6 +49,14 @@ def test_each_entrypoint_takes_the_parameters_that_it_is_given(deployments: list
         module, _, name = deployment["entrypoint"].rpartition(".")
         flow = getattr(import_module(module), name)
         assert set(deployment.get("parameters", {})) <= set(signature(flow.fn).parameters), deployment["name"]
+
+
+def test_runs_by_schedule_read_all_that_the_workspace_knows(deployments: list[dict[str, Any]]) -> None:
+    given = {
+        deployment["name"].removesuffix("-my-site"): deployment.get("parameters", {}) for deployment in deployments
+    }
+    assert [name for name, values in given.items() if "sources" in values] == ["refresh", "watch"]
+    assert given["refresh"]["known_too"] is given["watch"]["known_too"] is True
 
 
 def test_every_variable_of_the_yaml_is_written_by_the_site() -> None:
@@ -121,6 +133,33 @@ def test_a_wrong_site_is_refused_by_name(tmp_path: Path, text: str, message: str
         read_site(tmp_path / "site.toml").variables()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('nightly = "0 3 * *"', "nightly = '0 3 * *': expected a cron"),
+        ('timezone = "Mars/Olympus"', "timezone = 'Mars/Olympus': expected"),
+        (f"sources = {json.dumps([f'/data/shards/{i}' for i in range(400)])}", "sources: expected at most 5,000 char"),
+        (
+            f"[recipe]\ningest.filters = {json.dumps(['sharpness > 10'] * 400)}",
+            "recipe: expected at most 5,000 characters",
+        ),
+    ],
+)
+def test_a_site_that_cannot_be_deployed_is_refused_before_anything_is_written(
+    wtl: Wtl, tmp_path: Path, text: str, message: str
+) -> None:
+    """Nor is a server asked: there is none, and the refusal is of the site."""
+    (tmp_path / "site.toml").write_text(text)
+    args = ["--site", tmp_path / "site.toml"]
+    done = wtl("deploy", *args, env={"PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"})
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    if "cron" in message:
+        done = wtl("up", *args, "--state", tmp_path / "state", "--port", free_port())
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+        assert not (tmp_path / "state" / "logs").exists()
+
+
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text('workspace = "a"\nsources = ["b"]')
     site = read_site(tmp_path / "site.toml", workspace="c", sources=["d", "e"])
@@ -189,6 +228,21 @@ def test_what_outlived_its_parent_is_ended_too(tmp_path: Path, is_supervised: bo
     assert not up._is_alive(orphan)
 
 
+def test_up_is_refused_beside_what_outlived_the_last(tmp_path: Path) -> None:
+    """Whatever the port: a second server would share the database of the one whose supervisor was killed."""
+    place = up.Place(tmp_path, port=free_port())
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    server = up.Child("server", sleeper, os.environ, tmp_path / "logs" / "server.log")
+    server.start()
+    try:
+        with pytest.raises(ConfigError, match="`wtl down` ends it"):
+            up._refuse_second(place)
+        assert up.down(tmp_path)
+        up._refuse_second(place)
+    finally:
+        server.stop()
+
+
 def test_up_listens_where_it_is_told(tmp_path: Path) -> None:
     assert up.Place(tmp_path, "::").address == "http://[::1]:4200"
     assert up.Place(tmp_path, "0.0.0.0").address == "http://127.0.0.1:4200"
@@ -205,6 +259,15 @@ def test_maintain_makes_no_workspace(wtl: Wtl, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "expected a workspace" in done.stderr
     assert not (tmp_path / "typo").exists()
+
+
+def test_seconds_of_the_command_line_win_over_epochs_of_the_last_recipe(source: Path, tmp_path: Path) -> None:
+    brief = {"encoder": {"epochs": 1, "side_px": 16, "width": 8}}
+    store = storage.open_store(str(tmp_path / "w"))
+    pipeline.refresh_workspace(store, [str(source)], build_recipe(brief, name="test"), Machine())
+    params = _next_params(store, seconds=60.0, start=None, seed=3)
+    assert (params.epochs, params.seconds, params.seed, params.width) == (None, 60, 3, 8)
+    assert _next_params(store, seconds=None, start=None, seed=None).epochs == 1
 
 
 def test_a_wrong_setting_is_wrong_use(wtl: Wtl, tmp_path: Path) -> None:

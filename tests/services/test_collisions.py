@@ -12,7 +12,9 @@ import pytest
 from service_stack import Stack, last_commit, now, until
 
 from tasks.event_resources import workspace_resource
+from tests.conftest import build_source, make_jpeg
 from tests.services.drill import PIXELS, given, stand_still
+from tests.services.landing import post_arrival
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(420)]
 
@@ -52,6 +54,29 @@ def test_two_at_once_the_second_waits_and_takes_in_the_rest(
         )
 
 
+def test_a_run_of_one_folder_cancels_no_run_that_an_event_started_for_others(quiet: Stack, tmp_path: Path) -> None:
+    backfill = build_source(tmp_path / "backfill", count=6)
+    env = quiet.stall("wtl_core.arrivals:wait_until_quiet", tmp_path, when="before")
+    marker, started = Path(env.pop("marker")), now()
+    (quiet.folder / "shards" / "meanwhile.jpg").write_bytes(make_jpeg(79))
+    by_hand = quiet.start_run("refresh", job_env=env, sources=[str(backfill)], known_too=False)
+    until(marker.exists, seconds=120, what="it stands still", every=0.1)
+    post_arrival(quiet, "meanwhile.jpg")
+    waiting = until(lambda: by_event(quiet, started), seconds=60, what="the event's run waits")
+    marker.unlink()
+    assert [quiet.wait(run)["state"]["type"] for run in (by_hand, waiting[0]["id"])] == ["COMPLETED"] * 2
+
+
+def by_event(stack: Stack, since: datetime) -> list[dict[str, Any]]:
+    """Refreshes that an event started since then and that wait for their place."""
+    found = stack.unfinished("refresh")
+    return [run for run in found if run["state"]["name"] == "AwaitingConcurrencySlot" and created(run) > since]
+
+
+def created(run: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(run["created"])
+
+
 @contextmanager
 def device_limit(stack: Stack, tasks: int) -> Iterator[None]:
     limit = {"tag": "wtl-device", "concurrency_limit": tasks}
@@ -64,4 +89,4 @@ def encoder_tasks(stack: Stack, state: str, since: datetime) -> list[dict[str, A
     """Tasks of the encoder stage, of all runs since then, that are in a state now."""
     wanted = {"task_runs": {"name": {"like_": "encoder"}, "state": {"type": {"any_": [state]}}}}
     found = stack.api("POST", "/task_runs/filter", wanted)
-    return [task for task in found if datetime.fromisoformat(task["created"]) > since]
+    return [task for task in found if created(task) > since]

@@ -4,6 +4,7 @@ For speed the clone gets no environment of its own: its packages come from the o
 `tasks` and `wtl_core` from the clone, by PYTHONPATH. It holds what is committed, and nothing else of this checkout.
 """
 
+import json
 import os
 import re
 import shlex
@@ -74,6 +75,8 @@ def test_up_in_the_background_ranks_by_itself_and_down_ends_it(site: Path, clone
         assert f"http://127.0.0.1:{port}" in done.stdout
         page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20).read()
         assert b"<html" in page.lower()
+        told = urllib.request.urlopen(f"http://127.0.0.1:{port}/ui-settings", timeout=20).read()
+        assert json.loads(told)["api_url"] == "/api"  # so that the UI works from other machines too
         again = subprocess.run(
             prepared(up, site, port), capture_output=True, text=True, timeout=100, env=env, cwd=clone
         )

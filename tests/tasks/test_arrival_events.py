@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from tasks.arrivals import _event_id
+from tasks.arrivals import _covers, _event_id, look_for_arrivals
 from tasks.event_resources import workspace_resource
+from tasks.refresh import plan_refresh
 from tests.conftest import make_jpeg
 from wtl_core import arrivals, pipeline, storage
 from wtl_core.pipeline import Machine
@@ -29,3 +30,38 @@ def test_workspaces_have_resources_of_their_own() -> None:
     roots = ["/data/a-b", "/data/a/b", "s3://data/a/b"]
     assert len({workspace_resource(root) for root in roots}) == len(roots)
     assert workspace_resource(roots[0]).startswith("wtl.workspace.data-a-b.")
+
+
+def test_a_run_covers_those_of_its_sources_and_its_workspace_alone(source: Path, tmp_path: Path) -> None:
+    """A backfill by hand lists one folder; a queued run that an event started for others has still to list these."""
+    store = storage.open_store(str(tmp_path / "workspace"))
+    known = [source / "loose", source / "a-0.tar"]
+    recipe = build_recipe({"encoder": {"name": "pixels"}}, name="test")
+    pipeline.refresh_workspace(store, [*map(str, known)], recipe, Machine())
+    mine, elsewhere = {"workspace": f"{store.root}/"}, str(tmp_path / "elsewhere")
+    one, both, other = [str(known[0])], [f"{path}/" for path in known], str(source / "b-0.parquet")
+    assert _covers(store, [], {**mine, "sources": both})
+    assert _covers(store, both, mine)
+    assert _covers(store, one, {**mine, "sources": one})
+    assert not _covers(store, one, {**mine, "sources": both})
+    assert not _covers(store, one, {**mine, "sources": None})
+    assert not _covers(store, [], {**mine, "sources": [other]})
+    assert not _covers(store, [], {"workspace": elsewhere, "sources": one})
+
+
+def test_what_a_backfill_has_added_is_looked_at_by_runs_that_name_others(source: Path, tmp_path: Path) -> None:
+    """As watch and nightly run do, whose deployments name the site's sources."""
+    store = storage.open_store(str(tmp_path / "workspace"))
+    recipe = build_recipe({"encoder": {"name": "pixels"}}, name="test")
+    site, backfill = str(source / "a-0.tar"), str(source / "loose")
+    pipeline.refresh_workspace(store, [site], recipe, Machine())
+    pipeline.refresh_workspace(store, [backfill], recipe, Machine())
+    (source / "loose" / "late.jpg").write_bytes(make_jpeg(901))
+    assert look_for_arrivals.fn(store, [site]).new == 0
+    assert look_for_arrivals.fn(store, [site], known_too=True).new == 1
+    run = plan_refresh.fn(store, [site], None, allow_removal=False, known_too=True)
+    assert (run.changes["new"], run.sources) == (1, [site, backfill])
+    run = plan_refresh.fn(store, [site], None, allow_removal=False, forget=[backfill], known_too=True)
+    assert run.sources == [site]
+    assert _covers(store, [site, backfill], {"workspace": store.root, "sources": [site], "known_too": True})
+    assert not _covers(store, [site], {"workspace": store.root, "sources": [site], "known_too": True})
