@@ -168,7 +168,9 @@ for command in (labels_group, similar_command, benchmark_command, *OPERATIONS):
 def main() -> None:
     """Run the command line; turn errors into one message and an exit code."""
     is_debug = "--debug" in sys.argv
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _terminate)
     try:
         cli.main(standalone_mode=False)
         sys.exit(0)
@@ -184,11 +186,15 @@ def main() -> None:
 
 
 class _Terminated(BaseException):
-    """SIGTERM has come: by the default the process would be gone, and the server that it brought would stay."""
+    """A signal has come that ends the process: by the default the server that it brought would stay."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def _terminate(number: int, frame: object) -> None:
-    raise _Terminated
+    raise _Terminated(number)
 
 
 def _answer(error: BaseException) -> tuple[int, str]:
@@ -223,7 +229,9 @@ def _signal_behind(error: BaseException | None) -> int | None:
     while error is not None:
         if isinstance(error, KeyboardInterrupt | click.Abort):
             return signal.SIGINT
-        if isinstance(error, _Terminated) or type(error).__name__ == "TerminationSignal":  # Prefect's, in a flow
+        if isinstance(error, _Terminated):
+            return error.number
+        if type(error).__name__ == "TerminationSignal":  # Prefect's, in a flow
             return signal.SIGTERM
         error = error.__cause__ or error.__context__
     return None

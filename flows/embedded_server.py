@@ -2,9 +2,9 @@
 
 import logging
 import os
-import signal
 import subprocess
-from typing import Any
+from functools import partial
+from types import SimpleNamespace
 
 from flows import terminal
 
@@ -27,22 +27,17 @@ def prepare(*, is_debug: bool) -> None:
     from prefect.settings import get_current_settings
 
     if not get_current_settings().api.url:
-        _keep_from_ctrl_c()
+        _keep_from_signals()
 
 
-def _keep_from_ctrl_c() -> None:
-    """A terminal interrupts all that a command started, and a server that ends first is asked in vain for a minute.
+def _keep_from_signals() -> None:
+    """Start the embedded server in a session of its own; it ends with this process, by Prefect's exit handler.
 
-    uvicorn sets a handler of its own, so that SIGINT has to be blocked, which a process inherits, instead of ignored.
+    A terminal's Ctrl-C, or `timeout`, reaches all that a command started, and a server that ends first is asked in vain
+    for a minute.
     """
-    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.server.api import server
 
-    class _Server(SubprocessASGIServer):
-        def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                return super()._run_uvicorn_command()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    _Server()  # Prefect keeps one server for each port, and its client asks for the one of the default
+    in_session = partial(subprocess.Popen, start_new_session=True)
+    # Prefect has no setting for it
+    vars(server)["subprocess"] = SimpleNamespace(**{**vars(subprocess), "Popen": in_session})

@@ -76,7 +76,7 @@ def up_command(
         arguments = [*sources, "--state", str(place.folder), "--host", host, "--port", str(port)]
         arguments += ["--workspace", workspace] if workspace else []
         arguments += ["--site", str(site_path)] if site_path else []
-        up.detach(place, arguments, say=say)
+        up.detach(place, site, arguments, say=say)
         if as_json:
             click.echo(json.dumps(answer))
         return

@@ -130,14 +130,18 @@ def run(
             signal.signal(number, handler)
 
 
-def detach(place: Place, arguments: list[str], *, say: Callable[[str], object]) -> None:
+def detach(place: Place, site: Site, arguments: list[str], *, say: Callable[[str], object]) -> None:
     """Start the supervisor as a process of its own and return when all is up.
 
     Raises:
-        ConfigError: something is up already.
+        ConfigError: something is up already, or the site cannot be deployed.
         TransientError: it ended or did not come up in time; the log's last lines are in the message.
     """
     _refuse_second(place)
+    os.environ.update(place.environment())  # Prefect reads its settings from there when it is imported
+    from flows.deploying import check
+
+    check(site)
     log, ready = _log(place.folder, "up"), place.folder / "up.ready"
     ready.unlink(missing_ok=True)
     command = [sys.executable, "-m", "flows.cli", "up", *arguments]

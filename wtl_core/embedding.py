@@ -31,7 +31,7 @@ _fitting_rows: dict[tuple[str, str], int] = {}
 
 _DECODE_ROWS, _TURN_ROWS, _NVJPEG_ROWS, _LEAST_PIECE_ROWS, _MIN_NORM = 64, 32, 512, 256, 1e-6
 _WORKER_ROWS, _LEAST_PART_ROWS = 32, 8
-_CHUNK_BYTES = 128 << 20
+_CHUNK_BYTES, _WORKER_BYTES = 128 << 20, 16 << 20
 """Of files that are read ahead at a time: a camera's may have 20 MB each."""
 
 
@@ -186,12 +186,13 @@ def _piece_rows(encoder: Encoder, workers: int) -> int:
     return max(2, -(-least // encoder.forward_rows)) * encoder.forward_rows
 
 
-def _part_rows(rows: int, workers: int) -> int:
-    """Of a piece, what one thread decodes at a time: four parts a worker, for files that take unequally long.
+def _part_rows(count: int, workers: int, *, is_whole: bool) -> int:
+    """Of a chunk, what one thread decodes at a time: four parts a worker, for files that take unequally long.
 
-    Eight files at least: decoding goes in steps over a part, and a step over one file lets the others wait for it.
+    Eight files at least of a whole chunk: decoding goes in steps over a part, and a step over one file lets the others
+    wait for it. Files so large that a chunk has fewer take long enough by themselves.
     """
-    return max(_LEAST_PART_ROWS, min(_TURN_ROWS, rows // (4 * max(1, workers))))
+    return max(_LEAST_PART_ROWS if is_whole else 1, min(_TURN_ROWS, count // (4 * max(1, workers))))
 
 
 def _decoded_in_turns(
@@ -205,13 +206,12 @@ def _decoded_in_turns(
     decode, stop = CpuDecoder(encoder), threading.Event()
     reader = ThreadPoolExecutor(1, "wtl-read")
     pool = ThreadPoolExecutor(max(1, workers), "wtl-decode")
-    chunks = _chunks(images, rows, stop)
-    part_rows = _part_rows(rows, workers)
+    chunks = _chunks(images, rows, stop, most_bytes=max(_CHUNK_BYTES, _WORKER_BYTES * workers))
     following: Future[list[tuple[str, bytes | None]]] = reader.submit(next, chunks, [])
     try:
         while chunk := following.result():
             following = reader.submit(next, chunks, [])
-            yield _side_by_side(decode, chunk, pool, part_rows)
+            yield _side_by_side(decode, chunk, pool, _part_rows(len(chunk), workers, is_whole=len(chunk) == rows))
     finally:
         stop.set()
         reader.shutdown(wait=True, cancel_futures=True)
@@ -262,10 +262,10 @@ def _decoded(encoder: Encoder, images: Iterable[tuple[str, bytes | None]], worke
 
 
 def _chunks(
-    images: Iterable[tuple[str, bytes | None]], rows: int, stop: threading.Event
+    images: Iterable[tuple[str, bytes | None]], rows: int, stop: threading.Event, *, most_bytes: int = _CHUNK_BYTES
 ) -> Iterator[list[tuple[str, bytes | None]]]:
     source = iter(images)
-    while not stop.is_set() and (chunk := take_some(source, rows, _CHUNK_BYTES)):
+    while not stop.is_set() and (chunk := take_some(source, rows, most_bytes)):
         yield chunk
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from wtl_core.images.faults import TRANSIENT, Reason
 from wtl_core.recipe import IngestParams
 from wtl_core.shards.part_file import quarantine_key, read_counts
-from wtl_core.shards.plan import PartPlan
+from wtl_core.shards.plan import PartPlan, snapshot_rows
 from wtl_core.shards.reader import is_readable, read_targets
 from wtl_core.storage import Store
 
@@ -56,21 +56,27 @@ def readable_again(store: Store, snapshot: pl.DataFrame, *, endpoint_url: str | 
     return pl.DataFrame(again, schema={"source": pl.String, "uri": pl.String}, orient="row")
 
 
-def without_refused(store: Store, parts: Sequence[PartPlan], params: IngestParams) -> list[PartPlan]:
-    """Plans of parts to make, with those marked to be read again that a run without a commit made of refusals.
+def without_refused(
+    store: Store, parts: Sequence[PartPlan], params: IngestParams, *, endpoint_url: str | None = None
+) -> list[PartPlan]:
+    """Plans of parts to make, with those marked to be read again whose refused objects can be read by now.
 
-    Such a run was refused, or killed: the disk is mounted by now perhaps, and neither sizes nor times would tell. Parts
-    of the last commit are none of these plans; see `readable_again`.
+    A run without a commit made them: it was refused, or killed. The disk is mounted by now perhaps, and neither sizes
+    nor times would tell. Parts of the last commit are none of these plans; see `readable_again`.
     """
     made = set(store.names("pool"))
-    return [_first_unrefused(store, made, part, params) for part in parts]
+    return [_first_unrefused(store, made, part, params, endpoint_url) for part in parts]
 
 
-def _first_unrefused(store: Store, made: set[str], part: PartPlan, params: IngestParams) -> PartPlan:
+def _first_unrefused(
+    store: Store, made: set[str], part: PartPlan, params: IngestParams, endpoint_url: str | None
+) -> PartPlan:
     tried = ""
     while part.digest != tried and f"{part.digest}.parquet" in made:
         counts = read_counts(store, part.digest)
         if counts is None or TRANSIENT.isdisjoint(map(Reason, counts.reasons)):
+            break
+        if readable_again(store, snapshot_rows([part]), endpoint_url=endpoint_url).is_empty():
             break
         tried, part = part.digest, part.again(params)
     return part

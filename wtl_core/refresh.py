@@ -8,17 +8,15 @@ import hashlib
 import io
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 import polars as pl
 
 from wtl_core import commits, pool, readmission, selections, storage
 from wtl_core.commits import Commit, WeightsFile
-from wtl_core.encoders import names, succession
+from wtl_core.encoders import factory_source, names, succession
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.images.faults import TRANSIENT
 from wtl_core.recipe import Recipe, digest_of
@@ -112,7 +110,8 @@ def plan(
     kept, fresh = changes.kept, pl.concat([changes.new, changes.changed])
     if is_remade:
         fresh, kept = pl.concat([fresh, kept.drop("part")]), kept.clear()
-    parts = readmission.without_refused(store, plan_parts(fresh, recipe.ingest), recipe.ingest)
+    parts = plan_parts(fresh, recipe.ingest)
+    parts = readmission.without_refused(store, parts, recipe.ingest, endpoint_url=endpoint_url)
     is_noop = (
         last is not None
         and not parts
@@ -195,47 +194,39 @@ def _is_embeddable_now(store: Store, last: Commit, known: pl.DataFrame, *, endpo
 
 
 def weights_file(name: str) -> WeightsFile | None:
-    """What the file is that an encoder's name takes weights, or a factory, from; None where there is none."""
-    path = _weights_path(name)
-    if path is None or not path.is_file():
+    """What the files are that an encoder's name takes weights, or a factory, from; None where there is none."""
+    files = _files_behind(name)
+    if not files:
         return None
-    status = path.stat()
-    with path.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return WeightsFile(size=status.st_size, mtime_ns=status.st_mtime_ns, sha256=digest)
+    size, mtime_ns = _stamp(files)
+    return WeightsFile(size=size, mtime_ns=mtime_ns, sha256=factory_source.digest(files))
 
 
 def _has_new_weights(last: Commit, name: str) -> bool:
-    """Whether another file lies by now where the encoder's name says. Read only if its size or time differ."""
-    path, before = _weights_path(name), last.encoder_file
-    if path is None or not path.is_file():  # a run that needs it says so; the result at hand does not
+    """Whether others lie by now where the encoder's name says. Read only if their size or time differ."""
+    files, before = _files_behind(name), last.encoder_file
+    if not files:  # a run that needs them says so; the result at hand does not
         return False
-    status = path.stat()
-    if before is not None and (before.size, before.mtime_ns) == (status.st_size, status.st_mtime_ns):
+    if before is not None and (before.size, before.mtime_ns) == _stamp(files):
         return False
     now = weights_file(name)
     return before is None or now is None or now.sha256 != before.sha256
 
 
-def _weights_path(name: str) -> Path | None:
+def _files_behind(name: str) -> list[Path]:
+    """The weights file of a name, or the source of a factory; none of other names, or where it is not there."""
     parsed = names.parse_name(name)
     if parsed.kind == "python":
-        return _source_path(parsed.value.partition(":")[0])
+        return factory_source.source_files(parsed.value.partition(":")[0])
     path = parsed.value if parsed.kind == "file" else parsed.weights_path
-    return None if path is None else Path(path).expanduser()
+    found = None if path is None else Path(path).expanduser()
+    return [found] if found is not None and found.is_file() else []
 
 
-def _source_path(module: str) -> Path | None:
-    """The file of a user's module, found as `load_factory` finds it and without importing anything."""
-    places: Sequence[str] = [*sys.path, str(Path.cwd())]
-    origin: str | None = None
-    package = ""
-    for part in module.split("."):
-        spec = PathFinder.find_spec(package + part, places)
-        if spec is None:
-            return None
-        origin, places, package = spec.origin, list(spec.submodule_search_locations or []), f"{package}{part}."
-    return None if origin is None else Path(origin)
+def _stamp(files: Sequence[Path]) -> tuple[int, int]:
+    """Bytes of all, and the latest time of change in nanoseconds."""
+    looks = [path.stat() for path in files]
+    return sum(look.st_size for look in looks), max(look.st_mtime_ns for look in looks)
 
 
 def source_uri(source: str) -> str:

@@ -7,7 +7,8 @@ Here too: similarity search and the guard against mixing encoders. Not here: how
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -17,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from lancedb.index import IvfFlat
 
-from wtl_core.errors import CorruptArtifactError, InputError
+from wtl_core.errors import ConfigError, CorruptArtifactError, InputError
 from wtl_core.storage import Store
 
 _log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ _MAX_AT_WORK = 100
 """Fragments, and versions kept, of a table that is being filled. Merging writes up to a million rows again, so each
 hundred commits have one; a reader is safe until it is overtaken by as many."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_FULL = re.compile(r"os error (28|122)\b")
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ def commit_parts(store: Store, fingerprint: str, keys: Iterable[str], dimensions
         fresh.append(part.filter(pa.array(is_new, pa.bool_())))
     rows = sum(int(part.num_rows) for part in fresh)
     if rows:
-        table.add(pa.concat_tables(fresh).cast(schema(dimensions)))
+        with _room(store):
+            table.add(pa.concat_tables(fresh).cast(schema(dimensions)))
         if _fragments(table) > _MAX_AT_WORK:
             _optimize(table, KEPT)
         _committed.note(store, table, known)
@@ -231,8 +234,23 @@ def compact(store: Store, fingerprint: str, *, keep: timedelta = KEPT, is_forced
         return False
     if not is_forced and _fragments(table) <= _MAX_FRAGMENTS and len(table.list_versions()) <= _MAX_AT_WORK:
         return False
-    _optimize(table, keep)
+    with _room(store):
+        _optimize(table, keep)
     return True
+
+
+@contextmanager
+def _room(store: Store) -> Iterator[None]:
+    """A full disk, which Lance tells in a text alone, as `Store` tells it."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if not _FULL.search(str(error)):
+            raise
+        raise ConfigError(
+            f"{store.path(FOLDER)}: expected room to write vectors, found none left; make room there, or name another "
+            "workspace, and run again: what was finished is kept"
+        ) from error
 
 
 def _fragments(table: Any) -> int:

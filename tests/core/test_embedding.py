@@ -84,7 +84,13 @@ def test_batches_workers_and_neighbours_change_no_bit(number_format: str, monkey
 @pytest.mark.parametrize(("workers", "piece", "part"), [(1, 256, 32), (2, 256, 32), (16, 512, 8), (64, 2048, 8)])
 def test_on_many_cores_each_still_decodes_several_files_at_a_time(workers: int, piece: int, part: int) -> None:
     rows = embedding._piece_rows(make_encoder(), workers)
-    assert (rows, embedding._part_rows(rows, workers)) == (piece, part)
+    assert (rows, embedding._part_rows(rows, workers, is_whole=True)) == (piece, part)
+
+
+def test_few_large_files_are_decoded_by_all_threads() -> None:
+    for count, workers in ((32, 2), (32, 16), (7, 16), (1, 4)):
+        part = embedding._part_rows(count, workers, is_whole=False)
+        assert -(-count // part) >= min(count, workers)
 
 
 def test_vectors_are_float16_of_unit_length() -> None:

@@ -434,28 +434,49 @@ def test_what_a_factory_gets_wrong_is_said(
 
 
 def test_the_code_that_a_factory_imports_is_part_of_the_fingerprint(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "my_package").mkdir()
-    (tmp_path / "my_package" / "__init__.py").write_text("from .net import build")
-    net = tmp_path / "my_package" / "net.py"
-    net.write_text(
-        "from torch import nn\nfrom wtl_core.encoders.preprocessing import Preprocessing\n"
-        "def build():\n    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), Preprocessing(16)\n"
-    )
+    """Also constants, what functions import, and packages without `__init__.py`; not what is installed."""
+    files = {
+        "plain/models/net.py": "from .parts import GAIN\n" + FACTORY.replace("def kept", "def build"),
+        "plain/models/parts.py": "import json\nGAIN = 1.0\n",
+        "late.py": FACTORY.replace("def kept():", "def build():\n    import helper, torch, wtl_core.refresh\n   "),
+        "helper.py": "WIDTH = 3\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
     code = (
-        "from wtl_core.encoders.resolve import resolve\nfrom wtl_core.storage import open_store\n"
-        "print(resolve('python:my_package:build', open_store('w'), device='cpu').fingerprint)"
+        "import sys\nfrom wtl_core.encoders.resolve import resolve\nfrom wtl_core.storage import open_store\n"
+        "from wtl_core.encoders.factory_source import source_files\n"
+        "print([path.name for path in source_files(sys.argv[1])])\n"
+        "print(resolve(f'python:{sys.argv[1]}:build', open_store('w'), device='cpu').fingerprint)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
 
-    def fingerprint() -> str:
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-        return done.stdout
+    def looked(module: str) -> list[str]:
+        command = [sys.executable, "-c", code, module]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
 
-    first = fingerprint()
-    assert fingerprint() == first
-    net.write_text(net.read_text().replace("AdaptiveAvg", "AdaptiveMax"))
-    assert fingerprint() != first
+    for module, imported, sources in (
+        ("plain.models.net", "plain/models/parts.py", "['net.py', 'parts.py']"),
+        ("late", "helper.py", "['helper.py', 'late.py']"),
+    ):
+        first = looked(module)
+        assert first[0] == sources
+        assert looked(module) == first
+        (tmp_path / imported).write_text("GAIN = WIDTH = 7\n")
+        assert looked(module)[1] != first[1]
+
+
+def test_a_network_that_cannot_be_copied_is_taken_as_it_is(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = "    net = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())\n    net.lock = threading.Lock()\n"
+    text = f"import threading\n{FACTORY}\ndef build():\n{locked}    return net, Preprocessing(16)\n"
+    (tmp_path / "locked_nets.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert resolve("python:locked_nets:build", store, device="cpu").dimensions == 12
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,23 @@ def test_what_was_refused_for_want_of_its_files_is_taken_in_once_they_are_there(
     assert refresh(tmp_path / "w") == first
 
 
+def test_a_killed_run_reads_no_part_again_for_what_is_still_missing(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    for i in range(40):
+        (tmp_path / "source" / f"{i}.jpg").write_bytes(make_jpeg(i))
+    pq.write_table(pa.table({"path": ["gone.jpg", "0.jpg"]}), tmp_path / "source" / "a.parquet")
+    (tmp_path / "source" / "x.jpg").symlink_to("/nowhere/x.jpg")
+    store = Store(str(tmp_path / "w"))
+    recipe = Recipe.model_validate({"encoder": {"name": "pixels"}, "ingest": {"part_images": 100}})
+    made = []
+    for _ in range(3):
+        pipeline.ingest_parts(pipeline.begin(store, [str(tmp_path / "source")], recipe, Machine()), 0)
+        made.append(store.names("pool"))
+    assert made[0] == made[1] == made[2]
+    (tmp_path / "source" / "gone.jpg").write_bytes(make_jpeg(99))
+    assert refresh(tmp_path / "w", tmp_path / "source", recipe=recipe).counts["quarantined"] == 1
+
+
 def test_new_limits_for_images_do_not_empty_a_source_that_is_away(source: Path, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "x.jpg").write_bytes(make_jpeg(77_777))

@@ -315,6 +315,22 @@ def test_a_frames_sidecar_is_its_own(tmp_path: Path) -> None:
     }
 
 
+def test_what_frames_lack_they_get_from_no_other_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However early large images are given out, and whatever macOS put between the members."""
+    monkeypatch.setattr(samples, "_MOST_BYTES", 3 * len(JPEG))
+    members = [m for i in range(9) for m in ((f"cam.{i}.jpg", JPEG), (f"cam.{i}.json", b'{"n": %d}' % i))][:-12]
+    members += [(f"cam.{i}.jpg", JPEG) for i in range(3, 9)]
+    entries = read_bytes(tmp_path, "a.tar", make_tar(members))
+    assert [entry.metadata for entry in entries if entry.data] == [*(f'{{"n": {i}}}' for i in range(3)), *[None] * 6]
+    monkeypatch.undo()
+    suffixes = {"jpg": JPEG, "json": b'{"a": 1}', "cls": b"3"}
+    members = [(f"cam.{i:04}.{suffix}", data) for i in range(60) for suffix, data in suffixes.items()]
+    members = [m for name, data in members for m in ((f"._{name}", APPLE), (name, data))]
+    entries = read_bytes(tmp_path, "b.tar", make_tar(members))
+    assert [entry.metadata for entry in entries if entry.data] == ['{"a": 1, "cls": 3}'] * 60
+    assert [entry.ordinal for entry in entries] == list(range(360))
+
+
 def test_a_cameras_raw_file_is_not_its_thumbnail(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (160, 120)).save(buffer, "TIFF")

@@ -235,6 +235,17 @@ def test_a_long_run_of_small_parts_leaves_few_fragments_and_versions_at_any_time
     assert len(table.list_versions()) >= 10  # for readers that are at work
 
 
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    """Lance's own text of it; a disk is filled by no test."""
+    from wtl_core import vectors
+    from wtl_core.errors import ConfigError
+
+    store = open_store(str(tmp_path))
+    for text, kind in (("No space left on device (os error 28)", ConfigError), ("os error 2801", RuntimeError)):
+        with pytest.raises(kind), vectors._room(store):
+            raise RuntimeError(f"lance error: LanceError(IO): {text}, rust/lance-io/src/local.rs")
+
+
 def test_deleted_and_dropped_vectors_are_gone(tmp_path: Path) -> None:
     from wtl_core import vectors
 

@@ -154,11 +154,19 @@ def test_a_server_that_is_away_is_named_and_worth_another_try(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code", "send"),
+    [(signal.SIGINT, 130, os.killpg), (signal.SIGTERM, 143, os.kill), (signal.SIGTERM, 143, os.killpg)],
+)
 def test_an_interrupted_run_ends_at_once_and_its_server_with_it(
-    prefect_home: Path, source: Path, tmp_path: Path, number: signal.Signals, code: int
+    prefect_home: Path,
+    source: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    code: int,
+    send: Callable[[int, int], None],
 ) -> None:
-    """A terminal's Ctrl-C reaches all processes of the command, the embedded server too; SIGTERM the first alone."""
+    """A terminal's Ctrl-C, and `timeout`, reach all processes of the command; others the first alone."""
     marker, work = tmp_path / "marker", tmp_path / "w"
     plan = {"function": "wtl_core.pipeline:ensure_encoder", "when": "before", "marker": str(marker)}
     environment = {**os.environ, "PREFECT_HOME": str(prefect_home), "WTL_TEST_STALL": json.dumps(plan)}
@@ -172,7 +180,7 @@ def test_an_interrupted_run_ends_at_once_and_its_server_with_it(
         until(marker.exists, seconds=120, what="the run stands still", every=0.1)
         started = _descendants(process.pid)
         assert started
-        os.killpg(process.pid, number) if number == signal.SIGINT else os.kill(process.pid, number)
+        send(process.pid, number)
         _, told = process.communicate(timeout=40)
         assert process.returncode == code, told
         assert "wtl: interrupted; what was finished is kept" in told

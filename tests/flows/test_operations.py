@@ -155,9 +155,10 @@ def test_a_site_that_cannot_be_deployed_is_refused_before_anything_is_written(
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     if "cron" in message:
-        done = wtl("up", *args, "--state", tmp_path / "state", "--port", free_port())
-        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
-        assert not (tmp_path / "state" / "logs").exists()
+        for flags in ([], ["--detach"]):
+            done = wtl("up", *args, "--state", tmp_path / "state", "--port", free_port(), *flags)
+            assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+            assert not (tmp_path / "state" / "logs").exists()
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:

@@ -3,12 +3,9 @@
 Weights are loaded without running code: safetensors, or torch's own format with `weights_only`.
 """
 
-import hashlib
 import importlib
-import json
 import os
 import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -23,6 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from wtl_core.encoders.encoder import Encoder, build
+from wtl_core.encoders.factory_source import digest, source_files
 from wtl_core.encoders.names import EncoderName
 from wtl_core.encoders.preprocessing import Preprocessing, at_side
 from wtl_core.errors import ConfigError
@@ -229,7 +227,7 @@ def load_factory(name: EncoderName, *, device: torch.device) -> Encoder:
     """What a user's own `module:factory` returns: `(network, Preprocessing)`. The one form that runs a user's code.
 
     Modules are looked for in the current folder too, after the installed ones. The network may be one that the module
-    keeps: a copy of it is used.
+    keeps: a copy of it is used, where it can be copied.
 
     Raises:
         ConfigError: the module or the factory is not there, it failed, or it returned something else.
@@ -257,35 +255,22 @@ def load_factory(name: EncoderName, *, device: torch.device) -> Encoder:
     if not (is_pair and isinstance(made[0], nn.Module) and isinstance(made[1], Preprocessing)):
         raise ConfigError(f"{label}: expected (nn.Module, Preprocessing), found {type(made).__name__}")
     # the same weights in a network that was written anew give other vectors
-    network, source = deepcopy(made[0]), _source_digest(module)
-    return _build(network, name, made[1], device=device, licence="the user's own", source=source)
+    source = _source_digest(module)
+    return _build(_copied(made[0]), name, made[1], device=device, licence="the user's own", source=source)
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    """The network itself where it cannot be copied: what holds a lock or computed weights is made anew each time."""
+    try:
+        return deepcopy(network)
+    except Exception:  # noqa: BLE001, anything that a network holds can refuse in its own way
+        return network
 
 
 @cache
 def _source_digest(module: ModuleType) -> str:
-    """SHA-256 hex over the source of a module and of all that it takes from modules of the user's own.
-
-    Once a process: what is imported stays what it was, whatever becomes of the files.
-    """
-    installed = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-    sources: dict[str, str] = {}
-    queue = [module]
-    while queue:
-        one = queue.pop()
-        file = getattr(one, "__file__", None)
-        is_ours = one.__name__.partition(".")[0] == "wtl_core"  # its version stands for it
-        if one.__name__ in sources or not file or (one is not module and (is_ours or file.startswith(installed))):
-            continue
-        sources[one.__name__] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
-        for value in list(vars(one).values()):
-            other = (
-                value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
-            )
-            if other is not None:
-                queue.append(other)
-    if len(sources) == 1:
-        return next(iter(sources.values()))
-    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest() if sources else ""
+    """Of the module's source and what it imports, once a process: the code that is loaded stays when files change."""
+    return digest(source_files(module.__name__))
 
 
 def _build(

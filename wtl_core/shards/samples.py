@@ -5,8 +5,9 @@ import json
 from wtl_core.shards.objects import APPLE_DOUBLE, Entry
 
 MOST_METADATA_BYTES = 64 * 1024
-_MOST_MEMBERS, _MOST_BYTES = 64, 64 << 20
-"""Members, and bytes of images, held back while a base name goes on: bounds memory where all names share one base."""
+_MOST_MEMBERS, _MOST_BYTES, _MOST_HELD = 64, 64 << 20, 4096
+"""Members, and bytes of images, held back while a base name goes on: bounds memory where all names share one base.
+The last one counts macOS' own, which hold no data, too."""
 
 
 class SampleGroups:
@@ -24,13 +25,14 @@ class SampleGroups:
         self._stem = ""
         self._entries: list[Entry] = []
         self._sidecars: list[tuple[str, bytes]] = []
+        self._stems: set[str] = set()
         self._num_members = self._num_bytes = 0
 
     def add(self, entry: Entry, sidecar: bytes | None = None) -> list[Entry]:
         """Take a member in order; give out those of the base name before it, if it ended."""
         if entry.note == APPLE_DOUBLE:
             self._entries.append(entry)  # in order, and without a say
-            return [] if len(self._entries) < _MOST_MEMBERS else self._give_out()
+            return [] if len(self._entries) < _MOST_HELD else self._give_out()
         done: list[Entry] = []
         base, field = split_key(entry.key)
         stem = stem_of(field)
@@ -45,6 +47,8 @@ class SampleGroups:
             entry.note = "sidecar"
             self._sidecars.append((field, sidecar))
         self._entries.append(entry)
+        if entry.data is not None:
+            self._stems.add(stem)
         self._stem = stem
         self._num_members += 1
         self._num_bytes += num_bytes
@@ -53,7 +57,7 @@ class SampleGroups:
     def flush(self) -> list[Entry]:
         """Give out what is held; the sample ends here."""
         entries = self._give_out()
-        self._base, self._sidecars, self._num_members = None, [], 0
+        self._base, self._sidecars, self._stems, self._num_members = None, [], set(), 0
         return entries
 
     def _give_out(self) -> list[Entry]:
@@ -61,7 +65,7 @@ class SampleGroups:
         if not self._sidecars:
             return entries
         images = {id(entry): stem_of(split_key(entry.key)[1]) for entry in entries if entry.data is not None}
-        owned = {stem for field, _ in self._sidecars if (stem := stem_of(field)) and stem in images.values()}
+        owned = {stem for field, _ in self._sidecars if (stem := stem_of(field)) and stem in self._stems}
         texts = {stem: self._metadata(stem, owned) for stem in set(images.values())}
         for entry in entries:
             if id(entry) in images:
