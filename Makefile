@@ -24,7 +24,7 @@ test-services: $(VENV)/.installed-dev
 # Hostile test images of Pillow, libtiff and libpng (fetched by pip and apt-get), and many kills: some minutes. The image
 # on a clean Debian (as root, with buildah, netavark and debootstrap) and the Kubernetes template: some minutes more.
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m slow tests/core tests/services
+	$(BIN)/python -m pytest -q -m slow tests/core tests/flows tests/services
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -15,6 +15,7 @@ from service_stack import STALL, free_port, until
 from flows.up import _descendants, _is_alive
 from tests.conftest import make_jpeg, result_of
 from tests.core.test_pipeline import refresh
+from wtl_core.recipe import Recipe
 
 Wtl = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -85,8 +86,9 @@ def test_a_report_that_is_gone_is_not_named_as_if_it_were_there(wtl: Wtl, source
     done = wtl("report", "-w", tmp_path / "w")
     assert (done.returncode, done.stdout) == (1, "")
     assert f"{report}: expected the report of refresh 1, found no file" in done.stderr
-    again = result_of(wtl("run", "-w", tmp_path / "w", "--budget", "7%", "--json"))  # as the message advises
-    assert wtl("report", "-w", tmp_path / "w").stdout.strip() == again["report"]
+    other = Recipe.model_validate({"encoder": {"name": "pixels"}, "selection": {"budget": "7%"}})  # as it advises
+    again = refresh(tmp_path / "w", recipe=other)
+    assert wtl("report", "-w", tmp_path / "w").stdout.strip() == str(tmp_path / "w" / again.report)
 
 
 def test_a_deleted_source_is_named_and_can_be_forgotten(wtl: Wtl, source: Path, tmp_path: Path) -> None:
@@ -156,7 +158,11 @@ def test_a_server_that_is_away_is_named_and_worth_another_try(
 
 @pytest.mark.parametrize(
     ("number", "code", "send"),
-    [(signal.SIGINT, 130, os.killpg), (signal.SIGTERM, 143, os.kill), (signal.SIGTERM, 143, os.killpg)],
+    [
+        (signal.SIGINT, 130, os.killpg),
+        (signal.SIGTERM, 143, os.kill),
+        pytest.param(signal.SIGTERM, 143, os.killpg, marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_run_ends_at_once_and_its_server_with_it(
     prefect_home: Path,
