@@ -161,6 +161,7 @@ def test_a_server_that_is_away_is_named_and_worth_another_try(
     [
         (signal.SIGINT, 130, os.killpg),
         (signal.SIGTERM, 143, os.kill),
+        (signal.SIGKILL, -9, os.kill),
         pytest.param(signal.SIGTERM, 143, os.killpg, marks=pytest.mark.slow),
     ],
 )
@@ -189,6 +190,9 @@ def test_an_interrupted_run_ends_at_once_and_its_server_with_it(
         send(process.pid, number)
         _, told = process.communicate(timeout=40)
         assert process.returncode == code, told
+        if number == signal.SIGKILL:
+            until(lambda: not any(map(_is_alive, started)), seconds=40, what="the server ends", every=0.1)
+            return
         assert "wtl: interrupted; what was finished is kept" in told
         assert not [pid for pid in started if _is_alive(pid)]
         assert not (work / "lease.json").exists()
