@@ -16,7 +16,7 @@ _DIGITS = 6
 
 
 class WeightsFile(BaseModel):
-    """Which file on disk an encoder's weights came from: its digest, and by what it is known without being read."""
+    """Which files an encoder's weights, or its factory, came from: their digest, and what tells it without reading."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +45,7 @@ class Commit(BaseModel):
     encoder_name: str
     """The name that it was asked for by."""
     encoder_file: WeightsFile | None = None
-    """The weights file that the name says; None if it says none."""
+    """The weights file, or the source of the factory, that the name says; None if it says none."""
     encoder_age: succession.Age | None = None
     """How far the pool has moved from the one it was trained on; None where that pool is not known."""
     vector_table_version: int

@@ -84,7 +84,7 @@ class Run:
 class EncoderRef:
     """The encoder of a run: `name` as the recipe has it, `resolvable` as `resolve` finds the very same network.
 
-    `file` is what the weights came from where the name says a file. The fingerprint is the compiled twin's if
+    `file` is what weights or factory came from where the name says a file. The fingerprint is the compiled twin's if
     `is_compiled`. `near_copy_distance` tells near-duplicates, where the encoder's training measured it. `side_px` is
     the recipe's, which only networks of others are loaded with.
     """

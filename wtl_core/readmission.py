@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from wtl_core.images.faults import TRANSIENT, Reason
 from wtl_core.recipe import IngestParams
-from wtl_core.shards.part_file import quarantine_key, read_counts
+from wtl_core.shards.part_file import quarantine_key
 from wtl_core.shards.plan import PartPlan, snapshot_rows
 from wtl_core.shards.reader import is_readable, read_targets
 from wtl_core.storage import Store
@@ -65,21 +65,16 @@ def without_refused(
     nor times would tell. Parts of the last commit are none of these plans; see `readable_again`.
     """
     made = set(store.names("pool"))
-    return [_first_unrefused(store, made, part, params, endpoint_url) for part in parts]
-
-
-def _first_unrefused(
-    store: Store, made: set[str], part: PartPlan, params: IngestParams, endpoint_url: str | None
-) -> PartPlan:
-    tried = ""
-    while part.digest != tried and f"{part.digest}.parquet" in made:
-        counts = read_counts(store, part.digest)
-        if counts is None or TRANSIENT.isdisjoint(map(Reason, counts.reasons)):
-            break
-        if readable_again(store, snapshot_rows([part]), endpoint_url=endpoint_url).is_empty():
-            break
-        tried, part = part.digest, part.again(params)
-    return part
+    plans, looked = list(parts), set[str]()
+    # what was read again may have been refused again, and lie there too
+    while standing := [part for part in plans if f"{part.digest}.parquet" in made and part.digest not in looked]:
+        looked.update(part.digest for part in standing)
+        again = set(readable_again(store, snapshot_rows(standing), endpoint_url=endpoint_url).iter_rows())
+        plans = [
+            part.again(params) if any((one.source, one.uri) in again for one in part.objects) else part
+            for part in plans
+        ]
+    return plans
 
 
 def _refused_in_passing(store: Store, snapshot: pl.DataFrame) -> pl.DataFrame:

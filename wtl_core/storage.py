@@ -246,10 +246,15 @@ def _room(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise ConfigError(
-            f"{target.parent}: expected room to write {target.name}, found none left ({error.strerror}); make room "
-            "there, or name another workspace, and run again: what was finished is kept"
-        ) from error
+        raise no_room(str(target.parent), target.name) from error
+
+
+def no_room(folder: str, what: str) -> ConfigError:
+    """What to say of a full disk."""
+    return ConfigError(
+        f"{folder}: expected room to write {what}, found none left; make room there, or name another workspace, "
+        "and run again: what was finished is kept"
+    )
 
 
 def _temporary(target: Path) -> Path:

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 from lancedb.index import IvfFlat
 
-from wtl_core.errors import ConfigError, CorruptArtifactError, InputError
-from wtl_core.storage import Store
+from wtl_core.errors import CorruptArtifactError, InputError
+from wtl_core.storage import Store, no_room
 
 _log = logging.getLogger(__name__)
 
@@ -247,10 +247,7 @@ def _room(store: Store) -> Iterator[None]:
     except (RuntimeError, OSError) as error:
         if not _FULL.search(str(error)):
             raise
-        raise ConfigError(
-            f"{store.path(FOLDER)}: expected room to write vectors, found none left; make room there, or name another "
-            "workspace, and run again: what was finished is kept"
-        ) from error
+        raise no_room(store.path(FOLDER), "vectors") from error
 
 
 def _fragments(table: Any) -> int:

@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 _INSTALLED = ("site-packages", "dist-packages")
-_STANDARD = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
+_STANDARD = sysconfig.get_path("stdlib")
 _LIBRARIES = frozenset({"wtl_core", "torch", "torchvision", "timm", "numpy"})
 """May lie anywhere, a checkout of theirs too."""
 
@@ -77,7 +77,7 @@ def _is_users(name: str, origin: str) -> bool:
     path = Path(origin)
     if top in _LIBRARIES or top in sys.stdlib_module_names or not path.is_file():
         return False
-    return not any(part in _INSTALLED for part in path.parts) and not path.is_relative_to(_STANDARD[0])
+    return not any(part in _INSTALLED for part in path.parts) and not path.is_relative_to(_STANDARD)
 
 
 def _imported(path: Path, package: str) -> Iterator[str]:

@@ -64,12 +64,14 @@ class SampleGroups:
         entries, self._entries, self._num_bytes = self._entries, [], 0
         if not self._sidecars:
             return entries
-        images = {id(entry): stem_of(split_key(entry.key)[1]) for entry in entries if entry.data is not None}
         owned = {stem for field, _ in self._sidecars if (stem := stem_of(field)) and stem in self._stems}
-        texts = {stem: self._metadata(stem, owned) for stem in set(images.values())}
+        texts: dict[str, str | None] = {}
         for entry in entries:
-            if id(entry) in images:
-                entry.metadata = texts[images[id(entry)]]
+            if entry.data is not None:
+                stem = stem_of(split_key(entry.key)[1])
+                if stem not in texts:
+                    texts[stem] = self._metadata(stem, owned)
+                entry.metadata = texts[stem]
         return entries
 
     def _metadata(self, stem: str, owned: set[str]) -> str | None:
