@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 
 # The sample source is built once: written again, its files would look changed. README.txt is its last file.
 run: $(VENV)/.installed-dev
-	@if [ "$(SOURCE)" = sample ] && [ ! -f sample/README.txt ]; then $(BIN)/python -m wtl_core.sample_source sample; fi
+	@if [ "$(SOURCE)" = sample ] && [ ! -f sample/README.txt ]; then $(BIN)/python -m tests.sample_source sample; fi
 	$(BIN)/wtl run "$(SOURCE)" --workspace "$(WORKSPACE)" --recipe "$(RECIPE)"
 
 test: $(VENV)/.installed-dev

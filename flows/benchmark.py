@@ -7,10 +7,10 @@ from prefect import flow, unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from tasks.benchmark import judge_batch, order_pool, plan_cells, plan_orders, prepare_benchmark, summarise
-from tasks.failures import show_failure
-from tasks.time_limits import limited
+from tasks.prefect_side.failures import show_failure
+from tasks.prefect_side.time_limits import limited
 from wtl_core.benchmark.params import BenchmarkParams
-from wtl_core.storage import open_store
+from wtl_core.workspace.storage import open_store
 
 
 @flow(

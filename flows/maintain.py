@@ -5,9 +5,9 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.failures import show_failure
 from tasks.maintain import maintain_workspace
-from tasks.time_limits import limited
+from tasks.prefect_side.failures import show_failure
+from tasks.prefect_side.time_limits import limited
 from tasks.workspaces import hold, open_existing
 
 

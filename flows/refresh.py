@@ -5,17 +5,17 @@ from typing import Any
 from prefect import flow
 
 from tasks.arrivals import wait_until_quiet
-from tasks.crashes import check_crashes
 from tasks.embedding import embed_part, finish_embedding, plan_embedding
 from tasks.encoders import ensure_encoder
-from tasks.failures import show_failure
 from tasks.ingest import gather_pool, ingest_parts
+from tasks.prefect_side.crashes import check_crashes
+from tasks.prefect_side.failures import show_failure
+from tasks.prefect_side.time_limits import limited
 from tasks.refresh import commit, plan_refresh, summary
 from tasks.selection import select
-from tasks.time_limits import limited
 from tasks.workspaces import hold, open_for_refresh
-from wtl_core.recipe import Recipe
-from wtl_core.stopwatch import Stopwatch
+from wtl_core.machine import Stopwatch
+from wtl_core.recipe.recipe import Recipe
 
 
 @flow(name="refresh", on_failure=[show_failure])

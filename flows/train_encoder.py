@@ -6,10 +6,10 @@ from prefect import flow
 
 from flows.refresh import refresh
 from tasks.encoders import train_next
-from tasks.failures import show_failure
-from tasks.time_limits import limited
+from tasks.prefect_side.failures import show_failure
+from tasks.prefect_side.time_limits import limited
 from tasks.workspaces import hold, open_existing
-from wtl_core.recipe import EncoderParams
+from wtl_core.recipe.recipe import EncoderParams
 
 
 @flow(name="train-encoder", on_failure=[show_failure])

@@ -5,10 +5,10 @@ from typing import Any
 from prefect import flow
 
 from tasks.arrivals import announce, look_for_arrivals, was_judged
-from tasks.failures import show_failure
 from tasks.novelty import is_novel_enough
-from tasks.run_names import name_watch
-from tasks.time_limits import limited
+from tasks.prefect_side.failures import show_failure
+from tasks.prefect_side.run_names import name_watch
+from tasks.prefect_side.time_limits import limited
 from tasks.workspaces import open_for_refresh
 
 

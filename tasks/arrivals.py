@@ -24,14 +24,14 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
-from tasks.crashes import is_started_by_event
-from tasks.event_resources import workspace_resource
-from tasks.retries import STAGE
+from tasks.prefect_side.crashes import is_started_by_event
+from tasks.prefect_side.event_resources import workspace_resource
+from tasks.prefect_side.retries import STAGE
 from tasks.settings import settings
-from wtl_core import arrivals, refresh
-from wtl_core.arrivals import Arrivals
 from wtl_core.errors import TransientError
-from wtl_core.storage import Store
+from wtl_core.refresh import arrivals, planning
+from wtl_core.refresh.arrivals import Arrivals
+from wtl_core.workspace.storage import Store
 
 ARRIVED, FAMILIAR = "wtl.shards.arrived", "wtl.shards.familiar"
 _TOLD_DAYS = 7
@@ -41,7 +41,7 @@ _TOLD_DAYS = 7
 @task(name="look", **STAGE)
 def look_for_arrivals(store: Store, sources: list[str], *, known_too: bool = False) -> Arrivals:
     """List the sources, all other known ones too if asked, and compare them with the last refresh; reads no image."""
-    sources = refresh.with_known(store, sources) if known_too else sources
+    sources = planning.with_known(store, sources) if known_too else sources
     return arrivals.look(store, sources, endpoint_url=settings().s3_endpoint_url)
 
 
@@ -71,7 +71,7 @@ def wait_until_quiet(
     store: Store, sources: list[str], quiet_seconds: float, *, known_too: bool = False, forget: Sequence[str] = ()
 ) -> None:
     """Let a drop of many shards end before it is read, then cancel queued runs whose arrivals this run will list."""
-    sources = refresh.with_known(store, sources, forget) if known_too else sources
+    sources = planning.with_known(store, sources, forget) if known_too else sources
     endpoint_url = settings().s3_endpoint_url
     arrivals.wait_until_quiet(store, sources, quiet_seconds=quiet_seconds, endpoint_url=endpoint_url)
     _cancel_covered_runs(store, sources)
@@ -152,8 +152,8 @@ def _cancel_covered_runs(store: Store, sources: list[str]) -> None:
 
 def _covers(store: Store, sources: list[str], parameters: dict[str, Any]) -> bool:
     """Whether a run of `sources`, which may be a person's of one folder, lists all that one with `parameters` would."""
-    if refresh.source_uri(str(parameters.get("workspace"))) != store.root:
+    if planning.source_uri(str(parameters.get("workspace"))) != store.root:
         return False
     named = parameters.get("sources") or []
-    theirs = refresh.with_known(store, named) if parameters.get("known_too") else named
+    theirs = planning.with_known(store, named) if parameters.get("known_too") else named
     return set(arrivals.touched(store, theirs)) <= set(arrivals.touched(store, sources))

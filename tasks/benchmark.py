@@ -6,17 +6,17 @@ from pathlib import Path
 from prefect import task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
-from tasks import run_names
-from tasks.device import device_tags
-from tasks.progress import reported
-from tasks.retries import STAGE
+from tasks.prefect_side import run_names
+from tasks.prefect_side.device import device_tags
+from tasks.prefect_side.progress import reported
+from tasks.prefect_side.retries import STAGE
 from tasks.settings import machine
 from wtl_core.benchmark import grid, preparation, summary, work
 from wtl_core.benchmark.grid import Batch, Order
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.benchmark.preparation import Prepared
 from wtl_core.benchmark.summary import Summary
-from wtl_core.storage import Store
+from wtl_core.workspace.storage import Store
 
 
 @task(name="prepare-benchmark", tags=device_tags(), **STAGE)

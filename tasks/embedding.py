@@ -2,12 +2,12 @@
 
 from prefect import task
 
-from tasks import artifacts
-from tasks.device import device_tags
-from tasks.progress import reported
-from tasks.retries import STAGE
+from tasks.prefect_side import artifacts
+from tasks.prefect_side.device import device_tags
+from tasks.prefect_side.progress import reported
+from tasks.prefect_side.retries import STAGE
 from wtl_core import pipeline
-from wtl_core.embedding_parts import Embedded, EmbeddingPart, PartResult
+from wtl_core.embedding.chunks import Embedded, EmbeddingPart, PartResult
 from wtl_core.pipeline import EncoderRef, Run
 
 

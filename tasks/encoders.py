@@ -2,16 +2,16 @@
 
 from prefect import task
 
-from tasks import artifacts, run_names
-from tasks.device import device_tags
-from tasks.progress import reported
-from tasks.retries import STAGE
+from tasks.prefect_side import artifacts, run_names
+from tasks.prefect_side.device import device_tags
+from tasks.prefect_side.progress import reported
+from tasks.prefect_side.retries import STAGE
 from tasks.settings import machine
 from wtl_core import pipeline
 from wtl_core.encoders import cards
 from wtl_core.pipeline import EncoderRef, Run
-from wtl_core.recipe import EncoderParams
-from wtl_core.storage import Store
+from wtl_core.recipe.recipe import EncoderParams
+from wtl_core.workspace.storage import Store
 
 
 @task(name="encoder", tags=device_tags(), **STAGE)

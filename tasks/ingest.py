@@ -2,9 +2,9 @@
 
 from prefect import task
 
-from tasks import artifacts
-from tasks.progress import reported
-from tasks.retries import STAGE
+from tasks.prefect_side import artifacts
+from tasks.prefect_side.progress import reported
+from tasks.prefect_side.retries import STAGE
 from wtl_core import pipeline
 from wtl_core.pipeline import Run
 

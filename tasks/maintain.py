@@ -5,12 +5,12 @@ from dataclasses import asdict
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from tasks import run_names
-from tasks.retries import STAGE
-from wtl_core import maintenance
-from wtl_core.lease import Lease
-from wtl_core.maintenance import Maintained
-from wtl_core.storage import Store
+from tasks.prefect_side import run_names
+from tasks.prefect_side.retries import STAGE
+from wtl_core.upkeep import maintenance
+from wtl_core.upkeep.maintenance import Maintained
+from wtl_core.workspace.lease import Lease
+from wtl_core.workspace.storage import Store
 
 
 @task(name="maintain", **STAGE)

@@ -2,18 +2,18 @@
 
 from prefect import task
 
-from tasks.device import device_tags
-from tasks.retries import STAGE
+from tasks.prefect_side.device import device_tags
+from tasks.prefect_side.retries import STAGE
 from tasks.settings import machine
-from wtl_core import arrivals
-from wtl_core.arrivals import Arrivals
-from wtl_core.storage import Store
+from wtl_core.refresh import arrivals
+from wtl_core.refresh.arrivals import Arrivals
+from wtl_core.workspace.storage import Store
 
 
 @task(name="novelty", tags=device_tags(), **STAGE)
 def is_novel_enough(store: Store, seen: Arrivals, at_least: float) -> bool:
     """Whether at least that share of the arrivals is far from the labelled set."""
-    from wtl_core import novelty  # imports torch, which a watch by count does without
+    from wtl_core.refresh import novelty  # imports torch, which a watch by count does without
 
     here = machine()
     arrived = arrivals.arrived(store, seen.sources, endpoint_url=here.endpoint_url)

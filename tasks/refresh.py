@@ -5,17 +5,19 @@ from typing import Any
 
 from prefect import task
 
-from tasks import artifacts, run_names
-from tasks.retries import STAGE
+from tasks.prefect_side import artifacts, run_names
+from tasks.prefect_side.retries import STAGE
 from tasks.settings import machine
-from wtl_core import commits, pipeline, refresh
-from wtl_core.commits import Commit
-from wtl_core.embedding_parts import Embedded
-from wtl_core.lease import Lease
+from wtl_core import pipeline
+from wtl_core.embedding.chunks import Embedded
 from wtl_core.pipeline import EncoderRef, Run
-from wtl_core.recipe import Recipe
-from wtl_core.selections import SelectionRef
-from wtl_core.storage import Store
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.refresh import planning
+from wtl_core.workspace import commits
+from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.lease import Lease
+from wtl_core.workspace.selections import SelectionRef
+from wtl_core.workspace.storage import Store
 
 
 @task(name="plan", **STAGE)
@@ -29,7 +31,7 @@ def plan_refresh(
     known_too: bool = False,
 ) -> Run:
     """List the sources, all other known ones too if asked, and compare them with the last commit."""
-    sources = refresh.with_known(store, sources, forget) if known_too else sources
+    sources = planning.with_known(store, sources, forget) if known_too else sources
     run = pipeline.begin(store, sources, recipe, machine(), allow_removal=allow_removal, forget=forget)
     run_names.name_plan(run.changes)
     return run

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from tasks.settings import settings
-from wtl_core import lease, workspace
 from wtl_core.errors import BusyError
-from wtl_core.lease import Lease
-from wtl_core.storage import Store
+from wtl_core.workspace import lease, marker
+from wtl_core.workspace.lease import Lease
+from wtl_core.workspace.storage import Store
 
 _LOOK_SECONDS = 5.0
 
@@ -20,7 +20,7 @@ _logger = logging.getLogger("wtl_core.workspaces")
 def open_existing(uri: str) -> Store:
     """The store of a workspace that is there; from here on the core's lines reach the run's log."""
     _listen_to_core()
-    return workspace.open_workspace(uri, endpoint_url=settings().s3_endpoint_url)
+    return marker.open_workspace(uri, endpoint_url=settings().s3_endpoint_url)
 
 
 def _listen_to_core() -> None:
@@ -32,7 +32,7 @@ def _listen_to_core() -> None:
 def open_for_refresh(uri: str) -> Store:
     """The store of a workspace that is there or can be made; from here on the core's lines reach the run's log."""
     _listen_to_core()
-    return workspace.probe_workspace(uri, endpoint_url=settings().s3_endpoint_url)
+    return marker.probe_workspace(uri, endpoint_url=settings().s3_endpoint_url)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tasks.settings import Settings
-from wtl_core.recipe import Recipe
+from wtl_core.recipe.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flows.up import Child, Place
+from flows.serving.up import Child, Place
 
 STALL = Path(__file__).parent / "services" / "stall"
 OUTPUT = Path(__file__).parent.parent / "test-output"
@@ -205,7 +205,7 @@ class Stack:
 
     def kill_worker(self) -> None:
         """SIGKILL to the worker and everything below it, as a machine that goes away does."""
-        from flows.up import _descendants
+        from flows.serving.up import _descendants
 
         assert self.worker.process is not None
         for pid in [self.worker.process.pid, *_descendants(self.worker.process.pid)]:
@@ -249,7 +249,7 @@ def failed_run(stack: Stack, run_id: str) -> tuple[dict[str, Any], dict[str, Any
 def plain_ranking(source: Path | str, folder: Path, recipe: dict[str, Any]) -> bytes:
     """`ranking.parquet` as an undisturbed plain script makes it."""
     script = (
-        "import json, sys\nfrom wtl_core import pipeline, storage\nfrom wtl_core.recipe import build_recipe\n"
+        "import json, sys\nfrom wtl_core import pipeline, storage\nfrom wtl_core.recipe.recipe import build_recipe\n"
         "store = storage.open_store(sys.argv[2])\n"
         "recipe = build_recipe(json.loads(sys.argv[3]), name='test')\n"
         "commit = pipeline.refresh_workspace(store, [sys.argv[1]], recipe, pipeline.Machine(workers=2))\n"

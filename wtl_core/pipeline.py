@@ -10,34 +10,26 @@ from functools import lru_cache
 
 import polars as pl
 
-from wtl_core import (
-    accounts,
-    commits,
-    embedding_parts,
-    encoder_age,
-    ingest,
-    lease,
-    ledger,
-    pool,
-    refresh,
-    selections,
-    training_images,
-    workspace,
-)
-from wtl_core.commits import Commit, WeightsFile
-from wtl_core.embedding_parts import Embedded, EmbeddingPart, PartResult
-from wtl_core.encoders import compiled, names, resolve, succession, training
+from wtl_core.embedding import chunks
+from wtl_core.embedding.chunks import Embedded, EmbeddingPart, PartResult
+from wtl_core.encoders import compiled, resolve
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.errors import ConfigError, InputError, TransientError
-from wtl_core.pool import Pool
-from wtl_core.recipe import EncoderParams, Recipe
+from wtl_core.machine import Stopwatch
+from wtl_core.pool import ingest, live_pool
+from wtl_core.pool.live_pool import Pool
+from wtl_core.pool.part_file import PartCounts
+from wtl_core.pool.part_plan import PartPlan
+from wtl_core.recipe import encoder_names
+from wtl_core.recipe.recipe import EncoderParams, Recipe
+from wtl_core.refresh import accounts, encoder_age, planning
 from wtl_core.report import page
 from wtl_core.selection import stage
-from wtl_core.selections import SelectionRef
-from wtl_core.shards.part_file import PartCounts
-from wtl_core.shards.plan import PartPlan
-from wtl_core.stopwatch import Stopwatch
-from wtl_core.storage import Store
+from wtl_core.training import pool_images, succession, training
+from wtl_core.workspace import commits, lease, ledger, marker, selections
+from wtl_core.workspace.commits import Commit, WeightsFile
+from wtl_core.workspace.selections import SelectionRef
+from wtl_core.workspace.storage import Store
 
 Progress = Callable[[int, int], None]
 _PARTS_AT_ONCE = 64
@@ -112,10 +104,10 @@ def begin(
 
     Without a recipe the workspace's last one holds. An image side for an encoder without a choice is a ConfigError.
     """
-    recipe = recipe or refresh.base_recipe(store)
-    names.check_side(recipe.encoder.name, recipe.encoder.side_px)
+    recipe = recipe or planning.base_recipe(store)
+    encoder_names.check_side(recipe.encoder.name, recipe.encoder.side_px)
     entries = ledger.length(store)
-    planned = refresh.plan(
+    planned = planning.plan(
         store,
         sources,
         recipe,
@@ -139,11 +131,11 @@ def begin(
     )
     if planned.is_noop:
         return run
-    refresh.check_not_empty(planned)
-    workspace.create_workspace(store)
+    planning.check_not_empty(planned)
+    marker.create_workspace(store)
     store.sweep()
-    snapshot_key = refresh.write_snapshot(store, planned.snapshot)
-    refresh.note_pending(store, planned.number, snapshot_key)
+    snapshot_key = planning.write_snapshot(store, planned.snapshot)
+    planning.note_pending(store, planned.number, snapshot_key)
     return replace(run, snapshot_key=snapshot_key)
 
 
@@ -169,7 +161,9 @@ def gather_pool(run: Run) -> dict[str, int]:
     if live.counts.samples == 0:
         raise InputError(accounts.say_nothing_readable(live, run.sources, quarantine=run.store.path("quarantine")))
     ingest.check_quarantine_budget(live.quarantine, live.by_source, run.recipe.ingest)
-    before = pool.load(run.store, refresh.read_snapshot(run.store, run.last.listing)).samples if run.last else None
+    before = (
+        live_pool.load(run.store, planning.read_snapshot(run.store, run.last.listing)).samples if run.last else None
+    )
     return accounts.of_pool(live, before)
 
 
@@ -180,13 +174,13 @@ def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderR
     """
     name, device = run.recipe.encoder.name, run.machine.device
     resolvable = name
-    if names.is_trained_here(name):
-        current = refresh.current_encoder(run.store, run.last, name)
-        is_due = refresh.is_successor_due(run.store, run.last, run.recipe)
+    if encoder_names.is_trained_here(name):
+        current = planning.current_encoder(run.store, run.last, name)
+        is_due = planning.is_successor_due(run.store, run.last, run.recipe)
         if current is not None and not is_due:
             resolvable = current
         else:
-            images = training_images.of_pool(run.store, load_pool(run).samples, endpoint_url=run.machine.endpoint_url)
+            images = pool_images.of_pool(run.store, load_pool(run).samples, endpoint_url=run.machine.endpoint_url)
             resolvable = training.train(
                 images,
                 run.store,
@@ -198,7 +192,7 @@ def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderR
             )
             if is_due:
                 succession.name_successor(run.store, resolvable)
-    file = refresh.weights_file(name)  # before it is loaded: a later one would be taken for what is loaded now
+    file = planning.weights_file(name)  # before it is loaded: a later one would be taken for what is loaded now
     side_px = run.recipe.encoder.side_px
     encoder = resolve.resolve(resolvable, run.store, device=device, side_px=side_px)
     fingerprint = encoder.fingerprint
@@ -230,13 +224,13 @@ def train_successor(
     last = commits.latest(store)
     if last is None:
         raise ConfigError(f"{store.root}: expected a pool to train on, found none yet; `wtl run SOURCE` makes one")
-    if not names.is_trained_here(last.encoder_name):
+    if not encoder_names.is_trained_here(last.encoder_name):
         raise ConfigError(
             f"{store.root}: expected an encoder that is trained here, found {last.encoder_name!r}; change to one by "
             "`wtl run --encoder ssl`, which trains it at once"
         )
-    live = pool.load(store, refresh.read_snapshot(store, last.listing), filters=last.recipe.ingest.filters)
-    images = training_images.of_pool(store, live.samples, endpoint_url=machine.endpoint_url)
+    live = live_pool.load(store, planning.read_snapshot(store, last.listing), filters=last.recipe.ingest.filters)
+    images = pool_images.of_pool(store, live.samples, endpoint_url=machine.endpoint_url)
     fingerprint = training.train(
         images,
         store,
@@ -252,7 +246,7 @@ def train_successor(
 
 def plan_embedding(run: Run, encoder: EncoderRef) -> list[EmbeddingPart]:
     """Parts of the samples that have no vector of this encoder yet."""
-    return embedding_parts.plan(
+    return chunks.plan(
         run.store,
         load_pool(run).samples,
         fingerprint=encoder.fingerprint,
@@ -265,7 +259,7 @@ def embed_part(
     run: Run, encoder: EncoderRef, part: EmbeddingPart, *, on_progress: Progress | None = None
 ) -> PartResult:
     """Embed one part on all devices side by side and commit as it goes; a process loads the network once a device."""
-    return embedding_parts.run(
+    return chunks.run(
         part,
         run.store,
         _loaded(encoder, run.store, run.machine.device, run.machine.devices),
@@ -282,7 +276,7 @@ def finish_embedding(run: Run, encoder: EncoderRef, results: Sequence[PartResult
         QuarantineBudgetError: with what the encoder refused, more is quarantined than the recipe's budget allows.
     """
     live = load_pool(run)
-    embedded = embedding_parts.finish(run.store, live.samples, encoder.fingerprint, results)
+    embedded = chunks.finish(run.store, live.samples, encoder.fingerprint, results)
     if embedded.refused_samples:
         by_source = accounts.by_source(live, run.store, run.snapshot_key, encoder.fingerprint)
         quarantine = accounts.quarantine(live, run.store, encoder.fingerprint)
@@ -294,7 +288,7 @@ def select(run: Run, encoder: EncoderRef, *, on_progress: Progress | None = None
     """Rank what may be ranked, and measure the ladder."""
     return stage.run(
         run.store,
-        embedding_parts.embeddable(run.store, load_pool(run).samples, encoder.fingerprint),
+        chunks.embeddable(run.store, load_pool(run).samples, encoder.fingerprint),
         run.recipe,
         number=run.number,
         fingerprint=encoder.fingerprint,
@@ -385,7 +379,9 @@ def load_pool(run: Run) -> Pool:
 
 
 def _refused_new(run: Run, encoder: EncoderRef) -> int:
-    before = pool.load_locations(run.store, refresh.read_snapshot(run.store, run.last.listing)) if run.last else None
+    before = (
+        live_pool.load_locations(run.store, planning.read_snapshot(run.store, run.last.listing)) if run.last else None
+    )
     return accounts.refused_new(load_pool(run), before, run.store, encoder.fingerprint)
 
 
@@ -397,9 +393,9 @@ def _picks_kept(run: Run, selection: SelectionRef) -> float | None:
 
 
 def _age(run: Run, encoder: EncoderRef) -> succession.Age | None:
-    if not names.is_trained_here(encoder.name):
+    if not encoder_names.is_trained_here(encoder.name):
         return None
-    samples = embedding_parts.embeddable(run.store, load_pool(run).samples, encoder.fingerprint)
+    samples = chunks.embeddable(run.store, load_pool(run).samples, encoder.fingerprint)
     return encoder_age.measure(run.store, samples, encoder.fingerprint)
 
 
@@ -407,22 +403,22 @@ def _parts_of(run: Run, batch: int) -> list[PartPlan]:
     """A batch of the parts that the run makes, in the order of their plan."""
     objects = _fresh_objects(run.store, run.snapshot_key, "" if run.last is None else run.last.listing)
     digests = objects["part"].unique(maintain_order=True)[batch * _PARTS_AT_ONCE :][:_PARTS_AT_ONCE]
-    return refresh.plans_of(objects.filter(pl.col("part").is_in(digests.implode())))
+    return planning.plans_of(objects.filter(pl.col("part").is_in(digests.implode())))
 
 
 @lru_cache(maxsize=1)
 def _fresh_objects(store: Store, snapshot_key: str, last_key: str) -> pl.DataFrame:
     """The objects of a snapshot whose parts the last one does not hold. Snapshots never change."""
-    snapshot = refresh.read_snapshot(store, snapshot_key).sort("source", "uri")
+    snapshot = planning.read_snapshot(store, snapshot_key).sort("source", "uri")
     if not last_key:
         return snapshot
-    return snapshot.join(refresh.read_snapshot(store, last_key), on="part", how="anti", maintain_order="left")
+    return snapshot.join(planning.read_snapshot(store, last_key), on="part", how="anti", maintain_order="left")
 
 
 @lru_cache(maxsize=1)
 def _pool_of(store: Store, snapshot_key: str, filters: tuple[str, ...]) -> Pool:
     """Snapshot and parts never change once they are made, and five stages ask for the same pool."""
-    return pool.load(store, refresh.read_snapshot(store, snapshot_key), filters=filters)
+    return live_pool.load(store, planning.read_snapshot(store, snapshot_key), filters=filters)
 
 
 @lru_cache(maxsize=1)
@@ -434,7 +430,7 @@ def _loaded(ref: EncoderRef, store: Store, device: str, devices: int) -> list[En
         if ref.is_compiled:
             encoder = compiled.compiled(encoder)
         if encoder.fingerprint != ref.fingerprint:
-            if names.parse_name(ref.resolvable).kind == "python":
+            if encoder_names.parse_name(ref.resolvable).kind == "python":
                 raise ConfigError(
                     f"{ref.resolvable}: expected the same weights each time that the factory is called, found others; "
                     "seed it, or let it load a file"

@@ -17,7 +17,7 @@ import report
 import torch
 from PIL import Image
 
-from wtl_core.embedding import embed
+from wtl_core.embedding.embedder import embed
 from wtl_core.encoders.compiled import compiled
 from wtl_core.encoders.encoder import Encoder, NumberFormat, build
 from wtl_core.encoders.networks import NetworkShape, build_network
@@ -167,7 +167,7 @@ def on_cuda(quick: bool) -> list[Row]:
 
 
 def nvjpeg_alone(encoder: Encoder, files: list[bytes]) -> float:
-    from wtl_core.encoders.squares import NvjpegDecoder
+    from wtl_core.embedding.squares import NvjpegDecoder
 
     decoder = NvjpegDecoder(encoder)
     chunks = [[(str(row), data) for row, data in enumerate(files[at : at + 512])] for at in range(0, len(files), 512)]
@@ -182,8 +182,8 @@ def store(quick: bool) -> list[Row]:
     """100k x 512 in parts of 5,000: staged, committed by anti-join and append, read back; Arrow files beside it."""
     import pyarrow as pa
 
-    from wtl_core import vectors
-    from wtl_core.storage import open_store
+    from wtl_core.embedding import vectors
+    from wtl_core.workspace.storage import open_store
 
     count, dimensions, part = (10_000 if quick else 100_000), 512, 5_000
     values = np.random.default_rng(0).standard_normal((count, dimensions), dtype=np.float32)

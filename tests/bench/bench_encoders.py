@@ -22,16 +22,16 @@ import report
 import torch
 from torch.nn import functional
 
-from wtl_core.encoders import watch
 from wtl_core.encoders.cards import CARD, WEIGHTS, from_weights
 from wtl_core.encoders.encoder import Encoder, build, default_format
-from wtl_core.encoders.image_cache import PoolImages, decode_pool
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.pixels import pixels
 from wtl_core.encoders.preprocessing import Preprocessing
-from wtl_core.encoders.sizing import TrainingPlan, plan_training
-from wtl_core.encoders.trainer import Trainer
-from wtl_core.encoders.training import _seconds_per_step, trained_whitening
+from wtl_core.training import collapse
+from wtl_core.training.image_cache import PoolImages, decode_pool
+from wtl_core.training.sizing import TrainingPlan, plan_training
+from wtl_core.training.trainer import Trainer
+from wtl_core.training.training import _seconds_per_step, trained_whitening
 
 ROOT = Path(__file__).resolve().parents[2]
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
@@ -226,7 +226,7 @@ def run(
         loss = trainer.step(step)
     last = float(loss)
     taken, processor = time.perf_counter() - started[0], time.process_time() - started[1]
-    health = watch.measure(*trainer.two_views())
+    health = collapse.measure(*trainer.two_views())
     encoder = finished(trainer, plan, device)
     judged = data.judged(references)
     vectors = encode(encoder, judged.train), encode(encoder, judged.test)

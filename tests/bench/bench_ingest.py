@@ -30,12 +30,13 @@ sys.path.insert(0, str(ROOT))
 
 import report
 
-from wtl_core import pool, refresh
-from wtl_core.recipe import IngestParams
+from wtl_core.pool import live_pool
+from wtl_core.pool.part_plan import plan_parts, snapshot_rows
+from wtl_core.recipe.recipe import IngestParams
+from wtl_core.refresh import planning
 from wtl_core.shards import discover
 from wtl_core.shards.objects import SourceObject
-from wtl_core.shards.plan import plan_parts, snapshot_rows
-from wtl_core.storage import open_store
+from wtl_core.workspace.storage import open_store
 
 Row = tuple[str, str, str, str]
 COLUMNS = ("what", "measured", "goal", "how")
@@ -87,7 +88,7 @@ def decode_and_digest(files: list[bytes]) -> float:
 
 def ingest_source(source: Path, workspace: Path, workers: int) -> float:
     """Seconds from listing to finished parts."""
-    from wtl_core import ingest  # planning needs no torch, and its memory is measured here without it
+    from wtl_core.pool import ingest  # planning needs no torch, and its memory is measured here without it
 
     start = time.perf_counter()
     plans = plan_parts(discover.list_source(str(source)), PARAMS)
@@ -136,7 +137,7 @@ def measure_shards(folder: Path, quick: bool) -> list[Row]:
     seconds = ingest_source(source, folder / "hundred-w", workers)
     plans = plan_parts(discover.list_source(str(source)), PARAMS)
     start = time.perf_counter()
-    loaded = pool.load(open_store(str(folder / "hundred-w")), snapshot_rows(plans))
+    loaded = live_pool.load(open_store(str(folder / "hundred-w")), snapshot_rows(plans))
     load_seconds = time.perf_counter() - start
     assert loaded.counts.samples == count
     name = f"{count:,} JPEGs of 64 px in 100 tars"
@@ -228,11 +229,11 @@ def plan_million(count: str, snapshot: str) -> None:
 def compare_million(count: str, snapshot: str) -> None:
     """In a process of its own: what a refresh does before it plans, from a listing that comes one object at a time."""
     start = time.perf_counter()
-    listing = refresh.each_once([discover.as_frame(generated(int(count)))])
+    listing = planning.each_once([discover.as_frame(generated(int(count)))])
     listed = time.perf_counter() - start
     start = time.perf_counter()
     known = pl.read_parquet(snapshot)  # by a name, as `refresh.plan` has it until its end
-    listing, mine, _ = refresh.split_by_owner(listing, known, ["s3://bucket/data"])
+    listing, mine, _ = planning.split_by_owner(listing, known, ["s3://bucket/data"])
     changes = discover.diff(listing, mine)
     compared = time.perf_counter() - start
     assert (len(changes.gone), len(changes.changed)) == (5, int(count) // 1000)

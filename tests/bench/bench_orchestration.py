@@ -27,12 +27,12 @@ from service_stack import Stack
 from tests.bench import report
 
 PLAIN = (
-    "import sys\nfrom wtl_core import pipeline, storage\nfrom wtl_core.recipe import build_recipe\n"
+    "import sys\nfrom wtl_core import pipeline, storage\nfrom wtl_core.recipe.recipe import build_recipe\n"
     "recipe = build_recipe({'encoder': {'name': 'pixels'}}, name='bench')\n"
     "pipeline.refresh_workspace(storage.open_store(sys.argv[2]), [sys.argv[1]], recipe, pipeline.Machine(workers=2))\n"
 )
 FLOW = (
-    "import sys\nfrom flows.refresh import refresh\nfrom wtl_core.recipe import build_recipe\n"
+    "import sys\nfrom flows.refresh import refresh\nfrom wtl_core.recipe.recipe import build_recipe\n"
     "recipe = build_recipe({'encoder': {'name': 'pixels'}}, name='bench')\n"
     "refresh(sys.argv[2], [sys.argv[1]], recipe)\n"
 )

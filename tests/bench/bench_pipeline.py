@@ -30,7 +30,7 @@ from wtl_core.encoders.cards import save_encoder
 from wtl_core.encoders.encoder import default_format
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing
-from wtl_core.storage import Store
+from wtl_core.workspace.storage import Store
 
 CIFAR = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10"
 Row = dict[str, object]

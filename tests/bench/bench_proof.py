@@ -23,7 +23,7 @@ import torch
 
 from wtl_core.benchmark import grid, preparation, summary, work
 from wtl_core.benchmark.params import LOOPS, BenchmarkParams
-from wtl_core.storage import open_store
+from wtl_core.workspace.storage import open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"

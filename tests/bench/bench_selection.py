@@ -23,14 +23,13 @@ sys.path.insert(0, str(ROOT))
 
 import report
 
-from wtl_core import ladder
-from wtl_core.neighbours import exact_distances, prepare
-from wtl_core.selection import orders, ranking
+from wtl_core.recipe.selection import LadderParams, SelectionParams
+from wtl_core.selection import ladder, orders, ranking
 from wtl_core.selection.coverage import pick_all
 from wtl_core.selection.dense import kernel_matrix
 from wtl_core.selection.farthest import FAR, farthest_first
 from wtl_core.selection.kernels import ONE, kernel_table
-from wtl_core.selection.params import LadderParams, SelectionParams
+from wtl_core.selection.neighbours import exact_distances, prepare
 from wtl_core.selection.result import Ranking
 
 Row = dict[str, object]

@@ -27,11 +27,11 @@ sys.path.insert(0, str(ROOT))
 import report
 
 from wtl_core.benchmark.statistics import student_quantile
-from wtl_core.neighbours import Graph, Points, exact_graph, level_distances, prepare
-from wtl_core.neighbours_cuda import exact_graph_on_cuda
+from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import ranking
 from wtl_core.selection.identity import content_keys, shuffled
-from wtl_core.selection.params import SelectionParams
+from wtl_core.selection.neighbours import Graph, Points, exact_graph, level_distances, prepare
+from wtl_core.selection.neighbours_cuda import exact_graph_on_cuda
 
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
 BUDGETS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000)

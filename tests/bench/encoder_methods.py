@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from wtl_core.encoders.trainer import Trainer
+from wtl_core.training.trainer import Trainer
 
 
 def unit_projections(trainer: Trainer, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:

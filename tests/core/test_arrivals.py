@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 
 from tests.conftest import build_source, make_jpeg
-from wtl_core import arrivals, commits, ledger, maintenance, novelty, pipeline, storage, vectors
+from wtl_core import pipeline
+from wtl_core.embedding import vectors
 from wtl_core.pipeline import Machine
-from wtl_core.recipe import Recipe, build_recipe
-from wtl_core.storage import Store
+from wtl_core.recipe.recipe import Recipe, build_recipe
+from wtl_core.refresh import arrivals, novelty
+from wtl_core.upkeep import maintenance
+from wtl_core.workspace import commits, ledger, storage
+from wtl_core.workspace.storage import Store
 
 PIXELS = build_recipe({"encoder": {"name": "pixels"}}, name="test")
 
@@ -83,7 +87,7 @@ def test_a_source_that_never_rests_is_read_after_a_while(refreshed: tuple[Store,
 
 
 def test_a_look_loads_no_torch() -> None:
-    script = "import sys, wtl_core.arrivals, flows.watch; sys.exit('torch' in sys.modules)"
+    script = "import sys, wtl_core.refresh.arrivals, flows.watch; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wtl_core import selections
 from wtl_core.benchmark import cells, datasets, grid, judges, network, preparation, statistics, summary, work
 from wtl_core.benchmark import params as params_module
 from wtl_core.benchmark.budgets import budgets_of
 from wtl_core.benchmark.params import RANKED, BenchmarkParams
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.storage import open_store
+from wtl_core.workspace import selections
+from wtl_core.workspace.storage import open_store
 
 PARAMS = BenchmarkParams(
     encoder="pixels", side_px=16, budgets=(10, 30), loop_budget=30, seeds=3, loop_seeds=2, has_flips=False,
@@ -141,8 +141,8 @@ def test_shuffled_labels_change_no_order_and_no_vector(finished, tmp_path):
 
 
 def test_an_encoder_trained_for_a_benchmark_sees_its_pool_alone(finished, tmp_path, monkeypatch):
-    from wtl_core.encoders import training
     from wtl_core.images.decode import decode_rgb
+    from wtl_core.training import training
 
     folder, _, _, _ = finished
     store, seen = open_store(str(tmp_path / "out")), []

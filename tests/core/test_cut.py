@@ -8,10 +8,11 @@ import pytest
 
 from tests.conftest import make_jpeg
 from tests.core.test_pipeline import ranking, refresh
-from wtl_core import cut, ledger
 from wtl_core.errors import ConfigError
-from wtl_core.recipe import Recipe
-from wtl_core.storage import Store
+from wtl_core.labelling import cut
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.workspace import ledger
+from wtl_core.workspace.storage import Store
 
 
 def test_cells_that_a_spreadsheet_would_run_are_disarmed() -> None:

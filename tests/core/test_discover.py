@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.recipe import IngestParams
-from wtl_core.shards import discover, paths, plan, reader
+from wtl_core.pool import part_plan
+from wtl_core.pool.part_plan import plan_parts, snapshot_rows
+from wtl_core.recipe.recipe import IngestParams
+from wtl_core.shards import discover, paths, reader
 from wtl_core.shards.folder import describe_uri, walk
 from wtl_core.shards.objects import MISSING_SIZE, SourceObject
-from wtl_core.shards.plan import plan_parts, snapshot_rows
 
 
 @pytest.fixture
@@ -283,7 +284,7 @@ def test_snapshot_rows_name_the_part_of_each_object() -> None:
     rows = snapshot_rows(plans)
     assert rows.schema == discover.SNAPSHOT_SCHEMA
     assert rows["part"].n_unique() == len(plans)
-    assert plan.VERSION >= 1
+    assert part_plan.VERSION >= 1
 
 
 def test_a_link_to_itself_is_a_missing_file_and_no_end_of_the_listing(tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from wtl_core import embedding
-from wtl_core.embedding import embed
-from wtl_core.encoders import squares
+from wtl_core.embedding import embedder, squares
+from wtl_core.embedding.embedder import embed
+from wtl_core.embedding.squares import CpuDecoder, NvjpegDecoder, plain_pixels
 from wtl_core.encoders.encoder import Encoder, build
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing
-from wtl_core.encoders.squares import CpuDecoder, NvjpegDecoder, plain_pixels
 from wtl_core.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -53,7 +52,7 @@ def make_encoder(number_format: str = "float32", module: nn.Module | None = None
     )
 
 
-def gather(pieces: list[embedding.Piece]) -> tuple[list[str], np.ndarray, list[tuple[str, str, str]]]:
+def gather(pieces: list[embedder.Piece]) -> tuple[list[str], np.ndarray, list[tuple[str, str, str]]]:
     ids = [sample_id for piece in pieces for sample_id in piece.ids]
     failures = [failure for piece in pieces for failure in piece.failures]
     return ids, np.concatenate([piece.vectors for piece in pieces]), failures
@@ -72,7 +71,7 @@ def test_batches_workers_and_neighbours_change_no_bit(number_format: str, monkey
     encoder, images = make_encoder(number_format), items(101)
     expected = naive(encoder, images)
     for workers, rows in ((1, 256), (3, 1), (2, 90), (2, 1000)):
-        monkeypatch.setattr(embedding, "_LEAST_PIECE_ROWS", rows)
+        monkeypatch.setattr(embedder, "_LEAST_PIECE_ROWS", rows)
         ids, vectors, failures = gather(list(embed(encoder, images, workers=workers)))
         assert ids == [sample_id for sample_id, _ in images]
         assert np.array_equal(vectors, expected)
@@ -83,13 +82,13 @@ def test_batches_workers_and_neighbours_change_no_bit(number_format: str, monkey
 
 @pytest.mark.parametrize(("workers", "piece", "part"), [(1, 256, 32), (2, 256, 32), (16, 512, 8), (64, 2048, 8)])
 def test_on_many_cores_each_still_decodes_several_files_at_a_time(workers: int, piece: int, part: int) -> None:
-    rows = embedding._piece_rows(make_encoder(), workers)
-    assert (rows, embedding._part_rows(rows, workers, is_whole=True)) == (piece, part)
+    rows = embedder._piece_rows(make_encoder(), workers)
+    assert (rows, embedder._part_rows(rows, workers, is_whole=True)) == (piece, part)
 
 
 def test_few_large_files_are_decoded_by_all_threads() -> None:
     for count, workers in ((32, 2), (32, 16), (7, 16), (1, 4)):
-        part = embedding._part_rows(count, workers, is_whole=False)
+        part = embedder._part_rows(count, workers, is_whole=False)
         assert -(-count // part) >= min(count, workers)
 
 
@@ -186,9 +185,9 @@ def test_leaving_early_stops_reading_and_leaves_no_thread() -> None:
             read += 1
             yield f"s{read}", data
 
-    pieces = cast(Iterator[embedding.Piece], embed(make_encoder(), endless(), workers=2))
+    pieces = cast(Iterator[embedder.Piece], embed(make_encoder(), endless(), workers=2))
     next(pieces)
-    cast(Iterator[embedding.Piece], pieces).close()  # type: ignore[attr-defined]
+    cast(Iterator[embedder.Piece], pieces).close()  # type: ignore[attr-defined]
     assert read < 3000
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("wtl-")]
 

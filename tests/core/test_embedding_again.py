@@ -12,15 +12,17 @@ import torch
 from tests.conftest import make_jpeg
 from tests.core.test_encoders import timm_weights
 from tests.core.test_pipeline import files, refresh
-from wtl_core import arrivals, embedding, embedding_parts, ledger, novelty, vectors
-from wtl_core.commits import Commit
+from wtl_core.embedding import chunks, embedder, vectors
 from wtl_core.encoders.cards import FOLDER, WEIGHTS, save_encoder
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing
 from wtl_core.errors import ConfigError
-from wtl_core.recipe import Recipe
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.refresh import arrivals, novelty
 from wtl_core.shards import reader
-from wtl_core.storage import Store
+from wtl_core.workspace import ledger
+from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.storage import Store
 
 
 @pytest.fixture
@@ -51,11 +53,11 @@ def write_weights(target: Path, seed: int) -> str:
 def test_a_part_that_fails_keeps_what_it_committed_and_makes_only_the_rest(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding_parts, "_COMMIT_IMAGES", 3)
-    monkeypatch.setattr(embedding, "_piece_rows", lambda encoder, workers: 1)
-    real, made, ends = embedding.embed, list[str](), [7, 8]
+    monkeypatch.setattr(chunks, "_COMMIT_IMAGES", 3)
+    monkeypatch.setattr(embedder, "_piece_rows", lambda encoder, workers: 1)
+    real, made, ends = embedder.embed, list[str](), [7, 8]
 
-    def failing(*args: Any, **named: Any) -> Iterator[embedding.Piece]:
+    def failing(*args: Any, **named: Any) -> Iterator[embedder.Piece]:
         last = ends.pop(0)
         for number, piece in enumerate(real(*args, **named)):
             if number == last:
@@ -63,7 +65,7 @@ def test_a_part_that_fails_keeps_what_it_committed_and_makes_only_the_rest(
             made.extend(piece.ids)
             yield piece
 
-    monkeypatch.setattr(embedding, "embed", failing)
+    monkeypatch.setattr(embedder, "embed", failing)
     with pytest.raises(OSError, match="the disk is gone"):
         refresh(tmp_path / "w", pictures)
     store = Store(str(tmp_path / "w"))
@@ -104,9 +106,9 @@ def test_another_side_of_the_same_network_embeds_anew(
     assert at(64) == commits[-1]
     # a look at arrivals compares them with vectors of the same encoder
     used: list[str] = []
-    embed = embedding.embed
+    embed = embedder.embed
     monkeypatch.setattr(
-        embedding,
+        embedder,
         "embed",
         lambda encoder, *args, **more: used.append(encoder.fingerprint) or embed(encoder, *args, **more),
     )

@@ -10,12 +10,13 @@ import pytest
 
 from tests.core.test_embedding_again import write_weights
 from tests.core.test_pipeline import files
-from wtl_core import embedding, pipeline, vectors
-from wtl_core.commits import Commit
+from wtl_core import pipeline
+from wtl_core.embedding import embedder, vectors
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.pipeline import Machine
-from wtl_core.recipe import Recipe
-from wtl_core.storage import Store
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.storage import Store
 
 
 def refresh(root: Path, source: Path, weights: Path, devices: int, part_images: int = 16) -> Commit:
@@ -30,14 +31,14 @@ def test_each_device_embeds_its_share_side_by_side_and_no_vector_changes(
     weights = tmp_path / "weights.safetensors"
     digest = write_weights(weights, 1)
     alone = refresh(tmp_path / "alone", source, weights, 1)
-    real, used, both = embedding.embed, [], threading.Barrier(2)
+    real, used, both = embedder.embed, [], threading.Barrier(2)
 
     def noting(encoder: Encoder, images: object, **named: object) -> object:
         used.append(str(encoder.device))
         both.wait(timeout=60)  # passes only if two devices are at work at once
         return real(encoder, images, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(embedding, "embed", noting)
+    monkeypatch.setattr(embedder, "embed", noting)
     together = refresh(tmp_path / "together", source, weights, 2)
     assert sorted(used) == ["cpu:0", "cpu:0", "cpu:1", "cpu:1"]  # two parts of twice 16 images
     stores = [Store(str(tmp_path / name)) for name in ("alone", "together")]
@@ -57,10 +58,10 @@ def test_a_device_that_fails_fails_the_part_when_all_have_ended(
 ) -> None:
     weights = tmp_path / "weights.safetensors"
     write_weights(weights, 1)
-    real, made, is_gone = embedding.embed, [], threading.Event()
-    monkeypatch.setattr(embedding, "_piece_rows", lambda encoder, workers: 2)
+    real, made, is_gone = embedder.embed, [], threading.Event()
+    monkeypatch.setattr(embedder, "_piece_rows", lambda encoder, workers: 2)
 
-    def failing(encoder: Encoder, images: Any, **named: Any) -> Iterator[embedding.Piece]:
+    def failing(encoder: Encoder, images: Any, **named: Any) -> Iterator[embedder.Piece]:
         if str(encoder.device) == "cpu:1":
             is_gone.set()
             raise OSError("the second device is gone")
@@ -71,7 +72,7 @@ def test_a_device_that_fails_fails_the_part_when_all_have_ended(
             yield piece
 
     with monkeypatch.context() as patch:
-        patch.setattr(embedding, "embed", failing)
+        patch.setattr(embedder, "embed", failing)
         with pytest.raises(OSError, match="the second device is gone"):
             refresh(tmp_path / "w", source, weights, 2)
     assert len(made) < 8  # of 16 images in pieces of two: what it makes now is thrown away

@@ -25,12 +25,12 @@ import pytest
 import torch
 from PIL import Image
 
-from wtl_core.embedding import embed
+from wtl_core.embedding.embedder import embed
 from wtl_core.encoders.cards import save_encoder
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing
 from wtl_core.encoders.resolve import resolve
-from wtl_core.storage import Store
+from wtl_core.workspace.storage import Store
 
 HERE = Path(__file__).resolve()
 POOL, PART = 96, 24
@@ -86,20 +86,18 @@ def embed_pool(root: str, samples_path: str, fingerprints: list[str]) -> None:
     """What is killed: each encoder in turn embeds what it has no vector for."""
     import polars as pl
 
-    from wtl_core import embedding, embedding_parts, vectors
+    from wtl_core.embedding import chunks, embedder, vectors
 
     torch.set_num_threads(1)
     vectors._MAX_AT_WORK = 4  # so that compaction is killed too
-    embedding_parts._COMMIT_IMAGES = PART // 2  # so that a part is killed between its commits
-    embedding._piece_rows = lambda encoder, workers: PART // 2
+    chunks._COMMIT_IMAGES = PART // 2  # so that a part is killed between its commits
+    embedder._piece_rows = lambda encoder, workers: PART // 2
     store, samples = Store(root), pl.read_parquet(samples_path)
     for fingerprint in fingerprints:
         encoder = resolve(fingerprint, store, device="cpu")
-        parts = embedding_parts.plan(
-            store, samples, fingerprint=fingerprint, dimensions=encoder.dimensions, images=PART
-        )
-        results = [embedding_parts.run(part, store, [encoder], workers=1) for part in parts]
-        embedding_parts.finish(store, samples, fingerprint, results)
+        parts = chunks.plan(store, samples, fingerprint=fingerprint, dimensions=encoder.dimensions, images=PART)
+        results = [chunks.run(part, store, [encoder], workers=1) for part in parts]
+        chunks.finish(store, samples, fingerprint, results)
 
 
 def serve() -> None:
@@ -109,7 +107,7 @@ def serve() -> None:
     or LanceDB itself: threads that are at work do not survive a fork.
     """
     warnings.simplefilter("ignore", RuntimeWarning)  # LanceDB on being forked
-    importlib.import_module("wtl_core.embedding_parts")
+    importlib.import_module("wtl_core.embedding.chunks")
     list(embed(resolve("pixels", Store("."), device="cpu"), [("warm", make_png(0))]))
     while line := sys.stdin.readline():
         pid = os.fork()
@@ -199,7 +197,7 @@ def fresh_copy(prepared: Prepared, root: Path) -> str:
 
 def read_vectors(prepared: Prepared, root: str) -> dict[str, np.ndarray]:
     """Each encoder's vectors in the order of the ids; the tables hold each id once, and nothing else is left."""
-    from wtl_core import vectors
+    from wtl_core.embedding import vectors
 
     store, ids = Store(root), sorted(prepared.images)
     for name in prepared.encoders:

@@ -10,11 +10,15 @@ import pytest
 
 from tests.conftest import make_jpeg
 from tests.core.test_pipeline import files, refresh
-from wtl_core import commits, encoder_age, status, vectors
-from wtl_core.encoders import cards, succession
-from wtl_core.encoders.succession import Age, advice, reasons
-from wtl_core.recipe import EncoderParams, Recipe
-from wtl_core.storage import Store
+from wtl_core.embedding import vectors
+from wtl_core.encoders import cards
+from wtl_core.recipe.recipe import EncoderParams, Recipe
+from wtl_core.refresh import encoder_age
+from wtl_core.report import status
+from wtl_core.training import succession
+from wtl_core.training.succession import Age, advice, reasons
+from wtl_core.workspace import commits
+from wtl_core.workspace.storage import Store
 
 ENCODER = "a" * 64
 SSL = {"name": "ssl", "epochs": 1, "side_px": 16, "width": 8, "batch_images": 8}
@@ -136,7 +140,7 @@ def test_an_automatic_policy_trains_the_next_encoder_in_the_refresh_behind(
     grown = refresh(root, recipe=None)
     assert (grown.number, grown.encoder) == (2, first.encoder)
     with monkeypatch.context() as patch:  # killed when the successor is named and nothing is embedded yet
-        patch.setattr("wtl_core.embedding_parts.plan", lambda *given, **named: 1 / 0)
+        patch.setattr("wtl_core.embedding.chunks.plan", lambda *given, **named: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             refresh(root, recipe=None)
     assert commits.latest(Store(str(root))) == grown  # the old ranking stands

@@ -15,14 +15,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wtl_core.encoders import preprocessing
-from wtl_core.encoders.augment import Draw, Strength, draw, views
 from wtl_core.encoders.cards import CARD, FOLDER, WEIGHTS, load_encoder, save_encoder
 from wtl_core.encoders.encoder import Encoder, build, default_format
 from wtl_core.encoders.networks import NetworkShape, build_network, fold_norms
 from wtl_core.encoders.preprocessing import Preprocessing, fit, from_json
 from wtl_core.encoders.resolve import resolve, start_from
 from wtl_core.errors import ConfigError, CorruptArtifactError
-from wtl_core.storage import Store, open_store
+from wtl_core.training.augment import Draw, Strength, draw, views
+from wtl_core.workspace.storage import Store, open_store
 
 CPU = torch.device("cpu")
 SHAPE = NetworkShape("resnet9", 8)
@@ -438,14 +438,16 @@ def test_the_code_that_a_factory_imports_is_part_of_the_fingerprint(store: Store
     files = {
         "plain/models/net.py": "from .parts import GAIN\n" + FACTORY.replace("def kept", "def build"),
         "plain/models/parts.py": "import json\nGAIN = 1.0\n",
-        "late.py": FACTORY.replace("def kept():", "def build():\n    import helper, torch, wtl_core.refresh\n   "),
+        "late.py": FACTORY.replace(
+            "def kept():", "def build():\n    import helper, torch, wtl_core.refresh.planning\n   "
+        ),
         "helper.py": "WIDTH = 3\n",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     code = (
-        "import sys\nfrom wtl_core.encoders.resolve import resolve\nfrom wtl_core.storage import open_store\n"
+        "import sys\nfrom wtl_core.encoders.resolve import resolve\nfrom wtl_core.workspace.storage import open_store\n"
         "from wtl_core.encoders.factory_source import source_files\n"
         "print([path.name for path in source_files(sys.argv[1])])\n"
         "print(resolve(f'python:{sys.argv[1]}:build', open_store('w'), device='cpu').fingerprint)"
@@ -580,7 +582,7 @@ def test_a_users_module_is_found_in_the_current_folder_after_installed_ones(tmp_
     for name in ("my_nets", "timm"):
         (tmp_path / f"{name}.py").write_text(factory)
     code = (
-        "import sys\nfrom wtl_core.encoders.resolve import resolve\nfrom wtl_core.storage import open_store\n"
+        "import sys\nfrom wtl_core.encoders.resolve import resolve\nfrom wtl_core.workspace.storage import open_store\n"
         "for _ in range(2): print(resolve('python:my_nets:build', open_store('w'), device='cpu').dimensions)\n"
         "import timm; print('create_model' in dir(timm), sys.path.count(sys.argv[1]))"
     )

@@ -12,14 +12,14 @@ from torch import nn
 from tests.core.test_embedding import gather, items, make_encoder
 from tests.core.test_embedding_again import pictures, write_weights
 from tests.core.test_pipeline import refresh
-from wtl_core import vectors
-from wtl_core.embedding import embed
+from wtl_core.embedding import vectors
+from wtl_core.embedding.embedder import embed
 from wtl_core.encoders import compiled
 from wtl_core.encoders.compiled import compiled_fingerprint
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.errors import ConfigError
-from wtl_core.recipe import Recipe, build_recipe
-from wtl_core.storage import Store
+from wtl_core.recipe.recipe import Recipe, build_recipe
+from wtl_core.workspace.storage import Store
 
 __all__ = ["pictures"]
 

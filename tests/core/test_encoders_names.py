@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from wtl_core.encoders.names import EncoderName, parse_name, validate_name
 from wtl_core.errors import ConfigError
+from wtl_core.recipe.encoder_names import EncoderName, parse_name, validate_name
 
 FINGERPRINT = "0123456789abcdef" * 4
 
@@ -58,5 +58,5 @@ def test_a_slip_of_the_pen_is_answered_with_the_nearest_form() -> None:
 
 
 def test_names_are_checked_without_torch() -> None:
-    code = "import sys, wtl_core.encoders.names; print('torch' in sys.modules)"
+    code = "import sys, wtl_core.recipe.encoder_names; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

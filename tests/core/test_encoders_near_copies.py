@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wtl_core.encoders import near_copies
 from wtl_core.encoders.cards import FOLDER, WEIGHTS, load_encoder, save_encoder
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing
 from wtl_core.encoders.resolve import resolve
 from wtl_core.encoders.whitening import fit_whitening
-from wtl_core.storage import Store, open_store
+from wtl_core.training import near_copies
+from wtl_core.workspace.storage import Store, open_store
 
 CPU = torch.device("cpu")
 

@@ -20,19 +20,19 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from wtl_core.encoders import peers, sizing, trainer, training, watch
 from wtl_core.encoders.cards import WEIGHTS, load_card, load_encoder
-from wtl_core.encoders.checkpoint import Checkpoint, TrainingFolder
-from wtl_core.encoders.image_cache import PoolImages, decode_pool, take_some
 from wtl_core.encoders.networks import NetworkShape
-from wtl_core.encoders.objective import contrast
 from wtl_core.encoders.preprocessing import Preprocessing
 from wtl_core.encoders.resolve import Start, resolve
-from wtl_core.encoders.sizing import plan_from_json, plan_training, side_for
-from wtl_core.encoders.training import train
 from wtl_core.errors import ConfigError, CorruptArtifactError, InputError, TransientError
-from wtl_core.recipe import EncoderParams
-from wtl_core.storage import Store, open_store
+from wtl_core.recipe.recipe import EncoderParams
+from wtl_core.training import collapse, peers, sizing, trainer, training
+from wtl_core.training.checkpoint import Checkpoint, TrainingFolder
+from wtl_core.training.image_cache import PoolImages, decode_pool, take_some
+from wtl_core.training.objective import contrast
+from wtl_core.training.sizing import plan_from_json, plan_training, side_for
+from wtl_core.training.training import train
+from wtl_core.workspace.storage import Store, open_store
 
 TINY = EncoderParams(epochs=2, width=8, batch_images=16, side_px=16)
 HERE = Path(__file__).resolve()
@@ -100,13 +100,13 @@ def test_the_contrast_is_least_where_views_agree_and_images_differ() -> None:
 
 def test_the_watch_on_features_that_are_known() -> None:
     spread = torch.eye(64).repeat(2, 1)[:64] + 0
-    health = watch.measure(spread, spread)
+    health = collapse.measure(spread, spread)
     assert health.effective_rank == pytest.approx(63, rel=0.02)  # centring takes one direction
     assert health.alignment == pytest.approx(0, abs=1e-6)
     assert health.agreement == 1
     assert health.uniformity == pytest.approx(-4, abs=1e-3)  # all pairs at squared distance 2
     point = torch.ones(64, 8)
-    collapsed = watch.measure(point, point)
+    collapsed = collapse.measure(point, point)
     assert collapsed.effective_rank == pytest.approx(1, abs=0.05)
     assert collapsed.uniformity == pytest.approx(0, abs=1e-6)
 
@@ -114,16 +114,16 @@ def test_the_watch_on_features_that_are_known() -> None:
 def test_views_that_share_no_neighbours_agree_by_chance() -> None:
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.randn(400, 16, generator=generator) for _ in range(2))
-    health = watch.measure(first, second)
+    health = collapse.measure(first, second)
     assert health.agreement == pytest.approx(10 / 399, rel=0.3)
     with pytest.raises(InputError, match=r"collapsed at step 7.*agreement 0.0.*chance 0.025.*another seed"):
-        watch.check(health, 1.0, images=400, step=7)
+        collapse.check(health, 1.0, images=400, step=7)
 
 
 @pytest.mark.parametrize(("loss", "feature"), [(float("nan"), 1.0), (float("inf"), 1.0), (1.0, float("nan"))])
 def test_what_is_no_number_fails_the_run(loss: float, feature: float) -> None:
     with pytest.raises(InputError, match="diverged at step 1"):
-        watch.check_finite(loss, torch.ones(4, 8), torch.full((4, 8), feature), step=1)
+        collapse.check_finite(loss, torch.ones(4, 8), torch.full((4, 8), feature), step=1)
 
 
 def test_a_training_that_leaves_the_numbers_fails_with_advice(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,7 +401,7 @@ def test_large_files_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch
     source = iter(files)
     assert [len(take_some(source, 4, 700)) for _ in range(4)] == [3, 3, 0, 0]
     whole = decode_pool(make_pool(40), 40, Preprocessing(16))
-    monkeypatch.setattr("wtl_core.encoders.image_cache._CHUNK_BYTES", 1)
+    monkeypatch.setattr("wtl_core.training.image_cache._CHUNK_BYTES", 1)
     assert np.array_equal(decode_pool(make_pool(40), 40, Preprocessing(16)), whole)
 
 
@@ -409,7 +409,7 @@ def test_a_disk_without_room_for_the_images_is_told(monkeypatch: pytest.MonkeyPa
     def refuse(*_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("wtl_core.encoders.image_cache._IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr("wtl_core.training.image_cache._IN_MEMORY_BYTES", 1000)
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     with pytest.raises(ConfigError, match=rf"^{tmp_path}: expected room for .* set TMPDIR"):
         decode_pool(make_pool(40), 40, Preprocessing(16), scratch=tmp_path)
@@ -452,7 +452,7 @@ def test_unreadable_images_are_left_out_of_training(store: Store) -> None:
 
 def test_a_large_pool_is_kept_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     whole = decode_pool(make_pool(40), 40, Preprocessing(16))
-    monkeypatch.setattr("wtl_core.encoders.image_cache._IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr("wtl_core.training.image_cache._IN_MEMORY_BYTES", 1000)
     mapped = decode_pool(make_pool(40), 40, Preprocessing(16), scratch=tmp_path)
     assert isinstance(mapped, np.memmap)
     assert np.array_equal(mapped, whole)

@@ -8,7 +8,7 @@ from wtl_core.encoders.cards import load_encoder, save_encoder
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing
 from wtl_core.encoders.whitening import fit_whitening, split
-from wtl_core.storage import open_store
+from wtl_core.workspace.storage import open_store
 
 CPU = torch.device("cpu")
 

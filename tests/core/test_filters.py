@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.filters import as_polars, parse_filter, with_metadata
-from wtl_core.recipe import parse_recipe
+from wtl_core.recipe.filters import as_polars, parse_filter, with_metadata
+from wtl_core.recipe.recipe import parse_recipe
 
 FRAME = pl.DataFrame(
     {

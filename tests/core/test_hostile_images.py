@@ -23,11 +23,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from wtl_core import ingest, pool
-from wtl_core.recipe import IngestParams
+from wtl_core.pool import ingest, live_pool
+from wtl_core.pool.part_plan import plan_parts, snapshot_rows
+from wtl_core.recipe.recipe import IngestParams
 from wtl_core.shards import discover
-from wtl_core.shards.plan import plan_parts, snapshot_rows
-from wtl_core.storage import open_store
+from wtl_core.workspace.storage import open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".avif")
@@ -102,7 +102,7 @@ def test_every_file_is_kept_or_refused_with_a_true_reason(images: Path, tmp_path
     start = time.perf_counter()
     ingest.run_many(plans, store, params, workers=1)
     assert time.perf_counter() - start < 600
-    found = pool.load(store, snapshot_rows(plans))
+    found = live_pool.load(store, snapshot_rows(plans))
     files = {str(path): path.read_bytes() for path in images.rglob("*") if path.is_file()}
     assert len(files) <= found.counts.read <= len(files) + 10  # an archive counts by its members
     assert found.counts.locations == found.counts.samples + found.counts.duplicates + found.counts.quarantined

@@ -20,13 +20,14 @@ import pytest
 from PIL import Image
 
 from tests.conftest import build_source, make_jpeg
-from wtl_core import ingest, pool, readmission
 from wtl_core.errors import CorruptArtifactError, InputError
 from wtl_core.images.faults import Reason
-from wtl_core.recipe import IngestParams
-from wtl_core.shards import discover, part_file, part_rows, reader
-from wtl_core.shards.plan import PartPlan, plan_parts, snapshot_rows
-from wtl_core.storage import Store, open_store
+from wtl_core.pool import ingest, live_pool, part_file, part_rows
+from wtl_core.pool.part_plan import PartPlan, plan_parts, snapshot_rows
+from wtl_core.recipe.recipe import IngestParams
+from wtl_core.refresh import readmission
+from wtl_core.shards import discover, reader
+from wtl_core.workspace.storage import Store, open_store
 
 PARAMS = IngestParams()
 
@@ -35,11 +36,13 @@ def plans_of(source: Path, params: IngestParams = PARAMS) -> list[PartPlan]:
     return plan_parts(discover.list_source(str(source)), params)
 
 
-def refresh(source: Path, workspace: Path, params: IngestParams = PARAMS, workers: int = 1) -> tuple[Store, pool.Pool]:
+def refresh(
+    source: Path, workspace: Path, params: IngestParams = PARAMS, workers: int = 1
+) -> tuple[Store, live_pool.Pool]:
     store = open_store(str(workspace))
     plans = plans_of(source, params)
     ingest.run_many(plans, store, params, workers=workers)
-    return store, pool.load(store, snapshot_rows(plans), filters=params.filters)
+    return store, live_pool.load(store, snapshot_rows(plans), filters=params.filters)
 
 
 def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
@@ -57,7 +60,7 @@ def parts_of(workspace: Path) -> dict[str, bytes]:
 def test_every_file_and_member_is_accounted_for(source: Path, tmp_path: Path) -> None:
     _, found = refresh(source, tmp_path / "w")
     counts = found.counts
-    assert counts == pool.PoolCounts(
+    assert counts == live_pool.PoolCounts(
         read=67, locations=66, samples=64, duplicates=1, quarantined=1, ignored=1, filtered=0
     )
     assert counts.read == counts.locations + counts.ignored
@@ -136,11 +139,11 @@ def test_arrivals_and_removals_touch_only_their_own_objects(source: Path, tmp_pa
     assert [len(plan.objects) for plan in plans] == [1]
     ingest.run_many(plans, store, PARAMS, workers=2)
     grown = pl.concat([changes.kept, snapshot_rows(plans)])
-    assert pool.load(store, grown).counts.samples == 65
+    assert live_pool.load(store, grown).counts.samples == 65
     (source / "new.jpg").unlink()
     shrunk = discover.diff(discover.list_source(str(source)), grown)
     assert shrunk.gone["uri"].to_list() == [str(source / "new.jpg")]
-    assert pool.load(store, shrunk.kept).samples.equals(first.samples)
+    assert live_pool.load(store, shrunk.kept).samples.equals(first.samples)
 
 
 def test_a_shard_written_over_is_read_again_and_a_mended_file_is_admitted(tmp_path: Path) -> None:
@@ -158,7 +161,7 @@ def test_a_shard_written_over_is_read_again_and_a_mended_file_is_admitted(tmp_pa
     assert len(changes.changed) == 2
     plans = plan_parts(changes.changed, PARAMS)
     ingest.run_many(plans, store, PARAMS, workers=1)
-    found = pool.load(store, pl.concat([changes.kept, snapshot_rows(plans)]))
+    found = live_pool.load(store, pl.concat([changes.kept, snapshot_rows(plans)]))
     assert (found.counts.samples, found.counts.quarantined) == (2, 0)
     assert set(first.samples["sample_id"]).isdisjoint(found.samples["sample_id"])
 
@@ -241,7 +244,7 @@ def test_an_object_that_keeps_changing_is_refused_and_tried_again_later(
     plans = plans_of(source)
     store, snapshot = open_store(str(tmp_path / "w")), snapshot_rows(plans)
     ingest.run_many(plans, store, PARAMS, workers=1)
-    found = pool.load(store, snapshot)
+    found = live_pool.load(store, snapshot)
     assert found.quarantine["reason"].to_list() == ["changed_while_read"]
     assert found.counts.samples == 1
     monkeypatch.setattr(reader, "_read_stream", original)
@@ -252,7 +255,7 @@ def test_an_object_that_keeps_changing_is_refused_and_tried_again_later(
     retried = plan_parts(changes.changed, PARAMS)
     ingest.run_many(retried, store, PARAMS, workers=1)
     after = pl.concat([changes.kept, snapshot_rows(retried)])
-    assert pool.load(store, after).counts.quarantined == 0
+    assert live_pool.load(store, after).counts.quarantined == 0
     assert readmission.readable_again(store, after).is_empty()
     assert discover.diff(listing, after).changed.is_empty()
 
@@ -301,12 +304,12 @@ def test_images_that_rows_name_are_taken_in_once_they_are_there(tmp_path: Path, 
     for i in range(3, 7):
         (images / f"{i}.jpg").write_bytes(make_jpeg(i))
     snapshot = take_in_again(source, store, snapshot)
-    counts = pool.load(store, snapshot).counts
+    counts = live_pool.load(store, snapshot).counts
     assert (counts.samples, counts.quarantined) == (7, 1)
     assert readmission.readable_again(store, snapshot).is_empty()
     (images / "7.jpg").write_bytes(make_jpeg(7))
     snapshot = take_in_again(source, store, snapshot)
-    assert pool.load(store, snapshot).counts.quarantined == 0
+    assert live_pool.load(store, snapshot).counts.quarantined == 0
 
 
 def test_of_many_missing_targets_a_spread_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,7 +334,7 @@ def test_what_a_killed_attempt_refused_does_not_count(source: Path, tmp_path: Pa
     counts = ingest.run(plan, store, PARAMS)
     assert (whole.quarantined, whole.ignored) == (1, 1)
     assert (counts.quarantined, counts.ignored) == (0, 0)
-    found = pool.load(store, snapshot_rows([plan])).counts
+    found = live_pool.load(store, snapshot_rows([plan])).counts
     assert (found.read, found.quarantined, found.ignored) == (counts.read, 0, 0)
 
 
@@ -352,11 +355,11 @@ def test_filters_set_samples_aside_and_can_be_undone(source: Path, tmp_path: Pat
     store, everything = refresh(source, tmp_path / "w")
     middle = float(everything.samples["brightness"].median())  # type: ignore[arg-type]
     snapshot = snapshot_rows(plans_of(source))
-    filtered = pool.load(store, snapshot, filters=[f"brightness > {middle}"])
+    filtered = live_pool.load(store, snapshot, filters=[f"brightness > {middle}"])
     assert filtered.counts.filtered == 32
     assert filtered.samples.filter("is_filtered")["brightness"].max() <= middle  # type: ignore[operator]
     assert filtered.counts.samples == everything.counts.samples
-    assert pool.load(store, snapshot).samples.equals(everything.samples)
+    assert live_pool.load(store, snapshot).samples.equals(everything.samples)
 
 
 def test_filters_reach_into_the_metadata(tmp_path: Path) -> None:
@@ -365,7 +368,7 @@ def test_filters_reach_into_the_metadata(tmp_path: Path) -> None:
     pl.DataFrame(images).write_parquet(tmp_path / "source" / "images.parquet")
     store, _ = refresh(tmp_path / "source", tmp_path / "w")
     filters = ["metadata.score >= 0", "metadata.score < 2.5"]
-    filtered = pool.load(store, snapshot_rows(plans_of(tmp_path / "source")), filters=filters)
+    filtered = live_pool.load(store, snapshot_rows(plans_of(tmp_path / "source")), filters=filters)
     assert filtered.counts.filtered == 2
     assert not any(name.startswith("metadata.") for name in filtered.samples.columns)
 
@@ -378,7 +381,9 @@ def test_twins_point_to_the_smallest_id_that_is_not_set_aside(tmp_path: Path) ->
     store, found = refresh(source, tmp_path / "w")
     assert found.samples["duplicate_of"].to_list() == [None] + [found.samples["sample_id"][0]] * 3
     first = found.samples.row(0, named=True)
-    filtered = pool.load(store, snapshot_rows(plans_of(source)), filters=[f"byte_length != {first['byte_length']}"])
+    filtered = live_pool.load(
+        store, snapshot_rows(plans_of(source)), filters=[f"byte_length != {first['byte_length']}"]
+    )
     assert filtered.samples["duplicate_of"].to_list() == [None, None, *[found.samples["sample_id"][1]] * 2]
 
 
@@ -429,7 +434,7 @@ def test_images_come_back_by_row_from_bytes_and_from_references(source: Path, tm
         store, found = refresh(source, tmp_path / kind, params)
         (part,) = found.samples["part"].unique()
         rows = found.samples.select("row", "sample_id").sample(fraction=0.5, seed=1).rows()
-        images = dict(pool.read_images(store, part, [row for row, _ in rows]))
+        images = dict(live_pool.read_images(store, part, [row for row, _ in rows]))
         assert {row: hashlib.sha256(images[row] or b"").hexdigest() for row, _ in rows} == dict(rows)
         pools[kind] = found.samples.drop("part")
     assert pools["bytes"].equals(pools["reference"])
@@ -449,7 +454,7 @@ def test_references_to_changed_or_vanished_sources_give_none(tmp_path: Path) -> 
     (source / "1.jpg").write_bytes(make_jpeg(77))
     (source / "a.tar").write_bytes((source / "a.tar").read_bytes()[:1500])
     (part,) = found.samples["part"].unique()
-    images = dict(pool.read_images(store, part, range(5)))
+    images = dict(live_pool.read_images(store, part, range(5)))
     uris = {row["row"]: Path(row["uri"]).name for row in found.samples.iter_rows(named=True)}
     assert {uris[row] for row, data in images.items() if data is not None} == {"2.jpg"}
 
@@ -525,14 +530,14 @@ def test_an_empty_or_wholly_broken_source_still_makes_its_part(tmp_path: Path) -
     store, found = refresh(source, tmp_path / "w")
     assert found.samples.is_empty()
     assert (found.counts.quarantined, found.counts.samples) == (1, 0)
-    assert pool.load(store, pl.DataFrame(schema=discover.SNAPSHOT_SCHEMA)).counts.read == 0
+    assert live_pool.load(store, pl.DataFrame(schema=discover.SNAPSHOT_SCHEMA)).counts.read == 0
 
 
 def test_a_missing_part_is_said_so(source: Path, tmp_path: Path) -> None:
     store, _ = refresh(source, tmp_path / "w")
     next((tmp_path / "w" / "pool").iterdir()).unlink()
     with pytest.raises(CorruptArtifactError, match="cannot be read"):
-        pool.load(store, snapshot_rows(plans_of(source)))
+        live_pool.load(store, snapshot_rows(plans_of(source)))
 
 
 def test_an_archive_cut_in_the_middle_keeps_what_came_before(tmp_path: Path) -> None:
@@ -555,8 +560,8 @@ def test_every_reason_has_a_code_and_counts_add_up(source: Path, tmp_path: Path)
 
 
 def test_planning_imports_no_torch() -> None:
-    modules = (
-        "wtl_core.recipe, wtl_core.pool, wtl_core.shards.discover, wtl_core.shards.plan, wtl_core.shards.part_file"
+    modules = "wtl_core.recipe.recipe, wtl_core.shards.discover, " + ", ".join(
+        f"wtl_core.pool.{name}" for name in ("live_pool", "part_plan", "part_file")
     )
     code = f"import {modules}, sys; assert 'torch' not in sys.modules and 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -588,7 +593,7 @@ def test_referenced_members_of_a_packed_archive_are_read_in_one_pass(
     monkeypatch.setattr(
         reader, "read_again", lambda uri, *rest, **more: passes.append(uri) or again(uri, *rest, **more)
     )
-    images = dict(pool.read_images(store, found.samples["part"][0], range(40)))
+    images = dict(live_pool.read_images(store, found.samples["part"][0], range(40)))
     assert sorted(images) == list(range(40))
     assert all(images.values())
     assert len(passes) == 1

@@ -7,9 +7,11 @@ from PIL import Image
 
 from tests.conftest import make_jpeg
 from tests.core.test_pipeline import ranking, refresh
-from wtl_core import commits, labels, ledger, likeness
+from wtl_core.embedding import similar
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.storage import Store
+from wtl_core.labelling import labels
+from wtl_core.workspace import commits, ledger
+from wtl_core.workspace.storage import Store
 
 
 def test_ids_paths_and_keys_name_samples(source: Path, tmp_path: Path) -> None:
@@ -48,12 +50,12 @@ def test_images_like_one_come_nearest_first_and_without_itself(source: Path, tmp
     last = commits.latest(store)
     assert last is not None
     sample_id = ranking(tmp_path / "w")["sample_id"][0]
-    rows = likeness.run(store, last, sample_id[:20], count=5)
+    rows = similar.run(store, last, sample_id[:20], count=5)
     assert len(rows) == 5
     assert sample_id not in {row["sample_id"] for row in rows}
     assert [row["similarity"] for row in rows] == sorted((row["similarity"] for row in rows), reverse=True)
     with pytest.raises(ConfigError, match="found 0"):
-        likeness.run(store, last, "zz", count=5)
+        similar.run(store, last, "zz", count=5)
 
 
 def test_a_path_elsewhere_is_not_the_file_of_that_name_here(source: Path, tmp_path: Path) -> None:

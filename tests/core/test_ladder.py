@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from wtl_core import ladder
-from wtl_core.ladder import measure
-from wtl_core.selection import ranking
+from wtl_core.recipe.selection import LadderParams, SelectionParams
+from wtl_core.selection import ladder, ranking
 from wtl_core.selection.advice import NOT_MEASURABLE, advise
 from wtl_core.selection.identity import Purpose, content_keys, shuffled
-from wtl_core.selection.params import LadderParams, SelectionParams
+from wtl_core.selection.ladder import measure
 from wtl_core.selection.result import Ranking
 
 

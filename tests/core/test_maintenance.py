@@ -2,10 +2,14 @@ from pathlib import Path
 
 from tests.conftest import make_jpeg
 from tests.core.test_pipeline import PIXELS, ranking, refresh
-from wtl_core import commits, labels, maintenance, pipeline, vectors
+from wtl_core import pipeline
+from wtl_core.embedding import vectors
+from wtl_core.labelling import labels
 from wtl_core.pipeline import Machine
-from wtl_core.recipe import Recipe
-from wtl_core.storage import Store
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.upkeep import maintenance
+from wtl_core.workspace import commits
+from wtl_core.workspace.storage import Store
 
 
 def test_house_keeping_keeps_what_labelled_samples_that_left_still_say(source: Path, tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from wtl_core import neighbours
-from wtl_core.neighbours import exact_distances, exact_graph, level_distances, level_of, prepare
-from wtl_core.neighbours_cuda import exact_graph_on_cuda
+from wtl_core.selection import neighbours
 from wtl_core.selection.cells import cell_graph
 from wtl_core.selection.identity import content_keys
+from wtl_core.selection.neighbours import exact_distances, exact_graph, level_distances, level_of, prepare
+from wtl_core.selection.neighbours_cuda import exact_graph_on_cuda
 
 
 def unit(rows: int, dimensions: int, seed: int = 0) -> np.ndarray:

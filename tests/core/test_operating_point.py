@@ -1,8 +1,8 @@
 import pytest
 
 from wtl_core.errors import ConfigError
-from wtl_core.operating_point import check_point, count_at
-from wtl_core.selection.params import count_of
+from wtl_core.recipe.operating_point import check_point, count_at
+from wtl_core.recipe.selection import count_of
 
 
 @pytest.mark.parametrize(

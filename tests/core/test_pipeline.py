@@ -20,16 +20,20 @@ import pytest
 from PIL import Image
 
 from tests.conftest import build_source, make_jpeg
-from wtl_core import arrivals, commits, ingest, lease, ledger, pipeline, selections, status
-from wtl_core.commits import Commit
+from wtl_core import pipeline
 from wtl_core.encoders import cards
 from wtl_core.errors import BusyError, ConfigError, InputError, QuarantineBudgetError, TransientError
 from wtl_core.pipeline import Machine
-from wtl_core.recipe import Recipe
+from wtl_core.pool import ingest
+from wtl_core.pool.part_plan import plan_parts
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.refresh import arrivals
+from wtl_core.report import status
 from wtl_core.shards import discover, reader
 from wtl_core.shards.objects import SourceObject
-from wtl_core.shards.plan import plan_parts
-from wtl_core.storage import Store
+from wtl_core.workspace import commits, lease, ledger, selections
+from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.storage import Store
 
 PIXELS = Recipe.model_validate({"encoder": {"name": "pixels"}})
 
@@ -387,9 +391,9 @@ pipeline.refresh_workspace(Store(sys.argv[1]), [sys.argv[2]], recipe, Machine())
 
 def test_a_worker_process_that_imports_nothing_else_reads_every_kind_of_shard(source: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from wtl_core import ingest; from wtl_core.recipe import IngestParams\n"
+        "import sys; from wtl_core import ingest; from wtl_core.recipe.recipe import IngestParams\n"
         "from wtl_core.shards import discover\n"
-        "from wtl_core.shards.plan import plan_parts; from wtl_core.storage import Store\n"
+        "from wtl_core.pool.part_plan import plan_parts; from wtl_core.workspace.storage import Store\n"
         "plans = plan_parts(discover.list_source(sys.argv[1]), IngestParams())\n"
         "[ingest.run(plan, Store(sys.argv[2]), IngestParams()) for plan in plans]"
     )

@@ -2,7 +2,7 @@
 
 import re
 
-from flows.cli import cli
+from flows.cli.main import cli
 from tests.readme import README, ROOT, build
 
 TEXT = README.read_text()
@@ -30,7 +30,7 @@ def test_links_lead_to_files() -> None:
 
 
 def test_the_recipe_shown_is_valid() -> None:
-    from wtl_core.recipe import parse_recipe
+    from wtl_core.recipe.recipe import parse_recipe
 
     [example] = re.findall(r"```toml\n(.*?)```", TEXT, flags=re.DOTALL)
     assert parse_recipe(example, name="README.md").ingest.filters == (

@@ -1,7 +1,7 @@
 import pytest
 
 from wtl_core.errors import ConfigError
-from wtl_core.recipe import parse_recipe
+from wtl_core.recipe.recipe import parse_recipe
 
 
 def test_a_recipe_file_sets_the_same_fields() -> None:

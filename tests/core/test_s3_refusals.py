@@ -8,12 +8,15 @@ from botocore.exceptions import ClientError
 
 from tests.conftest import make_jpeg
 from tests.core.test_pipeline import PIXELS
-from wtl_core import pipeline, pool, refresh, storage
-from wtl_core.commits import Commit
+from wtl_core import pipeline
 from wtl_core.errors import ConfigError, InputError, TransientError
 from wtl_core.pipeline import Machine
+from wtl_core.pool import live_pool
+from wtl_core.refresh import planning
 from wtl_core.shards import bucket, discover, remote
-from wtl_core.storage import Store, filesystem
+from wtl_core.workspace import storage
+from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.storage import Store, filesystem
 
 # boto3's own, and the event loop of s3fs that lives to the end of the process
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -47,7 +50,11 @@ def run(workspace: Path, endpoint: str, *sources: str) -> Commit:
 
 def refusals(workspace: Path, record: Commit) -> list[tuple[str, str]]:
     store = Store(str(workspace))
-    return pool.load(store, refresh.read_snapshot(store, record.listing)).quarantine.select("reason", "message").rows()
+    return (
+        live_pool.load(store, planning.read_snapshot(store, record.listing))
+        .quarantine.select("reason", "message")
+        .rows()
+    )
 
 
 def test_an_archived_object_is_a_read_error_and_ends_no_refresh(endpoint: str, tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ import pytest
 
 from tests.conftest import make_jpeg
 from tests.core.test_pipeline import PIXELS, ranking, refresh
-from wtl_core import commits, lease, pipeline, selections
+from wtl_core import pipeline
 from wtl_core.errors import BusyError
 from wtl_core.pipeline import Machine
-from wtl_core.storage import Store, check_conditional_writes
+from wtl_core.workspace import commits, lease, selections
+from wtl_core.workspace.storage import Store, check_conditional_writes
 
 # boto3's own, and the event loop of s3fs that lives to the end of the process
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")

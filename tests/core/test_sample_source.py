@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from wtl_core import sample_source
+from tests import sample_source
 
 
 def digests(folder: Path) -> dict[str, str]:

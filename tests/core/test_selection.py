@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wtl_core.errors import InputError
-from wtl_core.neighbours import prepare
+from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import dense, ranking, result
 from wtl_core.selection.kernels import ONE, kernel_table, median_scale
-from wtl_core.selection.params import SelectionParams
+from wtl_core.selection.neighbours import prepare
 from wtl_core.selection.result import Ranking
 
 LARGE = {"exact_up_to": 20, "neighbours": 16}

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wtl_core.neighbours import prepare
+from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import farthest, orders, ranking
 from wtl_core.selection.farthest import FAR, farthest_first, nearest_outside
 from wtl_core.selection.identity import content_keys, draw, shuffled
-from wtl_core.selection.params import SelectionParams
+from wtl_core.selection.neighbours import prepare
 from wtl_core.selection.result import Ranking
 
 OBJECTIVES = ["coverage", "k-center", "probability-coverage", "typicality", "stratified-random", "random"]

@@ -6,12 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from wtl_core import ledger, selections, vectors
+from wtl_core.embedding import vectors
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.recipe import Recipe
+from wtl_core.recipe.recipe import Recipe
 from wtl_core.selection import columns, stage
-from wtl_core.selections import SelectionRef
-from wtl_core.storage import Store, open_store
+from wtl_core.workspace import ledger, selections
+from wtl_core.workspace.selections import SelectionRef
+from wtl_core.workspace.storage import Store, open_store
 
 ENCODER = "a" * 64
 ROWS = 120

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.recipe import build_recipe
+from wtl_core.recipe.recipe import build_recipe
+from wtl_core.recipe.selection import Balance, SelectionParams, WeightBy, count_of
 from wtl_core.selection import head, orders, ranking
-from wtl_core.selection.params import Balance, SelectionParams, WeightBy, count_of
 from wtl_core.selection.problem import Cover
 from wtl_core.selection.result import Ranking
 from wtl_core.selection.steering import balance_weights, column_weights, similarity_weights, whole_weights

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from wtl_core import storage
 from wtl_core.errors import ConfigError, TransientError
-from wtl_core.storage import TEMPORARY_PREFIX, Store, check_conditional_writes, open_store
+from wtl_core.workspace import storage
+from wtl_core.workspace.storage import TEMPORARY_PREFIX, Store, check_conditional_writes, open_store
 
 
 def test_a_writer_that_raises_leaves_the_old_file_and_no_trace(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_full_disk_is_told_with_its_place(tmp_path: Path) -> None:
 
 def test_a_killed_writer_leaves_nothing_that_counts_and_the_sweep_takes_the_rest(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from wtl_core.storage import Store\n"
+        "import os, sys; from wtl_core.workspace.storage import Store\n"
         "with Store(sys.argv[1]).writer('pool/x') as h: h.write(b'half'); h.flush(); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)])

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from wtl_core.storage import Store, open_store
+from wtl_core.workspace.storage import Store, open_store
 
 ENCODER, OTHER = "a" * 64, "b" * 64
 D = 8
@@ -55,7 +55,7 @@ def s3_endpoint() -> Iterator[str]:
 
 
 def test_what_was_committed_is_loaded_in_the_order_asked_for(store: Store) -> None:
-    from wtl_core import vectors
+    from wtl_core.embedding import vectors
 
     ids, values = make_rows(50)
     for start in (0, 20):
@@ -70,7 +70,7 @@ def test_what_was_committed_is_loaded_in_the_order_asked_for(store: Store) -> No
 
 
 def test_committing_again_adds_nothing(store: Store) -> None:
-    from wtl_core import vectors
+    from wtl_core.embedding import vectors
 
     ids, values = make_rows(20)
     for attempt in range(3):
@@ -84,7 +84,7 @@ def test_committing_again_adds_nothing(store: Store) -> None:
 
 
 def test_two_parts_with_the_same_sample_add_it_once(tmp_path: Path) -> None:
-    from wtl_core import vectors
+    from wtl_core.embedding import vectors
 
     store = open_store(str(tmp_path))
     ids, values = make_rows(10)
@@ -94,7 +94,7 @@ def test_two_parts_with_the_same_sample_add_it_once(tmp_path: Path) -> None:
 
 
 def test_rows_of_another_run_are_seen_by_a_handle_that_was_opened_earlier(tmp_path: Path) -> None:
-    from wtl_core import vectors
+    from wtl_core.embedding import vectors
 
     store = open_store(str(tmp_path))
     ids, values = make_rows(10)
@@ -106,7 +106,7 @@ def test_rows_of_another_run_are_seen_by_a_handle_that_was_opened_earlier(tmp_pa
 
 
 def test_encoders_do_not_meet(tmp_path: Path) -> None:
-    from wtl_core import vectors
+    from wtl_core.embedding import vectors
     from wtl_core.errors import CorruptArtifactError, InputError
 
     store = open_store(str(tmp_path))
@@ -128,7 +128,7 @@ def test_encoders_do_not_meet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [0.0, np.nan, np.inf, 0.5])
 def test_a_vector_that_is_none_is_refused_with_its_sample(tmp_path: Path, spoil: float) -> None:
-    from wtl_core import vectors
+    from wtl_core.embedding import vectors
     from wtl_core.errors import InputError
 
     ids, values = make_rows(10)
@@ -138,7 +138,7 @@ def test_a_vector_that_is_none_is_refused_with_its_sample(tmp_path: Path, spoil:
 
 
 def test_a_sample_without_a_vector_is_named(tmp_path: Path) -> None:
-    from wtl_core import vectors
+    from wtl_core.embedding import vectors
     from wtl_core.errors import InputError
 
     store = open_store(str(tmp_path))
@@ -150,7 +150,7 @@ def test_a_sample_without_a_vector_is_named(tmp_path: Path) -> None:
 
 
 def test_the_key_column_is_declared_and_never_null(tmp_path: Path) -> None:
-    from wtl_core import vectors
+    from wtl_core.embedding import vectors
 
     table = vectors.open_table(open_store(str(tmp_path)), ENCODER, D)
     assert table is not None
@@ -163,7 +163,7 @@ def test_the_key_column_is_declared_and_never_null(tmp_path: Path) -> None:
 def test_similar_is_the_plain_cosine_order_with_and_without_an_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wtl_core import vectors
+    from wtl_core.embedding import vectors
 
     store = open_store(str(tmp_path))
     ids, values = make_rows(600)
@@ -190,7 +190,7 @@ def test_similar_is_the_plain_cosine_order_with_and_without_an_index(
 def test_compaction_bounds_fragments_and_versions_and_keeps_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wtl_core import vectors
+    from wtl_core.embedding import vectors
 
     store = open_store(str(tmp_path))
     ids, values = make_rows(30)
@@ -211,7 +211,7 @@ def test_compaction_bounds_fragments_and_versions_and_keeps_rows(
 def test_a_long_run_of_small_parts_leaves_few_fragments_and_versions_at_any_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wtl_core import vectors
+    from wtl_core.embedding import vectors
 
     monkeypatch.setattr(vectors, "_MAX_AT_WORK", 10)
     store = open_store(str(tmp_path))
@@ -237,7 +237,7 @@ def test_a_long_run_of_small_parts_leaves_few_fragments_and_versions_at_any_time
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     """Lance's own text of it; a disk is filled by no test."""
-    from wtl_core import vectors
+    from wtl_core.embedding import vectors
     from wtl_core.errors import ConfigError
 
     store = open_store(str(tmp_path))
@@ -247,7 +247,7 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
 
 
 def test_deleted_and_dropped_vectors_are_gone(tmp_path: Path) -> None:
-    from wtl_core import vectors
+    from wtl_core.embedding import vectors
 
     store = open_store(str(tmp_path))
     ids, values = make_rows(10)

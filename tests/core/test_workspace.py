@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from wtl_core import commits
 from wtl_core.errors import ConfigError, CorruptArtifactError
-from wtl_core.lease import LEASE
-from wtl_core.storage import Store
-from wtl_core.workspace import MARKER, create_workspace, open_workspace, probe_workspace
+from wtl_core.workspace import commits
+from wtl_core.workspace.lease import LEASE
+from wtl_core.workspace.marker import MARKER, create_workspace, open_workspace, probe_workspace
+from wtl_core.workspace.storage import Store
 
 
 def test_an_empty_or_missing_folder_can_become_one(tmp_path: Path) -> None:

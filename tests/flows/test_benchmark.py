@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.benchmark_command import read_params
+from flows.cli.benchmark_command import read_params
 from tests.conftest import result_of
 from wtl_core.benchmark import params
 from wtl_core.errors import ConfigError
@@ -90,5 +90,7 @@ print({tuple(sorted(used.tags)) for used in users})
 
 
 def test_the_command_line_plans_without_torch():
-    code = "import sys; import flows.benchmark_command; sys.exit('torch' in sys.modules or 'prefect' in sys.modules)"
+    code = (
+        "import sys; import flows.cli.benchmark_command; sys.exit('torch' in sys.modules or 'prefect' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from service_stack import STALL, free_port, until
 
-from flows.up import _descendants, _is_alive
+from flows.serving.up import _descendants, _is_alive
 from tests.conftest import make_jpeg, result_of
 from tests.core.test_pipeline import refresh
-from wtl_core.recipe import Recipe
+from wtl_core.recipe.recipe import Recipe
 
 Wtl = Callable[..., "subprocess.CompletedProcess[str]"]
 

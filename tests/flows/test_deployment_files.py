@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows.site_values import FOLDER
+from flows.serving.site_values import FOLDER
 
 SECRETS = dict.fromkeys(("PREFECT_AUTH", "POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"), "test")
 

@@ -19,15 +19,16 @@ import pytest
 import yaml
 from service_stack import free_port
 
-from flows import up
-from flows.deploying import automations
-from flows.operations_commands import _next_params
-from flows.site_values import FOLDER, Site, read_settings, read_site, read_template
-from tasks.failures import show_failure
-from wtl_core import pipeline, storage
+from flows.cli.operations_commands import _next_params
+from flows.serving import up
+from flows.serving.deploying import automations
+from flows.serving.site_values import FOLDER, Site, read_settings, read_site, read_template
+from tasks.prefect_side.failures import show_failure
+from wtl_core import pipeline
 from wtl_core.errors import ConfigError
 from wtl_core.pipeline import Machine
-from wtl_core.recipe import build_recipe
+from wtl_core.recipe.recipe import build_recipe
+from wtl_core.workspace import storage
 
 Wtl = Callable[..., CompletedProcess[str]]
 

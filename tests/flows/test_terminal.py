@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flows import terminal
+from flows.cli import terminal
 from wtl_core.errors import InputError
 
 EVIL = "/data/\x1b]0;owned\x07\nwtl: all is well\u202e\x9b31m"

@@ -10,11 +10,11 @@ import lancedb
 from service_stack import Stack, last_commit, until
 
 STAGES = {
-    "ingest": ("wtl_core.ingest:run", "after"),
+    "ingest": ("wtl_core.pool.ingest:run", "after"),
     "encoder": ("wtl_core.pipeline:ensure_encoder", "after"),
     "embedding": ("wtl_core.pipeline:embed_part", "after"),
     "selection": ("wtl_core.pipeline:select", "after"),
-    "commit": ("wtl_core.commits:write", "before"),
+    "commit": ("wtl_core.workspace.commits:write", "before"),
 }
 """Where the drill stands still: a part's or the stage's work is on disk, and nobody has been told.
 
@@ -67,7 +67,7 @@ def kill_in_each_stage(stack: Stack, source: Path, workspace: Path) -> None:
 
 def restart_the_server(stack: Stack, source: Path, workspace: Path) -> str:
     """The server is killed while a run is in ingest, and is back some seconds later; the run, which ended well."""
-    run_id, marker = stand_still(stack, source, workspace, "wtl_core.ingest:run", PIXELS)
+    run_id, marker = stand_still(stack, source, workspace, "wtl_core.pool.ingest:run", PIXELS)
     assert stack.server.process is not None
     stack.server.process.kill()
     stack.server.process.wait()

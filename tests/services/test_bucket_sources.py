@@ -20,12 +20,13 @@ import pytest
 
 from tests.conftest import make_jpeg
 from tests.services import s3_servers
-from wtl_core import ingest, pool, readmission
 from wtl_core.errors import ConfigError, TransientError
-from wtl_core.recipe import IngestParams
-from wtl_core.shards import bucket, discover, part_rows, remote
-from wtl_core.shards.plan import plan_parts, snapshot_rows
-from wtl_core.storage import Store, filesystem, open_store
+from wtl_core.pool import ingest, live_pool, part_rows
+from wtl_core.pool.part_plan import plan_parts, snapshot_rows
+from wtl_core.recipe.recipe import IngestParams
+from wtl_core.refresh import readmission
+from wtl_core.shards import bucket, discover, remote
+from wtl_core.workspace.storage import Store, filesystem, open_store
 
 PARAMS = IngestParams()
 
@@ -149,13 +150,13 @@ def fill(store: Store) -> None:
     store.write_bytes("notes.txt", b"no image")
 
 
-def refresh(store: Store, workspace: Path, **lists: pl.DataFrame) -> pool.Pool:
+def refresh(store: Store, workspace: Path, **lists: pl.DataFrame) -> live_pool.Pool:
     listing = lists.get("listing")
     if listing is None:
         listing = discover.list_source(store.root, endpoint_url=store.endpoint_url)
     plans, local = plan_parts(listing, PARAMS), open_store(str(workspace))
     ingest.run_many(plans, local, PARAMS, workers=1, endpoint_url=store.endpoint_url)
-    return pool.load(local, snapshot_rows(plans))
+    return live_pool.load(local, snapshot_rows(plans))
 
 
 def test_a_prefix_is_listed_read_and_known_again(store: Store, tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_a_store_that_stays_busy_ends_in_a_transient_error(
 ) -> None:
     fill(store)
     faults.busy = 1000
-    monkeypatch.setattr("wtl_core.storage._ATTEMPTS", 1)
+    monkeypatch.setattr("wtl_core.workspace.storage._ATTEMPTS", 1)
     fs = filesystem("s3://", store.endpoint_url)
     fs.clear_instance_cache()
     with pytest.raises(TransientError, match=r"run again|failed after retries"):
@@ -290,10 +291,10 @@ def test_a_workspace_in_a_bucket_holds_parts_too(store: Store, tmp_path: Path) -
     plans = plan_parts(discover.list_source(str(source)), PARAMS)
     first = ingest.run_many(plans, store, PARAMS, workers=1)
     assert ingest.run_many(plans, store, PARAMS, workers=1) == first
-    found = pool.load(store, snapshot_rows(plans))
+    found = live_pool.load(store, snapshot_rows(plans))
     assert (found.counts.samples, found.counts.quarantined) == (4, 1)
     part = found.samples["part"][0]
-    assert all(data for _, data in pool.read_images(store, part, range(4)))
+    assert all(data for _, data in live_pool.read_images(store, part, range(4)))
 
 
 def test_references_into_a_bucket_are_read_again(store: Store, tmp_path: Path) -> None:
@@ -301,8 +302,8 @@ def test_references_into_a_bucket_are_read_again(store: Store, tmp_path: Path) -
     params, local = IngestParams(store="reference"), open_store(str(tmp_path))
     plans = plan_parts(discover.list_source(store.root, endpoint_url=store.endpoint_url), params)
     ingest.run_many(plans, local, params, workers=1, endpoint_url=store.endpoint_url)
-    found = pool.load(local, snapshot_rows(plans))
+    found = live_pool.load(local, snapshot_rows(plans))
     store.delete("deep/6.jpg")
-    images = dict(pool.read_images(local, plans[0].digest, range(7), endpoint_url=store.endpoint_url))
+    images = dict(live_pool.read_images(local, plans[0].digest, range(7), endpoint_url=store.endpoint_url))
     gone = found.samples.filter(pl.col("uri").str.ends_with("/6.jpg"))["row"].item()
     assert {row for row, data in images.items() if data is None} == {gone}

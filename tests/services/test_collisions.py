@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from service_stack import Stack, last_commit, now, until
 
-from tasks.event_resources import workspace_resource
+from tasks.prefect_side.event_resources import workspace_resource
 from tests.conftest import build_source, make_jpeg
 from tests.services.drill import PIXELS, given, stand_still
 from tests.services.landing import post_arrival
@@ -56,7 +56,7 @@ def test_two_at_once_the_second_waits_and_takes_in_the_rest(
 
 def test_a_run_of_one_folder_cancels_no_run_that_an_event_started_for_others(quiet: Stack, tmp_path: Path) -> None:
     backfill = build_source(tmp_path / "backfill", count=6)
-    env = quiet.stall("wtl_core.arrivals:wait_until_quiet", tmp_path, when="before")
+    env = quiet.stall("wtl_core.refresh.arrivals:wait_until_quiet", tmp_path, when="before")
     marker, started = Path(env.pop("marker")), now()
     (quiet.folder / "shards" / "meanwhile.jpg").write_bytes(make_jpeg(79))
     by_hand = quiet.start_run("refresh", job_env=env, sources=[str(backfill)], known_too=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from service_stack import Stack, artifact, failed_run, now, ranking_of, until
 
-from tasks.event_resources import workspace_resource
+from tasks.prefect_side.event_resources import workspace_resource
 from tests.conftest import build_source
 from tests.services.drill import PIXELS, given, kill_in_each_stage, restart_the_server, stand_still
 
@@ -32,7 +32,7 @@ def test_a_cancelled_run_leaves_a_sound_workspace(
 ) -> None:
     source, expected = undisturbed
     workspace = tmp_path / "workspace"
-    run_id, _ = stand_still(quiet, source, workspace, "wtl_core.ingest:run_many", PIXELS)
+    run_id, _ = stand_still(quiet, source, workspace, "wtl_core.pool.ingest:run_many", PIXELS)
     state = {"type": "CANCELLING", "name": "Cancelling"}
     quiet.api("POST", f"/flow_runs/{run_id}/set_state", {"state": state})
     assert quiet.wait(run_id)["state"]["type"] == "CANCELLED"

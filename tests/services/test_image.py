@@ -156,7 +156,7 @@ def test_the_images_steps_run_on_a_clean_debian_and_its_user_refreshes(builder: 
     programs = "import torch, prefect; print(torch.__version__, prefect.__version__)"
     note("image", {"torch and prefect": builder.run(container, "python", "-c", programs)})
     sources = tmp_path / "sources"
-    subprocess.run([sys.executable, "-m", "wtl_core.sample_source", str(sources)], check=True, cwd=ROOT, timeout=300)
+    subprocess.run([sys.executable, "-m", "tests.sample_source", str(sources)], check=True, cwd=ROOT, timeout=300)
     run = [*entrypoint, "run", "/sources", "--workspace", "/data/workspace", "--encoder", "pixels", "--json"]
     env = tuple(f"--env={key}={value}" for key, value in NO_PREFECT.items())
     told = builder.run(container, *run, options=(*env, f"--volume={sources}:/sources:ro"))

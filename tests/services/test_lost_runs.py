@@ -17,7 +17,7 @@ def test_a_run_that_hangs_ends_at_its_limit_and_the_next_goes_on(
 ) -> None:
     source, expected = undisturbed
     workspace = tmp_path / "workspace"
-    env = quiet.stall("wtl_core.ingest:run_many", tmp_path)
+    env = quiet.stall("wtl_core.pool.ingest:run_many", tmp_path)
     del env["marker"]
     limited = given(source, workspace, PIXELS, time_limit_hours=10 / 3600)
     run, page = failed_run(quiet, quiet.start_run("refresh", job_env=env, **limited))
@@ -49,7 +49,7 @@ def test_a_lost_run_is_called_crashed_and_started_again(quiet: Stack) -> None:
     (stack.folder / "shards" / "one.jpg").write_bytes(make_jpeg(77))
     stack.enable_automations("wtl-crashed", enabled=True)
     try:
-        env = stack.stall("wtl_core.arrivals:wait_until_quiet", stack.folder, when="before")
+        env = stack.stall("wtl_core.refresh.arrivals:wait_until_quiet", stack.folder, when="before")
         marker = Path(env.pop("marker"))
         run_id = stack.start_run("refresh", job_env=env)
         until(marker.exists, seconds=150, what="the run stands still", every=0.1)

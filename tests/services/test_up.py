@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from service_stack import free_port, last_commit, until
 
-from flows.up import _descendants, _is_alive
+from flows.serving.up import _descendants, _is_alive
 from tests.conftest import build_source
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
@@ -44,7 +44,9 @@ def environment(tmp_path: Path, clone: Path) -> dict[str, str]:
 
 def imported_from(env: dict[str, str]) -> set[Path]:
     """Where a process of the walk-through finds the project's packages."""
-    told = "import flows.up, tasks, wtl_core; print(flows.up.__file__, tasks.__file__, wtl_core.__file__)"
+    told = (
+        "import flows.serving.up, tasks, wtl_core; print(flows.serving.up.__file__, tasks.__file__, wtl_core.__file__)"
+    )
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, env=env, cwd="/", check=True)
     return {Path(name).parents[1] for name in done.stdout.split()}
 

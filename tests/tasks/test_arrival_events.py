@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from tasks.arrivals import _covers, _event_id, look_for_arrivals
-from tasks.event_resources import workspace_resource
+from tasks.prefect_side.event_resources import workspace_resource
 from tasks.refresh import plan_refresh
 from tests.conftest import make_jpeg
-from wtl_core import arrivals, pipeline, storage
+from wtl_core import pipeline
 from wtl_core.pipeline import Machine
-from wtl_core.recipe import build_recipe
+from wtl_core.recipe.recipe import build_recipe
+from wtl_core.refresh import arrivals
+from wtl_core.workspace import storage
 
 
 def test_a_listing_that_comes_again_after_a_refresh_is_told_again(source: Path, tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from tasks import artifacts
-from wtl_core.commits import Commit
-from wtl_core.embedding_parts import Embedded
+from tasks.prefect_side import artifacts
+from wtl_core.embedding.chunks import Embedded
 from wtl_core.pipeline import EncoderRef
-from wtl_core.recipe import Recipe
-from wtl_core.storage import Store
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.storage import Store
 
 
 @pytest.mark.parametrize(("images", "seconds", "rate"), [(4000, 2.5, "1,600"), (0, 0.0, "no new image")])

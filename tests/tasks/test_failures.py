@@ -7,13 +7,13 @@ import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
-from tasks import run_names
-from tasks.failures import _stage_of
+from tasks.prefect_side import run_names
+from tasks.prefect_side.failures import _stage_of
 from tasks.refresh import plan_refresh
 from tasks.workspaces import hold
-from wtl_core import storage
 from wtl_core.errors import BusyError, ConfigError
-from wtl_core.storage import Store
+from wtl_core.workspace import storage
+from wtl_core.workspace.storage import Store
 
 
 @pytest.fixture

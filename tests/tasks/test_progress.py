@@ -3,8 +3,8 @@ import logging
 import httpx
 import pytest
 
-from tasks import progress
-from tasks.progress import reported
+from tasks.prefect_side import progress
+from tasks.prefect_side.progress import reported
 
 
 def test_lines_come_at_most_once_in_an_interval(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tasks import run_names
-from wtl_core.maintenance import Maintained
+from tasks.prefect_side import run_names
+from wtl_core.upkeep.maintenance import Maintained
 
 
 @pytest.fixture

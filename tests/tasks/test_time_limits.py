@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks import time_limits
-from tasks.time_limits import limited
+from tasks.prefect_side import time_limits
+from tasks.prefect_side.time_limits import limited
 from wtl_core.errors import TimeLimitError
 
 HOURS = 0.3 / 3600

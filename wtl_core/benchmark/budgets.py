@@ -4,7 +4,7 @@ import logging
 
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.errors import ConfigError
-from wtl_core.selection.params import count_of
+from wtl_core.recipe.selection import count_of
 
 _log = logging.getLogger(__name__)
 

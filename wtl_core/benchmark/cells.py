@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from wtl_core.benchmark.params import LOOPS, RANKED
-from wtl_core.recipe import digest_of
-from wtl_core.storage import Store
+from wtl_core.recipe.recipe import digest_of
+from wtl_core.workspace.storage import Store
 
 VERSION = 2
 """Raise when a cell would give another result."""

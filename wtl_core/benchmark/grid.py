@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from wtl_core import selections
 from wtl_core.benchmark import cells, network, strategies
 from wtl_core.benchmark.budgets import budgets_of, loop_budgets
 from wtl_core.benchmark.cells import Cell, Identity
 from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.params import RANKED, BenchmarkParams
 from wtl_core.benchmark.preparation import PoolRef, Prepared
-from wtl_core.recipe import digest_of
-from wtl_core.storage import Store
+from wtl_core.recipe.recipe import digest_of
+from wtl_core.workspace import selections
+from wtl_core.workspace.storage import Store
 
 _CPU_IMAGES, _CUDA_IMAGES = 1500, 60_000  # a second, forward and backward, of the network from scratch
 _LEAST_SECONDS = 20.0

@@ -5,9 +5,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from wtl_core.encoders.names import validate_name
 from wtl_core.errors import ConfigError
-from wtl_core.selection.params import SelectionParams
+from wtl_core.recipe.encoder_names import validate_name
+from wtl_core.recipe.selection import SelectionParams
 
 Judge = Literal["nearest", "probe", "scratch"]
 PoolKind = Literal["balanced", "long-tail", "bursts", "long-tail-bursts", "outliers"]

@@ -21,10 +21,10 @@ from wtl_core.benchmark.datasets import Split
 from wtl_core.benchmark.params import BenchmarkParams, check_installed
 from wtl_core.benchmark.pools import LabelledPool
 from wtl_core.benchmark.vector_source import EncoderVectors, FileVectors, VectorSource
-from wtl_core.encoders import names
 from wtl_core.errors import ConfigError
-from wtl_core.recipe import digest_of
-from wtl_core.storage import Store
+from wtl_core.recipe import encoder_names
+from wtl_core.recipe.recipe import digest_of
+from wtl_core.workspace.storage import Store
 
 VERSION = 5
 """Raised when the same set and params would be prepared otherwise."""
@@ -176,7 +176,7 @@ def _key(dataset: str, params: BenchmarkParams, vectors: Path | None) -> str:
 
 def _weights_file(encoder: str) -> Path | None:
     """The file that an encoder's name takes its weights from."""
-    parsed = names.parse_name(encoder)
+    parsed = encoder_names.parse_name(encoder)
     if parsed.kind == "file":
         return Path(parsed.value).expanduser()
     return None if parsed.weights_path is None else Path(parsed.weights_path)

@@ -6,8 +6,8 @@ Vectors and ids go in, rows come out; no labels, but for the oracle, which is a 
 import numpy as np
 
 from wtl_core.benchmark.budgets import share_count
+from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection.identity import content_keys, shuffled
-from wtl_core.selection.params import SelectionParams
 from wtl_core.selection.ranking import rank
 
 VERSION = 1

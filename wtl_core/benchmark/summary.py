@@ -20,7 +20,7 @@ from wtl_core.benchmark.params import LOOPS, ORACLES, BenchmarkParams
 from wtl_core.benchmark.plots import Curves
 from wtl_core.benchmark.preparation import Prepared
 from wtl_core.benchmark.statistics import BASELINE, Comparison, Mean
-from wtl_core.storage import Store
+from wtl_core.workspace.storage import Store
 
 OURS = "coverage"
 JUDGES = {

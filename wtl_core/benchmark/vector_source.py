@@ -13,12 +13,14 @@ import torch
 from wtl_core.benchmark.datasets import Split
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.benchmark.pools import OUTLIER, LabelledPool
-from wtl_core.encoders import cards, names, resolve, training
+from wtl_core.encoders import cards, resolve
 from wtl_core.encoders.encoder import Encoder
-from wtl_core.encoders.image_cache import PoolImages
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.recipe import EncoderParams
-from wtl_core.storage import Store
+from wtl_core.recipe import encoder_names
+from wtl_core.recipe.recipe import EncoderParams
+from wtl_core.training import training
+from wtl_core.training.image_cache import PoolImages
+from wtl_core.workspace.storage import Store
 
 Progress = Callable[[int, int], None]
 _JITTER, _CHUNK = 0.05, 4096
@@ -58,7 +60,7 @@ class EncoderVectors:
         on_progress: Progress | None,
     ) -> "EncoderVectors":
         """The encoder that is named; one that has to be trained is trained on the pool's images."""
-        if not names.is_trained_here(params.encoder):
+        if not encoder_names.is_trained_here(params.encoder):
             return cls(resolve.resolve(params.encoder, store, device=device))
         side_px = max(16, params.side_px)
         recipe = EncoderParams(name=params.encoder, seconds=params.encoder_seconds, side_px=side_px)

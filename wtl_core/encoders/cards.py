@@ -18,7 +18,7 @@ from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing, from_json
 from wtl_core.encoders.whitening import split
 from wtl_core.errors import ConfigError, CorruptArtifactError
-from wtl_core.storage import Store
+from wtl_core.workspace.storage import Store
 
 FOLDER = "encoders"
 WEIGHTS, CARD, ORIGIN = "weights.safetensors", "card.json", "origin.json"

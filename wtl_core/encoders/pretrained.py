@@ -21,9 +21,9 @@ from torch import nn
 
 from wtl_core.encoders.encoder import Encoder, build
 from wtl_core.encoders.factory_source import digest, source_files
-from wtl_core.encoders.names import EncoderName
 from wtl_core.encoders.preprocessing import Preprocessing, at_side
 from wtl_core.errors import ConfigError
+from wtl_core.recipe.encoder_names import EncoderName
 
 _HEADS = ("fc", "classifier", "head", "heads", "head_dist")
 """Classifiers by their usual names: a vector is taken before them, so a file may have weights left over for them."""

@@ -7,7 +7,6 @@ import torch
 
 from wtl_core.encoders.cards import FOLDER, WEIGHTS, from_weights, load_encoder, read_weights
 from wtl_core.encoders.encoder import Encoder
-from wtl_core.encoders.names import parse_name
 from wtl_core.encoders.networks import NetworkShape
 from wtl_core.encoders.pixels import pixels
 from wtl_core.encoders.preprocessing import Preprocessing, from_json
@@ -21,7 +20,8 @@ from wtl_core.encoders.pretrained import (
 )
 from wtl_core.encoders.whitening import split
 from wtl_core.errors import ConfigError
-from wtl_core.storage import Store, open_store
+from wtl_core.recipe.encoder_names import parse_name
+from wtl_core.workspace.storage import Store, open_store
 
 
 def resolve(name: str, store: Store, *, device: torch.device | str, side_px: int | None = None) -> Encoder:

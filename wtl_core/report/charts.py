@@ -6,7 +6,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wtl_core.commits import Commit
+from wtl_core.workspace.commits import Commit
 
 _OURS, _RANDOM = "#0b6e4f", "#8a8f98"
 

@@ -11,14 +11,16 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from wtl_core import accounts, pool, selections
-from wtl_core.commits import Commit
-from wtl_core.encoders import succession
 from wtl_core.images.decode import HIGHEST_MAX_PIXELS, decode
 from wtl_core.images.faults import ImageError
-from wtl_core.pool import Pool
+from wtl_core.pool import live_pool
+from wtl_core.pool.live_pool import Pool
+from wtl_core.refresh import accounts
 from wtl_core.report import charts
-from wtl_core.storage import Store
+from wtl_core.training import succession
+from wtl_core.workspace import selections
+from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.storage import Store
 
 _PERCENTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100)
 _PICTURES, _THUMBNAIL_PX = 48, 96
@@ -69,7 +71,7 @@ def _thumbnails(
     pictures: dict[str, dict[str, Any]] = {}
     for (part,), group in wanted.sort("part", "row").group_by("part", maintain_order=True):
         by_row = {row["row"]: row for row in group.to_dicts()}
-        for position, data in pool.read_images(store, str(part), sorted(by_row), endpoint_url=endpoint_url):
+        for position, data in live_pool.read_images(store, str(part), sorted(by_row), endpoint_url=endpoint_url):
             row = by_row[position]
             pictures[row["sample_id"]] = {"name": row["uri"], "source": _data_uri(data)}
     return [pictures[sample_id] for sample_id in sample_ids if sample_id in pictures]

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from wtl_core.neighbours import BLOCK_ROWS, Points
 from wtl_core.selection.greedy import State, cover, gain_of, gains_of, largest_others
 from wtl_core.selection.kernels import count_near, to_kernel
+from wtl_core.selection.neighbours import BLOCK_ROWS, Points
 from wtl_core.selection.quotas import Limits
 
 _FETCH = 256

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import torch
 
-from wtl_core.neighbours import Points
+from wtl_core.selection.neighbours import Points
 
 CANDIDATES = 1024
 FAR = np.float32(2.0)  # the largest h between unit vectors

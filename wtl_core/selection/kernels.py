@@ -7,7 +7,7 @@ weighted kernel values is an exact integer, so gains are the same whatever the o
 import numba
 import numpy as np
 
-from wtl_core.neighbours import BLOCK_ROWS, FIRST_BITS, LEVELS, Points, bits_to_level, level_distances
+from wtl_core.selection.neighbours import BLOCK_ROWS, FIRST_BITS, LEVELS, Points, bits_to_level, level_distances
 
 ONE = 32767  # a kernel value of 1
 WEIGHT_ONE = 65536  # the largest weight

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wtl_core.neighbours import Points
+from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection.greedy import State
-from wtl_core.selection.params import SelectionParams
+from wtl_core.selection.neighbours import Points
 from wtl_core.selection.quotas import Limits, limits_of
 
 

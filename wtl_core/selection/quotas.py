@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from wtl_core.errors import ConfigError
-from wtl_core.selection.params import Quota
+from wtl_core.recipe.selection import Quota
 
 _WINDOW = 4096  # prefixes looked ahead for a tight deadline
 

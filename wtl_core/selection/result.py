@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wtl_core.neighbours import exact_distances
+from wtl_core.recipe.selection import count_of
 from wtl_core.selection.inputs import Pool
 from wtl_core.selection.kernels import ONE, WEIGHT_ONE
-from wtl_core.selection.params import count_of
+from wtl_core.selection.neighbours import exact_distances
 from wtl_core.selection.problem import Cover, Problem
 from wtl_core.selection.quotas import Kept
 from wtl_core.selection.stopping import Stop, find_stop

@@ -5,9 +5,9 @@ A labelled image counts as an earlier pick of its cluster, and so does a frozen 
 
 import numpy as np
 
-from wtl_core.neighbours import level_distances
 from wtl_core.selection.cells import assign, train_cells
 from wtl_core.selection.identity import Purpose, draw
+from wtl_core.selection.neighbours import level_distances
 from wtl_core.selection.problem import Problem
 
 TYPICAL_OF = 20

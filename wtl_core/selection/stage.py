@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from wtl_core import ladder, ledger, selections, vectors
+from wtl_core.embedding import vectors
 from wtl_core.errors import InputError
-from wtl_core.ladder import Ladder
-from wtl_core.recipe import Recipe, digest_of
-from wtl_core.selection import columns, ranking
-from wtl_core.selection.params import SelectionParams
+from wtl_core.recipe.recipe import Recipe, digest_of
+from wtl_core.recipe.selection import SelectionParams
+from wtl_core.selection import columns, ladder, ranking
+from wtl_core.selection.ladder import Ladder
 from wtl_core.selection.ranking import Ranking
 from wtl_core.selection.steering import column_weights
-from wtl_core.selections import SelectionRef
-from wtl_core.storage import Store
+from wtl_core.workspace import ledger, selections
+from wtl_core.workspace.selections import SelectionRef
+from wtl_core.workspace.storage import Store
 
 _logger = logging.getLogger(__name__)
 

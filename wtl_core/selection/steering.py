@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from wtl_core.errors import ConfigError, InputError
+from wtl_core.recipe.selection import Balance, WeightBy
 from wtl_core.selection.kernels import WEIGHT_ONE
-from wtl_core.selection.params import Balance, WeightBy
 
 _LEAST = 1e-3  # of a similarity: further down, samples are unlike enough
 

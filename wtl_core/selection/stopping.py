@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wtl_core.selection.params import SelectionParams
+from wtl_core.recipe.selection import SelectionParams
 
 
 @dataclass(frozen=True)

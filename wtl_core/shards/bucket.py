@@ -9,7 +9,15 @@ from fsspec.asyn import sync
 from wtl_core.images import kinds
 from wtl_core.shards.objects import MISSING_SIZE, REFUSED_ETAG, SourceObject
 from wtl_core.shards.paths import split_s3
-from wtl_core.storage import error_code, explain, filesystem, is_denied, is_missing, is_refused, lacks_credentials
+from wtl_core.workspace.storage import (
+    error_code,
+    explain,
+    filesystem,
+    is_denied,
+    is_missing,
+    is_refused,
+    lacks_credentials,
+)
 
 _THREADS = 16
 _SPLIT_LEVELS = 2

@@ -11,7 +11,7 @@ import polars as pl
 from wtl_core.errors import ConfigError
 from wtl_core.shards import bucket, folder, paths, uri_list
 from wtl_core.shards.objects import MISSING_SIZE, REFUSED_ETAG, SourceObject
-from wtl_core.storage import filesystem, open_store
+from wtl_core.workspace.storage import filesystem, open_store
 
 LISTING_SCHEMA = pl.Schema(
     {

@@ -11,7 +11,7 @@ from wtl_core.errors import ConfigError
 from wtl_core.shards import bucket
 from wtl_core.shards.objects import ObjectChangedError, SourceObject
 from wtl_core.shards.paths import split_s3
-from wtl_core.storage import explain, filesystem, is_denied, is_missing, is_refused
+from wtl_core.workspace.storage import explain, filesystem, is_denied, is_missing, is_refused
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,180 @@
+"""The commands of operations: `up`, `down`, `deploy`, `train-encoder`, `maintain`."""
+
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.cli import terminal
+from flows.cli.options import common, open_workspace, workspace_option
+from flows.serving import embedded_server, up
+from flows.serving.site_values import Site, read_site
+from wtl_core.errors import ConfigError
+from wtl_core.recipe.recipe import EncoderParams, build_recipe
+from wtl_core.refresh import planning
+from wtl_core.workspace.storage import Store
+
+_state_option = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="WTL_STATE",
+    default=Path("~/.local/state/wtl"),
+    show_default=True,
+    help="Folder of the server's database and logs; never inside a workspace.",
+)
+
+
+def _site_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        [
+            click.argument("sources", nargs=-1, metavar="[SOURCE]..."),
+            click.option("--workspace", "-w", envvar="WTL_WORKSPACE", help="A folder or s3:// prefix."),
+            click.option(
+                "--site", "site_path", type=click.Path(path_type=Path), help="Default: deployments/site.toml."
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def _site(sources: tuple[str, ...], workspace: str | None, site_path: Path | None) -> Site:
+    return read_site(site_path, workspace=workspace, sources=list(sources))
+
+
+@click.command("up")
+@_site_options
+@_state_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where the server listens.")
+@click.option("--port", default=4200, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--detach", is_flag=True, help="Return when all is up; `wtl down` ends it.")
+@common
+def up_command(
+    sources: tuple[str, ...],
+    workspace: str | None,
+    site_path: Path | None,
+    state: Path,
+    host: str,
+    port: int,
+    detach: bool,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Start server, worker and deployments, and watch the SOURCEs of a workspace until Ctrl-C.
+
+    The server keeps its data in SQLite, or in the PostgreSQL that WTL_DATABASE_URL names
+    (postgresql+asyncpg://user:password@host/database).
+    """
+    site = _site(sources, workspace, site_path)
+    place = up.Place(state.expanduser().absolute(), host, port, os.environ.get("WTL_DATABASE_URL"))
+    answer = {"ui": place.address, "state": str(place.folder), "site": site.name, "workspace": site.workspace}
+    say = partial(click.echo, err=as_json)
+    if detach:
+        arguments = [*sources, "--state", str(place.folder), "--host", host, "--port", str(port)]
+        arguments += ["--workspace", workspace] if workspace else []
+        arguments += ["--site", str(site_path)] if site_path else []
+        up.detach(place, site, arguments, say=say)
+        if as_json:
+            click.echo(json.dumps(answer))
+        return
+    ready = os.environ.pop("WTL_UP_READY", None)
+
+    def tell_ready() -> None:
+        if ready:
+            Path(ready).touch()
+        elif as_json:
+            click.echo(json.dumps(answer))
+        else:
+            click.echo("Ctrl-C ends all of it")
+
+    try:
+        up.run(place, site, say=say, on_ready=tell_ready)
+    except KeyboardInterrupt:
+        say("down         all that was started has ended")
+
+
+@click.command("down")
+@_state_option
+@common
+def down_command(state: Path, as_json: bool, debug: bool) -> None:
+    """End what `wtl up --detach` started."""
+    was_up = up.down(state.expanduser().absolute())
+    if as_json:
+        click.echo(json.dumps({"was_up": was_up}))
+        return
+    click.echo("down         all that was started has ended" if was_up else "down         nothing was up")
+
+
+@click.command("deploy")
+@_site_options
+@click.option("--pool-type", default="process", show_default=True, help="Of the work pool, where it is made.")
+@common
+def deploy_command(
+    sources: tuple[str, ...],
+    workspace: str | None,
+    site_path: Path | None,
+    pool_type: str,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Apply a site's deployments to the server that PREFECT_API_URL names."""
+    if not os.environ.get("PREFECT_API_URL"):
+        raise ConfigError("PREFECT_API_URL: expected the server's address, such as http://127.0.0.1:4200/api; set it")
+    site = _site(sources, workspace, site_path)
+    from flows.serving.deploying import deploy
+
+    deploy(site, pool_type=pool_type)
+    if as_json:
+        click.echo(json.dumps({"site": site.name, "work_pool": site.work_pool, "workspace": site.workspace}))
+        return
+    click.echo(f"deployments  refresh-{site.name}, watch-{site.name} and others, in work pool {site.work_pool}")
+
+
+@click.command("train-encoder")
+@workspace_option
+@click.option("--seconds", type=float, help="Wall-clock budget of training.")
+@click.option("--start", help="An encoder trained earlier to continue from.")
+@click.option("--seed", type=int, help="Feeds weights, order and views.")
+@common
+def train_encoder_command(
+    workspace: str, seconds: float | None, start: str | None, seed: int | None, as_json: bool, debug: bool
+) -> None:
+    """Train the workspace's next encoder; it takes over when all vectors are there."""
+    params = _next_params(open_workspace(workspace), seconds=seconds, start=start, seed=seed)
+    terminal.configure_logging(is_debug=debug)
+    embedded_server.prepare(is_debug=debug)
+    from flows.train_encoder import train_encoder
+
+    result = train_encoder(workspace, params)
+    click.echo(json.dumps(result) if as_json else f"encoder      {result['encoder']} has taken over")
+
+
+def _next_params(store: Store, **given: Any) -> EncoderParams:
+    """The last recipe's encoder, with the flags' fields set; epochs, which would win over `--seconds`, go with it."""
+    last = planning.base_recipe(store).encoder.model_dump()
+    if given["seconds"] is not None:
+        last["epochs"] = None
+    values = {**last, **{key: value for key, value in given.items() if value is not None}}
+    return build_recipe({"encoder": values}, name="the command line").encoder
+
+
+@click.command("maintain")
+@workspace_option
+@click.option("--keep", default=10, show_default=True, type=click.IntRange(1), help="Refreshes that stay replayable.")
+@common
+def maintain_command(workspace: str, keep: int, as_json: bool, debug: bool) -> None:
+    """Compact tables, prune old versions, delete what no recent refresh needs."""
+    open_workspace(workspace)  # refuses a name without a workspace before anything starts
+    terminal.configure_logging(is_debug=debug)
+    embedded_server.prepare(is_debug=debug)
+    from flows.maintain import maintain
+
+    result = maintain(workspace, keep=keep)
+    click.echo(json.dumps(result) if as_json else f"maintained   {result}")
+
+
+OPERATIONS = (up_command, down_command, deploy_command, train_encoder_command, maintain_command)

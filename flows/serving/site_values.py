@@ -1,0 +1,110 @@
+"""What differs from site to site, `deployments/site.toml`, and its way into the server as Prefect variables."""
+
+import tomllib
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tasks.prefect_side.event_resources import workspace_resource
+from wtl_core.errors import ConfigError
+from wtl_core.recipe import encoder_names
+from wtl_core.recipe.recipe import build_recipe
+from wtl_core.refresh import planning
+
+FOLDER = Path(__file__).parents[2] / "deployments"
+"""Data only; part of a checkout and of the container image, not of the installed package."""
+
+
+class Site(BaseModel):
+    """The values of one workspace's deployments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str = Field("default", pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)
+    """Ends the deployments' names, so that one server can serve several workspaces."""
+    workspace: str = "workspace"
+    """A folder or an `s3://` prefix."""
+    sources: list[str] = Field(["sample"], min_length=1)
+    """Folders, `s3://` prefixes, shards or lists of URIs."""
+    work_pool: str = "wtl"
+    """Where runs are executed."""
+    nightly: str = "0 3 * * *"
+    """Cron of the refresh that misses nothing."""
+    weekly: str = "0 5 * * 0"
+    """Cron of house-keeping."""
+    timezone: str = "UTC"
+    """Of both."""
+    debounce_seconds: int = Field(5, ge=0, le=3600)
+    """From an arrival's event to its run; later events in that time need no run of their own."""
+    quiet_seconds: float = Field(5, ge=0, le=600)
+    """A refresh begins when nothing has landed for that long."""
+    at_least: int = Field(1, ge=1)
+    """New shards that are worth a refresh."""
+    novelty: float | None = Field(None, ge=0, le=1)
+    """Refresh only when this share of the arrivals is far from what is labelled."""
+    device_limit: int = Field(1, ge=1, le=1024)
+    """Tasks on a device at a time, over all runs of the server."""
+    notification_block: str | None = Field(None, pattern=r"^[^/]+/[^/]+$")
+    """Type and name of the notification block that hears of failures."""
+    time_limit_hours: float = Field(24, ge=0, le=8784)
+    """A run that is still at work after that fails; 0 for no limit. A look of the watch has an hour."""
+    recipe: dict[str, Any] = {}
+    """As in a recipe file; the workspace's last recipe if it is empty."""
+
+    @property
+    def prefix(self) -> str:
+        """Begins the names of its variables, which take no dash; so that sites of one server do not meet."""
+        return f"wtl_{self.name.replace('-', '_')}"
+
+    def variables(self) -> dict[str, Any]:
+        """The Prefect variables that `prefect.yaml` refers to."""
+        recipe = build_recipe(self.recipe, name="recipe").model_dump(mode="json") if self.recipe else None
+        return {
+            f"{self.prefix}_workspace": planning.source_uri(self.workspace),
+            f"{self.prefix}_sources": [planning.source_uri(source) for source in self.sources],
+            f"{self.prefix}_resource": workspace_resource(planning.source_uri(self.workspace)),
+            f"{self.prefix}_work_pool": self.work_pool,
+            f"{self.prefix}_nightly": self.nightly,
+            f"{self.prefix}_weekly": self.weekly,
+            f"{self.prefix}_timezone": self.timezone,
+            f"{self.prefix}_debounce_seconds": self.debounce_seconds,
+            f"{self.prefix}_quiet_seconds": self.quiet_seconds,
+            f"{self.prefix}_at_least": self.at_least,
+            f"{self.prefix}_novelty": self.novelty,
+            f"{self.prefix}_time_limit_hours": self.time_limit_hours,
+            f"{self.prefix}_recipe": recipe,
+        }
+
+
+def read_site(path: Path | None, **overrides: Any) -> Site:
+    """The site file (the shipped one if None) with the overrides that are not None.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown key, or a value out of range.
+    """
+    path = path or FOLDER / "site.toml"
+    try:
+        values = {**tomllib.loads(path.read_text()), **{key: value for key, value in overrides.items() if value}}
+        site = Site.model_validate(values)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: expected a site file in TOML: {error}; run from a checkout or name one") from error
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, d['loc']))}: {d['msg']}, found {d['input']!r}" for d in error.errors())
+        raise ConfigError(f"{path}: {told}; the valid keys are {', '.join(Site.model_fields)}") from error
+    if site.recipe:
+        encoder_names.validate_name(build_recipe(site.recipe, name=str(path)).encoder.name)
+    return site
+
+
+def read_template(name: str, site: Site) -> str:
+    """The text of `deployments/<name>.yaml` for a site: its name and its variables' prefix put in."""
+    return Template((FOLDER / f"{name}.yaml").read_text()).substitute(site=site.name, variables=site.prefix)
+
+
+def read_settings(name: str) -> dict[str, str]:
+    """The settings of `deployments/<name>.env`, as environment variables."""
+    lines = (FOLDER / f"{name}.env").read_text().splitlines()
+    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    return {key.strip(): value.strip() for key, value in pairs}

@@ -1,0 +1,96 @@
+"""What a flow run is called once it is known what happened: the first thing that the list of runs shows."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
+
+from wtl_core.refresh.arrivals import Arrivals
+
+if TYPE_CHECKING:
+    from wtl_core.upkeep.maintenance import Maintained  # imports lancedb, which a watch does without
+
+_LONGEST = 100
+
+_logger = logging.getLogger("wtl_core.run_names")
+
+
+def rename(name: str) -> None:
+    """Call the current flow run `name`; nothing outside a flow run."""
+    context, identity = FlowRunContext.get(), flow_run.get_id()
+    if identity is None or context is None:
+        return
+    rename_run(str(identity), name)
+    if isinstance(context.flow_run, FlowRun):
+        context.flow_run.name = name
+
+
+def rename_run(identity: str, name: str) -> None:
+    """Call a flow run `name`, cut to a readable length. Whatever is wrong with the server costs the name alone."""
+    shown = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+    try:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_name(UUID(identity), shown)
+    except Exception as error:  # noqa: BLE001, a refresh that has committed must not fail for its name
+        _logger.warning("the run could not be renamed to %r: %s", shown, error)
+
+
+def name_plan(changes: dict[str, int]) -> None:
+    """While it runs: what the refresh found."""
+    rename(_found(changes) + ": at work")
+
+
+def name_result(changes: dict[str, int], new_samples: int) -> None:
+    """In the end: what the refresh did, such as `3 new shards, 12,408 new images`."""
+    rename(f"{_found(changes)}, {_several(new_samples, 'new image')}")
+
+
+def name_training(card: dict[str, Any], *, is_new: bool) -> None:
+    """What a training made, such as `trained resnet9 on 12,408 images, 5 min`; `card` is the encoder's."""
+    what = f"{card['network']['kind']} on {_several(card['images'], 'image')}"
+    rename(f"trained {what}, {_lasted(card['seconds_since_last_start'])}" if is_new else f"{what}: trained before")
+
+
+def name_maintenance(done: "Maintained") -> None:
+    """What house-keeping did, such as `12 files deleted, 340 vectors dropped, 1 table compacted`."""
+    told = {
+        "file deleted": sum(done.deleted.values()),
+        "vector dropped": done.vectors_dropped,
+        "table compacted": done.tables_compacted,
+        "table dropped": done.tables_dropped,
+    }
+    parts = [f"{_several(count, what.split()[0])} {what.split()[1]}" for what, count in told.items() if count]
+    rename(", ".join(parts) or "nothing to delete or compact")
+
+
+def name_benchmark(dataset: str, *, new: int, cells: int, missing: int) -> None:
+    """What a benchmark judged, such as `cifar10: 40 new cells of 120, 2 missing`."""
+    rename(f"{dataset}: {_several(new, 'new cell')} of {cells:,}" + (f", {missing:,} missing" if missing else ""))
+
+
+def name_watch(seen: Arrivals, *, is_told: bool) -> None:
+    """What a watch saw."""
+    if not seen.is_pending:
+        rename(f"nothing new in {_several(seen.objects, 'shard')}")
+        return
+    found = _found({"new": seen.new, "changed": seen.changed, "gone": seen.gone})
+    rename(f"{found}, {seen.bytes / 1e6:,.1f} MB: {'told' if is_told else 'waiting or told before'}")
+
+
+def _found(changes: dict[str, int]) -> str:
+    told = [_several(changes.get(kind, 0), f"{kind} shard") for kind in ("new", "changed", "gone") if changes.get(kind)]
+    return ", ".join(told) or "no new shard"
+
+
+def _lasted(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

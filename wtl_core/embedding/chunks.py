@@ -1,0 +1,276 @@
+"""The embedding stage on disk: which live samples lack a vector, cut into parts, and each part's vectors committed.
+
+A part is one task's work, some ten thousand images: an orchestrator takes seconds between two tasks. Within it vectors
+are committed every few thousand images, so that a kill costs no more than these. The engine that turns bytes into
+vectors is `embedding`; the table they go to is `vectors`.
+"""
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from queue import SimpleQueue
+
+import numpy as np
+import polars as pl
+
+from wtl_core.embedding import embedder, vectors
+from wtl_core.encoders.encoder import Encoder
+from wtl_core.errors import TransientError
+from wtl_core.pool import live_pool
+from wtl_core.pool.part_file import quarantine_key
+from wtl_core.recipe.recipe import digest_of
+from wtl_core.workspace.storage import Store
+
+_PLACE = ("sample_id", "source", "object_uri", "key", "uri")
+_REFUSALS = (*_PLACE, "reason", "message")
+_COMMIT_IMAGES = 4096
+"""Vectors of so many images, for each device, are held in memory before they are committed."""
+
+_committing = threading.Lock()
+"""Parts may run side by side in one process, but only one thread at a time appends to the table."""
+
+
+@dataclass(frozen=True)
+class EmbeddingPart:
+    """Samples to embed: the rows with this `number` in the plan file at `plan_key`."""
+
+    plan_key: str
+    number: int
+    samples: int
+    fingerprint: str
+    dimensions: int
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A sample that the encoder gave no vector for, with a machine-readable reason."""
+
+    sample_id: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What became of a part; whatever is not refused has a vector. `images` were gone through in `seconds`.
+
+    Where the part was tried again, `images` counts those committed before too, and `seconds` the last try alone.
+    """
+
+    refusals: list[Refusal]
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The encoder's table once every live sample has a vector or a refusal; `images` of them were new to it.
+
+    `seconds` is what their parts took, loading the network left out.
+    """
+
+    table_version: int
+    vectors: int
+    refused_samples: int
+    refused_locations: int
+    images: int
+    seconds: float
+
+
+def plan(store: Store, samples: pl.DataFrame, *, fingerprint: str, dimensions: int, images: int) -> list[EmbeddingPart]:
+    """Parts of at most `images` samples each for all without a vector, in the order they lie in the pool's parts.
+
+    Args:
+        store: The workspace.
+        samples: The pool's live samples (`pool.Pool.samples`).
+        fingerprint: The encoder's.
+        dimensions: Width of its vectors.
+        images: Samples in a part.
+    """
+    left_over = vectors.staged_keys(store, fingerprint)
+    vectors.commit_parts(store, fingerprint, left_over, dimensions)
+    missing = _without(samples, vectors.existing_ids(store, fingerprint))
+    if missing.is_empty():
+        return []
+    rows = missing.select("sample_id", "part", "row").sort("part", "row").with_row_index("at")
+    rows = rows.with_columns(number=(pl.col("at") // images)).drop("at")
+    key = f"{_folder(fingerprint)}/plan-{_key(rows)}.parquet"
+    _write(store, key, rows)
+    counts = rows.group_by("number").len().sort("number")
+    return [EmbeddingPart(key, number, count, fingerprint, dimensions) for number, count in counts.iter_rows()]
+
+
+def run(
+    part: EmbeddingPart,
+    store: Store,
+    encoders: Sequence[Encoder],
+    *,
+    workers: int,
+    endpoint_url: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PartResult:
+    """Embed one part and append its vectors to the encoder's table, some thousand at a time.
+
+    Samples that have a vector by now, since an earlier try was killed, are not embedded again.
+
+    Args:
+        part: One of `plan`'s.
+        store: The workspace.
+        encoders: The same encoder on each device; each takes a share of the part, all are committed at once.
+        workers: Threads that decode, over all devices.
+        endpoint_url: For images that are only referenced, on an S3-compatible server.
+        on_progress: Called with (images done, images) from the calling thread.
+    """
+    started = time.monotonic()
+    rows = _read(store, part.plan_key).filter(pl.col("number") == part.number)
+    left = _without(rows, vectors.existing_ids(store, part.fingerprint))
+    done, refusals = rows.height - left.height, list[Refusal]()
+    held: list[embedder.Piece] = []
+    for piece in _pieces(store, left, encoders, workers=workers, endpoint_url=endpoint_url):
+        held.append(piece)
+        refusals.extend(Refusal(*failure) for failure in piece.failures)
+        done += len(piece.ids) + len(piece.failures)
+        if sum(len(one.ids) for one in held) >= _COMMIT_IMAGES * len(encoders):
+            _commit(part, store, held)
+            held = []
+        if on_progress is not None:
+            on_progress(done, rows.height)
+    _commit(part, store, held)
+    return PartResult(refusals, images=rows.height, seconds=time.monotonic() - started)
+
+
+def _commit(part: EmbeddingPart, store: Store, pieces: Sequence[embedder.Piece]) -> None:
+    """Append the pieces' vectors to the table."""
+    ids = [sample_id for piece in pieces for sample_id in piece.ids]
+    if not ids:
+        return
+    key = digest_of(ids)[:16]
+    vectors.stage_part(store, part.fingerprint, key, ids, np.concatenate([piece.vectors for piece in pieces]))
+    with _committing:
+        vectors.commit_parts(store, part.fingerprint, [key], part.dimensions)
+
+
+def finish(store: Store, samples: pl.DataFrame, fingerprint: str, results: Sequence[PartResult]) -> Embedded:
+    """After the last part: keep refusals as quarantine rows, remove the plans, keep the table compact.
+
+    Raises:
+        TransientError: a live sample has neither a vector nor a refusal, so a part did not run.
+    """
+    refusals = [refusal for result in results for refusal in result.refusals]
+    _write_refusals(store, samples, fingerprint, refusals)
+    missing = _without(samples, vectors.existing_ids(store, fingerprint))
+    lost = missing.height - len(refusals)
+    if lost:
+        raise TransientError(
+            f"{store.root}: expected a vector or a refusal for each of {samples.height} samples, {lost} have neither; "
+            "run again"
+        )
+    for name in store.names(_folder(fingerprint)):
+        store.delete(f"{_folder(fingerprint)}/{name}")
+    vectors.compact(store, fingerprint)
+    vectors.build_index(store, fingerprint)
+    return Embedded(
+        table_version=vectors.table_version(store, fingerprint),
+        vectors=samples.height - missing.height,
+        refused_samples=missing.height,
+        refused_locations=int(missing["locations"].sum()),
+        images=sum(result.images for result in results),
+        seconds=sum(result.seconds for result in results),
+    )
+
+
+def embeddable(store: Store, samples: pl.DataFrame, fingerprint: str) -> pl.DataFrame:
+    """The samples that the encoder did not refuse."""
+    return _without(samples, set(refused(store, fingerprint)["sample_id"]))
+
+
+def refused(store: Store, fingerprint: str) -> pl.DataFrame:
+    """What the encoder refused when it last embedded: sample_id, source, object_uri, key, uri, reason, message."""
+    key = _refusals_key(fingerprint)
+    return _read(store, key) if store.exists(key) else pl.DataFrame(schema=dict.fromkeys(_REFUSALS, pl.String))
+
+
+def _pieces(
+    store: Store, rows: pl.DataFrame, encoders: Sequence[Encoder], *, workers: int, endpoint_url: str | None
+) -> Iterator[embedder.Piece]:
+    """The rows' vectors as they are done; of several devices each has a thread and a run of rows of its own."""
+    share = -(-rows.height // len(encoders))
+    done: SimpleQueue[embedder.Piece | None] = SimpleQueue()
+    stop = threading.Event()
+
+    def embed(number: int) -> Iterator[embedder.Piece]:
+        images = _images(store, rows.slice(number * share, share), endpoint_url=endpoint_url)
+        return embedder.embed(encoders[number], images, workers=max(1, workers // len(encoders)))
+
+    def work(number: int) -> None:
+        try:
+            for piece in embed(number):
+                done.put(piece)
+                if stop.is_set():
+                    break
+        except BaseException:
+            stop.set()  # nothing of this part will be kept
+            raise
+        finally:
+            done.put(None)
+
+    if len(encoders) == 1:
+        yield from embed(0)
+        return
+    with ThreadPoolExecutor(len(encoders), "wtl-embed") as threads:  # left only when all have ended
+        working = [threads.submit(work, number) for number in range(len(encoders))]
+        try:
+            for _ in working:
+                yield from iter(done.get, None)
+        finally:
+            stop.set()
+    for one in working:
+        one.result()
+
+
+def _images(store: Store, rows: pl.DataFrame, *, endpoint_url: str | None) -> Iterator[tuple[str, bytes | None]]:
+    """The samples' bytes, part by part in row order; None for one whose bytes are gone."""
+    for (part,), group in rows.group_by("part", maintain_order=True):
+        ids = dict(zip(group["row"].to_list(), group["sample_id"].to_list(), strict=True))
+        for row, data in live_pool.read_images(store, str(part), list(ids), endpoint_url=endpoint_url):
+            yield ids[row], data
+
+
+def _write_refusals(store: Store, samples: pl.DataFrame, fingerprint: str, refusals: Sequence[Refusal]) -> None:
+    """Replace the encoder's quarantine file by what it refused now; a sample that it takes by now leaves it."""
+    key = _refusals_key(fingerprint)
+    if not refusals:
+        store.delete(key)
+        return
+    rows = pl.DataFrame([asdict(refusal) for refusal in refusals])
+    _write(store, key, samples.select(_PLACE).join(rows, on="sample_id"))
+
+
+def _without(samples: pl.DataFrame, ids: set[str]) -> pl.DataFrame:
+    found = [sample_id for sample_id in samples["sample_id"] if sample_id in ids]  # a table may hold many more
+    return samples.filter(~pl.col("sample_id").is_in(pl.Series(found, dtype=pl.String).implode()))
+
+
+def _folder(fingerprint: str) -> str:
+    return f"{vectors.STAGING}/{fingerprint}"
+
+
+def _refusals_key(fingerprint: str) -> str:
+    return quarantine_key(f"embedding-{fingerprint}")
+
+
+def _key(rows: pl.DataFrame) -> str:
+    return digest_of(rows["sample_id"].to_list())[:16]
+
+
+def _write(store: Store, key: str, rows: pl.DataFrame) -> None:
+    buffer = io.BytesIO()
+    rows.write_parquet(buffer)
+    store.write_bytes(key, buffer.getvalue())
+
+
+def _read(store: Store, key: str) -> pl.DataFrame:
+    return pl.read_parquet(io.BytesIO(store.read_bytes(key)))

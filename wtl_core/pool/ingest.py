@@ -1,0 +1,207 @@
+"""Shards to parts of the pool: each image read once, decoded once, kept or refused with a reason. Every row counts.
+
+A part is a function of its plan and the params: not of worker count, order, or what is already in the pool.
+"""
+
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+
+import polars as pl
+import torch
+
+from wtl_core.errors import QuarantineBudgetError, TransientError
+from wtl_core.images.faults import Reason
+from wtl_core.pool.part_file import PartCounts, read_counts, write_part
+from wtl_core.pool.part_plan import PartPlan
+from wtl_core.pool.part_rows import RowMaker
+from wtl_core.recipe.recipe import IngestParams
+from wtl_core.shards.objects import Entry, ObjectChangedError
+from wtl_core.shards.reader import read_objects
+from wtl_core.workspace.storage import Store
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+_READINGS = 3
+"""Times that a part is begun again because an object was written to meanwhile."""
+_IMAGES_WORTH_A_WORKER = 4000
+"""Starting workers costs some 4 s, once: as much as so many small images."""
+
+
+def run(
+    plan: PartPlan,
+    store: Store,
+    params: IngestParams,
+    *,
+    endpoint_url: str | None = None,
+    on_progress: Progress | None = None,
+    threads: int = 1,
+) -> PartCounts:
+    """Make one part, or return its counts if it is there.
+
+    Args:
+        plan: What to read.
+        store: The workspace.
+        params: Limits and what to keep.
+        endpoint_url: Address of the sources' S3-compatible server.
+        on_progress: Called with bytes done and bytes in all, after each object.
+        threads: Threads that decode large images; the part is the same with any number.
+
+    Raises:
+        TransientError: a store keeps failing; nothing of the part is kept.
+    """
+    counts = read_counts(store, plan.digest)
+    if counts is not None:
+        return counts
+    unstable: set[str] = set()
+    for reading in range(_READINGS + 1):
+        try:
+            return _make_part(plan, store, params, endpoint_url, on_progress, unstable, threads)
+        except ObjectChangedError as error:
+            logger.warning("%r was written to while it was read; the part is begun again", error.uri)
+            if reading >= _READINGS - 1:
+                unstable.add(error.uri)
+    raise TransientError(f"part {plan.digest[:12]}: its objects keep changing while they are read; run again later")
+
+
+def run_many(
+    plans: Sequence[PartPlan],
+    store: Store,
+    params: IngestParams,
+    *,
+    workers: int,
+    endpoint_url: str | None = None,
+    on_progress: Progress | None = None,
+) -> list[PartCounts]:
+    """Make all parts, in worker processes where that pays, and return their counts in the order of `plans`.
+
+    Args:
+        plans: What to read.
+        store: The workspace.
+        params: Limits and what to keep.
+        workers: Processes at most.
+        endpoint_url: Address of the sources' S3-compatible server.
+        on_progress: Called with bytes done and bytes in all.
+    """
+    is_worth_it = sum(plan.num_images_estimate for plan in plans) >= _IMAGES_WORTH_A_WORKER
+    if workers < 2 or len(plans) < 2 or not is_worth_it:
+        return _run_here(plans, store, params, max(workers, 1), endpoint_url, on_progress)
+    total, done = sum(plan.size for plan in plans), 0
+    counts: dict[str, PartCounts] = {}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torchvision.io"])
+    with ProcessPoolExecutor(min(workers, len(plans)), mp_context=context, initializer=_start_worker) as pool:
+        # largest first: the last part to finish should not be the longest
+        order = sorted(plans, key=lambda plan: -plan.size)
+        futures = {pool.submit(run, plan, store, params, endpoint_url=endpoint_url): plan for plan in order}
+        try:
+            for future in as_completed(futures):
+                plan = futures[future]
+                counts[plan.digest] = future.result()
+                done += plan.size
+                if on_progress is not None:
+                    on_progress(done, total)
+        except BrokenProcessPool as error:
+            raise TransientError("an ingest worker was killed, for want of memory perhaps; run again") from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [counts[plan.digest] for plan in plans]
+
+
+def _run_here(
+    plans: Sequence[PartPlan],
+    store: Store,
+    params: IngestParams,
+    threads: int,
+    endpoint_url: str | None,
+    on_progress: Progress | None,
+) -> list[PartCounts]:
+    """Make the parts one after another in this process: one large shard keeps its cores busy by threads."""
+    total, before, counts = sum(plan.size for plan in plans), 0, []
+    for plan in plans:
+
+        def advance(done: int, _: int, before: int = before) -> None:
+            if on_progress is not None:
+                on_progress(before + done, total)
+
+        made = run(plan, store, params, endpoint_url=endpoint_url, on_progress=advance, threads=threads)
+        counts.append(made)
+        before += plan.size
+        advance(0, total, before)
+    return counts
+
+
+def check_quarantine_budget(
+    quarantine: pl.DataFrame, by_source: dict[str, dict[str, int]], params: IngestParams
+) -> None:
+    """Refuse a pool of which more than `quarantine_budget` of what claimed to be images is quarantined, or all of it.
+
+    Args:
+        quarantine: The live pool's refusals with their `reason`, whichever run made them: one broken arrival is no
+            broken pool, and a broken pool stays one.
+        by_source: The live pool's accounts of each source.
+        params: Holds the budget.
+
+    Raises:
+        QuarantineBudgetError: naming share, budget, reasons and the worst source.
+    """
+    quarantined, locations = quarantine.height, sum(counts["locations"] for counts in by_source.values())
+    is_all = quarantined == locations
+    if not locations or (quarantined <= params.quarantine_budget * locations and not is_all):
+        return
+    reasons = quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
+    listed = ", ".join(f"{reason} {count}" for reason, count in reasons.iter_rows())
+    worst, counts = max(by_source.items(), key=lambda item: item[1]["quarantined"])
+    where = f"; {counts['quarantined']} of them in {worst}" if len(by_source) > 1 else ""
+    allowed = "none is left to rank" if is_all else f"at most {params.quarantine_budget:.1%} allowed"
+    raise QuarantineBudgetError(
+        f"{quarantined} of {locations} images ({quarantined / locations:.1%}) are quarantined, {allowed} "
+        f"({listed}{where}); mend the files (where it says bad_vector: the encoder)"
+        f"{'' if is_all else ' or raise ingest.quarantine_budget'}"
+    )
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def leave_with_parent() -> None:
+        wait([parent.sentinel])
+        os._exit(1)  # a worker outliving a killed run would write into a workspace that another run may own by now
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def _make_part(
+    plan: PartPlan,
+    store: Store,
+    params: IngestParams,
+    endpoint_url: str | None,
+    on_progress: Progress | None,
+    unstable: set[str],
+    threads: int,
+) -> PartCounts:
+    done = 0
+    with write_part(store, plan.digest) as part, RowMaker(part, params, threads) as rows:
+        for one in (one for one in plan.objects if one.uri in unstable):
+            rows.take(one, Entry("", -1, -1, one.size, reason=Reason.CHANGED, note="written to each time it was read"))
+        stable = [one for one in plan.objects if one.uri not in unstable]
+        for one, entries in read_objects(stable, max_file_bytes=params.max_file_bytes, endpoint_url=endpoint_url):
+            for entry in entries:
+                rows.take(one, entry)
+            done += max(one.size, 0)
+            if on_progress is not None:
+                on_progress(done, plan.size)
+        rows.finish()
+        counts = part.counts()
+    kept = f"{counts.images} images, {counts.quarantined} quarantined, {counts.ignored} ignored"
+    logger.info("part %s: %s", plan.digest[:12], kept)
+    return counts

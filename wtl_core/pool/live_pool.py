@@ -1,0 +1,241 @@
+"""The pool: a view over the live parts, one row per sample, and the bytes behind its rows. Imports no torch.
+
+Live is what the snapshot still lists under the part that holds it. Storage only; nothing here decodes an image.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from wtl_core.errors import CorruptArtifactError
+from wtl_core.pool import part_file
+from wtl_core.recipe.filters import as_polars, parse_filter, with_metadata
+from wtl_core.shards import reader
+from wtl_core.shards.reader import Wanted
+from wtl_core.workspace.storage import Store
+
+_THREADS = 8
+_LIVE = ("source", "object_uri", "part")
+_WHERE = ("sample_id", "object_uri", "key", "ordinal", "offset", "byte_length")
+
+
+@dataclass(frozen=True)
+class PoolCounts:
+    """Row accounts: `read == locations + ignored` and `locations == samples + duplicates + quarantined`."""
+
+    read: int
+    locations: int
+    samples: int
+    duplicates: int
+    quarantined: int
+    ignored: int
+    filtered: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The live samples (one row each, sorted by sample_id), what was refused, and the row accounts.
+
+    `by_source` counts read, locations, quarantined and ignored for each source, which add up to `counts`.
+    """
+
+    samples: pl.DataFrame
+    quarantine: pl.DataFrame
+    ignored: pl.DataFrame
+    counts: PoolCounts
+    by_source: dict[str, dict[str, int]]
+
+
+def load(store: Store, snapshot: pl.DataFrame, *, filters: Sequence[str] = ()) -> Pool:
+    """Load the live pool. Reads no image bytes.
+
+    Args:
+        store: The workspace.
+        snapshot: The listing with its parts.
+        filters: Conditions that all must hold; samples that fail one get `is_filtered`.
+
+    Raises:
+        CorruptArtifactError: a part of the snapshot is not there.
+        InputError: a filter names a key that no sample's metadata has.
+    """
+    live, parts = _live(snapshot)
+    locations = load_locations(store, snapshot)
+    refused = _live_rows(
+        store,
+        _present(store, "quarantine", parts),
+        live,
+        part_file.QUARANTINE_SCHEMA.names,
+        _empty(part_file.QUARANTINE_SCHEMA),
+    )
+    ignored = _live_rows(
+        store, _present(store, "ignored", parts), live, part_file.IGNORED_SCHEMA.names, _empty(part_file.IGNORED_SCHEMA)
+    )
+    samples = _group_near(_mark_twins(_mark_filtered(_one_per_sample(locations), filters)))
+    counts = PoolCounts(
+        read=len(locations) + len(refused) + len(ignored),
+        locations=len(locations) + len(refused),
+        samples=len(samples),
+        duplicates=len(locations) - len(samples),
+        quarantined=len(refused),
+        ignored=len(ignored),
+        filtered=int(samples["is_filtered"].sum()),
+    )
+    return Pool(samples, refused, ignored, counts, _by_source(locations, refused, ignored))
+
+
+def load_locations(store: Store, snapshot: pl.DataFrame) -> pl.DataFrame:
+    """Every live location of every sample: one row each, with the pool's columns but for image and thumbnail.
+
+    Raises:
+        CorruptArtifactError: a part of the snapshot is not there.
+    """
+    live, parts = _live(snapshot)
+    keys = [part_file.pool_key(part) for part in parts]
+    return _live_rows(store, keys, live, part_file.LIGHT_COLUMNS, _pool_schema())
+
+
+def _live(snapshot: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """The objects that are there, each with its part, and the parts."""
+    live = snapshot.select("source", pl.col("uri").alias("object_uri"), "part").unique()
+    return live, live["part"].unique().sort().to_list()
+
+
+def read_images(
+    store: Store, part: str, rows: Sequence[int], *, endpoint_url: str | None = None
+) -> Iterator[tuple[int, bytes | None]]:
+    """Yield (row, image bytes) of one part, in ascending row order, one row group's bytes in memory at a time.
+
+    With `store = "reference"` the source is read again; a row whose bytes are gone or changed gives None.
+    """
+    wanted = sorted(set(rows))
+    places: list[dict[str, Any]] = []
+    referenced: list[int] = []
+    with store.reader(part_file.pool_key(part)) as handle:
+        table = pq.ParquetFile(handle, pre_buffer=False)
+        first = 0
+        for number in range(table.num_row_groups):
+            count = table.metadata.row_group(number).num_rows
+            inside = [row - first for row in wanted if first <= row < first + count]
+            if inside:
+                group = table.read_row_group(number, columns=["image", *_WHERE])
+                images = group["image"]
+                if images[inside[0]].is_valid:
+                    yield from ((first + position, images[position].as_py()) for position in inside)
+                else:  # kept for one pass over each object: an archive can only be read from its start
+                    places += group.select(_WHERE).take(inside).to_pylist()
+                    referenced += [first + position for position in inside]
+            first += count
+    yield from _from_source(places, referenced, endpoint_url)
+
+
+def _from_source(
+    places: list[dict[str, Any]], rows: list[int], endpoint_url: str | None
+) -> Iterator[tuple[int, bytes | None]]:
+    """Images that the pool only refers to, checked against their sample ids."""
+    for uri, members in groupby(zip(places, rows, strict=True), key=lambda pair: str(pair[0]["object_uri"])):
+        asked = list(members)
+        wanted = [Wanted(place["key"], place["ordinal"], place["offset"], place["byte_length"]) for place, _ in asked]
+        found = reader.read_again(uri, wanted, endpoint_url=endpoint_url)
+        for (place, row), data in zip(asked, found, strict=True):
+            is_same = data is not None and hashlib.sha256(data).hexdigest() == place["sample_id"]
+            yield row, data if is_same else None
+
+
+def _by_source(locations: pl.DataFrame, refused: pl.DataFrame, ignored: pl.DataFrame) -> dict[str, dict[str, int]]:
+    images, quarantined, others = (
+        dict(frame.group_by("source").len().iter_rows()) for frame in (locations, refused, ignored)
+    )
+    accounts = {}
+    for source in sorted({*images, *quarantined, *others}):
+        claimed = images.get(source, 0) + quarantined.get(source, 0)
+        accounts[source] = {
+            "read": claimed + others.get(source, 0),
+            "locations": claimed,
+            "quarantined": quarantined.get(source, 0),
+            "ignored": others.get(source, 0),
+        }
+    return accounts
+
+
+def _present(store: Store, folder: str, parts: list[str]) -> list[str]:
+    names = set(store.names(folder))
+    return [f"{folder}/{part}.parquet" for part in parts if f"{part}.parquet" in names]
+
+
+def _live_rows(
+    store: Store, keys: list[str], live: pl.DataFrame, columns: Sequence[str], empty: pl.DataFrame
+) -> pl.DataFrame:
+    """Rows of the files whose object the snapshot still lists under that part."""
+    if not keys:
+        return empty
+    try:
+        if store.is_local:
+            rows = pl.read_parquet([store.path(key) for key in keys], columns=list(columns), glob=False)
+        else:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                rows = pl.concat(pool.map(lambda key: _read_columns(store, key, columns), keys))
+    except (FileNotFoundError, pl.exceptions.ComputeError) as error:
+        raise CorruptArtifactError(f"{store.root}: expected {len(keys)} parts, one cannot be read: {error}") from error
+    return rows.join(live, on=list(_LIVE), how="semi")
+
+
+def _read_columns(store: Store, key: str, columns: Sequence[str]) -> pl.DataFrame:
+    with store.reader(key) as handle:
+        frame = pl.from_arrow(pq.read_table(handle, columns=list(columns)))
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _one_per_sample(locations: pl.DataFrame) -> pl.DataFrame:
+    """The smallest location of each sample, with the metadata of the smallest that has any, and how many there are."""
+    ordered = locations.sort("sample_id", "uri", "key", "ordinal", "source", "part")
+    counted = ordered.with_columns(
+        pl.len().over("sample_id").cast(pl.Int64).alias("locations"),
+        # an image beside the table that describes it has two, one of which says nothing
+        pl.col("metadata").drop_nulls().first().over("sample_id"),
+    )
+    return counted.unique("sample_id", keep="first", maintain_order=True)
+
+
+def _mark_filtered(samples: pl.DataFrame, filters: Sequence[str]) -> pl.DataFrame:
+    keep = pl.repeat(True, samples.height, eager=True)
+    for condition in map(parse_filter, filters):
+        keep &= with_metadata(samples, condition).select(as_polars(condition)).to_series()
+    return samples.with_columns((~keep).alias("is_filtered"))
+
+
+def _mark_twins(samples: pl.DataFrame) -> pl.DataFrame:
+    """Point each pixel-identical sample to the one of them with the smallest id; set-aside samples take no part."""
+    first = (
+        samples.filter(~pl.col("is_filtered")).group_by("pixel_digest").agg(pl.col("sample_id").min().alias("first"))
+    )
+    joined = samples.join(first, on="pixel_digest", how="left", maintain_order="left")
+    is_twin = (pl.col("first") != pl.col("sample_id")) & ~pl.col("is_filtered")
+    return joined.with_columns(pl.when(is_twin).then("first").alias("duplicate_of")).drop("first")
+
+
+def _group_near(samples: pl.DataFrame) -> pl.DataFrame:
+    """Name each near-duplicate group by its smallest sample id; null for samples that are alone."""
+    if samples.is_empty():
+        return samples.with_columns(pl.lit(None, pl.String).alias("near_group"))
+    from wtl_core.pool import near_duplicates
+
+    groups = pl.Series(near_duplicates.group(samples["phash"].to_numpy()))
+    names = samples["sample_id"].gather(groups.replace(-1, None))
+    return samples.with_columns(names.alias("near_group"))
+
+
+def _pool_schema() -> pl.DataFrame:
+    return _empty(part_file.POOL_SCHEMA).select(part_file.LIGHT_COLUMNS)
+
+
+def _empty(schema: object) -> pl.DataFrame:
+    frame = pl.from_arrow(schema.empty_table())  # type: ignore[attr-defined]
+    assert isinstance(frame, pl.DataFrame)
+    return frame

@@ -1,0 +1,81 @@
+"""Which objects go into which part: small ones packed to some thousands of images, in the order of their URIs."""
+
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from wtl_core.recipe.recipe import IngestParams, digest_of
+from wtl_core.shards.discover import LISTING_SCHEMA, RETRY_MARK, as_frame
+from wtl_core.shards.objects import REFUSED_ETAG, SPECIAL_ETAG, SourceObject
+
+VERSION = 3  # 3: AppleDouble, frames' own sidecars, dictionaries
+"""Raised when the same objects and params would give another part."""
+_BYTES_PER_IMAGE = {"tar": 3072, "parquet": 512, "zip": 512, "loose": 1 << 62}
+"""At least so many bytes of a shard hold one image; an estimate, which only sizes parts."""
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """One part to make.
+
+    Attributes:
+        digest: SHA-256 hex over stage version, ingest params and object identities: the part's name.
+        objects: What goes into it, sorted by uri.
+    """
+
+    digest: str
+    objects: tuple[SourceObject, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all objects."""
+        return sum(max(one.size, 0) for one in self.objects)
+
+    def again(self, params: IngestParams) -> "PartPlan":
+        """The same objects to be read once more, unchanged: another part. What the store would not show stays."""
+        mark = RETRY_MARK + self.digest[:16]
+        objects = [
+            one if one.etag in (SPECIAL_ETAG, REFUSED_ETAG) else replace(one, etag=one.etag.split(RETRY_MARK)[0] + mark)
+            for one in self.objects
+        ]
+        return _plan(objects, params)
+
+    @property
+    def num_images_estimate(self) -> int:
+        """A guess at the images in it, by kind and size."""
+        return sum(_estimate(one.kind, one.size) for one in self.objects)
+
+
+def plan_parts(objects: pl.DataFrame, params: IngestParams) -> list[PartPlan]:
+    """Pack objects (a frame with the listing's columns) into parts. Depends on the objects and params alone."""
+    plans: list[PartPlan] = []
+    pack: list[SourceObject] = []
+    images = size = 0
+    for row in objects.select(list(LISTING_SCHEMA)).sort("source", "uri").iter_rows():
+        one = SourceObject(*row)
+        estimate, weight = _estimate(one.kind, one.size), max(one.size, 0)
+        if pack and (images + estimate > params.part_images or size + weight > params.part_bytes):
+            plans.append(_plan(pack, params))
+            pack, images, size = [], 0, 0
+        pack.append(one)
+        images, size = images + estimate, size + weight
+    if pack:
+        plans.append(_plan(pack, params))
+    return plans
+
+
+def snapshot_rows(plans: list[PartPlan]) -> pl.DataFrame:
+    """The objects of plans with the part each goes into: what a snapshot holds of them."""
+    objects = as_frame(one for plan in plans for one in plan.objects)
+    parts = [plan.digest for plan in plans for _ in plan.objects]
+    return objects.with_columns(pl.Series("part", parts, pl.String))
+
+
+def _plan(objects: list[SourceObject], params: IngestParams) -> PartPlan:
+    identities = [[one.source, one.uri, one.kind, one.identity] for one in objects]
+    digest = digest_of(["ingest", VERSION, params.part_digest(), identities])
+    return PartPlan(digest, tuple(objects))
+
+
+def _estimate(kind: str, size: int) -> int:
+    return max(size, 0) // _BYTES_PER_IMAGE[kind] + 1

@@ -1,0 +1,135 @@
+"""What has arrived in the sources since the last refresh: a listing and a comparison. Reads no image, imports no torch.
+
+Here: the cheap look that a watch takes every half minute, and waiting until nothing lands any more. Not here: telling
+anybody (`tasks.arrivals`) or acting on it (`refresh`).
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from wtl_core.refresh import planning
+from wtl_core.shards import discover
+from wtl_core.workspace import commits
+from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.storage import Store
+
+_LOOKS = 12
+"""Looks that `wait_until_quiet` takes at most: a source that never rests must not starve the refresh."""
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """How the sources differ from the last commit.
+
+    Attributes:
+        number: The last commit's number; 0 before the first.
+        listing: SHA-256 hex over every object's uri, size, and etag or time: the same listing, the same digest.
+        sources: The sources looked at.
+        objects: Objects there now.
+        new: Objects that no refresh has seen.
+        changed: Objects whose content may have changed.
+        gone: Objects that were there at the last refresh.
+        bytes: Size of the new and changed objects.
+    """
+
+    number: int
+    listing: str
+    sources: tuple[str, ...]
+    objects: int
+    new: int
+    changed: int
+    gone: int
+    bytes: int
+
+    @property
+    def count(self) -> int:
+        """New and changed objects."""
+        return self.new + self.changed
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a refresh would find something to do."""
+        return self.count + self.gone > 0
+
+
+def look(store: Store, sources: Sequence[str], *, endpoint_url: str | None = None) -> Arrivals:
+    """List `sources` (all known ones if none is named) and compare them with the last commit. Reads only.
+
+    Raises:
+        ConfigError: a source is not there.
+        TransientError: a store keeps failing.
+    """
+    last = commits.latest(store)
+    listing, changes, listed = _compare(store, last, sources, endpoint_url)
+    return Arrivals(
+        number=last.number if last else 0,
+        listing=_digest(listing),
+        sources=tuple(listed),
+        objects=listing.height,
+        new=changes.new.height,
+        changed=changes.changed.height,
+        gone=changes.gone.height,
+        bytes=sum(changes.new["size"]) + sum(changes.changed["size"]),
+    )
+
+
+def touched(store: Store, sources: Sequence[str]) -> list[str]:
+    """What a look at `sources` lists: these, or all that the workspace knows if none is named."""
+    return _touched(commits.latest(store), sources)
+
+
+def arrived(store: Store, sources: Sequence[str], *, endpoint_url: str | None = None) -> pl.DataFrame:
+    """The new and changed objects themselves, a listing's rows."""
+    _, changes, _ = _compare(store, commits.latest(store), sources, endpoint_url)
+    return pl.concat([changes.new, changes.changed])
+
+
+def wait_until_quiet(
+    store: Store,
+    sources: Sequence[str],
+    *,
+    quiet_seconds: float,
+    endpoint_url: str | None = None,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Arrivals:
+    """Look until two looks `quiet_seconds` apart are the same, so that a drop of many shards is read as one.
+
+    Gives up after twelve looks. Returns at once where nothing is pending.
+    """
+    seen = look(store, sources, endpoint_url=endpoint_url)
+    for _ in range(_LOOKS - 1):
+        if not seen.is_pending:
+            break
+        sleep(quiet_seconds)
+        before, seen = seen, look(store, sources, endpoint_url=endpoint_url)
+        if seen.listing == before.listing:
+            break
+    return seen
+
+
+def _compare(
+    store: Store, last: Commit | None, sources: Sequence[str], endpoint_url: str | None
+) -> tuple[pl.DataFrame, discover.Changes, list[str]]:
+    """The listing now, how it differs from the last commit's, and the sources that were listed."""
+    known = planning.read_snapshot(store, last.listing) if last else None
+    listed = _touched(last, sources)
+    frames = [discover.list_source(source, endpoint_url=endpoint_url, exclude=[store.root]) for source in listed]
+    listing = planning.each_once(frames) if frames else pl.DataFrame(schema=discover.LISTING_SCHEMA)
+    known = listing.clear().with_columns(part=pl.lit("", pl.String)) if known is None else known
+    listing, mine, _ = planning.split_by_owner(listing, known, listed)
+    return listing, discover.diff(listing, mine), listed
+
+
+def _touched(last: Commit | None, sources: Sequence[str]) -> list[str]:
+    return sorted({planning.source_uri(source) for source in sources} or set(last.sources if last else ()))
+
+
+def _digest(listing: pl.DataFrame) -> str:
+    digest = hashlib.sha256()
+    for row in listing.select("uri", "size", "mtime_ns", "etag").iter_rows():
+        digest.update(repr(row).encode())
+    return digest.hexdigest()

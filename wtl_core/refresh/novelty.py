@@ -1,0 +1,142 @@
+"""How much of what has arrived is unlike everything labelled so far: a sample of it is embedded and compared.
+
+The sample is spread over the bytes of all arrivals and drawn by content; of large shards only the beginning is read, as
+a look must stay cheap. An arrival is *far* if it lies farther from its nearest labelled sample than 90 % of the pool
+does. So where nothing has changed in kind, a tenth of the arrivals is far; a new camera or a new class shows as a much
+larger share.
+"""
+
+import hashlib
+import heapq
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+
+from wtl_core.embedding import embedder, vectors
+from wtl_core.encoders import compiled, resolve
+from wtl_core.encoders.encoder import Encoder
+from wtl_core.pool import live_pool
+from wtl_core.recipe import encoder_names
+from wtl_core.refresh import planning
+from wtl_core.selection.identity import content_keys
+from wtl_core.shards.discover import LISTING_SCHEMA
+from wtl_core.shards.objects import Entries, ObjectChangedError, SourceObject
+from wtl_core.shards.reader import read_objects
+from wtl_core.workspace import commits, ledger
+from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.storage import Store
+
+IMAGES = 1024
+"""Arrivals looked at, at most: the share is then known to 3 points."""
+MOST_BYTES = 256 << 20
+"""Read of all arrivals together, roughly: each object is read up to its share of this, one image at least."""
+_POOL_ROWS = 10_000
+"""Of the pool, to learn how far is far: the quantile is then known to half a point."""
+_FAR_QUANTILE = 0.9
+_ROUNDING = 1e-3
+"""Vectors are kept as float16: two of the same image may differ by that much."""
+_BLOCK_ROWS, _BLOCK_ANCHORS = 2048, 8192
+
+_logger = logging.getLogger(__name__)
+
+
+def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int, endpoint_url: str | None = None) -> float:
+    """The share of the arrivals that is far from the labelled set, 0 to 1.
+
+    Args:
+        store: The workspace.
+        arrived: New and changed objects, a listing's rows.
+        device: Where to embed.
+        workers: Threads that decode.
+        endpoint_url: Address of an S3-compatible server.
+
+    Returns:
+        1.0 where nothing is labelled, no refresh was made yet, or the encoder's name leads to another network than the
+        last refresh's, whose vectors cannot be compared; 0.0 where no arrival can be read.
+    """
+    last = commits.latest(store)
+    labelled = ledger.sample_ids(ledger.read(store), "labelled") if last else []
+    if last is None or not labelled:
+        return 1.0
+    live = live_pool.load(store, planning.read_snapshot(store, last.listing)).samples["sample_id"]
+    known = sorted(set(live.to_list()) & vectors.existing_ids(store, last.encoder))
+    marked = sorted(set(labelled) & set(known))
+    if not marked:
+        return 1.0
+    drawn = [known[row] for row in np.argsort(content_keys(known), kind="stable")[:_POOL_ROWS]]
+    matrix = vectors.load(store, last.encoder, drawn).astype(np.float32)
+    anchors = vectors.load(store, last.encoder, marked).astype(np.float32)
+    encoder = _encoder(store, last, device=device)
+    if encoder is None:
+        _logger.info("%s names another network than the last refresh's: a refresh is due", last.encoder_name)
+        return 1.0
+    images = sampled(arrived, max_file_bytes=last.recipe.ingest.max_file_bytes, endpoint_url=endpoint_url)
+    pieces = embedder.embed(encoder, images, device=device, workers=workers)
+    none = np.empty((0, encoder.dimensions), np.float32)
+    fresh = np.concatenate([none, *(piece.vectors.astype(np.float32) for piece in pieces)])
+    return far_share(fresh, anchors, matrix)
+
+
+def far_share(fresh: np.ndarray, anchors: np.ndarray, matrix: np.ndarray) -> float:
+    """Share of `fresh` (F, D) less similar to its nearest of `anchors` (L, D) than 90 % of `matrix` (N, D) is."""
+    if not len(fresh):
+        return 0.0
+    limit = float(np.quantile(_nearest(matrix, anchors), 1 - _FAR_QUANTILE))
+    return float((_nearest(fresh, anchors) < limit - _ROUNDING).mean())
+
+
+def _nearest(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """Each row's similarity to its nearest anchor; block by block of both, so that many labels cost no memory."""
+    nearest = np.full(len(rows), -np.inf, np.float32)
+    for i in range(0, len(rows), _BLOCK_ROWS):
+        for j in range(0, len(anchors), _BLOCK_ANCHORS):
+            block = rows[i : i + _BLOCK_ROWS] @ anchors[j : j + _BLOCK_ANCHORS].T
+            np.maximum(nearest[i : i + _BLOCK_ROWS], block.max(axis=1), out=nearest[i : i + _BLOCK_ROWS])
+    return nearest
+
+
+def _encoder(store: Store, last: Commit, *, device: str) -> Encoder | None:
+    """The workspace's encoder, not compiled; None where its name leads to another one by now."""
+    is_ours = encoder_names.is_trained_here(last.encoder_name)
+    name = last.encoder if is_ours else last.encoder_name
+    encoder = resolve.resolve(name, store, device=device, side_px=last.recipe.encoder.side_px)
+    found = encoder.fingerprint
+    return encoder if last.encoder in (found, compiled.compiled_fingerprint(found)) else None
+
+
+def sampled(
+    arrived: pl.DataFrame, *, max_file_bytes: int, endpoint_url: str | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Up to `IMAGES` images of the arrivals with their SHA-256 hex; the same arrivals give the same ones."""
+    counts = _counts(arrived)
+    for one, entries in read_objects(list(counts), max_file_bytes=max_file_bytes, endpoint_url=endpoint_url):
+        images = ((hashlib.sha256(data).hexdigest(), data) for data in _beginning(entries, counts[one]))
+        try:
+            yield from heapq.nsmallest(counts[one], images)
+        except ObjectChangedError:
+            continue  # still being written: what was read of it does not count
+
+
+def _counts(arrived: pl.DataFrame) -> dict[SourceObject, int]:
+    """How many images to take of which objects: points evenly over all bytes, objects in an order by what they are."""
+    objects = [SourceObject(*row) for row in arrived.select(list(LISTING_SCHEMA)).iter_rows()]
+    if not objects:
+        return {}
+    order = np.argsort(content_keys([f"{one.uri} {one.identity}" for one in objects]), kind="stable")
+    ends = np.cumsum([max(objects[row].size, 1) for row in order])
+    points = (np.arange(IMAGES) + 0.5) * (ends[-1] / IMAGES)
+    counts = np.bincount(np.searchsorted(ends, points, side="right"), minlength=len(objects))
+    return {objects[row]: int(count) for row, count in zip(order, counts, strict=True) if count}
+
+
+def _beginning(entries: Entries, count: int) -> Iterator[bytes]:
+    """An object's images until its share of `MOST_BYTES`, which `count` images out of `IMAGES` stand for, is read."""
+    left = MOST_BYTES * count // IMAGES
+    for entry in entries:
+        if entry.data is not None and entry.reason is None:
+            yield entry.data
+        left -= max(entry.size, 0)
+        if left <= 0:
+            break

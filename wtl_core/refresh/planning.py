@@ -1,0 +1,371 @@
+"""What a refresh has to do: list the sources, compare with the last commit, plan the parts. Imports no torch.
+
+Here: the decision and the listing snapshot. Not here: the work itself (`ingest`, `embedding`, `selection`) and its
+order, which `pipeline` (a plain script) and the flow `refresh` tell.
+"""
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from wtl_core.encoders import factory_source
+from wtl_core.errors import ConfigError, InputError
+from wtl_core.images.faults import TRANSIENT
+from wtl_core.pool import live_pool
+from wtl_core.pool.part_file import quarantine_key
+from wtl_core.pool.part_plan import PartPlan, plan_parts, snapshot_rows
+from wtl_core.recipe import encoder_names
+from wtl_core.recipe.recipe import Recipe, digest_of
+from wtl_core.refresh import readmission
+from wtl_core.shards import discover
+from wtl_core.shards.discover import LISTING_SCHEMA, Changes
+from wtl_core.shards.objects import SourceObject
+from wtl_core.training import succession
+from wtl_core.workspace import commits, selections, storage
+from wtl_core.workspace.commits import Commit, WeightsFile
+from wtl_core.workspace.storage import Store
+
+_VANISHED_SHARE = 0.5
+"""More of a source than this gone at once looks like an unmounted disk, not like a clean-up."""
+
+_PENDING = "pending.json"
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RefreshPlan:
+    """What one refresh will do.
+
+    Attributes:
+        number: The number of the commit that it will make.
+        sources: All sources that the pool draws on afterwards.
+        snapshot: Every object of these sources, with the part that holds or will hold its images.
+        parts: Parts that must exist before the pool is complete; those made by an earlier, killed run included.
+        changes: Objects by what happened to them: new, changed, gone, kept.
+        last: The last commit, None before the first.
+        is_noop: Nothing differs from the last commit, so its result stands.
+    """
+
+    number: int
+    sources: list[str]
+    snapshot: pl.DataFrame
+    parts: list[PartPlan]
+    changes: dict[str, int]
+    last: Commit | None
+    is_noop: bool
+
+
+def base_recipe(store: Store) -> Recipe:
+    """The recipe that a run starts from when it is given none: the workspace's last one, or the defaults."""
+    last = commits.latest(store)
+    return Recipe() if last is None else last.recipe
+
+
+def plan(
+    store: Store,
+    sources: Sequence[str],
+    recipe: Recipe,
+    *,
+    ledger_length: int = 0,
+    allow_removal: bool = False,
+    forget: Sequence[str] = (),
+    endpoint_url: str | None = None,
+) -> RefreshPlan:
+    """List `sources` (all known ones if none is named), compare with the last commit, and plan the parts.
+
+    Sources to `forget` are not looked at: with their objects they leave the workspace, whether they are there or not.
+    All known others are then read again, since objects that one of them holds too stay; so they are where the recipe
+    makes other parts, since those of all sources are made anew.
+
+    Reads only. Cost: one listing of the sources and one join; 1,000,000 objects in under two minutes and 1 GB.
+
+    Raises:
+        ConfigError: no source is named or known, one is not there, or one to forget is not known.
+        InputError: more than half of a source has vanished and `allow_removal` is false.
+    """
+    last = commits.latest(store)
+    known = read_snapshot(store, last.listing) if last is not None else None
+    forgotten = _forgotten(forget, named=sources, known=last.sources if last is not None else [])
+    known_sources = [source for source in (last.sources if last is not None else []) if source not in forgotten]
+    touched = [source_uri(source) for source in sources]
+    is_remade = last is not None and last.recipe.ingest.part_digest() != recipe.ingest.part_digest()
+    if forgotten or is_remade or not touched:
+        touched = list(dict.fromkeys([*touched, *known_sources]))
+    if not touched:
+        found = "none named and none " + ("left" if forgotten else "known")
+        raise ConfigError(f"{store.root}: expected a source, found {found}; name one: wtl run DIR")
+    listing = _list(store, touched, known=known_sources, endpoint_url=endpoint_url)
+    if known is None:
+        known = listing.clear().with_columns(part=pl.lit("", dtype=pl.String))
+    dropped = known.filter(pl.col("source").is_in(forgotten))
+    known = known.filter(~pl.col("source").is_in(forgotten)) if forgotten else known
+    listing, mine, others = split_by_owner(listing, known, touched)
+    again = readmission.readable_again(store, mine, endpoint_url=endpoint_url)
+    changes = discover.diff(listing, mine, again=again)
+    if not allow_removal:
+        _check_removals(mine, _vanished(changes, listing))
+    kept, fresh = changes.kept, pl.concat([changes.new, changes.changed])
+    if is_remade:
+        fresh, kept = pl.concat([fresh, kept.drop("part")]), kept.clear()
+    parts = plan_parts(fresh, recipe.ingest)
+    parts = readmission.without_refused(store, parts, recipe.ingest, endpoint_url=endpoint_url)
+    is_noop = (
+        last is not None
+        and not parts
+        and not forgotten
+        and changes.gone.is_empty()
+        and set(touched) <= set(known_sources)
+        and last.ledger_length == ledger_length
+        and _stands(store, last, recipe, known, endpoint_url=endpoint_url)
+    )
+    together = [kept, others, snapshot_rows(parts)]
+    return RefreshPlan(
+        number=1 if last is None else last.number + 1,
+        sources=sorted({*known_sources, *touched}),
+        snapshot=known if is_noop else pl.concat(together, how="vertical_relaxed").sort("uri"),
+        parts=parts,
+        changes={
+            "new": changes.new.height,
+            "changed": changes.changed.height,
+            "gone": changes.gone.height + dropped.height,
+            "kept": changes.kept.height,
+        },
+        last=last,
+        is_noop=is_noop,
+    )
+
+
+def current_encoder(store: Store, last: Commit | None, name: str) -> str | None:
+    """Fingerprint of the trained encoder to use for `name`: the successor if one was trained, else the last refresh's.
+
+    None where the name asks for no trained encoder, or where none is there yet.
+    """
+    if not encoder_names.is_trained_here(name):
+        return None
+    if last is not None and last.encoder_name != name:
+        last = None
+    return succession.successor(store) or (last.encoder if last is not None else None)
+
+
+def is_successor_due(store: Store, last: Commit | None, recipe: Recipe) -> bool:
+    """Whether the recipe has this refresh train the next encoder.
+
+    By what the last one measured: a refresh ranks its arrivals at once, and the one behind it trains.
+    """
+    return (
+        last is not None
+        and recipe.encoder.retrain == "automatic"
+        and current_encoder(store, last, recipe.encoder.name) == last.encoder
+        and bool(succession.reasons(last.encoder_age, recipe.encoder))
+    )
+
+
+def _stands(store: Store, last: Commit, recipe: Recipe, known: pl.DataFrame, *, endpoint_url: str | None) -> bool:
+    """Whether the last result is what the recipe gives for the same pool and ledger."""
+    return (
+        last.recipe == recipe
+        and last.selection_version == selections.VERSION
+        and current_encoder(store, last, recipe.encoder.name) in (None, last.encoder)
+        and not is_successor_due(store, last, recipe)
+        and not _has_new_weights(last, recipe.encoder.name)
+        and not _is_embeddable_now(store, last, known, endpoint_url=endpoint_url)
+    )
+
+
+def _is_embeddable_now(store: Store, last: Commit, known: pl.DataFrame, *, endpoint_url: str | None) -> bool:
+    """Whether a sample that the encoder could not get at, in a pool that only refers to its images, is there now."""
+    key = quarantine_key(f"embedding-{last.encoder}")
+    if not store.exists(key):
+        return False
+    refused = pl.read_parquet(io.BytesIO(store.read_bytes(key)))
+    passing = refused.filter(pl.col("reason").is_in([str(reason) for reason in TRANSIENT]))
+    objects = known.join(passing, left_on="uri", right_on="object_uri", how="semi")
+    if objects.is_empty():
+        return False
+    places = live_pool.load_locations(store, objects).join(passing, on="sample_id", how="semi")
+    return any(
+        data is not None
+        for (part,), rows in places.group_by("part", maintain_order=True)
+        for _, data in live_pool.read_images(store, str(part), rows["row"].to_list(), endpoint_url=endpoint_url)
+    )
+
+
+def weights_file(name: str) -> WeightsFile | None:
+    """What the files are that an encoder's name takes weights, or a factory, from; None where there is none."""
+    files = _files_behind(name)
+    if not files:
+        return None
+    size, mtime_ns = _stamp(files)
+    return WeightsFile(size=size, mtime_ns=mtime_ns, sha256=factory_source.digest(files))
+
+
+def _has_new_weights(last: Commit, name: str) -> bool:
+    """Whether others lie by now where the encoder's name says. Read only if their size or time differ."""
+    files, before = _files_behind(name), last.encoder_file
+    if not files:  # a run that needs them says so; the result at hand does not
+        return False
+    if before is not None and (before.size, before.mtime_ns) == _stamp(files):
+        return False
+    now = weights_file(name)
+    return before is None or now is None or now.sha256 != before.sha256
+
+
+def _files_behind(name: str) -> list[Path]:
+    """The weights file of a name, or the source of a factory; none of other names, or where it is not there."""
+    parsed = encoder_names.parse_name(name)
+    if parsed.kind == "python":
+        return factory_source.source_files(parsed.value.partition(":")[0])
+    path = parsed.value if parsed.kind == "file" else parsed.weights_path
+    found = None if path is None else Path(path).expanduser()
+    return [found] if found is not None and found.is_file() else []
+
+
+def _stamp(files: Sequence[Path]) -> tuple[int, int]:
+    """Bytes of all, and the latest time of change in nanoseconds."""
+    looks = [path.stat() for path in files]
+    return sum(look.st_size for look in looks), max(look.st_mtime_ns for look in looks)
+
+
+def source_uri(source: str) -> str:
+    """The one spelling of a source by which it is known: an absolute path, or the URI without a trailing slash."""
+    return storage.open_store(source).root
+
+
+def with_known(store: Store, sources: Sequence[str], forget: Sequence[str] = ()) -> list[str]:
+    """`sources`, and all others that the workspace knows but those to `forget`."""
+    last = commits.latest(store)
+    forgotten = {source_uri(source) for source in forget}
+    known = [source for source in (last.sources if last is not None else []) if source not in forgotten]
+    return list(dict.fromkeys([*map(source_uri, sources), *known]))
+
+
+def split_by_owner(
+    listing: pl.DataFrame, known: pl.DataFrame, touched: Sequence[str]
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """The listing without what an untouched source owns, and the known objects of touched and of other sources."""
+    is_mine = pl.col("source").is_in(list(touched))
+    others = known.filter(~is_mine)
+    if others.is_empty():  # as most often; a million rows are not copied for nothing
+        return listing, known, others
+    return listing.join(others, on="uri", how="anti"), known.filter(is_mine), others
+
+
+def write_snapshot(store: Store, snapshot: pl.DataFrame) -> str:
+    """Store a listing snapshot under the digest of its rows; returns its key. Writing it again changes nothing."""
+    rows = snapshot.select(sorted(snapshot.columns)).sort("uri")
+    digest = hashlib.sha256()
+    for column in rows.columns:
+        digest.update(column.encode())
+        digest.update(digest_of(rows[column].to_list()).encode())
+    key = f"listings/{digest.hexdigest()}.parquet"
+    if not store.exists(key):
+        buffer = io.BytesIO()
+        snapshot.write_parquet(buffer, compression="zstd")
+        store.write_bytes(key, buffer.getvalue())
+    return key
+
+
+def read_snapshot(store: Store, key: str) -> pl.DataFrame:
+    """A listing snapshot by its key."""
+    return pl.read_parquet(io.BytesIO(store.read_bytes(key)))
+
+
+def note_pending(store: Store, number: int, listing: str) -> None:
+    """Say what the refresh that begins now works on, for house-keeping that comes after it was killed."""
+    store.write_bytes(_PENDING, json.dumps({"number": number, "listing": listing}).encode())
+
+
+def pending_snapshot(store: Store, last: Commit) -> tuple[str, pl.DataFrame] | None:
+    """Key and objects of the listing of a refresh that began after `last` and made no commit; None if none did."""
+    try:
+        noted = json.loads(store.read_bytes(_PENDING))
+        if noted["number"] <= last.number:
+            return None
+        return noted["listing"], read_snapshot(store, noted["listing"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # as good as none: it only saves work
+        return None
+
+
+def plans_of(snapshot: pl.DataFrame) -> list[PartPlan]:
+    """The plans behind rows of a snapshot, all objects of a part together, as `plan_parts` made them."""
+    parts = snapshot.sort("source", "uri").partition_by("part", maintain_order=True, include_key=True)
+    columns = list(LISTING_SCHEMA)
+    return [
+        PartPlan(rows["part"][0], tuple(SourceObject(*row) for row in rows.select(columns).iter_rows()))
+        for rows in parts
+    ]
+
+
+def _forgotten(forget: Sequence[str], *, named: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The sources to forget, as the workspace knows them."""
+    forgotten = [source_uri(source) for source in forget]
+    for source in forgotten:
+        if source not in known:
+            told = ", ".join(known) or "none"
+            raise ConfigError(
+                f"{source}: expected a source of this workspace to forget, found {told}; name one of them"
+            )
+        if source in {source_uri(other) for other in named}:
+            raise ConfigError(f"{source}: expected it to be read or to be forgotten, found both; name it once")
+    return forgotten
+
+
+def _list(store: Store, sources: Sequence[str], *, known: Sequence[str], endpoint_url: str | None) -> pl.DataFrame:
+    """Every object of the sources, each once (of nested sources the outer one owns it)."""
+    frames = []
+    for source in sorted(set(sources)):
+        try:
+            frame = discover.list_source(source, endpoint_url=endpoint_url, exclude=[store.root])
+        except ConfigError as error:
+            if source in known:
+                raise ConfigError(f"{error}; if it is gone for good: wtl run --forget {source}") from error
+            raise
+        _logger.info("%s: %d objects", source, frame.height)
+        frames.append(frame)
+    return each_once(frames)
+
+
+def each_once(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """Listings together, by URI; of an object that several list the first one's row. One listing has no repeats."""
+    listing = pl.concat(frames)
+    return (listing.unique("uri", keep="first", maintain_order=True) if len(frames) > 1 else listing).sort("uri")
+
+
+def check_not_empty(refresh: RefreshPlan) -> None:
+    """Refuse a refresh whose sources hold no object at all, before anything is written. Raises InputError."""
+    if refresh.snapshot.is_empty():
+        raise InputError(
+            f"{', '.join(refresh.sources)}: expected images, tars, zips or Parquet shards, found no file at all; "
+            "check the path, or put images there"
+        )
+
+
+def _vanished(changes: Changes, listing: pl.DataFrame) -> pl.DataFrame:
+    """Objects that could be reached and cannot now: gone from the listing, or still named there and not to be opened.
+
+    Names outlive their objects in lists of URIs, and as links into a disk that is not mounted. An object that another
+    source reaches now has changed hands, it has not vanished.
+    """
+    lost = [changes.gone.filter(discover.IS_REACHABLE), changes.changed.filter(~discover.IS_REACHABLE)]
+    names = pl.concat([frame.select("source", "uri") for frame in lost])
+    if names.is_empty():  # as most often; a million rows are not joined for nothing
+        return names
+    reached = listing.lazy().filter(discover.IS_REACHABLE).select("uri")
+    return names.lazy().join(reached, on="uri", how="anti").sort("uri").collect()
+
+
+def _check_removals(known: pl.DataFrame, vanished: pl.DataFrame) -> None:
+    for (source,), rows in vanished.group_by("source", maintain_order=True):
+        total = known.filter((pl.col("source") == source) & discover.IS_REACHABLE).height
+        if rows.height > total * _VANISHED_SHARE:
+            raise InputError(
+                f"{source}: {rows.height} of {total} known objects have vanished, for example {rows['uri'][0]!r}; if a "
+                "disk is not mounted, mount it; if they were deleted on purpose, run again with --allow-removal"
+            )

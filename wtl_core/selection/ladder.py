@@ -1,0 +1,305 @@
+"""What each per cent of a ranking buys, measured beside random orders on references that the measure holds out.
+
+Legend: `N` samples, `H` references, `M` rows that may be picked. One product of references and pool serves every order:
+pool rows are taken in turn, and in each order a row's distances lower the nearest distance of the per cent that it is
+picked in, for a block of references at a time. Not here: how a ranking is made, how it is shown.
+
+A reference is measured without itself, so that coverage speaks of images that are not labelled, and without its
+near-duplicates, since a burst is one image here. With the rest of its burst in the pool a reference is not held out at
+all: on CIFAR-10 with bursts such a measure said that the first 10 % cover 0.033 less than random picks, where images
+that never were in the pool said 0.012 more; without the bursts it says 0.009.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import torch
+
+from wtl_core.recipe.selection import LadderParams, count_of
+from wtl_core.selection.advice import NOT_MEASURABLE, advise
+from wtl_core.selection.identity import Purpose, content_keys, draw, shuffled
+from wtl_core.selection.inputs import unit_vectors
+from wtl_core.selection.kernels import ONE, kernel_table
+from wtl_core.selection.neighbours import FIRST_BITS, LEVELS, Points, level_distances, level_of, prepare
+from wtl_core.selection.result import Ranking
+
+PERCENTS = np.arange(1, 101)
+_REFERENCE_BLOCK = 512
+_POOL_BLOCK = 2048
+_NOTHING = np.int16(32767)  # bits beyond every distance
+_STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """By per cent, arrays of (100,), measured on `references` samples.
+
+    None is covered by itself or its near-duplicates; if `is_held_out` none is picked at all, here or at random. The
+    ranking was made knowing them, as 1 of N each. Where none has an image beside those, coverage is 0.
+
+    `coverage` of the references by the ranking's first `percent` of the rows that may be picked (`count` is that share
+    of all rows: with references held out the picks measured are a little fewer than those of the pool), beside the mean
+    of random orders and the 95 % interval of that mean; `radius_*` are quantiles of the distance from a reference to
+    the nearest pick, in the ranking and (mean over orders) at random. `equivalent_random_count`: picks at random that
+    would cover as well.
+    `optimum_share`: at least this share of the best possible coverage of the pool is reached, proven, for this count.
+    `near_duplicate_rate`: share of the picks that are near-duplicates of an earlier one, or of a labelled image.
+    `group_balance`: the effective number of groups among the picks over the number of groups (1 for all alike, and
+    without groups), beside `random_group_balance`, the pool's own, which random picks approach.
+    """
+
+    percent: np.ndarray
+    count: np.ndarray
+    coverage: np.ndarray
+    random_coverage_mean: np.ndarray
+    random_coverage_low: np.ndarray
+    random_coverage_high: np.ndarray
+    radius_p50: np.ndarray
+    radius_p90: np.ndarray
+    radius_max: np.ndarray
+    random_radius_p50: np.ndarray
+    random_radius_p90: np.ndarray
+    random_radius_max: np.ndarray
+    equivalent_random_count: np.ndarray
+    optimum_share: np.ndarray
+    near_duplicate_rate: np.ndarray
+    group_balance: np.ndarray
+    random_group_balance: float
+    references: int
+    is_held_out: bool
+    advice: str
+
+
+def measure(
+    vectors: np.ndarray,
+    ranking: Ranking,
+    params: LadderParams,
+    *,
+    sample_ids: Sequence[str],
+    scale: float | None = None,
+    kernel: str = "gaussian",
+    labelled: np.ndarray | None = None,
+    groups: Sequence[str] | np.ndarray | None = None,
+    device: str = "cpu",
+) -> Ladder:
+    """Measure a ranking at every per cent.
+
+    Args:
+        vectors: (N, D) as the ranking was made from, in the caller's row order.
+        ranking: of the same rows.
+        params: how many random orders and references.
+        sample_ids: N ids; references and random orders are drawn by them.
+        scale: the kernel's scale, `scale_factor` included; None takes the ranking's, which is without it.
+        kernel: what coverage is measured by: `gaussian`, `laplace` or `cosine`.
+        labelled: (L, D) vectors that cover from the start, in the ranking and at random alike.
+        groups: (N,) each sample's group, for the balance.
+        device: `cpu` or a CUDA device.
+
+    Cost: 2 H N (D + 6) FLOP for all orders together.
+    """
+    vectors = unit_vectors(vectors, sample_ids, what="vectors")
+    keys = content_keys(sample_ids)
+    references, ranked = _split_references(keys, ranking, params)
+    orders = [ranked, *(_random_order(keys, ranked, seed) for seed in range(params.random_draws))]
+    bins = np.stack([_bins(order, len(vectors)) for order in orders], axis=1)
+    near = level_of(ranking.near_duplicate_distance)
+    nearest = _nearest_by_percent(vectors, references, bins, labelled, device, near_level=near)
+    table = kernel_table(kernel, ranking.scale if scale is None else scale)
+    coverage = _coverage(nearest, table, _reference_weights(ranking, references, len(vectors)))
+    if not (is_measurable := bool((nearest[0, -1] != _NOTHING).any())):
+        coverage[:] = 0.0  # a kernel that does not end says a little even of nothing
+    return _ladder(ranking, coverage, _radius(nearest), groups, references=len(references), is_measurable=is_measurable)
+
+
+def _ladder(
+    ranking: Ranking,
+    coverage: np.ndarray,
+    radius: np.ndarray,
+    groups: Sequence[str] | np.ndarray | None,
+    *,
+    references: int,
+    is_measurable: bool,
+) -> Ladder:
+    """The record of measured orders, the ranking first: `coverage` (orders, 100), `radius` (orders, 3, 100)."""
+    samples = len(ranking.rows)
+    mean, low, high = (np.clip(part, 0.0, 1.0) for part in _interval(coverage[1:]))  # the t knows no bounds
+    count = np.array([count_of(f"{percent}%", samples) for percent in PERCENTS])
+    balance, random_balance = _group_balance(ranking, count, groups)
+    return Ladder(
+        percent=PERCENTS,
+        count=count,
+        coverage=coverage[0],
+        random_coverage_mean=mean,
+        random_coverage_low=low,
+        random_coverage_high=high,
+        radius_p50=radius[0, 0],
+        radius_p90=radius[0, 1],
+        radius_max=radius[0, 2],
+        random_radius_p50=radius[1:, 0].mean(0),
+        random_radius_p90=radius[1:, 1].mean(0),
+        random_radius_max=radius[1:, 2].mean(0),
+        equivalent_random_count=_equivalent(coverage[0], mean, count),
+        optimum_share=np.minimum(1.0, ranking.coverage[count - 1] / ranking.optimum_bound),
+        near_duplicate_rate=_near_duplicate_rate(ranking, count),
+        group_balance=balance,
+        random_group_balance=random_balance,
+        references=references,
+        is_held_out=references < samples,
+        advice=advise(coverage[0], low, high, count, picks=ranking.picks) if is_measurable else NOT_MEASURABLE,
+    )
+
+
+def _split_references(keys: np.ndarray, ranking: Ranking, params: LadderParams) -> tuple[np.ndarray, np.ndarray]:
+    """Reference rows, and the rows that may be picked in rank order; a small pool is both.
+
+    At most half of a larger one are references: with all of them held out there would be nothing to pick.
+    """
+    if len(keys) <= params.all_up_to:
+        return np.sort(ranking.rows), ranking.rows
+    references = shuffled(keys, 0, Purpose.REFERENCES)[: min(params.references, len(keys) // 2)]
+    is_reference = np.zeros(len(keys), bool)
+    is_reference[references] = True
+    return references, ranking.rows[~is_reference[ranking.rows]]
+
+
+def _random_order(keys: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
+    drawn = draw(keys[rows], seed, Purpose.LADDER)
+    return rows[np.lexsort((keys[rows], drawn))]
+
+
+def _bins(order: np.ndarray, count: int) -> np.ndarray:
+    """The per cent, from 0, that each row is picked in; 100 for rows that are not, (N,) int16."""
+    ends = np.array([count_of(f"{percent}%", len(order)) for percent in PERCENTS])
+    bins = np.full(count, len(PERCENTS), np.int16)
+    bins[order] = np.searchsorted(ends, np.arange(len(order)), side="right")
+    return bins
+
+
+def _nearest_by_percent(
+    vectors: np.ndarray,
+    references: np.ndarray,
+    bins: np.ndarray,
+    labelled: np.ndarray | None,
+    device: str,
+    *,
+    near_level: int,
+) -> np.ndarray:
+    """Bits of the nearest pick by order, per cent and reference, (orders, 100, H) int16, falling along per cents.
+
+    Picks up to `near_level` away are passed over; labelled images are facts, and never are.
+    """
+    points = prepare(vectors[references], device, whole=_REFERENCE_BLOCK)
+    pool = prepare(vectors, device, whole=_POOL_BLOCK)
+    orders = bins.shape[1]
+    nearest = np.full((orders, len(PERCENTS) + 1, points.right.shape[0]), _NOTHING, np.int16)
+    if labelled is not None and len(labelled):
+        given = prepare(
+            unit_vectors(labelled, None, what="labelled", width=vectors.shape[1]), device, whole=_POOL_BLOCK
+        )
+        _lower_all(given, np.zeros((given.count, orders), np.int16), points, nearest, near_level=-1)
+    _lower_all(pool, bins, points, nearest, near_level=near_level)
+    running = np.minimum.accumulate(nearest[:, :-1], axis=1)
+    return running[:, :, : points.count]
+
+
+def _lower_all(pool: Points, bins: np.ndarray, points: Points, nearest: np.ndarray, *, near_level: int) -> None:
+    """Let every pool row lower the distances in its per cent of each order; the product is made once."""
+    columns = points.right.shape[0]
+    held_out = np.int16(near_level + FIRST_BITS - 1 if near_level >= 0 else -32768)
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for start in range(0, pool.count, _POOL_BLOCK):
+            left = pool.left_slice(start, start + _POOL_BLOCK)
+            here = bins[start : start + _POOL_BLOCK]
+            bits = points.product(left, 0, columns).cpu().numpy()
+            jobs = [
+                threads.submit(_lower, bits, here, nearest, column, column + _REFERENCE_BLOCK, held_out)
+                for column in range(0, columns, _REFERENCE_BLOCK)
+            ]
+            for job in jobs:
+                job.result()
+
+
+@numba.njit(cache=True, nogil=True)
+def _lower(bits: np.ndarray, bins: np.ndarray, nearest: np.ndarray, start: int, stop: int, held_out: np.int16) -> None:
+    """Writes over these columns of `bits`."""
+    for row in range(bins.shape[0]):
+        line = bits[row, start:stop]
+        for column in range(line.shape[0]):
+            line[column] = line[column] if line[column] > held_out else _NOTHING
+        for order in range(bins.shape[1]):
+            target = nearest[order, bins[row, order], start:stop]
+            for column in range(line.shape[0]):
+                target[column] = min(target[column], line[column])
+
+
+def _levels(bits: np.ndarray) -> np.ndarray:
+    return np.clip(bits.astype(np.int32) - FIRST_BITS + 1, 0, LEVELS - 1)
+
+
+def _reference_weights(ranking: Ranking, references: np.ndarray, count: int) -> np.ndarray:
+    """How much it matters that each reference is covered; a kept twin speaks for its copies."""
+    by_row = np.zeros(count)
+    by_row[ranking.rows] = ranking.weights
+    weights = by_row[references]
+    return weights if weights.sum() > 0 else np.ones(len(references))
+
+
+def _coverage(nearest: np.ndarray, table: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean kernel value, (orders, 100) float64; summed in one order everywhere."""
+    values = table.astype(np.float64) / ONE
+    # Not a dot product: its threads would sum in another order on another machine.
+    sums = [[(values[_levels(line)] * weights).sum() for line in order] for order in nearest]
+    return np.asarray(sums) / float(weights.sum())
+
+
+def _radius(nearest: np.ndarray) -> np.ndarray:
+    """Median, 90 % quantile and maximum of the distance to the nearest pick, (orders, 3, 100)."""
+    distances = level_distances()
+    ordered = np.sort(nearest, axis=2)
+    last = int(nearest.shape[2]) - 1
+    places = [last // 2, int(np.ceil(0.9 * last)), last]
+    return np.stack([distances[_levels(ordered[:, :, place])] for place in places], axis=1)
+
+
+def _interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over draws with its 95 % interval by Student's t; exactly the common value where all draws agree."""
+    mean = draws[0] + (draws - draws[0]).mean(0)
+    freedom = len(draws) - 1
+    factor = _STUDENT_95[freedom - 1] if freedom <= len(_STUDENT_95) else 1.96 + 2.5 / freedom
+    half = factor * (draws - mean).std(0, ddof=1) / np.sqrt(len(draws))
+    half[(draws == draws[0]).all(0)] = 0.0
+    return mean, mean - half, mean + half
+
+
+def _equivalent(coverage: np.ndarray, random: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """The least random budget that covers as well, by straight lines between per cents, (100,) int64."""
+    rising = np.maximum.accumulate(np.concatenate(([0.0], random)))
+    counts = np.concatenate(([0], count)).astype(np.float64)
+    is_more = np.diff(rising, prepend=-1.0) > 0  # on a level stretch the lines would give its far end
+    return np.asarray(np.ceil(np.interp(coverage, rising[is_more], counts[is_more]) - 1e-9).astype(np.int64))
+
+
+def _near_duplicate_rate(ranking: Ranking, count: np.ndarray) -> np.ndarray:
+    is_near = np.nan_to_num(ranking.radius, nan=np.inf) <= ranking.near_duplicate_distance
+    return np.asarray(np.cumsum(is_near)[count - 1] / count)
+
+
+def _group_balance(
+    ranking: Ranking, count: np.ndarray, groups: Sequence[str] | np.ndarray | None
+) -> tuple[np.ndarray, float]:
+    """Effective number of groups (the exponential of the entropy) over the number of groups, at each count."""
+    if groups is None:
+        return np.ones(len(count)), 1.0
+    _, codes = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
+    total = int(codes.max()) + 1
+    in_order = codes[ranking.rows]
+    balance = np.array([_evenness(np.bincount(in_order[:stop], minlength=total)) for stop in count])
+    return balance, _evenness(np.bincount(codes, minlength=total))
+
+
+def _evenness(counts: np.ndarray) -> float:
+    shares = counts[counts > 0] / counts.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()) / len(counts))

@@ -1,0 +1,260 @@
+"""Self-supervised training on the pool's own images: no labels, no download, the same weights again after a kill.
+
+Random views, order and weights are functions of (seed, step), so a checkpoint holds weights, momenta and a step count.
+Not here: the sizes that a pool gets (`sizing`), the views (`augment`), the loss (`objective`), what is kept (`cards`).
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from wtl_core.encoders import whitening
+from wtl_core.encoders.cards import save_encoder, save_origin
+from wtl_core.encoders.encoder import Encoder, build, default_format
+from wtl_core.encoders.resolve import start_from
+from wtl_core.encoders.whitening import Whitening, fit_whitening
+from wtl_core.errors import ConfigError
+from wtl_core.training import collapse, near_copies, sizing
+from wtl_core.training.checkpoint import Checkpoint, TrainingFolder
+from wtl_core.training.image_cache import PoolImages, decode_pool
+from wtl_core.training.peers import Peers, joined
+from wtl_core.training.sizing import TrainingParams, TrainingPlan, check_count, plan_training
+from wtl_core.training.trainer import Trainer
+from wtl_core.workspace.storage import Store
+
+_log = logging.getLogger(__name__)
+
+_LOOKS, _LEAST_STEPS_TO_JUDGE = 10, 50
+_WARM_UP_STEPS, _MOST_BLOCKS, _TIMED_SECONDS = 2, 200, 2.0
+Progress = Callable[[int, int], None]
+
+
+def train(
+    images: PoolImages,
+    store: Store,
+    params: TrainingParams,
+    *,
+    device: torch.device | str,
+    devices: int = 1,
+    workers: int = 2,
+    scratch: Path | None = None,
+    on_progress: Progress | None = None,
+    checkpoint_seconds: float = 30,
+) -> str:
+    """Train an encoder on the pool and keep it in the workspace; its fingerprint.
+
+    A call with the same images and params on the same kind of device goes on where an earlier one was killed, and
+    returns at once if that one finished: bit for bit as without the kill, on a processor with as many threads.
+
+    Args:
+        images: The pool.
+        store: The workspace; unfinished state lies below `encoders/.training/`.
+        params: Budget, sizes and seed (`recipe.EncoderParams`).
+        device: Where to train.
+        devices: GPUs (or processes) of that kind that train together; a step then holds as many times more images.
+        workers: Threads that decode the pool before training.
+        scratch: Folder for a large pool's squares (beyond 2 GiB) while training runs; None takes the system's.
+        on_progress: Called with (steps done, steps).
+        checkpoint_seconds: Time between checkpoints; changes no result.
+
+    Raises:
+        InputError: too few images, or a collapse; the message says what to try.
+        ConfigError: `params.start` does not fit.
+    """
+    device = torch.device(device)
+    kind: Literal["cpu", "cuda"] = "cuda" if device.type == "cuda" else "cpu"
+    start = None if params.start is None else start_from(params.start, store, side_px=params.side_px)
+    number_format = default_format(device)
+    draft = plan_training(
+        params, images.sides_px, device=kind, number_format=number_format, start=start, devices=devices
+    )
+    folder = TrainingFolder(store, _key(images, params, draft, kind))
+    if (finished := folder.outcome()) is not None:
+        return finished
+    squares = decode_pool(images, draft.images, draft.preprocessing, workers=workers, scratch=scratch)
+    check_count(len(squares))
+    plan = folder.load_plan() or folder.commit_plan(
+        _with_steps(draft, squares, device, seconds=params.seconds, devices=devices)
+    )
+    network = f"{plan.shape.kind} of width {plan.shape.width}"
+    _log.info("training: %s, %d images, %d steps of %d", network, len(squares), plan.steps, plan.batch_images)
+    started = time.monotonic()
+    checkpoint = folder.load_checkpoint()
+    weights = start.weights if start else None
+    shared = torch.from_numpy(squares).share_memory_() if devices > 1 else None  # type: ignore[no-untyped-call]
+    with joined(min(devices, plan.accumulate), device, _follow, plan, shared, weights, checkpoint) as peers:
+        trainer = Trainer(plan, squares, device, start=weights, peers=peers)
+        history = _run(trainer, folder, checkpoint, on_progress=on_progress, checkpoint_seconds=checkpoint_seconds)
+    whitened_by = trained_whitening(trainer)
+    fingerprint = save_encoder(
+        store,
+        trainer.network.state_dict() | whitened_by.tensors(),
+        shape=plan.shape,
+        preprocessing=plan.preprocessing,
+        number_format=plan.number_format,
+        card=_card(plan, history, len(squares), time.monotonic() - started, device),
+        near_copy_distance=near_copies.distance(_encoder(trainer, whitened_by), _first(trainer, near_copies.IMAGES)),
+    )
+    save_origin(store, fingerprint, images.sample_ids)
+    folder.finish(fingerprint)
+    return fingerprint
+
+
+def trained_whitening(trainer: Trainer) -> Whitening:
+    """The whitening of the trained network's features of the first images, which are a fair draw: ids are hashes."""
+    return fit_whitening(_encoder(trainer).encode(_first(trainer, whitening.IMAGES)))
+
+
+def _encoder(trainer: Trainer, whitened_by: Whitening | None = None) -> Encoder:
+    """Of what is trained so far."""
+    plan = trainer.plan
+    encoder = build(
+        deepcopy(trainer.network),
+        name="ssl",
+        architecture=plan.shape.to_json(),
+        preprocessing=plan.preprocessing,
+        device=trainer.device,
+        number_format=plan.number_format,
+        whitening=whitened_by,
+    )
+    # A few rows at a time: the trainer's own tensors still fill the device, and hours of training would be lost here.
+    return dataclasses.replace(encoder, forward_rows=32)
+
+
+def _first(trainer: Trainer, count: int) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(trainer.squares[:count]))
+
+
+def _follow(
+    peers: Peers,
+    device: torch.device,
+    plan: TrainingPlan,
+    squares: torch.Tensor,
+    weights: dict[str, torch.Tensor] | None,
+    checkpoint: Checkpoint | None,
+) -> None:
+    """The same steps in another process: it computes its share and keeps nothing."""
+    trainer = Trainer(plan, squares.numpy(), device, start=weights, peers=peers)
+    for step in range(_resumed(trainer, checkpoint), plan.steps):
+        trainer.step(step)
+
+
+def _resumed(trainer: Trainer, checkpoint: Checkpoint | None) -> int:
+    """The step to go on from."""
+    if checkpoint is None:
+        return 0
+    trainer.load(checkpoint.tensors)
+    return checkpoint.step
+
+
+def _run(
+    trainer: Trainer,
+    folder: TrainingFolder,
+    checkpoint: Checkpoint | None,
+    *,
+    on_progress: Progress | None,
+    checkpoint_seconds: float,
+) -> list[dict[str, Any]]:
+    """Steps from the last checkpoint to the end; what the watch saw."""
+    plan = trainer.plan
+    first = _resumed(trainer, checkpoint)
+    history: list[dict[str, Any]] = [] if checkpoint is None else checkpoint.history
+    kept = time.monotonic()
+    looks = {round(plan.steps * look / _LOOKS) for look in range(1, _LOOKS + 1)}
+    for step in range(first, plan.steps):
+        loss = trainer.step(step)
+        done = step + 1
+        if done in looks:
+            history.append(_look(trainer, done, float(loss)))
+        if done < plan.steps and time.monotonic() - kept >= checkpoint_seconds:
+            folder.save_checkpoint(Checkpoint(done, trainer.tensors(), history))
+            kept = time.monotonic()
+        if on_progress:
+            on_progress(done, plan.steps)
+    return history
+
+
+def _look(trainer: Trainer, step: int, loss: float) -> dict[str, Any]:
+    first, second = trainer.two_views()
+    collapse.check_finite(loss, first, second, step=step)
+    health = collapse.measure(first, second)
+    _log.info("training: step %d of %d, loss %.3f, %s", step, trainer.plan.steps, loss, health)
+    if step >= _LEAST_STEPS_TO_JUDGE and step >= trainer.plan.steps // 5:
+        collapse.check(health, loss, images=len(first), step=step)
+    return {"step": step, "loss": round(loss, 4), **health.to_json()}
+
+
+def _with_steps(
+    draft: TrainingPlan, squares: np.ndarray, device: torch.device, *, seconds: float, devices: int
+) -> TrainingPlan:
+    """The draft with a step count for its budget and, where memory was short, with steps computed in pieces.
+
+    Measured on one device with its share of a step: what devices tell each other comes on top.
+    """
+    plan = dataclasses.replace(draft, batch_images=min(draft.batch_images, len(squares)))
+    while True:
+        share = dataclasses.replace(
+            plan, batch_images=plan.batch_images // devices, accumulate=-(-plan.accumulate // devices)
+        )
+        try:
+            trainer = Trainer(share, squares, device)
+            for step in range(_WARM_UP_STEPS):
+                trainer.step(step)
+            if plan.steps:
+                return plan
+            per_step = _seconds_per_step(trainer, at_most=min(_TIMED_SECONDS, seconds / 10))
+            return dataclasses.replace(plan, steps=max(1, round(seconds / per_step)))
+        except torch.OutOfMemoryError as error:
+            plan = dataclasses.replace(plan, accumulate=2 * plan.accumulate)
+            if plan.batch_images // plan.accumulate < sizing.LEAST_IMAGES // 2:
+                raise ConfigError(
+                    f"training: expected {plan.batch_images} images of {plan.view_px} px to fit into the memory of "
+                    f"{device} in pieces, not even small pieces do; set encoder.side_px or encoder.width lower"
+                ) from error
+            _log.warning("training: out of memory, a step is computed in %d pieces", plan.accumulate)
+
+
+def _seconds_per_step(trainer: Trainer, *, at_most: float) -> float:
+    """Median over some blocks of steps, warmed up; a GPU is waited for at the end of a block alone.
+
+    One block where a step takes longer than there is time for.
+    """
+    block = 10 if trainer.device.type == "cuda" else 1
+    taken: list[float] = []
+    float(trainer.step(_WARM_UP_STEPS))
+    while not taken or (sum(taken) < at_most and len(taken) < _MOST_BLOCKS):
+        started = time.perf_counter()
+        losses = [trainer.step(_WARM_UP_STEPS + 1 + block * len(taken) + step) for step in range(block)]
+        float(losses[-1])
+        taken.append(time.perf_counter() - started)
+    return float(np.median(taken)) / block
+
+
+def _key(images: PoolImages, params: TrainingParams, draft: TrainingPlan, kind: str) -> str:
+    """Names a training by everything that its committed plan and weights depend on."""
+    budget = {"seconds": params.seconds} if params.epochs is None else {"epochs": params.epochs}
+    identity = {"version": sizing.VERSION, "plan": draft.to_json(), "budget": budget, "device": kind}
+    return sizing.training_key(identity, images.sample_ids[: draft.images])
+
+
+def _card(
+    plan: TrainingPlan, history: list[dict[str, Any]], images: int, seconds: float, device: torch.device
+) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {
+        "method": "contrastive",
+        "plan": plan.to_json(),
+        "images": images,
+        "seconds_since_last_start": round(seconds, 1),
+        "device": name,
+        "torch": torch.__version__,
+        "watch": history,
+        "licence": "that of the images it was trained on",
+    }

@@ -1,0 +1,105 @@
+"""House-keeping of a workspace: what no recent refresh needs is deleted, tables are compacted. Never changes a result.
+
+Kept whole are the last `keep` refreshes, and what a killed one has done so far: their parts, encoders and vectors.
+Older commits, selections and reports stay as a record, but can no longer be replayed.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import polars as pl
+
+from wtl_core.embedding import vectors
+from wtl_core.pool import live_pool
+from wtl_core.refresh import planning
+from wtl_core.training import succession
+from wtl_core.workspace import commits, ledger
+from wtl_core.workspace.storage import Store
+
+_PART_FOLDERS = ("pool", "quarantine", "ignored")
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Maintained:
+    """What was done: deleted files by folder, vectors dropped, tables compacted and dropped."""
+
+    deleted: dict[str, int] = field(default_factory=dict)
+    vectors_dropped: int = 0
+    tables_compacted: int = 0
+    tables_dropped: int = 0
+
+
+def run(store: Store, *, keep: int = 10, keep_days: float = 7.0) -> Maintained:
+    """Delete what the last `keep` refreshes do not need, and compact the vector tables. For the holder of the lease.
+
+    Args:
+        store: The workspace.
+        keep: Refreshes that must stay replayable.
+        keep_days: Age up to which the last hundred versions of a vector table stay, for readers that are at work.
+    """
+    kept = commits.newest(store, keep)
+    if not kept:
+        return Maintained()
+    listings = {commit.listing for commit in kept}
+    snapshots = [planning.read_snapshot(store, key) for key in sorted(listings)]
+    pending = planning.pending_snapshot(store, kept[0])
+    if pending is not None:
+        listings.add(pending[0])
+        snapshots.append(pending[1].filter(pl.col("part").is_in(_made_parts(store))))
+    parts = {part for snapshot in snapshots for part in snapshot["part"].to_list()}
+    encoders = {commit.encoder for commit in kept}
+    refusals = {f"embedding-{fingerprint}" for fingerprint in encoders}
+    deleted = {name: _delete_unknown(store, name, parts | refusals) for name in _PART_FOLDERS}
+    deleted["listings"] = _delete_unknown(store, "listings", {_stem(listing) for listing in listings})
+    needed = {sample_id for snapshot in snapshots for sample_id in live_pool.load(store, snapshot).samples["sample_id"]}
+    # these shape rankings after they have left
+    needed.update(ledger.sample_ids(ledger.read(store), "labelled"))
+    needed.update(
+        sample_id for commit in kept for like in commit.recipe.selection.similar_to for sample_id in like.sample_ids
+    )
+    dropped = sum(_drop_tombstones(store, fingerprint, needed) for fingerprint in sorted(encoders))
+    compacted = sum(_compact(store, fingerprint, keep_days) for fingerprint in sorted(encoders))
+    # what a killed refresh embeds with is named nowhere yet
+    retired = _retire_tables(store, encoders) if pending is None else 0
+    done = Maintained(deleted, dropped, compacted, retired)
+    _logger.info("maintained %s: %s", store.root, done)
+    return done
+
+
+def _made_parts(store: Store) -> list[str]:
+    return [_stem(name) for name in store.names("pool")]
+
+
+def _delete_unknown(store: Store, folder: str, known: set[str]) -> int:
+    unknown = [name for name in store.names(folder) if name.endswith(".parquet") and _stem(name) not in known]
+    for name in unknown:
+        store.delete(f"{folder}/{name}")
+    return len(unknown)
+
+
+def _drop_tombstones(store: Store, fingerprint: str, needed: set[str]) -> int:
+    """Vectors of samples that are in none of the kept pools and not labelled."""
+    gone = sorted(vectors.existing_ids(store, fingerprint) - needed)
+    if gone:
+        vectors.delete_ids(store, fingerprint, gone)
+    return len(gone)
+
+
+def _compact(store: Store, fingerprint: str, keep_days: float) -> bool:
+    return vectors.compact(store, fingerprint, keep=timedelta(days=keep_days), is_forced=True)
+
+
+def _retire_tables(store: Store, encoders: set[str]) -> int:
+    """Drop the tables of encoders that no kept refresh used, the named successor's aside."""
+    needed = encoders | {fingerprint for fingerprint in [succession.successor(store)] if fingerprint}
+    retired = sorted(vectors.fingerprints(store) - needed)
+    for fingerprint in retired:
+        vectors.drop(store, fingerprint)
+    return len(retired)
+
+
+def _stem(key: str) -> str:
+    return key.rsplit("/", 1)[-1].removesuffix(".parquet")

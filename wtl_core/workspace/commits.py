@@ -1,0 +1,134 @@
+"""The commit point of a refresh: `refreshes/<n>.json`, made once and never changed; the highest number is now."""
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from wtl_core.errors import CorruptArtifactError, TransientError
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.training import succession
+from wtl_core.workspace import selections
+from wtl_core.workspace.storage import Store
+
+_FOLDER = "refreshes"
+_DIGITS = 6
+
+
+class WeightsFile(BaseModel):
+    """Which files an encoder's weights, or its factory, came from: their digest, and what tells it without reading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+class Commit(BaseModel):
+    """What a refresh ended with. Keys of files are relative to the workspace."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    """1 for the first refresh of a workspace."""
+    created: str
+    """When, ISO 8601 in UTC."""
+    sources: list[str]
+    """Every source that the pool draws on."""
+    listing: str
+    """Key of the listing snapshot: each known object with its identity and its part."""
+    recipe: Recipe
+    """The whole recipe of the run."""
+    encoder: str
+    """Fingerprint."""
+    encoder_name: str
+    """The name that it was asked for by."""
+    encoder_file: WeightsFile | None = None
+    """The weights file, or the source of the factory, that the name says; None if it says none."""
+    encoder_age: succession.Age | None = None
+    """How far the pool has moved from the one it was trained on; None where that pool is not known."""
+    vector_table_version: int
+    """LanceDB's version of the table after the run; for people, nothing is derived from it."""
+    ledger_length: int
+    """Entries of the ledger that the ranking saw."""
+    selection: str
+    """Key of the selection's folder."""
+    selection_version: int = 0
+    """Of the code that made it: what another one made is made anew by the next run."""
+    report: str
+    """Key of the HTML report."""
+    counts: dict[str, int]
+    """read, locations, samples, duplicates, quarantined, ignored, filtered, new_samples, vectors, ranked, picks."""
+    by_source: dict[str, dict[str, int]] = {}
+    """read, locations, quarantined, ignored of each source; empty in commits of before it was counted."""
+    budget: int | str | None
+    """The operating point that marks the picks."""
+    picks_kept: float | None = None
+    """Jaccard index of the last refresh's picks that are not labelled since and as many of this ranking: 1 where none
+    has changed; None where there is none to compare."""
+    coverage: dict[str, float]
+    """By per cent, `1` to `100`."""
+    random_coverage: dict[str, float]
+    """The mean of the matched random orders, by per cent."""
+    seconds: dict[str, float]
+    """Wall clock by stage."""
+
+
+def latest(store: Store) -> Commit | None:
+    """The newest commit; None before the first.
+
+    Raises:
+        CorruptArtifactError: the file is not what `write` made.
+    """
+    found = newest(store, 1)
+    return found[0] if found else None
+
+
+def newest(store: Store, count: int) -> list[Commit]:
+    """The last `count` commits, newest first. Raises what `latest` does."""
+    names = sorted((name for name in store.names(_FOLDER) if name.endswith(".json")), reverse=True)
+    return [_read(store, f"{_FOLDER}/{name}") for name in names[:count]]
+
+
+def write(store: Store, commit: Commit) -> None:
+    """Publish a commit.
+
+    Raises:
+        TransientError: its number is taken, so another process committed meanwhile.
+    """
+    data = json.dumps(commit.model_dump(mode="json"), indent=1).encode() + b"\n"
+    key = f"{_FOLDER}/{commit.number:0{_DIGITS}d}.json"
+    # Ours may be there already: a store's answer can be lost, and its client asks again.
+    if not store.create(key, data) and store.read_bytes(key) != data:
+        raise TransientError(f"{store.root}: refresh {commit.number} was committed by another process; run again")
+
+
+def summary(store: Store, commit: Commit, *, is_new: bool) -> dict[str, Any]:
+    """What `wtl run --json` prints. A run that found nothing to do (`is_new` false) reports no new samples."""
+    counts = commit.counts if is_new else {**commit.counts, "new_samples": 0}
+    return {
+        "workspace": store.root,
+        "selection": store.path(commit.selection),
+        "report": store.path(commit.report),
+        **counts,
+        "by_source": commit.by_source,
+        "encoder": commit.encoder,
+        "encoder_advice": succession.advice(commit.encoder_age, commit.recipe.encoder),
+        "budget": commit.budget,
+        "ranking": selections.told(store, commit.selection),
+        "picks_kept": commit.picks_kept,
+        "coverage": commit.coverage,
+        "random_coverage": commit.random_coverage,
+        "seconds": commit.seconds,
+    }
+
+
+def _read(store: Store, key: str) -> Commit:
+    try:
+        return Commit.model_validate_json(store.read_bytes(key))
+    except ValidationError as error:
+        raise CorruptArtifactError(
+            f"{store.path(key)}: expected a commit, found something else; restore the file, or delete it to fall back "
+            "to the refresh before it"
+        ) from error

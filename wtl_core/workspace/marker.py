@@ -1,0 +1,91 @@
+"""What a workspace is: a folder or prefix with `wtl.json` at its root, and where in it things lie."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from wtl_core.errors import ConfigError, CorruptArtifactError
+from wtl_core.workspace import storage
+from wtl_core.workspace.lease import LEASE
+from wtl_core.workspace.storage import Store
+
+MARKER = "wtl.json"
+FORMAT = 1
+"""Raised when an older program could no longer read what a newer one writes."""
+
+
+def open_workspace(uri: str, *, endpoint_url: str | None = None) -> Store:
+    """The store of an existing workspace.
+
+    Raises:
+        ConfigError: nothing is there, it is no workspace, or a newer program wrote it.
+    """
+    store = probe_workspace(uri, endpoint_url=endpoint_url)
+    if not store.exists(MARKER):
+        raise ConfigError(f"{uri}: expected a workspace, found none ({MARKER} is missing); `wtl run SOURCE` makes one")
+    return store
+
+
+def probe_workspace(uri: str, *, endpoint_url: str | None = None) -> Store:
+    """The store of a workspace that exists or could be made there. Touches nothing.
+
+    Raises:
+        ConfigError: the path is a file, or a folder that holds other things, or a newer program's workspace.
+    """
+    store = storage.open_store(uri, endpoint_url=endpoint_url)
+    if store.is_local and Path(store.root).exists() and not Path(store.root).is_dir():
+        raise ConfigError(f"{uri}: expected a folder for the workspace, found a file; name another path")
+    if store.exists(MARKER):
+        _check_format(store)
+        return store
+    # a first run killed before it wrote the marker leaves its lease
+    others = [name for name in store.names("") if not name.startswith((storage.TEMPORARY_PREFIX, LEASE))]
+    if others:
+        raise ConfigError(
+            f"{uri}: expected a workspace or an empty folder, found {len(others)} other entries ({others[0]!r} is one) "
+            f"and no {MARKER}; name a new folder"
+        )
+    return store
+
+
+def check_writable(store: Store) -> None:
+    """Refuse a local folder that cannot be made or written in, before anything starts. A bucket is not asked.
+
+    Raises:
+        ConfigError: a file stands in the way, or the system refuses.
+    """
+    if not store.is_local:
+        return
+    place = Path(store.root)
+    there = next(path for path in (place, *place.parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{place}: expected a folder for the workspace, found the file {there}; name another path")
+    try:
+        Path(tempfile.mkdtemp(prefix=storage.TEMPORARY_PREFIX, dir=there)).rmdir()
+    except OSError as error:
+        raise ConfigError(
+            f"{place}: expected a folder that can be written, found that {there} cannot: {error.strerror}; change its "
+            "permissions, or name another path"
+        ) from error
+
+
+def create_workspace(store: Store) -> None:
+    """Put the marker there if it is missing, after a check that the store's conditional writes hold."""
+    check_writable(store)
+    if store.exists(MARKER):
+        return
+    storage.check_conditional_writes(store, f"{storage.TEMPORARY_PREFIX}probe")
+    store.create(MARKER, json.dumps({"format": FORMAT}).encode() + b"\n")
+
+
+def _check_format(store: Store) -> None:
+    try:
+        found = int(json.loads(store.read_bytes(MARKER))["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptArtifactError(
+            f"{store.path(MARKER)}: expected {{'format': {FORMAT}}}; restore it, the rest of the workspace is untouched"
+        ) from error
+    if found > FORMAT:
+        raise ConfigError(
+            f"{store.root}: a newer program wrote it (format {found}, this one reads {FORMAT}); update wtl"
+        )

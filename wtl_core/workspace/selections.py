@@ -1,0 +1,102 @@
+"""The files of a finished selection, `selections/<id>/`: ranking, ladder, receipt. Imports no torch."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from wtl_core.errors import CorruptArtifactError
+from wtl_core.workspace.storage import Store
+
+VERSION = 8
+"""Raised when the same inputs would give another ranking, ladder or receipt."""
+
+
+@dataclass(frozen=True)
+class SelectionRef:
+    """A finished selection: `key` is its folder; coverage by per cent, `1` to `100`."""
+
+    key: str
+    rows: int
+    picks: int
+    coverage: dict[str, float]
+    random_coverage: dict[str, float]
+
+
+def reference(store: Store, key: str) -> SelectionRef:
+    """The small account of a finished selection that the stages behind it need."""
+    receipt, rungs = read_receipt(store, key), read_ladder(store, key)
+    percents = [str(percent) for percent in rungs["percent"]]
+    return SelectionRef(
+        key=key,
+        rows=receipt["samples"],
+        picks=receipt["picks"],
+        coverage=dict(zip(percents, rungs["coverage"].to_list(), strict=True)),
+        random_coverage=dict(zip(percents, rungs["random_coverage_mean"].to_list(), strict=True)),
+    )
+
+
+def read_ranking(store: Store, key: str) -> pl.DataFrame:
+    """The ranking of a selection, rank 0 first."""
+    return pl.read_parquet(io.BytesIO(_read(store, f"{key}/ranking.parquet")))
+
+
+def read_ladder(store: Store, key: str) -> pl.DataFrame:
+    """The ladder of a selection, 1 % first."""
+    return pl.read_parquet(io.BytesIO(_read(store, f"{key}/ladder.parquet")))
+
+
+def read_receipt(store: Store, key: str) -> dict[str, Any]:
+    """What the ranking was made from."""
+    receipt: dict[str, Any] = json.loads(_read(store, f"{key}/receipt.json"))
+    return receipt
+
+
+def told(store: Store, key: str) -> dict[str, Any]:
+    """What a receipt tells a person: `advice`, `stop_reason`, and where quotas were set `quotas_until`, `quota_cost`.
+
+    None for what is not said, all of it where the selection was deleted.
+    """
+    receipt = read_receipt(store, key) if store.exists(f"{key}/receipt.json") else {}
+    has_quotas = bool(receipt and receipt["selection"]["quotas"])
+    return {
+        "advice": receipt.get("advice"),
+        "stop_reason": receipt["stop"]["reason"] if "stop" in receipt else None,
+        "quotas_until": receipt.get("quotas_until") if has_quotas else None,
+        "quota_cost": receipt.get("quota_cost") if has_quotas else None,
+    }
+
+
+def kept_share(store: Store, old: str, new: str, *, labelled: Sequence[str]) -> float | None:
+    """How much of a selection's picks another one keeps: the Jaccard index of both rankings' first ones, as many each.
+
+    Old picks that are `labelled` by now did their work and are left out. None where the old selection was deleted or
+    no pick of it is left.
+    """
+    if not store.exists(f"{old}/ranking.parquet"):
+        return None
+    picked, most = (read_receipt(store, key)["picks"] for key in (old, new))
+    done = set(labelled)
+    open_picks = [pick for pick in read_ranking(store, old)["sample_id"].head(picked) if pick not in done]
+    before = set(open_picks[:most])
+    after = set(read_ranking(store, new)["sample_id"].head(len(before)))
+    return len(before & after) / len(before | after) if before else None
+
+
+def to_parquet(frame: pl.DataFrame) -> bytes:
+    """A frame as the bytes of a Parquet file; the same frame gives the same bytes."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _read(store: Store, key: str) -> bytes:
+    try:
+        return store.read_bytes(key)
+    except FileNotFoundError as error:
+        raise CorruptArtifactError(
+            f"{store.path(key)}: expected a selection's file, found none; delete its folder and run `wtl run` again"
+        ) from error
