@@ -11,7 +11,7 @@ from tasks.ingest import gather_pool, ingest_parts
 from tasks.prefect_side.crashes import check_crashes
 from tasks.prefect_side.failures import show_failure
 from tasks.prefect_side.time_limits import limited
-from tasks.refresh import commit, plan_refresh, summary
+from tasks.refresh import commit, finish, plan_refresh
 from tasks.selection import select
 from tasks.workspaces import hold, open_for_refresh
 from wtl_core.machine import Stopwatch
@@ -54,7 +54,7 @@ def refresh(
             store, sources or [], recipe, allow_removal=allow_removal, forget=forget or [], known_too=known_too
         )
         if run.is_noop:
-            return summary(run, None)
+            return finish(run, None)
         watch.lap("plan")
         # Called and not submitted: in the main thread a cancellation stops the work before the lease is given back.
         ingested = [ingest_parts(run, batch) for batch in range(run.batches)]
@@ -76,4 +76,4 @@ def refresh(
             seconds=watch.seconds,
             held=held,
         )
-        return summary(run, record)
+        return finish(run, record)

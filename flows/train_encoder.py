@@ -9,7 +9,7 @@ from tasks.encoders import train_next
 from tasks.prefect_side.failures import show_failure
 from tasks.prefect_side.time_limits import limited
 from tasks.workspaces import hold, open_existing
-from wtl_core.recipe.recipe import EncoderParams
+from wtl_core.recipe.encoder import EncoderParams
 
 
 @flow(name="train-encoder", on_failure=[show_failure])

@@ -10,7 +10,7 @@ from tasks.settings import machine
 from wtl_core import pipeline
 from wtl_core.encoders import cards
 from wtl_core.pipeline import EncoderRef, Run
-from wtl_core.recipe.recipe import EncoderParams
+from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.workspace.storage import Store
 
 

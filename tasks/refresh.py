@@ -13,7 +13,7 @@ from wtl_core.embedding.chunks import Embedded
 from wtl_core.pipeline import EncoderRef, Run
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import planning
-from wtl_core.workspace import commits
+from wtl_core.report import summary
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.lease import Lease
 from wtl_core.workspace.selections import SelectionRef
@@ -53,11 +53,11 @@ def commit(
     return pipeline.commit(run, counts=counts, encoder=encoder, embedded=embedded, selection=selection, seconds=seconds)
 
 
-def summary(run: Run, record: Commit | None) -> dict[str, Any]:
+def finish(run: Run, record: Commit | None) -> dict[str, Any]:
     """What a refresh answers: the new commit's result, or the last one's where there was nothing to do."""
     shown = record if record is not None else run.last
     assert shown is not None
     if record is not None:
         artifacts.publish_stages(run.store, record)
     run_names.name_result(run.changes, 0 if record is None else record.counts["new_samples"])
-    return commits.summary(run.store, shown, is_new=record is not None)
+    return summary.summary(run.store, shown, is_new=record is not None)

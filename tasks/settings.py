@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from wtl_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from wtl_core.pipeline import Machine
+    from wtl_core.machine import Machine
 
 
 class Settings(BaseSettings):
@@ -45,7 +45,7 @@ def _variable(location: tuple[int | str, ...]) -> str:
 
 def machine() -> "Machine":
     """What the stages need to know of this machine. Imports torch to resolve `auto`."""
-    from wtl_core.pipeline import Machine
+    from wtl_core.machine import Machine
 
     chosen = settings()
     device = _resolved_device(chosen.device)

@@ -249,7 +249,8 @@ def failed_run(stack: Stack, run_id: str) -> tuple[dict[str, Any], dict[str, Any
 def plain_ranking(source: Path | str, folder: Path, recipe: dict[str, Any]) -> bytes:
     """`ranking.parquet` as an undisturbed plain script makes it."""
     script = (
-        "import json, sys\nfrom wtl_core import pipeline, storage\nfrom wtl_core.recipe.recipe import build_recipe\n"
+        "import json, sys\nfrom wtl_core import pipeline\nfrom wtl_core.workspace import storage\n"
+        "from wtl_core.recipe.recipe import build_recipe\n"
         "store = storage.open_store(sys.argv[2])\n"
         "recipe = build_recipe(json.loads(sys.argv[3]), name='test')\n"
         "commit = pipeline.refresh_workspace(store, [sys.argv[1]], recipe, pipeline.Machine(workers=2))\n"

@@ -1,6 +1,8 @@
-"""Wall clock by stage."""
+"""What the machine offers, how progress is told, and wall clock by stage. Imports nothing of the rest."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 
 class Stopwatch:
@@ -15,3 +17,20 @@ class Stopwatch:
         now = time.perf_counter()
         self.seconds[stage] = now - self._last
         self._last = now
+
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the machine offers. `device` is a torch device's name, never `auto`; `devices` of its kind work together.
+
+    None of it changes a ranking; device and devices change what an encoder trained on them becomes.
+    """
+
+    workers: int = 1
+    device: str = "cpu"
+    devices: int = 1
+    endpoint_url: str | None = None
+    embedding_part_images: int = 32_768

@@ -3,7 +3,7 @@
 Stages meet on disk. A `Run` names what they share; each stage returns a small record with its seconds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -12,42 +12,28 @@ import polars as pl
 
 from wtl_core.embedding import chunks
 from wtl_core.embedding.chunks import Embedded, EmbeddingPart, PartResult
-from wtl_core.encoders import compiled, resolve
+from wtl_core.encoders import compiled, resolve, weights_files
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.errors import ConfigError, InputError, TransientError
-from wtl_core.machine import Stopwatch
+from wtl_core.machine import Machine, Progress, Stopwatch
 from wtl_core.pool import ingest, live_pool
 from wtl_core.pool.live_pool import Pool
 from wtl_core.pool.part_file import PartCounts
 from wtl_core.pool.part_plan import PartPlan
 from wtl_core.recipe import encoder_names
-from wtl_core.recipe.recipe import EncoderParams, Recipe
+from wtl_core.recipe.encoder import EncoderParams
+from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import accounts, encoder_age, planning
 from wtl_core.report import page
 from wtl_core.selection import stage
 from wtl_core.training import pool_images, succession, training
-from wtl_core.workspace import commits, lease, ledger, marker, selections
+from wtl_core.workspace import commits, lease, ledger, marker, selections, snapshots
 from wtl_core.workspace.commits import Commit, WeightsFile
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store
 
-Progress = Callable[[int, int], None]
 _PARTS_AT_ONCE = 64
 """Parts that one call of the ingest stage makes; enough to keep every core busy, few enough to retry."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the machine offers. `device` is a torch device's name, never `auto`; `devices` of its kind work together.
-
-    None of it changes a ranking; device and devices change what an encoder trained on them becomes.
-    """
-
-    workers: int = 1
-    device: str = "cpu"
-    devices: int = 1
-    endpoint_url: str | None = None
-    embedding_part_images: int = 32_768
 
 
 @dataclass(frozen=True)
@@ -134,8 +120,8 @@ def begin(
     planning.check_not_empty(planned)
     marker.create_workspace(store)
     store.sweep()
-    snapshot_key = planning.write_snapshot(store, planned.snapshot)
-    planning.note_pending(store, planned.number, snapshot_key)
+    snapshot_key = snapshots.write_snapshot(store, planned.snapshot)
+    snapshots.note_pending(store, planned.number, snapshot_key)
     return replace(run, snapshot_key=snapshot_key)
 
 
@@ -162,7 +148,7 @@ def gather_pool(run: Run) -> dict[str, int]:
         raise InputError(accounts.say_nothing_readable(live, run.sources, quarantine=run.store.path("quarantine")))
     ingest.check_quarantine_budget(live.quarantine, live.by_source, run.recipe.ingest)
     before = (
-        live_pool.load(run.store, planning.read_snapshot(run.store, run.last.listing)).samples if run.last else None
+        live_pool.load(run.store, snapshots.read_snapshot(run.store, run.last.listing)).samples if run.last else None
     )
     return accounts.of_pool(live, before)
 
@@ -192,7 +178,7 @@ def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderR
             )
             if is_due:
                 succession.name_successor(run.store, resolvable)
-    file = planning.weights_file(name)  # before it is loaded: a later one would be taken for what is loaded now
+    file = weights_files.weights_file(name)  # before it is loaded: a later one would be taken for what is loaded now
     side_px = run.recipe.encoder.side_px
     encoder = resolve.resolve(resolvable, run.store, device=device, side_px=side_px)
     fingerprint = encoder.fingerprint
@@ -229,7 +215,7 @@ def train_successor(
             f"{store.root}: expected an encoder that is trained here, found {last.encoder_name!r}; change to one by "
             "`wtl run --encoder ssl`, which trains it at once"
         )
-    live = live_pool.load(store, planning.read_snapshot(store, last.listing), filters=last.recipe.ingest.filters)
+    live = live_pool.load(store, snapshots.read_snapshot(store, last.listing), filters=last.recipe.ingest.filters)
     images = pool_images.of_pool(store, live.samples, endpoint_url=machine.endpoint_url)
     fingerprint = training.train(
         images,
@@ -380,7 +366,7 @@ def load_pool(run: Run) -> Pool:
 
 def _refused_new(run: Run, encoder: EncoderRef) -> int:
     before = (
-        live_pool.load_locations(run.store, planning.read_snapshot(run.store, run.last.listing)) if run.last else None
+        live_pool.load_locations(run.store, snapshots.read_snapshot(run.store, run.last.listing)) if run.last else None
     )
     return accounts.refused_new(load_pool(run), before, run.store, encoder.fingerprint)
 
@@ -392,7 +378,7 @@ def _picks_kept(run: Run, selection: SelectionRef) -> float | None:
     return selections.kept_share(run.store, run.last.selection, selection.key, labelled=labelled)
 
 
-def _age(run: Run, encoder: EncoderRef) -> succession.Age | None:
+def _age(run: Run, encoder: EncoderRef) -> commits.Age | None:
     if not encoder_names.is_trained_here(encoder.name):
         return None
     samples = chunks.embeddable(run.store, load_pool(run).samples, encoder.fingerprint)
@@ -409,16 +395,16 @@ def _parts_of(run: Run, batch: int) -> list[PartPlan]:
 @lru_cache(maxsize=1)
 def _fresh_objects(store: Store, snapshot_key: str, last_key: str) -> pl.DataFrame:
     """The objects of a snapshot whose parts the last one does not hold. Snapshots never change."""
-    snapshot = planning.read_snapshot(store, snapshot_key).sort("source", "uri")
+    snapshot = snapshots.read_snapshot(store, snapshot_key).sort("source", "uri")
     if not last_key:
         return snapshot
-    return snapshot.join(planning.read_snapshot(store, last_key), on="part", how="anti", maintain_order="left")
+    return snapshot.join(snapshots.read_snapshot(store, last_key), on="part", how="anti", maintain_order="left")
 
 
 @lru_cache(maxsize=1)
 def _pool_of(store: Store, snapshot_key: str, filters: tuple[str, ...]) -> Pool:
     """Snapshot and parts never change once they are made, and five stages ask for the same pool."""
-    return live_pool.load(store, planning.read_snapshot(store, snapshot_key), filters=filters)
+    return live_pool.load(store, snapshots.read_snapshot(store, snapshot_key), filters=filters)
 
 
 @lru_cache(maxsize=1)

@@ -26,7 +26,7 @@ from wtl_core.labelling import cut
 from wtl_core.recipe import encoder_names
 from wtl_core.recipe.recipe import Recipe, build_recipe, parse_recipe
 from wtl_core.refresh import planning
-from wtl_core.report import status
+from wtl_core.report import status, summary
 from wtl_core.upkeep import doctor
 from wtl_core.workspace import commits, marker
 from wtl_core.workspace.ledger import length as ledger_length
@@ -83,7 +83,7 @@ def run_command(
         endpoint_url=settings().s3_endpoint_url,
     )
     if planned.is_noop and planned.last is not None:
-        result = commits.summary(store, planned.last, is_new=False)
+        result = summary.summary(store, planned.last, is_new=False)
     else:
         planning.check_not_empty(planned)
         check_writable(store)

@@ -14,7 +14,8 @@ from flows.cli.options import common, open_workspace, workspace_option
 from flows.serving import embedded_server, up
 from flows.serving.site_values import Site, read_site
 from wtl_core.errors import ConfigError
-from wtl_core.recipe.recipe import EncoderParams, build_recipe
+from wtl_core.recipe.encoder import EncoderParams
+from wtl_core.recipe.recipe import build_recipe
 from wtl_core.refresh import planning
 from wtl_core.workspace.storage import Store
 

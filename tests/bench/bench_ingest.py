@@ -32,7 +32,7 @@ import report
 
 from wtl_core.pool import live_pool
 from wtl_core.pool.part_plan import plan_parts, snapshot_rows
-from wtl_core.recipe.recipe import IngestParams
+from wtl_core.recipe.ingest import IngestParams
 from wtl_core.refresh import planning
 from wtl_core.shards import discover
 from wtl_core.shards.objects import SourceObject

@@ -27,7 +27,8 @@ from service_stack import Stack
 from tests.bench import report
 
 PLAIN = (
-    "import sys\nfrom wtl_core import pipeline, storage\nfrom wtl_core.recipe.recipe import build_recipe\n"
+    "import sys\nfrom wtl_core import pipeline\nfrom wtl_core.workspace import storage\n"
+    "from wtl_core.recipe.recipe import build_recipe\n"
     "recipe = build_recipe({'encoder': {'name': 'pixels'}}, name='bench')\n"
     "pipeline.refresh_workspace(storage.open_store(sys.argv[2]), [sys.argv[1]], recipe, pipeline.Machine(workers=2))\n"
 )

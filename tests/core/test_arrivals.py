@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import build_source, make_jpeg
 from wtl_core import pipeline
 from wtl_core.embedding import vectors
-from wtl_core.pipeline import Machine
+from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe, build_recipe
 from wtl_core.refresh import arrivals, novelty
 from wtl_core.upkeep import maintenance

@@ -197,7 +197,7 @@ import sys, time
 sys.path.insert(0, {tests!r})
 import test_benchmark_grid as here
 from pathlib import Path
-from wtl_core import selections
+from wtl_core.workspace import selections
 from wtl_core.benchmark import cells
 write = cells.write
 def slowly(*arguments):

@@ -14,7 +14,7 @@ import pytest
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.pool import part_plan
 from wtl_core.pool.part_plan import plan_parts, snapshot_rows
-from wtl_core.recipe.recipe import IngestParams
+from wtl_core.recipe.ingest import IngestParams
 from wtl_core.shards import discover, paths, reader
 from wtl_core.shards.folder import describe_uri, walk
 from wtl_core.shards.objects import MISSING_SIZE, SourceObject

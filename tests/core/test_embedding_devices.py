@@ -13,7 +13,7 @@ from tests.core.test_pipeline import files
 from wtl_core import pipeline
 from wtl_core.embedding import embedder, vectors
 from wtl_core.encoders.encoder import Encoder
-from wtl_core.pipeline import Machine
+from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store

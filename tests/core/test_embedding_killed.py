@@ -48,7 +48,7 @@ class Prepared:
 
 def prepare(folder: Path) -> Prepared:
     from wtl_core import pipeline
-    from wtl_core.pipeline import Machine
+    from wtl_core.machine import Machine
 
     images = {}
     (folder / "source").mkdir()

@@ -12,12 +12,14 @@ from tests.conftest import make_jpeg
 from tests.core.test_pipeline import files, refresh
 from wtl_core.embedding import vectors
 from wtl_core.encoders import cards
-from wtl_core.recipe.recipe import EncoderParams, Recipe
+from wtl_core.recipe.encoder import EncoderParams
+from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import encoder_age
-from wtl_core.report import status
+from wtl_core.report import status, summary
 from wtl_core.training import succession
-from wtl_core.training.succession import Age, advice, reasons
+from wtl_core.training.succession import advice, reasons
 from wtl_core.workspace import commits
+from wtl_core.workspace.commits import Age
 from wtl_core.workspace.storage import Store
 
 ENCODER = "a" * 64
@@ -121,7 +123,7 @@ def test_a_pool_that_outgrew_its_encoder_is_told_and_keeps_it(pictures: Path, tm
     assert second.encoder == first.encoder
     age_of_grown = Age(images_then=20, images_now=44)
     assert second.encoder_age == age_of_grown
-    told = commits.summary(Store(str(root)), second, is_new=True)["encoder_advice"]
+    told = summary.summary(Store(str(root)), second, is_new=True)["encoder_advice"]
     assert told == advice(age_of_grown, EncoderParams())
     assert status.run(Store(str(root)))["encoder_advice"] == told
     assert "the pool is 2.2 x the 20 images" in (root / second.report).read_text()

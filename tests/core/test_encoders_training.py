@@ -25,7 +25,7 @@ from wtl_core.encoders.networks import NetworkShape
 from wtl_core.encoders.preprocessing import Preprocessing
 from wtl_core.encoders.resolve import Start, resolve
 from wtl_core.errors import ConfigError, CorruptArtifactError, InputError, TransientError
-from wtl_core.recipe.recipe import EncoderParams
+from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.training import collapse, peers, sizing, trainer, training
 from wtl_core.training.checkpoint import Checkpoint, TrainingFolder
 from wtl_core.training.image_cache import PoolImages, decode_pool, take_some

@@ -25,7 +25,7 @@ from PIL import Image
 
 from wtl_core.pool import ingest, live_pool
 from wtl_core.pool.part_plan import plan_parts, snapshot_rows
-from wtl_core.recipe.recipe import IngestParams
+from wtl_core.recipe.ingest import IngestParams
 from wtl_core.shards import discover
 from wtl_core.workspace.storage import open_store
 

@@ -24,7 +24,7 @@ from wtl_core.errors import CorruptArtifactError, InputError
 from wtl_core.images.faults import Reason
 from wtl_core.pool import ingest, live_pool, part_file, part_rows
 from wtl_core.pool.part_plan import PartPlan, plan_parts, snapshot_rows
-from wtl_core.recipe.recipe import IngestParams
+from wtl_core.recipe.ingest import IngestParams
 from wtl_core.refresh import readmission
 from wtl_core.shards import discover, reader
 from wtl_core.workspace.storage import Store, open_store
@@ -169,11 +169,11 @@ def test_a_shard_written_over_is_read_again_and_a_mended_file_is_admitted(tmp_pa
 KILLED = """
 import sys
 from pathlib import Path
-from wtl_core import ingest
-from wtl_core.recipe import IngestParams
+from wtl_core.pool import ingest
+from wtl_core.recipe.ingest import IngestParams
 from wtl_core.shards import discover
-from wtl_core.shards.plan import plan_parts
-from wtl_core.storage import open_store
+from wtl_core.pool.part_plan import plan_parts
+from wtl_core.workspace.storage import open_store
 params = IngestParams(part_images=40)
 print("ready", flush=True)
 ingest.run_many(plan_parts(discover.list_source(sys.argv[1]), params), open_store(sys.argv[2]), params, workers=1)

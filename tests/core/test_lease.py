@@ -37,7 +37,7 @@ def test_a_live_owner_is_refused_and_named(tmp_path: Path) -> None:
 
 def test_a_killed_owner_on_this_host_is_replaced_at_once(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from wtl_core import lease; from wtl_core.workspace.storage import Store\n"
+        "import os, sys; from wtl_core.workspace import lease; from wtl_core.workspace.storage import Store\n"
         "with lease.hold(Store(sys.argv[1])): os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)])

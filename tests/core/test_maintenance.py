@@ -5,7 +5,7 @@ from tests.core.test_pipeline import PIXELS, ranking, refresh
 from wtl_core import pipeline
 from wtl_core.embedding import vectors
 from wtl_core.labelling import labels
-from wtl_core.pipeline import Machine
+from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.upkeep import maintenance
 from wtl_core.workspace import commits

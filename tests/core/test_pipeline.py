@@ -23,12 +23,12 @@ from tests.conftest import build_source, make_jpeg
 from wtl_core import pipeline
 from wtl_core.encoders import cards
 from wtl_core.errors import BusyError, ConfigError, InputError, QuarantineBudgetError, TransientError
-from wtl_core.pipeline import Machine
+from wtl_core.machine import Machine
 from wtl_core.pool import ingest
 from wtl_core.pool.part_plan import plan_parts
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import arrivals
-from wtl_core.report import status
+from wtl_core.report import status, summary
 from wtl_core.shards import discover, reader
 from wtl_core.shards.objects import SourceObject
 from wtl_core.workspace import commits, lease, ledger, selections
@@ -270,7 +270,7 @@ def test_results_say_what_ended_the_picks_and_what_quotas_cost(source: Path, tmp
         tmp_path / "w", source, recipe=Recipe.model_validate({**PIXELS.model_dump(), "selection": selection})
     )
     store = Store(str(tmp_path / "w"))
-    told = commits.summary(store, last, is_new=True)["ranking"]
+    told = summary.summary(store, last, is_new=True)["ranking"]
     assert (told["stop_reason"], told["quotas_until"]) == ("coverage_goal", 16)
     assert told["quota_cost"] == 0.0
     assert told["advice"].startswith("From ")
@@ -338,9 +338,9 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(source: Path, tmp_path: P
 _SCRIPT = """
 import sys
 from wtl_core import pipeline
-from wtl_core.pipeline import Machine
-from wtl_core.recipe import Recipe
-from wtl_core.storage import Store
+from wtl_core.machine import Machine
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.workspace.storage import Store
 recipe = Recipe.model_validate({"encoder": {"name": "pixels"}})
 pipeline.refresh_workspace(Store(sys.argv[1]), [sys.argv[2]], recipe, Machine(embedding_part_images=16))
 """
@@ -379,10 +379,10 @@ _TRAINING_SCRIPT = """
 import json, sys
 from functools import partial
 from wtl_core import pipeline
-from wtl_core.encoders import training
-from wtl_core.pipeline import Machine
-from wtl_core.recipe import Recipe
-from wtl_core.storage import Store
+from wtl_core.training import training
+from wtl_core.machine import Machine
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.workspace.storage import Store
 training.train = partial(training.train, checkpoint_seconds=0)
 recipe = Recipe.model_validate(json.loads(sys.argv[3]))
 pipeline.refresh_workspace(Store(sys.argv[1]), [sys.argv[2]], recipe, Machine())
@@ -391,7 +391,7 @@ pipeline.refresh_workspace(Store(sys.argv[1]), [sys.argv[2]], recipe, Machine())
 
 def test_a_worker_process_that_imports_nothing_else_reads_every_kind_of_shard(source: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from wtl_core import ingest; from wtl_core.recipe.recipe import IngestParams\n"
+        "import sys; from wtl_core.pool import ingest; from wtl_core.recipe.ingest import IngestParams\n"
         "from wtl_core.shards import discover\n"
         "from wtl_core.pool.part_plan import plan_parts; from wtl_core.workspace.storage import Store\n"
         "plans = plan_parts(discover.list_source(sys.argv[1]), IngestParams())\n"

@@ -10,11 +10,10 @@ from tests.conftest import make_jpeg
 from tests.core.test_pipeline import PIXELS
 from wtl_core import pipeline
 from wtl_core.errors import ConfigError, InputError, TransientError
-from wtl_core.pipeline import Machine
+from wtl_core.machine import Machine
 from wtl_core.pool import live_pool
-from wtl_core.refresh import planning
 from wtl_core.shards import bucket, discover, remote
-from wtl_core.workspace import storage
+from wtl_core.workspace import snapshots, storage
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store, filesystem
 
@@ -51,7 +50,7 @@ def run(workspace: Path, endpoint: str, *sources: str) -> Commit:
 def refusals(workspace: Path, record: Commit) -> list[tuple[str, str]]:
     store = Store(str(workspace))
     return (
-        live_pool.load(store, planning.read_snapshot(store, record.listing))
+        live_pool.load(store, snapshots.read_snapshot(store, record.listing))
         .quarantine.select("reason", "message")
         .rows()
     )

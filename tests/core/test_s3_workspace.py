@@ -9,7 +9,7 @@ from tests.conftest import make_jpeg
 from tests.core.test_pipeline import PIXELS, ranking, refresh
 from wtl_core import pipeline
 from wtl_core.errors import BusyError
-from wtl_core.pipeline import Machine
+from wtl_core.machine import Machine
 from wtl_core.workspace import commits, lease, selections
 from wtl_core.workspace.storage import Store, check_conditional_writes
 

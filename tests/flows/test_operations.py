@@ -26,7 +26,7 @@ from flows.serving.site_values import FOLDER, Site, read_settings, read_site, re
 from tasks.prefect_side.failures import show_failure
 from wtl_core import pipeline
 from wtl_core.errors import ConfigError
-from wtl_core.pipeline import Machine
+from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import build_recipe
 from wtl_core.workspace import storage
 

@@ -23,7 +23,7 @@ from tests.services import s3_servers
 from wtl_core.errors import ConfigError, TransientError
 from wtl_core.pool import ingest, live_pool, part_rows
 from wtl_core.pool.part_plan import plan_parts, snapshot_rows
-from wtl_core.recipe.recipe import IngestParams
+from wtl_core.recipe.ingest import IngestParams
 from wtl_core.refresh import readmission
 from wtl_core.shards import bucket, discover, remote
 from wtl_core.workspace.storage import Store, filesystem, open_store

@@ -7,7 +7,7 @@ from tasks.prefect_side.event_resources import workspace_resource
 from tasks.refresh import plan_refresh
 from tests.conftest import make_jpeg
 from wtl_core import pipeline
-from wtl_core.pipeline import Machine
+from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import build_recipe
 from wtl_core.refresh import arrivals
 from wtl_core.workspace import storage

@@ -17,7 +17,7 @@ from wtl_core.errors import TimeLimitError
 HOURS = 0.3 / 3600
 HANGING_THREAD = """
 import threading, time
-from tasks import time_limits
+from tasks.prefect_side import time_limits
 time_limits.GRACE_SECONDS = 1.0
 
 @time_limits.limited

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from wtl_core.benchmark.params import LOOPS, RANKED
-from wtl_core.recipe.recipe import digest_of
+from wtl_core.recipe.base import digest_of
 from wtl_core.workspace.storage import Store
 
 VERSION = 2

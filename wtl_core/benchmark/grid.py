@@ -15,7 +15,7 @@ from wtl_core.benchmark.cells import Cell, Identity
 from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.params import RANKED, BenchmarkParams
 from wtl_core.benchmark.preparation import PoolRef, Prepared
-from wtl_core.recipe.recipe import digest_of
+from wtl_core.recipe.base import digest_of
 from wtl_core.workspace import selections
 from wtl_core.workspace.storage import Store
 

@@ -9,7 +9,6 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,15 @@ from wtl_core.benchmark.params import BenchmarkParams, check_installed
 from wtl_core.benchmark.pools import LabelledPool
 from wtl_core.benchmark.vector_source import EncoderVectors, FileVectors, VectorSource
 from wtl_core.errors import ConfigError
+from wtl_core.machine import Progress
 from wtl_core.recipe import encoder_names
-from wtl_core.recipe.recipe import digest_of
+from wtl_core.recipe.base import digest_of
 from wtl_core.workspace.storage import Store
 
 VERSION = 5
 """Raised when the same set and params would be prepared otherwise."""
 _JUDGED = ("validation", "test")
 _log = logging.getLogger(__name__)
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from wtl_core.benchmark.pools import OUTLIER, LabelledPool
 from wtl_core.encoders import cards, resolve
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.errors import ConfigError, InputError
+from wtl_core.machine import Progress
 from wtl_core.recipe import encoder_names
-from wtl_core.recipe.recipe import EncoderParams
+from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.training import training
 from wtl_core.training.image_cache import PoolImages
 from wtl_core.workspace.storage import Store
 
-Progress = Callable[[int, int], None]
 _JITTER, _CHUNK = 0.05, 4096
 
 

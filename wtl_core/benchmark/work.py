@@ -17,9 +17,9 @@ from wtl_core.benchmark.budgets import loop_budgets, share_count
 from wtl_core.benchmark.cells import Cell, Identity, Result
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.benchmark.preparation import Prepared, load_array, load_ids
+from wtl_core.machine import Progress
 from wtl_core.workspace.storage import Store
 
-Progress = Callable[[int, int], None]
 Measure = Callable[[torch.Tensor, torch.Tensor], float]
 
 

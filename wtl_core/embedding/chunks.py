@@ -21,7 +21,7 @@ from wtl_core.encoders.encoder import Encoder
 from wtl_core.errors import TransientError
 from wtl_core.pool import live_pool
 from wtl_core.pool.part_file import quarantine_key
-from wtl_core.recipe.recipe import digest_of
+from wtl_core.recipe.base import digest_of
 from wtl_core.workspace.storage import Store
 
 _PLACE = ("sample_id", "source", "object_uri", "key", "uri")

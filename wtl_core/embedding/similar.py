@@ -7,7 +7,7 @@ import polars as pl
 from wtl_core.embedding import vectors
 from wtl_core.errors import ConfigError
 from wtl_core.pool import live_pool
-from wtl_core.refresh import planning
+from wtl_core.workspace import snapshots
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
@@ -18,7 +18,7 @@ def run(store: Store, commit: Commit, sample_id: str, *, count: int) -> list[dic
     Raises:
         ConfigError: no sample of the pool has such an id, or several do.
     """
-    samples = live_pool.load(store, planning.read_snapshot(store, commit.listing)).samples
+    samples = live_pool.load(store, snapshots.read_snapshot(store, commit.listing)).samples
     matching = samples.filter(pl.col("sample_id").str.starts_with(sample_id))["sample_id"].to_list()
     if len(matching) != 1:
         raise ConfigError(f"{sample_id!r}: expected the beginning of one sample's id, found {len(matching)} that fit")

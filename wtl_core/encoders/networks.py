@@ -3,7 +3,6 @@
 Here: their shapes. Not here: which one a pool gets (`sizing`), weights (`cards`), networks of others (`pretrained`).
 """
 
-import importlib
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
@@ -11,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from wtl_core.encoders.foreign import bare_network
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,7 @@ class ResNet18(nn.Module):
 def build_network(shape: NetworkShape) -> nn.Module:
     """An untrained network; its weights come from torch's global generator."""
     if ":" in shape.kind:
-        # by name, since that module needs this one
-        pretrained = importlib.import_module("wtl_core.encoders.pretrained")
-        return cast(nn.Module, pretrained.bare_network(shape.kind))
+        return bare_network(shape.kind)
     assert shape.kind in ("resnet9", "resnet18"), shape.kind
     network = ResNet9(shape) if shape.kind == "resnet9" else ResNet18(shape)
     for module in network.modules():

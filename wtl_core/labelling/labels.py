@@ -10,9 +10,8 @@ import polars as pl
 
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.pool import live_pool
-from wtl_core.refresh import planning
 from wtl_core.shards.tables import URI_NAMES
-from wtl_core.workspace import commits, ledger
+from wtl_core.workspace import commits, ledger, snapshots
 from wtl_core.workspace.storage import Store
 
 _ID_COLUMNS = tuple(dict.fromkeys(("sample_id", "uri", "path", "key", "filename", "image", "file_name", *URI_NAMES)))
@@ -168,7 +167,7 @@ def _names(store: Store) -> dict[str, set[str]]:
     last = commits.latest(store)
     if last is None:
         raise ConfigError(f"{store.root}: expected a pool, found none yet; `wtl run SOURCE` makes one")
-    locations = live_pool.load_locations(store, planning.read_snapshot(store, last.listing))
+    locations = live_pool.load_locations(store, snapshots.read_snapshot(store, last.listing))
     names: dict[str, set[str]] = {sample_id: {sample_id} for sample_id in vectors.existing_ids(store, last.encoder)}
     for sample_id, uri, object_uri, key in locations.select("sample_id", "uri", "object_uri", "key").iter_rows():
         for name in (sample_id, uri, key or object_uri, (key or object_uri).rsplit("/", 1)[-1]):

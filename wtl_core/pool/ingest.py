@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
@@ -17,17 +17,17 @@ import torch
 
 from wtl_core.errors import QuarantineBudgetError, TransientError
 from wtl_core.images.faults import Reason
+from wtl_core.machine import Progress
 from wtl_core.pool.part_file import PartCounts, read_counts, write_part
 from wtl_core.pool.part_plan import PartPlan
 from wtl_core.pool.part_rows import RowMaker
-from wtl_core.recipe.recipe import IngestParams
+from wtl_core.recipe.ingest import IngestParams
 from wtl_core.shards.objects import Entry, ObjectChangedError
 from wtl_core.shards.reader import read_objects
 from wtl_core.workspace.storage import Store
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
 _READINGS = 3
 """Times that a part is begun again because an object was written to meanwhile."""
 _IMAGES_WORTH_A_WORKER = 4000

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from wtl_core.recipe.recipe import IngestParams, digest_of
+from wtl_core.recipe.base import digest_of
+from wtl_core.recipe.ingest import IngestParams
 from wtl_core.shards.discover import LISTING_SCHEMA, RETRY_MARK, as_frame
 from wtl_core.shards.objects import REFUSED_ETAG, SPECIAL_ETAG, SourceObject
 

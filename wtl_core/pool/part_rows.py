@@ -9,7 +9,7 @@ from wtl_core.images.decode import Decoded
 from wtl_core.images.examine import Examined, Limits, conclude, decode_within
 from wtl_core.images.faults import ImageError, Reason
 from wtl_core.pool.part_file import PartWriter
-from wtl_core.recipe.recipe import IngestParams
+from wtl_core.recipe.ingest import IngestParams
 from wtl_core.shards.objects import Entry, SourceObject
 
 _WORTH_A_THREAD_BYTES = 16 << 10

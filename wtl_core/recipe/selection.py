@@ -4,8 +4,9 @@ import re
 from decimal import Decimal
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from wtl_core.recipe.base import Params
 from wtl_core.recipe.operating_point import exact, percent_count
 
 COUNT = re.compile(r"[0-9]+")
@@ -28,11 +29,7 @@ _LIGHTLY: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-class _Params(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Quota(_Params):
+class Quota(Params):
     """How many picks one group may or must have. Counts hold at the budget, shares at every prefix up to it.
 
     Labelled images of the group count towards `minimum`, and a group that has no others is satisfied; they count
@@ -59,7 +56,7 @@ class Quota(_Params):
         return self
 
 
-class Balance(_Params):
+class Balance(Params):
     """A soft pull of the picks towards a distribution over groups, by the groups' total weight."""
 
     target: Literal["uniform", "input"] | dict[str, float] = "uniform"
@@ -69,7 +66,7 @@ class Balance(_Params):
     """0 leaves the pool's distribution, 1 gives groups exactly the target's weight, between is geometric."""
 
 
-class WeightBy(_Params):
+class WeightBy(Params):
     """A numeric column whose value says how much a sample matters."""
 
     column: str
@@ -78,7 +75,7 @@ class WeightBy(_Params):
     """The exponent of the column's value over its largest; negative prefers small values, then all above 0."""
 
 
-class SimilarTo(_Params):
+class SimilarTo(Params):
     """Given images that samples should be like, or unlike."""
 
     sample_ids: tuple[str, ...] = Field(min_length=1)
@@ -87,7 +84,7 @@ class SimilarTo(_Params):
     """The exponent of exp(-d / s) to the nearest given image; negative prefers what is unlike all of them."""
 
 
-class SelectionParams(_Params):
+class SelectionParams(Params):
     """From vectors to a ranking. Lightly's names are taken where they mean the same (`n_samples`, `strategies`, ...).
 
     Steering is applied in this order: filters, then twins last, then weights (near-duplicates, columns, similarity,
@@ -181,7 +178,7 @@ class SelectionParams(_Params):
         return self
 
 
-class LadderParams(_Params):
+class LadderParams(Params):
     """How a ranking is measured."""
 
     random_draws: int = Field(5, ge=5, le=100)

@@ -12,7 +12,7 @@ from wtl_core.embedding import chunks
 from wtl_core.embedding.chunks import Embedded
 from wtl_core.pool import live_pool
 from wtl_core.pool.live_pool import Pool
-from wtl_core.refresh import planning
+from wtl_core.workspace import snapshots
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store
 
@@ -55,7 +55,7 @@ def by_source(live: Pool, store: Store, snapshot_key: str, fingerprint: str) -> 
     refused = refused.join(live.samples, on="sample_id", how="semi")
     if refused.is_empty():
         return live.by_source
-    locations = live_pool.load_locations(store, planning.read_snapshot(store, snapshot_key))
+    locations = live_pool.load_locations(store, snapshots.read_snapshot(store, snapshot_key))
     moved = dict(locations.join(refused, on="sample_id", how="semi").group_by("source").len().iter_rows())
     return {
         source: {**counts, "quarantined": counts["quarantined"] + moved.get(source, 0)}

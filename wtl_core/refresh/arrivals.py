@@ -13,7 +13,7 @@ import polars as pl
 
 from wtl_core.refresh import planning
 from wtl_core.shards import discover
-from wtl_core.workspace import commits
+from wtl_core.workspace import commits, snapshots
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
@@ -115,7 +115,7 @@ def _compare(
     store: Store, last: Commit | None, sources: Sequence[str], endpoint_url: str | None
 ) -> tuple[pl.DataFrame, discover.Changes, list[str]]:
     """The listing now, how it differs from the last commit's, and the sources that were listed."""
-    known = planning.read_snapshot(store, last.listing) if last else None
+    known = snapshots.read_snapshot(store, last.listing) if last else None
     listed = _touched(last, sources)
     frames = [discover.list_source(source, endpoint_url=endpoint_url, exclude=[store.root]) for source in listed]
     listing = planning.each_once(frames) if frames else pl.DataFrame(schema=discover.LISTING_SCHEMA)

@@ -12,7 +12,7 @@ import polars as pl
 from wtl_core.embedding import vectors
 from wtl_core.encoders import cards
 from wtl_core.training import pool_images
-from wtl_core.training.succession import Age
+from wtl_core.workspace.commits import Age
 from wtl_core.workspace.storage import Store
 
 LEAST_IMAGES = 500

@@ -19,12 +19,11 @@ from wtl_core.encoders import compiled, resolve
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.pool import live_pool
 from wtl_core.recipe import encoder_names
-from wtl_core.refresh import planning
 from wtl_core.selection.identity import content_keys
 from wtl_core.shards.discover import LISTING_SCHEMA
 from wtl_core.shards.objects import Entries, ObjectChangedError, SourceObject
 from wtl_core.shards.reader import read_objects
-from wtl_core.workspace import commits, ledger
+from wtl_core.workspace import commits, ledger, snapshots
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
@@ -60,7 +59,7 @@ def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int, end
     labelled = ledger.sample_ids(ledger.read(store), "labelled") if last else []
     if last is None or not labelled:
         return 1.0
-    live = live_pool.load(store, planning.read_snapshot(store, last.listing)).samples["sample_id"]
+    live = live_pool.load(store, snapshots.read_snapshot(store, last.listing)).samples["sample_id"]
     known = sorted(set(live.to_list()) & vectors.existing_ids(store, last.encoder))
     marked = sorted(set(labelled) & set(known))
     if not marked:

@@ -4,37 +4,34 @@ Here: the decision and the listing snapshot. Not here: the work itself (`ingest`
 order, which `pipeline` (a plain script) and the flow `refresh` tell.
 """
 
-import hashlib
 import io
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 
-from wtl_core.encoders import factory_source
+from wtl_core.encoders import weights_files
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.images.faults import TRANSIENT
 from wtl_core.pool import live_pool
 from wtl_core.pool.part_file import quarantine_key
 from wtl_core.pool.part_plan import PartPlan, plan_parts, snapshot_rows
 from wtl_core.recipe import encoder_names
-from wtl_core.recipe.recipe import Recipe, digest_of
+from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import readmission
 from wtl_core.shards import discover
 from wtl_core.shards.discover import LISTING_SCHEMA, Changes
 from wtl_core.shards.objects import SourceObject
 from wtl_core.training import succession
 from wtl_core.workspace import commits, selections, storage
-from wtl_core.workspace.commits import Commit, WeightsFile
+from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.snapshots import read_snapshot
 from wtl_core.workspace.storage import Store
 
 _VANISHED_SHARE = 0.5
 """More of a source than this gone at once looks like an unmounted disk, not like a clean-up."""
 
-_PENDING = "pending.json"
 
 _logger = logging.getLogger(__name__)
 
@@ -174,7 +171,7 @@ def _stands(store: Store, last: Commit, recipe: Recipe, known: pl.DataFrame, *, 
         and last.selection_version == selections.VERSION
         and current_encoder(store, last, recipe.encoder.name) in (None, last.encoder)
         and not is_successor_due(store, last, recipe)
-        and not _has_new_weights(last, recipe.encoder.name)
+        and not weights_files.has_changed(last.encoder_file, recipe.encoder.name)
         and not _is_embeddable_now(store, last, known, endpoint_url=endpoint_url)
     )
 
@@ -195,42 +192,6 @@ def _is_embeddable_now(store: Store, last: Commit, known: pl.DataFrame, *, endpo
         for (part,), rows in places.group_by("part", maintain_order=True)
         for _, data in live_pool.read_images(store, str(part), rows["row"].to_list(), endpoint_url=endpoint_url)
     )
-
-
-def weights_file(name: str) -> WeightsFile | None:
-    """What the files are that an encoder's name takes weights, or a factory, from; None where there is none."""
-    files = _files_behind(name)
-    if not files:
-        return None
-    size, mtime_ns = _stamp(files)
-    return WeightsFile(size=size, mtime_ns=mtime_ns, sha256=factory_source.digest(files))
-
-
-def _has_new_weights(last: Commit, name: str) -> bool:
-    """Whether others lie by now where the encoder's name says. Read only if their size or time differ."""
-    files, before = _files_behind(name), last.encoder_file
-    if not files:  # a run that needs them says so; the result at hand does not
-        return False
-    if before is not None and (before.size, before.mtime_ns) == _stamp(files):
-        return False
-    now = weights_file(name)
-    return before is None or now is None or now.sha256 != before.sha256
-
-
-def _files_behind(name: str) -> list[Path]:
-    """The weights file of a name, or the source of a factory; none of other names, or where it is not there."""
-    parsed = encoder_names.parse_name(name)
-    if parsed.kind == "python":
-        return factory_source.source_files(parsed.value.partition(":")[0])
-    path = parsed.value if parsed.kind == "file" else parsed.weights_path
-    found = None if path is None else Path(path).expanduser()
-    return [found] if found is not None and found.is_file() else []
-
-
-def _stamp(files: Sequence[Path]) -> tuple[int, int]:
-    """Bytes of all, and the latest time of change in nanoseconds."""
-    looks = [path.stat() for path in files]
-    return sum(look.st_size for look in looks), max(look.st_mtime_ns for look in looks)
 
 
 def source_uri(source: str) -> str:
@@ -255,42 +216,6 @@ def split_by_owner(
     if others.is_empty():  # as most often; a million rows are not copied for nothing
         return listing, known, others
     return listing.join(others, on="uri", how="anti"), known.filter(is_mine), others
-
-
-def write_snapshot(store: Store, snapshot: pl.DataFrame) -> str:
-    """Store a listing snapshot under the digest of its rows; returns its key. Writing it again changes nothing."""
-    rows = snapshot.select(sorted(snapshot.columns)).sort("uri")
-    digest = hashlib.sha256()
-    for column in rows.columns:
-        digest.update(column.encode())
-        digest.update(digest_of(rows[column].to_list()).encode())
-    key = f"listings/{digest.hexdigest()}.parquet"
-    if not store.exists(key):
-        buffer = io.BytesIO()
-        snapshot.write_parquet(buffer, compression="zstd")
-        store.write_bytes(key, buffer.getvalue())
-    return key
-
-
-def read_snapshot(store: Store, key: str) -> pl.DataFrame:
-    """A listing snapshot by its key."""
-    return pl.read_parquet(io.BytesIO(store.read_bytes(key)))
-
-
-def note_pending(store: Store, number: int, listing: str) -> None:
-    """Say what the refresh that begins now works on, for house-keeping that comes after it was killed."""
-    store.write_bytes(_PENDING, json.dumps({"number": number, "listing": listing}).encode())
-
-
-def pending_snapshot(store: Store, last: Commit) -> tuple[str, pl.DataFrame] | None:
-    """Key and objects of the listing of a refresh that began after `last` and made no commit; None if none did."""
-    try:
-        noted = json.loads(store.read_bytes(_PENDING))
-        if noted["number"] <= last.number:
-            return None
-        return noted["listing"], read_snapshot(store, noted["listing"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # as good as none: it only saves work
-        return None
 
 
 def plans_of(snapshot: pl.DataFrame) -> list[PartPlan]:

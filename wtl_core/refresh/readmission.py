@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from wtl_core.images.faults import TRANSIENT, Reason
 from wtl_core.pool.part_file import quarantine_key
 from wtl_core.pool.part_plan import PartPlan, snapshot_rows
-from wtl_core.recipe.recipe import IngestParams
+from wtl_core.recipe.ingest import IngestParams
 from wtl_core.shards.reader import is_readable, read_targets
 from wtl_core.workspace.storage import Store
 

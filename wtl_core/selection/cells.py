@@ -9,17 +9,9 @@ import numba
 import numpy as np
 import torch
 
+from wtl_core.machine import Progress
 from wtl_core.selection.identity import Purpose, shuffled
-from wtl_core.selection.neighbours import (
-    Graph,
-    Points,
-    Progress,
-    bits_to_level,
-    keep_smallest,
-    new_keys,
-    prepare,
-    split_keys,
-)
+from wtl_core.selection.neighbours import Graph, Points, bits_to_level, keep_smallest, new_keys, prepare, split_keys
 
 _PER_CELL = 64
 _ROUNDS = 10

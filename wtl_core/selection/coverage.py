@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wtl_core.machine import Progress
 from wtl_core.selection import certificate
 from wtl_core.selection.cells import cell_graph
 from wtl_core.selection.certificate import Certificate
@@ -23,7 +24,7 @@ from wtl_core.selection.graph import graph_gains, pick_on_graph, transpose
 from wtl_core.selection.greedy import State, new_heaps, new_state, pick_dense
 from wtl_core.selection.head import pick_head
 from wtl_core.selection.kernels import ONE, WEIGHT_ONE
-from wtl_core.selection.neighbours import Graph, Progress, exact_graph
+from wtl_core.selection.neighbours import Graph, exact_graph
 from wtl_core.selection.neighbours_cuda import exact_graph_on_cuda
 from wtl_core.selection.problem import Cover, Neighbours, Problem
 from wtl_core.selection.quotas import Limits

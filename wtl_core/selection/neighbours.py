@@ -10,7 +10,6 @@ integer below `LEVELS` that rises with distance. Levels fit the tables and integ
 independent of block sizes, threads and devices. Not here: kernels, weights, picking.
 """
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,8 @@ import numba
 import numpy as np
 import torch
 
+from wtl_core.machine import Progress
+
 LEVELS = 2048
 FIRST_BITS = 113 << 7  # the bits of 2^-14; anything nearer is level 0, distance 0 (d < 0.011)
 BLOCK_ROWS = 512
@@ -26,8 +27,6 @@ BLOCK_COLUMNS = 2048
 _SPLIT = 3  # bfloat16 numbers that together hold half a squared norm to 24 bits
 _EDGE = np.int64(1) << 40
 _UNUSED = np.iinfo(np.int64).max
-
-Progress = Callable[[int, int], None]
 
 
 def level_distances() -> np.ndarray:

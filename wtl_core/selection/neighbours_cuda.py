@@ -7,7 +7,8 @@ least (entry, group), so only those groups are looked at closely; ties go to the
 import numpy as np
 import torch
 
-from wtl_core.selection.neighbours import FIRST_BITS, LEVELS, Graph, Points, Progress
+from wtl_core.machine import Progress
+from wtl_core.selection.neighbours import FIRST_BITS, LEVELS, Graph, Points
 
 _GROUP = 32
 _BLOCK_BYTES = 1 << 31

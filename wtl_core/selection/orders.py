@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 
+from wtl_core.machine import Progress
 from wtl_core.recipe.selection import count_of
 from wtl_core.selection.certificate import Certificate
 from wtl_core.selection.coverage import look_around, pick_all, shared_weights, start_state, survey_pool
@@ -11,7 +12,7 @@ from wtl_core.selection.dense import force
 from wtl_core.selection.farthest import FAR, farthest_first, nearest_outside
 from wtl_core.selection.identity import Purpose, shuffled
 from wtl_core.selection.kernels import ONE
-from wtl_core.selection.neighbours import Progress, prepare
+from wtl_core.selection.neighbours import prepare
 from wtl_core.selection.problem import Cover, Problem, free_limits
 from wtl_core.selection.quotas import Kept, check_kept, limits_of
 from wtl_core.selection.rivals import TYPICAL_OF, stratified_random, typical_first

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wtl_core.errors import InputError
+from wtl_core.machine import Progress
 from wtl_core.recipe.selection import SelectionParams, count_of
 from wtl_core.selection import orders
 from wtl_core.selection.dense import cover_by
@@ -18,7 +19,7 @@ from wtl_core.selection.greedy import State, new_state
 from wtl_core.selection.identity import Purpose, content_keys, shuffled
 from wtl_core.selection.inputs import Pool, read_pool, unit_vectors
 from wtl_core.selection.kernels import ONE, kernel_table, median_scale
-from wtl_core.selection.neighbours import Points, Progress, level_of, prepare
+from wtl_core.selection.neighbours import Points, level_of, prepare
 from wtl_core.selection.problem import Problem
 from wtl_core.selection.result import Ranking, assemble
 from wtl_core.selection.steering import check_weights, similarity_weights

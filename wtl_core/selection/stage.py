@@ -17,7 +17,8 @@ import polars as pl
 
 from wtl_core.embedding import vectors
 from wtl_core.errors import InputError
-from wtl_core.recipe.recipe import Recipe, digest_of
+from wtl_core.recipe.base import digest_of
+from wtl_core.recipe.recipe import Recipe
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import columns, ladder, ranking
 from wtl_core.selection.ladder import Ladder

@@ -6,26 +6,11 @@ until every sample has a vector of the new encoder and a commit says so.
 
 import json
 
-from pydantic import BaseModel, ConfigDict
-
-from wtl_core.recipe.recipe import EncoderParams
+from wtl_core.recipe.encoder import EncoderParams
+from wtl_core.workspace.commits import Age
 from wtl_core.workspace.storage import Store
 
 _KEY = "encoders/next.json"
-
-
-class Age(BaseModel):
-    """How far a pool has moved from the one that its encoder was trained on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    images_then: int
-    """Distinct images of the pool at the training."""
-    images_now: int
-    """Distinct images of it now."""
-    own_share: float | None = None
-    """Share of the nearest neighbours of arrivals since that are arrivals too, among these and as many of the pool as
-    it was: a half where nothing changed in kind, 1 where nothing is alike. None of too few."""
 
 
 def name_successor(store: Store, fingerprint: str) -> None:

@@ -7,7 +7,6 @@ Not here: the sizes that a pool gets (`sizing`), the views (`augment`), the loss
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from wtl_core.encoders.encoder import Encoder, build, default_format
 from wtl_core.encoders.resolve import start_from
 from wtl_core.encoders.whitening import Whitening, fit_whitening
 from wtl_core.errors import ConfigError
+from wtl_core.machine import Progress
 from wtl_core.training import collapse, near_copies, sizing
 from wtl_core.training.checkpoint import Checkpoint, TrainingFolder
 from wtl_core.training.image_cache import PoolImages, decode_pool
@@ -33,7 +33,6 @@ _log = logging.getLogger(__name__)
 
 _LOOKS, _LEAST_STEPS_TO_JUDGE = 10, 50
 _WARM_UP_STEPS, _MOST_BLOCKS, _TIMED_SECONDS = 2, 200, 2.0
-Progress = Callable[[int, int], None]
 
 
 def train(

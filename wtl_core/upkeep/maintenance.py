@@ -12,9 +12,8 @@ import polars as pl
 
 from wtl_core.embedding import vectors
 from wtl_core.pool import live_pool
-from wtl_core.refresh import planning
 from wtl_core.training import succession
-from wtl_core.workspace import commits, ledger
+from wtl_core.workspace import commits, ledger, snapshots
 from wtl_core.workspace.storage import Store
 
 _PART_FOLDERS = ("pool", "quarantine", "ignored")
@@ -44,17 +43,19 @@ def run(store: Store, *, keep: int = 10, keep_days: float = 7.0) -> Maintained:
     if not kept:
         return Maintained()
     listings = {commit.listing for commit in kept}
-    snapshots = [planning.read_snapshot(store, key) for key in sorted(listings)]
-    pending = planning.pending_snapshot(store, kept[0])
+    kept_snapshots = [snapshots.read_snapshot(store, key) for key in sorted(listings)]
+    pending = snapshots.pending_snapshot(store, kept[0])
     if pending is not None:
         listings.add(pending[0])
-        snapshots.append(pending[1].filter(pl.col("part").is_in(_made_parts(store))))
-    parts = {part for snapshot in snapshots for part in snapshot["part"].to_list()}
+        kept_snapshots.append(pending[1].filter(pl.col("part").is_in(_made_parts(store))))
+    parts = {part for snapshot in kept_snapshots for part in snapshot["part"].to_list()}
     encoders = {commit.encoder for commit in kept}
     refusals = {f"embedding-{fingerprint}" for fingerprint in encoders}
     deleted = {name: _delete_unknown(store, name, parts | refusals) for name in _PART_FOLDERS}
     deleted["listings"] = _delete_unknown(store, "listings", {_stem(listing) for listing in listings})
-    needed = {sample_id for snapshot in snapshots for sample_id in live_pool.load(store, snapshot).samples["sample_id"]}
+    needed = {
+        sample_id for snapshot in kept_snapshots for sample_id in live_pool.load(store, snapshot).samples["sample_id"]
+    }
     # these shape rankings after they have left
     needed.update(ledger.sample_ids(ledger.read(store), "labelled"))
     needed.update(

@@ -1,14 +1,11 @@
 """The commit point of a refresh: `refreshes/<n>.json`, made once and never changed; the highest number is now."""
 
 import json
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wtl_core.errors import CorruptArtifactError, TransientError
 from wtl_core.recipe.recipe import Recipe
-from wtl_core.training import succession
-from wtl_core.workspace import selections
 from wtl_core.workspace.storage import Store
 
 _FOLDER = "refreshes"
@@ -23,6 +20,20 @@ class WeightsFile(BaseModel):
     size: int
     mtime_ns: int
     sha256: str
+
+
+class Age(BaseModel):
+    """How far a pool has moved from the one that its encoder was trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images_then: int
+    """Distinct images of the pool at the training."""
+    images_now: int
+    """Distinct images of it now."""
+    own_share: float | None = None
+    """Share of the nearest neighbours of arrivals since that are arrivals too, among these and as many of the pool as
+    it was: a half where nothing changed in kind, 1 where nothing is alike. None of too few."""
 
 
 class Commit(BaseModel):
@@ -46,7 +57,7 @@ class Commit(BaseModel):
     """The name that it was asked for by."""
     encoder_file: WeightsFile | None = None
     """The weights file, or the source of the factory, that the name says; None if it says none."""
-    encoder_age: succession.Age | None = None
+    encoder_age: Age | None = None
     """How far the pool has moved from the one it was trained on; None where that pool is not known."""
     vector_table_version: int
     """LanceDB's version of the table after the run; for people, nothing is derived from it."""
@@ -102,26 +113,6 @@ def write(store: Store, commit: Commit) -> None:
     # Ours may be there already: a store's answer can be lost, and its client asks again.
     if not store.create(key, data) and store.read_bytes(key) != data:
         raise TransientError(f"{store.root}: refresh {commit.number} was committed by another process; run again")
-
-
-def summary(store: Store, commit: Commit, *, is_new: bool) -> dict[str, Any]:
-    """What `wtl run --json` prints. A run that found nothing to do (`is_new` false) reports no new samples."""
-    counts = commit.counts if is_new else {**commit.counts, "new_samples": 0}
-    return {
-        "workspace": store.root,
-        "selection": store.path(commit.selection),
-        "report": store.path(commit.report),
-        **counts,
-        "by_source": commit.by_source,
-        "encoder": commit.encoder,
-        "encoder_advice": succession.advice(commit.encoder_age, commit.recipe.encoder),
-        "budget": commit.budget,
-        "ranking": selections.told(store, commit.selection),
-        "picks_kept": commit.picks_kept,
-        "coverage": commit.coverage,
-        "random_coverage": commit.random_coverage,
-        "seconds": commit.seconds,
-    }
 
 
 def _read(store: Store, key: str) -> Commit:

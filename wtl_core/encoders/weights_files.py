@@ -1,0 +1,44 @@
+"""Which files an encoder's name takes its weights, or its factory's code, from, and whether others lie there by now."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wtl_core.encoders import factory_source
+from wtl_core.recipe import encoder_names
+from wtl_core.workspace.commits import WeightsFile
+
+
+def weights_file(name: str) -> WeightsFile | None:
+    """What the files are that an encoder's name takes weights, or a factory, from; None where there is none."""
+    files = _files_behind(name)
+    if not files:
+        return None
+    size, mtime_ns = _stamp(files)
+    return WeightsFile(size=size, mtime_ns=mtime_ns, sha256=factory_source.digest(files))
+
+
+def has_changed(before: WeightsFile | None, name: str) -> bool:
+    """Whether other files than `before` lie where the encoder's name says. Read only if size or time differ."""
+    files = _files_behind(name)
+    if not files:  # a run that needs them says so; the result at hand does not
+        return False
+    if before is not None and (before.size, before.mtime_ns) == _stamp(files):
+        return False
+    now = weights_file(name)
+    return before is None or now is None or now.sha256 != before.sha256
+
+
+def _files_behind(name: str) -> list[Path]:
+    """The weights file of a name, or the source of a factory; none of other names, or where it is not there."""
+    parsed = encoder_names.parse_name(name)
+    if parsed.kind == "python":
+        return factory_source.source_files(parsed.value.partition(":")[0])
+    path = parsed.value if parsed.kind == "file" else parsed.weights_path
+    found = None if path is None else Path(path).expanduser()
+    return [found] if found is not None and found.is_file() else []
+
+
+def _stamp(files: Sequence[Path]) -> tuple[int, int]:
+    """Bytes of all, and the latest time of change in nanoseconds."""
+    looks = [path.stat() for path in files]
+    return sum(look.st_size for look in looks), max(look.st_mtime_ns for look in looks)

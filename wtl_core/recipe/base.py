@@ -1,0 +1,19 @@
+"""What all parameter models share: frozen, unknown keys refused, and a digest of any plain value."""
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Params(BaseModel):
+    """Parameters of one stage: frozen, finite, with no key that is not a field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 hex of a JSON-like value in canonical form (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

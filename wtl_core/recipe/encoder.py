@@ -1,0 +1,46 @@
+"""Parameters of the encoder: which network, how long it trains, and when it gets a successor. Imports no torch."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from wtl_core.recipe import encoder_names
+from wtl_core.recipe.base import Params
+
+
+class EncoderParams(Params):
+    """Which network turns an image into a vector, and how one is trained where none is given."""
+
+    name: str = "ssl"
+    """`ssl`, `pixels`, `timm:NAME`, `torchvision:NAME`, `file:PATH`, or the path of an encoder in a workspace."""
+    seconds: float = Field(300, gt=0, le=30 * 86400)
+    """Wall-clock budget of training; turned into a number of steps once, after a warm-up, which a rerun repeats."""
+    epochs: float | None = Field(None, gt=0, le=100_000)
+    """Passes over the pool's images instead of seconds."""
+    side_px: int | None = Field(None, ge=16, le=512)
+    """Image side, of `ssl` and of timm's and torchvision's networks; if not given, by the pool's sizes or published."""
+    width: int | None = Field(None, ge=8, le=256)
+    """Channels of the network's first stage; vectors have eight times as many dimensions. 16 on a CPU, 64 on a GPU."""
+    batch_images: int | None = Field(None, ge=8, le=65_536)
+    """Images in a training step; taken from the machine where it is not given."""
+    start: str | None = None
+    """Weights to go on from: an encoder's fingerprint, file or folder, or `timm:NAME`; from scratch if not given."""
+    seed: int = Field(0, ge=0, le=2**63 - 1)
+    """Feeds weights, order and views."""
+    compile: bool = False
+    """Compile a network given by name for its GPU: half a minute a run, which pays from about a million images on."""
+    retrain: Literal["advise", "automatic", "never"] = "advise"
+    """Where the pool has left its `ssl` encoder behind: advise, let the next refresh train the next one, or neither."""
+    retrain_growth: float = Field(2.0, gt=1, le=1_000_000)
+    """It is left behind by a pool of that many times the images that it had when the encoder was trained."""
+    retrain_drift: float = Field(0.6, gt=0.5, le=1)
+    """Or by arrivals since, if more of their nearest neighbours are arrivals too: half are where all is alike."""
+
+    @model_validator(mode="after")
+    def _check_compile(self) -> Self:
+        if self.compile and encoder_names.is_trained_here(self.name):
+            raise ValueError(
+                f"encoder.compile: expected a network given by name, found {self.name!r}, whose networks are so small "
+                "that compiling takes longer than a million images; leave it false"
+            )
+        return self
