@@ -134,6 +134,8 @@ def cut_command(workspace: str, at: str, output: Path | None, as_json: bool, deb
     Images that were labelled since the last run are left out.
     """
     rows, left_out = cut.run(open_workspace(workspace), at)
+    if not rows:
+        terminal.say("nothing is left to label: every image of the ranking is labelled", is_message=True)
     if left_out:
         terminal.say(f"{left_out:,} images are left out that were labelled since the last `wtl run`", is_message=True)
     if output is not None:

@@ -77,12 +77,14 @@ def show_run(result: dict[str, Any], *, is_new: bool) -> None:
     if result["picks_kept"] is not None:
         say(f"churn        {1 - result['picks_kept']:.1%} of old and new picks differ (1 - Jaccard index)")
     say()
-    say("coverage     " + "".join(f"{percent + ' %':>10}" for percent in _PERCENTS))
-    for label, name in (("  this", "coverage"), ("  random", "random_coverage")):
-        say(f"{label:<13}" + "".join(f"{result[name][percent]:>10.4f}" for percent in _PERCENTS))
-    say()
+    if result["coverage"]:  # empty where nothing is left to label
+        say("coverage     " + "".join(f"{percent + ' %':>10}" for percent in _PERCENTS))
+        for label, name in (("  this", "coverage"), ("  random", "random_coverage")):
+            say(f"{label:<13}" + "".join(f"{result[name][percent]:>10.4f}" for percent in _PERCENTS))
+        say()
     say("seconds      " + ", ".join(f"{stage} {value:.1f}" for stage, value in result["seconds"].items()))
-    say(f"picks        {result['selection']}/ranking.parquet  (wtl cut --workspace {result['workspace']} --at 5%)")
+    cut = f"  (wtl cut --workspace {result['workspace']} --at 5%)" if result["ranked"] else ""
+    say(f"picks        {result['selection']}/ranking.parquet{cut}")
     say(f"report       {result['report']}")
 
 
@@ -104,7 +106,7 @@ def show_status(status: dict[str, Any]) -> None:
         say(f"advice       {status['encoder_advice']}")
     say(f"ranking      {counts['ranked']:,} ranked, {counts['picks']:,} picked (budget {status['budget'] or 'none'})")
     _show_ranking(status["ranking"])
-    for percent in _PERCENTS:
+    for percent in _PERCENTS if status["coverage"] else ():
         ours, random = status["coverage"][percent], status["random_coverage"][percent]
         say(f"  at {percent + ' %':<6} coverage {ours:.4f}, random {random:.4f}")
     say(f"report       {status['report']}")

@@ -85,12 +85,14 @@ def publish_vectors(run: Run, encoder: EncoderRef, embedded: Embedded) -> None:
 @_beside_the_work
 def publish_ranking(run: Run, selection: SelectionRef) -> None:
     """The ladder as a picture and a table, and the first picks."""
-    coverage = {f"coverage at {p} %": selection.coverage[str(p)] for p in (1, 5, 10)}
+    coverage = {f"coverage at {p} %": selection.coverage[str(p)] for p in (1, 5, 10) if selection.rows}
     event = materialised(run.store.root, "ranking", {"rows": selection.rows, "selection": selection.key, **coverage})
     rows = {"ranked": selection.rows, "picks": selection.picks, "selection": selection.key}
-    _publish_rows("ranking", f"{selection.rows:,} ranked", rows, event)
-    _publish_ladder(run.store, selection)
-    _publish_picks(run.store, selection)
+    title = f"{selection.rows:,} ranked" if selection.rows else "Nothing is left to label"
+    _publish_rows("ranking", title, rows, event)
+    if selection.rows:
+        _publish_ladder(run.store, selection)
+        _publish_picks(run.store, selection)
     tell(run.store, "selection", {**rows, **coverage})
 
 

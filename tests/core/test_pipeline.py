@@ -23,6 +23,7 @@ from tests.conftest import build_source, make_jpeg
 from wtl_core import pipeline
 from wtl_core.encoders import cards
 from wtl_core.errors import BusyError, ConfigError, InputError, QuarantineBudgetError, TransientError
+from wtl_core.labelling import cut
 from wtl_core.machine import Machine
 from wtl_core.pool import ingest
 from wtl_core.pool.part_plan import plan_parts
@@ -338,6 +339,7 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(source: Path, tmp_path: P
 _SCRIPT = """
 import sys
 from wtl_core import pipeline
+from wtl_core.labelling import cut
 from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace.storage import Store
@@ -380,6 +382,7 @@ import json, sys
 from functools import partial
 from wtl_core import pipeline
 from wtl_core.training import training
+from wtl_core.labelling import cut
 from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace.storage import Store
@@ -624,3 +627,45 @@ def test_what_another_source_holds_too_stays_when_a_third_one_is_named(source: P
     record = refresh(tmp_path / "w", tmp_path / "more", forget=[str(source)])
     assert record.counts["read"] == len(list((source / "loose").iterdir())) + 1
     assert refresh(tmp_path / "w") == record
+
+
+def test_a_pool_that_is_labelled_to_the_end_is_a_success_with_nothing_left_to_label(
+    source: Path, tmp_path: Path
+) -> None:
+    first = refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    ranked, rungs = ranking(tmp_path / "w"), selections.read_ladder(store, first.selection)
+    ledger.append(store, "labelled", ranked["sample_id"].to_list())
+    last = refresh(tmp_path / "w", source)
+    assert (last.number, last.counts["ranked"], last.counts["picks"], last.picks_kept) == (2, 0, 0, None)
+    assert (last.coverage, last.random_coverage) == ({}, {})
+    assert ranking(tmp_path / "w").schema == ranked.schema
+    assert ranking(tmp_path / "w").is_empty()
+    assert selections.read_ladder(store, last.selection).equals(rungs.clear())
+    said = status.run(store)["ranking"]
+    assert said["stop_reason"] == "nothing left to label"
+    assert said["advice"] == "No image is left to label: 64 are labelled. Add images or sources to go on."
+    page = store.read_bytes(last.report).decode()
+    assert "Nothing is left to label in this pool of 64 images" in page
+    assert "No image is left to label: 64 are labelled." in page
+    for point in ("500", "5%"):
+        assert cut.run(store, point) == ([], 0)
+    before = files(tmp_path / "w")
+    assert refresh(tmp_path / "w", source) == last
+    assert files(tmp_path / "w") == before
+    (source / "another.jpg").write_bytes(make_jpeg(1000))
+    more = refresh(tmp_path / "w", source)
+    assert (more.counts["ranked"], more.picks_kept) == (1, None)
+
+
+def test_what_the_filters_exclude_is_not_left_to_label_but_filters_that_exclude_all_are_refused(
+    source: Path, tmp_path: Path
+) -> None:
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    none = Recipe.model_validate({"encoder": {"name": "pixels"}, "ingest": {"filters": ["width > 1000"]}})
+    with pytest.raises(InputError, match="found 64 of which all are filtered out; relax the recipe's filters"):
+        refresh(tmp_path / "w", source, recipe=none)
+    ledger.append(store, "labelled", ranking(tmp_path / "w")["sample_id"].to_list()[:10])
+    assert refresh(tmp_path / "w", source, recipe=none).counts["ranked"] == 0
+    assert "10 are labelled and 54 excluded by the recipe" in status.run(store)["ranking"]["advice"]

@@ -14,8 +14,10 @@ from service_stack import STALL, free_port, until
 
 from flows.serving.up import _descendants, _is_alive
 from tests.conftest import make_jpeg, result_of
-from tests.core.test_pipeline import refresh
+from tests.core.test_pipeline import ranking, refresh
 from wtl_core.recipe.recipe import Recipe
+from wtl_core.workspace import ledger
+from wtl_core.workspace.storage import Store
 
 Wtl = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -44,6 +46,28 @@ def test_a_refresh_from_the_command_line_end_to_end(wtl: Wtl, source: Path, tmp_
     similar = wtl("similar", status["encoder"]["fingerprint"], "-w", work)
     assert similar.returncode == 2
     assert "expected the beginning of one sample's id" in similar.stderr
+
+
+def test_a_pool_that_is_labelled_to_the_end_ends_every_command_well(wtl: Wtl, source: Path, tmp_path: Path) -> None:
+    work = tmp_path / "w"
+    refresh(work, source)
+    ledger.append(Store(str(work)), "labelled", ranking(work)["sample_id"].to_list())
+    for _ in range(2):  # the refresh itself, and the next run that has nothing to do
+        done = wtl("run", "-w", work)
+        assert done.returncode == 0, done.stderr
+        assert "ranking      0 ranked, 0 picked" in done.stdout
+        assert "stop         nothing left to label" in done.stdout
+        assert "next         No image is left to label: 64 are labelled." in done.stdout
+    assert result_of(wtl("run", "-w", work, "--json"))["coverage"] == {}
+    status = wtl("status", "-w", work)
+    assert status.returncode == 0, status.stderr
+    assert "nothing left to label" in status.stdout
+    assert result_of(wtl("status", "-w", work, "--json"))["coverage"] == {}
+    for point in ("500", "5%"):
+        cut = wtl("cut", "-w", work, "--at", point)
+        assert (cut.returncode, len(cut.stdout.splitlines())) == (0, 1), cut.stderr
+        assert "nothing is left to label" in cut.stderr
+    assert "nothing left to label" in Path(wtl("report", "-w", work).stdout.strip()).read_text()
 
 
 def test_wrong_use_is_one_message_and_exit_code_two_or_three(wtl: Wtl, source: Path, tmp_path: Path) -> None:

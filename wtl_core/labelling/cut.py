@@ -29,7 +29,8 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 def run(store: Store, at: str) -> tuple[list[dict[str, Any]], int]:
     """The picks of the latest ranking up to the operating point `at`, first to label first, and how many were left out.
 
-    Left out are images that were labelled since; `at` speaks of the ranking without them. `replaces` are the
+    Left out are images that were labelled since; `at` speaks of the ranking without them, and where none is left to
+    label there are no picks. `replaces` are the
     near-duplicates and twins that rank behind a pick because of it.
 
     Raises:
@@ -42,6 +43,8 @@ def run(store: Store, at: str) -> tuple[list[dict[str, Any]], int]:
     ranked = selections.read_ranking(store, last.selection)
     labelled = ledger.sample_ids(ledger.read(store), "labelled")
     ranking = ranked.filter(~pl.col("sample_id").is_in(labelled))
+    if ranking.is_empty():  # everything is labelled, so that any operating point is empty
+        return [], ranked.height
     picks = ranking.head(operating_point.count_at(at, ranking.height))
     replaced = ranking.group_by(pick="replaced_by", maintain_order=True).agg(replaces="sample_id")
     told = picks.join(replaced, left_on="sample_id", right_on="pick", how="left", maintain_order="left")

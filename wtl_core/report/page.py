@@ -50,7 +50,7 @@ def render(store: Store, commit: Commit, live: Pool, *, endpoint_url: str | None
         commit=commit,
         headline=charts.headline(commit),
         encoder_advice=succession.advice(commit.encoder_age, commit.recipe.encoder),
-        ladder=charts.ladder_svg(rungs),
+        ladder=None if rungs.is_empty() else charts.ladder_svg(rungs),
         rungs=[row for row in rungs.to_dicts() if row["percent"] in _PERCENTS],
         picks=_thumbnails(store, live.samples, chosen, endpoint_url=endpoint_url),
         random_picks=_thumbnails(store, live.samples, matched, endpoint_url=endpoint_url),

@@ -6,6 +6,8 @@ from wtl_core.training import succession
 from wtl_core.workspace import commits, lease, ledger, selections
 from wtl_core.workspace.storage import Store
 
+_PERCENTS = ("1", "5", "10")
+
 
 def run(store: Store) -> dict[str, Any]:
     """The latest commit in a few words, the ledger's length, and the owner of the lease if there is one."""
@@ -25,8 +27,8 @@ def run(store: Store) -> dict[str, Any]:
         "counts": last.counts,
         "budget": last.budget,
         "ranking": selections.told(store, last.selection),
-        "coverage": {p: last.coverage[p] for p in ("1", "5", "10")},
-        "random_coverage": {p: last.random_coverage[p] for p in ("1", "5", "10")},
+        "coverage": {p: last.coverage[p] for p in _PERCENTS if p in last.coverage},
+        "random_coverage": {p: last.random_coverage[p] for p in _PERCENTS if p in last.random_coverage},
         "selection": store.path(last.selection),
         "report": store.path(last.report),
     }

@@ -35,6 +35,12 @@ def advise(coverage: np.ndarray, low: np.ndarray, high: np.ndarray, count: np.nd
     return " ".join(sentences)
 
 
+def nothing_left(*, labelled: int, filtered: int) -> str:
+    """What a person is told when no sample of the pool is left to label."""
+    beside = f" and {filtered:,} excluded by the recipe's filters" if filtered else ""
+    return f"No image is left to label: {labelled:,} are labelled{beside}. Add images or sources to go on."
+
+
 def _ranges(percents: np.ndarray) -> str:
     """Whole numbers as ranges: 3-5, 9."""
     parts: list[list[int]] = []

@@ -73,6 +73,33 @@ class Ladder:
     advice: str
 
 
+def empty_ladder(advice: str) -> Ladder:
+    """The ladder of a ranking without rows: no per cent, nothing measured."""
+    counts, values = np.zeros(0, np.int64), np.zeros(0)
+    return Ladder(
+        percent=counts,
+        count=counts,
+        coverage=values,
+        random_coverage_mean=values,
+        random_coverage_low=values,
+        random_coverage_high=values,
+        radius_p50=values,
+        radius_p90=values,
+        radius_max=values,
+        random_radius_p50=values,
+        random_radius_p90=values,
+        random_radius_max=values,
+        equivalent_random_count=counts,
+        optimum_share=values,
+        near_duplicate_rate=values,
+        group_balance=values,
+        random_group_balance=1.0,
+        references=0,
+        is_held_out=False,
+        advice=advice,
+    )
+
+
 def measure(
     vectors: np.ndarray,
     ranking: Ranking,

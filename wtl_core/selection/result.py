@@ -11,7 +11,7 @@ from wtl_core.selection.kernels import ONE, WEIGHT_ONE
 from wtl_core.selection.neighbours import exact_distances
 from wtl_core.selection.problem import Cover, Problem
 from wtl_core.selection.quotas import Kept
-from wtl_core.selection.stopping import Stop, find_stop
+from wtl_core.selection.stopping import NOTHING_LEFT, Stop, find_stop
 
 NOTHING_NEAR = 2.0  # the radius of a first pick: as far apart as unit vectors can be
 _FAR_ROWS, _EARLIER_ROWS = 256, 8192  # of a product in float64
@@ -66,6 +66,33 @@ class Ranking:
         """By rank, the row of the earlier pick that this sample is a near-duplicate or twin of, or -1; (N,) int64."""
         is_near = np.nan_to_num(self.radius, nan=np.inf) <= self.near_duplicate_distance
         return np.where(is_near, self.nearest_earlier, -1)
+
+
+def empty_ranking() -> Ranking:
+    """The ranking of a pool in which nothing is left to label: no rows, and no scale (NaN), which needs some."""
+    rows, values = np.zeros(0, np.int64), np.zeros(0)
+    return Ranking(
+        rows=rows,
+        gain=values,
+        coverage=values,
+        radius=values,
+        duplicate_of=rows,
+        stands_for=rows,
+        nearest_earlier=rows,
+        weights=values,
+        exact_until=0,
+        tail_from=0,
+        traced_until=0,
+        frozen=0,
+        scale=np.nan,
+        near_duplicate_distance=0.0,
+        numeric_path="",
+        stop=Stop(0, NOTHING_LEFT),
+        quotas_until=0,
+        quota_cost=0.0,
+        quota_advice="",
+        optimum_bound=np.ones(100),
+    )
 
 
 def assemble(

@@ -20,7 +20,8 @@ from wtl_core.errors import InputError
 from wtl_core.recipe.base import digest_of
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.recipe.selection import SelectionParams
-from wtl_core.selection import columns, ladder, ranking
+from wtl_core.selection import columns, ladder, ranking, result
+from wtl_core.selection.advice import nothing_left
 from wtl_core.selection.ladder import Ladder
 from wtl_core.selection.ranking import Ranking
 from wtl_core.selection.steering import column_weights
@@ -57,8 +58,11 @@ def run(
             `near_duplicate_distance`.
         on_progress: Told how many samples of how many are compared with all.
 
+    Where every sample is labelled (or filtered out, beside some that are labelled) nothing is left to label: ranking
+    and ladder are then empty tables, and the receipt says so.
+
     Raises:
-        InputError: nothing is left to rank, or `similar_to` names what is no sample.
+        InputError: the filters leave no sample at all, or `similar_to` names ids that are not in the workspace.
     """
     entries = ledger.read(store, ledger_length)
     has_vector = vectors.existing_ids(store, fingerprint)
@@ -72,10 +76,10 @@ def run(
     is_labelled = pl.col("sample_id").is_in(labelled)
     open_samples, marked = samples.filter(~pl.col("is_filtered") & ~is_labelled), samples.filter(is_labelled)
     is_open = set(open_samples["sample_id"])
-    if not is_open:
+    if not is_open and marked.is_empty():
         raise InputError(
-            f"{store.root}: expected images to rank, found {samples.height} of which all are labelled or filtered out; "
-            "add images or relax the recipe's filters"
+            f"{store.root}: expected images to rank, found {samples.height} of which all are filtered out; "
+            "relax the recipe's filters or add images"
         )
     exported = [sample_id for sample_id in ledger.sample_ids(entries, "exported") if sample_id in is_open]
     inputs = _inputs(open_samples, labelled, marked, exported, recipe, fingerprint=fingerprint)
@@ -84,7 +88,17 @@ def run(
     if not store.exists(f"{key}/receipt.json"):
         inputs["scale"] = _read_scale(store, fingerprint)
         _make(
-            store, key, open_samples, labelled, marked, exported, recipe, inputs, device=device, on_progress=on_progress
+            store,
+            key,
+            open_samples,
+            labelled,
+            marked,
+            exported,
+            recipe,
+            inputs,
+            filtered=samples.height - open_samples.height - marked.height,
+            device=device,
+            on_progress=on_progress,
         )
     return selections.reference(store, key)
 
@@ -99,9 +113,14 @@ def _make(
     recipe: Recipe,
     inputs: dict[str, Any],
     *,
+    filtered: int,
     device: str,
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
+    if samples.is_empty():
+        advice = nothing_left(labelled=marked.height, filtered=filtered)
+        _write(store, key, samples, result.empty_ranking(), ladder.empty_ladder(advice), inputs)
+        return
     ids = samples["sample_id"].to_list()
     matrix = vectors.load(store, inputs["encoder"], ids)
     anchors = vectors.load(store, inputs["encoder"], labelled) if labelled else None

@@ -6,6 +6,9 @@ import numpy as np
 
 from wtl_core.recipe.selection import SelectionParams
 
+NOTHING_LEFT = "nothing left to label"
+"""The reason of the stop of an empty ranking."""
+
 
 @dataclass(frozen=True)
 class Stop:

@@ -79,9 +79,9 @@ class Commit(BaseModel):
     """Jaccard index of the last refresh's picks that are not labelled since and as many of this ranking: 1 where none
     has changed; None where there is none to compare."""
     coverage: dict[str, float]
-    """By per cent, `1` to `100`."""
+    """By per cent, `1` to `100`; empty if nothing is left to label."""
     random_coverage: dict[str, float]
-    """The mean of the matched random orders, by per cent."""
+    """The mean of the matched random orders, by the same per cents."""
     seconds: dict[str, float]
     """Wall clock by stage."""
 

@@ -17,7 +17,10 @@ VERSION = 8
 
 @dataclass(frozen=True)
 class SelectionRef:
-    """A finished selection: `key` is its folder; coverage by per cent, `1` to `100`."""
+    """A finished selection: `key` is its folder; coverage by per cent, `1` to `100`.
+
+    Where nothing is left to label there are no rows, no picks and no coverage.
+    """
 
     key: str
     rows: int
