@@ -27,7 +27,6 @@ from prefect.states import Cancelled
 from tasks.prefect_side.crashes import is_started_by_event
 from tasks.prefect_side.event_resources import workspace_resource
 from tasks.prefect_side.retries import STAGE
-from tasks.settings import settings
 from wtl_core.errors import TransientError
 from wtl_core.refresh import arrivals, planning
 from wtl_core.refresh.arrivals import Arrivals
@@ -42,7 +41,7 @@ _TOLD_DAYS = 7
 def look_for_arrivals(store: Store, sources: list[str], *, known_too: bool = False) -> Arrivals:
     """List the sources, all other known ones too if asked, and compare them with the last refresh; reads no image."""
     sources = planning.with_known(store, sources) if known_too else sources
-    return arrivals.look(store, sources, endpoint_url=settings().s3_endpoint_url)
+    return arrivals.look(store, sources)
 
 
 @task(name="was-judged", **STAGE)
@@ -72,8 +71,7 @@ def wait_until_quiet(
 ) -> None:
     """Let a drop of many shards end before it is read, then cancel queued runs whose arrivals this run will list."""
     sources = planning.with_known(store, sources, forget) if known_too else sources
-    endpoint_url = settings().s3_endpoint_url
-    arrivals.wait_until_quiet(store, sources, quiet_seconds=quiet_seconds, endpoint_url=endpoint_url)
+    arrivals.wait_until_quiet(store, sources, quiet_seconds=quiet_seconds)
     _cancel_covered_runs(store, sources)
 
 

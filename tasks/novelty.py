@@ -16,6 +16,6 @@ def is_novel_enough(store: Store, seen: Arrivals, at_least: float) -> bool:
     from wtl_core.refresh import novelty  # imports torch, which a watch by count does without
 
     here = machine()
-    arrived = arrivals.arrived(store, seen.sources, endpoint_url=here.endpoint_url)
-    found = novelty.share(store, arrived, device=here.device, workers=here.workers, endpoint_url=here.endpoint_url)
+    arrived = arrivals.arrived(store, seen.sources)
+    found = novelty.share(store, arrived, device=here.device, workers=here.workers)
     return found >= at_least

@@ -30,12 +30,15 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process, read once. Raises ConfigError."""
+    """The settings of this process, read once; both S3 clients learn their address here. Raises ConfigError."""
     try:
-        return Settings()
+        read = Settings()
     except ValidationError as error:
         told = "; ".join(f"{_variable(fault['loc'])}={fault['input']!r}: {fault['msg']}" for fault in error.errors())
         raise ConfigError(f"environment: {told}") from error
+    if read.s3_endpoint_url is not None:
+        os.environ["AWS_ENDPOINT_URL"] = read.s3_endpoint_url  # s3fs and LanceDB take it from there
+    return read
 
 
 def _variable(location: tuple[int | str, ...]) -> str:
@@ -53,7 +56,6 @@ def machine() -> "Machine":
         workers=chosen.workers,
         device=device,
         devices=_count(device),
-        endpoint_url=chosen.s3_endpoint_url,
         embedding_part_images=chosen.embedding_part_images,
     )
 

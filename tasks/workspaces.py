@@ -20,7 +20,8 @@ _logger = logging.getLogger("wtl_core.workspaces")
 def open_existing(uri: str) -> Store:
     """The store of a workspace that is there; from here on the core's lines reach the run's log."""
     _listen_to_core()
-    return marker.open_workspace(uri, endpoint_url=settings().s3_endpoint_url)
+    settings()  # makes the S3 address known
+    return marker.open_workspace(uri)
 
 
 def _listen_to_core() -> None:
@@ -32,7 +33,8 @@ def _listen_to_core() -> None:
 def open_for_refresh(uri: str) -> Store:
     """The store of a workspace that is there or can be made; from here on the core's lines reach the run's log."""
     _listen_to_core()
-    return marker.probe_workspace(uri, endpoint_url=settings().s3_endpoint_url)
+    settings()  # makes the S3 address known
+    return marker.probe_workspace(uri)
 
 
 @contextmanager

@@ -88,6 +88,15 @@ def result_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return result
 
 
+def use_s3(patch: pytest.MonkeyPatch, address: str, keys: dict[str, str]) -> None:
+    """Let both S3 clients of this process ask `address`. fsspec keeps connections of an earlier address."""
+    import fsspec
+
+    for name, value in {**keys, "AWS_ENDPOINT_URL": address}.items():
+        patch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest", "AWS_DEFAULT_REGION": "us-east-1"}
 
 

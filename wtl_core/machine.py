@@ -32,5 +32,4 @@ class Machine:
     workers: int = 1
     device: str = "cpu"
     devices: int = 1
-    endpoint_url: str | None = None
     embedding_part_images: int = 32_768

@@ -100,7 +100,6 @@ def begin(
         ledger_length=entries,
         allow_removal=allow_removal,
         forget=forget,
-        endpoint_url=machine.endpoint_url,
     )
     run = Run(
         store=store,
@@ -132,7 +131,6 @@ def ingest_parts(run: Run, batch: int, *, on_progress: Progress | None = None) -
         run.store,
         run.recipe.ingest,
         workers=run.machine.workers,
-        endpoint_url=run.machine.endpoint_url,
         on_progress=on_progress,
     )
 
@@ -166,7 +164,7 @@ def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderR
         if current is not None and not is_due:
             resolvable = current
         else:
-            images = pool_images.of_pool(run.store, load_pool(run).samples, endpoint_url=run.machine.endpoint_url)
+            images = pool_images.of_pool(run.store, load_pool(run).samples)
             resolvable = training.train(
                 images,
                 run.store,
@@ -216,7 +214,7 @@ def train_successor(
             "`wtl run --encoder ssl`, which trains it at once"
         )
     live = live_pool.load(store, snapshots.read_snapshot(store, last.listing), filters=last.recipe.ingest.filters)
-    images = pool_images.of_pool(store, live.samples, endpoint_url=machine.endpoint_url)
+    images = pool_images.of_pool(store, live.samples)
     fingerprint = training.train(
         images,
         store,
@@ -250,7 +248,6 @@ def embed_part(
         run.store,
         _loaded(encoder, run.store, run.machine.device, run.machine.devices),
         workers=run.machine.workers,
-        endpoint_url=run.machine.endpoint_url,
         on_progress=on_progress,
     )
 
@@ -320,7 +317,7 @@ def commit(
         random_coverage=selection.random_coverage,
         seconds={stage: round(value, 3) for stage, value in seconds.items()},
     )
-    shown = page.render(run.store, record, load_pool(run), endpoint_url=run.machine.endpoint_url)
+    shown = page.render(run.store, record, load_pool(run))
     run.store.write_bytes(record.report, shown.encode())
     commits.write(run.store, record)
     return record

@@ -43,6 +43,7 @@ _SERVER_AWAY = ("Failed to reach API", "Timed out while attempting to connect to
 @click.version_option(package_name="wtl")
 def cli() -> None:
     """What to label: rank a pool of images by coverage, so that every operating point is a prefix."""
+    settings()  # a wrong one is refused before anything else, and both S3 clients learn their address here
 
 
 @cli.command("run")
@@ -80,7 +81,6 @@ def run_command(
         ledger_length=ledger_length(store),
         allow_removal=allow_removal,
         forget=forget,
-        endpoint_url=settings().s3_endpoint_url,
     )
     if planned.is_noop and planned.last is not None:
         result = summary.summary(store, planned.last, is_new=False)
@@ -115,7 +115,7 @@ def status_command(workspace: str, as_json: bool, debug: bool) -> None:
 @common
 def doctor_command(workspace: str | None, as_json: bool, debug: bool) -> None:
     """What this machine can do, and what is missing."""
-    result = doctor.run(workspace, endpoint_url=settings().s3_endpoint_url)
+    result = doctor.run(workspace)
     click.echo(json.dumps(result)) if as_json else terminal.show_doctor(result)
     if not result["is_good"]:
         raise ConfigError("something is missing; the lines marked FAIL say what to do")
@@ -272,7 +272,7 @@ def _recipe(store: Store, path: Path | None, *, budget: str | None, encoder: str
 
 
 def _probe(uri: str) -> Store:
-    return marker.probe_workspace(uri, endpoint_url=settings().s3_endpoint_url)
+    return marker.probe_workspace(uri)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from tasks.settings import settings
 from wtl_core.workspace import marker
 from wtl_core.workspace.storage import Store
 
@@ -22,4 +21,4 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def open_workspace(uri: str) -> Store:
     """The store of an existing workspace; refused if there is none."""
-    return marker.open_workspace(uri, endpoint_url=settings().s3_endpoint_url)
+    return marker.open_workspace(uri)

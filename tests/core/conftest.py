@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import S3_KEYS
+from tests.conftest import S3_KEYS, use_s3
 
 
 @pytest.fixture
@@ -13,12 +13,11 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     import boto3  # here: most tests of the core need neither
     from moto.server import ThreadedMotoServer
 
-    for name, value in {**S3_KEYS, "AWS_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     url = f"http://{host}:{port}"
+    use_s3(monkeypatch, url, {**S3_KEYS, "AWS_REGION": "us-east-1"})
     boto3.client("s3", endpoint_url=url).create_bucket(Bucket="team")
     yield url
     server.stop()

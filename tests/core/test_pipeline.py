@@ -194,8 +194,8 @@ def test_a_shard_with_a_bad_sector_is_not_read_anew_for_ever(tmp_path: Path, mon
             archive.addfile(info, io.BytesIO(make_jpeg(i)))
 
     @contextmanager
-    def failing(one: SourceObject, endpoint_url: str | None) -> Iterator[object]:
-        with original(one, endpoint_url) as stream:
+    def failing(one: SourceObject) -> Iterator[object]:
+        with original(one) as stream:
             read = stream.read
 
             class Failing(io.BytesIO):

@@ -44,7 +44,7 @@ def fill(endpoint: str, count: int, *, archived: int = 0) -> list[str]:
 
 
 def run(workspace: Path, endpoint: str, *sources: str) -> Commit:
-    return pipeline.refresh_workspace(Store(str(workspace)), sources, PIXELS, Machine(endpoint_url=endpoint))
+    return pipeline.refresh_workspace(Store(str(workspace)), sources, PIXELS, Machine())
 
 
 def refusals(workspace: Path, record: Commit) -> list[tuple[str, str]]:
@@ -101,7 +101,7 @@ def test_a_list_that_is_denied_altogether_is_one_refusal(
     (tmp_path / "list.txt").write_text("\n".join(fill(endpoint, 3)))
     refused(monkeypatch, keys="source/", status=403)
     with pytest.raises(ConfigError, match=r"refuses all 3 .* check the credentials"):
-        discover.list_source(str(tmp_path / "list.txt"), endpoint_url=endpoint)
+        discover.list_source(str(tmp_path / "list.txt"))
 
 
 def test_a_list_without_credentials_is_one_refusal(
@@ -112,10 +112,10 @@ def test_a_list_without_credentials_is_one_refusal(
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    filesystem("s3://", endpoint).clear_instance_cache()
+    filesystem("s3://").clear_instance_cache()
     with pytest.raises(ConfigError, match="check the credentials"):
-        discover.list_source(str(tmp_path / "list.txt"), endpoint_url=endpoint)
-    filesystem("s3://", endpoint).clear_instance_cache()
+        discover.list_source(str(tmp_path / "list.txt"))
+    filesystem("s3://").clear_instance_cache()
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -123,9 +123,9 @@ def test_a_server_in_trouble_stays_transient(endpoint: str, monkeypatch: pytest.
     monkeypatch.setattr(remote, "_FIRST_PAUSE_SECONDS", 0.001)
     refused(monkeypatch, keys="", status=status)
     with pytest.raises(TransientError, match="run again"):
-        bucket.describe_uri("", "s3://team/x.jpg", endpoint_url=endpoint)
+        bucket.describe_uri("", "s3://team/x.jpg")
     with pytest.raises(TransientError, match="run again"):
-        remote.insist(filesystem("s3://", endpoint), "s3://team/x.jpg", "get_object", {})
+        remote.insist(filesystem("s3://"), "s3://team/x.jpg", "get_object", {})
 
 
 def test_codes_that_mean_later_pass_whatever_their_status() -> None:

@@ -23,8 +23,8 @@ def test_a_refresh_from_bucket_to_bucket_equals_one_on_disk(endpoint: str, tmp_p
     for i in range(40):
         client.put_object(Bucket="team", Key=f"source/{i}.jpg", Body=make_jpeg(i))
         (tmp_path / "s" / f"{i}.jpg").write_bytes(make_jpeg(i))
-    store = Store("s3://team/spaces/one", endpoint)
-    machine = Machine(endpoint_url=endpoint, embedding_part_images=16)
+    store = Store("s3://team/spaces/one")
+    machine = Machine(embedding_part_images=16)
     first = pipeline.refresh_workspace(store, ["s3://team/source"], PIXELS, machine)
     refresh(tmp_path / "w", tmp_path / "s")
     assert first.counts["samples"] == first.counts["vectors"] == 40
@@ -41,7 +41,7 @@ def test_a_refresh_from_bucket_to_bucket_equals_one_on_disk(endpoint: str, tmp_p
 
 
 def test_conditional_writes_and_the_lease_hold_on_a_bucket(endpoint: str) -> None:
-    store = Store("s3://team/w", endpoint)
+    store = Store("s3://team/w")
     check_conditional_writes(store, "probe")
     assert store.create("a", b"1")
     assert not store.create("a", b"2")
@@ -52,7 +52,7 @@ def test_conditional_writes_and_the_lease_hold_on_a_bucket(endpoint: str) -> Non
 
 
 def test_an_upload_that_fails_half_way_is_never_seen(endpoint: str) -> None:
-    store = Store("s3://team/w", endpoint)
+    store = Store("s3://team/w")
 
     def fail() -> None:
         with store.writer("big") as handle:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import S3_KEYS, use_s3
 from wtl_core.errors import ConfigError, TransientError
 from wtl_core.workspace import storage
 from wtl_core.workspace.storage import TEMPORARY_PREFIX, Store, check_conditional_writes, open_store
@@ -112,9 +113,8 @@ def test_a_file_uri_is_the_path_that_it_encodes(tmp_path: Path) -> None:
 
 def test_a_bucket_that_does_not_answer_is_a_transient_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "_ATTEMPTS", 1)
-    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("DEFAULT_REGION", "us-east-1")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    store = Store("s3://bucket/data", "http://127.0.0.1:9")
+    use_s3(monkeypatch, "http://127.0.0.1:9", S3_KEYS)
+    store = Store("s3://bucket/data")
     for call in (store.exists, store.read_bytes, store.names, store.delete):
         with pytest.raises(TransientError, match="the store failed"):
             call("key")

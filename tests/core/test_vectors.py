@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.conftest import S3_KEYS, use_s3
 from wtl_core.workspace.storage import Store, open_store
 
 ENCODER, OTHER = "a" * 64, "b" * 64
@@ -26,8 +27,8 @@ def make_rows(count: int, seed: int = 0, dimensions: int = D) -> tuple[list[str]
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         return open_store(str(tmp_path / "workspace"))
-    endpoint: str = request.getfixturevalue("s3_endpoint")
-    return open_store(f"s3://bucket/{tmp_path.name}", endpoint_url=endpoint)
+    request.getfixturevalue("s3_endpoint")
+    return open_store(f"s3://bucket/{tmp_path.name}")
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +41,10 @@ def s3_endpoint() -> Iterator[str]:
     host, port = server.get_host_and_port()
     endpoint = f"http://{host}:{port}"
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": "us-east-1",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            patch.setenv(name, value)
+        use_s3(patch, endpoint, {**S3_KEYS, "AWS_REGION": "us-east-1"})
         import fsspec
 
-        fsspec.filesystem("s3", endpoint_url=endpoint).mkdir("bucket")
+        fsspec.filesystem("s3").mkdir("bucket")
         yield endpoint
     server.stop()
 

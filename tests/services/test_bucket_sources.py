@@ -18,7 +18,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.conftest import make_jpeg
+from tests.conftest import S3_KEYS, make_jpeg, use_s3
 from tests.services import s3_servers
 from wtl_core.errors import ConfigError, TransientError
 from wtl_core.pool import ingest, live_pool, part_rows
@@ -106,14 +106,12 @@ def faults(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         pytest.skip(f"Ceph is not installed: apt-get install {s3_servers.CEPH_PACKAGES}")
     start = {"moto": s3_servers.moto, "ceph": s3_servers.ceph}[request.param]
     with start(tmp_path_factory.mktemp("server")) as target, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testtest")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setattr(remote, "_FIRST_PAUSE_SECONDS", 0.01)
         made = Faults()
         proxy = make_proxy(target, made)
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         made.endpoint = f"http://127.0.0.1:{proxy.server_address[1]}"
+        use_s3(patch, made.endpoint, S3_KEYS)
         yield made
         proxy.shutdown()
         proxy.server_close()
@@ -123,12 +121,12 @@ def faults(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def store(faults: Faults) -> Store:
     """An empty bucket."""
     name = f"b{uuid.uuid4().hex[:12]}"
-    fs = filesystem("s3://", faults.endpoint)
+    fs = filesystem("s3://")
     bucket.call(fs, "create_bucket", Bucket=name)
     faults.busy = faults.cut = 0
     faults.denied_keys.clear()
     faults.seen.clear()
-    return open_store(f"s3://{name}/data", endpoint_url=faults.endpoint)
+    return open_store(f"s3://{name}/data")
 
 
 def tar_of(members: list[tuple[str, bytes]]) -> bytes:
@@ -153,9 +151,9 @@ def fill(store: Store) -> None:
 def refresh(store: Store, workspace: Path, **lists: pl.DataFrame) -> live_pool.Pool:
     listing = lists.get("listing")
     if listing is None:
-        listing = discover.list_source(store.root, endpoint_url=store.endpoint_url)
+        listing = discover.list_source(store.root)
     plans, local = plan_parts(listing, PARAMS), open_store(str(workspace))
-    ingest.run_many(plans, local, PARAMS, workers=1, endpoint_url=store.endpoint_url)
+    ingest.run_many(plans, local, PARAMS, workers=1)
     return live_pool.load(local, snapshot_rows(plans))
 
 
@@ -164,20 +162,20 @@ def test_a_prefix_is_listed_read_and_known_again(store: Store, tmp_path: Path) -
     found = refresh(store, tmp_path)
     assert (found.counts.samples, found.counts.quarantined, found.counts.ignored) == (7, 1, 1)
     assert f"{store.root}/a.tar#0.jpg" in found.samples["uri"].to_list()
-    listing = discover.list_source(store.root, endpoint_url=store.endpoint_url)
+    listing = discover.list_source(store.root)
     changes = discover.diff(listing, snapshot_rows(plan_parts(listing, PARAMS)))
     assert len(changes.kept) == 5
     store.write_bytes("deep/6.jpg", make_jpeg(60))
-    again = discover.diff(discover.list_source(store.root, endpoint_url=store.endpoint_url), changes.kept)
+    again = discover.diff(discover.list_source(store.root), changes.kept)
     assert again.changed["uri"].to_list() == [f"{store.root}/deep/6.jpg"]
 
 
 def test_more_than_a_thousand_keys_are_listed_in_pages(store: Store, faults: Faults) -> None:
-    fs = filesystem("s3://", store.endpoint_url)
+    fs = filesystem("s3://")
     names = [f"{store.root}/flat/{i:05d}.jpg" for i in range(1003)] + [f"{store.root}/{i}/x/y/z.jpg" for i in range(8)]
     fs.pipe(dict.fromkeys(names, b"x"))
     faults.seen.clear()
-    listed = discover.list_source(store.root, endpoint_url=store.endpoint_url)
+    listed = discover.list_source(store.root)
     assert listed["uri"].to_list() == sorted(names)
     assert sum("continuation-token" in line for line in faults.seen) >= 1
 
@@ -185,7 +183,7 @@ def test_more_than_a_thousand_keys_are_listed_in_pages(store: Store, faults: Fau
 def test_a_busy_store_is_asked_again(store: Store, faults: Faults, tmp_path: Path) -> None:
     fill(store)
     faults.busy = 2
-    listing = discover.list_source(store.root, endpoint_url=store.endpoint_url)
+    listing = discover.list_source(store.root)
     assert len(listing) == 5
     faults.busy = 2
     assert refresh(store, tmp_path, listing=listing).counts.samples == 7
@@ -197,19 +195,19 @@ def test_a_store_that_stays_busy_ends_in_a_transient_error(
     fill(store)
     faults.busy = 1000
     monkeypatch.setattr("wtl_core.workspace.storage._ATTEMPTS", 1)
-    fs = filesystem("s3://", store.endpoint_url)
+    fs = filesystem("s3://")
     fs.clear_instance_cache()
     with pytest.raises(TransientError, match=r"run again|failed after retries"):
-        discover.list_source(store.root, endpoint_url=store.endpoint_url)
+        discover.list_source(store.root)
     with pytest.raises(TransientError, match="run again"):
-        remote.insist(filesystem("s3://", store.endpoint_url), f"{store.root}/a.tar", "head_object", {})
+        remote.insist(filesystem("s3://"), f"{store.root}/a.tar", "head_object", {})
     faults.busy = 0
     fs.clear_instance_cache()
 
 
 def test_a_connection_cut_half_way_is_taken_up_again(store: Store, faults: Faults, tmp_path: Path) -> None:
     fill(store)
-    listing = discover.list_source(store.root, endpoint_url=store.endpoint_url)
+    listing = discover.list_source(store.root)
     faults.cut = 2
     found = refresh(store, tmp_path, listing=listing)
     assert faults.cut == 0
@@ -218,7 +216,7 @@ def test_a_connection_cut_half_way_is_taken_up_again(store: Store, faults: Fault
 
 def test_a_key_that_vanished_after_the_listing_is_refused_as_missing(store: Store, tmp_path: Path) -> None:
     fill(store)
-    listing = discover.list_source(store.root, endpoint_url=store.endpoint_url)
+    listing = discover.list_source(store.root)
     for key in ("deep/6.jpg", "a.tar"):
         store.delete(key)
     found = refresh(store, tmp_path, listing=listing)
@@ -227,24 +225,24 @@ def test_a_key_that_vanished_after_the_listing_is_refused_as_missing(store: Stor
 
 def test_a_denied_key_is_refused_and_read_once_it_is_allowed(store: Store, faults: Faults, tmp_path: Path) -> None:
     fill(store)
-    listing = discover.list_source(store.root, endpoint_url=store.endpoint_url)
+    listing = discover.list_source(store.root)
     faults.denied_keys = {"6.jpg"}
     found = refresh(store, tmp_path, listing=listing)
     assert sorted(found.quarantine["reason"]) == ["access_denied", "truncated"]
     snapshot = snapshot_rows(plan_parts(listing, PARAMS))
     local = open_store(str(tmp_path))
-    assert readmission.readable_again(local, snapshot, endpoint_url=store.endpoint_url).is_empty()
+    assert readmission.readable_again(local, snapshot).is_empty()
     faults.denied_keys = set()
-    again = readmission.readable_again(local, snapshot, endpoint_url=store.endpoint_url)
+    again = readmission.readable_again(local, snapshot)
     assert again["uri"].to_list() == [f"{store.root}/deep/6.jpg"]
 
 
 def test_a_denied_or_unknown_bucket_is_said_so(store: Store, faults: Faults) -> None:
     with pytest.raises(ConfigError, match="no such bucket"):
-        discover.list_source(f"s3://nosuch{uuid.uuid4().hex[:8]}/x", endpoint_url=store.endpoint_url)
+        discover.list_source(f"s3://nosuch{uuid.uuid4().hex[:8]}/x")
     faults.denied_keys = {"list-type"}
     with pytest.raises(ConfigError, match="access denied"):
-        discover.list_source(store.root, endpoint_url=store.endpoint_url)
+        discover.list_source(store.root)
 
 
 def test_an_object_overwritten_while_it_is_read_is_read_again_from_its_start(
@@ -267,9 +265,9 @@ def test_an_object_overwritten_while_it_is_read_is_read_again_from_its_start(
 def test_lists_and_single_objects_of_a_bucket_are_sources(store: Store) -> None:
     fill(store)
     store.write_bytes("list.txt", f"deep/6.jpg\n{store.root}/a.tar\ngone.jpg\n".encode())
-    listed = discover.list_source(f"{store.root}/list.txt", endpoint_url=store.endpoint_url)
+    listed = discover.list_source(f"{store.root}/list.txt")
     assert listed.select("kind", pl.col("size") >= 0).rows() == [("tar", True), ("loose", True), ("loose", False)]
-    one = discover.list_source(f"{store.root}/a.tar", endpoint_url=store.endpoint_url)
+    one = discover.list_source(f"{store.root}/a.tar")
     assert one["uri"].to_list() == [f"{store.root}/a.tar"]
 
 
@@ -277,8 +275,8 @@ def test_workspaces_below_a_prefix_are_skipped(store: Store) -> None:
     fill(store)
     store.write_bytes("work/wtl.json", b"{}")
     store.write_bytes("work/pool/x.parquet", b"x")
-    assert len(discover.list_source(store.root, endpoint_url=store.endpoint_url)) == 5
-    excluded = discover.list_source(store.root, endpoint_url=store.endpoint_url, exclude=[f"{store.root}/deep"])
+    assert len(discover.list_source(store.root)) == 5
+    excluded = discover.list_source(store.root, exclude=[f"{store.root}/deep"])
     assert len(excluded) == 2
 
 
@@ -300,10 +298,10 @@ def test_a_workspace_in_a_bucket_holds_parts_too(store: Store, tmp_path: Path) -
 def test_references_into_a_bucket_are_read_again(store: Store, tmp_path: Path) -> None:
     fill(store)
     params, local = IngestParams(store="reference"), open_store(str(tmp_path))
-    plans = plan_parts(discover.list_source(store.root, endpoint_url=store.endpoint_url), params)
-    ingest.run_many(plans, local, params, workers=1, endpoint_url=store.endpoint_url)
+    plans = plan_parts(discover.list_source(store.root), params)
+    ingest.run_many(plans, local, params, workers=1)
     found = live_pool.load(local, snapshot_rows(plans))
     store.delete("deep/6.jpg")
-    images = dict(live_pool.read_images(local, plans[0].digest, range(7), endpoint_url=store.endpoint_url))
+    images = dict(live_pool.read_images(local, plans[0].digest, range(7)))
     gone = found.samples.filter(pl.col("uri").str.ends_with("/6.jpg"))["row"].item()
     assert {row for row, data in images.items() if data is None} == {gone}

@@ -109,7 +109,6 @@ def run(
     encoders: Sequence[Encoder],
     *,
     workers: int,
-    endpoint_url: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PartResult:
     """Embed one part and append its vectors to the encoder's table, some thousand at a time.
@@ -121,7 +120,6 @@ def run(
         store: The workspace.
         encoders: The same encoder on each device; each takes a share of the part, all are committed at once.
         workers: Threads that decode, over all devices.
-        endpoint_url: For images that are only referenced, on an S3-compatible server.
         on_progress: Called with (images done, images) from the calling thread.
     """
     started = time.monotonic()
@@ -129,7 +127,7 @@ def run(
     left = _without(rows, vectors.existing_ids(store, part.fingerprint))
     done, refusals = rows.height - left.height, list[Refusal]()
     held: list[embedder.Piece] = []
-    for piece in _pieces(store, left, encoders, workers=workers, endpoint_url=endpoint_url):
+    for piece in _pieces(store, left, encoders, workers=workers):
         held.append(piece)
         refusals.extend(Refusal(*failure) for failure in piece.failures)
         done += len(piece.ids) + len(piece.failures)
@@ -193,16 +191,14 @@ def refused(store: Store, fingerprint: str) -> pl.DataFrame:
     return _read(store, key) if store.exists(key) else pl.DataFrame(schema=dict.fromkeys(_REFUSALS, pl.String))
 
 
-def _pieces(
-    store: Store, rows: pl.DataFrame, encoders: Sequence[Encoder], *, workers: int, endpoint_url: str | None
-) -> Iterator[embedder.Piece]:
+def _pieces(store: Store, rows: pl.DataFrame, encoders: Sequence[Encoder], *, workers: int) -> Iterator[embedder.Piece]:
     """The rows' vectors as they are done; of several devices each has a thread and a run of rows of its own."""
     share = -(-rows.height // len(encoders))
     done: SimpleQueue[embedder.Piece | None] = SimpleQueue()
     stop = threading.Event()
 
     def embed(number: int) -> Iterator[embedder.Piece]:
-        images = _images(store, rows.slice(number * share, share), endpoint_url=endpoint_url)
+        images = _images(store, rows.slice(number * share, share))
         return embedder.embed(encoders[number], images, workers=max(1, workers // len(encoders)))
 
     def work(number: int) -> None:
@@ -231,11 +227,11 @@ def _pieces(
         one.result()
 
 
-def _images(store: Store, rows: pl.DataFrame, *, endpoint_url: str | None) -> Iterator[tuple[str, bytes | None]]:
+def _images(store: Store, rows: pl.DataFrame) -> Iterator[tuple[str, bytes | None]]:
     """The samples' bytes, part by part in row order; None for one whose bytes are gone."""
     for (part,), group in rows.group_by("part", maintain_order=True):
         ids = dict(zip(group["row"].to_list(), group["sample_id"].to_list(), strict=True))
-        for row, data in live_pool.read_images(store, str(part), list(ids), endpoint_url=endpoint_url):
+        for row, data in live_pool.read_images(store, str(part), list(ids)):
             yield ids[row], data
 
 

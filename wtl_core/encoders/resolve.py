@@ -44,7 +44,7 @@ def resolve(name: str, store: Store, *, device: torch.device | str, side_px: int
     if parsed.kind == "file":
         return _load_file(Path(parsed.value).expanduser(), device)
     if parsed.kind == "folder":
-        return _load_folder(parsed.value, device, store.endpoint_url)
+        return _load_folder(parsed.value, device)
     raise ConfigError("encoder 'ssl': expected one that is trained already; run `wtl train-encoder`, or name another")
 
 
@@ -88,7 +88,7 @@ def start_from(name: str, store: Store, *, side_px: int | None = None) -> Start:
         data, where = _read_file(path), str(path)
     elif parsed.kind in ("fingerprint", "folder"):
         is_here = parsed.kind == "fingerprint"
-        home, digest = (store, parsed.value) if is_here else _split_folder(parsed.value, store.endpoint_url)
+        home, digest = (store, parsed.value) if is_here else _split_folder(parsed.value)
         load_encoder(home, digest, device=torch.device("cpu"))  # refuses what is not there or not what it was
         data, where = home.read_bytes(f"{FOLDER}/{digest}/{WEIGHTS}"), home.path(f"{FOLDER}/{digest}")
     else:
@@ -115,15 +115,15 @@ def _read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _load_folder(path: str, device: torch.device, endpoint_url: str | None) -> Encoder:
-    store, digest = _split_folder(path, endpoint_url)
+def _load_folder(path: str, device: torch.device) -> Encoder:
+    store, digest = _split_folder(path)
     return load_encoder(store, digest, device=device)
 
 
-def _split_folder(path: str, endpoint_url: str | None) -> tuple[Store, str]:
+def _split_folder(path: str) -> tuple[Store, str]:
     """Workspace and fingerprint of an encoder's folder, `<workspace>/encoders/<fingerprint>`."""
     root, _, digest = path.rpartition("/")
     root, slash, folder = root.rpartition("/")
     if folder != FOLDER:
         raise ConfigError(f"encoder {path}: expected the path of an encoder, <workspace>/{FOLDER}/<fingerprint>")
-    return open_store(root or slash or ".", endpoint_url=endpoint_url), digest
+    return open_store(root or slash or "."), digest

@@ -39,7 +39,6 @@ def run(
     store: Store,
     params: IngestParams,
     *,
-    endpoint_url: str | None = None,
     on_progress: Progress | None = None,
     threads: int = 1,
 ) -> PartCounts:
@@ -49,7 +48,6 @@ def run(
         plan: What to read.
         store: The workspace.
         params: Limits and what to keep.
-        endpoint_url: Address of the sources' S3-compatible server.
         on_progress: Called with bytes done and bytes in all, after each object.
         threads: Threads that decode large images; the part is the same with any number.
 
@@ -62,7 +60,7 @@ def run(
     unstable: set[str] = set()
     for reading in range(_READINGS + 1):
         try:
-            return _make_part(plan, store, params, endpoint_url, on_progress, unstable, threads)
+            return _make_part(plan, store, params, on_progress, unstable, threads)
         except ObjectChangedError as error:
             logger.warning("%r was written to while it was read; the part is begun again", error.uri)
             if reading >= _READINGS - 1:
@@ -76,7 +74,6 @@ def run_many(
     params: IngestParams,
     *,
     workers: int,
-    endpoint_url: str | None = None,
     on_progress: Progress | None = None,
 ) -> list[PartCounts]:
     """Make all parts, in worker processes where that pays, and return their counts in the order of `plans`.
@@ -86,12 +83,11 @@ def run_many(
         store: The workspace.
         params: Limits and what to keep.
         workers: Processes at most.
-        endpoint_url: Address of the sources' S3-compatible server.
         on_progress: Called with bytes done and bytes in all.
     """
     is_worth_it = sum(plan.num_images_estimate for plan in plans) >= _IMAGES_WORTH_A_WORKER
     if workers < 2 or len(plans) < 2 or not is_worth_it:
-        return _run_here(plans, store, params, max(workers, 1), endpoint_url, on_progress)
+        return _run_here(plans, store, params, max(workers, 1), on_progress)
     total, done = sum(plan.size for plan in plans), 0
     counts: dict[str, PartCounts] = {}
     context = multiprocessing.get_context("forkserver")
@@ -99,7 +95,7 @@ def run_many(
     with ProcessPoolExecutor(min(workers, len(plans)), mp_context=context, initializer=_start_worker) as pool:
         # largest first: the last part to finish should not be the longest
         order = sorted(plans, key=lambda plan: -plan.size)
-        futures = {pool.submit(run, plan, store, params, endpoint_url=endpoint_url): plan for plan in order}
+        futures = {pool.submit(run, plan, store, params): plan for plan in order}
         try:
             for future in as_completed(futures):
                 plan = futures[future]
@@ -120,7 +116,6 @@ def _run_here(
     store: Store,
     params: IngestParams,
     threads: int,
-    endpoint_url: str | None,
     on_progress: Progress | None,
 ) -> list[PartCounts]:
     """Make the parts one after another in this process: one large shard keeps its cores busy by threads."""
@@ -131,7 +126,7 @@ def _run_here(
             if on_progress is not None:
                 on_progress(before + done, total)
 
-        made = run(plan, store, params, endpoint_url=endpoint_url, on_progress=advance, threads=threads)
+        made = run(plan, store, params, on_progress=advance, threads=threads)
         counts.append(made)
         before += plan.size
         advance(0, total, before)
@@ -184,7 +179,6 @@ def _make_part(
     plan: PartPlan,
     store: Store,
     params: IngestParams,
-    endpoint_url: str | None,
     on_progress: Progress | None,
     unstable: set[str],
     threads: int,
@@ -194,7 +188,7 @@ def _make_part(
         for one in (one for one in plan.objects if one.uri in unstable):
             rows.take(one, Entry("", -1, -1, one.size, reason=Reason.CHANGED, note="written to each time it was read"))
         stable = [one for one in plan.objects if one.uri not in unstable]
-        for one, entries in read_objects(stable, max_file_bytes=params.max_file_bytes, endpoint_url=endpoint_url):
+        for one, entries in read_objects(stable, max_file_bytes=params.max_file_bytes):
             for entry in entries:
                 rows.take(one, entry)
             done += max(one.size, 0)

@@ -106,9 +106,7 @@ def _live(snapshot: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     return live, live["part"].unique().sort().to_list()
 
 
-def read_images(
-    store: Store, part: str, rows: Sequence[int], *, endpoint_url: str | None = None
-) -> Iterator[tuple[int, bytes | None]]:
+def read_images(store: Store, part: str, rows: Sequence[int]) -> Iterator[tuple[int, bytes | None]]:
     """Yield (row, image bytes) of one part, in ascending row order, one row group's bytes in memory at a time.
 
     With `store = "reference"` the source is read again; a row whose bytes are gone or changed gives None.
@@ -131,17 +129,15 @@ def read_images(
                     places += group.select(_WHERE).take(inside).to_pylist()
                     referenced += [first + position for position in inside]
             first += count
-    yield from _from_source(places, referenced, endpoint_url)
+    yield from _from_source(places, referenced)
 
 
-def _from_source(
-    places: list[dict[str, Any]], rows: list[int], endpoint_url: str | None
-) -> Iterator[tuple[int, bytes | None]]:
+def _from_source(places: list[dict[str, Any]], rows: list[int]) -> Iterator[tuple[int, bytes | None]]:
     """Images that the pool only refers to, checked against their sample ids."""
     for uri, members in groupby(zip(places, rows, strict=True), key=lambda pair: str(pair[0]["object_uri"])):
         asked = list(members)
         wanted = [Wanted(place["key"], place["ordinal"], place["offset"], place["byte_length"]) for place, _ in asked]
-        found = reader.read_again(uri, wanted, endpoint_url=endpoint_url)
+        found = reader.read_again(uri, wanted)
         for (place, row), data in zip(asked, found, strict=True):
             is_same = data is not None and hashlib.sha256(data).hexdigest() == place["sample_id"]
             yield row, data if is_same else None

@@ -56,7 +56,7 @@ class Arrivals:
         return self.count + self.gone > 0
 
 
-def look(store: Store, sources: Sequence[str], *, endpoint_url: str | None = None) -> Arrivals:
+def look(store: Store, sources: Sequence[str]) -> Arrivals:
     """List `sources` (all known ones if none is named) and compare them with the last commit. Reads only.
 
     Raises:
@@ -64,7 +64,7 @@ def look(store: Store, sources: Sequence[str], *, endpoint_url: str | None = Non
         TransientError: a store keeps failing.
     """
     last = commits.latest(store)
-    listing, changes, listed = _compare(store, last, sources, endpoint_url)
+    listing, changes, listed = _compare(store, last, sources)
     return Arrivals(
         number=last.number if last else 0,
         listing=_digest(listing),
@@ -82,9 +82,9 @@ def touched(store: Store, sources: Sequence[str]) -> list[str]:
     return _touched(commits.latest(store), sources)
 
 
-def arrived(store: Store, sources: Sequence[str], *, endpoint_url: str | None = None) -> pl.DataFrame:
+def arrived(store: Store, sources: Sequence[str]) -> pl.DataFrame:
     """The new and changed objects themselves, a listing's rows."""
-    _, changes, _ = _compare(store, commits.latest(store), sources, endpoint_url)
+    _, changes, _ = _compare(store, commits.latest(store), sources)
     return pl.concat([changes.new, changes.changed])
 
 
@@ -93,31 +93,30 @@ def wait_until_quiet(
     sources: Sequence[str],
     *,
     quiet_seconds: float,
-    endpoint_url: str | None = None,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Arrivals:
     """Look until two looks `quiet_seconds` apart are the same, so that a drop of many shards is read as one.
 
     Gives up after twelve looks. Returns at once where nothing is pending.
     """
-    seen = look(store, sources, endpoint_url=endpoint_url)
+    seen = look(store, sources)
     for _ in range(_LOOKS - 1):
         if not seen.is_pending:
             break
         sleep(quiet_seconds)
-        before, seen = seen, look(store, sources, endpoint_url=endpoint_url)
+        before, seen = seen, look(store, sources)
         if seen.listing == before.listing:
             break
     return seen
 
 
 def _compare(
-    store: Store, last: Commit | None, sources: Sequence[str], endpoint_url: str | None
+    store: Store, last: Commit | None, sources: Sequence[str]
 ) -> tuple[pl.DataFrame, discover.Changes, list[str]]:
     """The listing now, how it differs from the last commit's, and the sources that were listed."""
     known = snapshots.read_snapshot(store, last.listing) if last else None
     listed = _touched(last, sources)
-    frames = [discover.list_source(source, endpoint_url=endpoint_url, exclude=[store.root]) for source in listed]
+    frames = [discover.list_source(source, exclude=[store.root]) for source in listed]
     listing = planning.each_once(frames) if frames else pl.DataFrame(schema=discover.LISTING_SCHEMA)
     known = listing.clear().with_columns(part=pl.lit("", pl.String)) if known is None else known
     listing, mine, _ = planning.split_by_owner(listing, known, listed)

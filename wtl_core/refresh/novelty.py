@@ -41,7 +41,7 @@ _BLOCK_ROWS, _BLOCK_ANCHORS = 2048, 8192
 _logger = logging.getLogger(__name__)
 
 
-def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int, endpoint_url: str | None = None) -> float:
+def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int) -> float:
     """The share of the arrivals that is far from the labelled set, 0 to 1.
 
     Args:
@@ -49,7 +49,6 @@ def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int, end
         arrived: New and changed objects, a listing's rows.
         device: Where to embed.
         workers: Threads that decode.
-        endpoint_url: Address of an S3-compatible server.
 
     Returns:
         1.0 where nothing is labelled, no refresh was made yet, or the encoder's name leads to another network than the
@@ -71,7 +70,7 @@ def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int, end
     if encoder is None:
         _logger.info("%s names another network than the last refresh's: a refresh is due", last.encoder_name)
         return 1.0
-    images = sampled(arrived, max_file_bytes=last.recipe.ingest.max_file_bytes, endpoint_url=endpoint_url)
+    images = sampled(arrived, max_file_bytes=last.recipe.ingest.max_file_bytes)
     pieces = embedder.embed(encoder, images, device=device, workers=workers)
     none = np.empty((0, encoder.dimensions), np.float32)
     fresh = np.concatenate([none, *(piece.vectors.astype(np.float32) for piece in pieces)])
@@ -105,12 +104,10 @@ def _encoder(store: Store, last: Commit, *, device: str) -> Encoder | None:
     return encoder if last.encoder in (found, compiled.compiled_fingerprint(found)) else None
 
 
-def sampled(
-    arrived: pl.DataFrame, *, max_file_bytes: int, endpoint_url: str | None = None
-) -> Iterator[tuple[str, bytes]]:
+def sampled(arrived: pl.DataFrame, *, max_file_bytes: int) -> Iterator[tuple[str, bytes]]:
     """Up to `IMAGES` images of the arrivals with their SHA-256 hex; the same arrivals give the same ones."""
     counts = _counts(arrived)
-    for one, entries in read_objects(list(counts), max_file_bytes=max_file_bytes, endpoint_url=endpoint_url):
+    for one, entries in read_objects(list(counts), max_file_bytes=max_file_bytes):
         images = ((hashlib.sha256(data).hexdigest(), data) for data in _beginning(entries, counts[one]))
         try:
             yield from heapq.nsmallest(counts[one], images)

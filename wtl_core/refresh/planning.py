@@ -73,7 +73,6 @@ def plan(
     ledger_length: int = 0,
     allow_removal: bool = False,
     forget: Sequence[str] = (),
-    endpoint_url: str | None = None,
 ) -> RefreshPlan:
     """List `sources` (all known ones if none is named), compare with the last commit, and plan the parts.
 
@@ -98,13 +97,13 @@ def plan(
     if not touched:
         found = "none named and none " + ("left" if forgotten else "known")
         raise ConfigError(f"{store.root}: expected a source, found {found}; name one: wtl run DIR")
-    listing = _list(store, touched, known=known_sources, endpoint_url=endpoint_url)
+    listing = _list(store, touched, known=known_sources)
     if known is None:
         known = listing.clear().with_columns(part=pl.lit("", dtype=pl.String))
     dropped = known.filter(pl.col("source").is_in(forgotten))
     known = known.filter(~pl.col("source").is_in(forgotten)) if forgotten else known
     listing, mine, others = split_by_owner(listing, known, touched)
-    again = readmission.readable_again(store, mine, endpoint_url=endpoint_url)
+    again = readmission.readable_again(store, mine)
     changes = discover.diff(listing, mine, again=again)
     if not allow_removal:
         _check_removals(mine, _vanished(changes, listing))
@@ -112,7 +111,7 @@ def plan(
     if is_remade:
         fresh, kept = pl.concat([fresh, kept.drop("part")]), kept.clear()
     parts = plan_parts(fresh, recipe.ingest)
-    parts = readmission.without_refused(store, parts, recipe.ingest, endpoint_url=endpoint_url)
+    parts = readmission.without_refused(store, parts, recipe.ingest)
     is_noop = (
         last is not None
         and not parts
@@ -120,7 +119,7 @@ def plan(
         and changes.gone.is_empty()
         and set(touched) <= set(known_sources)
         and last.ledger_length == ledger_length
-        and _stands(store, last, recipe, known, endpoint_url=endpoint_url)
+        and _stands(store, last, recipe, known)
     )
     together = [kept, others, snapshot_rows(parts)]
     return RefreshPlan(
@@ -164,7 +163,7 @@ def is_successor_due(store: Store, last: Commit | None, recipe: Recipe) -> bool:
     )
 
 
-def _stands(store: Store, last: Commit, recipe: Recipe, known: pl.DataFrame, *, endpoint_url: str | None) -> bool:
+def _stands(store: Store, last: Commit, recipe: Recipe, known: pl.DataFrame) -> bool:
     """Whether the last result is what the recipe gives for the same pool and ledger."""
     return (
         last.recipe == recipe
@@ -172,11 +171,11 @@ def _stands(store: Store, last: Commit, recipe: Recipe, known: pl.DataFrame, *, 
         and current_encoder(store, last, recipe.encoder.name) in (None, last.encoder)
         and not is_successor_due(store, last, recipe)
         and not weights_files.has_changed(last.encoder_file, recipe.encoder.name)
-        and not _is_embeddable_now(store, last, known, endpoint_url=endpoint_url)
+        and not _is_embeddable_now(store, last, known)
     )
 
 
-def _is_embeddable_now(store: Store, last: Commit, known: pl.DataFrame, *, endpoint_url: str | None) -> bool:
+def _is_embeddable_now(store: Store, last: Commit, known: pl.DataFrame) -> bool:
     """Whether a sample that the encoder could not get at, in a pool that only refers to its images, is there now."""
     key = quarantine_key(f"embedding-{last.encoder}")
     if not store.exists(key):
@@ -190,7 +189,7 @@ def _is_embeddable_now(store: Store, last: Commit, known: pl.DataFrame, *, endpo
     return any(
         data is not None
         for (part,), rows in places.group_by("part", maintain_order=True)
-        for _, data in live_pool.read_images(store, str(part), rows["row"].to_list(), endpoint_url=endpoint_url)
+        for _, data in live_pool.read_images(store, str(part), rows["row"].to_list())
     )
 
 
@@ -242,12 +241,12 @@ def _forgotten(forget: Sequence[str], *, named: Sequence[str], known: Sequence[s
     return forgotten
 
 
-def _list(store: Store, sources: Sequence[str], *, known: Sequence[str], endpoint_url: str | None) -> pl.DataFrame:
+def _list(store: Store, sources: Sequence[str], *, known: Sequence[str]) -> pl.DataFrame:
     """Every object of the sources, each once (of nested sources the outer one owns it)."""
     frames = []
     for source in sorted(set(sources)):
         try:
-            frame = discover.list_source(source, endpoint_url=endpoint_url, exclude=[store.root])
+            frame = discover.list_source(source, exclude=[store.root])
         except ConfigError as error:
             if source in known:
                 raise ConfigError(f"{error}; if it is gone for good: wtl run --forget {source}") from error

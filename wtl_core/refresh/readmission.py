@@ -22,7 +22,7 @@ _TARGETS_PER_OBJECT = 256
 """Rows of one Parquet file whose images are looked for: a list may name a million, and each look can be a request."""
 
 
-def readable_again(store: Store, snapshot: pl.DataFrame, *, endpoint_url: str | None = None) -> pl.DataFrame:
+def readable_again(store: Store, snapshot: pl.DataFrame) -> pl.DataFrame:
     """Objects of a snapshot that could not be read for a passing reason and can be now: for `discover.diff`.
 
     Each is tried by opening it and reading a byte; what was refused for an error of reading is read to its end, since a
@@ -43,22 +43,20 @@ def readable_again(store: Store, snapshot: pl.DataFrame, *, endpoint_url: str | 
 
     def targets_of(place: tuple[str, str]) -> list[str]:
         rows = [row for row in refused[place] if row >= 0]
-        named = read_targets(place[1], _spread(rows), endpoint_url=endpoint_url) if rows else []
+        named = read_targets(place[1], _spread(rows)) if rows else []
         return [*named, place[1]] if -1 in refused[place] else named
 
     with ThreadPoolExecutor(_PROBES) as pool:
         targets = dict(zip(refused, pool.map(targets_of, refused), strict=True))
         tried = list(dict.fromkeys(target for named in targets.values() for target in named))
         whole = {target for place in misread for target in targets[place]}
-        answers = pool.map(lambda uri: is_readable(uri, is_whole=uri in whole, endpoint_url=endpoint_url), tried)
+        answers = pool.map(lambda uri: is_readable(uri, is_whole=uri in whole), tried)
         readable = {uri for uri, answer in zip(tried, answers, strict=True) if answer}
     again = [place for place, named in targets.items() if not readable.isdisjoint(named)]
     return pl.DataFrame(again, schema={"source": pl.String, "uri": pl.String}, orient="row")
 
 
-def without_refused(
-    store: Store, parts: Sequence[PartPlan], params: IngestParams, *, endpoint_url: str | None = None
-) -> list[PartPlan]:
+def without_refused(store: Store, parts: Sequence[PartPlan], params: IngestParams) -> list[PartPlan]:
     """Plans of parts to make, with those marked to be read again whose refused objects can be read by now.
 
     A run without a commit made them: it was refused, or killed. The disk is mounted by now perhaps, and neither sizes
@@ -69,7 +67,7 @@ def without_refused(
     # what was read again may have been refused again, and lie there too
     while standing := [part for part in plans if f"{part.digest}.parquet" in made and part.digest not in looked]:
         looked.update(part.digest for part in standing)
-        again = set(readable_again(store, snapshot_rows(standing), endpoint_url=endpoint_url).iter_rows())
+        again = set(readable_again(store, snapshot_rows(standing)).iter_rows())
         plans = [
             part.again(params) if any((one.source, one.uri) in again for one in part.objects) else part
             for part in plans

@@ -29,14 +29,13 @@ _REFUSED_ROWS = 200
 _logger = logging.getLogger(__name__)
 
 
-def render(store: Store, commit: Commit, live: Pool, *, endpoint_url: str | None = None) -> str:
+def render(store: Store, commit: Commit, live: Pool) -> str:
     """The page for a refresh that is about to be committed.
 
     Args:
         store: The workspace.
         commit: The record; its selection is on disk.
         live: The pool that it speaks of.
-        endpoint_url: For images that are only referenced, on an S3-compatible server.
     """
     ranking = selections.read_ranking(store, commit.selection)
     rungs = selections.read_ladder(store, commit.selection)
@@ -52,8 +51,8 @@ def render(store: Store, commit: Commit, live: Pool, *, endpoint_url: str | None
         encoder_advice=succession.advice(commit.encoder_age, commit.recipe.encoder),
         ladder=None if rungs.is_empty() else charts.ladder_svg(rungs),
         rungs=[row for row in rungs.to_dicts() if row["percent"] in _PERCENTS],
-        picks=_thumbnails(store, live.samples, chosen, endpoint_url=endpoint_url),
-        random_picks=_thumbnails(store, live.samples, matched, endpoint_url=endpoint_url),
+        picks=_thumbnails(store, live.samples, chosen),
+        random_picks=_thumbnails(store, live.samples, matched),
         reasons=refused["reason"].value_counts(sort=True).to_dicts(),
         refused=refused.unique(maintain_order=True).head(_REFUSED_ROWS).to_dicts(),
         told=selections.told(store, commit.selection),
@@ -63,15 +62,13 @@ def render(store: Store, commit: Commit, live: Pool, *, endpoint_url: str | None
     )
 
 
-def _thumbnails(
-    store: Store, samples: pl.DataFrame, sample_ids: Sequence[str], *, endpoint_url: str | None
-) -> list[dict[str, Any]]:
+def _thumbnails(store: Store, samples: pl.DataFrame, sample_ids: Sequence[str]) -> list[dict[str, Any]]:
     """Small JPEGs as data URIs, in the order asked for, each with the sample's name."""
     wanted = samples.filter(pl.col("sample_id").is_in(list(sample_ids)))
     pictures: dict[str, dict[str, Any]] = {}
     for (part,), group in wanted.sort("part", "row").group_by("part", maintain_order=True):
         by_row = {row["row"]: row for row in group.to_dicts()}
-        for position, data in live_pool.read_images(store, str(part), sorted(by_row), endpoint_url=endpoint_url):
+        for position, data in live_pool.read_images(store, str(part), sorted(by_row)):
             row = by_row[position]
             pictures[row["sample_id"]] = {"name": row["uri"], "source": _data_uri(data)}
     return [pictures[sample_id] for sample_id in sample_ids if sample_id in pictures]

@@ -24,14 +24,14 @@ _SPLIT_LEVELS = 2
 """Prefixes are split at `/` down to this depth; below it a prefix is listed flat, a thousand keys a request."""
 
 
-def walk(source: str, *, endpoint_url: str | None = None) -> Iterator[SourceObject]:
+def walk(source: str) -> Iterator[SourceObject]:
     """Yield the objects below the prefix, in no order; keys that stand for folders are left out.
 
     Raises:
         ConfigError: no such bucket, or access denied.
         TransientError: the store keeps failing after its client's own retries.
     """
-    fs = filesystem("s3://", endpoint_url)
+    fs = filesystem("s3://")
     bucket, prefix = split_s3(source)
     prefix = prefix.rstrip("/") + "/" if prefix else ""
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="list") as pool:
@@ -83,7 +83,7 @@ def _objects(source: str, bucket: str, contents: list[dict[str, Any]]) -> Iterat
         yield SourceObject(source, f"s3://{bucket}/{key}", kinds.kind_by_name(key), size, mtime_ns, etag)
 
 
-def describe_uri(source: str, uri: str, *, endpoint_url: str | None = None) -> SourceObject:
+def describe_uri(source: str, uri: str) -> SourceObject:
     """One object by a HEAD request; a missing one has size -1, one that the store refuses is marked.
 
     A refusal is the object's own affair (others of the list may be allowed), missing credentials are everybody's.
@@ -92,7 +92,7 @@ def describe_uri(source: str, uri: str, *, endpoint_url: str | None = None) -> S
         ConfigError: there are no credentials, or no bucket can have that name.
         TransientError: the store keeps failing.
     """
-    fs = filesystem("s3://", endpoint_url)
+    fs = filesystem("s3://")
     bucket, key = split_s3(uri)
     if not key:
         return SourceObject(source, uri, "loose", MISSING_SIZE, 0, "")

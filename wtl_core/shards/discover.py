@@ -41,12 +41,11 @@ class Changes:
     kept: pl.DataFrame
 
 
-def list_source(source: str, *, endpoint_url: str | None = None, exclude: Sequence[str] = ()) -> pl.DataFrame:
+def list_source(source: str, *, exclude: Sequence[str] = ()) -> pl.DataFrame:
     """List a folder, an `s3://` prefix, one shard, or a list of URIs; sorted by uri, empty if there is nothing.
 
     Args:
         source: Path or URI.
-        endpoint_url: Address of an S3-compatible server; None takes the SDK's default.
         exclude: Folders or prefixes to skip. Folders that hold `wtl.json` are workspaces and skipped too.
 
     Raises:
@@ -54,9 +53,9 @@ def list_source(source: str, *, endpoint_url: str | None = None, exclude: Sequen
         InputError: a folder below the source cannot be listed.
         TransientError: the store keeps failing.
     """
-    root = open_store(source, endpoint_url=endpoint_url).root
+    root = open_store(source).root
     if paths.is_s3(root):
-        objects = _list_bucket(root, endpoint_url)
+        objects = _list_bucket(root)
     elif not os.path.exists(root):  # noqa: PTH110
         raise ConfigError(
             f"{paths.uri_of(root)}: expected a folder, a shard or a list of URIs, found nothing; check the path"
@@ -64,7 +63,7 @@ def list_source(source: str, *, endpoint_url: str | None = None, exclude: Sequen
     elif os.path.isdir(root):  # noqa: PTH112
         objects = folder.walk(root, exclude=[e for e in exclude if not paths.is_s3(e)])
     else:
-        objects = _list_file(paths.uri_of(root), root, endpoint_url)
+        objects = _list_file(paths.uri_of(root), root)
     frame = as_frame(objects)
     _check_refused(root, frame)
     if paths.is_s3(root):
@@ -132,7 +131,7 @@ def _match(listing: pl.DataFrame, snapshot: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(matched).sort("row")
 
 
-def _list_file(source: str, path: str, endpoint_url: str | None) -> Iterable[SourceObject]:
+def _list_file(source: str, path: str) -> Iterable[SourceObject]:
     if not os.path.isfile(path):  # noqa: PTH113
         raise ConfigError(f"{source}: expected a folder or a file, found a pipe or device; check the path")
     if not uri_list.may_be_list(path):
@@ -141,20 +140,20 @@ def _list_file(source: str, path: str, endpoint_url: str | None) -> Iterable[Sou
         uris = uri_list.read_uris(source, handle)
     if uris is None:
         return [folder.describe(source, path)]
-    return uri_list.describe(source, uris, endpoint_url=endpoint_url)
+    return uri_list.describe(source, uris)
 
 
-def _list_bucket(source: str, endpoint_url: str | None) -> Iterable[SourceObject]:
+def _list_bucket(source: str) -> Iterable[SourceObject]:
     if "." not in source.rsplit("/", 1)[-1]:
-        return bucket.walk(source, endpoint_url=endpoint_url)
-    one = bucket.describe_uri(source, source, endpoint_url=endpoint_url)
+        return bucket.walk(source)
+    one = bucket.describe_uri(source, source)
     if one.size == MISSING_SIZE or one.etag == REFUSED_ETAG:  # a prefix perhaps, whose listing says what is wrong
-        return bucket.walk(source, endpoint_url=endpoint_url)
+        return bucket.walk(source)
     if uri_list.may_be_list(source):
-        with filesystem(source, endpoint_url).open(source, "rb") as handle:
+        with filesystem(source).open(source, "rb") as handle:
             uris = uri_list.read_uris(source, handle)
         if uris is not None:
-            return uri_list.describe(source, uris, endpoint_url=endpoint_url)
+            return uri_list.describe(source, uris)
     return [one]
 
 

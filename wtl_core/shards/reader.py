@@ -28,9 +28,7 @@ _FETCHES, _SMALL_BYTES = 32, 4 << 20
 _SHARD_KINDS = ("tar", "parquet", "zip")
 
 
-def read_objects(
-    objects: Sequence[SourceObject], *, max_file_bytes: int, endpoint_url: str | None = None
-) -> Iterator[tuple[SourceObject, Entries]]:
+def read_objects(objects: Sequence[SourceObject], *, max_file_bytes: int) -> Iterator[tuple[SourceObject, Entries]]:
     """Yield each object with its entries, in order. Small loose objects of a bucket are fetched ahead, in parallel.
 
     The entries of one object are to be used up before the next is asked for.
@@ -42,11 +40,9 @@ def read_objects(
         try:
             for one in objects:
                 if not _is_small_and_remote(one):
-                    yield one, read_object(one, max_file_bytes=max_file_bytes, endpoint_url=endpoint_url)
+                    yield one, read_object(one, max_file_bytes=max_file_bytes)
                     continue
-                ahead.extend(
-                    pool.submit(remote.fetch, each, endpoint_url) for each in islice(queue, _FETCHES - len(ahead))
-                )
+                ahead.extend(pool.submit(remote.fetch, each) for each in islice(queue, _FETCHES - len(ahead)))
                 yield one, _read_fetched(one, ahead.popleft(), max_file_bytes)
         finally:
             for future in ahead:
@@ -59,14 +55,14 @@ def _is_small_and_remote(one: SourceObject) -> bool:
 
 def _read_fetched(one: SourceObject, future: "Future[bytes]", max_file_bytes: int) -> Entries:
     try:
-        yield from _read_stream(one, io.BytesIO(future.result()), max_file_bytes, None)
+        yield from _read_stream(one, io.BytesIO(future.result()), max_file_bytes)
     except ImageError as error:
         yield Entry("", -1, -1, max(one.size, 0), reason=error.reason, note=error.message)
     except OSError as error:
         yield _unreadable(one, error)
 
 
-def read_object(one: SourceObject, *, max_file_bytes: int, endpoint_url: str | None = None) -> Entries:
+def read_object(one: SourceObject, *, max_file_bytes: int) -> Entries:
     """Yield what one object holds: its members, or itself.
 
     A shard that cannot be read (further) ends with one refused entry of key "".
@@ -81,8 +77,8 @@ def read_object(one: SourceObject, *, max_file_bytes: int, endpoint_url: str | N
     try:
         if one.size == MISSING_SIZE:
             raise FileNotFoundError(one.uri)
-        with open_object(one, endpoint_url) as stream:
-            yield from _read_stream(one, stream, max_file_bytes, endpoint_url)
+        with open_object(one) as stream:
+            yield from _read_stream(one, stream, max_file_bytes)
     except ImageError as error:
         yield Entry("", -1, -1, max(one.size, 0), reason=error.reason, note=error.message)
     except OSError as error:
@@ -102,7 +98,7 @@ class Wanted(NamedTuple):
     byte_length: int
 
 
-def read_again(uri: str, wanted: list[Wanted], *, endpoint_url: str | None = None) -> Iterator[bytes | None]:
+def read_again(uri: str, wanted: list[Wanted]) -> Iterator[bytes | None]:
     """Yield the bytes of members of one object, one for each asked for, in ascending ordinals; None if gone.
 
     A plain tar and a loose file are read where the image lies; other shards are read through from the start. Whether
@@ -110,7 +106,7 @@ def read_again(uri: str, wanted: list[Wanted], *, endpoint_url: str | None = Non
     """
     given = 0
     try:
-        for data in _read_again(describe_now(uri, endpoint_url), wanted, endpoint_url):
+        for data in _read_again(describe_now(uri), wanted):
             yield data
             given += 1
     except (OSError, ObjectChangedError) as error:
@@ -118,16 +114,16 @@ def read_again(uri: str, wanted: list[Wanted], *, endpoint_url: str | None = Non
     yield from [None] * (len(wanted) - given)
 
 
-def _read_again(one: SourceObject, wanted: list[Wanted], endpoint_url: str | None) -> Iterator[bytes | None]:
+def _read_again(one: SourceObject, wanted: list[Wanted]) -> Iterator[bytes | None]:
     if wanted[0].key == "" or wanted[0].offset >= 0:
-        with open_object(one, endpoint_url) as stream:
+        with open_object(one) as stream:
             for place in wanted:
                 stream.seek(max(place.offset, 0))
                 yield stream.read(place.byte_length)
         return
     left = iter(wanted)
     place = next(left)
-    for entry in read_object(one, max_file_bytes=max(each.byte_length for each in wanted), endpoint_url=endpoint_url):
+    for entry in read_object(one, max_file_bytes=max(each.byte_length for each in wanted)):
         if entry.ordinal < place.ordinal:
             continue
         yield entry.data
@@ -137,10 +133,10 @@ def _read_again(one: SourceObject, wanted: list[Wanted], endpoint_url: str | Non
         place = following
 
 
-def is_readable(uri: str, *, is_whole: bool = False, endpoint_url: str | None = None) -> bool:
+def is_readable(uri: str, *, is_whole: bool = False) -> bool:
     """Whether the object can be opened and its first byte read, or all of it with `is_whole`."""
     try:
-        with open_object(describe_now(uri, endpoint_url), endpoint_url) as stream:
+        with open_object(describe_now(uri)) as stream:
             read = stream.read(1)
             while read and is_whole:
                 read = stream.read(_BUFFER_BYTES)
@@ -149,10 +145,10 @@ def is_readable(uri: str, *, is_whole: bool = False, endpoint_url: str | None = 
     return True
 
 
-def read_targets(uri: str, ordinals: Sequence[int], *, endpoint_url: str | None = None) -> list[str]:
+def read_targets(uri: str, ordinals: Sequence[int]) -> list[str]:
     """URIs that rows of a Parquet file name instead of holding an image; none of what cannot be read now."""
     try:
-        with open_object(describe_now(uri, endpoint_url), endpoint_url) as stream:
+        with open_object(describe_now(uri)) as stream:
             named = tables.read_targets(stream, ordinals)
     except (*tables.UNREADABLE, ConfigError, TransientError, ObjectChangedError):
         return []
@@ -163,10 +159,10 @@ def read_targets(uri: str, ordinals: Sequence[int], *, endpoint_url: str | None 
     return found
 
 
-def describe_now(uri: str, endpoint_url: str | None) -> SourceObject:
+def describe_now(uri: str) -> SourceObject:
     """The object as it is now."""
     if paths.is_s3(uri):
-        return bucket.describe_uri("", uri, endpoint_url=endpoint_url)
+        return bucket.describe_uri("", uri)
     return folder.describe_uri("", uri)
 
 
@@ -188,7 +184,7 @@ def _unreadable(one: SourceObject, error: OSError) -> Entry:
 
 
 @contextmanager
-def open_object(one: SourceObject, endpoint_url: str | None) -> Iterator[IO[bytes]]:
+def open_object(one: SourceObject) -> Iterator[IO[bytes]]:
     """A seekable stream of the object; on leaving, it is checked that the object is still what it was on entering.
 
     Raises:
@@ -196,7 +192,7 @@ def open_object(one: SourceObject, endpoint_url: str | None) -> Iterator[IO[byte
         NotAFileError: a local path leads to something else than a file.
     """
     if paths.is_s3(one.uri):
-        with remote.open_key(one, endpoint_url) as stream:
+        with remote.open_key(one) as stream:
             yield stream
         return
     path = paths.path_of(one.uri)
@@ -233,7 +229,7 @@ def settle_kind(one: SourceObject, head: bytes) -> str:
     return "loose"
 
 
-def _read_stream(one: SourceObject, stream: IO[bytes], max_file_bytes: int, endpoint_url: str | None) -> Entries:
+def _read_stream(one: SourceObject, stream: IO[bytes], max_file_bytes: int) -> Entries:
     head = stream.read(kinds.HEAD_BYTES)
     kind = settle_kind(one, head)
     if kind == "loose":
@@ -246,7 +242,7 @@ def _read_stream(one: SourceObject, stream: IO[bytes], max_file_bytes: int, endp
         yield from archives.read_zip(stream, size=one.size, max_file_bytes=max_file_bytes)
     else:
         for row in tables.read_table(stream, max_file_bytes=max_file_bytes):
-            yield row if isinstance(row, Entry) else _fetch(row, one, max_file_bytes, endpoint_url)
+            yield row if isinstance(row, Entry) else _fetch(row, one, max_file_bytes)
 
 
 def _loose(one: SourceObject, stream: IO[bytes], head: bytes, max_file_bytes: int) -> Entry:
@@ -268,13 +264,13 @@ def _resolve(name: str, table_uri: str) -> str:
     return paths.resolve(name, table_uri.rsplit("/", 1)[0])
 
 
-def _fetch(row: tables.UriRow, one: SourceObject, max_file_bytes: int, endpoint_url: str | None) -> Entry:
+def _fetch(row: tables.UriRow, one: SourceObject, max_file_bytes: int) -> Entry:
     """The image that a row names. Whatever happens, it claims to be one."""
     entry, uri = Entry(row.key, row.ordinal, -1, 0, metadata=row.metadata), row.uri
     try:
         uri = _resolve(row.uri, one.uri)
         target = SourceObject(one.source, uri, "loose", 0, 0, "")
-        with open_object(target, endpoint_url) as stream:
+        with open_object(target) as stream:
             data = stream.read(max_file_bytes + 1)
     except ConfigError as error:
         entry.reason, entry.note = Reason.UNSUPPORTED, str(error)

@@ -21,14 +21,14 @@ _FIRST_PAUSE_SECONDS = 0.2
 
 
 @contextmanager
-def open_key(one: SourceObject, endpoint_url: str | None) -> Iterator[IO[bytes]]:
+def open_key(one: SourceObject) -> Iterator[IO[bytes]]:
     """A seekable, buffered stream of the object as it is now.
 
     Raises:
         FileNotFoundError, PermissionError, OSError: the store says so; the last for any other refusal.
         TransientError: the store keeps failing.
     """
-    yield io.BufferedReader(cast(io.RawIOBase, RangedKey(filesystem("s3://", endpoint_url), one.uri)), _BLOCK_BYTES)
+    yield io.BufferedReader(cast(io.RawIOBase, RangedKey(filesystem("s3://"), one.uri)), _BLOCK_BYTES)
 
 
 class RangedKey(io.RawIOBase):
@@ -71,14 +71,14 @@ class RangedKey(io.RawIOBase):
         return insist(self._fs, self._uri, method, arguments)
 
 
-def fetch(one: SourceObject, endpoint_url: str | None) -> bytes:
+def fetch(one: SourceObject) -> bytes:
     """A whole object by one request, which gives one version of it, whatever is written meanwhile.
 
     Raises:
         FileNotFoundError, PermissionError, OSError: the store says so; the last for any other refusal.
         TransientError: the store keeps failing.
     """
-    return cast(bytes, insist(filesystem("s3://", endpoint_url), one.uri, "get_object", {}))
+    return cast(bytes, insist(filesystem("s3://"), one.uri, "get_object", {}))
 
 
 def insist(fs: Any, uri: str, method: str, arguments: dict[str, str]) -> Any:

@@ -22,7 +22,7 @@ def may_be_list(name: str) -> bool:
     return name.lower().endswith((*LIST_SUFFIXES, *_PARQUET_SUFFIXES))
 
 
-def describe(source: str, uris: list[str], *, endpoint_url: str | None = None) -> Iterator[SourceObject]:
+def describe(source: str, uris: list[str]) -> Iterator[SourceObject]:
     """The objects that a list names, each once, with size and time; what is not there has size -1.
 
     Raises:
@@ -33,7 +33,7 @@ def describe(source: str, uris: list[str], *, endpoint_url: str | None = None) -
 
     def look(uri: str) -> SourceObject:
         if paths.is_s3(uri):
-            return bucket.describe_uri(source, uri, endpoint_url=endpoint_url)
+            return bucket.describe_uri(source, uri)
         return folder.describe_uri(source, uri)
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="head") as pool:

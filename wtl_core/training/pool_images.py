@@ -14,13 +14,12 @@ def distinct(samples: pl.DataFrame) -> pl.DataFrame:
     return samples.filter(pl.col("duplicate_of").is_null() & ~pl.col("is_filtered"))
 
 
-def of_pool(store: Store, samples: pl.DataFrame, *, endpoint_url: str | None = None) -> PoolImages:
+def of_pool(store: Store, samples: pl.DataFrame) -> PoolImages:
     """The live samples to learn from, in `sample_id` order.
 
     Args:
         store: The workspace.
         samples: `pool.Pool.samples`.
-        endpoint_url: For images that are only referenced, on an S3-compatible server.
     """
     rows = distinct(samples).sort("sample_id")
     places = rows.select("part", "row").with_row_index("at")
@@ -29,7 +28,7 @@ def of_pool(store: Store, samples: pl.DataFrame, *, endpoint_url: str | None = N
         wanted = places[list(chosen)].sort("part", "row")
         for (part,), group in wanted.group_by("part", maintain_order=True):
             at = dict(zip(group["row"].to_list(), group["at"].to_list(), strict=True))
-            for row, data in live_pool.read_images(store, str(part), list(at), endpoint_url=endpoint_url):
+            for row, data in live_pool.read_images(store, str(part), list(at)):
                 yield at[row], data
 
     sides = rows.select(pl.min_horizontal("width", "height"))["width"].to_numpy()

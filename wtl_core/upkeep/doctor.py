@@ -30,11 +30,11 @@ class Finding:
     advice: str = ""
 
 
-def run(workspace_uri: str | None, *, endpoint_url: str | None) -> dict[str, Any]:
+def run(workspace_uri: str | None) -> dict[str, Any]:
     """Look at Python, packages, processor, memory, disk and GPU, and at the workspace if one is named."""
     findings = [_python(), *map(_package, _PACKAGES), *_traps(), _processor(), _memory(), _disk(), _gpu()]
     if workspace_uri is not None:
-        findings.append(_workspace(workspace_uri, endpoint_url))
+        findings.append(_workspace(workspace_uri))
     return {"is_good": all(finding.is_good for finding in findings), "findings": [asdict(f) for f in findings]}
 
 
@@ -88,9 +88,9 @@ def _gpu() -> Finding:
     return Finding("gpu", is_good=True, found=found)
 
 
-def _workspace(uri: str, endpoint_url: str | None) -> Finding:
+def _workspace(uri: str) -> Finding:
     try:
-        store = marker.open_workspace(uri, endpoint_url=endpoint_url)
+        store = marker.open_workspace(uri)
         return Finding("workspace", is_good=True, found=store.root)
     except (WtlError, OSError) as error:
         return Finding("workspace", is_good=False, found="not usable", advice=str(error))

@@ -14,25 +14,25 @@ FORMAT = 1
 """Raised when an older program could no longer read what a newer one writes."""
 
 
-def open_workspace(uri: str, *, endpoint_url: str | None = None) -> Store:
+def open_workspace(uri: str) -> Store:
     """The store of an existing workspace.
 
     Raises:
         ConfigError: nothing is there, it is no workspace, or a newer program wrote it.
     """
-    store = probe_workspace(uri, endpoint_url=endpoint_url)
+    store = probe_workspace(uri)
     if not store.exists(MARKER):
         raise ConfigError(f"{uri}: expected a workspace, found none ({MARKER} is missing); `wtl run SOURCE` makes one")
     return store
 
 
-def probe_workspace(uri: str, *, endpoint_url: str | None = None) -> Store:
+def probe_workspace(uri: str) -> Store:
     """The store of a workspace that exists or could be made there. Touches nothing.
 
     Raises:
         ConfigError: the path is a file, or a folder that holds other things, or a newer program's workspace.
     """
-    store = storage.open_store(uri, endpoint_url=endpoint_url)
+    store = storage.open_store(uri)
     if store.is_local and Path(store.root).exists() and not Path(store.root).is_dir():
         raise ConfigError(f"{uri}: expected a folder for the workspace, found a file; name another path")
     if store.exists(MARKER):

@@ -38,11 +38,9 @@ class Store:
 
     Attributes:
         root: An absolute local path, or `s3://bucket/prefix`, without a trailing slash.
-        endpoint_url: Address of an S3-compatible server; None takes the SDK's default.
     """
 
     root: str
-    endpoint_url: str | None = None
 
     @property
     def is_local(self) -> bool:
@@ -52,7 +50,7 @@ class Store:
     @cached_property
     def fs(self) -> Any:
         """The fsspec file system of the root. Credentials come from the SDK's usual chain, never from here."""
-        return filesystem(self.root, self.endpoint_url)
+        return filesystem(self.root)
 
     def path(self, key: str) -> str:
         """The full path or URI of `key`."""
@@ -182,13 +180,14 @@ class Store:
             raise explain(error, self.path(key)) from error
 
     def lance_options(self) -> dict[str, str]:
-        """LanceDB's storage options for this root; credentials are left to its own chain."""
-        if self.is_local or self.endpoint_url is None:
-            return {}
-        return {"aws_endpoint": self.endpoint_url, "allow_http": str(self.endpoint_url.startswith("http://")).lower()}
+        """LanceDB's storage options for this root; address and credentials come from its own environment chain.
+
+        LanceDB refuses an `http://` address unless it is told that this is meant; on others this changes nothing.
+        """
+        return {} if self.is_local else {"allow_http": "true"}
 
 
-def open_store(uri: str, *, endpoint_url: str | None = None) -> Store:
+def open_store(uri: str) -> Store:
     """The store at a local path (made absolute) or an `s3://` URI. Touches nothing.
 
     Raises:
@@ -198,7 +197,7 @@ def open_store(uri: str, *, endpoint_url: str | None = None) -> Store:
     if scheme == "s3":
         if not urlsplit(uri).netloc:
             raise ConfigError(f"{uri}: expected s3://bucket/prefix, found no bucket; name one")
-        return Store(uri.rstrip("/"), endpoint_url)
+        return Store(uri.rstrip("/"))
     if scheme == "file":
         uri = unquote(urlsplit(uri.replace("#", "%23").replace("?", "%3F")).path)
     elif scheme:
@@ -206,7 +205,7 @@ def open_store(uri: str, *, endpoint_url: str | None = None) -> Store:
     return Store(os.path.abspath(os.path.expanduser(uri)))  # noqa: PTH100, PTH111 (links are kept)
 
 
-def filesystem(uri: str, endpoint_url: str | None = None) -> Any:
+def filesystem(uri: str) -> Any:
     """The fsspec file system of `uri`; S3 with limits on every call, since a task's timeout cannot stop one."""
     if not uri.startswith("s3://"):
         return fsspec.filesystem("file")
@@ -215,7 +214,7 @@ def filesystem(uri: str, endpoint_url: str | None = None) -> Any:
         "read_timeout": _READ_SECONDS,
         "retries": {"max_attempts": _ATTEMPTS, "mode": "standard"},
     }
-    return fsspec.filesystem("s3", endpoint_url=endpoint_url, use_listings_cache=False, config_kwargs=limits)
+    return fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=limits)
 
 
 def check_conditional_writes(store: Store, key: str) -> None:
