@@ -12,7 +12,7 @@ from typing import Any
 from wtl_core.errors import WtlError
 from wtl_core.workspace import marker
 
-_PACKAGES = ("prefect", "torch", "torchvision", "pyarrow", "polars", "lancedb", "s3fs", "timm", "lightly")
+_PACKAGES = ("prefect", "torch", "torchvision", "pyarrow", "polars", "lancedb", "s3fs", "timm")
 _TRAPS = {
     "fastapi": ("0.151", "the Prefect server does not start"),
     "sqlalchemy": ("2.1", "no scheduled run is created"),
