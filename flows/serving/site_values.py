@@ -36,6 +36,8 @@ class Site(BaseModel):
     """Cron of house-keeping."""
     timezone: str = "UTC"
     """Of both."""
+    watch_seconds: int = Field(30, ge=1, le=86400)
+    """Time between two looks of the watch at the sources; each look lists all of them."""
     debounce_seconds: int = Field(5, ge=0, le=3600)
     """From an arrival's event to its run; later events in that time need no run of their own."""
     quiet_seconds: float = Field(5, ge=0, le=600)
@@ -99,8 +101,14 @@ def read_site(path: Path | None, **overrides: Any) -> Site:
 
 
 def read_template(name: str, site: Site) -> str:
-    """The text of `deployments/<name>.yaml` for a site: its name and its variables' prefix put in."""
-    return Template((FOLDER / f"{name}.yaml").read_text()).substitute(site=site.name, variables=site.prefix)
+    """The text of `deployments/<name>.yaml` for a site, with the site's placeholders filled in."""
+    text = (FOLDER / f"{name}.yaml").read_text()
+    return Template(text).substitute(
+        site=site.name,
+        variables=site.prefix,
+        watch_seconds=site.watch_seconds,
+        failed_looks_seconds=max(3600, 10 * site.watch_seconds),
+    )
 
 
 def read_settings(name: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from datetime import timedelta
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -66,6 +67,13 @@ def test_every_variable_of_the_yaml_is_written_by_the_site() -> None:
     assert used == set(site.variables())
 
 
+@pytest.mark.parametrize(("watch_seconds", "window_seconds"), [(30, 3600), (600, 6000)])
+def test_five_failed_looks_fit_into_the_time_that_they_are_counted_in(watch_seconds: int, window_seconds: int) -> None:
+    made = automations(Site(watch_seconds=watch_seconds), str(uuid4()))["wtl-watch-failed-default"]
+    assert made is not None
+    assert made.trigger.model_dump()["within"] == timedelta(seconds=window_seconds)
+
+
 def test_sites_of_one_server_share_no_name_but_that_of_lost_runs() -> None:
     block = str(uuid4())
     ours, theirs = (automations(Site(name=name), block) for name in ("a", "b"))
@@ -122,6 +130,7 @@ def test_the_kubernetes_template_uses_every_variable_that_it_declares() -> None:
     [
         ('workspce = "w"', "workspce"),
         ("debounce_seconds = -1", "debounce_seconds"),
+        ("watch_seconds = 0", "watch_seconds"),
         ("sources = []", "sources"),
         ('name = "No Spaces"', "name"),
         ("[recipe.encoder]\nnam = 1", "did you mean encoder.name"),

@@ -15,6 +15,7 @@ def test_a_deploy_leaves_what_is_the_same_and_what_is_another_sites(stack: Stack
     other = stack.folder / "other.toml"
     other.write_text(
         f'name = "test-2"\nworkspace = "{stack.folder / "other"}"\nsources = ["{stack.folder / "shards"}"]\n'
+        "watch_seconds = 600\n"
     )
     stack.wtl("deploy", "--site", other)
     try:
@@ -26,6 +27,8 @@ def test_a_deploy_leaves_what_is_the_same_and_what_is_another_sites(stack: Stack
         assert {"wtl-arrived-test", "wtl-arrived-test-2"} <= set(after)
         places = {stack.deployment("refresh")["parameters"]["workspace"]}
         places.add(stack.api("GET", "/deployments/name/refresh/refresh-test-2")["parameters"]["workspace"])
+        looks = stack.api("GET", "/deployments/name/watch/watch-test-2")["schedules"]
+        assert [held["schedule"]["interval"] for held in looks] == [600]
         assert places == {str(stack.workspace), str(stack.folder / "other")}
     finally:
         names = [f"{flow}/{flow}-test-2" for flow in ("refresh", "watch", "train-encoder", "benchmark", "maintain")]
