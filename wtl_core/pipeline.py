@@ -25,7 +25,7 @@ from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import accounts, encoder_age, planning
 from wtl_core.report import page
-from wtl_core.selection import stage
+from wtl_core.selection import stage, stage_inputs
 from wtl_core.training import pool_images, succession, training
 from wtl_core.workspace import commits, lease, ledger, marker, selections, snapshots
 from wtl_core.workspace.commits import Commit, WeightsFile
@@ -269,17 +269,15 @@ def finish_embedding(run: Run, encoder: EncoderRef, results: Sequence[PartResult
 
 def select(run: Run, encoder: EncoderRef, *, on_progress: Progress | None = None) -> SelectionRef:
     """Rank what may be ranked, and measure the ladder."""
-    return stage.run(
+    inputs = stage_inputs.read_inputs(
         run.store,
         chunks.embeddable(run.store, load_pool(run).samples, encoder.fingerprint),
         run.recipe,
-        number=run.number,
-        fingerprint=encoder.fingerprint,
+        encoder=encoder.fingerprint,
         near_copy_distance=encoder.near_copy_distance,
         ledger_length=run.ledger_length,
-        device=run.machine.device,
-        on_progress=on_progress,
     )
+    return stage.run(run.store, inputs, number=run.number, device=run.machine.device, on_progress=on_progress)
 
 
 def commit(

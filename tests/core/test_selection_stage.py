@@ -1,5 +1,7 @@
 """The selection stage: what its folder says of the ranking and of its measurement."""
 
+import hashlib
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,10 @@ import pytest
 
 from wtl_core.embedding import vectors
 from wtl_core.errors import ConfigError, InputError
+from wtl_core.recipe.base import digest_of
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.selection import columns, stage
+from wtl_core.selection.stage_inputs import StageInputs, digest_of_columns, read_inputs
 from wtl_core.workspace import ledger, selections
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store, open_store
@@ -46,10 +50,25 @@ def run(
     number: int = 1,
     **more: float,
 ) -> SelectionRef:
-    recipe = Recipe.model_validate({"selection": selection})
-    given = samples() if given is None else given
-    return stage.run(
-        store, given, recipe, number=number, fingerprint=ENCODER, ledger_length=entries, device="cpu", **more
+    inputs = inputs_of(store, selection, entries=entries, given=given, **more)
+    return stage.run(store, inputs, number=number, device="cpu")
+
+
+def inputs_of(
+    store: Store,
+    selection: dict[str, object],
+    *,
+    entries: int = 0,
+    given: pl.DataFrame | None = None,
+    near_copy_distance: float | None = None,
+) -> StageInputs:
+    return read_inputs(
+        store,
+        samples() if given is None else given,
+        Recipe.model_validate({"selection": selection}),
+        encoder=ENCODER,
+        near_copy_distance=near_copy_distance,
+        ledger_length=entries,
     )
 
 
@@ -130,3 +149,35 @@ def test_days_are_groups_and_a_missing_value_is_told_how_to_filter() -> None:
     assert columns.groups_of(own, "taken_on") == ["monday"] * 3
     with pytest.raises(InputError, match=r"filter those samples out, as `metadata\.wanted >= 0`"):
         columns.numbers_of(told, "wanted")
+
+
+def test_a_receipts_ranking_is_made_again_without_a_trace(store: Store) -> None:
+    ledger.append(store, "labelled", samples()["sample_id"].to_list()[:7])
+    made = run(store, {"budget": 20}, entries=1)
+    receipt = selections.read_receipt(store, made.key)
+    before = sorted(str(path) for path in Path(store.root).rglob("*"))
+    inputs = inputs_of(store, {"budget": 20}, entries=1)
+    again = stage.make(store, inputs, scale=receipt["scale"], device="cpu")
+    described = inputs.as_receipt()
+    assert {name: receipt[name] for name in described} == described
+    for name, table in (("ranking.parquet", again.ranking), ("ladder.parquet", again.ladder)):
+        assert hashlib.sha256(selections.to_parquet(table)).hexdigest() == receipt["sha256"][name]
+    assert sorted(str(path) for path in Path(store.root).rglob("*")) == before
+
+
+@pytest.mark.parametrize("rows", [0, 1, 8192, 20_000])
+def test_the_digest_of_columns_is_that_of_their_lists(rows: int) -> None:
+    ids = pl.Series("id", [f'{row} é " \n \U0001f600' for row in range(rows)], pl.String)
+    columns = [ids, pl.Series("none", [None] * rows, pl.String), ids.head(1)]
+    assert digest_of_columns(columns) == digest_of([column.to_list() for column in columns])
+
+
+def test_the_digest_of_columns_never_holds_a_text_of_all_rows() -> None:
+    metadata = pl.Series("metadata", ["x" * 240], pl.String).new_from_index(0, 100_000)
+    tracemalloc.start()
+    try:
+        digest_of_columns([metadata])
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 20e6  # of 24 MB in all: `digest_of` takes 75 MB

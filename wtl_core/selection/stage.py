@@ -7,8 +7,7 @@ import hashlib
 import json
 import logging
 import platform
-from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -16,119 +15,90 @@ import numpy as np
 import polars as pl
 
 from wtl_core.embedding import vectors
-from wtl_core.errors import InputError
+from wtl_core.machine import Progress
 from wtl_core.recipe.base import digest_of
-from wtl_core.recipe.recipe import Recipe
 from wtl_core.recipe.selection import SelectionParams
-from wtl_core.selection import columns, ladder, ranking, result
+from wtl_core.selection import columns, ladder, ranking
 from wtl_core.selection.advice import nothing_left
 from wtl_core.selection.ladder import Ladder
-from wtl_core.selection.ranking import Ranking
+from wtl_core.selection.result import Ranking, empty_ranking
+from wtl_core.selection.stage_inputs import StageInputs
 from wtl_core.selection.steering import column_weights
-from wtl_core.workspace import ledger, selections
+from wtl_core.workspace import selections
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store
 
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Selected:
+    """A ranking and its ladder as the tables of the workspace, with what the receipt says beside the inputs.
+
+    `scale` is the kernel's, which the encoder's first ranking fixes; None where nothing was ranked.
+    """
+
+    ranking: pl.DataFrame
+    ladder: pl.DataFrame
+    scale: float | None
+    facts: dict[str, Any]
+
+
 def run(
     store: Store,
-    samples: pl.DataFrame,
-    recipe: Recipe,
+    inputs: StageInputs,
     *,
     number: int,
-    fingerprint: str,
-    ledger_length: int,
     device: str,
-    near_copy_distance: float | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> SelectionRef:
-    """Rank the samples, measure the ladder, and write both with their receipt.
+    """Rank the candidates, measure the ladder, and write both with their receipt; what is there already stands.
 
     Args:
         store: The workspace.
-        samples: Live samples that may be ranked, as `pool.Pool.samples`, sorted by `sample_id`.
-        recipe: The whole recipe; the selection and ladder parts decide the result.
+        inputs: As `read_inputs` gives them.
         number: The refresh that this is for; part of the selection's name.
-        fingerprint: The encoder's; every sample must have a vector in its table.
-        ledger_length: Entries of the ledger to respect.
-        device: Where to multiply.
-        near_copy_distance: The encoder's, see `encoders.near_copies`; stands in where the recipe has no
-            `near_duplicate_distance`.
-        on_progress: Told how many samples of how many are compared with all.
-
-    Where every sample is labelled (or filtered out, beside some that are labelled) nothing is left to label: ranking
-    and ladder are then empty tables, and the receipt says so.
+        device: `cpu` or a CUDA device.
+        on_progress: Called with how many samples of how many are compared with all.
 
     Raises:
-        InputError: the filters leave no sample at all, or `similar_to` names ids that are not in the workspace.
+        InputError: a column that steers the ranking is missing or is not of numbers.
+        ConfigError: quotas that cannot hold at the budget.
     """
-    entries = ledger.read(store, ledger_length)
-    has_vector = vectors.existing_ids(store, fingerprint)
-    given = {sample_id for like in recipe.selection.similar_to for sample_id in like.sample_ids}
-    if unknown := sorted(given - has_vector):
-        raise InputError(
-            f"similar_to: expected ids of samples that this workspace has, found {len(unknown)} others, {unknown[0]!r} "
-            "for one; take ids from `wtl cut`, and add images from elsewhere as a source first"
-        )
-    labelled = sorted(has_vector.intersection(ledger.sample_ids(entries, "labelled")))
-    is_labelled = pl.col("sample_id").is_in(labelled)
-    open_samples, marked = samples.filter(~pl.col("is_filtered") & ~is_labelled), samples.filter(is_labelled)
-    is_open = set(open_samples["sample_id"])
-    if not is_open and marked.is_empty():
-        raise InputError(
-            f"{store.root}: expected images to rank, found {samples.height} of which all are filtered out; "
-            "relax the recipe's filters or add images"
-        )
-    exported = [sample_id for sample_id in ledger.sample_ids(entries, "exported") if sample_id in is_open]
-    inputs = _inputs(open_samples, labelled, marked, exported, recipe, fingerprint=fingerprint)
-    inputs["near_copy_distance"] = near_copy_distance
-    key = f"selections/{number:06d}-{digest_of(inputs)[:12]}"  # the scale is left out: a killed run may have frozen it
+    described = inputs.as_receipt()
+    # The scale is not part of the name: the first ranking fixes it, and may be killed after that.
+    key = f"selections/{number:06d}-{digest_of(described)[:12]}"
     if not store.exists(f"{key}/receipt.json"):
-        inputs["scale"] = _read_scale(store, fingerprint)
-        _make(
-            store,
-            key,
-            open_samples,
-            labelled,
-            marked,
-            exported,
-            recipe,
-            inputs,
-            filtered=samples.height - open_samples.height - marked.height,
-            device=device,
-            on_progress=on_progress,
-        )
+        made = make(store, inputs, scale=_read_scale(store, inputs.encoder), device=device, on_progress=on_progress)
+        if made.scale is not None:
+            _fix_scale(store, inputs.encoder, made.scale)
+        _write(store, key, made, described)
     return selections.reference(store, key)
 
 
-def _make(
+def make(
     store: Store,
-    key: str,
-    samples: pl.DataFrame,
-    labelled: list[str],
-    marked: pl.DataFrame,
-    exported: list[str],
-    recipe: Recipe,
-    inputs: dict[str, Any],
+    inputs: StageInputs,
     *,
-    filtered: int,
+    scale: float | None,
     device: str,
-    on_progress: Callable[[int, int], None] | None,
-) -> None:
+    on_progress: Progress | None = None,
+) -> Selected:
+    """Ranking and ladder of the inputs. Reads vectors and writes nothing, so a receipt's result can be made again.
+
+    `scale` is the kernel's where the encoder has one already (a receipt's `scale`); None measures it.
+    """
+    samples, params = inputs.candidates, inputs.recipe.selection
     if samples.is_empty():
-        advice = nothing_left(labelled=marked.height, filtered=filtered)
-        _write(store, key, samples, result.empty_ranking(), ladder.empty_ladder(advice), inputs)
-        return
+        advice = nothing_left(labelled=inputs.labelled_samples.height, filtered=inputs.filtered)
+        return _selected(empty_ranking(), ladder.empty_ladder(advice), samples, scale=scale)
     ids = samples["sample_id"].to_list()
-    matrix = vectors.load(store, inputs["encoder"], ids)
-    anchors = vectors.load(store, inputs["encoder"], labelled) if labelled else None
+    matrix = vectors.load(store, inputs.encoder, ids)
+    labelled = vectors.load(store, inputs.encoder, inputs.labelled) if inputs.labelled else None
     position = {sample_id: row for row, sample_id in enumerate(ids)}
-    params = recipe.selection
     if params.near_duplicate_distance is None:
-        params = params.model_copy(update={"near_duplicate_distance": inputs["near_copy_distance"]})
-    groups, labelled_groups = _groups(samples, marked, params)
+        params = params.model_copy(update={"near_duplicate_distance": inputs.near_copy_distance})
+    groups, labelled_groups = _groups(samples, inputs.labelled_samples, params)
     _logger.info("ranking %d samples by %d-d vectors on %s", len(ids), matrix.shape[1], device)
     ranked = ranking.rank(
         matrix,
@@ -137,42 +107,33 @@ def _make(
         duplicate_of=_twin_rows(samples),
         weights=_weights(samples, params),
         groups=groups,
-        labelled=anchors,
+        labelled=labelled,
         labelled_groups=labelled_groups,
-        frozen=np.array([position[sample_id] for sample_id in exported], np.int64) if exported else None,
+        frozen=np.array([position[sample_id] for sample_id in inputs.exported], np.int64),
         similar=[
-            (vectors.load(store, inputs["encoder"], sorted(set(given.sample_ids))), given.strength)
+            (vectors.load(store, inputs.encoder, sorted(set(given.sample_ids))), given.strength)
             for given in params.similar_to
         ],
         device=device,
-        scale=inputs["scale"],
+        scale=scale,
         on_progress=on_progress,
     )
-    scale = _freeze_scale(store, inputs["encoder"], ranked.scale)
     measured = ladder.measure(
         matrix,
         ranked,
-        recipe.ladder,
+        inputs.recipe.ladder,
         sample_ids=ids,
-        scale=scale * params.scale_factor,
+        scale=ranked.scale * params.scale_factor,
         kernel=params.kernel,
-        labelled=anchors,
+        labelled=labelled,
         groups=groups,
         device=device,
     )
-    _write(store, key, samples, ranked, measured, {**inputs, "scale": scale})
+    return _selected(ranked, measured, samples, scale=ranked.scale)
 
 
-def _write(
-    store: Store, key: str, samples: pl.DataFrame, ranked: Ranking, measured: Ladder, inputs: dict[str, Any]
-) -> None:
-    """The two tables, then the receipt that proves them."""
-    ranking_bytes = selections.to_parquet(_ranking_frame(ranked, samples))
-    ladder_bytes = selections.to_parquet(_ladder_frame(measured))
-    store.write_bytes(f"{key}/ranking.parquet", ranking_bytes)
-    store.write_bytes(f"{key}/ladder.parquet", ladder_bytes)
-    receipt = {
-        **inputs,
+def _selected(ranked: Ranking, measured: Ladder, samples: pl.DataFrame, *, scale: float | None) -> Selected:
+    facts = {
         "numeric_path": ranked.numeric_path,
         "exact_until": int(ranked.exact_until),
         "tail_from": int(ranked.tail_from),
@@ -185,47 +146,35 @@ def _write(
         "quotas_until": int(ranked.quotas_until),
         "quota_cost": ranked.quota_cost,
         "random_group_balance": measured.random_group_balance,
+    }
+    return Selected(_ranking_frame(ranked, samples), _ladder_frame(measured), scale, facts)
+
+
+def _write(store: Store, key: str, made: Selected, inputs: dict[str, Any]) -> None:
+    """The two tables, then the receipt that proves them."""
+    tables = {
+        "ranking.parquet": selections.to_parquet(made.ranking),
+        "ladder.parquet": selections.to_parquet(made.ladder),
+    }
+    for name, data in tables.items():
+        store.write_bytes(f"{key}/{name}", data)
+    receipt = {
+        **inputs,
+        "scale": made.scale,
+        **made.facts,
         "versions": _versions(),
-        "sha256": {
-            "ranking.parquet": hashlib.sha256(ranking_bytes).hexdigest(),
-            "ladder.parquet": hashlib.sha256(ladder_bytes).hexdigest(),
-        },
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in tables.items()},
     }
     store.write_bytes(f"{key}/receipt.json", json.dumps(receipt, indent=1).encode() + b"\n")
 
 
-def _inputs(
-    samples: pl.DataFrame,
-    labelled: list[str],
-    marked: pl.DataFrame,
-    exported: list[str],
-    recipe: Recipe,
-    *,
-    fingerprint: str,
-) -> dict[str, Any]:
-    """Everything that the ranking is a function of, by digest; small enough to print.
-
-    `marked` are the labelled samples that are in the pool: these have a group.
-    """
-    return {
-        "stage": "selection",
-        "version": selections.VERSION,
-        "encoder": fingerprint,
-        "samples": samples.height,
-        "pool": digest_of([samples[name].to_list() for name in ("sample_id", "uri", "duplicate_of", "metadata")]),
-        "labelled": digest_of([labelled, *(marked[name].to_list() for name in ("sample_id", "uri", "metadata"))]),
-        "labelled_samples": len(labelled),
-        "exported": digest_of(exported),
-        "selection": recipe.selection.model_dump(mode="json"),
-        "ladder": recipe.ladder.model_dump(mode="json"),
-    }
-
-
-def _groups(samples: pl.DataFrame, marked: pl.DataFrame, params: SelectionParams) -> tuple[list[str] | None, list[str]]:
+def _groups(
+    samples: pl.DataFrame, labelled: pl.DataFrame, params: SelectionParams
+) -> tuple[list[str] | None, list[str]]:
     """The groups of the samples to rank and of the labelled ones, whose metadata alone may hold the column."""
     if params.group_by is None:
         return None, []
-    groups = columns.groups_of(pl.concat([samples, marked]), params.group_by)
+    groups = columns.groups_of(pl.concat([samples, labelled]), params.group_by)
     return groups[: samples.height], groups[samples.height :]
 
 
@@ -279,11 +228,9 @@ def _read_scale(store: Store, fingerprint: str) -> float | None:
     return float(json.loads(store.read_bytes(key))["scale"]) if store.exists(key) else None
 
 
-def _freeze_scale(store: Store, fingerprint: str, scale: float) -> float:
+def _fix_scale(store: Store, fingerprint: str, scale: float) -> None:
+    """Keep the scale of the encoder's first ranking; a later one changes nothing."""
     store.create(f"encoders/{fingerprint}/scale.json", json.dumps({"scale": scale}).encode() + b"\n")
-    frozen = _read_scale(store, fingerprint)
-    assert frozen is not None
-    return frozen
 
 
 def _versions() -> dict[str, str]:

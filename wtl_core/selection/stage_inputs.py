@@ -1,0 +1,130 @@
+"""What the selection stage is given: which samples are ranked, what shapes the ranking, and a digest of all of it.
+
+Reading only: `stage.make` turns these inputs into a ranking, for a refresh or to make the result of a receipt again.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from wtl_core.embedding import vectors
+from wtl_core.errors import InputError
+from wtl_core.recipe.base import digest_of
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.workspace import ledger, selections
+from wtl_core.workspace.storage import Store
+
+_DIGEST_ROWS = 8192
+"""Rows of a column that are in memory as JSON at once."""
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """Everything that ranking and ladder are a function of, with the vectors and the kernel's scale of the encoder.
+
+    Attributes:
+        encoder: Fingerprint of the encoder; every sample has a vector in its table.
+        near_copy_distance: The encoder's, see `training.near_copies`; it stands in where the recipe has no
+            `near_duplicate_distance`.
+        candidates: Samples to rank, as `Pool.samples`, sorted by `sample_id`.
+        labelled: Ids of all labelled samples that have a vector, sorted; those that left the sources included.
+        labelled_samples: Those of them that are in the pool, which alone have metadata and so a group.
+        exported: Ids of candidates that keep their rank, in the order of their exports.
+        filtered: How many unlabelled samples the recipe's filters exclude.
+        recipe: The whole recipe; the selection and ladder parts decide the result.
+    """
+
+    encoder: str
+    near_copy_distance: float | None
+    candidates: pl.DataFrame
+    labelled: list[str]
+    labelled_samples: pl.DataFrame
+    exported: list[str]
+    filtered: int
+    recipe: Recipe
+
+    def as_receipt(self) -> dict[str, Any]:
+        """The inputs as a receipt holds them, tables by digest; equal inputs give equal values."""
+        labelled = pl.Series("labelled", self.labelled, pl.String)
+        return {
+            "stage": "selection",
+            "version": selections.VERSION,
+            "encoder": self.encoder,
+            "samples": self.candidates.height,
+            "pool": digest_of_columns(
+                self.candidates[name] for name in ("sample_id", "uri", "duplicate_of", "metadata")
+            ),
+            "labelled": digest_of_columns(
+                [labelled, *(self.labelled_samples[name] for name in ("sample_id", "uri", "metadata"))]
+            ),
+            "labelled_samples": len(self.labelled),
+            "exported": digest_of(self.exported),
+            "selection": self.recipe.selection.model_dump(mode="json"),
+            "ladder": self.recipe.ladder.model_dump(mode="json"),
+            "near_copy_distance": self.near_copy_distance,
+        }
+
+
+def read_inputs(
+    store: Store,
+    samples: pl.DataFrame,
+    recipe: Recipe,
+    *,
+    encoder: str,
+    near_copy_distance: float | None,
+    ledger_length: int,
+) -> StageInputs:
+    """Divide the live samples by what the first `ledger_length` entries of the ledger say of them.
+
+    `samples` are those that have a vector of the encoder, sorted by `sample_id`. Where all are labelled (or excluded by
+    filters, beside some that are labelled) there are no candidates: nothing is left to label.
+
+    Raises:
+        InputError: the filters leave no sample at all, or `similar_to` names ids that are not in the workspace.
+    """
+    has_vector = vectors.existing_ids(store, encoder)
+    given = {sample_id for like in recipe.selection.similar_to for sample_id in like.sample_ids}
+    if unknown := sorted(given - has_vector):
+        raise InputError(
+            f"similar_to: expected ids of samples that this workspace has, found {len(unknown)} others, {unknown[0]!r} "
+            "for one; take ids from `wtl cut`, and add images from elsewhere as a source first"
+        )
+    entries = ledger.read(store, ledger_length)
+    labelled = sorted(has_vector.intersection(ledger.sample_ids(entries, "labelled")))
+    is_labelled = pl.col("sample_id").is_in(labelled)
+    candidates, labelled_samples = samples.filter(~pl.col("is_filtered") & ~is_labelled), samples.filter(is_labelled)
+    if candidates.is_empty() and labelled_samples.is_empty():
+        raise InputError(
+            f"{store.root}: expected images to rank, found {samples.height} of which all are filtered out; "
+            "relax the recipe's filters or add images"
+        )
+    can_be_picked = set(candidates["sample_id"])
+    exported = ledger.sample_ids(entries, "exported")
+    return StageInputs(
+        encoder=encoder,
+        near_copy_distance=near_copy_distance,
+        candidates=candidates,
+        labelled=labelled,
+        labelled_samples=labelled_samples,
+        exported=[sample_id for sample_id in exported if sample_id in can_be_picked],
+        filtered=samples.height - candidates.height - labelled_samples.height,
+        recipe=recipe,
+    )
+
+
+def digest_of_columns(columns: Iterable[pl.Series]) -> str:
+    """What `digest_of` gives for the columns as lists, without one text of all of them (150 MB for 200,000 samples)."""
+    digest, before = hashlib.sha256(b"["), b""
+    for column in columns:
+        digest.update(before + b"[")
+        for start in range(0, len(column), _DIGEST_ROWS):
+            rows = json.dumps(column.slice(start, _DIGEST_ROWS).to_list(), separators=(",", ":"))
+            digest.update((b"," if start else b"") + rows[1:-1].encode())
+        digest.update(b"]")
+        before = b","
+    digest.update(b"]")
+    return digest.hexdigest()
