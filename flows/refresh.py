@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 
 from tasks.arrivals import wait_until_quiet
-from tasks.embedding import embed_part, finish_embedding, plan_embedding
+from tasks.embedding import embed_chunk, finish_embedding, plan_embedding
 from tasks.encoders import ensure_encoder
 from tasks.ingest import gather_pool, ingest_parts
 from tasks.prefect_side.crashes import check_crashes
@@ -62,7 +62,7 @@ def refresh(
         watch.lap("ingest")
         encoder = ensure_encoder(run, counts)
         watch.lap("encoder")
-        results = [embed_part(run, encoder, part) for part in plan_embedding(run, encoder)]
+        results = [embed_chunk(run, encoder, chunk) for chunk in plan_embedding(run, encoder)]
         embedded = finish_embedding(run, encoder, results)
         watch.lap("embedding")
         selection = select(run, encoder, embedded)

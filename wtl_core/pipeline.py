@@ -11,7 +11,7 @@ from functools import lru_cache
 import polars as pl
 
 from wtl_core.embedding import chunks
-from wtl_core.embedding.chunks import Embedded, EmbeddingPart, PartResult
+from wtl_core.embedding.chunks import ChunkResult, Embedded, EmbeddingChunk
 from wtl_core.encoders import compiled, resolve, weights_files
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.errors import ConfigError, InputError, TransientError
@@ -228,8 +228,8 @@ def train_successor(
     return fingerprint
 
 
-def plan_embedding(run: Run, encoder: EncoderRef) -> list[EmbeddingPart]:
-    """Parts of the samples that have no vector of this encoder yet."""
+def plan_embedding(run: Run, encoder: EncoderRef) -> list[EmbeddingChunk]:
+    """Chunks of the samples that have no vector of this encoder yet."""
     return chunks.plan(
         run.store,
         load_pool(run).samples,
@@ -239,12 +239,12 @@ def plan_embedding(run: Run, encoder: EncoderRef) -> list[EmbeddingPart]:
     )
 
 
-def embed_part(
-    run: Run, encoder: EncoderRef, part: EmbeddingPart, *, on_progress: Progress | None = None
-) -> PartResult:
-    """Embed one part on all devices side by side and commit as it goes; a process loads the network once a device."""
+def embed_chunk(
+    run: Run, encoder: EncoderRef, chunk: EmbeddingChunk, *, on_progress: Progress | None = None
+) -> ChunkResult:
+    """Embed one chunk on all devices side by side and commit as it goes; a process loads the network once a device."""
     return chunks.run(
-        part,
+        chunk,
         run.store,
         _loaded(encoder, run.store, run.machine.device, run.machine.devices),
         workers=run.machine.workers,
@@ -252,7 +252,7 @@ def embed_part(
     )
 
 
-def finish_embedding(run: Run, encoder: EncoderRef, results: Sequence[PartResult]) -> Embedded:
+def finish_embedding(run: Run, encoder: EncoderRef, results: Sequence[ChunkResult]) -> Embedded:
     """See that nothing is missing, keep refusals as quarantine rows and the table compact.
 
     Raises:
@@ -343,7 +343,7 @@ def refresh_workspace(
         watch.lap("ingest")
         encoder = ensure_encoder(run)
         watch.lap("encoder")
-        results = [embed_part(run, encoder, part) for part in plan_embedding(run, encoder)]
+        results = [embed_chunk(run, encoder, chunk) for chunk in plan_embedding(run, encoder)]
         embedded = finish_embedding(run, encoder, results)
         watch.lap("embedding")
         selection = select(run, encoder)

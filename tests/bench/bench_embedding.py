@@ -212,11 +212,11 @@ def store(quick: bool) -> list[Row]:
 
         def stage() -> None:
             for at in starts:
-                vectors.stage_part(lance, fingerprint, f"p{at}", ids[at : at + part], values[at : at + part])
+                vectors.stage(lance, fingerprint, f"p{at}", ids[at : at + part], values[at : at + part])
 
         def commit() -> None:
             for at in starts:
-                vectors.commit_parts(lance, fingerprint, [f"p{at}"], dimensions)
+                vectors.commit_staged(lance, fingerprint, [f"p{at}"], dimensions)
 
         plain_seconds = timed(write_plain), timed(read_plain)
         lance_seconds = timed(stage), timed(commit), timed(lambda: vectors.load(lance, fingerprint, order))

@@ -1,4 +1,4 @@
-"""Several devices at one part. Here they are the processor under several names: what is tested is who does what."""
+"""Several devices at one chunk. Here they are the processor under several names: what is tested is who does what."""
 
 import threading
 import time
@@ -40,7 +40,7 @@ def test_each_device_embeds_its_share_side_by_side_and_no_vector_changes(
 
     monkeypatch.setattr(embedder, "embed", noting)
     together = refresh(tmp_path / "together", source, weights, 2)
-    assert sorted(used) == ["cpu:0", "cpu:0", "cpu:1", "cpu:1"]  # two parts of twice 16 images
+    assert sorted(used) == ["cpu:0", "cpu:0", "cpu:1", "cpu:1"]  # two chunks of twice 16 images
     stores = [Store(str(tmp_path / name)) for name in ("alone", "together")]
     ids = sorted(vectors.existing_ids(stores[0], digest))
     assert len(ids) == together.counts["vectors"] == alone.counts["vectors"] == 64

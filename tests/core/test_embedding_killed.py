@@ -95,8 +95,8 @@ def embed_pool(root: str, samples_path: str, fingerprints: list[str]) -> None:
     store, samples = Store(root), pl.read_parquet(samples_path)
     for fingerprint in fingerprints:
         encoder = resolve(fingerprint, store, device="cpu")
-        parts = chunks.plan(store, samples, fingerprint=fingerprint, dimensions=encoder.dimensions, images=PART)
-        results = [chunks.run(part, store, [encoder], workers=1) for part in parts]
+        planned = chunks.plan(store, samples, fingerprint=fingerprint, dimensions=encoder.dimensions, images=PART)
+        results = [chunks.run(chunk, store, [encoder], workers=1) for chunk in planned]
         chunks.finish(store, samples, fingerprint, results)
 
 

@@ -50,8 +50,8 @@ def workspace_of(root: Path, known: np.ndarray, fresh: np.ndarray) -> tuple[Stor
     rows = np.concatenate([known, fresh])
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
     ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(len(rows))]
-    vectors.stage_part(store, ENCODER, "a", ids, rows)
-    vectors.commit_parts(store, ENCODER, ["a"], rows.shape[1])
+    vectors.stage(store, ENCODER, "a", ids, rows)
+    vectors.commit_staged(store, ENCODER, ["a"], rows.shape[1])
     cards.save_origin(store, ENCODER, ids[: len(known)])
     samples = pl.DataFrame({"sample_id": ids, "is_filtered": [False] * len(ids)})
     none = pl.lit(None, pl.String)

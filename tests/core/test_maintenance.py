@@ -46,8 +46,8 @@ def test_house_keeping_spares_what_a_killed_refresh_has_done(source: Path, tmp_p
     run = pipeline.begin(store, [], PIXELS, Machine())
     pipeline.ingest_parts(run, 0)
     encoder = pipeline.ensure_encoder(run)
-    (part,) = pipeline.plan_embedding(run, encoder)
-    pipeline.embed_part(run, encoder, part)
+    (chunk,) = pipeline.plan_embedding(run, encoder)
+    pipeline.embed_chunk(run, encoder, chunk)
     half = vectors.open_table(store, "f" * 64, 8)
     assert half is not None
     done = maintenance.run(store, keep=1)

@@ -28,8 +28,8 @@ def store(tmp_path: Path) -> Store:
     store = open_store(str(tmp_path / "workspace"))
     drawn = np.random.default_rng(0).normal(size=(ROWS, 12))
     unit = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float16)
-    vectors.stage_part(store, ENCODER, "part", samples()["sample_id"].to_list(), unit)
-    vectors.commit_parts(store, ENCODER, ["part"], 12)
+    vectors.stage(store, ENCODER, "part", samples()["sample_id"].to_list(), unit)
+    vectors.commit_staged(store, ENCODER, ["part"], 12)
     return store
 
 

@@ -55,8 +55,8 @@ def test_what_was_committed_is_loaded_in_the_order_asked_for(store: Store) -> No
     ids, values = make_rows(50)
     for start in (0, 20):
         stop = start + 30 if start else 20
-        vectors.stage_part(store, ENCODER, f"part-{start}", ids[start:stop], values[start:stop])
-    assert vectors.commit_parts(store, ENCODER, vectors.staged_keys(store, ENCODER), D) == 50
+        vectors.stage(store, ENCODER, f"part-{start}", ids[start:stop], values[start:stop])
+    assert vectors.commit_staged(store, ENCODER, vectors.staged_keys(store, ENCODER), D) == 50
     assert vectors.existing_ids(store, ENCODER) == set(ids)
     assert vectors.staged_keys(store, ENCODER) == []
     order = np.argsort(ids)
@@ -69,10 +69,10 @@ def test_committing_again_adds_nothing(store: Store) -> None:
 
     ids, values = make_rows(20)
     for attempt in range(3):
-        vectors.stage_part(store, ENCODER, "p", ids, values)
-        assert vectors.commit_parts(store, ENCODER, ["p"], D) == (0 if attempt else 20)
-    vectors.stage_part(store, ENCODER, "overlap", [*ids[10:], "f" * 64], np.vstack([values[10:], values[:1]]))
-    assert vectors.commit_parts(store, ENCODER, ["overlap", "not-there"], D) == 1
+        vectors.stage(store, ENCODER, "p", ids, values)
+        assert vectors.commit_staged(store, ENCODER, ["p"], D) == (0 if attempt else 20)
+    vectors.stage(store, ENCODER, "overlap", [*ids[10:], "f" * 64], np.vstack([values[10:], values[:1]]))
+    assert vectors.commit_staged(store, ENCODER, ["overlap", "not-there"], D) == 1
     table = vectors.open_table(store, ENCODER)
     assert table is not None
     assert table.count_rows() == 21
@@ -83,9 +83,9 @@ def test_two_parts_with_the_same_sample_add_it_once(tmp_path: Path) -> None:
 
     store = open_store(str(tmp_path))
     ids, values = make_rows(10)
-    vectors.stage_part(store, ENCODER, "a", ids, values)
-    vectors.stage_part(store, ENCODER, "b", ids, values)
-    assert vectors.commit_parts(store, ENCODER, ["a", "b"], D) == 10
+    vectors.stage(store, ENCODER, "a", ids, values)
+    vectors.stage(store, ENCODER, "b", ids, values)
+    assert vectors.commit_staged(store, ENCODER, ["a", "b"], D) == 10
 
 
 def test_rows_of_another_run_are_seen_by_a_handle_that_was_opened_earlier(tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_rows_of_another_run_are_seen_by_a_handle_that_was_opened_earlier(tmp_pa
     ids, values = make_rows(10)
     table = vectors.open_table(store, ENCODER, D)
     assert table is not None
-    vectors.stage_part(store, ENCODER, "a", ids, values)
-    vectors.commit_parts(store, ENCODER, ["a"], D)
+    vectors.stage(store, ENCODER, "a", ids, values)
+    vectors.commit_staged(store, ENCODER, ["a"], D)
     assert table.count_rows() == 10
 
 
@@ -106,15 +106,15 @@ def test_encoders_do_not_meet(tmp_path: Path) -> None:
 
     store = open_store(str(tmp_path))
     ids, values = make_rows(10)
-    vectors.stage_part(store, ENCODER, "a", ids, values)
-    vectors.commit_parts(store, ENCODER, ["a"], D)
+    vectors.stage(store, ENCODER, "a", ids, values)
+    vectors.commit_staged(store, ENCODER, ["a"], D)
     assert vectors.existing_ids(store, OTHER) == set()
     with pytest.raises(InputError, match="embed the pool first"):
         vectors.load(store, OTHER, ids)
-    vectors.stage_part(store, ENCODER, "stray", ids, values)
+    vectors.stage(store, ENCODER, "stray", ids, values)
     store.write_bytes(f"staging/{OTHER}/stray.arrow", store.read_bytes(f"staging/{ENCODER}/stray.arrow"))
     with pytest.raises(CorruptArtifactError, match=r"stray\.arrow: expected vectors of encoder bbbb"):
-        vectors.commit_parts(store, OTHER, ["stray"], D)
+        vectors.commit_staged(store, OTHER, ["stray"], D)
     with pytest.raises(CorruptArtifactError, match="expected vectors of 9 numbers, found 8"):
         vectors.open_table(store, ENCODER, 9)
     with pytest.raises(InputError, match="expected one vector of 8 numbers"):
@@ -129,7 +129,7 @@ def test_a_vector_that_is_none_is_refused_with_its_sample(tmp_path: Path, spoil:
     ids, values = make_rows(10)
     values[4] *= np.float16(spoil)
     with pytest.raises(InputError, match=ids[4]):
-        vectors.stage_part(open_store(str(tmp_path)), ENCODER, "a", ids, values)
+        vectors.stage(open_store(str(tmp_path)), ENCODER, "a", ids, values)
 
 
 def test_a_sample_without_a_vector_is_named(tmp_path: Path) -> None:
@@ -138,8 +138,8 @@ def test_a_sample_without_a_vector_is_named(tmp_path: Path) -> None:
 
     store = open_store(str(tmp_path))
     ids, values = make_rows(10)
-    vectors.stage_part(store, ENCODER, "a", ids[1:], values[1:])
-    vectors.commit_parts(store, ENCODER, ["a"], D)
+    vectors.stage(store, ENCODER, "a", ids[1:], values[1:])
+    vectors.commit_staged(store, ENCODER, ["a"], D)
     with pytest.raises(InputError, match=f"1 are missing \\(first: {ids[0]}\\)"):
         vectors.load(store, ENCODER, ids)
 
@@ -162,8 +162,8 @@ def test_similar_is_the_plain_cosine_order_with_and_without_an_index(
 
     store = open_store(str(tmp_path))
     ids, values = make_rows(600)
-    vectors.stage_part(store, ENCODER, "a", ids, values)
-    vectors.commit_parts(store, ENCODER, ["a"], D)
+    vectors.stage(store, ENCODER, "a", ids, values)
+    vectors.commit_staged(store, ENCODER, ["a"], D)
     exact = values.astype(np.float32)
     exact /= np.linalg.norm(exact, axis=1, keepdims=True)
     expected = [ids[row] for row in np.argsort(-(exact @ exact[5]))[:10]]
@@ -175,8 +175,8 @@ def test_similar_is_the_plain_cosine_order_with_and_without_an_index(
     assert [one.sample_id for one in found] == expected
     assert found[0].similarity == pytest.approx(1, abs=1e-3)
     more, fresh = make_rows(5, seed=1)
-    vectors.stage_part(store, ENCODER, "b", more, fresh)
-    vectors.commit_parts(store, ENCODER, ["b"], D)
+    vectors.stage(store, ENCODER, "b", more, fresh)
+    vectors.commit_staged(store, ENCODER, ["b"], D)
     assert vectors.similar(store, ENCODER, fresh[2].astype(np.float32), 1)[0].sample_id == more[2]  # not yet indexed
     assert vectors.build_index(store, ENCODER)
     assert vectors.similar(store, ENCODER, fresh[2].astype(np.float32), 1)[0].sample_id == more[2]
@@ -190,8 +190,8 @@ def test_compaction_bounds_fragments_and_versions_and_keeps_rows(
     store = open_store(str(tmp_path))
     ids, values = make_rows(30)
     for row in range(30):
-        vectors.stage_part(store, ENCODER, f"p{row}", ids[row : row + 1], values[row : row + 1])
-        vectors.commit_parts(store, ENCODER, [f"p{row}"], D)
+        vectors.stage(store, ENCODER, f"p{row}", ids[row : row + 1], values[row : row + 1])
+        vectors.commit_staged(store, ENCODER, [f"p{row}"], D)
     version = vectors.table_version(store, ENCODER)
     assert vectors.compact(store, ENCODER, keep=timedelta(milliseconds=1))
     table = vectors.open_table(store, ENCODER)
@@ -213,8 +213,8 @@ def test_a_long_run_of_small_parts_leaves_few_fragments_and_versions_at_any_time
     ids, values = make_rows(60)
     fragments, versions = [], []
     for row in range(60):
-        vectors.stage_part(store, ENCODER, "p", ids[row : row + 1], values[row : row + 1])
-        vectors.commit_parts(store, ENCODER, ["p"], D)
+        vectors.stage(store, ENCODER, "p", ids[row : row + 1], values[row : row + 1])
+        vectors.commit_staged(store, ENCODER, ["p"], D)
         table = vectors.open_table(store, ENCODER)
         assert table is not None
         fragments.append(vectors._fragments(table))
@@ -246,11 +246,11 @@ def test_deleted_and_dropped_vectors_are_gone(tmp_path: Path) -> None:
 
     store = open_store(str(tmp_path))
     ids, values = make_rows(10)
-    vectors.stage_part(store, ENCODER, "a", ids, values)
-    vectors.commit_parts(store, ENCODER, ["a"], D)
+    vectors.stage(store, ENCODER, "a", ids, values)
+    vectors.commit_staged(store, ENCODER, ["a"], D)
     vectors.delete_ids(store, ENCODER, ids[:4])
     assert vectors.existing_ids(store, ENCODER) == set(ids[4:])
-    vectors.stage_part(store, ENCODER, "b", ids, values)
+    vectors.stage(store, ENCODER, "b", ids, values)
     vectors.drop(store, ENCODER)
     assert vectors.table_version(store, ENCODER) == 0
     assert vectors.staged_keys(store, ENCODER) == []

@@ -79,7 +79,7 @@ def test_tasks_that_use_the_device_take_turns_on_it_where_a_server_can_see_to_th
     code = """
 from tasks import benchmark, embedding, encoders, novelty, selection
 users = (
-    benchmark.prepare_benchmark, benchmark.order_pool, benchmark.judge_batch, embedding.embed_part,
+    benchmark.prepare_benchmark, benchmark.order_pool, benchmark.judge_batch, embedding.embed_chunk,
     encoders.ensure_encoder, encoders.train_next, selection.select, novelty.is_novel_enough,
 )
 print({tuple(sorted(used.tags)) for used in users})

@@ -12,13 +12,13 @@ from service_stack import Stack, last_commit, until
 STAGES = {
     "ingest": ("wtl_core.pool.ingest:run", "after"),
     "encoder": ("wtl_core.pipeline:ensure_encoder", "after"),
-    "embedding": ("wtl_core.pipeline:embed_part", "after"),
+    "embedding": ("wtl_core.pipeline:embed_chunk", "after"),
     "selection": ("wtl_core.pipeline:select", "after"),
     "commit": ("wtl_core.workspace.commits:write", "before"),
 }
 """Where the drill stands still: a part's or the stage's work is on disk, and nobody has been told.
 
-`run` makes one part and `embed_part` embeds one, so with `IN_PARTS` these stages are killed half-way.
+`run` makes one part and `embed_chunk` embeds one chunk, so with `IN_PARTS` these stages are killed half-way.
 """
 
 PIXELS: dict[str, Any] = {"encoder": {"name": "pixels"}}

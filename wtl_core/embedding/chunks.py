@@ -1,6 +1,6 @@
-"""The embedding stage on disk: which live samples lack a vector, cut into parts, and each part's vectors committed.
+"""The embedding stage on disk: which live samples lack a vector, cut into chunks, and each chunk's vectors.
 
-A part is one task's work, some ten thousand images: an orchestrator takes seconds between two tasks. Within it vectors
+A chunk is one task's work, some ten thousand images: an orchestrator takes seconds between two tasks. Within it vectors
 are committed every few thousand images, so that a kill costs no more than these. The engine that turns bytes into
 vectors is `embedding`; the table they go to is `vectors`.
 """
@@ -30,11 +30,11 @@ _COMMIT_IMAGES = 4096
 """Vectors of so many images, for each device, are held in memory before they are committed."""
 
 _committing = threading.Lock()
-"""Parts may run side by side in one process, but only one thread at a time appends to the table."""
+"""Chunks may run side by side in one process, but only one thread at a time appends to the table."""
 
 
 @dataclass(frozen=True)
-class EmbeddingPart:
+class EmbeddingChunk:
     """Samples to embed: the rows with this `number` in the plan file at `plan_key`."""
 
     plan_key: str
@@ -54,10 +54,10 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class PartResult:
-    """What became of a part; whatever is not refused has a vector. `images` were gone through in `seconds`.
+class ChunkResult:
+    """What became of a chunk; whatever is not refused has a vector. `images` were gone through in `seconds`.
 
-    Where the part was tried again, `images` counts those committed before too, and `seconds` the last try alone.
+    Where the chunk was tried again, `images` counts those committed before too, and `seconds` the last try alone.
     """
 
     refusals: list[Refusal]
@@ -69,7 +69,7 @@ class PartResult:
 class Embedded:
     """The encoder's table once every live sample has a vector or a refusal; `images` of them were new to it.
 
-    `seconds` is what their parts took, loading the network left out.
+    `seconds` is what their chunks took, loading the network left out.
     """
 
     table_version: int
@@ -80,18 +80,20 @@ class Embedded:
     seconds: float
 
 
-def plan(store: Store, samples: pl.DataFrame, *, fingerprint: str, dimensions: int, images: int) -> list[EmbeddingPart]:
-    """Parts of at most `images` samples each for all without a vector, in the order they lie in the pool's parts.
+def plan(
+    store: Store, samples: pl.DataFrame, *, fingerprint: str, dimensions: int, images: int
+) -> list[EmbeddingChunk]:
+    """Chunks of at most `images` samples each for all without a vector, in the order they lie in the pool's parts.
 
     Args:
         store: The workspace.
         samples: The pool's live samples (`pool.Pool.samples`).
         fingerprint: The encoder's.
         dimensions: Width of its vectors.
-        images: Samples in a part.
+        images: Samples in a chunk.
     """
     left_over = vectors.staged_keys(store, fingerprint)
-    vectors.commit_parts(store, fingerprint, left_over, dimensions)
+    vectors.commit_staged(store, fingerprint, left_over, dimensions)
     missing = _without(samples, vectors.existing_ids(store, fingerprint))
     if missing.is_empty():
         return []
@@ -100,31 +102,31 @@ def plan(store: Store, samples: pl.DataFrame, *, fingerprint: str, dimensions: i
     key = f"{_folder(fingerprint)}/plan-{_key(rows)}.parquet"
     _write(store, key, rows)
     counts = rows.group_by("number").len().sort("number")
-    return [EmbeddingPart(key, number, count, fingerprint, dimensions) for number, count in counts.iter_rows()]
+    return [EmbeddingChunk(key, number, count, fingerprint, dimensions) for number, count in counts.iter_rows()]
 
 
 def run(
-    part: EmbeddingPart,
+    chunk: EmbeddingChunk,
     store: Store,
     encoders: Sequence[Encoder],
     *,
     workers: int,
     on_progress: Callable[[int, int], None] | None = None,
-) -> PartResult:
-    """Embed one part and append its vectors to the encoder's table, some thousand at a time.
+) -> ChunkResult:
+    """Embed one chunk and append its vectors to the encoder's table, some thousand at a time.
 
     Samples that have a vector by now, since an earlier try was killed, are not embedded again.
 
     Args:
-        part: One of `plan`'s.
+        chunk: One of `plan`'s.
         store: The workspace.
-        encoders: The same encoder on each device; each takes a share of the part, all are committed at once.
+        encoders: The same encoder on each device; each takes a share of the chunk, all are committed at once.
         workers: Threads that decode, over all devices.
         on_progress: Called with (images done, images) from the calling thread.
     """
     started = time.monotonic()
-    rows = _read(store, part.plan_key).filter(pl.col("number") == part.number)
-    left = _without(rows, vectors.existing_ids(store, part.fingerprint))
+    rows = _read(store, chunk.plan_key).filter(pl.col("number") == chunk.number)
+    left = _without(rows, vectors.existing_ids(store, chunk.fingerprint))
     done, refusals = rows.height - left.height, list[Refusal]()
     held: list[embedder.Piece] = []
     for piece in _pieces(store, left, encoders, workers=workers):
@@ -132,30 +134,30 @@ def run(
         refusals.extend(Refusal(*failure) for failure in piece.failures)
         done += len(piece.ids) + len(piece.failures)
         if sum(len(one.ids) for one in held) >= _COMMIT_IMAGES * len(encoders):
-            _commit(part, store, held)
+            _commit(chunk, store, held)
             held = []
         if on_progress is not None:
             on_progress(done, rows.height)
-    _commit(part, store, held)
-    return PartResult(refusals, images=rows.height, seconds=time.monotonic() - started)
+    _commit(chunk, store, held)
+    return ChunkResult(refusals, images=rows.height, seconds=time.monotonic() - started)
 
 
-def _commit(part: EmbeddingPart, store: Store, pieces: Sequence[embedder.Piece]) -> None:
+def _commit(chunk: EmbeddingChunk, store: Store, pieces: Sequence[embedder.Piece]) -> None:
     """Append the pieces' vectors to the table."""
     ids = [sample_id for piece in pieces for sample_id in piece.ids]
     if not ids:
         return
     key = digest_of(ids)[:16]
-    vectors.stage_part(store, part.fingerprint, key, ids, np.concatenate([piece.vectors for piece in pieces]))
+    vectors.stage(store, chunk.fingerprint, key, ids, np.concatenate([piece.vectors for piece in pieces]))
     with _committing:
-        vectors.commit_parts(store, part.fingerprint, [key], part.dimensions)
+        vectors.commit_staged(store, chunk.fingerprint, [key], chunk.dimensions)
 
 
-def finish(store: Store, samples: pl.DataFrame, fingerprint: str, results: Sequence[PartResult]) -> Embedded:
-    """After the last part: keep refusals as quarantine rows, remove the plans, keep the table compact.
+def finish(store: Store, samples: pl.DataFrame, fingerprint: str, results: Sequence[ChunkResult]) -> Embedded:
+    """After the last chunk: keep refusals as quarantine rows, remove the plans, keep the table compact.
 
     Raises:
-        TransientError: a live sample has neither a vector nor a refusal, so a part did not run.
+        TransientError: a live sample has neither a vector nor a refusal, so a chunk did not run.
     """
     refusals = [refusal for result in results for refusal in result.refusals]
     _write_refusals(store, samples, fingerprint, refusals)
@@ -208,7 +210,7 @@ def _pieces(store: Store, rows: pl.DataFrame, encoders: Sequence[Encoder], *, wo
                 if stop.is_set():
                     break
         except BaseException:
-            stop.set()  # nothing of this part will be kept
+            stop.set()  # nothing of this chunk will be kept
             raise
         finally:
             done.put(None)

@@ -99,13 +99,13 @@ def existing_ids(store: Store, fingerprint: str) -> set[str]:
     return set() if table is None else _committed.copy(store, table)
 
 
-def stage_part(store: Store, fingerprint: str, key: str, ids: Sequence[str], vectors: np.ndarray) -> None:
-    """Keep one part's vectors for the commit, in a file that appears complete or not at all.
+def stage(store: Store, fingerprint: str, key: str, ids: Sequence[str], vectors: np.ndarray) -> None:
+    """Write vectors for the next commit, to a file that appears complete or not at all.
 
     Args:
         store: The workspace.
         fingerprint: The encoder that made them; a commit refuses files of another one.
-        key: Names the part; staging it again replaces it.
+        key: Names the file; staging it again replaces it.
         ids: Sample ids, unique.
         vectors: (n, D) float16 of unit length.
 
@@ -119,13 +119,13 @@ def stage_part(store: Store, fingerprint: str, key: str, ids: Sequence[str], vec
 
 
 def staged_keys(store: Store, fingerprint: str) -> list[str]:
-    """Parts that are staged and not committed, sorted; what a killed run left is among them."""
+    """Files that are staged and not committed, sorted; what a killed run left is among them."""
     names = store.names(f"{STAGING}/{fingerprint}")
     return sorted(name.removesuffix(".arrow") for name in names if name.endswith(".arrow") and name[0] != ".")
 
 
-def commit_parts(store: Store, fingerprint: str, keys: Iterable[str], dimensions: int) -> int:
-    """Append the staged parts' missing rows in one transaction, then delete the files; rows added.
+def commit_staged(store: Store, fingerprint: str, keys: Iterable[str], dimensions: int) -> int:
+    """Append the staged files' missing rows in one transaction, then delete the files; rows added.
 
     For one writer at a time (the holder of the workspace's lease). Killed before the append: the files are there still.
     Killed after it: the next call finds the rows and only deletes. So no row is lost and none is there twice.
@@ -139,17 +139,17 @@ def commit_parts(store: Store, fingerprint: str, keys: Iterable[str], dimensions
     known = _committed.ids(store, table)
     fresh = []
     for key in keys:
-        part = _read_staged(store, fingerprint, key)
-        if part is None:
+        staged = _read_staged(store, fingerprint, key)
+        if staged is None:
             continue
-        if part.schema.field("vector").type.list_size != dimensions:
+        if staged.schema.field("vector").type.list_size != dimensions:
             raise _foreign(store, fingerprint, key)
         is_new = []
-        for sample_id in part["sample_id"].to_pylist():
+        for sample_id in staged["sample_id"].to_pylist():
             is_new.append(sample_id not in known)
             known.add(sample_id)
-        fresh.append(part.filter(pa.array(is_new, pa.bool_())))
-    rows = sum(int(part.num_rows) for part in fresh)
+        fresh.append(staged.filter(pa.array(is_new, pa.bool_())))
+    rows = sum(int(added.num_rows) for added in fresh)
     if rows:
         with _room(store):
             table.add(pa.concat_tables(fresh).cast(schema(dimensions)))
@@ -163,7 +163,7 @@ def commit_parts(store: Store, fingerprint: str, keys: Iterable[str], dimensions
 
 
 class _Committed:
-    """The ids of the table that this process committed to last, so that twenty parts do not scan it twenty times.
+    """The ids of the table that this process committed to last, so that twenty commits do not scan it twenty times.
 
     Believed only while version and row count are what they were after our own append.
     """
