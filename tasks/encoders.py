@@ -9,8 +9,9 @@ from tasks.prefect_side.retries import STAGE
 from tasks.settings import machine
 from wtl_core import pipeline
 from wtl_core.encoders import cards
-from wtl_core.pipeline import EncoderRef, Run
+from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.recipe.encoder import EncoderParams
+from wtl_core.workspace.run import Run
 from wtl_core.workspace.storage import Store
 
 

@@ -6,7 +6,7 @@ from tasks.prefect_side import artifacts
 from tasks.prefect_side.progress import reported
 from tasks.prefect_side.retries import STAGE
 from wtl_core import pipeline
-from wtl_core.pipeline import Run
+from wtl_core.workspace.run import Run
 
 
 @task(name="ingest", **STAGE)

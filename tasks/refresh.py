@@ -10,12 +10,13 @@ from tasks.prefect_side.retries import STAGE
 from tasks.settings import machine
 from wtl_core import pipeline
 from wtl_core.embedding.chunks import Embedded
-from wtl_core.pipeline import EncoderRef, Run
+from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import planning
 from wtl_core.report import summary
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.lease import Lease
+from wtl_core.workspace.run import Run
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store
 

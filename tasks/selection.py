@@ -8,7 +8,8 @@ from tasks.prefect_side.progress import reported
 from tasks.prefect_side.retries import STAGE
 from wtl_core import pipeline
 from wtl_core.embedding.chunks import Embedded
-from wtl_core.pipeline import EncoderRef, Run
+from wtl_core.encoders.encoder_ref import EncoderRef
+from wtl_core.workspace.run import Run
 from wtl_core.workspace.selections import SelectionRef
 
 

@@ -4,7 +4,7 @@ Stages meet on disk. A `Run` names what they share; each stage returns a small r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -14,6 +14,7 @@ from wtl_core.embedding import chunks
 from wtl_core.embedding.chunks import ChunkResult, Embedded, EmbeddingChunk
 from wtl_core.encoders import compiled, resolve, weights_files
 from wtl_core.encoders.encoder import Encoder
+from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.errors import ConfigError, InputError, TransientError
 from wtl_core.machine import Machine, Progress, Stopwatch
 from wtl_core.pool import ingest, live_pool
@@ -28,53 +29,13 @@ from wtl_core.report import page
 from wtl_core.selection import stage, stage_inputs
 from wtl_core.training import pool_images, succession, training
 from wtl_core.workspace import commits, lease, ledger, marker, selections, snapshots
-from wtl_core.workspace.commits import Commit, WeightsFile
+from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.run import Run
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store
 
 _PARTS_AT_ONCE = 64
 """Parts that one call of the ingest stage makes; enough to keep every core busy, few enough to retry."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What the stages of one refresh share. Small, however many objects are new: tables stay on disk.
-
-    An orchestrator walks through what it passes on (5 s a call with a plan of 100,000 objects in here, 0.4 ms
-    without), so the plan stays in the snapshot.
-    """
-
-    store: Store
-    machine: Machine
-    recipe: Recipe
-    number: int
-    sources: list[str]
-    snapshot_key: str
-    batches: int
-    """Groups of parts still to be made; one ingest call works through one of them."""
-    changes: dict[str, int]
-    ledger_length: int
-    last: Commit | None
-    is_noop: bool
-
-
-@dataclass(frozen=True)
-class EncoderRef:
-    """The encoder of a run: `name` as the recipe has it, `resolvable` as `resolve` finds the very same network.
-
-    `file` is what weights or factory came from where the name says a file. The fingerprint is the compiled twin's if
-    `is_compiled`. `near_copy_distance` tells near-duplicates, where the encoder's training measured it. `side_px` is
-    the recipe's, which only networks of others are loaded with.
-    """
-
-    fingerprint: str
-    name: str
-    resolvable: str
-    dimensions: int
-    file: WeightsFile | None
-    is_compiled: bool = False
-    near_copy_distance: float | None = None
-    side_px: int | None = None
 
 
 def begin(

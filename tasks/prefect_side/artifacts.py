@@ -15,10 +15,11 @@ from prefect.utilities.urls import url_for
 from tasks.prefect_side.asset_events import materialised
 from tasks.prefect_side.event_resources import workspace_resource
 from wtl_core.embedding.chunks import Embedded
-from wtl_core.pipeline import EncoderRef, Run
+from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.report import charts
 from wtl_core.workspace import selections
 from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.run import Run
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store
 

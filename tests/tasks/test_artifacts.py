@@ -7,7 +7,7 @@ import pytest
 
 from tasks.prefect_side import artifacts
 from wtl_core.embedding.chunks import Embedded
-from wtl_core.pipeline import EncoderRef
+from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
