@@ -174,12 +174,13 @@ def train_successor(
             f"{store.root}: expected an encoder that is trained here, found {last.encoder_name!r}; change to one by "
             "`wtl run --encoder ssl`, which trains it at once"
         )
-    live = live_pool.load(store, snapshots.read_snapshot(store, last.listing), filters=last.recipe.ingest.filters)
+    recipe = commits.recipe_of(last)
+    live = live_pool.load(store, snapshots.read_snapshot(store, last.listing), filters=recipe.ingest.filters)
     images = pool_images.of_pool(store, live.samples)
     fingerprint = training.train(
         images,
         store,
-        params or last.recipe.encoder,
+        params or recipe.encoder,
         device=machine.device,
         devices=machine.devices,
         workers=machine.workers,

@@ -45,7 +45,7 @@ def test_what_cannot_be_written_is_refused_before_anything_starts(tmp_path: Path
 
 def test_a_newer_format_and_a_broken_marker_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / MARKER).write_text(json.dumps({"format": 99}))
-    with pytest.raises(ConfigError, match="newer program"):
+    with pytest.raises(ConfigError, match="written by a newer wtl"):
         probe_workspace(str(tmp_path))
     (tmp_path / MARKER).write_text("what")
     with pytest.raises(CorruptArtifactError, match="restore it"):

@@ -77,7 +77,8 @@ def save_origin(store: Store, digest: str, sample_ids: Sequence[str]) -> None:
 def load_origin(store: Store, digest: str) -> Origin | None:
     """The pool that an encoder of this workspace was trained on; None for one from elsewhere."""
     try:
-        return Origin(**json.loads(store.read_bytes(f"{FOLDER}/{digest}/{ORIGIN}")))
+        found = json.loads(store.read_bytes(f"{FOLDER}/{digest}/{ORIGIN}"))
+        return Origin(found["images"], found["sample_ids"])
     except FileNotFoundError:
         return None
 
@@ -135,11 +136,14 @@ def from_weights(data: bytes, *, where: str, device: torch.device, card: dict[st
 
     Raises:
         CorruptArtifactError: no safetensors file, or one that does not fit its own head.
-        ConfigError: a safetensors file of somebody else's.
+        ConfigError: a safetensors file of somebody else's, or of a newer version.
     """
     held, head = read_weights(data, where=where)
     weights, whitening = split(held)
-    shape = NetworkShape(**head["network"])
+    try:
+        shape, preprocessing = NetworkShape(**head["network"]), from_json(head["preprocessing"])
+    except TypeError as error:  # a field that this version does not know would give other vectors if it were passed by
+        raise ConfigError(f"{where}: an encoder written by a newer wtl ({error}): update wtl") from error
     network = build_network(shape)
     try:
         network.load_state_dict(weights)
@@ -149,7 +153,7 @@ def from_weights(data: bytes, *, where: str, device: torch.device, card: dict[st
         network,
         name="ssl",
         architecture=shape.to_json(),
-        preprocessing=from_json(head["preprocessing"]),
+        preprocessing=preprocessing,
         device=device,
         number_format=head["number_format"],
         card=card or head,

@@ -49,6 +49,23 @@ def build_recipe(values: dict[str, Any], *, name: str) -> Recipe:
         raise ConfigError(f"{name}: " + "; ".join(_explain(dict(detail)) for detail in error.errors())) from error
 
 
+def read_recorded(values: dict[str, Any]) -> tuple[Recipe, list[str]]:
+    """A recipe that some version of wtl wrote into a workspace, and the keys whose names or values are unknown here.
+
+    Such a key, as `selection.seed`, has its default in the recipe that is returned: do not run by it if there is one.
+    """
+    left = {stage: dict(fields) for stage, fields in values.items()}
+    unknown: list[str] = []
+    while True:
+        try:
+            return Recipe.model_validate(left), sorted(unknown)
+        except ValidationError as error:
+            for stage, *field in {detail["loc"][:2] for detail in error.errors()}:
+                unknown.append(".".join(map(str, [stage, *field])))
+                parent, key = (left[str(stage)], field[0]) if field else (left, stage)
+                parent.pop(str(key), None)
+
+
 def _explain(detail: dict[str, Any]) -> str:
     where = [str(step) for step in detail["loc"]]
     if detail["type"] != "extra_forbidden":

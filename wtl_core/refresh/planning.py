@@ -60,9 +60,13 @@ class RefreshPlan:
 
 
 def base_recipe(store: Store) -> Recipe:
-    """The recipe that a run starts from when it is given none: the workspace's last one, or the defaults."""
+    """The recipe that a run starts from when it is given none: the workspace's last one, or the defaults.
+
+    Raises:
+        ConfigError: the last one has keys that this version does not know.
+    """
     last = commits.latest(store)
-    return Recipe() if last is None else last.recipe
+    return Recipe() if last is None else commits.recipe_of(last)
 
 
 def plan(
@@ -91,7 +95,7 @@ def plan(
     forgotten = _forgotten(forget, named=sources, known=last.sources if last is not None else [])
     known_sources = [source for source in (last.sources if last is not None else []) if source not in forgotten]
     touched = [source_uri(source) for source in sources]
-    is_remade = last is not None and last.recipe.ingest.part_digest() != recipe.ingest.part_digest()
+    is_remade = last is not None and _makes_other_parts(last, recipe)
     if forgotten or is_remade or not touched:
         touched = list(dict.fromkeys([*touched, *known_sources]))
     if not touched:
@@ -125,7 +129,7 @@ def plan(
     return RefreshPlan(
         number=1 if last is None else last.number + 1,
         sources=sorted({*known_sources, *touched}),
-        snapshot=known if is_noop else pl.concat(together, how="vertical_relaxed").sort("uri"),
+        snapshot=known if is_noop else pl.concat(together, how="diagonal_relaxed").sort("uri"),
         parts=parts,
         changes={
             "new": changes.new.height,
@@ -163,10 +167,16 @@ def is_successor_due(store: Store, last: Commit | None, recipe: Recipe) -> bool:
     )
 
 
+def _makes_other_parts(last: Commit, recipe: Recipe) -> bool:
+    is_known = not any(key.startswith("ingest") for key in last.unknown_recipe_keys)
+    return not is_known or last.recipe.ingest.part_digest() != recipe.ingest.part_digest()
+
+
 def _stands(store: Store, last: Commit, recipe: Recipe, known: pl.DataFrame) -> bool:
     """Whether the last result is what the recipe gives for the same pool and ledger."""
     return (
         last.recipe == recipe
+        and not last.unknown_recipe_keys
         and last.selection_version == selections.VERSION
         and current_encoder(store, last, recipe.encoder.name) in (None, last.encoder)
         and not is_successor_due(store, last, recipe)

@@ -5,15 +5,18 @@ Older commits, selections and reports stay as a record, but can no longer be rep
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import polars as pl
 
 from wtl_core.embedding import vectors
+from wtl_core.errors import ConfigError
 from wtl_core.pool import live_pool
 from wtl_core.training import succession
 from wtl_core.workspace import commits, ledger, snapshots
+from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
 _PART_FOLDERS = ("pool", "quarantine", "ignored")
@@ -38,10 +41,14 @@ def run(store: Store, *, keep: int = 10, keep_days: float = 7.0) -> Maintained:
         store: The workspace.
         keep: Refreshes that must stay replayable.
         keep_days: Age up to which the last hundred versions of a vector table stay, for readers that are at work.
+
+    Raises:
+        ConfigError: a newer version of wtl wrote one of these refreshes, with fields that this one does not know.
     """
     kept = commits.newest(store, keep)
     if not kept:
         return Maintained()
+    _check_known(store, kept)
     listings = {commit.listing for commit in kept}
     kept_snapshots = [snapshots.read_snapshot(store, key) for key in sorted(listings)]
     pending = snapshots.pending_snapshot(store, kept[0])
@@ -68,6 +75,16 @@ def run(store: Store, *, keep: int = 10, keep_days: float = 7.0) -> Maintained:
     done = Maintained(deleted, dropped, compacted, retired)
     _logger.info("maintained %s: %s", store.root, done)
     return done
+
+
+def _check_known(store: Store, kept: Sequence[Commit]) -> None:
+    """Refuse to delete what a newer version's refresh may need by a field that this version does not know."""
+    unknown = sorted({name for commit in kept for name in commits.unknown_fields(commit)})
+    if unknown:
+        raise ConfigError(
+            f"{store.root}: its refreshes were written by a newer wtl (this one does not know {', '.join(unknown)}), "
+            "so nothing is deleted: update wtl"
+        )
 
 
 def _made_parts(store: Store) -> list[str]:

@@ -1,11 +1,16 @@
-"""The commit point of a refresh: `refreshes/<n>.json`, made once and never changed; the highest number is now."""
+"""The commit point of a refresh: `refreshes/<n>.json`, made once and never changed; the highest number is now.
+
+Readers are lenient: fields that a newer version added are kept and passed by. A recipe with keys that this version does
+not know can be shown, but `recipe_of` refuses to run by it, since the run would drop them without a word.
+"""
 
 import json
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from wtl_core.errors import CorruptArtifactError, TransientError
-from wtl_core.recipe.recipe import Recipe
+from wtl_core.errors import ConfigError, CorruptArtifactError, TransientError
+from wtl_core.recipe.recipe import Recipe, read_recorded
+from wtl_core.workspace import marker
 from wtl_core.workspace.storage import Store
 
 _FOLDER = "refreshes"
@@ -15,7 +20,7 @@ _DIGITS = 6
 class WeightsFile(BaseModel):
     """Which files an encoder's weights, or its factory, came from: their digest, and what tells it without reading."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     size: int
     mtime_ns: int
@@ -25,7 +30,7 @@ class WeightsFile(BaseModel):
 class Age(BaseModel):
     """How far a pool has moved from the one that its encoder was trained on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     images_then: int
     """Distinct images of the pool at the training."""
@@ -39,7 +44,7 @@ class Age(BaseModel):
 class Commit(BaseModel):
     """What a refresh ended with. Keys of files are relative to the workspace."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     number: int
     """1 for the first refresh of a workspace."""
@@ -50,7 +55,9 @@ class Commit(BaseModel):
     listing: str
     """Key of the listing snapshot: each known object with its identity and its part."""
     recipe: Recipe
-    """The whole recipe of the run."""
+    """The whole recipe of the run, as far as this version knows it; run by `recipe_of`."""
+    unknown_recipe_keys: list[str] = Field(default=[], exclude=True)
+    """Keys of the recorded recipe that this version does not know, as `selection.seed`; not a field of the file."""
     encoder: str
     """Fingerprint."""
     encoder_name: str
@@ -91,6 +98,7 @@ def latest(store: Store) -> Commit | None:
 
     Raises:
         CorruptArtifactError: the file is not what `write` made.
+        ConfigError: a newer version wrote it in a form that this one cannot read.
     """
     found = newest(store, 1)
     return found[0] if found else None
@@ -115,10 +123,32 @@ def write(store: Store, commit: Commit) -> None:
         raise TransientError(f"{store.root}: refresh {commit.number} was committed by another process; run again")
 
 
+def recipe_of(commit: Commit) -> Recipe:
+    """The recipe of a commit, to run by again.
+
+    Raises:
+        ConfigError: a newer version wrote it with keys that this one does not know, and that a run would lose.
+    """
+    if commit.unknown_recipe_keys:
+        raise ConfigError(
+            f"the recipe of refresh {commit.number} was written by a newer wtl (this one does not know "
+            f"{', '.join(commit.unknown_recipe_keys)}): update wtl, or run without these keys by --recipe FILE"
+        )
+    return commit.recipe
+
+
+def unknown_fields(commit: Commit) -> list[str]:
+    """The fields that a newer version wrote into a commit and this one passes by; empty for our own."""
+    return [*(commit.model_extra or {}), *(f"recipe.{key}" for key in commit.unknown_recipe_keys)]
+
+
 def _read(store: Store, key: str) -> Commit:
     try:
-        return Commit.model_validate_json(store.read_bytes(key))
-    except ValidationError as error:
+        values = json.loads(store.read_bytes(key))
+        marker.check_format(values.get("format", 1), where=store.path(key))
+        recipe, unknown = read_recorded(values["recipe"])
+        return Commit.model_validate({**values, "recipe": recipe, "unknown_recipe_keys": unknown})
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise CorruptArtifactError(
             f"{store.path(key)}: expected a commit, found something else; restore the file, or delete it to fall back "
             "to the refresh before it"

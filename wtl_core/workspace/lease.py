@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from wtl_core.errors import BusyError, CorruptArtifactError, TransientError, WtlError
@@ -46,6 +46,9 @@ class Owner:
     def to_bytes(self) -> bytes:
         """The lease file's content."""
         return json.dumps(asdict(self)).encode()
+
+
+_FIELDS = frozenset(field.name for field in fields(Owner))
 
 
 @dataclass(frozen=True)
@@ -153,10 +156,13 @@ def _is_held(store: Store, nonce: str) -> bool:
 
 def _read(store: Store, key: str) -> Owner | None:
     try:
-        return Owner(**json.loads(store.read_bytes(key)))
+        found = json.loads(store.read_bytes(key))
+        return Owner(
+            **{name: value for name, value in found.items() if name in _FIELDS}
+        )  # a newer version may add some
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise CorruptArtifactError(
             f"{store.path(key)}: expected who holds the workspace, found something else ({error}); see that no run is "
             "at work, delete the file and run again"

@@ -25,7 +25,9 @@ def length(store: Store) -> int:
 def read(store: Store, entries: int | None = None) -> pl.DataFrame:
     """Rows `sample_id, kind, created` of the first `entries` entries (all if None), oldest first."""
     names = _entries(store)[:entries]
-    frames = [pl.read_parquet(io.BytesIO(store.read_bytes(f"{_FOLDER}/{name}"))) for name in names]
+    frames = [
+        pl.read_parquet(io.BytesIO(store.read_bytes(f"{_FOLDER}/{name}")), columns=list(_SCHEMA)) for name in names
+    ]
     return pl.concat([pl.DataFrame(schema=_SCHEMA), *frames])
 
 

@@ -11,7 +11,26 @@ from wtl_core.workspace.storage import Store
 
 MARKER = "wtl.json"
 FORMAT = 1
-"""Raised when an older program could no longer read what a newer one writes."""
+"""Of the marker and of every JSON record of a workspace. Raised when an older version could no longer read what a newer
+one writes, or would go wrong with it; a new field alone does not raise it."""
+
+
+def check_format(found: int, *, where: str) -> None:
+    """Refuse a file whose form this version does not know. Call before anything else of it is read.
+
+    Fields that this version does not know need no other form: readers pass them by and keep them.
+
+    Args:
+        found: The file's `format`; a record without one has format 1.
+        where: The file, as the message names it.
+
+    Raises:
+        ConfigError: a newer version wrote it.
+    """
+    if found > FORMAT:
+        raise ConfigError(
+            f"{where}: written by a newer wtl (format {found}; this one reads up to {FORMAT}): update wtl"
+        )
 
 
 def open_workspace(uri: str) -> Store:
@@ -85,7 +104,4 @@ def _check_format(store: Store) -> None:
         raise CorruptArtifactError(
             f"{store.path(MARKER)}: expected {{'format': {FORMAT}}}; restore it, the rest of the workspace is untouched"
         ) from error
-    if found > FORMAT:
-        raise ConfigError(
-            f"{store.root}: a newer program wrote it (format {found}, this one reads {FORMAT}); update wtl"
-        )
+    check_format(found, where=store.root)

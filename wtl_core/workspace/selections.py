@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from wtl_core.errors import CorruptArtifactError
+from wtl_core.workspace import marker
 from wtl_core.workspace.storage import Store
 
 VERSION = 8
@@ -53,8 +54,9 @@ def read_ladder(store: Store, key: str) -> pl.DataFrame:
 
 
 def read_receipt(store: Store, key: str) -> dict[str, Any]:
-    """What the ranking was made from."""
+    """What the ranking was made from; keys of newer versions stay in it. A ConfigError if this one cannot read it."""
     receipt: dict[str, Any] = json.loads(_read(store, f"{key}/receipt.json"))
+    marker.check_format(receipt.get("format", 1), where=store.path(f"{key}/receipt.json"))
     return receipt
 
 
