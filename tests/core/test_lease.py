@@ -1,11 +1,14 @@
+import importlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from wtl_core.errors import BusyError, ConfigError, CorruptArtifactError, TransientError
@@ -15,8 +18,10 @@ from wtl_core.workspace.storage import Store
 
 
 def _leave(store: Store, **changes: object) -> None:
-    owner = json.loads(lease._myself("old").to_bytes()) | changes
-    store.write_bytes(LEASE, json.dumps(owner).encode())
+    """Put a lease of this very process there, with some of it changed, as another process might have left it."""
+    with tempfile.TemporaryDirectory() as elsewhere, lease.hold(Store(elsewhere)):
+        owner = json.loads(Store(elsewhere).read_bytes(LEASE))
+    store.write_bytes(LEASE, json.dumps({**owner, "nonce": "old", **changes}).encode())
 
 
 def test_the_lease_is_gone_after_the_block(tmp_path: Path) -> None:
@@ -89,7 +94,9 @@ def test_another_host_whose_clock_is_behind_keeps_its_lease_while_it_beats(tmp_p
     thread.join()
 
 
-def test_a_process_that_proc_does_not_show_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_the_system_hides_is_trusted_by_its_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(pid: int, _: int) -> None:
         raise PermissionError(1, f"{pid}")
 
@@ -98,6 +105,39 @@ def test_a_process_that_proc_does_not_show_is_alive(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "kill", refuse)
     with pytest.raises(BusyError), lease.hold(store):
         pass
+    _leave(store, pid=2**22 + 1, heartbeat=time.time() - lease.MISSED_SECONDS - 1)
+    with lease.hold(store):
+        pass
+
+
+@pytest.mark.parametrize("error", [psutil.AccessDenied(), psutil.Error(), OSError(38, "Function not implemented")])
+def test_a_live_owner_keeps_its_lease_where_no_process_can_be_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """As on systems without `/proc`: our own live process once counted as dead there."""
+
+    def deny(pid: int) -> None:
+        raise error
+
+    monkeypatch.setattr(psutil, "Process", deny)
+    store = Store(str(tmp_path))
+    with lease.hold(store) as held:
+        with pytest.raises(BusyError), lease.hold(store):
+            pass
+        held.check()
+    assert store.names("") == []
+    _leave(store, heartbeat=time.time() - lease.MISSED_SECONDS - 1)
+    with lease.hold(store):
+        pass
+
+
+def test_a_change_of_the_clock_steals_no_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, boot = Store(str(tmp_path)), psutil.boot_time()
+    with lease.hold(store):
+        for module in (psutil, importlib.import_module("psutil._pslinux")):  # what the system derives from the clock
+            monkeypatch.setattr(module, "boot_time", lambda: boot + 3600)
+        with pytest.raises(BusyError), lease.hold(store):
+            pass
 
 
 def test_a_lease_that_is_none_is_named(tmp_path: Path) -> None:
@@ -159,14 +199,14 @@ def test_a_store_that_denies_access_for_a_while_ends_no_heartbeat(
 ) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.02)
     denied = threading.Event()
-    read = lease._read
+    read = Store.read_bytes
 
-    def deny(store: Store, key: str) -> Owner | None:
+    def deny(store: Store, key: str) -> bytes:
         if denied.is_set():
             raise ConfigError("access denied")
         return read(store, key)
 
-    monkeypatch.setattr(lease, "_read", deny)
+    monkeypatch.setattr(Store, "read_bytes", deny)
     store = Store(str(tmp_path))
     with lease.hold(store) as held:
         denied.set()
@@ -174,9 +214,9 @@ def test_a_store_that_denies_access_for_a_while_ends_no_heartbeat(
         with pytest.raises(ConfigError, match="access denied"):
             held.check()
         denied.clear()
-        first = read(store, LEASE)
+        first = lease.read_owner(store)
         time.sleep(0.2)
-        second = read(store, LEASE)
+        second = lease.read_owner(store)
     assert first is not None
     assert second is not None
     assert second.heartbeat > first.heartbeat

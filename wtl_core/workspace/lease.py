@@ -1,9 +1,9 @@
 """One writer per workspace: a lease file that names its owner, with a heartbeat.
 
-A dead owner on this host is replaced at once. Whose processes cannot be seen from here (another host's, another
-container's, or another boot's, since machines can share a name) is replaced after its heartbeat has been missed for a
-minute; another host's clock may be wrong, so its lease must also stay the same while it is watched. Replacing goes
-through a claim file named after the old lease, so that of two contenders only one wins.
+An owner whose process has ended is replaced at once. An owner that we cannot look up (it is on another host, in another
+container, from another boot, or the system does not show its process) is considered dead after 60 s without a
+heartbeat. Another host's clock may be wrong, so its lease is also watched for two heartbeats. Replacing goes through a
+claim file named after the old lease, so that of two contenders only one wins.
 """
 
 import json
@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import psutil
+
 from wtl_core.errors import BusyError, CorruptArtifactError, TransientError, WtlError
 from wtl_core.workspace.storage import Store
 
@@ -26,13 +28,25 @@ MISSED_SECONDS = 60.0
 WATCHED_SECONDS = 30.0
 """Two heartbeats."""
 _RELOOK_SECONDS = 0.2
+_TICKS = 100
+"""Clock ticks a second, in which Linux counts a process's start; lease files of earlier versions hold these."""
+_SAME_START_TICKS = 2 * _TICKS
+"""Both ends of the difference to the boot may be rounded or slewed; no process id is used again within two seconds."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lease. `started` is the process's start in clock ticks since boot, since process ids are reused.
+    """Who holds a lease.
 
-    `namespace` is that of its process id, which means nothing in another container.
+    Attributes:
+        host: Name of the machine.
+        boot_id: Of the machine's present boot, since machines can share a name; empty where the system tells none.
+        pid: Process id.
+        started: The process's start in hundredths of a second since the boot, since process ids are used again; 0 where
+            the system does not tell it.
+        nonce: A random word for this lease alone.
+        heartbeat: When it was last renewed, Unix time in seconds.
+        namespace: Of the process id, which means nothing in another container; empty where the system has none.
     """
 
     host: str
@@ -87,11 +101,20 @@ def read_owner(store: Store) -> Owner | None:
 
 
 def is_alive(owner: Owner) -> bool:
-    """Whether the owner may still be writing, as far as a look at its process, or else at its heartbeat, tells."""
+    """Whether the owner may still be writing: by its process where we can look it up, else by its heartbeat."""
     here = _myself(owner.nonce)
-    if (owner.host, owner.boot_id, owner.namespace) != (here.host, here.boot_id, here.namespace):
-        return time.time() - owner.heartbeat < MISSED_SECONDS
-    return _start_ticks(owner.pid) == owner.started or _is_hidden(owner.pid)
+    if owner.started and (owner.host, owner.boot_id, owner.namespace) == (here.host, here.boot_id, here.namespace):
+        try:
+            process = psutil.Process(owner.pid)
+            if process.status() != psutil.STATUS_ZOMBIE:
+                return abs(_started(process) - owner.started) <= _SAME_START_TICKS
+            return False
+        except psutil.NoSuchProcess:
+            if not _is_hidden(owner.pid):
+                return False
+        except (psutil.Error, OSError):  # the system does not let us see it
+            pass
+    return time.time() - owner.heartbeat < MISSED_SECONDS
 
 
 def _acquire(store: Store, key: str, nonce: str) -> None:
@@ -135,7 +158,7 @@ def _beats(store: Store, key: str, owner: Owner) -> bool:
 
 
 def _beat(store: Store, nonce: str, stop: threading.Event) -> None:
-    """Renew the heartbeat until told to stop.
+    """Renew the heartbeat until `stop` is set.
 
     A store that is away, or denies access, is tried again at the next beat: whether the lease still holds is for
     `Lease.check` to find out.
@@ -177,24 +200,25 @@ def _myself(nonce: str) -> Owner:
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         namespace = ""
-    return Owner(socket.gethostname(), boot, pid, _start_ticks(pid) or 0, nonce, time.time(), namespace)
-
-
-def _start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is no such process or it is a zombie."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
+        started = _started(psutil.Process(pid))
+    except (psutil.Error, OSError):
+        started = 0
+    return Owner(socket.gethostname(), boot, pid, started, nonce, time.time(), namespace)
+
+
+def _started(process: psutil.Process) -> int:
+    """When a process started, in hundredths of a second since the boot: a change of the clock does not move it."""
+    seconds: float = process.create_time() - psutil.boot_time()
+    return round(seconds * _TICKS)
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether there is such a process that `/proc` does not show, as it may not show other users'."""
+    """Whether there is such a process although the system does not show it, as it may not show other users'."""
     try:
         os.kill(pid, 0)
     except PermissionError:
-        return not Path(f"/proc/{pid}").exists()
-    except ProcessLookupError:
+        return True
+    except OSError:
         return False
     return False
