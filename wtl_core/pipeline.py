@@ -51,7 +51,7 @@ def begin(
 
     Without a recipe the workspace's last one holds. An image side for an encoder without a choice is a ConfigError.
     """
-    recipe = recipe or planning.base_recipe(store)
+    recipe = planning.base_recipe(store) if recipe is None else recipe.with_absolute_paths()
     encoder_names.check_side(recipe.encoder.name, recipe.encoder.side_px)
     entries = ledger.length(store)
     planned = planning.plan(

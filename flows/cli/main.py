@@ -265,10 +265,8 @@ def _recipe(store: Store, path: Path | None, *, budget: str | None, encoder: str
     if budget is not None:
         values["selection"]["budget"] = budget
     if encoder is not None:
-        values["encoder"]["name"] = encoder
-    recipe = build_recipe(values, name="the command line" if path is None else str(path))
-    encoder_names.validate_name(recipe.encoder.name)
-    return recipe
+        values["encoder"]["name"] = encoder_names.absolute(encoder)
+    return build_recipe(values, name="the command line" if path is None else str(path))
 
 
 def _probe(uri: str) -> Store:

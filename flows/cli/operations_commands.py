@@ -160,7 +160,7 @@ def _next_params(store: Store, **given: Any) -> EncoderParams:
     if given["seconds"] is not None:
         last["epochs"] = None
     values = {**last, **{key: value for key, value in given.items() if value is not None}}
-    return build_recipe({"encoder": values}, name="the command line").encoder
+    return build_recipe({"encoder": values}, name="the command line").encoder.with_absolute_paths()
 
 
 @click.command("maintain")

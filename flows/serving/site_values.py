@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.prefect_side.event_resources import workspace_resource
 from wtl_core.errors import ConfigError
-from wtl_core.recipe import encoder_names
 from wtl_core.recipe.recipe import build_recipe
 from wtl_core.refresh import planning
 
@@ -62,7 +61,7 @@ class Site(BaseModel):
 
     def variables(self) -> dict[str, Any]:
         """The Prefect variables that `prefect.yaml` refers to."""
-        recipe = build_recipe(self.recipe, name="recipe").model_dump(mode="json") if self.recipe else None
+        recipe = build_recipe(self.recipe, name="recipe").with_absolute_paths() if self.recipe else None
         return {
             f"{self.prefix}_workspace": planning.source_uri(self.workspace),
             f"{self.prefix}_sources": [planning.source_uri(source) for source in self.sources],
@@ -76,7 +75,7 @@ class Site(BaseModel):
             f"{self.prefix}_at_least": self.at_least,
             f"{self.prefix}_novelty": self.novelty,
             f"{self.prefix}_time_limit_hours": self.time_limit_hours,
-            f"{self.prefix}_recipe": recipe,
+            f"{self.prefix}_recipe": None if recipe is None else recipe.model_dump(mode="json"),
         }
 
 
@@ -96,7 +95,7 @@ def read_site(path: Path | None, **overrides: Any) -> Site:
         told = "; ".join(f"{'.'.join(map(str, d['loc']))}: {d['msg']}, found {d['input']!r}" for d in error.errors())
         raise ConfigError(f"{path}: {told}; the valid keys are {', '.join(Site.model_fields)}") from error
     if site.recipe:
-        encoder_names.validate_name(build_recipe(site.recipe, name=str(path)).encoder.name)
+        build_recipe(site.recipe, name=str(path)).with_absolute_paths()  # refuses an encoder's name of unknown form
     return site
 
 

@@ -76,7 +76,10 @@ def test_a_part_that_fails_keeps_what_it_committed_and_makes_only_the_rest(
     assert set(made[7:]) == vectors.existing_ids(store, digest) - set(made[:6])
 
 
-def test_weights_that_were_replaced_under_their_name_embed_anew(pictures: Path, tmp_path: Path) -> None:
+def test_weights_that_were_replaced_under_their_name_embed_anew(
+    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", logger="wtl_core")
     weights = tmp_path / "weights.safetensors"
     recipe = Recipe.model_validate({"encoder": {"name": f"file:{weights}"}})
     first_digest = write_weights(weights, 1)
@@ -88,8 +91,51 @@ def test_weights_that_were_replaced_under_their_name_embed_anew(pictures: Path, 
     second = refresh(tmp_path / "w", recipe=None)
     assert (second.number, second.encoder) == (2, second_digest)
     assert refresh(tmp_path / "w", recipe=None) == second
+    assert not caplog.records
     weights.unlink()  # needed by no run that has nothing to do
     assert refresh(tmp_path / "w", recipe=None) == second
+    assert "the last result stands" in caplog.text
+
+
+def test_a_weights_file_by_a_relative_path_is_found_from_another_folder(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    first_digest = write_weights(tmp_path / "here" / "w.safetensors", 1)
+    recipe = Recipe.model_validate({"encoder": {"name": "file:w.safetensors"}})
+    first = refresh(tmp_path / "w", pictures, recipe=recipe)
+    assert (first.encoder, first.encoder_name) == (first_digest, f"file:{tmp_path}/here/w.safetensors")
+    assert refresh(tmp_path / "w", recipe=recipe) == first
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert refresh(tmp_path / "w", recipe=None) == first
+    (pictures / "new.jpg").write_bytes(make_jpeg(99))
+    assert refresh(tmp_path / "w", recipe=None).counts["vectors"] == 9
+    second_digest = write_weights(tmp_path / "here" / "w.safetensors", 2)
+    assert refresh(tmp_path / "w", recipe=None).encoder == second_digest
+
+
+def test_a_commit_that_names_its_weights_file_by_a_relative_path_still_opens(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", logger="wtl_core")
+    monkeypatch.chdir(tmp_path)
+    write_weights(tmp_path / "w.safetensors", 1)
+    name = f"file:{tmp_path}/w.safetensors"
+    first = refresh(tmp_path / "w", pictures, recipe=Recipe.model_validate({"encoder": {"name": name}}))
+    (file,) = (tmp_path / "w" / "refreshes").iterdir()
+    file.write_text(file.read_text().replace(name, "file:w.safetensors"))  # as former versions wrote it
+    assert refresh(tmp_path / "w", recipe=None).number == first.number
+    assert not caplog.records
+    monkeypatch.chdir(tmp_path / "w")
+    assert refresh(tmp_path / "w", recipe=None).number == first.number
+    assert "encoder file:w.safetensors: expected the files that it was loaded from, found none" in caplog.text
+    (pictures / "new.jpg").write_bytes(make_jpeg(99))
+    with pytest.raises(ConfigError, match=rf"found none at {tmp_path}/w/w\.safetensors"):
+        refresh(tmp_path / "w", recipe=None)
+    monkeypatch.chdir(tmp_path)
+    assert refresh(tmp_path / "w", recipe=None).counts["vectors"] == 9
 
 
 def test_another_side_of_the_same_network_embeds_anew(

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from service_stack import STALL, free_port, until
 
+from flows.cli.main import cli
 from flows.serving.up import _descendants, _is_alive
 from tests.conftest import make_jpeg, result_of
+from tests.core.test_encoders import timm_weights
 from tests.core.test_pipeline import ranking, refresh
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace import ledger
@@ -223,3 +226,18 @@ def test_an_interrupted_run_ends_at_once_and_its_server_with_it(
     finally:
         for pid in filter(_is_alive, [process.pid, *started]):
             os.kill(pid, signal.SIGKILL)
+
+
+def test_a_relative_weights_file_is_taken_from_the_current_folder_once(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From then on the workspace knows it by its absolute path, so the same call has nothing new to do."""
+    name = timm_weights("test_resnet", tmp_path)
+    kind, _, path = name.partition("@")
+    recipe = Recipe.model_validate({"encoder": {"name": name}})
+    refresh(tmp_path / "w", source, recipe=recipe)
+    (tmp_path / "r.toml").write_text(f'[encoder]\nname = "{kind}@{Path(path).name}"\n')
+    monkeypatch.chdir(tmp_path)
+    for given in (["--encoder", f"{kind}@{Path(path).name}"], ["--recipe", "r.toml"]):
+        done = CliRunner().invoke(cli, ["run", "-w", "w", *given])
+        assert (done.exit_code, "nothing new" in done.stdout) == (0, True), done.output

@@ -85,6 +85,13 @@ def test_sites_of_one_server_share_no_name_but_that_of_lost_runs() -> None:
     assert not set(Site(name="a").variables()) & set(Site(name="b").variables())
 
 
+def test_a_sites_weights_file_is_found_by_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources and files are relative to where the site is read, not to the worker's folder."""
+    monkeypatch.chdir(tmp_path)
+    written = Site(recipe={"encoder": {"name": "file:w.safetensors"}}).variables()["wtl_default_recipe"]
+    assert written["encoder"]["name"] == f"file:{tmp_path}/w.safetensors"
+
+
 def test_every_flow_tells_of_its_failure(deployments: list[dict[str, Any]]) -> None:
     for deployment in deployments:
         module, _, name = deployment["entrypoint"].rpartition(".")

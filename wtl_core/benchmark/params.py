@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wtl_core.errors import ConfigError
-from wtl_core.recipe.encoder_names import validate_name
+from wtl_core.recipe.encoder_names import parse_name
 from wtl_core.recipe.selection import SelectionParams
 
 Judge = Literal["nearest", "probe", "scratch"]
@@ -74,7 +74,7 @@ class BenchmarkParams(BaseModel):
     @field_validator("encoder")
     @classmethod
     def _is_encoder(cls, name: str) -> str:
-        validate_name(name)
+        parse_name(name)
         return name
 
     @field_validator("strategies")

@@ -168,7 +168,9 @@ def _load(network: nn.Module, name: EncoderName, *, missing: tuple[str, ...] = (
     assert name.weights_path is not None
     path = Path(name.weights_path).expanduser()
     if not path.is_file():
-        raise ConfigError(f"{path}: expected a weights file for {name.kind}:{name.value}, found none; put it there")
+        raise ConfigError(
+            f"{path.absolute()}: expected a weights file for {name.kind}:{name.value}, found none; put it there"
+        )
     try:
         weights: dict[str, Any] = (
             load_file(path)

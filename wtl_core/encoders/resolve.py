@@ -106,7 +106,7 @@ def _load_file(path: Path, device: torch.device) -> Encoder:
 
 def _read_file(path: Path) -> bytes:
     if not path.is_file():
-        raise ConfigError(f"file:{path}: expected a weights file, found none; check the path")
+        raise ConfigError(f"file:{path}: expected a weights file, found none at {path.absolute()}; check the path")
     if path.suffix != ".safetensors":
         raise ConfigError(
             f"file:{path}: expected a .safetensors file that wtl wrote; other files need their network's name: "

@@ -1,11 +1,14 @@
 """Which files an encoder's name takes its weights, or its factory's code, from, and whether others lie there by now."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from wtl_core.encoders import factory_source
 from wtl_core.recipe import encoder_names
 from wtl_core.workspace.commits import WeightsFile
+
+_logger = logging.getLogger(__name__)
 
 
 def weights_file(name: str) -> WeightsFile | None:
@@ -18,14 +21,30 @@ def weights_file(name: str) -> WeightsFile | None:
 
 
 def has_changed(before: WeightsFile | None, name: str) -> bool:
-    """Whether other files than `before` lie where the encoder's name says. Read only if size or time differ."""
+    """Whether other files than `before` lie where the encoder's name says. Read only if size or time differ.
+
+    Files that are gone do not count as changed, so that the last result stands: all its vectors are there. A warning
+    in the log says so, since the next run with something new to embed cannot do without them.
+    """
     files = _files_behind(name)
-    if not files:  # a run that needs them says so; the result at hand does not
+    if not files:
+        if _names_files(name):
+            _logger.warning(
+                "encoder %s: expected the files that it was loaded from, found none (current folder: %s); the last "
+                "result stands, but new images cannot be embedded: put them back, or name another encoder",
+                name,
+                Path.cwd(),
+            )
         return False
     if before is not None and (before.size, before.mtime_ns) == _stamp(files):
         return False
     now = weights_file(name)
     return before is None or now is None or now.sha256 != before.sha256
+
+
+def _names_files(name: str) -> bool:
+    parsed = encoder_names.parse_name(name)
+    return parsed.kind in ("file", "python") or parsed.weights_path is not None
 
 
 def _files_behind(name: str) -> list[Path]:

@@ -36,6 +36,11 @@ class EncoderParams(Params):
     retrain_drift: float = Field(0.6, gt=0.5, le=1)
     """Or by arrivals since, if more of their nearest neighbours are arrivals too: half are where all is alike."""
 
+    def with_absolute_paths(self) -> Self:
+        """The parameters with the paths in `name` and `start` made absolute; see `Recipe.with_absolute_paths`."""
+        start = None if self.start is None else encoder_names.absolute(self.start)
+        return self.model_copy(update={"name": encoder_names.absolute(self.name), "start": start})
+
     @model_validator(mode="after")
     def _check_compile(self) -> Self:
         if self.compile and encoder_names.is_trained_here(self.name):

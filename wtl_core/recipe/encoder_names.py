@@ -1,6 +1,7 @@
 """What an encoder's name can say. Imports no torch: the command line checks a name before anything starts."""
 
 import difflib
+import os
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -66,13 +67,24 @@ def parse_name(name: str) -> EncoderName:
     raise _unknown(name)
 
 
-def validate_name(name: str) -> None:
-    """Refuse a name of unknown form.
+def absolute(name: str) -> str:
+    """`name` with the local path that it holds made absolute and `~` expanded, as sources are.
 
-    Raises:
-        ConfigError: the form is unknown; the message lists the valid ones.
+    A workspace keeps the name, and later runs read it from other folders. Names without a path, and those whose path is
+    absolute, stay as they are. Raises ConfigError as `parse_name` does.
     """
-    parse_name(name)
+    parsed = parse_name(name)
+    if parsed.kind == "file":
+        return f"file:{_absolute(parsed.value)}"
+    if parsed.weights_path is not None:
+        return f"{parsed.kind}:{parsed.value}@{_absolute(parsed.weights_path)}"
+    if parsed.kind == "folder" and not name.startswith(("/", "s3://")):
+        return _absolute(parsed.value)
+    return name
+
+
+def _absolute(path: str) -> str:
+    return path if os.path.isabs(path) else os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111, PTH117 (links are kept)
 
 
 def check_side(name: str, side_px: int | None) -> None:

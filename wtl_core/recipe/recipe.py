@@ -5,7 +5,7 @@ A recipe file is the same model written as TOML; command-line flags set its fiel
 
 import difflib
 import tomllib
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ValidationError
 
@@ -28,15 +28,24 @@ class Recipe(Params):
     ladder: LadderParams = LadderParams()
     """How a ranking is measured."""
 
+    def with_absolute_paths(self) -> Self:
+        """The recipe with the files that its encoder's names say as absolute paths.
+
+        For a recipe that a user gives now: its paths are relative to the current folder, as sources are. A recipe that
+        a workspace keeps stays as it was written. Raises ConfigError if an encoder's name has no valid form.
+        """
+        return self.model_copy(update={"encoder": self.encoder.with_absolute_paths()})
+
 
 def parse_recipe(text: str, *, name: str) -> Recipe:
-    """A recipe from TOML.
+    """The recipe of a TOML file, with the paths of an encoder's files made absolute.
 
     Raises:
-        ConfigError: not TOML, an unknown key (the nearest valid one is named), or a value out of range.
+        ConfigError: not TOML, an unknown key (the nearest valid one is named), a value out of range, or an encoder's
+            name of unknown form.
     """
     try:
-        return build_recipe(tomllib.loads(text), name=name)
+        return build_recipe(tomllib.loads(text), name=name).with_absolute_paths()
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name}: expected TOML, found a mistake: {error}; mend it there") from error
 
