@@ -151,7 +151,7 @@ def test_a_shard_that_a_list_names_and_that_is_not_there_is_still_a_shard(folder
     listing = discover.list_source(str(folder / "list.txt"))
     assert listing["kind"].to_list() == ["tar", "parquet"]
     entries = [
-        entry for one in listing.iter_rows() for entry in reader.read_object(SourceObject(*one), max_file_bytes=9)
+        entry for obj in listing.iter_rows() for entry in reader.read_object(SourceObject(*obj), max_file_bytes=9)
     ]
     assert [entry.reason for entry in entries] == ["missing", "missing"]
 
@@ -161,9 +161,9 @@ def test_what_may_not_be_looked_at_is_denied_and_not_missing(folder: Path, monke
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("wtl_core.shards.folder.os.stat", refuse)
-    one = describe_uri("s", str(folder / "a.tar"))
+    obj = describe_uri("s", str(folder / "a.tar"))
     monkeypatch.undo()
-    assert (one.kind, one.size, one.etag) == ("tar", 0, "refused")
+    assert (obj.kind, obj.size, obj.etag) == ("tar", 0, "refused")
 
 
 def test_a_folder_is_known_by_its_own_name_whatever_links_lead_there(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_plans_hold_every_object_once_within_bounds_whatever_the_order() -> None
     listing = random_listing(3000, 0)
     plans = plan_parts(listing, params)
     assert plan_parts(listing.sample(fraction=1, shuffle=True, seed=3), params) == plans
-    assert [one.uri for each in plans for one in each.objects] == listing["uri"].to_list()
+    assert [obj.uri for each in plans for obj in each.objects] == listing["uri"].to_list()
     for each in plans:
         assert len(each.objects) == 1 or each.num_images_estimate <= 500
         assert len(each.objects) == 1 or each.size <= 5_000_000

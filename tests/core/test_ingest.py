@@ -27,6 +27,7 @@ from wtl_core.pool.part_plan import PartPlan, plan_parts, snapshot_rows
 from wtl_core.recipe.ingest import IngestParams
 from wtl_core.refresh import readmission
 from wtl_core.shards import discover, reader
+from wtl_core.shards.objects import SourceObject
 from wtl_core.workspace.storage import Store, open_store
 
 PARAMS = IngestParams()
@@ -210,10 +211,14 @@ def test_a_part_that_fails_leaves_nothing_behind(source: Path, tmp_path: Path, m
     assert not [f for f in (tmp_path / "w").rglob("*") if f.is_file()]
 
 
-def test_an_object_that_changes_once_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_that_changes_while_it_is_read_is_refused_and_read_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    write_tar(source / "a.tar", [("1.jpg", make_jpeg(1)), ("2.jpg", make_jpeg(2))])
+    # large enough to be decoded one by one while the rest is still to be read
+    write_tar(source / "a.tar", [(f"{i}.jpg", make_jpeg(i) + bytes(20_000)) for i in range(3)])
+    (source / "b.jpg").write_bytes(make_jpeg(3))
     times, original = iter(range(2)), part_rows.decode_within
 
     def touch(*args: object, **kwargs: object) -> object:
@@ -222,42 +227,58 @@ def test_an_object_that_changes_once_is_read_again(tmp_path: Path, monkeypatch: 
         return original(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(part_rows, "decode_within", touch)
-    _, found = refresh(source, tmp_path / "w")
-    assert (found.counts.samples, found.counts.quarantined) == (2, 0)
+    snapshot = snapshot_rows(plans_of(source))
+    store, found = refresh(source, tmp_path / "w")
+    assert (found.counts.samples, found.quarantine["reason"].to_list()) == (1, ["changed_while_read"])
+    counts = live_pool.load(store, take_in_again(source, store, snapshot)).counts
+    assert (counts.samples, counts.quarantined) == (4, 0)
 
 
-def test_an_object_that_keeps_changing_is_refused_and_tried_again_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = tmp_path / "source"
+def test_a_part_never_holds_other_bytes_than_its_listing_named(tmp_path: Path) -> None:
+    """A is listed, B lies there when it is read, and A is put back with its time: nothing of B counts as A."""
+    source, names = tmp_path / "source", ("a.jpg", "b.tar", "noname")
     source.mkdir()
-    write_tar(source / "a.tar", [("1.jpg", make_jpeg(1))])
-    (source / "b.jpg").write_bytes(make_jpeg(2))
-    original, clock = reader._read_stream, iter(range(100, 200))
 
-    def touch(one: reader.SourceObject, *args: object) -> object:
-        yield from original(one, *args)  # type: ignore[arg-type]
-        if one.uri.endswith(".tar"):
-            os.utime(one.uri, ns=(1, next(clock)))
+    def write(first: int) -> None:
+        (source / "a.jpg").write_bytes(make_jpeg(first))
+        write_tar(source / "b.tar", [("1.jpg", make_jpeg(first + 1)), ("2.jpg", make_jpeg(first + 2))])
+        (source / "noname").write_bytes(make_jpeg(first + 3))
+        for name in names:
+            os.utime(source / name, ns=(first, first))
 
-    monkeypatch.setattr(reader, "_read_stream", touch)
+    write(10)
+    (source / "same.jpg").write_bytes(make_jpeg(99))
     plans = plans_of(source)
     store, snapshot = open_store(str(tmp_path / "w")), snapshot_rows(plans)
+    write(20)
     ingest.run_many(plans, store, PARAMS, workers=1)
     found = live_pool.load(store, snapshot)
-    assert found.quarantine["reason"].to_list() == ["changed_while_read"]
-    assert found.counts.samples == 1
-    monkeypatch.setattr(reader, "_read_stream", original)
+    assert found.quarantine["reason"].to_list() == ["changed_while_read"] * 3
+    assert found.samples["uri"].to_list() == [str(source / "same.jpg")]
+    write(10)
+    assert discover.diff(discover.list_source(str(source)), snapshot).changed.is_empty()
     again = readmission.readable_again(store, snapshot)
-    assert again["uri"].to_list() == [str(source / "a.tar")]
-    listing = snapshot.drop("part")
-    changes = discover.diff(listing, snapshot, again=again)
-    retried = plan_parts(changes.changed, PARAMS)
-    ingest.run_many(retried, store, PARAMS, workers=1)
-    after = pl.concat([changes.kept, snapshot_rows(retried)])
-    assert live_pool.load(store, after).counts.quarantined == 0
+    assert again["uri"].to_list() == [str(source / name) for name in names]
+    after = take_in_again(source, store, snapshot)
+    found = live_pool.load(store, after)
+    expected = {hashlib.sha256(make_jpeg(seed)).hexdigest() for seed in (10, 11, 12, 13, 99)}
+    assert (set(found.samples["sample_id"]), found.counts.quarantined) == (expected, 0)
     assert readmission.readable_again(store, after).is_empty()
-    assert discover.diff(listing, after).changed.is_empty()
+    assert discover.diff(discover.list_source(str(source)), after).changed.is_empty()
+
+
+def test_a_folder_written_over_after_its_listing_costs_one_reading(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(40):
+        (source / f"{i}.jpg").write_bytes(make_jpeg(i))
+    (plan,) = plans_of(source)
+    for i in range(30):
+        os.utime(source / f"{i}.jpg", ns=(7, 7))
+    sizes: list[int] = []
+    counts = ingest.run(plan, open_store(str(tmp_path / "w")), PARAMS, on_progress=lambda done, _: sizes.append(done))
+    assert (counts.images, counts.reasons) == (10, {"changed_while_read": 30})
+    assert len(sizes) == 40
 
 
 def test_a_file_without_permission_is_read_once_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,12 +346,24 @@ def test_of_many_missing_targets_a_spread_is_tried(tmp_path: Path, monkeypatch: 
     assert {f"{tmp_path}/0.jpg", f"{tmp_path}/999.jpg"} <= set(tried)
 
 
-def test_what_a_killed_attempt_refused_does_not_count(source: Path, tmp_path: Path) -> None:
-    store, (plan,) = open_store(str(tmp_path / "w")), plans_of(source)
-    whole = ingest.run(plan, store, PARAMS)
-    (tmp_path / "w" / "pool" / f"{plan.digest}.parquet").unlink()
-    for name in ("loose/broken.jpg", "notes.txt"):  # what made the two files is read without fault this time
+def test_what_a_killed_attempt_refused_does_not_count(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("loose/broken.jpg", "notes.txt")
+    for name in names:
         (source / name).write_bytes(make_jpeg(1))
+    store, (plan,) = open_store(str(tmp_path / "w")), plans_of(source)
+    original = reader.open_object
+
+    def fail(obj: SourceObject) -> object:
+        if obj.uri.endswith(names):
+            raise OSError(5, "Input/output error")
+        return original(obj)
+
+    with monkeypatch.context() as patch:  # one is refused, one ignored; the next attempt reads both without fault
+        patch.setattr(reader, "open_object", fail)
+        whole = ingest.run(plan, store, PARAMS)
+    (tmp_path / "w" / "pool" / f"{plan.digest}.parquet").unlink()
     counts = ingest.run(plan, store, PARAMS)
     assert (whole.quarantined, whole.ignored) == (1, 1)
     assert (counts.quarantined, counts.ignored) == (0, 0)

@@ -4,6 +4,7 @@ A small proxy stands before the server and misbehaves on request: answers 503, b
 """
 
 import contextlib
+import hashlib
 import http.client
 import http.server
 import io
@@ -245,7 +246,7 @@ def test_a_denied_or_unknown_bucket_is_said_so(store: Store, faults: Faults) -> 
         discover.list_source(store.root)
 
 
-def test_an_object_overwritten_while_it_is_read_is_read_again_from_its_start(
+def test_an_object_overwritten_while_it_is_read_is_refused_and_read_by_the_next_run(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(i)) for i in range(150)]))
@@ -258,8 +259,48 @@ def test_an_object_overwritten_while_it_is_read_is_read_again_from_its_start(
         return original(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(part_rows, "decode_within", overwrite)
+    snapshot = snapshot_rows(plan_parts(discover.list_source(store.root), PARAMS))
     found = refresh(store, tmp_path)
+    assert (found.counts.samples, found.quarantine["reason"].to_list()) == (0, ["changed_while_read"])
+    changes = discover.diff(discover.list_source(store.root), snapshot)
+    found = refresh(store, tmp_path, listing=changes.changed)
     assert (found.counts.samples, found.counts.quarantined) == (30, 0)
+
+
+def test_a_key_overwritten_after_the_listing_gives_nothing_under_the_listed_name(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By etag, for small images fetched whole as for shards read by ranges; A is put back and then read."""
+
+    def write(first: int) -> None:
+        store.write_bytes("1.jpg", make_jpeg(first))
+        store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(first + i)) for i in range(1, 5)]))
+
+    write(10)
+    store.write_bytes("same.jpg", make_jpeg(99))
+    listing = discover.list_source(store.root)
+    write(20)
+    found = refresh(store, tmp_path, listing=listing)
+    assert found.quarantine["reason"].to_list() == ["changed_while_read"] * 2
+    assert found.samples["uri"].to_list() == [f"{store.root}/same.jpg"]
+    write(10)
+    snapshot = snapshot_rows(plan_parts(listing, PARAMS))
+    assert discover.diff(discover.list_source(store.root), snapshot).changed.is_empty()
+    again = readmission.readable_again(open_store(str(tmp_path)), snapshot)
+    changes = discover.diff(discover.list_source(store.root), snapshot, again=again)
+    found = refresh(store, tmp_path, listing=changes.changed)
+    expected = {hashlib.sha256(make_jpeg(first)).hexdigest() for first in range(10, 15)}
+    assert (set(found.samples["sample_id"]), found.counts.quarantined) == (expected, 0)
+
+
+def test_a_listing_without_etags_is_compared_by_size_and_time(store: Store, tmp_path: Path) -> None:
+    fill(store)
+    listing = discover.list_source(store.root).with_columns(etag=pl.lit(""))
+    found = refresh(store, tmp_path / "w", listing=listing)
+    assert (found.counts.samples, found.counts.quarantined) == (7, 1)
+    older = listing.with_columns(pl.col("mtime_ns") - 10**9)
+    found = refresh(store, tmp_path / "older", listing=older)
+    assert (found.counts.samples, found.quarantine["reason"].unique().to_list()) == (0, ["changed_while_read"])
 
 
 def test_lists_and_single_objects_of_a_bucket_are_sources(store: Store) -> None:
@@ -267,8 +308,8 @@ def test_lists_and_single_objects_of_a_bucket_are_sources(store: Store) -> None:
     store.write_bytes("list.txt", f"deep/6.jpg\n{store.root}/a.tar\ngone.jpg\n".encode())
     listed = discover.list_source(f"{store.root}/list.txt")
     assert listed.select("kind", pl.col("size") >= 0).rows() == [("tar", True), ("loose", True), ("loose", False)]
-    one = discover.list_source(f"{store.root}/a.tar")
-    assert one["uri"].to_list() == [f"{store.root}/a.tar"]
+    obj = discover.list_source(f"{store.root}/a.tar")
+    assert obj["uri"].to_list() == [f"{store.root}/a.tar"]
 
 
 def test_workspaces_below_a_prefix_are_skipped(store: Store) -> None:

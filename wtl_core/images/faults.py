@@ -31,7 +31,7 @@ class Reason(StrEnum):
     READ_ERROR = "read_error"
     """Reading failed, also after retries."""
     CHANGED = "changed_while_read"
-    """Written to each time it was read."""
+    """Written to after it was listed; what is there now is read by the next run."""
 
 
 TRANSIENT = frozenset({Reason.MISSING, Reason.ACCESS_DENIED, Reason.READ_ERROR, Reason.CHANGED})

@@ -16,20 +16,17 @@ import polars as pl
 import torch
 
 from wtl_core.errors import QuarantineBudgetError, TransientError
-from wtl_core.images.faults import Reason
 from wtl_core.machine import Progress
 from wtl_core.pool.part_file import PartCounts, read_counts, write_part
 from wtl_core.pool.part_plan import PartPlan
 from wtl_core.pool.part_rows import RowMaker
 from wtl_core.recipe.ingest import IngestParams
-from wtl_core.shards.objects import Entry, ObjectChangedError
-from wtl_core.shards.reader import read_objects
+from wtl_core.shards.objects import ObjectChangedError
+from wtl_core.shards.reader import changed_entry, read_objects
 from wtl_core.workspace.storage import Store
 
 logger = logging.getLogger(__name__)
 
-_READINGS = 3
-"""Times that a part is begun again because an object was written to meanwhile."""
 _IMAGES_WORTH_A_WORKER = 4000
 """Starting workers costs some 4 s, once: as much as so many small images."""
 
@@ -54,18 +51,18 @@ def run(
     Raises:
         TransientError: a store keeps failing; nothing of the part is kept.
     """
+    # An object that changes while it is read is refused as changed, and the part is begun again without it: the part's
+    # name stands for the listed version, which is gone. The next run lists the new one.
     counts = read_counts(store, plan.digest)
     if counts is not None:
         return counts
-    unstable: set[str] = set()
-    for reading in range(_READINGS + 1):
+    changed: set[str] = set()
+    while True:
         try:
-            return _make_part(plan, store, params, on_progress, unstable, threads)
+            return _make_part(plan, store, params, on_progress, changed, threads)
         except ObjectChangedError as error:
-            logger.warning("%r was written to while it was read; the part is begun again", error.uri)
-            if reading >= _READINGS - 1:
-                unstable.add(error.uri)
-    raise TransientError(f"part {plan.digest[:12]}: its objects keep changing while they are read; run again later")
+            logger.warning("%r was written to while it was read; the part is begun again without it", error.uri)
+            changed.add(error.uri)
 
 
 def run_many(
@@ -180,18 +177,18 @@ def _make_part(
     store: Store,
     params: IngestParams,
     on_progress: Progress | None,
-    unstable: set[str],
+    changed: set[str],
     threads: int,
 ) -> PartCounts:
     done = 0
     with write_part(store, plan.digest) as part, RowMaker(part, params, threads) as rows:
-        for one in (one for one in plan.objects if one.uri in unstable):
-            rows.take(one, Entry("", -1, -1, one.size, reason=Reason.CHANGED, note="written to each time it was read"))
-        stable = [one for one in plan.objects if one.uri not in unstable]
-        for one, entries in read_objects(stable, max_file_bytes=params.max_file_bytes):
+        for obj in (obj for obj in plan.objects if obj.uri in changed):
+            rows.take(obj, changed_entry(obj))
+        stable = [obj for obj in plan.objects if obj.uri not in changed]
+        for obj, entries in read_objects(stable, max_file_bytes=params.max_file_bytes):
             for entry in entries:
-                rows.take(one, entry)
-            done += max(one.size, 0)
+                rows.take(obj, entry)
+            done += max(obj.size, 0)
             if on_progress is not None:
                 on_progress(done, plan.size)
         rows.finish()

@@ -6,8 +6,8 @@ import polars as pl
 
 from wtl_core.recipe.base import digest_of
 from wtl_core.recipe.ingest import IngestParams
-from wtl_core.shards.discover import LISTING_SCHEMA, RETRY_MARK, as_frame
-from wtl_core.shards.objects import REFUSED_ETAG, SPECIAL_ETAG, SourceObject
+from wtl_core.shards.discover import LISTING_SCHEMA, as_frame
+from wtl_core.shards.objects import REFUSED_ETAG, RETRY_MARK, SPECIAL_ETAG, SourceObject
 
 VERSION = 3  # 3: AppleDouble, frames' own sidecars, dictionaries
 """Raised when the same objects and params would give another part."""
@@ -30,21 +30,21 @@ class PartPlan:
     @property
     def size(self) -> int:
         """Bytes of all objects."""
-        return sum(max(one.size, 0) for one in self.objects)
+        return sum(max(obj.size, 0) for obj in self.objects)
 
     def again(self, params: IngestParams) -> "PartPlan":
         """The same objects to be read once more, unchanged: another part. What the store would not show stays."""
         mark = RETRY_MARK + self.digest[:16]
         objects = [
-            one if one.etag in (SPECIAL_ETAG, REFUSED_ETAG) else replace(one, etag=one.etag.split(RETRY_MARK)[0] + mark)
-            for one in self.objects
+            obj if obj.etag in (SPECIAL_ETAG, REFUSED_ETAG) else replace(obj, etag=obj.plain_etag + mark)
+            for obj in self.objects
         ]
         return _plan(objects, params)
 
     @property
     def num_images_estimate(self) -> int:
         """A guess at the images in it, by kind and size."""
-        return sum(_estimate(one.kind, one.size) for one in self.objects)
+        return sum(_estimate(obj.kind, obj.size) for obj in self.objects)
 
 
 def plan_parts(objects: pl.DataFrame, params: IngestParams) -> list[PartPlan]:
@@ -53,12 +53,12 @@ def plan_parts(objects: pl.DataFrame, params: IngestParams) -> list[PartPlan]:
     pack: list[SourceObject] = []
     images = size = 0
     for row in objects.select(list(LISTING_SCHEMA)).sort("source", "uri").iter_rows():
-        one = SourceObject(*row)
-        estimate, weight = _estimate(one.kind, one.size), max(one.size, 0)
+        obj = SourceObject(*row)
+        estimate, weight = _estimate(obj.kind, obj.size), max(obj.size, 0)
         if pack and (images + estimate > params.part_images or size + weight > params.part_bytes):
             plans.append(_plan(pack, params))
             pack, images, size = [], 0, 0
-        pack.append(one)
+        pack.append(obj)
         images, size = images + estimate, size + weight
     if pack:
         plans.append(_plan(pack, params))
@@ -67,13 +67,13 @@ def plan_parts(objects: pl.DataFrame, params: IngestParams) -> list[PartPlan]:
 
 def snapshot_rows(plans: list[PartPlan]) -> pl.DataFrame:
     """The objects of plans with the part each goes into: what a snapshot holds of them."""
-    objects = as_frame(one for plan in plans for one in plan.objects)
+    objects = as_frame(obj for plan in plans for obj in plan.objects)
     parts = [plan.digest for plan in plans for _ in plan.objects]
     return objects.with_columns(pl.Series("part", parts, pl.String))
 
 
 def _plan(objects: list[SourceObject], params: IngestParams) -> PartPlan:
-    identities = [[one.source, one.uri, one.kind, one.identity] for one in objects]
+    identities = [[obj.source, obj.uri, obj.kind, obj.identity] for obj in objects]
     digest = digest_of(["ingest", VERSION, params.part_digest(), identities])
     return PartPlan(digest, tuple(objects))
 

@@ -42,7 +42,7 @@ class RowMaker:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def take(self, one: SourceObject, entry: Entry) -> None:
+    def take(self, obj: SourceObject, entry: Entry) -> None:
         """Take the next entry."""
         is_image = entry.data is not None and entry.reason is None
         has_thumbnail = is_image and self._thumbnails_left > 0
@@ -51,12 +51,12 @@ class RowMaker:
         if self._pool is not None and (self._waiting or size >= _WORTH_A_THREAD_BYTES):
             self._write_batch()
             # what is no image waits its turn too, so that rows keep the order of reading in every file
-            self._waiting.append((one, entry, self._pool.submit(self._judge, entry, has_thumbnail)))
+            self._waiting.append((obj, entry, self._pool.submit(self._judge, entry, has_thumbnail)))
             self._waiting_bytes += size
             while len(self._waiting) > _WAITING * self._threads or self._waiting_bytes > _WAITING_BYTES:
                 self._write_first()
             return
-        self._batch.append((one, entry, has_thumbnail))
+        self._batch.append((obj, entry, has_thumbnail))
         if len(self._batch) >= _BATCH or size >= _WORTH_A_THREAD_BYTES:
             self._write_batch()
 
@@ -70,9 +70,9 @@ class RowMaker:
         """Decode all that is held, then measure all: a sixth faster than image by image, by warm caches."""
         batch, self._batch = self._batch, []
         halves = [self._decode(entry, has_thumbnail) for _, entry, has_thumbnail in batch]
-        for (one, entry, has_thumbnail), half in zip(batch, halves, strict=True):
+        for (obj, entry, has_thumbnail), half in zip(batch, halves, strict=True):
             verdict = self._conclude(entry, half, has_thumbnail) if isinstance(half, Decoded) else half
-            self._write(one, entry, verdict)
+            self._write(obj, entry, verdict)
 
     def _judge(self, entry: Entry, has_thumbnail: bool) -> _Verdict:
         half = self._decode(entry, has_thumbnail)
@@ -96,13 +96,13 @@ class RowMaker:
         return conclude(entry.data, decoded, self._limits, has_thumbnail=has_thumbnail)
 
     def _write_first(self) -> None:
-        one, entry, future = self._waiting.popleft()
+        obj, entry, future = self._waiting.popleft()
         self._waiting_bytes -= len(entry.data or b"")
-        self._write(one, entry, future.result())
+        self._write(obj, entry, future.result())
 
-    def _write(self, one: SourceObject, entry: Entry, verdict: _Verdict) -> None:
-        uri = one.uri if not entry.key else f"{one.uri}#{entry.key}"
-        location = (uri, one.source, one.uri, entry.key, entry.ordinal, self._part.digest)
+    def _write(self, obj: SourceObject, entry: Entry, verdict: _Verdict) -> None:
+        uri = obj.uri if not entry.key else f"{obj.uri}#{entry.key}"
+        location = (uri, obj.source, obj.uri, entry.key, entry.ordinal, self._part.digest)
         if verdict is None:
             self._part.ignored.append((*location, entry.note, entry.size))
         elif isinstance(verdict, ImageError):

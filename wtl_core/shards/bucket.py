@@ -104,9 +104,14 @@ def describe_uri(source: str, uri: str) -> SourceObject:
         if (is_denied(error) or is_refused(error)) and not lacks_credentials(error):
             return SourceObject(source, uri, kinds.kind_by_name(key), 0, 0, REFUSED_ETAG)
         raise explain(error, uri) from error
+    return from_head(source, uri, answer)
+
+
+def from_head(source: str, uri: str, answer: dict[str, Any]) -> SourceObject:
+    """The object that the answer to a HEAD request describes."""
     mtime_ns = int(answer["LastModified"].timestamp()) * 10**9
     etag = str(answer.get("ETag", "")).strip('"')
-    return SourceObject(source, uri, kinds.kind_by_name(key), int(answer["ContentLength"]), mtime_ns, etag)
+    return SourceObject(source, uri, kinds.kind_by_name(uri), int(answer["ContentLength"]), mtime_ns, etag)
 
 
 def is_changed(error: BaseException) -> bool:

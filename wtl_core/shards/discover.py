@@ -10,7 +10,7 @@ import polars as pl
 
 from wtl_core.errors import ConfigError
 from wtl_core.shards import bucket, folder, paths, uri_list
-from wtl_core.shards.objects import MISSING_SIZE, REFUSED_ETAG, SourceObject
+from wtl_core.shards.objects import MISSING_SIZE, REFUSED_ETAG, RETRY_MARK, SourceObject
 from wtl_core.workspace.storage import filesystem, open_store
 
 LISTING_SCHEMA = pl.Schema(
@@ -24,8 +24,6 @@ LISTING_SCHEMA = pl.Schema(
     }
 )
 SNAPSHOT_SCHEMA = pl.Schema([*LISTING_SCHEMA.items(), ("part", pl.String)])
-RETRY_MARK = "#again:"
-"""Follows the etag of an object that was read once more although unchanged, with the part that failed to read it."""
 IS_REACHABLE = (pl.col("size") != MISSING_SIZE) & (pl.col("etag") != REFUSED_ETAG)
 """Whether an object of a listing can be opened, as far as its listing tells."""
 _CHUNK = 100_000
@@ -146,15 +144,15 @@ def _list_file(source: str, path: str) -> Iterable[SourceObject]:
 def _list_bucket(source: str) -> Iterable[SourceObject]:
     if "." not in source.rsplit("/", 1)[-1]:
         return bucket.walk(source)
-    one = bucket.describe_uri(source, source)
-    if one.size == MISSING_SIZE or one.etag == REFUSED_ETAG:  # a prefix perhaps, whose listing says what is wrong
+    obj = bucket.describe_uri(source, source)
+    if obj.size == MISSING_SIZE or obj.etag == REFUSED_ETAG:  # a prefix perhaps, whose listing says what is wrong
         return bucket.walk(source)
     if uri_list.may_be_list(source):
         with filesystem(source).open(source, "rb") as handle:
             uris = uri_list.read_uris(source, handle)
         if uris is not None:
             return uri_list.describe(source, uris)
-    return [one]
+    return [obj]
 
 
 def _check_refused(source: str, frame: pl.DataFrame) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from wtl_core.images import kinds
 from wtl_core.images.faults import Reason
 
+RETRY_MARK = "#again:"
+"""Follows the etag of an object that is read once more although unchanged, with the part that failed to read it."""
 MISSING_SIZE = -1
 """Size of an object that a list names and that is not there."""
 SPECIAL_ETAG = "special"
@@ -30,6 +32,11 @@ class SourceObject:
     def identity(self) -> str:
         """Says whether the bytes are still the same: by etag where there is one, else by time."""
         return f"{self.size}:{self.etag or self.mtime_ns}"
+
+    @property
+    def plain_etag(self) -> str:
+        """The etag that the store gave, without the mark of a second reading."""
+        return self.etag.split(RETRY_MARK)[0]
 
 
 @dataclass(slots=True)
@@ -64,7 +71,7 @@ Entries = Iterator[Entry]
 
 
 class ObjectChangedError(Exception):
-    """An object was written to while it was read; what was read of it so far does not count."""
+    """An object is not the listed one any more; entries that were read of it do not count."""
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)

@@ -1,7 +1,9 @@
-"""Objects opened and read: the kind settled by first bytes, failures told apart, changes under the reader noticed.
+"""Objects opened and read: the kind settled by first bytes, failures told apart, changes since the listing noticed.
 
 Transient failures are retried here a few times, from the byte reached; what the store refuses for good is one refused
-entry. An object that changes while it is read raises `ObjectChangedError`, and the caller starts its part again.
+entry. Only the version that was listed is read, since size and time (or etag) name the part that holds it. An object
+that is another one when it is opened is one refused entry, and the next run reads it. One that changes while it is read
+raises `ObjectChangedError`, and the caller starts its part again.
 """
 
 import io
@@ -34,55 +36,64 @@ def read_objects(objects: Sequence[SourceObject], *, max_file_bytes: int) -> Ite
     The entries of one object are to be used up before the next is asked for.
     """
     ahead: deque[Future[bytes]] = deque()
-    small = [one for one in objects if _is_small_and_remote(one)]
+    small = [obj for obj in objects if _is_small_and_remote(obj)]
     with ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch") as pool:
         queue = iter(small)
         try:
-            for one in objects:
-                if not _is_small_and_remote(one):
-                    yield one, read_object(one, max_file_bytes=max_file_bytes)
+            for obj in objects:
+                if not _is_small_and_remote(obj):
+                    yield obj, read_object(obj, max_file_bytes=max_file_bytes)
                     continue
                 ahead.extend(pool.submit(remote.fetch, each) for each in islice(queue, _FETCHES - len(ahead)))
-                yield one, _read_fetched(one, ahead.popleft(), max_file_bytes)
+                yield obj, _read_fetched(obj, ahead.popleft(), max_file_bytes)
         finally:
             for future in ahead:
                 future.cancel()
 
 
-def _is_small_and_remote(one: SourceObject) -> bool:
-    return one.kind == "loose" and 0 <= one.size <= _SMALL_BYTES and paths.is_s3(one.uri)
+def _is_small_and_remote(obj: SourceObject) -> bool:
+    is_small = obj.kind == "loose" and 0 <= obj.size <= _SMALL_BYTES
+    return is_small and paths.is_s3(obj.uri) and remote.has_etag(obj)
 
 
-def _read_fetched(one: SourceObject, future: "Future[bytes]", max_file_bytes: int) -> Entries:
+def _read_fetched(obj: SourceObject, future: "Future[bytes]", max_file_bytes: int) -> Entries:
     try:
-        yield from _read_stream(one, io.BytesIO(future.result()), max_file_bytes)
+        yield from _read_stream(obj, io.BytesIO(future.result()), max_file_bytes)
+    except ObjectChangedError:
+        yield changed_entry(obj)
     except ImageError as error:
-        yield Entry("", -1, -1, max(one.size, 0), reason=error.reason, note=error.message)
+        yield Entry("", -1, -1, max(obj.size, 0), reason=error.reason, note=error.message)
     except OSError as error:
-        yield _unreadable(one, error)
+        yield _unreadable(obj, error)
 
 
-def read_object(one: SourceObject, *, max_file_bytes: int) -> Entries:
+def read_object(obj: SourceObject, *, max_file_bytes: int) -> Entries:
     """Yield what one object holds: its members, or itself.
 
-    A shard that cannot be read (further) ends with one refused entry of key "".
+    A shard that cannot be read (further) ends with one refused entry of key "". So does an object that is not the
+    listed one any more, if that shows before its first entry.
 
     Raises:
         ObjectChangedError: it was written to meanwhile; entries given so far do not count.
         TransientError: the store keeps failing.
     """
-    if one.etag == SPECIAL_ETAG:
+    if obj.etag == SPECIAL_ETAG:
         yield Entry("", 0, -1, 0, note="pipe, socket or device")
         return
+    has_given = False
     try:
-        if one.size == MISSING_SIZE:
-            raise FileNotFoundError(one.uri)
-        with open_object(one) as stream:
-            yield from _read_stream(one, stream, max_file_bytes)
+        with open_object(obj) as stream:
+            for entry in _read_stream(obj, stream, max_file_bytes):
+                has_given = True
+                yield entry
+    except ObjectChangedError:
+        if has_given:
+            raise
+        yield changed_entry(obj)
     except ImageError as error:
-        yield Entry("", -1, -1, max(one.size, 0), reason=error.reason, note=error.message)
+        yield Entry("", -1, -1, max(obj.size, 0), reason=error.reason, note=error.message)
     except OSError as error:
-        yield _unreadable(one, error)
+        yield _unreadable(obj, error)
 
 
 class NotAFileError(OSError):
@@ -114,16 +125,16 @@ def read_again(uri: str, wanted: list[Wanted]) -> Iterator[bytes | None]:
     yield from [None] * (len(wanted) - given)
 
 
-def _read_again(one: SourceObject, wanted: list[Wanted]) -> Iterator[bytes | None]:
+def _read_again(obj: SourceObject, wanted: list[Wanted]) -> Iterator[bytes | None]:
     if wanted[0].key == "" or wanted[0].offset >= 0:
-        with open_object(one) as stream:
+        with open_object(obj) as stream:
             for place in wanted:
                 stream.seek(max(place.offset, 0))
                 yield stream.read(place.byte_length)
         return
     left = iter(wanted)
     place = next(left)
-    for entry in read_object(one, max_file_bytes=max(each.byte_length for each in wanted)):
+    for entry in read_object(obj, max_file_bytes=max(each.byte_length for each in wanted)):
         if entry.ordinal < place.ordinal:
             continue
         yield entry.data
@@ -166,7 +177,13 @@ def describe_now(uri: str) -> SourceObject:
     return folder.describe_uri("", uri)
 
 
-def _unreadable(one: SourceObject, error: OSError) -> Entry:
+def changed_entry(obj: SourceObject) -> Entry:
+    """The refusal of an object that is not the listed one any more, whatever it is by name."""
+    note = "written to after it was listed; the next run reads what is there then"
+    return Entry("", -1, -1, max(obj.size, 0), reason=Reason.CHANGED, note=note)
+
+
+def _unreadable(obj: SourceObject, error: OSError) -> Entry:
     if isinstance(error, FileNotFoundError):
         reason, note = Reason.MISSING, "listed, and not there when it was read"
     elif isinstance(error, PermissionError):
@@ -175,8 +192,8 @@ def _unreadable(one: SourceObject, error: OSError) -> Entry:
         reason, note = Reason.UNSUPPORTED, "folder, pipe, socket or device"
     else:
         reason, note = Reason.READ_ERROR, f"{type(error).__name__}: {str(error)[:300]}"
-    entry = Entry("", -1, -1, max(one.size, 0), note=note)
-    if one.kind in _SHARD_KINDS or kinds.claims_image(one.uri):
+    entry = Entry("", -1, -1, max(obj.size, 0), note=note)
+    if obj.kind in _SHARD_KINDS or kinds.claims_image(obj.uri):
         entry.reason = reason
     else:
         entry.note = f"no image by name, and {reason}: {note}"
@@ -184,74 +201,77 @@ def _unreadable(one: SourceObject, error: OSError) -> Entry:
 
 
 @contextmanager
-def open_object(one: SourceObject) -> Iterator[IO[bytes]]:
-    """A seekable stream of the object; on leaving, it is checked that the object is still what it was on entering.
+def open_object(obj: SourceObject) -> Iterator[IO[bytes]]:
+    """A seekable stream of the object as it was listed, which is checked on entering and on leaving.
 
     Raises:
-        ObjectChangedError: it is not.
+        ObjectChangedError: it is another one by now; in a bucket, reading from the stream may raise this too.
+        FileNotFoundError: it was listed as missing, or is missing now.
         NotAFileError: a local path leads to something else than a file.
     """
-    if paths.is_s3(one.uri):
-        with remote.open_key(one) as stream:
+    if obj.size == MISSING_SIZE:
+        raise FileNotFoundError(obj.uri)
+    if paths.is_s3(obj.uri):
+        with remote.open_key(obj) as stream:
             yield stream
         return
-    path = paths.path_of(one.uri)
+    path = paths.path_of(obj.uri)
     if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116, names may not be UTF-8
         raise NotAFileError(path)
     with open(path, "rb", buffering=_BUFFER_BYTES) as stream:  # noqa: PTH123
-        before = os.fstat(stream.fileno())
+        _check_unchanged(obj, stream)
         try:
             yield stream
         except ImageError:  # a shard that grows looks broken
-            _check_unchanged(one, stream, before)
+            _check_unchanged(obj, stream)
             raise
-        _check_unchanged(one, stream, before)
+        _check_unchanged(obj, stream)
 
 
-def _check_unchanged(one: SourceObject, stream: IO[bytes], before: os.stat_result) -> None:
-    after = os.fstat(stream.fileno())
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise ObjectChangedError(one.uri)
+def _check_unchanged(obj: SourceObject, stream: IO[bytes]) -> None:
+    status = os.fstat(stream.fileno())
+    if (status.st_size, status.st_mtime_ns) != (obj.size, obj.mtime_ns):
+        raise ObjectChangedError(obj.uri)
 
 
-def settle_kind(one: SourceObject, head: bytes) -> str:
+def settle_kind(obj: SourceObject, head: bytes) -> str:
     """What the object is by its first bytes: `tar`, `gz`, `zst`, `parquet`, `zip`, or `loose`.
 
     Only names of shards, and names without a suffix, are taken for shards: office documents are zips too.
     """
-    has_suffix = "." in one.uri.rsplit("/", 1)[-1]
-    if one.kind in _SHARD_KINDS or not has_suffix:
+    has_suffix = "." in obj.uri.rsplit("/", 1)[-1]
+    if obj.kind in _SHARD_KINDS or not has_suffix:
         found = kinds.sniff_container(head)
         if found is not None:
             return found
-        if one.kind == "tar" and kinds.sniff_image(head) is None and len(head) == kinds.HEAD_BYTES:
+        if obj.kind == "tar" and kinds.sniff_image(head) is None and len(head) == kinds.HEAD_BYTES:
             return "tar"  # before 1988 tars had no magic; the checksum decides
     return "loose"
 
 
-def _read_stream(one: SourceObject, stream: IO[bytes], max_file_bytes: int) -> Entries:
+def _read_stream(obj: SourceObject, stream: IO[bytes], max_file_bytes: int) -> Entries:
     head = stream.read(kinds.HEAD_BYTES)
-    kind = settle_kind(one, head)
+    kind = settle_kind(obj, head)
     if kind == "loose":
-        yield _loose(one, stream, head, max_file_bytes)
+        yield _loose(obj, stream, head, max_file_bytes)
         return
     stream.seek(0)
     if kind in ("tar", "gz", "zst"):
-        yield from archives.read_tar(stream, kind, size=one.size, max_file_bytes=max_file_bytes)
+        yield from archives.read_tar(stream, kind, size=obj.size, max_file_bytes=max_file_bytes)
     elif kind == "zip":
-        yield from archives.read_zip(stream, size=one.size, max_file_bytes=max_file_bytes)
+        yield from archives.read_zip(stream, size=obj.size, max_file_bytes=max_file_bytes)
     else:
         for row in tables.read_table(stream, max_file_bytes=max_file_bytes):
-            yield row if isinstance(row, Entry) else _fetch(row, one, max_file_bytes)
+            yield row if isinstance(row, Entry) else _fetch(row, obj, max_file_bytes)
 
 
-def _loose(one: SourceObject, stream: IO[bytes], head: bytes, max_file_bytes: int) -> Entry:
-    entry = Entry("", 0, -1, max(one.size, len(head)))
-    if one.kind in _SHARD_KINDS and kinds.sniff_image(head) is None:
-        entry.reason, entry.note = Reason.BROKEN_SHARD, f"named like a {one.kind}, begins {head[:8]!r}"
-    elif judge(entry, one.uri, head):
+def _loose(obj: SourceObject, stream: IO[bytes], head: bytes, max_file_bytes: int) -> Entry:
+    entry = Entry("", 0, -1, max(obj.size, len(head)))
+    if obj.kind in _SHARD_KINDS and kinds.sniff_image(head) is None:
+        entry.reason, entry.note = Reason.BROKEN_SHARD, f"named like a {obj.kind}, begins {head[:8]!r}"
+    elif judge(entry, obj.uri, head):
         data = head + stream.read(max_file_bytes + 1 - len(head)) if len(head) == kinds.HEAD_BYTES else head
-        entry.size = max(one.size, len(data))
+        entry.size = max(obj.size, len(data))
         if len(data) > max_file_bytes:
             entry.reason, entry.note = Reason.TOO_LARGE, f"{entry.size} bytes, {max_file_bytes} allowed"
         else:
@@ -264,13 +284,12 @@ def _resolve(name: str, table_uri: str) -> str:
     return paths.resolve(name, table_uri.rsplit("/", 1)[0])
 
 
-def _fetch(row: tables.UriRow, one: SourceObject, max_file_bytes: int) -> Entry:
+def _fetch(row: tables.UriRow, obj: SourceObject, max_file_bytes: int) -> Entry:
     """The image that a row names. Whatever happens, it claims to be one."""
     entry, uri = Entry(row.key, row.ordinal, -1, 0, metadata=row.metadata), row.uri
     try:
-        uri = _resolve(row.uri, one.uri)
-        target = SourceObject(one.source, uri, "loose", 0, 0, "")
-        with open_object(target) as stream:
+        uri = _resolve(row.uri, obj.uri)
+        with open_object(describe_now(uri)) as stream:
             data = stream.read(max_file_bytes + 1)
     except ConfigError as error:
         entry.reason, entry.note = Reason.UNSUPPORTED, str(error)
@@ -278,7 +297,7 @@ def _fetch(row: tables.UriRow, one: SourceObject, max_file_bytes: int) -> Entry:
         entry.reason, entry.note = Reason.CHANGED, f"{uri[:200]}: written to while it was read"
     except (OSError, ValueError) as error:
         failed = _unreadable(
-            SourceObject(one.source, uri, "tar", 0, 0, ""), error if isinstance(error, OSError) else OSError(error)
+            SourceObject(obj.source, uri, "tar", 0, 0, ""), error if isinstance(error, OSError) else OSError(error)
         )
         entry.reason, entry.note = failed.reason, f"{uri[:200]}: {failed.note}"
     else:

@@ -1,4 +1,4 @@
-"""Objects of a bucket as streams, with retries from the byte reached and a check that the object stays the same."""
+"""Objects of a bucket as streams, with retries from the byte reached; each asks for the listed version alone."""
 
 import io
 import logging
@@ -9,7 +9,7 @@ from typing import IO, Any, cast
 
 from wtl_core.errors import ConfigError
 from wtl_core.shards import bucket
-from wtl_core.shards.objects import ObjectChangedError, SourceObject
+from wtl_core.shards.objects import REFUSED_ETAG, ObjectChangedError, SourceObject
 from wtl_core.shards.paths import split_s3
 from wtl_core.workspace.storage import explain, filesystem, is_denied, is_missing, is_refused
 
@@ -21,23 +21,31 @@ _FIRST_PAUSE_SECONDS = 0.2
 
 
 @contextmanager
-def open_key(one: SourceObject) -> Iterator[IO[bytes]]:
-    """A seekable, buffered stream of the object as it is now.
+def open_key(obj: SourceObject) -> Iterator[IO[bytes]]:
+    """A seekable, buffered stream of the object as it was listed.
 
     Raises:
+        ObjectChangedError: here or by a later read: the object is not the listed one any more.
         FileNotFoundError, PermissionError, OSError: the store says so; the last for any other refusal.
         TransientError: the store keeps failing.
     """
-    yield io.BufferedReader(cast(io.RawIOBase, RangedKey(filesystem("s3://"), one.uri)), _BLOCK_BYTES)
+    yield io.BufferedReader(cast(io.RawIOBase, RangedKey(filesystem("s3://"), obj)), _BLOCK_BYTES)
 
 
 class RangedKey(io.RawIOBase):
-    """A key read by ranges, each bound to the etag seen first, so that no two versions are ever mixed."""
+    """A key read by ranges, each bound to the listed etag, so that no other version is ever read.
 
-    def __init__(self, fs: Any, uri: str) -> None:
-        self._fs, self._uri, self._position = fs, uri, 0
-        answer = self._call("head_object", {})
-        self.etag, self.size = str(answer["ETag"]), int(answer["ContentLength"])
+    Where the listing gave no etag, a HEAD request gives one, and size and time must be the listed ones.
+    """
+
+    def __init__(self, fs: Any, obj: SourceObject) -> None:
+        self._fs, self._uri, self._position = fs, obj.uri, 0
+        found = obj
+        if not has_etag(obj):
+            found = bucket.from_head(obj.source, obj.uri, self._call("head_object", {}))
+            if (found.size, found.mtime_ns) != (obj.size, obj.mtime_ns):
+                raise ObjectChangedError(obj.uri)
+        self._condition, self.size = condition(found), found.size
 
     def readable(self) -> bool:
         """Always."""
@@ -62,7 +70,7 @@ class RangedKey(io.RawIOBase):
         end = min(self._position + len(buffer), self.size)
         if end <= self._position:
             return 0
-        data = self._call("get_object", {"Range": f"bytes={self._position}-{end - 1}", "IfMatch": self.etag})
+        data = self._call("get_object", {"Range": f"bytes={self._position}-{end - 1}", **self._condition})
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
@@ -71,14 +79,25 @@ class RangedKey(io.RawIOBase):
         return insist(self._fs, self._uri, method, arguments)
 
 
-def fetch(one: SourceObject) -> bytes:
-    """A whole object by one request, which gives one version of it, whatever is written meanwhile.
+def fetch(obj: SourceObject) -> bytes:
+    """A whole object by one request, in the listed version alone, whatever is written meanwhile.
 
     Raises:
+        ObjectChangedError: the object is not the listed one any more.
         FileNotFoundError, PermissionError, OSError: the store says so; the last for any other refusal.
         TransientError: the store keeps failing.
     """
-    return cast(bytes, insist(filesystem("s3://"), one.uri, "get_object", {}))
+    return cast(bytes, insist(filesystem("s3://"), obj.uri, "get_object", condition(obj)))
+
+
+def has_etag(obj: SourceObject) -> bool:
+    """Whether the listing names a version of the object; not where the store gave no etag or refused to describe it."""
+    return obj.plain_etag not in ("", REFUSED_ETAG)
+
+
+def condition(obj: SourceObject) -> dict[str, str]:
+    """The argument by which a request reads the listed version or nothing."""
+    return {"IfMatch": f'"{obj.plain_etag}"'} if has_etag(obj) else {}
 
 
 def insist(fs: Any, uri: str, method: str, arguments: dict[str, str]) -> Any:
