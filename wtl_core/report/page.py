@@ -55,7 +55,7 @@ def render(store: Store, commit: Commit, live: Pool) -> str:
         random_picks=_thumbnails(store, live.samples, matched),
         reasons=refused["reason"].value_counts(sort=True).to_dicts(),
         refused=refused.unique(maintain_order=True).head(_REFUSED_ROWS).to_dicts(),
-        told=selections.told(store, commit.selection),
+        picks_summary=selections.summary(store, commit.selection),
         receipt=selections.read_receipt(store, commit.selection),
         recipe=commit.recipe.model_dump(mode="json"),
         place=store.root,

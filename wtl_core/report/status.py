@@ -1,5 +1,6 @@
 """What a workspace holds now, and who is writing to it. Reads only."""
 
+from dataclasses import asdict
 from typing import Any
 
 from wtl_core.training import succession
@@ -26,7 +27,7 @@ def run(store: Store) -> dict[str, Any]:
         "encoder_advice": succession.advice(last.encoder_age, last.recipe.encoder),
         "counts": last.counts,
         "budget": last.budget,
-        "ranking": selections.told(store, last.selection),
+        "ranking": asdict(selections.summary(store, last.selection)),
         "coverage": {p: last.coverage[p] for p in _PERCENTS if p in last.coverage},
         "random_coverage": {p: last.random_coverage[p] for p in _PERCENTS if p in last.random_coverage},
         "selection": store.path(last.selection),

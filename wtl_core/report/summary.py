@@ -1,5 +1,6 @@
 """What `wtl run` prints of a commit."""
 
+from dataclasses import asdict
 from typing import Any
 
 from wtl_core.training import succession
@@ -20,7 +21,7 @@ def summary(store: Store, commit: Commit, *, is_new: bool) -> dict[str, Any]:
         "encoder": commit.encoder,
         "encoder_advice": succession.advice(commit.encoder_age, commit.recipe.encoder),
         "budget": commit.budget,
-        "ranking": selections.told(store, commit.selection),
+        "ranking": asdict(selections.summary(store, commit.selection)),
         "picks_kept": commit.picks_kept,
         "coverage": commit.coverage,
         "random_coverage": commit.random_coverage,

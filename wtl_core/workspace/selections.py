@@ -30,6 +30,23 @@ class SelectionRef:
     random_coverage: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What a selection says to a person; None where it has nothing to say.
+
+    Attributes:
+        advice: Sentences about what the next picks add and where choosing helps.
+        stop_reason: What ended the picks: `budget`, a stop condition, `quotas`, or that nothing is left to label.
+        quotas_until: Quotas hold for that many picks; None without quotas.
+        quota_cost: Coverage at the budget that the quotas cost; None without quotas.
+    """
+
+    advice: str | None
+    stop_reason: str | None
+    quotas_until: int | None
+    quota_cost: float | None
+
+
 def reference(store: Store, key: str) -> SelectionRef:
     """The small account of a finished selection that the stages behind it need."""
     receipt, rungs = read_receipt(store, key), read_ladder(store, key)
@@ -60,19 +77,16 @@ def read_receipt(store: Store, key: str) -> dict[str, Any]:
     return receipt
 
 
-def told(store: Store, key: str) -> dict[str, Any]:
-    """What a receipt tells a person: `advice`, `stop_reason`, and where quotas were set `quotas_until`, `quota_cost`.
-
-    None for what is not said, all of it where the selection was deleted.
-    """
+def summary(store: Store, key: str) -> Summary:
+    """What the receipt of a selection says to a person; all None if the selection was deleted."""
     receipt = read_receipt(store, key) if store.exists(f"{key}/receipt.json") else {}
     has_quotas = bool(receipt and receipt["selection"]["quotas"])
-    return {
-        "advice": receipt.get("advice"),
-        "stop_reason": receipt["stop"]["reason"] if "stop" in receipt else None,
-        "quotas_until": receipt.get("quotas_until") if has_quotas else None,
-        "quota_cost": receipt.get("quota_cost") if has_quotas else None,
-    }
+    return Summary(
+        advice=receipt.get("advice"),
+        stop_reason=receipt["stop"]["reason"] if "stop" in receipt else None,
+        quotas_until=receipt.get("quotas_until") if has_quotas else None,
+        quota_cost=receipt.get("quota_cost") if has_quotas else None,
+    )
 
 
 def kept_share(store: Store, old: str, new: str, *, labelled: Sequence[str]) -> float | None:
