@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from wtl_core.errors import CorruptArtifactError
 from wtl_core.pool import part_file
-from wtl_core.recipe.filters import as_polars, parse_filter, with_metadata
+from wtl_core.recipe.filters import parse_filter
 from wtl_core.shards import reader
 from wtl_core.shards.reader import Wanted
 from wtl_core.workspace.storage import Store
@@ -202,7 +202,7 @@ def _one_per_sample(locations: pl.DataFrame) -> pl.DataFrame:
 def _mark_filtered(samples: pl.DataFrame, filters: Sequence[str]) -> pl.DataFrame:
     keep = pl.repeat(True, samples.height, eager=True)
     for condition in map(parse_filter, filters):
-        keep &= with_metadata(samples, condition).select(as_polars(condition)).to_series()
+        keep &= condition.holds_for(samples)
     return samples.with_columns((~keep).alias("is_filtered"))
 
 

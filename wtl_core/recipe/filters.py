@@ -1,18 +1,21 @@
-"""Conditions on the pool's columns, such as `sharpness > 10 and not format == "gif"`: parsed, never evaluated as code.
+"""Conditions on the pool's columns, such as `sharpness > 10 and not format = 'gif'`: checked here, evaluated by polars.
 
-Grammar: comparisons `column op value` (op: < <= > >= == !=) joined by `not`, `and`, `or` and parentheses. A value is a
-number, a quoted text, or true/false. A column `metadata.KEY` is a key of the samples' metadata, of any of the three
-kinds. Parsing needs no polars, so that a recipe is checked before anything is imported.
+Comparisons are joined by `and`, `or`, `not` and brackets. A comparison is a column beside values: `=` or `==`, `!=`,
+`<`, `<=`, `>`, `>=`, `in (a, b)`, `between a and b`, `like 'a%'`, `is null`, the last four also with `not`. A value
+is a number, a text in quotes of either kind, true or false. `metadata.KEY` is a key of the samples' metadata; a key
+that holds more than letters, digits, `_` and `-` is written in quotes, `metadata."KEY"`.
+
+The SQL that polars gets is put together from what these patterns match and nothing else: no function, sub-query or
+unknown column can be in it. A comparison with a missing value does not hold, so `not` of it does.
 """
 
 import difflib
 import json
+import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import polars as pl
+import polars as pl
 
 from wtl_core.errors import InputError
 
@@ -21,75 +24,150 @@ TEXT_COLUMNS = ("format", "source", "uri", "key", "taken_at")
 FLAG_COLUMNS = ("is_first_of_several",)
 COLUMNS = NUMBER_COLUMNS + TEXT_COLUMNS + FLAG_COLUMNS
 _METADATA = "metadata."
-_MOST_CHARACTERS, _MOST_DEPTH = 1000, 50
-_TOKEN = re.compile(
-    r"""\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<text>"[^"]*"|'[^']*')|(?P<word>[A-Za-z_]\w*(?:\.\w+)?)"""
-    r"""|(?P<op><=|>=|==|!=|<|>)|(?P<bracket>[()]))"""
+_MOST_CHARACTERS = 1000
+_WANTED = {"number": "a number", "text": "a quoted text", "flag": "= true or = false"}
+
+_TEXT = r"""'(?:[^']|'')*'|"[^"]*\""""
+_VALUE = rf"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.])|{_TEXT}|(?:true|false)\b)"
+_COMPARISON = re.compile(
+    rf"""(?<![\w.\-"'])(?P<column>metadata\.(?:[\w-]+|{_TEXT})|[a-z_]\w*)(?:
+    \s*(?P<sign><=|>=|==|!=|<>|=|<|>)\s*(?P<value>{_VALUE})
+    |\s+(?P<in>(?:not\s+)?in)\s*\(\s*(?P<members>{_VALUE}(?:\s*,\s*{_VALUE})*)\s*\)
+    |\s+(?P<between>(?:not\s+)?between)\s+(?P<least>{_VALUE})\s+and\s+(?P<most>{_VALUE})
+    |\s+(?P<like>(?:not\s+)?like)\s+(?P<pattern>{_TEXT})
+    |\s+(?P<null>is\s+(?:not\s+)?null)\b)""",
+    re.VERBOSE | re.IGNORECASE,
 )
+_JOINTS = re.compile(r"(?:\s|[()]|(?:and|or|not)\b)*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A parsed condition: a comparison (`column op value`), or `not`, `and`, `or` over others."""
+    """A checked condition: SQL over `c0`, `c1`, ..., and which column of the pool each of these is.
 
-    op: str
-    column: str = ""
-    value: float | str | bool = 0.0
-    parts: tuple["Condition", ...] = ()
+    Beside the column's name is the kind of value that it is compared with, `number`, `text` or `flag`: metadata may
+    hold any of the three.
+    """
+
+    sql: str
+    columns: tuple[tuple[str, str], ...]
+
+    def holds_for(self, samples: pl.DataFrame) -> pl.Series:
+        """Whether the condition holds, for each sample; a comparison with a missing value does not hold.
+
+        Raises:
+            InputError: no sample has a metadata key that the condition names; the nearest one is named.
+        """
+        metadata = _read_metadata(samples, [name for name, _ in self.columns if name.startswith(_METADATA)])
+        columns = {}
+        for number, (name, kind) in enumerate(self.columns):
+            column = metadata[name] if name in metadata else samples[name]
+            is_read = kind == "number" and name in metadata
+            columns[f"c{number}"] = column.cast(pl.Float64, strict=False).fill_nan(None) if is_read else column
+        return pl.DataFrame(columns).select(pl.sql_expr(self.sql)).to_series().alias("holds")
 
 
 def parse_filter(text: str) -> Condition:
-    """Parse one condition.
+    """Check one condition.
 
     Raises:
         ValueError: it says what was expected where, and names the nearest valid column.
     """
     if len(text) > _MOST_CHARACTERS:
-        raise ValueError(f"filter of {len(text)} characters, at most {_MOST_CHARACTERS} are read")
-    tokens = _Tokens(text)
-    condition = _either(tokens, 0)
-    if tokens.peek() != ("end", ""):
-        raise ValueError(f"filter {text!r}: expected `and`, `or` or the end, found {tokens.peek()[1]!r}")
-    return condition
+        raise ValueError(f"filter of {len(text)} characters: at most {_MOST_CHARACTERS} are read; use several filters")
+    sql, columns, position = "", list[tuple[str, str]](), 0
+    for found in _COMPARISON.finditer(text):
+        sql += _joint(text, position, found.start())
+        kind, comparison = _as_sql(text, found, f"c{len(columns)}")
+        sql += f" coalesce({comparison}, false) "
+        columns.append((_column_name(found["column"]), kind))
+        position = found.end()
+    sql += _joint(text, position, len(text))
+    try:
+        pl.sql_expr(sql)
+    except (pl.exceptions.SQLInterfaceError, pl.exceptions.SQLSyntaxError) as error:
+        raise ValueError(
+            f"filter {text!r}: expected comparisons such as sharpness > 10, `and` or `or` between two of them, and a "
+            "closing bracket for each opening one, nested some tens deep at most"
+        ) from error
+    return Condition(sql, tuple(columns))
 
 
-def as_polars(condition: Condition) -> "pl.Expr":
-    """The condition as a polars expression over the columns of `with_metadata`; null counts as not fulfilled."""
-    import polars as pl
-
-    if condition.op == "not":
-        return ~as_polars(condition.parts[0])
-    if condition.op in ("and", "or"):
-        left, right = (as_polars(part) for part in condition.parts)
-        return left & right if condition.op == "and" else left | right
-    column, value = pl.col(condition.column), pl.lit(condition.value)
-    if condition.column.startswith(_METADATA):
-        if isinstance(condition.value, float):
-            column = column.cast(pl.Float64, strict=False).fill_nan(None)
-        elif isinstance(condition.value, bool):
-            value = pl.lit(json.dumps(condition.value))
-    comparisons = {
-        "<": column < value,
-        "<=": column <= value,
-        ">": column > value,
-        ">=": column >= value,
-        "==": column == value,
-        "!=": column != value,
-    }
-    return comparisons[condition.op].fill_null(False)
+def _joint(text: str, start: int, stop: int) -> str:
+    """What stands between two comparisons, if it is nothing but `and`, `or`, `not` and brackets."""
+    joined = _JOINTS.match(text, start, stop)
+    end = start if joined is None else joined.end()
+    if end < stop:
+        raise ValueError(
+            f"filter {text!r}: expected a comparison such as sharpness > 10, format = 'jpeg' or metadata.KEY >= 0.5, "
+            f"found {text[end : end + 20]!r}"
+        )
+    return text[start:stop]
 
 
-def with_metadata(samples: "pl.DataFrame", condition: Condition) -> "pl.DataFrame":
-    """The samples with a column of text for each metadata key that the condition names; what is no text as JSON.
+def _as_sql(text: str, found: re.Match[str], column: str) -> tuple[str, str]:
+    """What a comparison compares with (`number`, `text` or `flag`), and the comparison as SQL."""
+    name = _column_name(found["column"])
+    is_metadata = name.startswith(_METADATA)
+    if name not in COLUMNS and not is_metadata:
+        nearest = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.5)
+        advice = f"did you mean {nearest[0]}" if nearest else f"columns: {', '.join(COLUMNS)}, metadata.KEY"
+        raise ValueError(f"filter {text!r}: unknown column {name}; {advice}")
+    own = {**dict.fromkeys(NUMBER_COLUMNS, "number"), **dict.fromkeys(TEXT_COLUMNS, "text")}.get(name, "flag")
+    if found["null"]:
+        return "text" if is_metadata else own, f"{column} {found['null']}"
+    given = [found[part] for part in ("value", "least", "most", "pattern") if found[part]]
+    given += re.findall(_VALUE, found["members"] or "", re.IGNORECASE)
+    kinds = {_kind(value) for value in given}
+    kind = kinds.pop() if is_metadata and len(kinds) == 1 else own
+    is_equality = found["sign"] in ("=", "==", "!=", "<>")
+    if kinds - {kind} or (kind == "flag" and not is_equality) or (found["like"] and kind != "text"):
+        wanted = ", ".join(_WANTED.values()) if is_metadata else _WANTED[own]
+        raise ValueError(f"filter {text!r}: {name} is compared with {wanted}, found {' and '.join(given)}")
+    if kind == "number" and not all(math.isfinite(float(value)) for value in given):
+        raise ValueError(f"filter {text!r}: expected finite numbers, found {' and '.join(given)}")
+    values = [_value(value, is_metadata=is_metadata) for value in given]
+    if found["sign"]:
+        sign = {"==": "=", "!=": "<>"}.get(found["sign"], found["sign"])
+        return kind, f"{column} {sign} {values[0]}"
+    if found["between"]:
+        return kind, f"{column} {found['between']} {values[0]} and {values[1]}"
+    if found["like"]:
+        return kind, f"{column} {found['like']} {values[0]}"
+    # Not SQL's `in`: it would compare 0.1 as float64 with a column of float32, which holds another number.
+    anyone = " or ".join(f"{column} = {value}" for value in values)
+    return kind, f"{'not' if found['in'].lower().startswith('not') else ''} ({anyone})"
 
-    Raises:
-        InputError: no sample has such a key; the nearest one is named.
-    """
-    import polars as pl
 
-    names = sorted(_metadata_columns(condition))
+def _column_name(written: str) -> str:
+    """`metadata."camera id"` without its quotes."""
+    key = written.removeprefix(_METADATA)
+    return _METADATA + _unquoted(key) if key[0] in "'\"" else written
+
+
+def _kind(value: str) -> str:
+    return "text" if value[0] in "'\"" else "flag" if value.lower() in ("true", "false") else "number"
+
+
+def _value(value: str, *, is_metadata: bool) -> str:
+    """A value as SQL."""
+    kind = _kind(value)
+    if kind == "number":
+        return f"{float(value):.16e}"  # with an exponent, since plain 0.5 is a decimal and no float to SQL
+    if kind == "flag":
+        return f"'{value.lower()}'" if is_metadata else value  # metadata that is no text is JSON
+    return "'" + _unquoted(value).replace("'", "''") + "'"
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1].replace("''", "'") if text[0] == "'" else text[1:-1]
+
+
+def _read_metadata(samples: pl.DataFrame, names: list[str]) -> dict[str, pl.Series]:
+    """A column of text for each named metadata key; what is no text as JSON."""
     entries = [json.loads(text) if text else {} for text in samples["metadata"]] if names else []
     keys = {_METADATA + key for entry in entries for key in entry}
+    columns = {}
     for name in names:
         if entries and name not in keys:
             nearest = difflib.get_close_matches(name, keys, n=1)
@@ -97,94 +175,5 @@ def with_metadata(samples: "pl.DataFrame", condition: Condition) -> "pl.DataFram
             raise InputError(f"filter column {name}: expected a key of the pool's metadata, found none; {advice}")
         values = [entry.get(name.removeprefix(_METADATA)) for entry in entries]
         texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
-        samples = samples.with_columns(pl.Series(name, texts, pl.String))
-    return samples
-
-
-def _metadata_columns(condition: Condition) -> set[str]:
-    own = {condition.column} if condition.column.startswith(_METADATA) else set()
-    return own.union(*(_metadata_columns(part) for part in condition.parts))
-
-
-class _Tokens:
-    """The tokens of a condition, one ahead."""
-
-    def __init__(self, text: str) -> None:
-        self.text, self._found, position = text, list[tuple[str, str]](), 0
-        while text[position:].strip():
-            match = _TOKEN.match(text, position)
-            if match is None or match.lastgroup is None:
-                raise ValueError(
-                    f"filter {text!r}: cannot read {text[position:].strip()[:20]!r}; example: sharpness > 10"
-                )
-            self._found.append((match.lastgroup, match[match.lastgroup]))
-            position = match.end()
-        self._found.append(("end", ""))
-
-    def peek(self) -> tuple[str, str]:
-        return self._found[0]
-
-    def take(self) -> tuple[str, str]:
-        return self._found.pop(0) if len(self._found) > 1 else self._found[0]
-
-
-def _either(tokens: _Tokens, depth: int) -> Condition:
-    left = _both(tokens, depth)
-    while tokens.peek() == ("word", "or"):
-        tokens.take()
-        left = Condition("or", parts=(left, _both(tokens, depth)))
-    return left
-
-
-def _both(tokens: _Tokens, depth: int) -> Condition:
-    left = _single(tokens, depth)
-    while tokens.peek() == ("word", "and"):
-        tokens.take()
-        left = Condition("and", parts=(left, _single(tokens, depth)))
-    return left
-
-
-def _single(tokens: _Tokens, depth: int) -> Condition:
-    if depth > _MOST_DEPTH:
-        raise ValueError(f"filter {tokens.text[:40]!r}...: nested deeper than {_MOST_DEPTH}")
-    kind, word = tokens.take()
-    if (kind, word) == ("word", "not"):
-        return Condition("not", parts=(_single(tokens, depth + 1),))
-    if word == "(":
-        inner = _either(tokens, depth + 1)
-        if tokens.take()[1] != ")":
-            raise ValueError(f"filter {tokens.text!r}: expected a closing bracket")
-        return inner
-    if kind != "word":
-        raise ValueError(f"filter {tokens.text!r}: expected a column, found {word or 'the end'!r}")
-    return _comparison(tokens, word)
-
-
-def _comparison(tokens: _Tokens, column: str) -> Condition:
-    is_metadata = column.startswith(_METADATA)
-    if column not in COLUMNS and not is_metadata:
-        nearest = difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.5)
-        advice = f"did you mean {nearest[0]}" if nearest else f"columns: {', '.join(COLUMNS)}, metadata.KEY"
-        raise ValueError(f"filter {tokens.text!r}: unknown column {column}; {advice}")
-    kind, op = tokens.take()
-    if kind != "op":
-        raise ValueError(
-            f"filter {tokens.text!r}: expected < <= > >= == or != after {column}, found {op or 'the end'!r}"
-        )
-    value_kind, word = tokens.take()
-    if (column in NUMBER_COLUMNS or is_metadata) and value_kind == "number":
-        return Condition(op, column, float(word))
-    if (column in TEXT_COLUMNS or is_metadata) and value_kind == "text":
-        return Condition(op, column, word[1:-1])
-    if (column in FLAG_COLUMNS or is_metadata) and word in ("true", "false") and op in ("==", "!="):
-        return Condition(op, column, word == "true")
-    wanted = (
-        "a number"
-        if column in NUMBER_COLUMNS
-        else "a quoted text"
-        if column in TEXT_COLUMNS
-        else "== true or == false"
-        if column in FLAG_COLUMNS
-        else "a number, a quoted text, == true or == false"
-    )
-    raise ValueError(f"filter {tokens.text!r}: {column} is compared with {wanted}, found {word or 'the end'!r}")
+        columns[name] = pl.Series(name, texts, pl.String)
+    return columns

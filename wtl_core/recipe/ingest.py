@@ -32,7 +32,8 @@ class IngestParams(Params):
     quarantine_budget: float = Field(1.0, ge=0, le=1)
     """Share of the locations that may be quarantined; above it the run is refused. Changes no part."""
     filters: tuple[str, ...] = ()
-    """Conditions that all must hold, such as `sharpness > 10`; other samples are set aside. Changes no part."""
+    """Conditions that all must hold, such as `sharpness > 10` or `metadata.camera-id in ('a', 'b')`; other samples are
+    set aside, and no part of the pool is made anew."""
 
     @field_validator("filters")
     @classmethod
