@@ -1,56 +1,81 @@
 """What the structure promises: who imports whom, and what stays light."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def _loaded_by(module: str) -> set[str]:
-    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        "flows.cli.main",
-        "wtl_core.refresh.planning",
-        "wtl_core.pool.live_pool",
-        "wtl_core.labelling.cut",
-        "wtl_core.recipe.recipe",
-    ],
+PLANNING = (
+    "flows.cli.main",
+    "wtl_core.refresh.planning",
+    "wtl_core.pool.live_pool",
+    "wtl_core.labelling.cut",
+    "wtl_core.recipe.recipe",
 )
-def test_what_plans_imports_neither_torch_nor_prefect(module: str) -> None:
-    assert not {"torch", "prefect", "lancedb", "timm"} & _loaded_by(module)
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        "wtl_core.embedding.embedder",
-        "wtl_core.training.training",
-        "wtl_core.selection.ranking",
-        "wtl_core.selection.ladder",
-    ],
+NUMERIC = (
+    "wtl_core.embedding.embedder",
+    "wtl_core.training.training",
+    "wtl_core.selection.ranking",
+    "wtl_core.selection.ladder",
 )
-def test_numeric_rooms_run_where_storage_libraries_are_missing(module: str) -> None:
-    blocked = ("prefect", "lancedb", "polars", "pyarrow", "s3fs")
-    code = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import {module}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+STORAGE_LIBRARIES = ("prefect", "lancedb", "polars", "pyarrow", "s3fs")
 
 
-def test_the_core_knows_no_orchestrator() -> None:
-    for file in (ROOT / "wtl_core").rglob("*.py"):
-        text = file.read_text()
-        assert "import prefect" not in text, file
-        assert "from prefect" not in text, file
-        assert "from tasks" not in text, file
-        assert "from flows" not in text, file
+@pytest.fixture(scope="module")
+def loaded_by_planning() -> dict[str, list[str]]:
+    """The packages that a fresh interpreter holds after each import of `PLANNING`, one after the other."""
+    code = f"""
+import importlib, json, sys
+held = {{}}
+for module in {PLANNING!r}:
+    importlib.import_module(module)
+    held[module] = sorted({{name.partition(".")[0] for name in sys.modules}})
+print(json.dumps(held))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    held: dict[str, list[str]] = json.loads(done.stdout)
+    return held
+
+
+@pytest.mark.parametrize("module", PLANNING)
+def test_what_plans_imports_neither_torch_nor_prefect(loaded_by_planning: dict[str, list[str]], module: str) -> None:
+    assert not {"torch", "prefect", "lancedb", "timm"} & set(loaded_by_planning[module])
+
+
+@pytest.fixture(scope="module")
+def errors_of_numeric_rooms() -> dict[str, str]:
+    """What each import of `NUMERIC` raises in one interpreter where the storage libraries cannot be imported."""
+    code = f"""
+import importlib, json, sys, traceback
+sys.modules.update(dict.fromkeys({STORAGE_LIBRARIES!r}))
+errors = {{}}
+for module in {NUMERIC!r}:
+    try:
+        importlib.import_module(module)
+    except Exception:
+        errors[module] = traceback.format_exc()
+print(json.dumps(errors))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    errors: dict[str, str] = json.loads(done.stdout)
+    return errors
+
+
+@pytest.mark.parametrize("module", NUMERIC)
+def test_numeric_rooms_run_where_storage_libraries_are_missing(
+    errors_of_numeric_rooms: dict[str, str], module: str
+) -> None:
+    assert module not in errors_of_numeric_rooms, errors_of_numeric_rooms[module]
+
+
+def test_imports_follow_the_contracts(capsys: pytest.CaptureFixture[str]) -> None:
+    """Layers, floors, no circle, no orchestrator in the core: `tool.importlinter` in pyproject.toml says which."""
+    code = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
+    assert code == 0, capsys.readouterr().out
 
 
 def test_no_package_holds_code_in_its_init() -> None:
