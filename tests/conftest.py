@@ -2,11 +2,9 @@
 
 import io
 import json
-import os
 import subprocess
-import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,29 +54,6 @@ def build_source(folder: Path, *, count: int = 64, order_seed: int = 0) -> Path:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return build_source(tmp_path / "source")
-
-
-@pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One Prefect home for the session, so that the embedded server makes its database once."""
-    return tmp_path_factory.mktemp("prefect")
-
-
-@pytest.fixture
-def wtl(prefect_home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`wtl ARGS...` in a process of its own."""
-    environment = {
-        **os.environ,
-        "PREFECT_HOME": str(prefect_home),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-
-    def call(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("wtl")), *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=240, env={**environment, **(env or {})})
-
-    return call
 
 
 def result_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from tests.conftest import make_jpeg
-from tests.core.test_pipeline import ranking, refresh
+from tests.plain_refresh import ranking, refresh
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import cut
 from wtl_core.recipe.recipe import Recipe

@@ -11,7 +11,7 @@ import torch
 
 from tests.conftest import make_jpeg
 from tests.core.test_encoders import timm_weights
-from tests.core.test_pipeline import files, refresh
+from tests.plain_refresh import files, refresh
 from wtl_core.embedding import chunks, embedder, vectors
 from wtl_core.encoders.cards import FOLDER, WEIGHTS, save_encoder
 from wtl_core.encoders.networks import NetworkShape, build_network

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.core.test_embedding_again import write_weights
-from tests.core.test_pipeline import files
+from tests.plain_refresh import files
 from wtl_core import pipeline
 from wtl_core.embedding import embedder, vectors
 from wtl_core.encoders.encoder import Encoder

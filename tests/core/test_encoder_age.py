@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from tests.conftest import make_jpeg
-from tests.core.test_pipeline import files, refresh
+from tests.plain_refresh import files, refresh
 from wtl_core.embedding import vectors
 from wtl_core.encoders import cards
 from wtl_core.recipe.encoder import EncoderParams

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.core.test_embedding import gather, items, make_encoder
 from tests.core.test_embedding_again import pictures, write_weights
-from tests.core.test_pipeline import refresh
+from tests.plain_refresh import refresh
 from wtl_core.embedding import vectors
 from wtl_core.embedding.embedder import embed
 from wtl_core.encoders import compiled

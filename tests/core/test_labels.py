@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import make_jpeg
-from tests.core.test_pipeline import ranking, refresh
+from tests.plain_refresh import ranking, refresh
 from wtl_core.embedding import similar
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.labelling import labels

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from tests.conftest import make_jpeg
-from tests.core.test_pipeline import PIXELS, ranking, refresh
+from tests.plain_refresh import PIXELS, ranking, refresh
 from wtl_core import pipeline
 from wtl_core.embedding import vectors
 from wtl_core.labelling import labels

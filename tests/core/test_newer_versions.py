@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conftest import make_jpeg
-from tests.core.test_pipeline import PIXELS, files, ranking, refresh
+from tests.plain_refresh import PIXELS, files, ranking, refresh
 from wtl_core.encoders import cards
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing

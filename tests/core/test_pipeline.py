@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import build_source, make_jpeg
+from tests.plain_refresh import PIXELS, files, ranking, refresh
 from wtl_core import pipeline
 from wtl_core.encoders import cards
 from wtl_core.errors import BusyError, ConfigError, InputError, QuarantineBudgetError, TransientError
@@ -33,27 +34,7 @@ from wtl_core.report import status, summary
 from wtl_core.shards import discover, reader
 from wtl_core.shards.objects import SourceObject
 from wtl_core.workspace import commits, lease, ledger, selections
-from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
-
-PIXELS = Recipe.model_validate({"encoder": {"name": "pixels"}})
-
-
-def refresh(root: Path, *sources: Path, recipe: Recipe | None = PIXELS, **more: object) -> Commit:
-    workers, part_images = more.pop("workers", 1), more.pop("part_images", 32)
-    machine = Machine(workers=workers, embedding_part_images=part_images)  # type: ignore[arg-type]
-    return pipeline.refresh_workspace(Store(str(root)), [str(s) for s in sources], recipe, machine, **more)  # type: ignore[arg-type]
-
-
-def ranking(root: Path) -> pl.DataFrame:
-    store = Store(str(root))
-    last = commits.latest(store)
-    assert last is not None
-    return selections.read_ranking(store, last.selection)
-
-
-def files(root: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(root)): f.read_bytes() for f in sorted(root.rglob("*")) if f.is_file()}
 
 
 def test_row_accounts_hold_and_every_sample_is_ranked_once(source: Path, tmp_path: Path) -> None:

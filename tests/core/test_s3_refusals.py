@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.conftest import make_jpeg
-from tests.core.test_pipeline import PIXELS
+from tests.plain_refresh import PIXELS
 from wtl_core import pipeline
 from wtl_core.errors import ConfigError, InputError, TransientError
 from wtl_core.machine import Machine

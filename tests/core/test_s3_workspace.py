@@ -6,7 +6,7 @@ import boto3
 import pytest
 
 from tests.conftest import make_jpeg
-from tests.core.test_pipeline import PIXELS, ranking, refresh
+from tests.plain_refresh import PIXELS, ranking, refresh
 from wtl_core import pipeline
 from wtl_core.errors import BusyError
 from wtl_core.machine import Machine

@@ -11,6 +11,7 @@ from PIL import Image
 
 from flows.cli.benchmark_command import read_params
 from tests.conftest import result_of
+from tests.flows.conftest import Wtl
 from wtl_core.benchmark import params
 from wtl_core.errors import ConfigError
 
@@ -41,7 +42,7 @@ def labelled(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_one_command_makes_the_page_and_a_second_one_only_finds_it(wtl, labelled, tmp_path):
+def test_one_command_makes_the_page_and_a_second_one_only_finds_it(wtl: Wtl, labelled: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     result = result_of(wtl("benchmark", labelled, "--output", output, *FLAGS))
     assert (result["missing"], result["cells"]) == (0, 2 * 2 * 2)
@@ -54,17 +55,19 @@ def test_one_command_makes_the_page_and_a_second_one_only_finds_it(wtl, labelled
     assert {f: f.stat().st_mtime_ns for kind in ("cells", "orders") for f in (output / kind).iterdir()} == done
 
 
-def test_wrong_use_is_told_before_anything_starts(wtl, labelled, tmp_path):
-    done = wtl("benchmark", labelled, "--strategies", "random,magic", "--output", tmp_path / "out")
+def test_wrong_use_is_told_before_anything_starts(wtl_here: Wtl, labelled: Path, tmp_path: Path) -> None:
+    done = wtl_here("benchmark", labelled, "--strategies", "random,magic", "--output", tmp_path / "out")
     assert done.returncode == 2
     assert "magic" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
-    done = wtl("benchmark", labelled, "--output", "s3://bucket/place")
+    done = wtl_here("benchmark", labelled, "--output", "s3://bucket/place")
     assert (done.returncode, "a local folder" in done.stderr) == (2, True)
 
 
-def test_all_strategies_are_those_that_are_installed(monkeypatch, capsys):
+def test_all_strategies_are_those_that_are_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(params, "find_spec", lambda _: None)
     chosen = read_params(None, {"strategies": "all"}).strategies
     assert "mundig" not in chosen
@@ -75,7 +78,9 @@ def test_all_strategies_are_those_that_are_installed(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("address", "expected"), [("http://127.0.0.1:4200/api", {"wtl-device"}), ("", set())])
-def test_tasks_that_use_the_device_take_turns_on_it_where_a_server_can_see_to_that(address, expected):
+def test_tasks_that_use_the_device_take_turns_on_it_where_a_server_can_see_to_that(
+    address: str, expected: set[str]
+) -> None:
     code = """
 from tasks import benchmark, embedding, encoders, novelty, selection
 users = (

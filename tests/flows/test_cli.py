@@ -17,41 +17,42 @@ from flows.cli.main import cli
 from flows.serving.up import _descendants, _is_alive
 from tests.conftest import make_jpeg, result_of
 from tests.core.test_encoders import timm_weights
-from tests.core.test_pipeline import ranking, refresh
+from tests.flows.conftest import Wtl
+from tests.plain_refresh import ranking, refresh
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace import ledger
 from wtl_core.workspace.storage import Store
 
-Wtl = Callable[..., "subprocess.CompletedProcess[str]"]
 
-
-def test_a_refresh_from_the_command_line_end_to_end(wtl: Wtl, source: Path, tmp_path: Path) -> None:
+def test_a_refresh_from_the_command_line_end_to_end(wtl_alone: Wtl, source: Path, tmp_path: Path) -> None:
     work = tmp_path / "w"
-    first = result_of(wtl("run", source, "-w", work, "--encoder", "pixels", "--budget", "25%", "--json"))
+    first = result_of(wtl_alone("run", source, "-w", work, "--encoder", "pixels", "--budget", "25%", "--json"))
     assert (first["samples"], first["picks"], first["budget"]) == (64, 16, "25%")
     assert first["coverage"]["100"] == pytest.approx(first["random_coverage"]["100"], abs=1e-6)
     assert Path(first["report"]).is_file()
-    again = wtl("run", "-w", work)
+    again = wtl_alone("run", "-w", work)
     assert again.returncode == 0, again.stderr
     assert "nothing new" in again.stdout
     assert "random" in again.stdout
-    status = result_of(wtl("status", "-w", work, "--json"))
+    status = result_of(wtl_alone("status", "-w", work, "--json"))
     assert (status["refresh"], status["writer"]) == (1, None)
-    cut = wtl("cut", "-w", work, "--at", "10%")
+    cut = wtl_alone("cut", "-w", work, "--at", "10%")
     assert len(cut.stdout.splitlines()) == 1 + 6
     (tmp_path / "done.csv").write_text(cut.stdout)
-    assert result_of(wtl("labels", "add", tmp_path / "done.csv", "-w", work, "--json"))["added"] == 6
-    rest = wtl("cut", "-w", work, "--at", "6")
+    assert result_of(wtl_alone("labels", "add", tmp_path / "done.csv", "-w", work, "--json"))["added"] == 6
+    rest = wtl_alone("cut", "-w", work, "--at", "6")
     assert "6 images are left out" in rest.stderr
     assert not set(rest.stdout.splitlines()[1:]) & set(cut.stdout.splitlines())
-    assert result_of(wtl("cut", "-w", work, "--at", "6", "--json"))["left_out"] == 6
-    assert wtl("report", "-w", work).stdout.strip() == first["report"]
-    similar = wtl("similar", status["encoder"]["fingerprint"], "-w", work)
+    assert result_of(wtl_alone("cut", "-w", work, "--at", "6", "--json"))["left_out"] == 6
+    assert wtl_alone("report", "-w", work).stdout.strip() == first["report"]
+    similar = wtl_alone("similar", status["encoder"]["fingerprint"], "-w", work)
     assert similar.returncode == 2
     assert "expected the beginning of one sample's id" in similar.stderr
 
 
-def test_a_pool_that_is_labelled_to_the_end_ends_every_command_well(wtl: Wtl, source: Path, tmp_path: Path) -> None:
+def test_a_pool_that_is_labelled_to_the_end_ends_every_command_well(
+    wtl: Wtl, wtl_here: Wtl, source: Path, tmp_path: Path
+) -> None:
     work = tmp_path / "w"
     refresh(work, source)
     ledger.append(Store(str(work)), "labelled", ranking(work)["sample_id"].to_list())
@@ -62,18 +63,18 @@ def test_a_pool_that_is_labelled_to_the_end_ends_every_command_well(wtl: Wtl, so
         assert "stop         nothing left to label" in done.stdout
         assert "next         No image is left to label: 64 are labelled." in done.stdout
     assert result_of(wtl("run", "-w", work, "--json"))["coverage"] == {}
-    status = wtl("status", "-w", work)
+    status = wtl_here("status", "-w", work)
     assert status.returncode == 0, status.stderr
     assert "nothing left to label" in status.stdout
-    assert result_of(wtl("status", "-w", work, "--json"))["coverage"] == {}
+    assert result_of(wtl_here("status", "-w", work, "--json"))["coverage"] == {}
     for point in ("500", "5%"):
-        cut = wtl("cut", "-w", work, "--at", point)
+        cut = wtl_here("cut", "-w", work, "--at", point)
         assert (cut.returncode, len(cut.stdout.splitlines())) == (0, 1), cut.stderr
         assert "nothing is left to label" in cut.stderr
-    assert "nothing left to label" in Path(wtl("report", "-w", work).stdout.strip()).read_text()
+    assert "nothing left to label" in Path(wtl_here("report", "-w", work).stdout.strip()).read_text()
 
 
-def test_wrong_use_is_one_message_and_exit_code_two_or_three(wtl: Wtl, source: Path, tmp_path: Path) -> None:
+def test_wrong_use_is_one_message_and_exit_code_two_or_three(wtl_here: Wtl, source: Path, tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("x")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thing").write_text("x")
@@ -99,7 +100,7 @@ def test_wrong_use_is_one_message_and_exit_code_two_or_three(wtl: Wtl, source: P
         (2, ["nosuch"], "nosuch"),
     ]
     for code, args, told in cases:
-        done = wtl(*args)
+        done = wtl_here(*args)
         assert done.returncode == code, (args, done.stderr)
         assert told in done.stderr, (args, done.stderr)
         assert "Traceback" not in done.stderr
@@ -107,15 +108,15 @@ def test_wrong_use_is_one_message_and_exit_code_two_or_three(wtl: Wtl, source: P
     assert not new.exists()
 
 
-def test_a_report_that_is_gone_is_not_named_as_if_it_were_there(wtl: Wtl, source: Path, tmp_path: Path) -> None:
+def test_a_report_that_is_gone_is_not_named_as_if_it_were_there(wtl_here: Wtl, source: Path, tmp_path: Path) -> None:
     report = tmp_path / "w" / refresh(tmp_path / "w", source).report
     report.unlink()
-    done = wtl("report", "-w", tmp_path / "w")
+    done = wtl_here("report", "-w", tmp_path / "w")
     assert (done.returncode, done.stdout) == (1, "")
     assert f"{report}: expected the report of refresh 1, found no file" in done.stderr
     other = Recipe.model_validate({"encoder": {"name": "pixels"}, "selection": {"budget": "7%"}})  # as it advises
     again = refresh(tmp_path / "w", recipe=other)
-    assert wtl("report", "-w", tmp_path / "w").stdout.strip() == str(tmp_path / "w" / again.report)
+    assert wtl_here("report", "-w", tmp_path / "w").stdout.strip() == str(tmp_path / "w" / again.report)
 
 
 def test_a_deleted_source_is_named_and_can_be_forgotten(wtl: Wtl, source: Path, tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_a_deleted_source_is_named_and_can_be_forgotten(wtl: Wtl, source: Path, 
     ("name", "told"), [("a.jpg", "1 refused (1 not_an_image)"), ("a.txt", "1 files that are no images; check the path")]
 )
 def test_a_refusal_inside_the_flow_is_one_message_and_leaves_no_refresh(
-    wtl: Wtl, tmp_path: Path, name: str, told: str
+    wtl: Wtl, wtl_here: Wtl, tmp_path: Path, name: str, told: str
 ) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / name).write_bytes(b"junk")
@@ -144,18 +145,18 @@ def test_a_refusal_inside_the_flow_is_one_message_and_leaves_no_refresh(
     assert "Traceback" not in done.stderr
     assert told in done.stderr
     assert done.stdout == ""
-    status = result_of(wtl("status", "-w", tmp_path / "w", "--json"))
+    status = result_of(wtl_here("status", "-w", tmp_path / "w", "--json"))
     assert (status["refresh"], status["writer"]) == (None, None)
 
 
-def test_doctor_says_what_this_machine_can_do(wtl: Wtl) -> None:
-    result = result_of(wtl("doctor", "--json"))
+def test_doctor_says_what_this_machine_can_do(wtl_here: Wtl) -> None:
+    result = result_of(wtl_here("doctor", "--json"))
     assert result["is_good"]
     assert {"prefect", "torch", "processor", "fastapi"} <= {finding["what"] for finding in result["findings"]}
 
 
-def test_help_lists_the_commands(wtl: Wtl) -> None:
-    text = wtl("--help").stdout
+def test_help_lists_the_commands(wtl_here: Wtl) -> None:
+    text = wtl_here("--help").stdout
     for command in ("run", "status", "doctor", "cut", "report", "labels", "similar"):
         assert command in text
 
@@ -174,10 +175,10 @@ def test_an_automatic_policy_trains_the_next_encoder_through_the_flow(wtl: Wtl, 
 
 @pytest.mark.parametrize("command", ["run", "deploy"])
 def test_a_server_that_is_away_is_named_and_worth_another_try(
-    wtl: Wtl, source: Path, tmp_path: Path, command: str
+    wtl_alone: Wtl, source: Path, tmp_path: Path, command: str
 ) -> None:
     address = f"http://127.0.0.1:{free_port()}/api"
-    done = wtl(command, source, "-w", tmp_path / "w", env={"PREFECT_API_URL": address})
+    done = wtl_alone(command, source, "-w", tmp_path / "w", env={"PREFECT_API_URL": address})
     assert done.returncode == 4, done.stderr
     assert "see that PREFECT_API_URL names one that is up" in done.stderr
     assert "Traceback" not in done.stderr

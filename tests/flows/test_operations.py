@@ -7,12 +7,10 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from datetime import timedelta
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 from uuid import uuid4
 
@@ -25,13 +23,12 @@ from flows.serving import up
 from flows.serving.deploying import automations
 from flows.serving.site_values import FOLDER, Site, read_settings, read_site, read_template
 from tasks.prefect_side.failures import show_failure
+from tests.flows.conftest import Wtl
 from wtl_core import pipeline
 from wtl_core.errors import ConfigError
 from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import build_recipe
 from wtl_core.workspace import storage
-
-Wtl = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -163,17 +160,17 @@ def test_a_wrong_site_is_refused_by_name(tmp_path: Path, text: str, message: str
     ],
 )
 def test_a_site_that_cannot_be_deployed_is_refused_before_anything_is_written(
-    wtl: Wtl, tmp_path: Path, text: str, message: str
+    wtl_here: Wtl, tmp_path: Path, text: str, message: str
 ) -> None:
     """Nor is a server asked: there is none, and the refusal is of the site."""
     (tmp_path / "site.toml").write_text(text)
     args = ["--site", tmp_path / "site.toml"]
-    done = wtl("deploy", *args, env={"PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"})
+    done = wtl_here("deploy", *args, env={"PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"})
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     if "cron" in message:
         for flags in ([], ["--detach"]):
-            done = wtl("up", *args, "--state", tmp_path / "state", "--port", free_port(), *flags)
+            done = wtl_here("up", *args, "--state", tmp_path / "state", "--port", free_port(), *flags)
             assert (done.returncode, message in done.stderr) == (2, True), done.stderr
             assert not (tmp_path / "state" / "logs").exists()
 
@@ -185,17 +182,17 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     assert read_site(tmp_path / "site.toml", workspace=None, sources=[]).sources == ["b"]
 
 
-def test_down_with_nothing_up_says_so(wtl: Wtl, tmp_path: Path) -> None:
-    done = wtl("down", "--state", tmp_path)
+def test_down_with_nothing_up_says_so(wtl_here: Wtl, tmp_path: Path) -> None:
+    done = wtl_here("down", "--state", tmp_path)
     assert done.returncode == 0
     assert "nothing was up" in done.stdout
 
 
-def test_up_on_a_taken_port_is_refused(wtl: Wtl, tmp_path: Path) -> None:
+def test_up_on_a_taken_port_is_refused(wtl_here: Wtl, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = wtl(
+        done = wtl_here(
             "up", tmp_path, "--workspace", tmp_path / "w", "--state", tmp_path / "s", "--port", taken.getsockname()[1]
         )
     assert done.returncode == 2
@@ -203,8 +200,8 @@ def test_up_on_a_taken_port_is_refused(wtl: Wtl, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_deploy_without_a_server_is_refused(wtl: Wtl) -> None:
-    done = wtl("deploy", env={"PREFECT_API_URL": ""})
+def test_deploy_without_a_server_is_refused(wtl_here: Wtl) -> None:
+    done = wtl_here("deploy", env={"PREFECT_API_URL": ""})
     assert done.returncode == 2
     assert "PREFECT_API_URL" in done.stderr
 
@@ -213,11 +210,11 @@ def test_site_file_is_toml() -> None:
     assert tomllib.loads((FOLDER / "site.toml").read_text())["name"] == "default"
 
 
-def test_down_believes_no_process_that_is_not_ours(wtl: Wtl, tmp_path: Path) -> None:
+def test_down_believes_no_process_that_is_not_ours(wtl_here: Wtl, tmp_path: Path) -> None:
     """After a power cut the number may belong to anything: here to a sleeping `backup.py up`."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "backup.py", "up"]) as other:
         (tmp_path / "up.json").write_text(json.dumps({"pid": other.pid}))
-        done = wtl("down", "--state", tmp_path, "--json")
+        done = wtl_here("down", "--state", tmp_path, "--json")
         assert json.loads(done.stdout) == {"was_up": False}
         assert other.poll() is None
         other.kill()
@@ -272,8 +269,8 @@ def test_up_listens_where_it_is_told(tmp_path: Path) -> None:
     up._refuse_second(up.Place(tmp_path, "::1", free_port()))
 
 
-def test_maintain_makes_no_workspace(wtl: Wtl, tmp_path: Path) -> None:
-    done = wtl("maintain", "-w", tmp_path / "typo")
+def test_maintain_makes_no_workspace(wtl_here: Wtl, tmp_path: Path) -> None:
+    done = wtl_here("maintain", "-w", tmp_path / "typo")
     assert done.returncode == 2
     assert "expected a workspace" in done.stderr
     assert not (tmp_path / "typo").exists()
@@ -288,7 +285,7 @@ def test_seconds_of_the_command_line_win_over_epochs_of_the_last_recipe(source: 
     assert _next_params(store, seconds=None, start=None, seed=None).epochs == 1
 
 
-def test_a_wrong_setting_is_wrong_use(wtl: Wtl, tmp_path: Path) -> None:
-    done = wtl("run", tmp_path, "-w", tmp_path / "w", env={"WTL_WORKERS": "0"})
+def test_a_wrong_setting_is_wrong_use(wtl_here: Wtl, tmp_path: Path) -> None:
+    done = wtl_here("run", tmp_path, "-w", tmp_path / "w", env={"WTL_WORKERS": "0"})
     assert done.returncode == 2
     assert "WTL_WORKERS='0'" in done.stderr

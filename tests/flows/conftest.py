@@ -1,0 +1,92 @@
+"""Three ways in which the tests call `wtl`: with a server of its own, on a server that is up, and in this process."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from service_stack import Stack
+
+from flows.cli.main import main
+from tasks.settings import settings
+
+Wtl: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One Prefect home for the session, so that the embedded server makes its database once."""
+    return tmp_path_factory.mktemp("prefect")
+
+
+@pytest.fixture
+def wtl_alone(prefect_home: Path) -> Wtl:
+    """`wtl ARGS...` in a process of its own, whose runs bring a server: some ten seconds for each run."""
+    return _processes({"PREFECT_HOME": str(prefect_home)})
+
+
+@pytest.fixture(scope="session")
+def server_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the API of a server that all tests of this session share."""
+    stack = Stack(tmp_path_factory.mktemp("server"), sources=[])
+    try:
+        stack.start_server()
+        yield f"{stack.place.address}/api"
+    finally:
+        stack.server.stop()
+
+
+@pytest.fixture
+def wtl(prefect_home: Path, server_address: str) -> Wtl:
+    """`wtl ARGS...` in a process of its own, whose runs are on the shared server."""
+    return _processes({"PREFECT_HOME": str(prefect_home), "PREFECT_API_URL": server_address})
+
+
+def _processes(given: dict[str, str]) -> Wtl:
+    silent = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | silent | given
+
+    def call(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("wtl")), *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, env={**environment, **(env or {})})
+
+    return call
+
+
+@pytest.fixture
+def wtl_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Wtl:
+    """`wtl ARGS...` by its entry point in this process, for what starts no flow.
+
+    After each call the environment, the signal handlers and the loggers are what they were.
+    """
+
+    def call(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        command = ["wtl", *map(str, args)]
+        before, logger = dict(os.environ), logging.getLogger("wtl_core")
+        handlers, level = logger.handlers[:], logger.level
+        signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        capsys.readouterr()
+        settings.cache_clear()
+        try:
+            os.environ.update(env or {})
+            monkeypatch.setattr(sys, "argv", command)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+            settings.cache_clear()
+            logger.handlers[:] = handlers
+            logger.setLevel(level)
+            for number, handler in signals.items():
+                signal.signal(number, handler)
+        shown = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(command, ended.value.code, shown.out, shown.err)
+
+    return call
