@@ -47,33 +47,33 @@ def refresh(
     check_crashes()
     store = open_for_refresh(workspace)
     if quiet_seconds:
-        wait_until_quiet(store, sources or [], quiet_seconds, known_too=known_too, forget=forget or [])
+        wait_until_quiet(store, sources or [], quiet_seconds, include_known=known_too, forget=forget or [])
     with hold(store, patience_seconds) as held:
-        watch = Stopwatch()
+        stopwatch = Stopwatch()
         run = plan_refresh(
-            store, sources or [], recipe, allow_removal=allow_removal, forget=forget or [], known_too=known_too
+            store, sources or [], recipe, allow_removal=allow_removal, forget=forget or [], include_known=known_too
         )
         if run.is_noop:
             return finish(run, None)
-        watch.lap("plan")
+        stopwatch.lap("plan", before_seconds=run.planned_before_seconds)
         # Called and not submitted: in the main thread a cancellation stops the work before the lease is given back.
         ingested = [ingest_parts(run, batch) for batch in range(run.batches)]
         counts = gather_pool(run, ingested)
-        watch.lap("ingest")
+        stopwatch.lap("ingest")
         encoder = ensure_encoder(run, counts)
-        watch.lap("encoder")
+        stopwatch.lap("encoder")
         results = [embed_chunk(run, encoder, chunk) for chunk in plan_embedding(run, encoder)]
         embedded = finish_embedding(run, encoder, results)
-        watch.lap("embedding")
+        stopwatch.lap("embedding")
         selection = select(run, encoder, embedded)
-        watch.lap("selection")
+        stopwatch.lap("selection")
         record = commit(
             run,
             counts=counts,
             encoder=encoder,
             embedded=embedded,
             selection=selection,
-            seconds=watch.seconds,
+            seconds=stopwatch.seconds,
             held=held,
         )
         return finish(run, record)

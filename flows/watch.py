@@ -36,7 +36,7 @@ def watch(
         known_too: Look at all other known sources as well, and not at the named ones alone.
     """
     store = open_for_refresh(workspace)
-    seen = look_for_arrivals(store, sources or [], known_too=known_too)
+    seen = look_for_arrivals(store, sources or [], include_known=known_too)
     is_due = seen.is_pending and (seen.count >= at_least or seen.gone > 0)
     is_told = False
     if is_due and not was_judged(store, seen, again_after_seconds=again_after_seconds):

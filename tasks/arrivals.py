@@ -38,9 +38,9 @@ _TOLD_DAYS = 7
 
 
 @task(name="look", **STAGE)
-def look_for_arrivals(store: Store, sources: list[str], *, known_too: bool = False) -> Arrivals:
+def look_for_arrivals(store: Store, sources: list[str], *, include_known: bool = False) -> Arrivals:
     """List the sources, all other known ones too if asked, and compare them with the last refresh; reads no image."""
-    sources = planning.with_known(store, sources) if known_too else sources
+    sources = planning.with_known(store, sources) if include_known else sources
     return arrivals.look(store, sources)
 
 
@@ -67,10 +67,10 @@ def announce(store: Store, seen: Arrivals, *, is_novel: bool, again_after_second
 
 @task(name="wait-until-quiet", **STAGE)
 def wait_until_quiet(
-    store: Store, sources: list[str], quiet_seconds: float, *, known_too: bool = False, forget: Sequence[str] = ()
+    store: Store, sources: list[str], quiet_seconds: float, *, include_known: bool = False, forget: Sequence[str] = ()
 ) -> None:
     """Let a drop of many shards end before it is read, then cancel queued runs whose arrivals this run will list."""
-    sources = planning.with_known(store, sources, forget) if known_too else sources
+    sources = planning.with_known(store, sources, forget) if include_known else sources
     arrivals.wait_until_quiet(store, sources, quiet_seconds=quiet_seconds)
     _cancel_covered_runs(store, sources)
 

@@ -29,11 +29,11 @@ def plan_refresh(
     *,
     allow_removal: bool,
     forget: Sequence[str] = (),
-    known_too: bool = False,
+    include_known: bool = False,
 ) -> Run:
     """List the sources, all other known ones too if asked, and compare them with the last commit."""
-    sources = planning.with_known(store, sources, forget) if known_too else sources
-    run = pipeline.begin(store, sources, recipe, machine(), allow_removal=allow_removal, forget=forget)
+    sources = planning.with_known(store, sources, forget) if include_known else sources
+    run = pipeline.plan_refresh(store, sources, recipe, machine(), allow_removal=allow_removal, forget=forget)
     run_names.name_plan(run.changes)
     return run
 

@@ -12,10 +12,10 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
-    def lap(self, stage: str) -> None:
-        """End the stage that ran since the last lap."""
+    def lap(self, stage: str, *, before_seconds: float = 0.0) -> None:
+        """End the stage that ran since the last lap; `before_seconds` is what it took before the clock started."""
         now = time.perf_counter()
-        self.seconds[stage] = now - self._last
+        self.seconds[stage] = now - self._last + before_seconds
         self._last = now
 
 

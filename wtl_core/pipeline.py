@@ -38,7 +38,7 @@ _PARTS_AT_ONCE = 64
 """Parts that one call of the ingest stage makes; enough to keep every core busy, few enough to retry."""
 
 
-def begin(
+def plan_refresh(
     store: Store,
     sources: Sequence[str],
     recipe: Recipe | None,
@@ -47,37 +47,30 @@ def begin(
     allow_removal: bool = False,
     forget: Sequence[str] = (),
 ) -> Run:
-    """Plan a refresh; write the listing snapshot unless there is nothing to do. Raises what `refresh.plan` does.
+    """Plan a refresh, or follow a plan that was handed over; write the listing snapshot unless there is nothing to do.
 
-    Without a recipe the workspace's last one holds. An image side for an encoder without a choice is a ConfigError.
+    Arguments and errors are those of `planning.plan`.
     """
-    recipe = planning.base_recipe(store) if recipe is None else recipe.with_absolute_paths()
-    encoder_names.check_side(recipe.encoder.name, recipe.encoder.side_px)
-    entries = ledger.length(store)
-    planned = planning.plan(
-        store,
-        sources,
-        recipe,
-        ledger_length=entries,
-        allow_removal=allow_removal,
-        forget=forget,
-    )
+    planned = planning.ready_plan(store)
+    before_seconds = 0.0 if planned is None else planned.seconds
+    if planned is None:
+        planned = planning.plan(store, sources, recipe, allow_removal=allow_removal, forget=forget)
     run = Run(
         store=store,
         machine=machine,
-        recipe=recipe,
+        recipe=planned.recipe,
         number=planned.number,
         sources=planned.sources,
         snapshot_key="" if planned.last is None else planned.last.listing,
-        batches=-(-len(planned.parts) // _PARTS_AT_ONCE),
+        batches=-(-planned.parts // _PARTS_AT_ONCE),
         changes=planned.changes,
-        ledger_length=entries,
+        ledger_length=ledger.length(store),
         last=planned.last,
         is_noop=planned.is_noop,
+        planned_before_seconds=before_seconds,
     )
     if planned.is_noop:
         return run
-    planning.check_not_empty(planned)
     marker.create_workspace(store)
     store.sweep()
     snapshot_key = snapshots.write_snapshot(store, planned.snapshot)
@@ -294,25 +287,25 @@ def refresh_workspace(
 ) -> Commit:
     """The whole refresh as a plain script, without an orchestrator. Returns the workspace's newest commit."""
     with lease.hold(store) as held:
-        watch = Stopwatch()
-        run = begin(store, sources, recipe, machine, allow_removal=allow_removal, forget=forget)
+        stopwatch = Stopwatch()
+        run = plan_refresh(store, sources, recipe, machine, allow_removal=allow_removal, forget=forget)
         if run.is_noop and run.last is not None:
             return run.last
-        watch.lap("plan")
+        stopwatch.lap("plan", before_seconds=run.planned_before_seconds)
         for batch in range(run.batches):
             ingest_parts(run, batch)
         counts = gather_pool(run)
-        watch.lap("ingest")
+        stopwatch.lap("ingest")
         encoder = ensure_encoder(run)
-        watch.lap("encoder")
+        stopwatch.lap("encoder")
         results = [embed_chunk(run, encoder, chunk) for chunk in plan_embedding(run, encoder)]
         embedded = finish_embedding(run, encoder, results)
-        watch.lap("embedding")
+        stopwatch.lap("embedding")
         selection = select(run, encoder)
-        watch.lap("selection")
+        stopwatch.lap("selection")
         held.check()
         return commit(
-            run, counts=counts, encoder=encoder, embedded=embedded, selection=selection, seconds=watch.seconds
+            run, counts=counts, encoder=encoder, embedded=embedded, selection=selection, seconds=stopwatch.seconds
         )
 
 

@@ -29,7 +29,6 @@ from wtl_core.refresh import planning
 from wtl_core.report import status, summary
 from wtl_core.upkeep import doctor
 from wtl_core.workspace import commits, marker
-from wtl_core.workspace.ledger import length as ledger_length
 from wtl_core.workspace.marker import check_writable
 from wtl_core.workspace.storage import Store
 
@@ -74,27 +73,20 @@ def run_command(
     terminal.configure_logging(is_debug=debug)
     store = _probe(workspace)
     recipe = _recipe(store, recipe_path, budget=budget, encoder=encoder)
-    planned = planning.plan(
-        store,
-        sources,
-        recipe,
-        ledger_length=ledger_length(store),
-        allow_removal=allow_removal,
-        forget=forget,
-    )
+    planned = planning.plan(store, sources, recipe, allow_removal=allow_removal, forget=forget)
     if planned.is_noop and planned.last is not None:
         result = summary.summary(store, planned.last, is_new=False)
     else:
-        planning.check_not_empty(planned)
         check_writable(store)
-        result = _run_flow(
-            store.root,
-            list(sources),
-            recipe,
-            allow_removal=allow_removal,
-            forget=list(forget),
-            is_debug=debug,
-        )
+        with planning.handed_over(planned):
+            result = _run_flow(
+                store.root,
+                list(sources),
+                recipe,
+                allow_removal=allow_removal,
+                forget=list(forget),
+                is_debug=debug,
+            )
     if as_json:
         click.echo(json.dumps(result))
     else:

@@ -48,9 +48,9 @@ def publish_pool(run: Run, counts: dict[str, int]) -> None:
     """The row accounts after ingest."""
     event = materialised(run.store.root, "pool", counts)
     shown = {
-        "shards new": run.changes["new"],
-        "shards changed": run.changes["changed"],
-        "shards gone": run.changes["gone"],
+        "shards new": run.changes.new,
+        "shards changed": run.changes.changed,
+        "shards gone": run.changes.gone,
     }
     _publish_rows("pool", f"{counts['samples']:,} samples, {counts['new_samples']:,} new", {**shown, **counts}, event)
     tell(run.store, "ingest", counts)

@@ -10,6 +10,7 @@ from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
 from wtl_core.refresh.arrivals import Arrivals
+from wtl_core.workspace.run import ObjectChanges
 
 if TYPE_CHECKING:
     from wtl_core.upkeep.maintenance import Maintained  # imports lancedb, which a watch does without
@@ -39,12 +40,12 @@ def rename_run(identity: str, name: str) -> None:
         _logger.warning("the run could not be renamed to %r: %s", shown, error)
 
 
-def name_plan(changes: dict[str, int]) -> None:
+def name_plan(changes: ObjectChanges) -> None:
     """While it runs: what the refresh found."""
     rename(_found(changes) + ": at work")
 
 
-def name_result(changes: dict[str, int], new_samples: int) -> None:
+def name_result(changes: ObjectChanges, new_samples: int) -> None:
     """In the end: what the refresh did, such as `3 new shards, 12,408 new images`."""
     rename(f"{_found(changes)}, {_several(new_samples, 'new image')}")
 
@@ -77,13 +78,13 @@ def name_watch(seen: Arrivals, *, is_told: bool) -> None:
     if not seen.is_pending:
         rename(f"nothing new in {_several(seen.objects, 'shard')}")
         return
-    found = _found({"new": seen.new, "changed": seen.changed, "gone": seen.gone})
+    found = _found(seen)
     rename(f"{found}, {seen.bytes / 1e6:,.1f} MB: {'told' if is_told else 'waiting or told before'}")
 
 
-def _found(changes: dict[str, int]) -> str:
-    told = [_several(changes.get(kind, 0), f"{kind} shard") for kind in ("new", "changed", "gone") if changes.get(kind)]
-    return ", ".join(told) or "no new shard"
+def _found(changes: ObjectChanges | Arrivals) -> str:
+    counts = {"new": changes.new, "changed": changes.changed, "gone": changes.gone}
+    return ", ".join(_several(count, f"{kind} shard") for kind, count in counts.items() if count) or "no new shard"
 
 
 def _lasted(seconds: float) -> str:

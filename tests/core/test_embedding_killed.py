@@ -57,7 +57,7 @@ def prepare(folder: Path) -> Prepared:
         images[hashlib.sha256(data).hexdigest()] = data
         (folder / "source" / f"{seed}.png").write_bytes(data)
     store = Store(str(folder / "prepared"))
-    run = pipeline.begin(store, [str(folder / "source")], None, Machine())
+    run = pipeline.plan_refresh(store, [str(folder / "source")], None, Machine())
     for batch in range(run.batches):
         pipeline.ingest_parts(run, batch)
     pipeline.load_pool(run).samples.write_parquet(folder / "samples.parquet")

@@ -43,7 +43,7 @@ def test_house_keeping_spares_what_a_killed_refresh_has_done(source: Path, tmp_p
     store = Store(str(root))
     for i in range(3):
         (source / f"new-{i}.jpg").write_bytes(make_jpeg(500 + i))
-    run = pipeline.begin(store, [], PIXELS, Machine())
+    run = pipeline.plan_refresh(store, [], PIXELS, Machine())
     pipeline.ingest_parts(run, 0)
     encoder = pipeline.ensure_encoder(run)
     (chunk,) = pipeline.plan_embedding(run, encoder)
@@ -52,7 +52,7 @@ def test_house_keeping_spares_what_a_killed_refresh_has_done(source: Path, tmp_p
     assert half is not None
     done = maintenance.run(store, keep=1)
     assert (sum(done.deleted.values()), done.vectors_dropped, done.tables_dropped) == (0, 0, 0)
-    assert pipeline.plan_embedding(pipeline.begin(store, [], PIXELS, Machine()), encoder) == []
+    assert pipeline.plan_embedding(pipeline.plan_refresh(store, [], PIXELS, Machine()), encoder) == []
     assert refresh(root).counts["samples"] == 67
     assert maintenance.run(store, keep=1).tables_dropped == 1
 

@@ -147,7 +147,7 @@ def test_a_killed_run_reads_no_part_again_for_what_is_still_missing(tmp_path: Pa
     recipe = Recipe.model_validate({"encoder": {"name": "pixels"}, "ingest": {"part_images": 100}})
     made = []
     for _ in range(3):
-        pipeline.ingest_parts(pipeline.begin(store, [str(tmp_path / "source")], recipe, Machine()), 0)
+        pipeline.ingest_parts(pipeline.plan_refresh(store, [str(tmp_path / "source")], recipe, Machine()), 0)
         made.append(store.names("pool"))
     assert made[0] == made[1] == made[2]
     (tmp_path / "source" / "gone.jpg").write_bytes(make_jpeg(99))
@@ -560,7 +560,7 @@ def test_a_run_stays_small_however_many_objects_are_new(tmp_path: Path, monkeypa
     rows = [("/s", f"/s/{i:05d}.tar", "tar", 2**30 + i, i, "") for i in range(300)]
     listing = pl.DataFrame(rows, schema=discover.LISTING_SCHEMA, orient="row")
     monkeypatch.setattr(discover, "list_source", lambda *given, **named: listing)
-    run = pipeline.begin(Store(str(tmp_path / "w")), ["/s"], PIXELS, Machine())
+    run = pipeline.plan_refresh(Store(str(tmp_path / "w")), ["/s"], PIXELS, Machine())
     assert run.batches == 5
     assert len(repr(run)) < 3000
     plans = [plan for batch in range(run.batches) for plan in pipeline._parts_of(run, batch)]

@@ -60,10 +60,10 @@ def test_what_a_backfill_has_added_is_looked_at_by_runs_that_name_others(source:
     pipeline.refresh_workspace(store, [backfill], recipe, Machine())
     (source / "loose" / "late.jpg").write_bytes(make_jpeg(901))
     assert look_for_arrivals.fn(store, [site]).new == 0
-    assert look_for_arrivals.fn(store, [site], known_too=True).new == 1
-    run = plan_refresh.fn(store, [site], None, allow_removal=False, known_too=True)
-    assert (run.changes["new"], run.sources) == (1, [site, backfill])
-    run = plan_refresh.fn(store, [site], None, allow_removal=False, forget=[backfill], known_too=True)
+    assert look_for_arrivals.fn(store, [site], include_known=True).new == 1
+    run = plan_refresh.fn(store, [site], None, allow_removal=False, include_known=True)
+    assert (run.changes.new, run.sources) == (1, [site, backfill])
+    run = plan_refresh.fn(store, [site], None, allow_removal=False, forget=[backfill], include_known=True)
     assert run.sources == [site]
     assert _covers(store, [site, backfill], {"workspace": store.root, "sources": [site], "known_too": True})
     assert not _covers(store, [site], {"workspace": store.root, "sources": [site], "known_too": True})

@@ -1,12 +1,15 @@
 """What a refresh has to do: list the sources, compare with the last commit, plan the parts. Imports no torch.
 
-Here: the decision and the listing snapshot. Not here: the work itself (`ingest`, `embedding`, `selection`) and its
-order, which `pipeline` (a plain script) and the flow `refresh` tell.
+Here: the decision. Not here: the work itself (`ingest`, `embedding`, `selection`) and its order, which `pipeline` (a
+plain script) and the flow `refresh` tell.
 """
 
 import io
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import polars as pl
@@ -24,14 +27,14 @@ from wtl_core.shards import discover
 from wtl_core.shards.discover import LISTING_SCHEMA, Changes
 from wtl_core.shards.objects import SourceObject
 from wtl_core.training import succession
-from wtl_core.workspace import commits, selections, storage
+from wtl_core.workspace import commits, ledger, selections, storage
 from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.run import ObjectChanges
 from wtl_core.workspace.snapshots import read_snapshot
 from wtl_core.workspace.storage import Store
 
 _VANISHED_SHARE = 0.5
 """More of a source than this gone at once looks like an unmounted disk, not like a clean-up."""
-
 
 _logger = logging.getLogger(__name__)
 
@@ -41,22 +44,54 @@ class RefreshPlan:
     """What one refresh will do.
 
     Attributes:
+        root: The workspace.
         number: The number of the commit that it will make.
+        recipe: What decides the result.
         sources: All sources that the pool draws on afterwards.
         snapshot: Every object of these sources, with the part that holds or will hold its images.
-        parts: Parts that must exist before the pool is complete; those made by an earlier, killed run included.
-        changes: Objects by what happened to them: new, changed, gone, kept.
+        parts: How many parts must exist before the pool is complete, beside those of the last commit; parts that an
+            earlier, killed run has made are counted.
+        changes: How many objects are new, changed, gone and kept.
         last: The last commit, None before the first.
         is_noop: Nothing differs from the last commit, so its result stands.
+        seconds: What listing and comparing took.
     """
 
+    root: str
     number: int
+    recipe: Recipe
     sources: list[str]
     snapshot: pl.DataFrame
-    parts: list[PartPlan]
-    changes: dict[str, int]
+    parts: int
+    changes: ObjectChanges
     last: Commit | None
     is_noop: bool
+    seconds: float
+
+
+_handed_over: ContextVar[RefreshPlan | None] = ContextVar("handed_over", default=None)
+
+
+@contextmanager
+def handed_over(planned: RefreshPlan) -> Iterator[None]:
+    """Let a refresh of this process that starts within the block follow a plan that is made already.
+
+    For a command that has planned before it starts a server: the sources are then not listed a second time. A context
+    variable carries the plan, since an orchestrator would copy a table of objects with every call.
+    """
+    token = _handed_over.set(planned)
+    try:
+        yield
+    finally:
+        _handed_over.reset(token)
+
+
+def ready_plan(store: Store) -> RefreshPlan | None:
+    """The plan that was handed over; None if there is none for this workspace, or another process committed since."""
+    planned = _handed_over.get()
+    if planned is None or planned.root != store.root or planned.last != commits.latest(store):
+        return None
+    return planned
 
 
 def base_recipe(store: Store) -> Recipe:
@@ -72,73 +107,92 @@ def base_recipe(store: Store) -> Recipe:
 def plan(
     store: Store,
     sources: Sequence[str],
-    recipe: Recipe,
+    recipe: Recipe | None,
     *,
-    ledger_length: int = 0,
     allow_removal: bool = False,
     forget: Sequence[str] = (),
 ) -> RefreshPlan:
-    """List `sources` (all known ones if none is named), compare with the last commit, and plan the parts.
+    """List `sources` (all known ones if none is named), compare with the last commit, and plan the parts. Only reads.
 
     Sources to `forget` are not looked at: with their objects they leave the workspace, whether they are there or not.
     All known others are then read again, since objects that one of them holds too stay; so they are where the recipe
     makes other parts, since those of all sources are made anew.
 
-    Reads only. Cost: one listing of the sources and one join; 1,000,000 objects in under two minutes and 1 GB.
+    Args:
+        store: The workspace.
+        sources: Folders, buckets, shards or lists of URIs.
+        recipe: What decides the result; the workspace's last one if None.
+        allow_removal: Accept that more than half of a source has vanished.
+        forget: Known sources that leave the workspace.
 
     Raises:
-        ConfigError: no source is named or known, one is not there, or one to forget is not known.
-        InputError: more than half of a source has vanished and `allow_removal` is false.
+        ConfigError: no source is named or known, one is not there, one to forget is not known, or the recipe has an
+            image side for an encoder that leaves no choice.
+        InputError: more than half of a source has vanished and `allow_removal` is false, or the sources hold no object
+            at all.
+
+    Cost: one listing of the sources and one join; 1,000,000 objects in under two minutes and 1 GB.
     """
+    started = time.perf_counter()
+    recipe = base_recipe(store) if recipe is None else recipe.with_absolute_paths()
+    encoder_names.check_side(recipe.encoder.name, recipe.encoder.side_px)
     last = commits.latest(store)
     known = read_snapshot(store, last.listing) if last is not None else None
     forgotten = _forgotten(forget, named=sources, known=last.sources if last is not None else [])
     known_sources = [source for source in (last.sources if last is not None else []) if source not in forgotten]
-    touched = [source_uri(source) for source in sources]
+    listed = [source_uri(source) for source in sources]
     is_remade = last is not None and _makes_other_parts(last, recipe)
-    if forgotten or is_remade or not touched:
-        touched = list(dict.fromkeys([*touched, *known_sources]))
-    if not touched:
+    if forgotten or is_remade or not listed:
+        listed = list(dict.fromkeys([*listed, *known_sources]))
+    if not listed:
         found = "none named and none " + ("left" if forgotten else "known")
         raise ConfigError(f"{store.root}: expected a source, found {found}; name one: wtl run DIR")
-    listing = _list(store, touched, known=known_sources)
+    listing = _list(store, listed, known=known_sources)
     if known is None:
         known = listing.clear().with_columns(part=pl.lit("", dtype=pl.String))
     dropped = known.filter(pl.col("source").is_in(forgotten))
     known = known.filter(~pl.col("source").is_in(forgotten)) if forgotten else known
-    listing, mine, others = split_by_owner(listing, known, touched)
-    again = readmission.readable_again(store, mine)
-    changes = discover.diff(listing, mine, again=again)
+    listing, mine, others = split_by_owner(listing, known, listed)
+    changes = discover.diff(listing, mine, again=readmission.readable_again(store, mine))
     if not allow_removal:
         _check_removals(mine, _vanished(changes, listing))
     kept, fresh = changes.kept, pl.concat([changes.new, changes.changed])
     if is_remade:
         fresh, kept = pl.concat([fresh, kept.drop("part")]), kept.clear()
-    parts = plan_parts(fresh, recipe.ingest)
-    parts = readmission.without_refused(store, parts, recipe.ingest)
+    parts = readmission.without_refused(store, plan_parts(fresh, recipe.ingest), recipe.ingest)
     is_noop = (
         last is not None
         and not parts
         and not forgotten
         and changes.gone.is_empty()
-        and set(touched) <= set(known_sources)
-        and last.ledger_length == ledger_length
+        and set(listed) <= set(known_sources)
+        and last.ledger_length == ledger.length(store)
         and _stands(store, last, recipe, known)
     )
     together = [kept, others, snapshot_rows(parts)]
+    snapshot = known if is_noop else pl.concat(together, how="diagonal_relaxed").sort("uri")
+    all_sources = sorted({*known_sources, *listed})
+    if snapshot.is_empty() and not is_noop:
+        raise InputError(
+            f"{', '.join(all_sources)}: expected images, tars, zips or Parquet shards, found no file at all; check the "
+            "path, or put images there"
+        )
     return RefreshPlan(
+        root=store.root,
         number=1 if last is None else last.number + 1,
-        sources=sorted({*known_sources, *touched}),
-        snapshot=known if is_noop else pl.concat(together, how="diagonal_relaxed").sort("uri"),
-        parts=parts,
-        changes={
-            "new": changes.new.height,
-            "changed": changes.changed.height,
-            "gone": changes.gone.height + dropped.height,
-            "kept": changes.kept.height,
-        },
+        recipe=recipe,
+        sources=all_sources,
+        snapshot=snapshot,
+        parts=len(parts),
+        changes=ObjectChanges(
+            new=changes.new.height,
+            changed=changes.changed.height,
+            gone=changes.gone.height + dropped.height,
+            kept=changes.kept.height,
+        ),
         last=last,
         is_noop=is_noop,
+        seconds=time.perf_counter() - started,
     )
 
 
@@ -169,7 +223,7 @@ def is_successor_due(store: Store, last: Commit | None, recipe: Recipe) -> bool:
 
 def _makes_other_parts(last: Commit, recipe: Recipe) -> bool:
     is_known = not any(key.startswith("ingest") for key in last.unknown_recipe_keys)
-    return not is_known or last.recipe.ingest.part_digest() != recipe.ingest.part_digest()
+    return not is_known or _makes_other_parts(last, recipe)
 
 
 def _stands(store: Store, last: Commit, recipe: Recipe, known: pl.DataFrame) -> bool:
@@ -270,15 +324,6 @@ def each_once(frames: list[pl.DataFrame]) -> pl.DataFrame:
     """Listings together, by URI; of an object that several list the first one's row. One listing has no repeats."""
     listing = pl.concat(frames)
     return (listing.unique("uri", keep="first", maintain_order=True) if len(frames) > 1 else listing).sort("uri")
-
-
-def check_not_empty(refresh: RefreshPlan) -> None:
-    """Refuse a refresh whose sources hold no object at all, before anything is written. Raises InputError."""
-    if refresh.snapshot.is_empty():
-        raise InputError(
-            f"{', '.join(refresh.sources)}: expected images, tars, zips or Parquet shards, found no file at all; "
-            "check the path, or put images there"
-        )
 
 
 def _vanished(changes: Changes, listing: pl.DataFrame) -> pl.DataFrame:

@@ -9,6 +9,16 @@ from wtl_core.workspace.storage import Store
 
 
 @dataclass(frozen=True)
+class ObjectChanges:
+    """How many objects of the sources are new, changed, gone and kept since the last commit."""
+
+    new: int
+    changed: int
+    gone: int
+    kept: int
+
+
+@dataclass(frozen=True)
 class Run:
     """One refresh at work. Small, however many objects are new.
 
@@ -23,10 +33,11 @@ class Run:
         sources: All sources that the pool draws on afterwards.
         snapshot_key: Key of the listing snapshot: every object with the part that holds or will hold its images.
         batches: Groups of parts still to be made; one call of the ingest stage works through one of them.
-        changes: Objects by what happened to them: new, changed, gone, kept.
+        changes: How many objects are new, changed, gone and kept.
         ledger_length: Entries of the ledger that the ranking will respect.
         last: The last commit, None before the first.
         is_noop: Nothing differs from the last commit, so its result stands.
+        planned_before_seconds: What planning took before the run began, where a command had planned already.
     """
 
     store: Store
@@ -36,7 +47,8 @@ class Run:
     sources: list[str]
     snapshot_key: str
     batches: int
-    changes: dict[str, int]
+    changes: ObjectChanges
     ledger_length: int
     last: Commit | None
     is_noop: bool
+    planned_before_seconds: float = 0.0

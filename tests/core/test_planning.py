@@ -1,0 +1,80 @@
+"""Sources are listed once for each run: a plan that is made already is followed, unless the workspace has moved on."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import make_jpeg
+from wtl_core import pipeline
+from wtl_core.machine import Machine
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.refresh import planning
+from wtl_core.shards import discover
+from wtl_core.workspace.storage import Store
+
+PIXELS = Recipe.model_validate({"encoder": {"name": "pixels"}})
+
+
+@pytest.fixture
+def listings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each source has been listed."""
+    counted: Counter[str] = Counter()
+    original = discover.list_source
+
+    def list_source(source: str, **more: list[str]) -> object:
+        counted[source] += 1
+        return original(source, **more)
+
+    monkeypatch.setattr(discover, "list_source", list_source)
+    return counted
+
+
+def test_a_plan_that_is_handed_over_is_followed_and_nothing_is_listed_again(
+    source: Path, tmp_path: Path, listings: Counter[str]
+) -> None:
+    store, sources = Store(str(tmp_path / "w")), [str(source)]
+    planned = planning.plan(store, sources, PIXELS)
+    with planning.handed_over(planned):
+        first = pipeline.refresh_workspace(store, sources, PIXELS, Machine())
+    assert listings == {str(source): 1}
+    assert (first.number, first.counts["samples"]) == (1, 64)
+    assert first.seconds["plan"] >= round(planned.seconds, 3)
+    assert pipeline.refresh_workspace(store, sources, PIXELS, Machine()) == first
+    assert listings == {str(source): 2}  # behind the block every run lists for itself
+
+
+def test_a_plan_is_made_anew_when_another_process_has_committed_meanwhile(
+    source: Path, tmp_path: Path, listings: Counter[str]
+) -> None:
+    store, more = Store(str(tmp_path / "w")), tmp_path / "more"
+    more.mkdir()
+    (more / "x.jpg").write_bytes(make_jpeg(77_777))
+    planned = planning.plan(store, [str(source)], PIXELS)
+    pipeline.refresh_workspace(store, [str(more)], PIXELS, Machine())
+    with planning.handed_over(planned):
+        second = pipeline.refresh_workspace(store, [str(source)], PIXELS, Machine())
+    assert (second.number, second.counts["samples"]) == (2, 65)
+    assert second.sources == [str(more), str(source)]
+    assert listings == {str(source): 2, str(more): 1}
+
+
+def test_a_plan_of_another_workspace_is_not_followed(source: Path, tmp_path: Path, listings: Counter[str]) -> None:
+    planned = planning.plan(Store(str(tmp_path / "other")), [str(source)], PIXELS)
+    with planning.handed_over(planned):
+        pipeline.refresh_workspace(Store(str(tmp_path / "w")), [str(source)], PIXELS, Machine())
+    assert listings == {str(source): 2}
+
+
+def test_labels_that_arrive_after_the_plan_are_respected(source: Path, tmp_path: Path) -> None:
+    from wtl_core.workspace import ledger, selections
+
+    store = Store(str(tmp_path / "w"))
+    first = pipeline.refresh_workspace(store, [str(source)], PIXELS, Machine())
+    ranked = selections.read_ranking(store, first.selection)["sample_id"].to_list()
+    (source / "new.jpg").write_bytes(make_jpeg(900))
+    planned = planning.plan(store, [], PIXELS)
+    ledger.append(store, "labelled", ranked[:4])
+    with planning.handed_over(planned):
+        second = pipeline.refresh_workspace(store, [], PIXELS, Machine())
+    assert (second.counts["samples"], second.counts["ranked"]) == (65, 61)
