@@ -223,7 +223,7 @@ def is_successor_due(store: Store, last: Commit | None, recipe: Recipe) -> bool:
 
 def _makes_other_parts(last: Commit, recipe: Recipe) -> bool:
     is_known = not any(key.startswith("ingest") for key in last.unknown_recipe_keys)
-    return not is_known or _makes_other_parts(last, recipe)
+    return not is_known or last.recipe.ingest.part_digest() != recipe.ingest.part_digest()
 
 
 def _stands(store: Store, last: Commit, recipe: Recipe, known: pl.DataFrame) -> bool:
