@@ -9,7 +9,7 @@ import torch
 
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.encoders.preprocessing import fit_rows
-from wtl_core.images.decode import codecs, decode_each
+from wtl_core.images.decode import codecs, decode_trusted
 from wtl_core.images.faults import ImageError
 from wtl_core.images.jpeg import read_header
 
@@ -60,7 +60,7 @@ class CpuDecoder:
         ids: list[str] = []
         failures = [(sample_id, GONE, _GONE_MESSAGE) for sample_id, data in chunk if data is None]
         there = [(sample_id, data) for sample_id, data in chunk if data is not None]
-        for (sample_id, _), image in zip(there, decode_each([data for _, data in there]), strict=True):
+        for (sample_id, _), image in zip(there, decode_trusted([data for _, data in there]), strict=True):
             if isinstance(image, ImageError):
                 failures.append((sample_id, str(image.reason), image.message))
                 continue

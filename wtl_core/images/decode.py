@@ -6,8 +6,10 @@ dropped and the first frame taken, as the usual training loaders do. Size is che
 
 import io
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -25,8 +27,38 @@ _RGB = 3  # torchvision's ImageReadMode.RGB
 _PILLOW_FORMATS = {"jpeg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "tiff": "TIFF", "bmp": "BMP"}
 _PILLOW_FORMATS |= {"avif": "AVIF", "heic": "HEIF"}
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # Pillow names the buffer that it was given, by where it lay in memory
-# Our limit stands in for Pillow's: it is a parameter, it is lower, and it gives a reason instead of a warning.
-Image.MAX_IMAGE_PIXELS = None
+
+
+class _PillowScope:
+    """Holds while any thread decodes with Pillow: its warnings are off, and so is its limit of pixels.
+
+    Pillow warns about damage that it either repairs or then refuses. Our limit stands in for its own: ours is a
+    parameter and gives a reason. Both belong to the whole process, so the first thread switches them off and the last
+    one puts them back as they were.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_threads = 0
+        self._settings = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._num_threads += 1
+            if self._num_threads == 1:
+                self._settings.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                self._settings.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+                Image.MAX_IMAGE_PIXELS = None
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._num_threads -= 1
+            if self._num_threads == 0:
+                self._settings.close()
+
+
+_pillow_scope = _PillowScope()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,34 +90,37 @@ def decode_rgb(data: bytes) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def decode_each(files: Sequence[bytes]) -> Iterator[np.ndarray | ImageError]:
-    """Upright pixels (H, W, 3) uint8 of each file in order, or why it is refused; for threads that decode side by side.
+def decode_trusted(files: Sequence[bytes]) -> Iterator[np.ndarray | ImageError]:
+    """Decode files that ingest has verified, without verifying them again: the same pixels as `decode` gives.
 
-    Of the small JPEGs all headers are read, then all are decoded, then all are checked. File by file, two threads were
-    no faster than one: whoever comes back from torch waits for the interpreter, which the other one is using.
+    For threads that decode side by side. Of the small JPEGs all headers are read, then all are decoded. File by file,
+    two threads were no faster than one: a thread that comes back from torch waits for the interpreter, which the other
+    one is using.
+
+    Args:
+        files: Bytes whose SHA-256 is the id of a sample in the pool. Of others, damage goes unseen if libjpeg pads it.
+
+    Yields:
+        Upright pixels (H, W, 3) uint8 of each file in order, or why it cannot be decoded.
     """
     headers = [_small_jpeg_header(data) for data in files]
     planes = [_planes_or_none(data, header) for data, header in zip(files, headers, strict=True)]
-    for data, header, found in zip(files, headers, planes, strict=True):
+    for data, found in zip(files, planes, strict=True):
         try:
-            if header is None or found is None:
-                decoded = decode(data, max_pixels=HIGHEST_MAX_PIXELS)
-            else:
-                decoded = _checked_jpeg(data, header, found)
+            yield _decode(data, HIGHEST_MAX_PIXELS, 1, is_verified=True).pixels if found is None else _rows(found)
         except ImageError as error:
             yield error
-        else:
-            yield decoded.pixels
 
 
 def _small_jpeg_header(data: bytes) -> jpeg.JpegHeader | None:
-    """The header of what is decoded beside others; None for all that `decode` is to judge by itself."""
+    """The header of a file that is decoded beside others; None for all that are decoded by themselves."""
     if kinds.sniff_image(data[: kinds.HEAD_BYTES]) != "jpeg":
         return None
     try:
-        return _jpeg_header(data, _SMALL_PIXELS, 1)
+        header = jpeg.read_header(data)
     except ImageError:
         return None
+    return header if header.width * header.height <= _SMALL_PIXELS else None
 
 
 def _planes_or_none(data: bytes, header: jpeg.JpegHeader | None) -> torch.Tensor | None:
@@ -101,12 +136,16 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, min_side_px: in
     Raises:
         ImageError: the bytes are refused, with the reason.
     """
+    return _decode(data, max_pixels, min_side_px, is_verified=False)
+
+
+def _decode(data: bytes, max_pixels: int, min_side_px: int, *, is_verified: bool) -> Decoded:
     kind = kinds.sniff_image(data[: kinds.HEAD_BYTES])
     if kind is None:
         reason = Reason.NOT_AN_IMAGE if data else Reason.EMPTY
         raise ImageError(reason, f"expected an image, found {len(data)} bytes that begin {data[:8]!r}")
     if kind == "jpeg":
-        return _decode_jpeg(data, max_pixels, min_side_px)
+        return _decode_jpeg(data, max_pixels, min_side_px, is_verified=is_verified)
     if kind == "png":
         return _decode_png(data, max_pixels, min_side_px)
     if kind == "other":
@@ -126,22 +165,21 @@ def check_size(width: int, height: int, *, max_pixels: int, min_side_px: int) ->
         raise ImageError(Reason.TOO_SMALL, f"{width} x {height} pixels, a side of at least {min_side_px} is needed")
 
 
-def _decode_jpeg(data: bytes, max_pixels: int, min_side_px: int) -> Decoded:
-    header = _jpeg_header(data, max_pixels, min_side_px)
+def _decode_jpeg(data: bytes, max_pixels: int, min_side_px: int, *, is_verified: bool) -> Decoded:
+    header = jpeg.read_header(data)
+    check_size(header.width, header.height, max_pixels=max_pixels, min_side_px=min_side_px)
+    if not is_verified:
+        jpeg.check_complete(data, header)
     try:
         planes = _jpeg_planes(data, header)
     except RuntimeError as error:
         if "truncated" in str(error):
             raise ImageError(Reason.TRUNCATED, f"JPEG of {len(data)} bytes ends before its pixels do") from error
         return _decode_pillow(data, "jpeg", max_pixels, min_side_px)
-    return _checked_jpeg(data, header, planes)
-
-
-def _jpeg_header(data: bytes, max_pixels: int, min_side_px: int) -> jpeg.JpegHeader:
-    header = jpeg.read_header(data)
-    check_size(header.width, header.height, max_pixels=max_pixels, min_side_px=min_side_px)
-    jpeg.check_complete(data, header)
-    return header
+    rows = _rows(planes)
+    if not is_verified:
+        scan.check(data, header, rows)
+    return Decoded(rows, "jpeg", False, header.exif.taken_at)
 
 
 def _jpeg_planes(data: bytes, header: jpeg.JpegHeader) -> torch.Tensor:
@@ -150,12 +188,6 @@ def _jpeg_planes(data: bytes, header: jpeg.JpegHeader) -> torch.Tensor:
     codecs()
     planes: torch.Tensor = torch.ops.image.decode_jpeg(_as_tensor(data), _RGB, is_turned)
     return planes
-
-
-def _checked_jpeg(data: bytes, header: jpeg.JpegHeader, planes: torch.Tensor) -> Decoded:
-    rows = _rows(planes)
-    scan.check(data, header, rows)
-    return Decoded(rows, "jpeg", False, header.exif.taken_at)
 
 
 def _decode_png(data: bytes, max_pixels: int, min_side_px: int) -> Decoded:
@@ -177,8 +209,7 @@ def _decode_pillow(data: bytes, kind: str, max_pixels: int, min_side_px: int) ->
         _register_heic()
     if kind == "webp":
         _check_canvas(data, max_pixels, min_side_px)
-    with warnings.catch_warnings():  # Pillow warns about damage that it either repairs or then refuses
-        warnings.simplefilter("ignore")
+    with _pillow_scope:
         try:
             with Image.open(io.BytesIO(data), formats=[_PILLOW_FORMATS[kind]]) as image:
                 check_size(*image.size, max_pixels=max_pixels, min_side_px=min_side_px)

@@ -15,7 +15,7 @@ import torch
 
 from wtl_core.encoders.preprocessing import Preprocessing, fit_rows
 from wtl_core.errors import ConfigError
-from wtl_core.images.decode import decode_each
+from wtl_core.images.decode import decode_trusted
 from wtl_core.images.faults import ImageError
 
 Key = TypeVar("Key")
@@ -61,7 +61,7 @@ def decode_pool(
 
         def store(chunk: list[tuple[int, bytes | None]]) -> None:
             there = [(row, data) for row, data in chunk if data is not None]
-            for (row, _), image in zip(there, decode_each([data for _, data in there]), strict=True):
+            for (row, _), image in zip(there, decode_trusted([data for _, data in there]), strict=True):
                 if not isinstance(image, ImageError):
                     out[row] = fit_rows(image, preprocessing).transpose(2, 0, 1)
                     is_there[row] = True
