@@ -1,4 +1,4 @@
-"""The flow `maintain`: compact tables, prune old versions, delete what no recent refresh needs."""
+"""The flow `maintain`: delete what the last refreshes do not need, and compact the tables."""
 
 from dataclasses import asdict
 from typing import Any
@@ -18,10 +18,13 @@ def maintain(
 ) -> dict[str, Any]:
     """House-keeping; changes no result.
 
+    The last `keep` refreshes stay whole. Of older ones commit and receipt stay; their parts, rankings, ladders, reports
+    and encoders go.
+
     Args:
         workspace: A folder or an `s3://` prefix.
-        keep: Refreshes that must stay replayable.
-        keep_days: Age up to which the last hundred versions of a vector table stay.
+        keep: Refreshes that must stay whole, so that they can be replayed.
+        keep_days: Age in days up to which old versions of a vector table and unfinished trainings stay.
         patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
         time_limit_hours: The run fails when it is still at work after that; 0 for no limit.
     """

@@ -165,16 +165,27 @@ def _next_params(store: Store, **given: Any) -> EncoderParams:
 
 @click.command("maintain")
 @workspace_option
-@click.option("--keep", default=10, show_default=True, type=click.IntRange(1), help="Refreshes that stay replayable.")
+@click.option("--keep", default=10, show_default=True, type=click.IntRange(1), help="Refreshes that stay whole.")
+@click.option(
+    "--keep-days",
+    default=7.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Age up to which old versions of tables and unfinished trainings stay.",
+)
 @common
-def maintain_command(workspace: str, keep: int, as_json: bool, debug: bool) -> None:
-    """Compact tables, prune old versions, delete what no recent refresh needs."""
+def maintain_command(workspace: str, keep: int, keep_days: float, as_json: bool, debug: bool) -> None:
+    """Delete what the last refreshes do not need.
+
+    The last `--keep` refreshes stay whole and can be replayed. Of older ones commit and receipt stay as a record; their
+    image parts, rankings, ladders, reports and encoders go, and tables are compacted. No result changes.
+    """
     open_workspace(workspace)  # refuses a name without a workspace before anything starts
     terminal.configure_logging(is_debug=debug)
     embedded_server.prepare(is_debug=debug)
     from flows.maintain import maintain
 
-    result = maintain(workspace, keep=keep)
+    result = maintain(workspace, keep=keep, keep_days=keep_days)
     click.echo(json.dumps(result) if as_json else f"maintained   {result}")
 
 

@@ -1,3 +1,5 @@
+import json
+import os
 from pathlib import Path
 
 from tests.conftest import make_jpeg
@@ -6,9 +8,12 @@ from wtl_core import pipeline
 from wtl_core.embedding import vectors
 from wtl_core.labelling import labels
 from wtl_core.machine import Machine
+from wtl_core.pool import live_pool
 from wtl_core.recipe.recipe import Recipe
+from wtl_core.report import status
+from wtl_core.training import succession
 from wtl_core.upkeep import maintenance
-from wtl_core.workspace import commits
+from wtl_core.workspace import commits, selections, snapshots
 from wtl_core.workspace.storage import Store
 
 
@@ -70,3 +75,62 @@ def test_house_keeping_keeps_what_the_recipe_steers_by(source: Path, tmp_path: P
     maintenance.run(Store(str(root)), keep=1)
     (source / "late.jpg").write_bytes(make_jpeg(501))
     assert refresh(root, recipe=recipe).counts["samples"] == 65
+
+
+def test_of_older_refreshes_the_record_stays_and_the_tables_go(tmp_path: Path) -> None:
+    source, root = tmp_path / "source", tmp_path / "w"
+    source.mkdir()
+    for number in range(20):
+        (source / f"{number}.jpg").write_bytes(make_jpeg(number))
+        refresh(root, source)
+    store = Store(str(root))
+    kept = commits.newest(store, 2)
+    before = {commit.number: selections.read_ranking(store, commit.selection) for commit in kept}
+    done = maintenance.run(store, keep=2)
+    assert (done.deleted["selections"], done.deleted["reports"]) == (36, 18)
+    assert len(store.names("selections")) == len(store.names("refreshes")) == 20
+    for name in store.names("selections"):
+        is_kept = f"selections/{name}" in {commit.selection for commit in kept}
+        files = ["ladder.parquet", "ranking.parquet", "receipt.json"] if is_kept else ["receipt.json"]
+        assert store.names(f"selections/{name}") == files
+        assert selections.read_receipt(store, f"selections/{name}")["picks"] >= 1
+    assert store.names("reports") == ["000019.html", "000020.html"]
+    assert status.run(store)["refresh"] == 20
+    for commit in kept:
+        samples = live_pool.load(store, snapshots.read_snapshot(store, commit.listing)).samples
+        assert vectors.load(store, commit.encoder, samples["sample_id"].to_list()).shape[0] == commit.number
+        assert selections.read_ranking(store, commit.selection).equals(before[commit.number])
+        assert selections.read_ladder(store, commit.selection).height == 100
+    assert sum(maintenance.run(store, keep=2).deleted.values()) == 0
+    (source / "late.jpg").write_bytes(make_jpeg(500))
+    assert refresh(root, source).number == 21
+
+
+def test_only_encoders_that_something_names_stay(source: Path, tmp_path: Path) -> None:
+    root, names = tmp_path / "w", {name: name * 64 for name in "abcdef"}
+    store = Store(str(root))
+    recipe = Recipe.model_validate({"encoder": {"name": "pixels", "start": names["a"]}})
+    refresh(root, source, recipe=recipe)
+    last = commits.latest(store)
+    assert last is not None
+    succession.name_successor(store, names["b"])
+    for fingerprint in (*names.values(), last.encoder):
+        for file in ("card.json", "weights.safetensors", "origin.json", "scale.json"):
+            store.create(f"encoders/{fingerprint}/{file}", b"{}")
+    for training, outcome in (("of-a", names["a"]), ("of-f", names["f"])):
+        store.write_bytes(f"encoders/.training/{training}/plan.json", b"{}")
+        store.write_bytes(f"encoders/.training/{training}/outcome.json", json.dumps({"fingerprint": outcome}).encode())
+    for training in ("fresh", "left"):
+        for file in ("plan.json", "checkpoint.safetensors"):
+            store.write_bytes(f"encoders/.training/{training}/{file}", b"{}")
+            if training == "left":
+                os.utime(root / "encoders" / ".training" / training / file, (1, 1))
+    store.write_bytes(f"staging/{names['c']}/plan-1.parquet", b"x")
+    done = maintenance.run(store, keep=1)
+    assert (done.deleted["encoders"], done.deleted["trainings"], done.deleted["staging"]) == (4 * 3, 4, 1)
+    whole = [name for name in store.names("encoders") if store.exists(f"encoders/{name}/card.json")]
+    assert whole == sorted([names["a"], names["b"], last.encoder])
+    assert all(store.exists(f"encoders/{fingerprint}/scale.json") for fingerprint in names.values())
+    assert store.names("encoders/.training") == ["fresh", "of-a"]
+    assert store.names("staging") == []
+    assert succession.successor(store) == names["b"]

@@ -1,7 +1,9 @@
 """House-keeping of a workspace: what no recent refresh needs is deleted, tables are compacted. Never changes a result.
 
-Kept whole are the last `keep` refreshes, and what a killed one has done so far: their parts, encoders and vectors.
-Older commits, selections and reports stay as a record, but can no longer be replayed.
+The policy: the last `keep` refreshes stay whole and can be replayed (parts, vectors, encoder, ranking, ladder,
+report), and so does what a killed refresh has done so far. Of older refreshes the record stays, commit and receipt;
+their tables, reports, encoders and unfinished trainings go. Never deleted are the ledger, the vectors of labelled
+images, the kernel scale of every encoder, and encoders that a kept refresh, its recipe or `encoders/next.json` names.
 """
 
 import logging
@@ -15,6 +17,7 @@ from wtl_core.embedding import vectors
 from wtl_core.errors import ConfigError
 from wtl_core.pool import live_pool
 from wtl_core.training import succession
+from wtl_core.upkeep import pruning
 from wtl_core.workspace import commits, ledger, snapshots
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
@@ -26,7 +29,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Maintained:
-    """What was done: deleted files by folder, vectors dropped, tables compacted and dropped."""
+    """What was done: deleted files by kind, vectors dropped, tables compacted and dropped."""
 
     deleted: dict[str, int] = field(default_factory=dict)
     vectors_dropped: int = 0
@@ -39,8 +42,9 @@ def run(store: Store, *, keep: int = 10, keep_days: float = 7.0) -> Maintained:
 
     Args:
         store: The workspace.
-        keep: Refreshes that must stay replayable.
-        keep_days: Age up to which the last hundred versions of a vector table stay, for readers that are at work.
+        keep: Refreshes that must stay whole, so that they can be replayed.
+        keep_days: Age in days up to which the last hundred versions of a vector table stay, for readers that are at
+            work, and unfinished trainings, for who goes on with them.
 
     Raises:
         ConfigError: a newer version of wtl wrote one of these refreshes, with fields that this one does not know.
@@ -57,9 +61,16 @@ def run(store: Store, *, keep: int = 10, keep_days: float = 7.0) -> Maintained:
         kept_snapshots.append(pending[1].filter(pl.col("part").is_in(_made_parts(store))))
     parts = {part for snapshot in kept_snapshots for part in snapshot["part"].to_list()}
     encoders = {commit.encoder for commit in kept}
+    needed_encoders = pruning.needed_encoders(store, kept)
     refusals = {f"embedding-{fingerprint}" for fingerprint in encoders}
     deleted = {name: _delete_unknown(store, name, parts | refusals) for name in _PART_FOLDERS}
     deleted["listings"] = _delete_unknown(store, "listings", {_stem(listing) for listing in listings})
+    deleted["selections"] = pruning.prune_selections(store, kept)
+    deleted["reports"] = pruning.prune_reports(store, kept)
+    if pending is None:  # what a killed refresh trains, and embeds with, is named nowhere yet
+        deleted["encoders"] = pruning.prune_encoders(store, needed_encoders)
+        deleted["trainings"] = pruning.prune_trainings(store, needed_encoders, keep_days=keep_days)
+        deleted["staging"] = pruning.prune_staging(store)
     needed = {
         sample_id for snapshot in kept_snapshots for sample_id in live_pool.load(store, snapshot).samples["sample_id"]
     }
@@ -70,7 +81,6 @@ def run(store: Store, *, keep: int = 10, keep_days: float = 7.0) -> Maintained:
     )
     dropped = sum(_drop_tombstones(store, fingerprint, needed) for fingerprint in sorted(encoders))
     compacted = sum(_compact(store, fingerprint, keep_days) for fingerprint in sorted(encoders))
-    # what a killed refresh embeds with is named nowhere yet
     retired = _retire_tables(store, encoders) if pending is None else 0
     done = Maintained(deleted, dropped, compacted, retired)
     _logger.info("maintained %s: %s", store.root, done)

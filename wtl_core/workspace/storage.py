@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, cast
@@ -142,6 +143,16 @@ class Store:
                 self.fs.rm_file(self.path(key))
             except FileNotFoundError:
                 return
+
+    def delete_folder(self, key: str) -> None:
+        """Remove a folder with all that is in it; nothing happens if there is none."""
+        with self._told(key), suppress(FileNotFoundError):
+            self.fs.rm(self.path(key), recursive=True)
+
+    def modified(self, key: str) -> datetime:
+        """When a file was last written, with its time zone. Raises FileNotFoundError if there is none."""
+        with self._told(key):
+            return cast(datetime, self.fs.modified(self.path(key)))
 
     def names(self, key: str) -> list[str]:
         """Names of the files and folders directly under `key`, sorted; empty if there is no such folder."""
