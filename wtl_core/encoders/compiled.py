@@ -6,9 +6,10 @@ The recipe decides, never the amount of work: a table's vectors all come from on
 import hashlib
 import logging
 import shutil
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import nn
@@ -23,6 +24,35 @@ _VERSION = 1
 
 _SHAPES = 128
 """Compilations of one network in a process, at most: for each GPU one, and one for each halving of its passes."""
+
+
+_compiling = threading.Lock()
+"""One network at a time: torch's limit of compilations, which each may raise, is the whole process's."""
+
+
+class _Compiled(nn.Module):
+    """A network that is compiled for each new shape of its input; other code keeps torch's own limit of shapes."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        options: dict[str, str | int | bool | Callable[..., object]] = {"deterministic": True}
+        self.network = torch.compile(network, dynamic=False, fullgraph=True, options=options)
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """What the network gives of (n, 3, S, S) values."""
+        shape = tuple(values.shape)
+        if shape in self.shapes:
+            return self._passed(values)
+        # beyond torch's 8 a further shape would be an error under `fullgraph`
+        with _compiling, torch._dynamo.config.patch(recompile_limit=_SHAPES):
+            features = self._passed(values)
+        self.shapes.add(shape)
+        return features
+
+    def _passed(self, values: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.network(values)
+        return features
 
 
 def compiled_fingerprint(fingerprint: str) -> str:
@@ -60,13 +90,10 @@ def compiled(encoder: Encoder) -> Encoder:
     Raises:
         ConfigError: torch cannot compile it here.
     """
-    # beyond torch's 8 a further shape would be an error under `fullgraph`
-    torch._dynamo.config.recompile_limit = max(_SHAPES, torch._dynamo.config.recompile_limit)
-    module = torch.compile(encoder.module, dynamic=False, fullgraph=True, options={"deterministic": True})
     twin = replace(
         encoder,
         fingerprint=compiled_fingerprint(encoder.fingerprint),
-        module=cast(nn.Module, module),
+        module=_Compiled(encoder.module),
         card={**encoder.card, "is_compiled": True},
     )
     started = time.monotonic()

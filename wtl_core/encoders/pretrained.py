@@ -1,23 +1,18 @@
-"""Encoders made of networks of others: timm's and torchvision's (`foreign`), and what a user's own factory returns."""
+"""Encoders made of timm's and torchvision's networks, at their publisher's image side or at another one.
 
-import importlib
-import sys
+Not here: how a network and its weights are found (`foreign`), and a user's own networks (`factory`).
+"""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
 
 from wtl_core.encoders.encoder import Encoder, build
-from wtl_core.encoders.factory_source import digest, source_files
 from wtl_core.encoders.foreign import Foreign, fetch, first_line
-from wtl_core.encoders.preprocessing import Preprocessing, at_side
+from wtl_core.encoders.preprocessing import at_side
 from wtl_core.errors import ConfigError
 from wtl_core.recipe.encoder_names import EncoderName
 
@@ -34,7 +29,15 @@ def load_pretrained(name: EncoderName, *, device: torch.device, side_px: int | N
     foreign = fetch(name)
     if side_px is not None:
         foreign = _at_side(foreign, name, side_px)
-    encoder = _build(foreign.network, name, foreign.preprocessing, device=device, licence=foreign.licence)
+    label = f"{name.kind}:{name.value}"
+    encoder = build(
+        foreign.network,
+        name=label,
+        architecture={"network": label},
+        preprocessing=foreign.preprocessing,
+        device=device,
+        card={"method": "pretrained", "network": label, "licence": foreign.licence},
+    )
     check_pooled(name, encoder.dimensions)
     return encoder
 
@@ -76,74 +79,3 @@ def check_pooled(name: EncoderName, dimensions: int) -> None:
             f"{name.kind}:{name.value}: expected at most {_MOST_DIMENSIONS:,} dimensions, found {dimensions:,}, as its "
             "features are not pooled; take its namesake of timm where there is one, or a python: factory that pools"
         )
-
-
-def load_factory(name: EncoderName, *, device: torch.device) -> Encoder:
-    """What a user's own `module:factory` returns: `(network, Preprocessing)`. The one form that runs a user's code.
-
-    Modules are looked for in the current folder too, after the installed ones. The network may be one that the module
-    keeps: a copy of it is used, where it can be copied.
-
-    Raises:
-        ConfigError: the module or the factory is not there, it failed, or it returned something else.
-    """
-    label = f"python:{name.value}"
-    module_name, _, factory_name = name.value.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # last: the console script lacks it, and a user's file must not hide an installed module
-    try:
-        module = importlib.import_module(module_name)
-        factory = getattr(module, factory_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"{label}: expected a function to import, found: {error}; mend the name, or run where the module lies"
-        ) from error
-    try:
-        made = factory()
-    except Exception as error:
-        raise ConfigError(
-            f"{label}: expected (nn.Module, Preprocessing), it raised {type(error).__name__}: {first_line(error)}; "
-            "mend the factory, --debug shows where"
-        ) from error
-    is_pair = isinstance(made, tuple) and len(made) == 2
-    if not (is_pair and isinstance(made[0], nn.Module) and isinstance(made[1], Preprocessing)):
-        raise ConfigError(f"{label}: expected (nn.Module, Preprocessing), found {type(made).__name__}")
-    # the same weights in a network that was written anew give other vectors
-    source = _source_digest(module)
-    return _build(_copied(made[0]), name, made[1], device=device, licence="the user's own", source=source)
-
-
-def _copied(network: nn.Module) -> nn.Module:
-    """The network itself where it cannot be copied: what holds a lock or computed weights is made anew each time."""
-    try:
-        return deepcopy(network)
-    except Exception:  # noqa: BLE001, anything that a network holds can refuse in its own way
-        return network
-
-
-@cache
-def _source_digest(module: ModuleType) -> str:
-    """Of the module's source and what it imports, once a process: the code that is loaded stays when files change."""
-    return digest(source_files(module.__name__))
-
-
-def _build(
-    network: nn.Module,
-    name: EncoderName,
-    preprocessing: Preprocessing,
-    *,
-    device: torch.device,
-    licence: str,
-    source: str | None = None,
-) -> Encoder:
-    """The encoder; `source` is a digest of the code that made the network, where no library's version stands for it."""
-    label = f"{name.kind}:{name.value}"
-    return build(
-        network,
-        name=label,
-        architecture={"network": label} if source is None else {"network": label, "source": source},
-        preprocessing=preprocessing,
-        device=device,
-        card={"method": "pretrained", "network": label, "licence": licence},
-    )

@@ -7,11 +7,12 @@ import torch
 
 from wtl_core.encoders.cards import FOLDER, WEIGHTS, from_weights, load_encoder, read_weights
 from wtl_core.encoders.encoder import Encoder
+from wtl_core.encoders.factory import load_factory
 from wtl_core.encoders.foreign import INCEPTIONS, fetch
 from wtl_core.encoders.networks import NetworkShape
 from wtl_core.encoders.pixels import pixels
 from wtl_core.encoders.preprocessing import Preprocessing, from_json
-from wtl_core.encoders.pretrained import check_pooled, check_side_as_built, load_factory, load_pretrained
+from wtl_core.encoders.pretrained import check_pooled, check_side_as_built, load_pretrained
 from wtl_core.encoders.whitening import split
 from wtl_core.errors import ConfigError
 from wtl_core.recipe.encoder_names import parse_name

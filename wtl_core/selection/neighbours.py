@@ -10,7 +10,10 @@ integer below `LEVELS` that rises with distance. Levels fit the tables and integ
 independent of block sizes, threads and devices. Not here: kernels, weights, picking.
 """
 
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -99,11 +102,30 @@ class Points:
 
     def product_with(self, left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """The bits of h between left rows and rows in right form, (left rows, right rows) int16."""
-        if right.is_cuda:  # partial sums in bfloat16 would blur what cancels in h; torch allows them by default
-            torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         if self.compute_dtype is torch.float32:
             return (left.float() @ right.float().T).bfloat16().view(torch.int16)
-        return torch.mm(left, right.T, out=None if out is None else out.view(torch.bfloat16)).view(torch.int16)
+        with full_precision_sums() if right.is_cuda else nullcontext():
+            return torch.mm(left, right.T, out=None if out is None else out.view(torch.bfloat16)).view(torch.int16)
+
+
+_setting_sums = threading.Lock()
+
+
+@contextmanager
+def full_precision_sums() -> Iterator[None]:
+    """Let CUDA products of bfloat16 matrices sum in float32, and give torch's setting back afterwards.
+
+    Partial sums in bfloat16, which torch allows by default, would blur what cancels in h. The setting is the whole
+    process's: one thread at a time changes it. It counts when a product is launched, so nothing is waited for.
+    """
+    matmul = torch.backends.cuda.matmul
+    with _setting_sums:
+        before = (matmul.allow_bf16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction_split_k)
+        matmul.allow_bf16_reduced_precision_reduction = False
+        try:
+            yield
+        finally:
+            matmul.allow_bf16_reduced_precision_reduction = before
 
 
 def as_left(right: torch.Tensor, dimensions: int) -> torch.Tensor:
