@@ -14,7 +14,7 @@ from wtl_core.recipe.base import digest_of
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.selection import columns, stage
 from wtl_core.selection.stage_inputs import StageInputs, digest_of_columns, read_inputs
-from wtl_core.workspace import ledger, selections
+from wtl_core.workspace import ledger, selections, storage
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store, open_store
 
@@ -161,7 +161,7 @@ def test_a_receipts_ranking_is_made_again_without_a_trace(store: Store) -> None:
     described = inputs.as_receipt()
     assert {name: receipt[name] for name in described} == described
     for name, table in (("ranking.parquet", again.ranking), ("ladder.parquet", again.ladder)):
-        assert hashlib.sha256(selections.to_parquet(table)).hexdigest() == receipt["sha256"][name]
+        assert hashlib.sha256(storage.to_parquet(table)).hexdigest() == receipt["sha256"][name]
     assert sorted(str(path) for path in Path(store.root).rglob("*")) == before
 
 

@@ -3,8 +3,11 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from tests.conftest import S3_KEYS, use_s3
@@ -28,7 +31,7 @@ def test_a_writer_that_raises_leaves_the_old_file_and_no_trace(tmp_path: Path) -
     assert store.names("a") == ["b"]
 
 
-def test_a_full_disk_is_told_with_its_place(tmp_path: Path) -> None:
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
 
     def fill() -> None:
@@ -62,7 +65,18 @@ def test_the_sweep_takes_old_leavings_at_the_root_and_none_that_is_being_written
     assert store.names("") == [f"{TEMPORARY_PREFIX}new"]
 
 
-def test_of_many_creators_one_wins(tmp_path: Path) -> None:
+def _refuse_links(number: int) -> Callable[[Path, Path], None]:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(number, os.strerror(number), str(source), None, str(target))
+
+    return refuse
+
+
+@pytest.mark.parametrize("number", [None, errno.EPERM, errno.ENOTSUP])
+def test_of_many_creators_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None) -> None:
+    """Also on file systems without hard links, as exFAT."""
+    if number is not None:
+        monkeypatch.setattr(os, "link", _refuse_links(number))
     store = Store(str(tmp_path))
     wins: list[int] = []
     threads = [
@@ -75,6 +89,37 @@ def test_of_many_creators_one_wins(tmp_path: Path) -> None:
         thread.join()
     assert len(wins) == 1
     assert store.read_bytes("k") == str(wins[0]).encode()
+
+
+def test_a_link_that_fails_for_another_reason_is_no_reason_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", _refuse_links(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        Store(str(tmp_path)).create("k", b"1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_come_back_as_they_were(tmp_path: Path) -> None:
+    store, frame = Store(str(tmp_path)), pl.DataFrame({"a": [1, 2], "b": ["x", None]})
+    store.write_frame("tables/t.parquet", frame)
+    assert store.read_frame("tables/t.parquet").equals(frame)
+    assert store.read_frame("tables/t.parquet", ["b"]).equals(frame.select("b"))
+    assert store.read_bytes("tables/t.parquet") == storage.to_parquet(frame)
+    with pytest.raises(FileNotFoundError):
+        store.read_frame("tables/none.parquet")
+
+
+def test_folders_are_deleted_whole_and_files_have_a_time(tmp_path: Path, endpoint: str) -> None:
+    for store in (Store(str(tmp_path)), Store("s3://team/w")):
+        store.delete_folder("a")
+        for key in ("a/1", "a/b/2", "c"):
+            store.write_bytes(key, b"x")
+        assert abs(datetime.now(UTC) - store.modified("c")) < timedelta(minutes=5)
+        store.delete_folder("a")
+        assert store.names("") == ["c"]
+        with pytest.raises(FileNotFoundError):
+            store.modified("a/1")
 
 
 def test_paths_and_uris_have_one_spelling(tmp_path: Path) -> None:

@@ -234,10 +234,11 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     """Lance's own text of it; a disk is filled by no test."""
     from wtl_core.embedding import vectors
     from wtl_core.errors import ConfigError
+    from wtl_core.workspace import storage
 
     store = open_store(str(tmp_path))
     for text, kind in (("No space left on device (os error 28)", ConfigError), ("os error 2801", RuntimeError)):
-        with pytest.raises(kind), vectors._room(store):
+        with pytest.raises(kind), storage.explain_full_disk(store.path(vectors.FOLDER), "vectors"):
             raise RuntimeError(f"lance error: LanceError(IO): {text}, rust/lance-io/src/local.rs")
 
 

@@ -5,7 +5,6 @@ are committed every few thousand images, so that a kill costs no more than these
 vectors is `embedding`; the table they go to is `vectors`.
 """
 
-import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -100,7 +99,7 @@ def plan(
     rows = missing.select("sample_id", "part", "row").sort("part", "row").with_row_index("at")
     rows = rows.with_columns(number=(pl.col("at") // images)).drop("at")
     key = f"{_folder(fingerprint)}/plan-{_key(rows)}.parquet"
-    _write(store, key, rows)
+    store.write_frame(key, rows)
     counts = rows.group_by("number").len().sort("number")
     return [EmbeddingChunk(key, number, count, fingerprint, dimensions) for number, count in counts.iter_rows()]
 
@@ -125,7 +124,7 @@ def run(
         on_progress: Called with (images done, images) from the calling thread.
     """
     started = time.monotonic()
-    rows = _read(store, chunk.plan_key).filter(pl.col("number") == chunk.number)
+    rows = store.read_frame(chunk.plan_key).filter(pl.col("number") == chunk.number)
     left = _without(rows, vectors.existing_ids(store, chunk.fingerprint))
     done, refusals = rows.height - left.height, list[Refusal]()
     held: list[embedder.Piece] = []
@@ -190,7 +189,7 @@ def embeddable(store: Store, samples: pl.DataFrame, fingerprint: str) -> pl.Data
 def refused(store: Store, fingerprint: str) -> pl.DataFrame:
     """What the encoder refused when it last embedded: sample_id, source, object_uri, key, uri, reason, message."""
     key = _refusals_key(fingerprint)
-    return _read(store, key) if store.exists(key) else pl.DataFrame(schema=dict.fromkeys(_REFUSALS, pl.String))
+    return store.read_frame(key) if store.exists(key) else pl.DataFrame(schema=dict.fromkeys(_REFUSALS, pl.String))
 
 
 def _pieces(store: Store, rows: pl.DataFrame, encoders: Sequence[Encoder], *, workers: int) -> Iterator[embedder.Piece]:
@@ -244,7 +243,7 @@ def _write_refusals(store: Store, samples: pl.DataFrame, fingerprint: str, refus
         store.delete(key)
         return
     rows = pl.DataFrame([asdict(refusal) for refusal in refusals])
-    _write(store, key, samples.select(_PLACE).join(rows, on="sample_id"))
+    store.write_frame(key, samples.select(_PLACE).join(rows, on="sample_id"))
 
 
 def _without(samples: pl.DataFrame, ids: set[str]) -> pl.DataFrame:
@@ -262,13 +261,3 @@ def _refusals_key(fingerprint: str) -> str:
 
 def _key(rows: pl.DataFrame) -> str:
     return digest_of(rows["sample_id"].to_list())[:16]
-
-
-def _write(store: Store, key: str, rows: pl.DataFrame) -> None:
-    buffer = io.BytesIO()
-    rows.write_parquet(buffer)
-    store.write_bytes(key, buffer.getvalue())
-
-
-def _read(store: Store, key: str) -> pl.DataFrame:
-    return pl.read_parquet(io.BytesIO(store.read_bytes(key)))

@@ -7,8 +7,7 @@ Here too: similarity search and the guard against mixing encoders. Not here: how
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -19,7 +18,7 @@ import pyarrow as pa
 from lancedb.index import IvfFlat
 
 from wtl_core.errors import CorruptArtifactError, InputError
-from wtl_core.workspace.storage import Store, no_room
+from wtl_core.workspace.storage import Store, explain_full_disk
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +34,6 @@ _MAX_AT_WORK = 100
 """Fragments, and versions kept, of a table that is being filled. Merging writes up to a million rows again, so each
 hundred commits have one; a reader is safe until it is overtaken by as many."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-_FULL = re.compile(r"os error (28|122)\b")
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def commit_staged(store: Store, fingerprint: str, keys: Iterable[str], dimension
         fresh.append(staged.filter(pa.array(is_new, pa.bool_())))
     rows = sum(int(added.num_rows) for added in fresh)
     if rows:
-        with _room(store):
+        with explain_full_disk(store.path(FOLDER), "vectors"):
             table.add(pa.concat_tables(fresh).cast(schema(dimensions)))
         if _fragments(table) > _MAX_AT_WORK:
             _optimize(table, KEPT)
@@ -234,20 +232,9 @@ def compact(store: Store, fingerprint: str, *, keep: timedelta = KEPT, is_forced
         return False
     if not is_forced and _fragments(table) <= _MAX_FRAGMENTS and len(table.list_versions()) <= _MAX_AT_WORK:
         return False
-    with _room(store):
+    with explain_full_disk(store.path(FOLDER), "vectors"):
         _optimize(table, keep)
     return True
-
-
-@contextmanager
-def _room(store: Store) -> Iterator[None]:
-    """A full disk, which Lance tells in a text alone, as `Store` tells it."""
-    try:
-        yield
-    except (RuntimeError, OSError) as error:
-        if not _FULL.search(str(error)):
-            raise
-        raise no_room(store.path(FOLDER), "vectors") from error
 
 
 def _fragments(table: Any) -> int:

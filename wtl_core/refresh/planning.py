@@ -4,7 +4,6 @@ Here: the decision. Not here: the work itself (`ingest`, `embedding`, `selection
 plain script) and the flow `refresh` tell.
 """
 
-import io
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -244,7 +243,7 @@ def _is_embeddable_now(store: Store, last: Commit, known: pl.DataFrame) -> bool:
     key = quarantine_key(f"embedding-{last.encoder}")
     if not store.exists(key):
         return False
-    refused = pl.read_parquet(io.BytesIO(store.read_bytes(key)))
+    refused = store.read_frame(key)
     passing = refused.filter(pl.col("reason").is_in([str(reason) for reason in TRANSIENT]))
     objects = known.join(passing, left_on="uri", right_on="object_uri", how="semi")
     if objects.is_empty():

@@ -24,7 +24,7 @@ from wtl_core.selection.ladder import Ladder
 from wtl_core.selection.result import Ranking, empty_ranking
 from wtl_core.selection.stage_inputs import StageInputs
 from wtl_core.selection.steering import column_weights
-from wtl_core.workspace import selections
+from wtl_core.workspace import selections, storage
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store
 
@@ -153,8 +153,8 @@ def _selected(ranked: Ranking, measured: Ladder, samples: pl.DataFrame, *, scale
 def _write(store: Store, key: str, made: Selected, inputs: dict[str, Any]) -> None:
     """The two tables, then the receipt that proves them."""
     tables = {
-        "ranking.parquet": selections.to_parquet(made.ranking),
-        "ladder.parquet": selections.to_parquet(made.ladder),
+        "ranking.parquet": storage.to_parquet(made.ranking),
+        "ladder.parquet": storage.to_parquet(made.ladder),
     }
     for name, data in tables.items():
         store.write_bytes(f"{key}/{name}", data)

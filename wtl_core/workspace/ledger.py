@@ -3,13 +3,13 @@
 Labelled samples shape the picks and leave the ranking; exported ones keep their rank.
 """
 
-import io
 from datetime import UTC, datetime
 from typing import Literal
 
 import polars as pl
 
 from wtl_core.errors import TransientError
+from wtl_core.workspace import storage
 from wtl_core.workspace.storage import Store
 
 _FOLDER = "ledger"
@@ -25,9 +25,7 @@ def length(store: Store) -> int:
 def read(store: Store, entries: int | None = None) -> pl.DataFrame:
     """Rows `sample_id, kind, created` of the first `entries` entries (all if None), oldest first."""
     names = _entries(store)[:entries]
-    frames = [
-        pl.read_parquet(io.BytesIO(store.read_bytes(f"{_FOLDER}/{name}")), columns=list(_SCHEMA)) for name in names
-    ]
+    frames = [store.read_frame(f"{_FOLDER}/{name}", columns=list(_SCHEMA)) for name in names]
     return pl.concat([pl.DataFrame(schema=_SCHEMA), *frames])
 
 
@@ -45,9 +43,8 @@ def append(store: Store, kind: Kind, ids: list[str]) -> int:
     number = length(store) + 1
     now = datetime.now(UTC).isoformat(timespec="seconds")
     rows = pl.DataFrame({"sample_id": list(dict.fromkeys(ids))}, schema={"sample_id": pl.String})
-    buffer = io.BytesIO()
-    rows.with_columns(kind=pl.lit(kind), created=pl.lit(now)).write_parquet(buffer)
-    if not store.create(f"{_FOLDER}/{number:06d}.parquet", buffer.getvalue()):
+    entry = rows.with_columns(kind=pl.lit(kind), created=pl.lit(now))
+    if not store.create(f"{_FOLDER}/{number:06d}.parquet", storage.to_parquet(entry)):
         raise TransientError(f"{store.root}: another process wrote the ledger's entry {number} meanwhile; run again")
     return number
 

@@ -1,8 +1,8 @@
 """The files of a finished selection, `selections/<id>/`: ranking, ladder, receipt. Imports no torch."""
 
-import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,17 +62,20 @@ def reference(store: Store, key: str) -> SelectionRef:
 
 def read_ranking(store: Store, key: str) -> pl.DataFrame:
     """The ranking of a selection, rank 0 first."""
-    return pl.read_parquet(io.BytesIO(_read(store, f"{key}/ranking.parquet")))
+    with _present(store, f"{key}/ranking.parquet"):
+        return store.read_frame(f"{key}/ranking.parquet")
 
 
 def read_ladder(store: Store, key: str) -> pl.DataFrame:
     """The ladder of a selection, 1 % first."""
-    return pl.read_parquet(io.BytesIO(_read(store, f"{key}/ladder.parquet")))
+    with _present(store, f"{key}/ladder.parquet"):
+        return store.read_frame(f"{key}/ladder.parquet")
 
 
 def read_receipt(store: Store, key: str) -> dict[str, Any]:
     """What the ranking was made from; keys of newer versions stay in it. A ConfigError if this one cannot read it."""
-    receipt: dict[str, Any] = json.loads(_read(store, f"{key}/receipt.json"))
+    with _present(store, f"{key}/receipt.json"):
+        receipt: dict[str, Any] = json.loads(store.read_bytes(f"{key}/receipt.json"))
     marker.check_format(receipt.get("format", 1), where=store.path(f"{key}/receipt.json"))
     return receipt
 
@@ -105,16 +108,10 @@ def kept_share(store: Store, old: str, new: str, *, labelled: Sequence[str]) -> 
     return len(before & after) / len(before | after) if before else None
 
 
-def to_parquet(frame: pl.DataFrame) -> bytes:
-    """A frame as the bytes of a Parquet file; the same frame gives the same bytes."""
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-def _read(store: Store, key: str) -> bytes:
+@contextmanager
+def _present(store: Store, key: str) -> Iterator[None]:
     try:
-        return store.read_bytes(key)
+        yield
     except FileNotFoundError as error:
         raise CorruptArtifactError(
             f"{store.path(key)}: expected a selection's file, found none; delete its folder and run `wtl run` again"

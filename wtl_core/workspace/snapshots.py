@@ -1,7 +1,6 @@
 """Listing snapshots: every known object with its identity and its part, and which one a refresh is at work on."""
 
 import hashlib
-import io
 import json
 
 import polars as pl
@@ -22,15 +21,13 @@ def write_snapshot(store: Store, snapshot: pl.DataFrame) -> str:
         digest.update(digest_of(rows[column].to_list()).encode())
     key = f"listings/{digest.hexdigest()}.parquet"
     if not store.exists(key):
-        buffer = io.BytesIO()
-        snapshot.write_parquet(buffer, compression="zstd")
-        store.write_bytes(key, buffer.getvalue())
+        store.write_frame(key, snapshot)
     return key
 
 
 def read_snapshot(store: Store, key: str) -> pl.DataFrame:
     """A listing snapshot by its key."""
-    return pl.read_parquet(io.BytesIO(store.read_bytes(key)))
+    return store.read_frame(key)
 
 
 def note_pending(store: Store, number: int, listing: str) -> None:

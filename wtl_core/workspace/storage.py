@@ -5,26 +5,35 @@ Not here: what the files mean (`workspace`, `pool`), and LanceDB, which brings i
 """
 
 import errno
+import io
 import os
+import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 import fsspec
 
 from wtl_core.errors import ConfigError, TransientError
 
+if TYPE_CHECKING:
+    import polars as pl
+
 TEMPORARY_PREFIX = ".tmp-"
 """Local files of unfinished writes begin so; whoever holds the workspace's lease may delete them."""
 
 _LEFT_BEHIND_SECONDS = 3600.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_TEXT = re.compile(r"os error ({})\b".format("|".join(map(str, _FULL))))
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What file systems without hard links answer: exFAT, some mounts of SMB and FUSE."""
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 10, 60, 5
 _PASSING_STATUS = (408, 409, 425, 429)
 _PASSING_CODES = ("RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded")
@@ -59,18 +68,28 @@ class Store:
 
     def exists(self, key: str) -> bool:
         """Whether a file or folder stands at `key`."""
-        with self._told(key):
+        with self._translate_errors(key):
             return bool(self.fs.exists(self.path(key)))
 
     def read_bytes(self, key: str) -> bytes:
         """The file's bytes. Raises FileNotFoundError if there is none."""
-        with self._told(key):
+        with self._translate_errors(key):
             return cast(bytes, self.fs.cat_file(self.path(key)))
+
+    def read_frame(self, key: str, columns: Sequence[str] | None = None) -> "pl.DataFrame":
+        """A Parquet file as a frame, or these columns of it. Raises FileNotFoundError if there is none."""
+        import polars as pl  # here: a machine that only trains or embeds may lack it
+
+        return pl.read_parquet(io.BytesIO(self.read_bytes(key)), columns=None if columns is None else list(columns))
+
+    def write_frame(self, key: str, frame: "pl.DataFrame") -> None:
+        """Write a frame as a whole Parquet file, as `write_bytes` does."""
+        self.write_bytes(key, to_parquet(frame))
 
     @contextmanager
     def reader(self, key: str) -> Iterator[IO[bytes]]:
         """A seekable binary file. Raises FileNotFoundError if there is none."""
-        with self._told(key), self.fs.open(self.path(key), "rb") as handle:
+        with self._translate_errors(key), self.fs.open(self.path(key), "rb") as handle:
             yield handle
 
     def write_bytes(self, key: str, data: bytes) -> None:
@@ -89,7 +108,7 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = _temporary(target)
             try:
-                with _room(target), temporary.open("wb") as handle:
+                with explain_full_disk(str(target.parent), target.name), temporary.open("wb") as handle:
                     yield handle
                     handle.flush()
                     os.fsync(handle.fileno())
@@ -97,7 +116,7 @@ class Store:
             finally:
                 temporary.unlink(missing_ok=True)
             return
-        with self._told(key):
+        with self._translate_errors(key):
             handle = self.fs.open(self.path(key), "wb", autocommit=False)
             try:
                 yield handle
@@ -109,36 +128,40 @@ class Store:
             handle.commit()
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write a whole file if none is there; False, and nothing changed, if one is. Atomic on both kinds of store."""
+        """Write a whole file if none is there; False, and nothing changed, if one is. Atomic on both kinds of store.
+
+        A file system without hard links still lets one of many creators win, but a kill in the middle may leave a part
+        of the file there.
+        """
         if self.is_local:
             target = Path(self.path(key))
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = _temporary(target)
             try:
-                with _room(target), temporary.open("wb") as handle:
+                with explain_full_disk(str(target.parent), target.name), temporary.open("wb") as handle:
                     handle.write(data)
                     handle.flush()
                     os.fsync(handle.fileno())
-                os.link(temporary, target)
+                _link(temporary, target, data)
             except FileExistsError:
                 return False
             finally:
                 temporary.unlink(missing_ok=True)
             return True
-        with self._told(key):
+        with self._translate_errors(key):
             try:
                 self.fs.pipe_file(self.path(key), data, mode="create")
             except FileExistsError:
                 return False
             except OSError as error:
-                if error_code(error) in ("PreconditionFailed", "412"):  # s3fs tells of some servers' as a bare EINVAL
+                if error_code(error) in ("PreconditionFailed", "412"):  # s3fs raises a bare EINVAL for some servers'
                     return False
                 raise
             return True
 
     def delete(self, key: str) -> None:
         """Remove a file; nothing happens if there is none."""
-        with self._told(key):
+        with self._translate_errors(key):
             try:
                 self.fs.rm_file(self.path(key))
             except FileNotFoundError:
@@ -146,17 +169,17 @@ class Store:
 
     def delete_folder(self, key: str) -> None:
         """Remove a folder with all that is in it; nothing happens if there is none."""
-        with self._told(key), suppress(FileNotFoundError):
+        with self._translate_errors(key), suppress(FileNotFoundError):
             self.fs.rm(self.path(key), recursive=True)
 
     def modified(self, key: str) -> datetime:
         """When a file was last written, with its time zone. Raises FileNotFoundError if there is none."""
-        with self._told(key):
+        with self._translate_errors(key):
             return cast(datetime, self.fs.modified(self.path(key)))
 
     def names(self, key: str) -> list[str]:
         """Names of the files and folders directly under `key`, sorted; empty if there is no such folder."""
-        with self._told(key):
+        with self._translate_errors(key):
             try:
                 entries = self.fs.ls(self.path(key), detail=False, refresh=True) if not self.is_local else None
             except FileNotFoundError:
@@ -181,8 +204,8 @@ class Store:
                     left.unlink()
 
     @contextmanager
-    def _told(self, key: str) -> Iterator[None]:
-        """A bucket's failures as errors that callers tell apart; a local folder's stay what they are."""
+    def _translate_errors(self, key: str) -> Iterator[None]:
+        """Turn a bucket's errors into ConfigError or TransientError; those of a local folder pass through."""
         try:
             yield
         except Exception as error:
@@ -196,6 +219,13 @@ class Store:
         LanceDB refuses an `http://` address unless it is told that this is meant; on others this changes nothing.
         """
         return {} if self.is_local else {"allow_http": "true"}
+
+
+def to_parquet(frame: "pl.DataFrame") -> bytes:
+    """A frame as the bytes of a Parquet file; the same frame gives the same bytes."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def open_store(uri: str) -> Store:
@@ -249,22 +279,34 @@ def check_conditional_writes(store: Store, key: str) -> None:
 
 
 @contextmanager
-def _room(target: Path) -> Iterator[None]:
-    """A full disk as an error that says which."""
+def explain_full_disk(folder: str, what: str) -> Iterator[None]:
+    """Turn the error of a full disk, or of a full quota, into a ConfigError that says where; others pass through.
+
+    Lance says it in the text of its errors alone, in `folder` as given here.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError) as error:
+        number = error.errno if isinstance(error, OSError) and error.errno else 0
+        if number not in _FULL and not _FULL_TEXT.search(str(error)):
             raise
-        raise no_room(str(target.parent), target.name) from error
+        raise ConfigError(
+            f"{folder}: expected room to write {what}, found none left; make room there, or name another workspace, "
+            "and run again: what was finished is kept"
+        ) from error
 
 
-def no_room(folder: str, what: str) -> ConfigError:
-    """What to say of a full disk."""
-    return ConfigError(
-        f"{folder}: expected room to write {what}, found none left; make room there, or name another workspace, "
-        "and run again: what was finished is kept"
-    )
+def _link(temporary: Path, target: Path, data: bytes) -> None:
+    """Give the finished file its name. Raises FileExistsError if there is a file of that name."""
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with target.open("xb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
 
 
 def _temporary(target: Path) -> Path:
@@ -298,7 +340,7 @@ def lacks_credentials(error: BaseException) -> bool:
 def is_refused(error: BaseException) -> bool:
     """Whether a store answered, and will answer the same again: an archived object, say, or one encrypted elsewhere.
 
-    An answer that tells of the server's state, or that the client came too often or too late, may pass.
+    Answers about the state of the server, or about requests that came too often or too late, may change.
     """
     status = _answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     code = error_code(error)
@@ -314,10 +356,10 @@ def explain(error: BaseException, uri: str) -> ConfigError | TransientError:
         return ConfigError(f"{uri}: no such bucket or key; check the name and the endpoint")
     if type(error).__name__ == "ParamValidationError":
         return ConfigError(f"{uri}: no name that a bucket can have; check it")
-    told = f"{type(error).__name__}: {str(error)[:300]}"
+    answer = f"{type(error).__name__}: {str(error)[:300]}"
     if is_refused(error):
-        return ConfigError(f"{uri}: the store refuses this for good: {told}; mend it there, or leave it out")
-    return TransientError(f"{uri}: the store failed after retries: {told}; run again")
+        return ConfigError(f"{uri}: the store refuses this for good: {answer}; mend it there, or leave it out")
+    return TransientError(f"{uri}: the store failed after retries: {answer}; run again")
 
 
 def error_code(error: BaseException) -> str:
