@@ -26,12 +26,12 @@ sys.path.insert(0, str(ROOT))
 
 import report
 
-from wtl_core.benchmark.statistics import student_quantile
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import ranking
 from wtl_core.selection.identity import content_keys, shuffled
 from wtl_core.selection.neighbours import Graph, Points, exact_graph, level_distances, prepare
 from wtl_core.selection.neighbours_cuda import exact_graph_on_cuda
+from wtl_core.selection.student import quantile
 
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
 BUDGETS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000)
@@ -193,7 +193,7 @@ def paired(differences: np.ndarray, digits: int = 2) -> str:
     if np.isnan(differences).any():
         return ""
     count = len(differences)
-    half = student_quantile(0.975, count - 1) * differences.std(ddof=1) / np.sqrt(count)
+    half = quantile(0.975, count - 1) * differences.std(ddof=1) / np.sqrt(count)
     return f"{differences.mean():+.{digits}f} ± {half:.{digits}f}"
 
 

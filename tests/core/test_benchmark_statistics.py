@@ -9,6 +9,7 @@ from wtl_core.benchmark import plots, statistics, summary
 from wtl_core.benchmark.params import LOOPS, ONE_PASS
 from wtl_core.benchmark.statistics import Comparison, Mean
 from wtl_core.benchmark.summary import Section
+from wtl_core.selection import student
 
 
 def row(strategy: str, labels: int, seed: int, accuracy: float) -> dict:
@@ -23,8 +24,10 @@ def test_students_t_agrees_with_scipy():
     stats = pytest.importorskip("scipy.stats")
     for freedom in (1, 2, 4, 9, 30):
         for t in (0.1, 1.0, 2.5, 12.0):
-            assert statistics.student_share(t, freedom) == pytest.approx(stats.t.cdf(t, freedom), abs=1e-9)
-        assert statistics.student_quantile(0.975, freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-6)
+            assert student.share_below(t, freedom) == pytest.approx(stats.t.cdf(t, freedom), abs=1e-9)
+        assert student.quantile(0.975, freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-6)
+        factor = stats.t.ppf(0.975, freedom)
+        assert student.ladder_factor(freedom) == pytest.approx(factor, abs=5e-4 if freedom <= 9 else 0.01 * factor)
     pairs = np.array([1.0, 2.0, 0.5, 1.5])
     assert statistics.p_value(pairs) == pytest.approx(stats.ttest_1samp(pairs, 0).pvalue, abs=1e-9)
 

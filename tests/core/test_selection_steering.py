@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe.recipe import build_recipe
-from wtl_core.recipe.selection import Balance, SelectionParams, WeightBy, count_of
+from wtl_core.recipe.selection import Balance, SelectionParams, WeightBy
 from wtl_core.selection import head, orders, ranking
 from wtl_core.selection.problem import Cover
 from wtl_core.selection.result import Ranking
@@ -39,9 +39,8 @@ def cameras(rows: int, seed: int = 1) -> np.ndarray:
     ("budget", "count"), [(7, 7), ("7", 7), ("10%", 30), ("7.5%", 23), ("0.01%", 1), ("100%", 300)]
 )
 def test_budgets_are_counts_or_shares(budget: int | str, count: int) -> None:
-    model = SelectionParams(budget=budget)
-    assert model.budget is not None
-    assert count_of(model.budget, 300) == count
+    assert SelectionParams(budget=budget).budget_of(300) == count
+    assert SelectionParams(budget=None).budget_of(300) is None
 
 
 @pytest.mark.parametrize("budget", [0, "0%", "101%", "-3", "ten", "1e3", ""])

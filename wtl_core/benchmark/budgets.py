@@ -4,7 +4,7 @@ import logging
 
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.errors import ConfigError
-from wtl_core.recipe.selection import count_of
+from wtl_core.recipe.operating_point import OperatingPoint
 
 _log = logging.getLogger(__name__)
 
@@ -17,12 +17,12 @@ def share_count(size: int, share: float) -> int:
 def budgets_of(params: BenchmarkParams, size: int) -> list[int]:
     """The budgets as counts, rising, none beyond a seed's share of the pool."""
     held = share_count(size, params.pool_share)
-    return sorted({count_of(budget, held) for budget in params.budgets})
+    return sorted({OperatingPoint.parse(budget).of(held) for budget in params.budgets})
 
 
 def loop_budgets(params: BenchmarkParams, size: int) -> list[int]:
     """Those up to where loops stop."""
-    last = count_of(params.loop_budget, share_count(size, params.pool_share))
+    last = OperatingPoint.parse(params.loop_budget).of(share_count(size, params.pool_share))
     return [count for count in budgets_of(params, size) if count <= last]
 
 

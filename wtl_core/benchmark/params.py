@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from wtl_core.errors import ConfigError
 from wtl_core.recipe.encoder_names import parse_name
-from wtl_core.recipe.selection import SelectionParams
+from wtl_core.recipe.operating_point import OperatingPoint
 
 Judge = Literal["nearest", "probe", "scratch"]
 PoolKind = Literal["balanced", "long-tail", "bursts", "long-tail-bursts", "outliers"]
@@ -98,8 +98,8 @@ class BenchmarkParams(BaseModel):
         if isinstance(value, tuple):
             if not value:
                 raise ValueError("expected at least one budget")
-            return tuple(_checked(budget) for budget in value)
-        return _checked(value)
+            return tuple(OperatingPoint.parse(budget).written for budget in value)
+        return OperatingPoint.parse(value).written
 
     @model_validator(mode="after")
     def _has_baseline(self) -> Self:
@@ -142,10 +142,3 @@ def check_installed(strategies: tuple[str, ...]) -> None:
         raise ConfigError(
             "strategy mundig: expected the package lightly-mundig; pip install lightly-mundig, or leave it out"
         )
-
-
-def _checked(budget: int | str) -> int | str:
-    """A count above 0 as an int, or `p%`."""
-    checked = SelectionParams(budget=budget).budget
-    assert checked is not None
-    return checked

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from wtl_core.selection import student
+
 Rows = Sequence[dict[str, Any]]
 BASELINE = "random"
 _LEVEL = 0.05
@@ -128,7 +130,7 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     mean = float(np.mean(values))
     if len(values) < 2 or np.ptp(values) < _ROUNDING:
         return mean, math.nan, math.nan
-    half = student_quantile(0.975, len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = student.quantile(0.975, len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 
@@ -138,27 +140,7 @@ def p_value(differences: np.ndarray) -> float:
         return math.nan
     spread = float(np.std(differences, ddof=1))
     t = abs(float(np.mean(differences))) / (spread / math.sqrt(len(differences)))
-    return max(0.0, 2.0 * (1.0 - student_share(t, len(differences) - 1)))
-
-
-def student_share(t: float, freedom: int) -> float:
-    """P(T <= t) of Student's t, by Simpson's rule on the angle, where the density is smooth and its range finite."""
-    angles = np.linspace(0.0, math.atan(t / math.sqrt(freedom)), 2001)
-    values = np.cos(angles) ** (freedom - 1)
-    weights = np.ones(2001)
-    weights[1:-1:2], weights[2:-1:2] = 4.0, 2.0
-    area = float((weights * values).sum() * (angles[1] - angles[0]) / 3.0)
-    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
-    return 0.5 + scale * area
-
-
-def student_quantile(share: float, freedom: int) -> float:
-    """The t with P(T <= t) = share, for a share above a half, by bisection."""
-    low, high = 0.0, 1000.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_share(middle, freedom) < share else (low, middle)
-    return high
+    return max(0.0, 2.0 * (1.0 - student.share_below(t, len(differences) - 1)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

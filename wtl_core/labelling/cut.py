@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from wtl_core.errors import ConfigError
-from wtl_core.recipe import operating_point
+from wtl_core.recipe.operating_point import OperatingPoint
 from wtl_core.workspace import commits, ledger, selections
 from wtl_core.workspace.storage import Store
 
@@ -29,14 +29,17 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 def run(store: Store, at: str) -> tuple[list[dict[str, Any]], int]:
     """The picks of the latest ranking up to the operating point `at`, first to label first, and how many were left out.
 
-    Left out are images that were labelled since; `at` speaks of the ranking without them, and where none is left to
-    label there are no picks. `replaces` are the
-    near-duplicates and twins that rank behind a pick because of it.
+    Left out are images that were labelled since the ranking was made; `at` counts the ranking without them, and where
+    nothing is left to label there are no picks. `replaces` are the near-duplicates and twins that rank behind a pick
+    because of it.
 
     Raises:
         ConfigError: `at` is no operating point, or the workspace has no ranking yet.
     """
-    operating_point.check_point(at)
+    try:
+        point = OperatingPoint.parse(at)
+    except ValueError as error:
+        raise ConfigError(f"{at!r}: {error}") from error
     last = commits.latest(store)
     if last is None:
         raise ConfigError(f"{store.root}: expected a ranking, found none yet; `wtl run SOURCE` makes one")
@@ -45,7 +48,7 @@ def run(store: Store, at: str) -> tuple[list[dict[str, Any]], int]:
     ranking = ranked.filter(~pl.col("sample_id").is_in(labelled))
     if ranking.is_empty():  # everything is labelled, so that any operating point is empty
         return [], ranked.height
-    picks = ranking.head(operating_point.count_at(at, ranking.height))
+    picks = ranking.head(point.within(ranking.height))
     replaced = ranking.group_by(pick="replaced_by", maintain_order=True).agg(replaces="sample_id")
     told = picks.join(replaced, left_on="sample_id", right_on="pick", how="left", maintain_order="left")
     rows = told.with_columns(pl.col("replaces").fill_null([])).select(COLUMNS).to_dicts()

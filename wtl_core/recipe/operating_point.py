@@ -1,50 +1,67 @@
-"""Operating points: `100` counts images, `7.5%` is a share of a ranking's rows."""
+"""Operating points: `500` counts images, `7.5%` is a share of a ranking's rows."""
 
 import re
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from typing import Self
 
 from wtl_core.errors import ConfigError
 
-_FORM = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<percent>%?)")
+_FORM = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(?P<percent>%?)")
 
 
-def count_at(point: str, total: int) -> int:
-    """Images in the prefix that `point` names, of `total` >= 1 rows: `p%` is max(1, floor(p N / 100 + 0.5)).
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A prefix of a ranking by its size: a count of images, or a percentage of the rows.
 
-    Raises:
-        ConfigError: not a count or a percentage, zero, above 100 %, or above the number of rows.
+    Attributes:
+        number: The count or the percentage; exact, since by floats 64.6 % of 250 are 161 and not 162.
+        is_percent: Which of the two.
+        text: `500` or `7.5%`, with the digits that were given.
     """
-    number, is_percent = _parse(point)
-    if is_percent:
-        return percent_count(number, total)
-    if number > total:
-        raise ConfigError(f"{point}: expected at most the {total} images that are ranked; ask for fewer, or for 100%")
-    return int(number)
+
+    number: Fraction
+    is_percent: bool
+    text: str
+
+    @classmethod
+    def parse(cls, value: int | str) -> Self:
+        """Read `500`, `"500"` or `"7.5%"`.
+
+        Raises:
+            ValueError: neither a count above 0 nor a percentage above 0 and up to 100.
+        """
+        found = _FORM.fullmatch(str(value).strip())
+        # Not Fraction("9..."), nor int("9..."): Python refuses to read integers of over 4300 digits from text.
+        number = Fraction(Decimal(found["number"])) if found else Fraction(0)
+        is_percent = bool(found and found["percent"])
+        if found is None or number == 0 or (is_percent and number > 100):
+            raise ValueError("expected a count above 0 or a percentage above 0 and at most 100 %, like 500 or 7.5%")
+        if not is_percent and number.denominator > 1:
+            raise ValueError(f"expected a whole number of images, or a percentage: did you mean {found['number']}%")
+        return cls(number, is_percent, found["number"] + found["percent"])
+
+    @property
+    def written(self) -> int | str:
+        """As recipes and results hold it: `500` or `"7.5%"`."""
+        return self.text if self.is_percent else int(self.number)
+
+    def of(self, total: int) -> int:
+        """Images in the prefix of `total` >= 1 rows: `p%` is max(1, floor(p N / 100 + 0.5)), a count at most all."""
+        if self.is_percent:
+            return max(1, int(self.number * total / 100 + Fraction(1, 2)))
+        return min(int(self.number), total)
+
+    def within(self, total: int) -> int:
+        """Like `of`, but more images than there are rows are refused. Raises ConfigError."""
+        if not self.is_percent and self.number > total:
+            raise ConfigError(
+                f"{self.text}: expected at most the {total} images that are ranked; ask for fewer, or for 100%"
+            )
+        return self.of(total)
 
 
-def percent_count(percent: Fraction, total: int) -> int:
-    """Images in `percent` % of `total` rows, at least one. Exact: by floats 64.6 % of 250 are 161, not 162."""
-    return max(1, int(percent * total / 100 + Fraction(1, 2)))
-
-
-def exact(number: str) -> Fraction:
-    """A number as written, `7.5`, however many digits it has."""
-    return Fraction(Decimal(number))  # not of the text itself: Python refuses to read integers of over 4300 digits
-
-
-def check_point(point: str) -> None:
-    """Refuse a malformed operating point before any work. Raises ConfigError; a count too large is only seen later."""
-    _parse(point)
-
-
-def _parse(point: str) -> tuple[Fraction, bool]:
-    found = _FORM.fullmatch(point.strip())
-    if found is None:
-        raise ConfigError(f"{point!r}: expected a count such as 500 or a percentage such as 7.5%, found neither")
-    number, is_percent = exact(found["number"]), bool(found["percent"])
-    if number == 0 or (is_percent and number > 100):
-        raise ConfigError(f"{point!r}: expected more than 0 and at most 100 %; ask for a share between the two")
-    if not is_percent and number.denominator > 1:
-        raise ConfigError(f"{point!r}: expected a whole number of images, found a fraction; did you mean {point}%")
-    return number, is_percent
+def percents_of(total: int) -> list[int]:
+    """Images in 1 %, 2 %, ... 100 % of `total` >= 1 rows."""
+    return [OperatingPoint.parse(f"{percent}%").of(total) for percent in range(1, 101)]

@@ -1,16 +1,13 @@
 """What a ranking and its ladder are made by: frozen models, torch-free, nested in the recipe. No maths here."""
 
-import re
 from decimal import Decimal
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from wtl_core.recipe.base import Params
-from wtl_core.recipe.operating_point import exact, percent_count
+from wtl_core.recipe.operating_point import OperatingPoint
 
-COUNT = re.compile(r"[0-9]+")
-PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*%")
 _STOPS = ("coverage_goal", "minimum_distance", "gain_knee")
 _ALIASES = {
     "budget": ("n_samples", "n_samples_to_select", "proportion_samples"),
@@ -152,15 +149,11 @@ class SelectionParams(Params):
     @field_validator("budget", mode="before")
     @classmethod
     def _is_budget(cls, value: Any) -> int | str | None:
-        if value is None:
-            return None
-        text = str(value).strip()
-        if COUNT.fullmatch(text) and int(text) > 0:
-            return int(text)
-        percent = PERCENT.fullmatch(text)
-        if percent and 0.0 < float(percent[1]) <= 100.0:
-            return f"{percent[1]}%"
-        raise ValueError("expected a count above 0 or a percentage above 0 and up to 100, like 500 or 7.5%")
+        return None if value is None else OperatingPoint.parse(value).written
+
+    def budget_of(self, samples: int) -> int | None:
+        """The budget as a number of picks out of a pool of so many samples; None without a budget."""
+        return None if self.budget is None else OperatingPoint.parse(self.budget).of(samples)
 
     @model_validator(mode="after")
     def _has_groups(self) -> Self:
@@ -187,13 +180,6 @@ class LadderParams(Params):
     """Samples, chosen by a hash of their id, that a large pool's ladder is measured on; at most half of the pool."""
     all_up_to: int = Field(20_000, ge=1, le=100_000)
     """A pool of at most this many samples is measured on all of them."""
-
-
-def count_of(budget: int | str, samples: int) -> int:
-    """The number of rows that an operating point names: a count (bounded by the pool), or `p%` rounded half up."""
-    if isinstance(budget, int):
-        return min(budget, samples)
-    return min(samples, percent_count(exact(budget.rstrip("% ")), samples))
 
 
 def translate_lightly(values: dict[str, Any]) -> dict[str, Any]:

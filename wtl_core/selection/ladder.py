@@ -18,19 +18,20 @@ import numba
 import numpy as np
 import torch
 
-from wtl_core.recipe.selection import LadderParams, count_of
+from wtl_core.recipe.operating_point import percents_of
+from wtl_core.recipe.selection import LadderParams
 from wtl_core.selection.advice import NOT_MEASURABLE, advise
 from wtl_core.selection.identity import Purpose, content_keys, draw, shuffled
 from wtl_core.selection.inputs import unit_vectors
 from wtl_core.selection.kernels import ONE, kernel_table
 from wtl_core.selection.neighbours import FIRST_BITS, LEVELS, Points, level_distances, level_of, prepare
 from wtl_core.selection.result import Ranking
+from wtl_core.selection.student import ladder_factor
 
 PERCENTS = np.arange(1, 101)
 _REFERENCE_BLOCK = 512
 _POOL_BLOCK = 2048
 _NOTHING = np.int16(32767)  # bits beyond every distance
-_STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _ladder(
     """The record of measured orders, the ranking first: `coverage` (orders, 100), `radius` (orders, 3, 100)."""
     samples = len(ranking.rows)
     mean, low, high = (np.clip(part, 0.0, 1.0) for part in _interval(coverage[1:]))  # the t knows no bounds
-    count = np.array([count_of(f"{percent}%", samples) for percent in PERCENTS])
+    count = np.array(percents_of(samples))
     balance, random_balance = _group_balance(ranking, count, groups)
     return Ladder(
         percent=PERCENTS,
@@ -199,7 +200,7 @@ def _random_order(keys: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
 
 def _bins(order: np.ndarray, count: int) -> np.ndarray:
     """The per cent, from 0, that each row is picked in; 100 for rows that are not, (N,) int16."""
-    ends = np.array([count_of(f"{percent}%", len(order)) for percent in PERCENTS])
+    ends = np.array(percents_of(len(order)))
     bins = np.full(count, len(PERCENTS), np.int16)
     bins[order] = np.searchsorted(ends, np.arange(len(order)), side="right")
     return bins
@@ -294,9 +295,7 @@ def _radius(nearest: np.ndarray) -> np.ndarray:
 def _interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over draws with its 95 % interval by Student's t; exactly the common value where all draws agree."""
     mean = draws[0] + (draws - draws[0]).mean(0)
-    freedom = len(draws) - 1
-    factor = _STUDENT_95[freedom - 1] if freedom <= len(_STUDENT_95) else 1.96 + 2.5 / freedom
-    half = factor * (draws - mean).std(0, ddof=1) / np.sqrt(len(draws))
+    half = ladder_factor(len(draws) - 1) * (draws - mean).std(0, ddof=1) / np.sqrt(len(draws))
     half[(draws == draws[0]).all(0)] = 0.0
     return mean, mean - half, mean + half
 

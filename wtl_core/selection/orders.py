@@ -5,7 +5,6 @@ import logging
 import numpy as np
 
 from wtl_core.machine import Progress
-from wtl_core.recipe.selection import count_of
 from wtl_core.selection.certificate import Certificate
 from wtl_core.selection.coverage import look_around, pick_all, shared_weights, start_state, survey_pool
 from wtl_core.selection.dense import force
@@ -31,9 +30,11 @@ def order_pool(problem: Problem, samples: int, *, on_progress: Progress | None =
         return _trace(problem, _rival(problem)), Kept()
     sizes = np.bincount(problem.groups, minlength=len(problem.group_names))
     labelled = problem.labelled_by_group
-    wanted = count if params.budget is None else count_of(params.budget, samples)
+    budget = params.budget_of(samples)
+    wanted = count if budget is None else budget
     whole = int(labelled.sum())
-    before = count + whole if params.budget is None else count_of(params.budget, samples + whole)
+    budget = params.budget_of(samples + whole)
+    before = count + whole if budget is None else budget
     limits = limits_of(
         params.quotas, problem.group_names, sizes, min(wanted, count), labelled, min(before, count + whole)
     )

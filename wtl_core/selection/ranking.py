@@ -12,7 +12,8 @@ import numpy as np
 
 from wtl_core.errors import InputError
 from wtl_core.machine import Progress
-from wtl_core.recipe.selection import SelectionParams, count_of
+from wtl_core.recipe.operating_point import percents_of
+from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import orders
 from wtl_core.selection.dense import cover_by
 from wtl_core.selection.greedy import State, new_state
@@ -101,7 +102,7 @@ def rank(
         groups=codes,
         group_names=names,
         labelled_by_group=held,
-        counts=np.minimum([count_of(f"{percent}%", len(pool.rows)) for percent in range(1, 101)], len(inside)),
+        counts=np.minimum(percents_of(len(pool.rows)), len(inside)),
         params=params,
     )
     return _order(problem, pool, inside, near=near, labelled=known, on_progress=on_progress)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wtl_core.recipe.selection import count_of
 from wtl_core.selection.inputs import Pool
 from wtl_core.selection.kernels import ONE, WEIGHT_ONE
 from wtl_core.selection.neighbours import exact_distances
@@ -122,10 +121,9 @@ def assemble(
     gain = np.concatenate([state.gains / whole, np.zeros(len(behind))])
     coverage = np.concatenate([coverage, np.full(len(behind), coverage[-1])])
     radius = np.concatenate([radius, np.where(twins >= 0, 0.0, np.nan)])
-    budget = None if params.budget is None else count_of(params.budget, len(order))
     stop = find_stop(
         params,
-        budget=budget,
+        budget=params.budget_of(len(order)),
         kept=kept,
         gain=gain,
         coverage=coverage,
