@@ -33,19 +33,22 @@ def add_command(file: Path, workspace: str, as_json: bool, debug: bool) -> None:
 
 
 @click.command("similar")
-@click.argument("sample_id")
+@click.argument("image")
 @click.option("--count", "-n", default=10, show_default=True, type=click.IntRange(1, 1000), help="Images to show.")
 @workspace_option
 @common
-def similar_command(sample_id: str, count: int, workspace: str, as_json: bool, debug: bool) -> None:
-    """Images like the one with SAMPLE_ID (the first characters will do), nearest first."""
+def similar_command(image: str, count: int, workspace: str, as_json: bool, debug: bool) -> None:
+    """Images like IMAGE of the pool, nearest first.
+
+    IMAGE is a sample's id or the first characters of it, or its path, URI or key as `wtl labels add` takes them.
+    """
     from wtl_core.embedding import similar  # imports lancedb
 
     store = open_workspace(workspace)
     last = commits.latest(store)
     if last is None:
         raise ConfigError(f"{workspace}: expected vectors, found none yet; `wtl run SOURCE` makes some")
-    rows = similar.run(store, last, sample_id, count=count)
+    rows = similar.run(store, last, labels.find(store, image), count=count)
     if as_json:
         click.echo(json.dumps({"similar": rows}))
         return

@@ -50,12 +50,38 @@ def test_images_like_one_come_nearest_first_and_without_itself(source: Path, tmp
     last = commits.latest(store)
     assert last is not None
     sample_id = ranking(tmp_path / "w")["sample_id"][0]
-    rows = similar.run(store, last, sample_id[:20], count=5)
+    assert labels.find(store, sample_id[:20]) == sample_id
+    rows = similar.run(store, last, sample_id, count=5)
     assert len(rows) == 5
     assert sample_id not in {row["sample_id"] for row in rows}
     assert [row["similarity"] for row in rows] == sorted((row["similarity"] for row in rows), reverse=True)
-    with pytest.raises(ConfigError, match="found 0"):
-        similar.run(store, last, "zz", count=5)
+    with pytest.raises(InputError, match="embed the pool first"):
+        similar.run(store, last, "0" * 64, count=5)
+
+
+def test_one_image_is_found_by_id_path_or_key_and_several_are_shown(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    table = ranking(tmp_path / "w")
+    loose, sample_id = next(
+        (uri, sample_id)
+        for uri, sample_id in table.select("uri", "sample_id").iter_rows()
+        if "loose" in uri and "copy" not in uri
+    )
+    for value in (loose, f"loose/{Path(loose).name}", sample_id, sample_id[:12]):
+        assert labels.find(store, value) == sample_id
+    with pytest.raises(ConfigError, match=r"'zz': expected the beginning of one sample's id, .* found 0 that fit$"):
+        labels.find(store, "zz")
+    with pytest.raises(ConfigError, match=r"found 0 that fit$"):
+        labels.find(store, "")
+    shared = next(head for head in "0123456789abcdef" if table["sample_id"].str.starts_with(head).sum() > 3)
+    ids = sorted(sample_id for sample_id in table["sample_id"] if sample_id.startswith(shared))
+    uris = dict(table.select("sample_id", "uri").iter_rows())
+    with pytest.raises(ConfigError) as raised:
+        labels.find(store, shared)
+    assert f"found {len(ids)} that fit, first {ids[0][:16]} ({uris[ids[0]]}), {ids[1][:16]} (" in str(raised.value)
+    assert f"{ids[2][:16]} ({uris[ids[2]]}); give more of it" in str(raised.value)
+    assert ids[3][:16] not in str(raised.value)
 
 
 def test_a_path_elsewhere_is_not_the_file_of_that_name_here(source: Path, tmp_path: Path) -> None:

@@ -100,6 +100,24 @@ def test_rows_of_another_run_are_seen_by_a_handle_that_was_opened_earlier(tmp_pa
     assert table.count_rows() == 10
 
 
+def test_a_few_vectors_are_the_same_as_those_of_a_scan(tmp_path: Path) -> None:
+    """Few are fetched by a filter; ids that could not be in it, and many, by a scan of the table."""
+    from wtl_core.embedding import vectors
+    from wtl_core.errors import InputError
+
+    store = open_store(str(tmp_path))
+    ids, values = make_rows(1200)
+    vectors.stage(store, ENCODER, "a", ids, values)
+    vectors.commit_staged(store, ENCODER, ["a"], D)
+    assert np.array_equal(vectors.load(store, ENCODER, ids), values)
+    for rows in ([7], [900, 3, 1100], list(range(999, -1, -1)), list(range(1001)), []):
+        assert np.array_equal(vectors.load(store, ENCODER, [ids[row] for row in rows]), values[rows])
+    for wrong in ("f" * 64, "x' OR 'a' = 'a"):
+        with pytest.raises(InputError, match="expected 2 vectors, 1 are missing"):
+            vectors.load(store, ENCODER, [ids[0], wrong])
+    assert (vectors.count(store, ENCODER), vectors.count(store, OTHER)) == (1200, 0)
+
+
 def test_encoders_do_not_meet(tmp_path: Path) -> None:
     from wtl_core.embedding import vectors
     from wtl_core.errors import CorruptArtifactError, InputError

@@ -42,7 +42,7 @@ def add(store: Store, file: Path) -> dict[str, int]:
         ConfigError: the file is not there or not of such a form, or the workspace has no refresh yet.
         InputError: values that name no sample, or several; nothing is entered.
     """
-    names = _names(store)
+    names = _names(store, _locations(store))
     values = list(dict.fromkeys(_values(file, names)))
     if not values:
         raise InputError(f"{file}: expected a sample on each line, found none; nothing is entered")
@@ -60,6 +60,28 @@ def add(store: Store, file: Path) -> dict[str, int]:
     if fresh:
         ledger.append(store, "labelled", fresh)
     return {"named": len(values), "found": len(set(found)), "added": len(fresh)}
+
+
+def find(store: Store, value: str) -> str:
+    """The id of the one sample that `value` names: as a value of a file for `add`, or by the beginning of its id.
+
+    Raises:
+        ConfigError: it names none or several (the first ones are shown), or the workspace has no refresh yet.
+    """
+    locations = _locations(store)
+    names = _names(store, locations)
+    ids = _ids(value, names, _ends(names, [value]))
+    if not ids and value:
+        ids = {sample_id for sample_ids in names.values() for sample_id in sample_ids if sample_id.startswith(value)}
+    if len(ids) == 1:
+        return min(ids)
+    uris = dict(locations.sort("uri", descending=True).select("sample_id", "uri").iter_rows())
+    shown = [f"{sample_id[:16]} ({uris.get(sample_id, 'no longer in the pool')})" for sample_id in sorted(ids)]
+    first = f", first {', '.join(shown[:_SHOWN])}; give more of it" if ids else ""
+    raise ConfigError(
+        f"{value!r}: expected the beginning of one sample's id, or its path, URI or key, found {len(ids)} that fit"
+        f"{first}"
+    )
 
 
 def _values(file: Path, names: dict[str, set[str]]) -> list[str]:
@@ -160,14 +182,20 @@ def _named_in(entry: Any) -> Any:
     return known[0]
 
 
-def _names(store: Store) -> dict[str, set[str]]:
+def _locations(store: Store) -> pl.DataFrame:
+    """Every location of every sample of the latest refresh. Raises ConfigError if there is none."""
+    last = commits.latest(store)
+    if last is None:
+        raise ConfigError(f"{store.root}: expected a pool, found none yet; `wtl run SOURCE` makes one")
+    return live_pool.load_locations(store, snapshots.read_snapshot(store, last.listing))
+
+
+def _names(store: Store, locations: pl.DataFrame) -> dict[str, set[str]]:
     """Every way to name a sample, and to which samples it leads."""
     from wtl_core.embedding import vectors  # here: the command line does without LanceDB until a file is added
 
     last = commits.latest(store)
-    if last is None:
-        raise ConfigError(f"{store.root}: expected a pool, found none yet; `wtl run SOURCE` makes one")
-    locations = live_pool.load_locations(store, snapshots.read_snapshot(store, last.listing))
+    assert last is not None  # it has locations
     names: dict[str, set[str]] = {sample_id: {sample_id} for sample_id in vectors.existing_ids(store, last.encoder)}
     for sample_id, uri, object_uri, key in locations.select("sample_id", "uri", "object_uri", "key").iter_rows():
         for name in (sample_id, uri, key or object_uri, (key or object_uri).rsplit("/", 1)[-1]):
