@@ -4,7 +4,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +16,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flows.serving.up import Child, Place
+import psutil
+
+from flows.serving.processes import Child, descendants
+from flows.serving.server import Place
 
 STALL = Path(__file__).parent / "services" / "stall"
 OUTPUT = Path(__file__).parent.parent / "test-output"
@@ -205,14 +207,12 @@ class Stack:
 
     def kill_worker(self) -> None:
         """SIGKILL to the worker and everything below it, as a machine that goes away does."""
-        from flows.serving.up import _descendants
-
         assert self.worker.process is not None
-        for pid in [self.worker.process.pid, *_descendants(self.worker.process.pid)]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        below = descendants(self.worker.process.pid)
+        self.worker.process.kill()
+        for process in below:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self.worker.process.wait()
 
     def call_crashed(self, run_id: str) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from flows.cli import terminal
 from flows.cli.options import common
-from flows.serving import embedded_server
+from flows.serving import flow_process
 from wtl_core.benchmark.params import LOOPS, ONE_PASS, BenchmarkParams, can_run, check_installed
 from wtl_core.errors import ConfigError
 
@@ -45,9 +45,10 @@ def benchmark_command(
     if "://" in (output or ""):
         raise ConfigError(f"{output}: expected a local folder for a benchmark; name one")
     folder = Path(output or f"benchmark-{Path(dataset).resolve().name.replace(':', '-')}").absolute()
-    embedded_server.prepare(is_debug=debug)
+    wait_for_server = flow_process.prepare(is_debug=debug)
     from flows.benchmark import benchmark  # imports prefect and torch
 
+    wait_for_server()
     command = shlex.join(["wtl", *sys.argv[1:]])
     held = None if vectors is None else str(vectors.absolute())
     result: dict[str, Any] = benchmark(dataset, str(folder), params, held, command)

@@ -19,7 +19,7 @@ from flows.cli.benchmark_command import benchmark_command
 from flows.cli.label_commands import labels_group, similar_command
 from flows.cli.operations_commands import OPERATIONS
 from flows.cli.options import common, open_workspace, workspace_option
-from flows.serving import embedded_server
+from flows.serving import flow_process
 from tasks.settings import settings
 from wtl_core.errors import ConfigError, CorruptArtifactError, WtlError
 from wtl_core.labelling import cut
@@ -32,10 +32,12 @@ from wtl_core.workspace import commits, marker
 from wtl_core.workspace.marker import check_writable
 from wtl_core.workspace.storage import Store
 
-_LASTING = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
+_LASTING = frozenset(
+    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+)
 """What a system refuses today and tomorrow."""
-_SERVER_AWAY = ("Failed to reach API", "Timed out while attempting to connect to ephemeral Prefect API server")
-"""How Prefect's own errors begin, which are plain RuntimeErrors, where no server answers."""
+_SERVER_AWAY = "Failed to reach API"
+"""How Prefect's own error begins, a plain RuntimeError, where no server answers."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -210,11 +212,19 @@ def _answer(error: BaseException) -> tuple[int, str]:
         mend = "mend the path or its permissions" if is_lasting else "try again"
         code = 2 if is_lasting else 4
         return code, f"wtl: the system or the store answered: {error}; {mend}, --debug shows where"
+    if _is_password_missing(error):
+        mend = "set PREFECT_API_AUTH_STRING to the user:password that it was started with"
+        return 2, f"wtl: the Prefect server refused us, since it asks for a password: {mend}"
     if _is_server_away(error):
         mend = "see that PREFECT_API_URL names one that is up, or unset it: `wtl run` then brings its own; try again"
         return 4, f"wtl: the Prefect server does not answer: {error}; {mend}"
     told = f"{type(error).__name__}: {error}"
     return 1, f"wtl: a fault of our own, {told}; --debug shows where, please report it"
+
+
+def _is_password_missing(error: BaseException) -> bool:
+    response = getattr(error, "response", None)  # of an httpx.HTTPStatusError
+    return getattr(response, "status_code", None) == 401
 
 
 def _is_server_away(error: BaseException) -> bool:
@@ -239,10 +249,11 @@ def _signal_behind(error: BaseException | None) -> int | None:
 def _run_flow(
     root: str, sources: list[str], recipe: Recipe, *, allow_removal: bool, forget: list[str], is_debug: bool
 ) -> dict[str, Any]:
-    """Run the flow in this process, on the server that PREFECT_API_URL names or on an embedded one."""
-    embedded_server.prepare(is_debug=is_debug)
+    """Run the flow in this process, on the server that PREFECT_API_URL names or on one of its own."""
+    wait_for_server = flow_process.prepare(is_debug=is_debug)
     from flows.refresh import refresh as refresh_flow  # imports prefect and torch
 
+    wait_for_server()
     result: dict[str, Any] = refresh_flow(root, sources, recipe, allow_removal, forget=forget)
     return result
 

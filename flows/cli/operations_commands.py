@@ -11,8 +11,10 @@ import click
 
 from flows.cli import terminal
 from flows.cli.options import common, open_workspace, workspace_option
-from flows.serving import embedded_server, up
+from flows.serving import flow_process, up
+from flows.serving.server import CLIENT_PASSWORD, Place
 from flows.serving.site_values import Site, read_site
+from tasks.workspaces import open_for_refresh
 from wtl_core.errors import ConfigError
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.recipe.recipe import build_recipe
@@ -44,7 +46,16 @@ def _site_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _site(sources: tuple[str, ...], workspace: str | None, site_path: Path | None) -> Site:
-    return read_site(site_path, workspace=workspace, sources=list(sources))
+    site = read_site(site_path, workspace=workspace, sources=list(sources))
+    name_both = "name both: `SOURCE... --workspace DIR`, or `sources` and `workspace` in a file given by --site"
+    if not site.workspace:
+        raise ConfigError(f"expected a workspace and the sources to watch, found no workspace; {name_both}")
+    if not site.sources and not planning.with_known(open_for_refresh(site.workspace), []):
+        raise ConfigError(
+            f"{site.workspace_uri}: expected the sources to watch, found none named and none that the workspace knows; "
+            + name_both
+        )
+    return site
 
 
 @click.command("up")
@@ -68,32 +79,46 @@ def up_command(
     """Start server, worker and deployments, and watch the SOURCEs of a workspace until Ctrl-C.
 
     The server keeps its data in SQLite, or in the PostgreSQL that WTL_DATABASE_URL names
-    (postgresql+asyncpg://user:password@host/database).
+    (postgresql+asyncpg://user:password@host/database). At a --host that other machines reach it asks for a password:
+    the one in PREFECT_SERVER_API_AUTH_STRING (user:password), or a random one, which is printed and kept in --state.
     """
     site = _site(sources, workspace, site_path)
-    place = up.Place(state.expanduser().absolute(), host, port, os.environ.get("WTL_DATABASE_URL"))
-    answer = {"ui": place.address, "state": str(place.folder), "site": site.name, "workspace": site.workspace}
+    place = Place(state.expanduser().absolute(), host, port, os.environ.get("WTL_DATABASE_URL"))
+    made = place.password_file
+    answer = {
+        "ui": place.address,
+        "state": str(place.folder),
+        "site": site.name,
+        "workspace": site.workspace,
+        "password_file": None if made is None else str(made),
+    }
     say = partial(click.echo, err=as_json)
+
+    def say_password() -> None:
+        if made is not None:
+            say(f"password     the server asks for one, kept in {made}; the pages ask for it, too. For other clients:")
+            say(f"             export PREFECT_API_URL={place.address}/api {CLIENT_PASSWORD}={made.read_text().strip()}")
+
     if detach:
         arguments = [*sources, "--state", str(place.folder), "--host", host, "--port", str(port)]
         arguments += ["--workspace", workspace] if workspace else []
         arguments += ["--site", str(site_path)] if site_path else []
         up.detach(place, site, arguments, say=say)
+        say_password()
         if as_json:
             click.echo(json.dumps(answer))
         return
     ready = os.environ.pop("WTL_UP_READY", None)
 
-    def tell_ready() -> None:
-        if ready:
+    def say_ready() -> None:
+        if ready:  # the process that detached this one says it: the log is no place for a password
             Path(ready).touch()
-        elif as_json:
-            click.echo(json.dumps(answer))
-        else:
-            click.echo("Ctrl-C ends all of it")
+            return
+        say_password()
+        click.echo(json.dumps(answer) if as_json else "Ctrl-C ends all of it")
 
     try:
-        up.run(place, site, say=say, on_ready=tell_ready)
+        up.run(place, site, say=say, on_ready=say_ready)
     except KeyboardInterrupt:
         say("down         all that was started has ended")
 
@@ -147,9 +172,10 @@ def train_encoder_command(
     """Train the workspace's next encoder; it takes over when all vectors are there."""
     params = _next_params(open_workspace(workspace), seconds=seconds, start=start, seed=seed)
     terminal.configure_logging(is_debug=debug)
-    embedded_server.prepare(is_debug=debug)
+    wait_for_server = flow_process.prepare(is_debug=debug)
     from flows.train_encoder import train_encoder
 
+    wait_for_server()
     result = train_encoder(workspace, params)
     click.echo(json.dumps(result) if as_json else f"encoder      {result['encoder']} has taken over")
 
@@ -182,9 +208,10 @@ def maintain_command(workspace: str, keep: int, keep_days: float, as_json: bool,
     """
     open_workspace(workspace)  # refuses a name without a workspace before anything starts
     terminal.configure_logging(is_debug=debug)
-    embedded_server.prepare(is_debug=debug)
+    wait_for_server = flow_process.prepare(is_debug=debug)
     from flows.maintain import maintain
 
+    wait_for_server()
     result = maintain(workspace, keep=keep, keep_days=keep_days)
     click.echo(json.dumps(result) if as_json else f"maintained   {result}")
 

@@ -23,10 +23,10 @@ class Site(BaseModel):
 
     name: str = Field("default", pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)
     """Ends the deployments' names, so that one server can serve several workspaces."""
-    workspace: str = "workspace"
-    """A folder or an `s3://` prefix."""
-    sources: list[str] = Field(["sample"], min_length=1)
-    """Folders, `s3://` prefixes, shards or lists of URIs."""
+    workspace: str = ""
+    """A folder or an `s3://` prefix; must be named here or by `--workspace`."""
+    sources: list[str] = Field([], min_length=1)
+    """Folders, `s3://` prefixes, shards or lists of URIs; all that the workspace knows if none is named."""
     work_pool: str = "wtl"
     """Where runs are executed."""
     nightly: str = "0 3 * * *"
@@ -59,13 +59,23 @@ class Site(BaseModel):
         """Begins the names of its variables, which take no dash; so that sites of one server do not meet."""
         return f"wtl_{self.name.replace('-', '_')}"
 
+    @property
+    def workspace_uri(self) -> str:
+        """The workspace as an absolute path, or its URI."""
+        return planning.source_uri(self.workspace)
+
+    @property
+    def source_uris(self) -> list[str]:
+        """The sources as absolute paths, or their URIs."""
+        return [planning.source_uri(source) for source in self.sources]
+
     def variables(self) -> dict[str, Any]:
         """The Prefect variables that `prefect.yaml` refers to."""
         recipe = build_recipe(self.recipe, name="recipe").with_absolute_paths() if self.recipe else None
         return {
-            f"{self.prefix}_workspace": planning.source_uri(self.workspace),
-            f"{self.prefix}_sources": [planning.source_uri(source) for source in self.sources],
-            f"{self.prefix}_resource": workspace_resource(planning.source_uri(self.workspace)),
+            f"{self.prefix}_workspace": self.workspace_uri,
+            f"{self.prefix}_sources": self.source_uris,
+            f"{self.prefix}_resource": workspace_resource(self.workspace_uri),
             f"{self.prefix}_work_pool": self.work_pool,
             f"{self.prefix}_nightly": self.nightly,
             f"{self.prefix}_weekly": self.weekly,

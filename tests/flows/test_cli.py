@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
 from service_stack import STALL, free_port, until
 
 from flows.cli.main import cli
-from flows.serving.up import _descendants, _is_alive
+from flows.serving.processes import descendants, is_alive
 from tests.conftest import make_jpeg, result_of
 from tests.core.test_encoders import timm_weights
 from tests.flows.conftest import Wtl
@@ -210,23 +211,24 @@ def test_an_interrupted_run_ends_at_once_and_its_server_with_it(
     process = subprocess.Popen(
         [*map(str, command)], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    started: list[int] = []
+    started: list[psutil.Process] = []
     try:
         until(marker.exists, seconds=120, what="the run stands still", every=0.1)
-        started = _descendants(process.pid)
+        started = descendants(process.pid)
         assert started
         send(process.pid, number)
         _, told = process.communicate(timeout=40)
         assert process.returncode == code, told
         if number == signal.SIGKILL:
-            until(lambda: not any(map(_is_alive, started)), seconds=40, what="the server ends", every=0.1)
+            until(lambda: not any(map(is_alive, started)), seconds=40, what="the server ends", every=0.1)
             return
         assert "wtl: interrupted; what was finished is kept" in told
-        assert not [pid for pid in started if _is_alive(pid)]
+        assert not [child for child in started if is_alive(child)]
         assert not (work / "lease.json").exists()
     finally:
-        for pid in filter(_is_alive, [process.pid, *started]):
-            os.kill(pid, signal.SIGKILL)
+        process.kill()
+        for child in filter(is_alive, started):
+            child.kill()
 
 
 def test_a_relative_weights_file_is_taken_from_the_current_folder_once(

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 import yaml
 from service_stack import free_port
 
 from flows.cli.operations_commands import _next_params
-from flows.serving import up
+from flows.serving import processes, server, up
 from flows.serving.deploying import automations
 from flows.serving.site_values import FOLDER, Site, read_settings, read_site, read_template
 from tasks.prefect_side.failures import show_failure
@@ -97,8 +98,8 @@ def test_every_flow_tells_of_its_failure(deployments: list[dict[str, Any]]) -> N
 
 def test_the_shipped_site_is_the_default() -> None:
     assert read_site(None) == Site()
-    told = set(re.findall(r"^#? ?(\w+) =", (FOLDER / "site.toml").read_text(), re.MULTILINE)) | {"recipe"}
-    assert told == set(Site.model_fields)
+    named = set(re.findall(r"^#? ?(\w+) =", (FOLDER / "site.toml").read_text(), re.MULTILINE)) | {"recipe"}
+    assert named == set(Site.model_fields)
 
 
 def test_no_secret_is_in_the_shipped_files() -> None:
@@ -163,7 +164,8 @@ def test_a_site_that_cannot_be_deployed_is_refused_before_anything_is_written(
     wtl_here: Wtl, tmp_path: Path, text: str, message: str
 ) -> None:
     """Nor is a server asked: there is none, and the refusal is of the site."""
-    (tmp_path / "site.toml").write_text(text)
+    sources = "" if text.startswith("sources") else f'sources = ["{tmp_path}"]\n'
+    (tmp_path / "site.toml").write_text(f'workspace = "w"\n{sources}{text}')
     args = ["--site", tmp_path / "site.toml"]
     done = wtl_here("deploy", *args, env={"PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"})
     assert done.returncode == 2, done.stderr
@@ -200,6 +202,65 @@ def test_up_on_a_taken_port_is_refused(wtl_here: Wtl, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_nothing_is_watched_that_nobody_named(wtl: Wtl, wtl_here: Wtl, source: Path, tmp_path: Path) -> None:
+    """One message asks for what is missing; the sources that a workspace knows need not be named again."""
+    state = ["--state", tmp_path / "state", "--port", free_port()]
+    done = wtl_here("up", *state)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "found no workspace; name both: `SOURCE... --workspace DIR`" in done.stderr
+    done = wtl_here("up", "--workspace", tmp_path / "w", *state)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{tmp_path / 'w'}: expected the sources to watch, found none" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "state").exists()
+    recipe = build_recipe({"encoder": {"name": "pixels"}}, name="test")
+    pipeline.refresh_workspace(storage.open_store(str(tmp_path / "w")), [str(source)], recipe, Machine())
+    done = wtl("deploy", "--workspace", tmp_path / "w", env={"PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"})
+    assert done.returncode == 4, done.stderr  # past the check: it has asked the server
+
+
+@pytest.mark.parametrize(
+    ("host", "is_open"),
+    [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True), ("::", True), ("no such", True)],
+)
+def test_a_server_that_others_reach_asks_for_a_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, is_open: bool
+) -> None:
+    for name in (server.SERVER_PASSWORD, server.CLIENT_PASSWORD):
+        monkeypatch.delenv(name, raising=False)
+    place = server.Place(tmp_path / "state", host)
+    environment = place.environment()
+    kept = tmp_path / "state" / "server-password"
+    assert kept.exists() is is_open
+    if is_open:
+        assert kept.stat().st_mode & 0o777 == 0o600
+        assert len(kept.read_text()) > 40
+        assert environment[server.SERVER_PASSWORD] == environment[server.CLIENT_PASSWORD] == kept.read_text().strip()
+        assert place.environment() == environment, "the next start uses the same one"
+    else:
+        assert server.SERVER_PASSWORD not in environment
+
+
+def test_a_password_of_the_users_own_is_used_by_the_clients_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(server.SERVER_PASSWORD, "me:secret")
+    monkeypatch.setenv(server.CLIENT_PASSWORD, "of-another:server")
+    place = server.Place(tmp_path / "state", "0.0.0.0")
+    environment = place.environment()
+    assert environment[server.SERVER_PASSWORD] == environment[server.CLIENT_PASSWORD] == "me:secret"
+    assert place.password_file is None
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_password_file_that_others_could_read_is_closed(tmp_path: Path) -> None:
+    kept = tmp_path / "server-password"
+    kept.write_text("wtl:abc\n")
+    kept.chmod(0o644)
+    assert server.kept_password(kept) == "wtl:abc"
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
 def test_deploy_without_a_server_is_refused(wtl_here: Wtl) -> None:
     done = wtl_here("deploy", env={"PREFECT_API_URL": ""})
     assert done.returncode == 2
@@ -230,43 +291,43 @@ ORPHAN = (
 @pytest.mark.parametrize("is_supervised", [True, False])
 def test_what_outlived_its_parent_is_ended_too(tmp_path: Path, is_supervised: bool) -> None:
     """As a run at work outlives a worker that was killed, and a worker its supervisor."""
-    child = up.Child("worker", [sys.executable, "-c", ORPHAN], os.environ, tmp_path / "logs" / "worker.log")
+    child = processes.Child("worker", [sys.executable, "-c", ORPHAN], os.environ, tmp_path / "logs" / "worker.log")
     child.start()
     assert child.process is not None
     child.process.wait(timeout=60)
-    orphan = int(child.log.read_text())
-    assert up._is_alive(orphan)
+    orphan = psutil.Process(int(child.log.read_text()))
+    assert processes.is_alive(orphan)
     if is_supervised:
         child.stop()
     else:
         assert up.down(tmp_path)
-    assert not up._is_alive(orphan)
+    assert not processes.is_alive(orphan)
 
 
 def test_up_is_refused_beside_what_outlived_the_last(tmp_path: Path) -> None:
     """Whatever the port: a second server would share the database of the one whose supervisor was killed."""
-    place = up.Place(tmp_path, port=free_port())
+    place = server.Place(tmp_path, port=free_port())
     sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
-    server = up.Child("server", sleeper, os.environ, tmp_path / "logs" / "server.log")
-    server.start()
+    left = processes.Child("server", sleeper, os.environ, tmp_path / "logs" / "server.log")
+    left.start()
     try:
-        with pytest.raises(ConfigError, match="`wtl down` ends it"):
-            up._refuse_second(place)
+        with pytest.raises(ConfigError, match=r"`wtl down --state .*` ends it"):
+            up.check_free(place)
         assert up.down(tmp_path)
-        up._refuse_second(place)
+        up.check_free(place)
     finally:
-        server.stop()
+        left.stop()
 
 
 def test_up_listens_where_it_is_told(tmp_path: Path) -> None:
-    assert up.Place(tmp_path, "::").address == "http://[::1]:4200"
-    assert up.Place(tmp_path, "0.0.0.0").address == "http://127.0.0.1:4200"
+    assert server.Place(tmp_path, "::").address == "http://[::1]:4200"
+    assert server.Place(tmp_path, "0.0.0.0").address == "http://127.0.0.1:4200"
     with socket.socket(socket.AF_INET6) as probe:
         try:
             probe.bind(("::1", 0))
         except OSError:
             pytest.skip("this machine has no IPv6")
-    up._refuse_second(up.Place(tmp_path, "::1", free_port()))
+    up.check_free(server.Place(tmp_path, "::1", free_port()))
 
 
 def test_maintain_makes_no_workspace(wtl_here: Wtl, tmp_path: Path) -> None:

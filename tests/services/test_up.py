@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from service_stack import free_port, last_commit, until
 
-from flows.serving.up import _descendants, _is_alive
+from flows.serving.processes import descendants, is_alive
 from tests.conftest import build_source
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
@@ -104,13 +104,13 @@ def test_ctrl_c_ends_all_that_up_started(site: Path, clone: Path) -> None:
         )
     try:
         until(lambda: "Ctrl-C" in log.read_text(), seconds=240, what=f"all is up: {log.read_text()}")
-        family = _descendants(process.pid)
+        family = descendants(process.pid)
         assert len(family) >= 2
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=90) == 0, log.read_text()
     finally:
         process.kill()
-    assert not [pid for pid in family if _is_alive(pid)]
+    assert not [child for child in family if is_alive(child)]
 
 
 def command_lines() -> list[bytes]:
