@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from tasks.settings import Settings
+from wtl_core.recipe.base import is_expert
 from wtl_core.recipe.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,12 +26,15 @@ def build(text: str) -> str:
 
 
 def _parameters() -> str:
-    parts = []
+    parts, for_experts = [], dict[str, FieldInfo]()
     for stage, field in Recipe.model_fields.items():
         model = field.annotation
         assert model is not None
         assert issubclass(model, BaseModel)
-        parts.append(f"**`[{stage}]`** {field.description}\n\n{_table(model)}")
+        everyday = {name: field for name, field in model.model_fields.items() if not is_expert(field)}
+        parts.append(f"**`[{stage}]`** {field.description}\n\n{_table(everyday)}")
+        for_experts |= {f"{stage}.{name}": field for name, field in model.model_fields.items() if is_expert(field)}
+    parts.append(f"**For experts**, who have measured that another value serves them better.\n\n{_table(for_experts)}")
     return "\n\n".join(parts)
 
 
@@ -38,9 +43,9 @@ def _settings() -> str:
     return "\n".join(["| variable | meaning |", "|---|---|", *rows])
 
 
-def _table(model: type[BaseModel]) -> str:
+def _table(fields: dict[str, FieldInfo]) -> str:
     rows = []
-    for name, field in model.model_fields.items():
+    for name, field in fields.items():
         default = field.get_default(call_default_factory=True)  # type: ignore[call-arg]
         limits = [str(m) for m in field.metadata if type(m).__name__ in ("Ge", "Gt", "Le", "Lt")]
         shown = ", ".join(re.sub(r"(\w+)\((\w+)=(.*)\)", lambda m: f"{_SIGNS[m[2]]} {m[3]}", limit) for limit in limits)

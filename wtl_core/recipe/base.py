@@ -5,6 +5,15 @@ import json
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
+
+EXPERT: dict[str, Any] = {"is_expert": True}
+"""A field with `json_schema_extra=EXPERT` is one that few users change; documentation lists it apart."""
+
+
+def is_expert(field: FieldInfo) -> bool:
+    """Whether a field is marked as one for experts."""
+    return field.json_schema_extra == EXPERT
 
 
 class Params(BaseModel):

@@ -14,27 +14,32 @@ class EncoderParams(Params):
     name: str = "ssl"
     """`ssl`, `pixels`, `timm:NAME`, `torchvision:NAME`, `file:PATH`, or the path of an encoder in a workspace."""
     seconds: float = Field(300, gt=0, le=30 * 86400)
-    """Wall-clock budget of training; turned into a number of steps once, after a warm-up, which a rerun repeats."""
+    """Wall-clock budget of training. It becomes a number of steps after a warm-up; a rerun takes the same number."""
     epochs: float | None = Field(None, gt=0, le=100_000)
     """Passes over the pool's images instead of seconds."""
     side_px: int | None = Field(None, ge=16, le=512)
-    """Image side, of `ssl` and of timm's and torchvision's networks; if not given, by the pool's sizes or published."""
+    """Image side of `ssl` and of timm's and torchvision's networks. If not given, `ssl` takes it from the pool's sizes,
+    the others as published."""
     width: int | None = Field(None, ge=8, le=256)
-    """Channels of the network's first stage; vectors have eight times as many dimensions. 16 on a CPU, 64 on a GPU."""
+    """Channels of the first stage of `ssl`; vectors have 8 times as many dimensions. Default: 16 on a CPU, 64 on a
+    GPU."""
     batch_images: int | None = Field(None, ge=8, le=65_536)
-    """Images in a training step; taken from the machine where it is not given."""
+    """Images in a training step. If not given, it depends on the machine."""
     start: str | None = None
-    """Weights to go on from: an encoder's fingerprint, file or folder, or `timm:NAME`; from scratch if not given."""
+    """Weights that training starts from: an encoder's fingerprint, file or folder, or `timm:NAME`. If not given, random
+    weights."""
     seed: int = Field(0, ge=0, le=2**63 - 1)
-    """Feeds weights, order and views."""
+    """Seed of the first weights, the order of images and their random views."""
     compile: bool = False
-    """Compile a network given by name for its GPU: half a minute a run, which pays from about a million images on."""
+    """Compile a named network for its GPU. Takes half a minute a run, which pays from about a million images on."""
     retrain: Literal["advise", "automatic", "never"] = "advise"
-    """Where the pool has left its `ssl` encoder behind: advise, let the next refresh train the next one, or neither."""
+    """What to do when the pool has outgrown its `ssl` encoder: `advise` retraining, or let the next refresh do it
+    (`automatic`), or nothing (`never`)."""
     retrain_growth: float = Field(2.0, gt=1, le=1_000_000)
-    """It is left behind by a pool of that many times the images that it had when the encoder was trained."""
+    """Retraining is due once the pool has this many times as many images as when the encoder was trained."""
     retrain_drift: float = Field(0.6, gt=0.5, le=1)
-    """Or by arrivals since, if more of their nearest neighbours are arrivals too: half are where all is alike."""
+    """Retraining is also due once more than this share of the new images' nearest neighbours are new as well; 0.5 is
+    expected if new and old images look alike."""
 
     def with_absolute_paths(self) -> Self:
         """The parameters with the paths in `name` and `start` made absolute; see `Recipe.with_absolute_paths`."""

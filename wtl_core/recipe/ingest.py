@@ -12,13 +12,13 @@ class IngestParams(Params):
     """From shards to parts of the pool."""
 
     store: Literal["bytes", "reference"] = "bytes"
-    """Keep image bytes in the pool, which then outlives its source, or only refer to where they are."""
+    """`bytes` keeps the images in the pool, which then outlives its source; `reference` reads them from the source."""
     part_images: int = Field(5000, ge=1, le=100_000)
-    """Images in a part, roughly: small shards and loose files are packed up to it, a larger shard is one part."""
+    """Images in a part of the pool, roughly: small shards and files are packed together, a larger shard is one part."""
     part_bytes: int = Field(256 << 20, ge=1 << 20, le=8 << 30)
-    """Bytes of shards and loose files packed into one part; a larger shard is one part."""
+    """Bytes of shards and files that are packed into one part; a larger shard is one part."""
     max_pixels: int = Field(100_000_000, ge=1, le=1_000_000_000)
-    """Images that announce more pixels are refused before they are decoded."""
+    """Images with more pixels are refused, by their header and so before they are decoded."""
     max_file_bytes: int = Field(256 << 20, ge=1, le=2_000_000_000)
     """Image files with more bytes are refused."""
     min_side_px: int = Field(8, ge=1, le=4096)
@@ -26,14 +26,14 @@ class IngestParams(Params):
     thumbnail_px: int = Field(128, ge=16, le=512)
     """Longer side of the thumbnails in the pool."""
     thumbnail_bytes: int = Field(16 << 10, ge=0, le=1 << 20)
-    """Bytes of one thumbnail at most; images that need more have none."""
+    """Most bytes of one thumbnail; an image that needs more has no thumbnail."""
     thumbnails_per_part: int = Field(5000, ge=0, le=1_000_000)
-    """Thumbnails in one part at most: its first images get them."""
+    """Most thumbnails in one part; its first images have them."""
     quarantine_budget: float = Field(1.0, ge=0, le=1)
-    """Share of the locations that may be quarantined; above it the run is refused. Changes no part."""
+    """Share of the images that may be quarantined; a run with more is refused. Makes no part anew."""
     filters: tuple[str, ...] = ()
-    """Conditions that all must hold, such as `sharpness > 10` or `metadata.camera-id in ('a', 'b')`; other samples are
-    set aside, and no part of the pool is made anew."""
+    """Conditions that all must hold, such as `sharpness > 10` or `metadata.camera-id in ('a', 'b')`; other images stay
+    in the pool and are not ranked. Makes no part anew."""
 
     @field_validator("filters")
     @classmethod
