@@ -50,21 +50,18 @@ def embed(
     encoder: Encoder,
     images: Iterable[tuple[str, bytes | None]],
     *,
-    device: torch.device | str | None = None,
     workers: int = 2,
 ) -> Iterator[Piece]:
     """Vectors of `images`, in pieces as they are done.
 
     Args:
         encoder: Loaded on the device to use.
-        device: The encoder's, if it is named at all.
         images: `(sample_id, image file's bytes)`, None for bytes that are gone; consumed in another thread.
         workers: Decoding threads. They do not change any vector.
 
     Raises:
         ConfigError: not even one image fits into the device's memory.
     """
-    assert device is None or torch.device(device).type == encoder.device.type, (device, encoder.device)
     rows, forward = _piece_rows(encoder, workers), _Forward(encoder)
     passing = forward.encoder.forward_rows
     _log.info("embedding: %d images of %d px in a pass on %s", passing, encoder.side_px, encoder.device)

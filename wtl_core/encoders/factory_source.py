@@ -1,6 +1,8 @@
 """The source files behind a user's `python:` factory: found by what they import, without importing anything.
 
-What is installed counts by its version and is left out, the factory's own module aside.
+What is installed counts by its version and is left out, the factory's own module aside. Imports are followed because
+digesting every `.py` beside the factory would embed the pool anew for each edit of an unrelated script there, and would
+miss packages beside it. Imports no torch: a refresh is planned with it.
 """
 
 import ast

@@ -71,7 +71,7 @@ def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int) -> 
         _logger.info("%s names another network than the last refresh's: a refresh is due", last.encoder_name)
         return 1.0
     images = sampled(arrived, max_file_bytes=last.recipe.ingest.max_file_bytes)
-    pieces = embedder.embed(encoder, images, device=device, workers=workers)
+    pieces = embedder.embed(encoder, images, workers=workers)
     none = np.empty((0, encoder.dimensions), np.float32)
     fresh = np.concatenate([none, *(piece.vectors.astype(np.float32) for piece in pieces)])
     return far_share(fresh, anchors, matrix)

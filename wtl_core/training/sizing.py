@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from wtl_core.encoders.networks import NetworkShape
 from wtl_core.encoders.preprocessing import Preprocessing, at_side, from_json
 from wtl_core.encoders.resolve import Start
 from wtl_core.errors import InputError
+from wtl_core.recipe.encoder import EncoderParams
 
 VERSION = 2
 """Raise when the same plan would train to another encoder. 2: its features are centred and half whitened."""
@@ -23,25 +24,6 @@ _MAX_IMAGES = {"cpu": 100_000, "cuda": 1_000_000}
 
 _VIEWS = 4
 """More views of fewer images learn faster at the same cost (arXiv:2403.05490; measured in tests/bench/reports)."""
-
-
-class TrainingParams(Protocol):
-    """The fields of `recipe.EncoderParams` that matter here; a machine that only trains needs no pydantic."""
-
-    @property
-    def seconds(self) -> float: ...  # noqa: D102, the model documents it
-    @property
-    def epochs(self) -> float | None: ...  # noqa: D102, the model documents it
-    @property
-    def side_px(self) -> int | None: ...  # noqa: D102, the model documents it
-    @property
-    def width(self) -> int | None: ...  # noqa: D102, the model documents it
-    @property
-    def batch_images(self) -> int | None: ...  # noqa: D102, the model documents it
-    @property
-    def start(self) -> str | None: ...  # noqa: D102, the model documents it
-    @property
-    def seed(self) -> int: ...  # noqa: D102, the model documents it
 
 
 @dataclass(frozen=True)
@@ -94,7 +76,7 @@ def plan_from_json(value: dict[str, Any]) -> TrainingPlan:
 
 
 def plan_training(
-    params: TrainingParams,
+    params: EncoderParams,
     sides_px: np.ndarray,
     *,
     device: Literal["cpu", "cuda"],
@@ -159,7 +141,7 @@ def side_for(sides_px: np.ndarray, device: Literal["cpu", "cuda"]) -> int:
     return next((side for side in steps if median <= 1.5 * side), steps[-1])
 
 
-def _shape(params: TrainingParams, side: int, device: Literal["cpu", "cuda"]) -> NetworkShape:
+def _shape(params: EncoderParams, side: int, device: Literal["cpu", "cuda"]) -> NetworkShape:
     stem_stride: Literal[1, 2, 4] = 1 if side <= 40 else 2 if side <= 96 else 4
     if device == "cpu":
         return NetworkShape("resnet9", params.width or 16, stem_stride)

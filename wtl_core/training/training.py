@@ -21,11 +21,12 @@ from wtl_core.encoders.resolve import start_from
 from wtl_core.encoders.whitening import Whitening, fit_whitening
 from wtl_core.errors import ConfigError
 from wtl_core.machine import Progress
+from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.training import collapse, near_copies, sizing
 from wtl_core.training.checkpoint import Checkpoint, TrainingFolder
 from wtl_core.training.image_cache import PoolImages, decode_pool
 from wtl_core.training.peers import Peers, joined
-from wtl_core.training.sizing import TrainingParams, TrainingPlan, check_count, plan_training
+from wtl_core.training.sizing import TrainingPlan, check_count, plan_training
 from wtl_core.training.trainer import Trainer
 from wtl_core.workspace.storage import Store
 
@@ -38,7 +39,7 @@ _WARM_UP_STEPS, _MOST_BLOCKS, _TIMED_SECONDS = 2, 200, 2.0
 def train(
     images: PoolImages,
     store: Store,
-    params: TrainingParams,
+    params: EncoderParams,
     *,
     device: torch.device | str,
     devices: int = 1,
@@ -55,7 +56,7 @@ def train(
     Args:
         images: The pool.
         store: The workspace; unfinished state lies below `encoders/.training/`.
-        params: Budget, sizes and seed (`recipe.EncoderParams`).
+        params: Budget, sizes and seed.
         device: Where to train.
         devices: GPUs (or processes) of that kind that train together; a step then holds as many times more images.
         workers: Threads that decode the pool before training.
@@ -236,7 +237,7 @@ def _seconds_per_step(trainer: Trainer, *, at_most: float) -> float:
     return float(np.median(taken)) / block
 
 
-def _key(images: PoolImages, params: TrainingParams, draft: TrainingPlan, kind: str) -> str:
+def _key(images: PoolImages, params: EncoderParams, draft: TrainingPlan, kind: str) -> str:
     """Names a training by everything that its committed plan and weights depend on."""
     budget = {"seconds": params.seconds} if params.epochs is None else {"epochs": params.epochs}
     identity = {"version": sizing.VERSION, "plan": draft.to_json(), "budget": budget, "device": kind}
