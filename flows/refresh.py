@@ -1,7 +1,5 @@
 """The flow `refresh`: from whatever changed in the sources to a ranking, its ladder and a report."""
 
-from typing import Any
-
 from prefect import flow
 
 from tasks.arrivals import wait_until_quiet
@@ -11,11 +9,13 @@ from tasks.ingest import gather_pool, ingest_parts
 from tasks.prefect_side.crashes import check_crashes
 from tasks.prefect_side.failures import show_failure
 from tasks.prefect_side.time_limits import limited
-from tasks.refresh import commit, finish, plan_refresh
+from tasks.refresh import commit, make_record, plan_refresh, publish_result, write_report
 from tasks.selection import select
 from tasks.workspaces import hold, open_for_refresh
 from wtl_core.machine import Stopwatch
 from wtl_core.recipe.recipe import Recipe
+from wtl_core.refresh.outcome import Results
+from wtl_core.report.summary import Summary
 
 
 @flow(name="refresh", on_failure=[show_failure])
@@ -30,7 +30,7 @@ def refresh(
     forget: list[str] | None = None,
     time_limit_hours: float = 0,
     known_too: bool = False,
-) -> dict[str, Any]:
+) -> Summary:
     """Bring a workspace up to date with its sources.
 
     Args:
@@ -38,10 +38,11 @@ def refresh(
         sources: Folders, buckets, shards or lists of URIs to read again; all known ones if none is named.
         recipe: What changes the result; the workspace's last recipe if none is given.
         allow_removal: Go on although more than half of a source has vanished.
-        quiet_seconds: Begin when nothing has landed for that long, after eleven times that in any case; 0 at once.
-        patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
+        quiet_seconds: Wait until no new object has appeared for this many seconds, but at most 11 times that. 0 starts
+            at once.
+        patience_seconds: Wait this many seconds for another writer of the workspace to end; then the run is refused.
         forget: Known sources that leave the workspace with all their images, whether they are still there or not.
-        time_limit_hours: The run fails when it is still at work after that; 0 for no limit.
+        time_limit_hours: The run fails when it is still at work after this many hours; 0 for no limit.
         known_too: Read all other known sources again as well, and not the named ones alone.
     """
     check_crashes()
@@ -54,26 +55,21 @@ def refresh(
             store, sources or [], recipe, allow_removal=allow_removal, forget=forget or [], include_known=known_too
         )
         if run.is_noop:
-            return finish(run, None)
+            return publish_result(run, None)
         stopwatch.lap("plan", before_seconds=run.planned_before_seconds)
         # Called and not submitted: in the main thread a cancellation stops the work before the lease is given back.
-        ingested = [ingest_parts(run, batch) for batch in range(run.batches)]
-        counts = gather_pool(run, ingested)
+        for batch in range(run.batches):
+            ingest_parts(run, batch)
+        pool = gather_pool(run)
         stopwatch.lap("ingest")
-        encoder = ensure_encoder(run, counts)
+        encoder = ensure_encoder(run)
         stopwatch.lap("encoder")
-        results = [embed_chunk(run, encoder, chunk) for chunk in plan_embedding(run, encoder)]
-        embedded = finish_embedding(run, encoder, results)
+        embeddings = [embed_chunk(run, encoder, chunk) for chunk in plan_embedding(run, encoder)]
+        embedded = finish_embedding(run, encoder, embeddings)
         stopwatch.lap("embedding")
-        selection = select(run, encoder, embedded)
+        selection = select(run, encoder)
         stopwatch.lap("selection")
-        record = commit(
-            run,
-            counts=counts,
-            encoder=encoder,
-            embedded=embedded,
-            selection=selection,
-            seconds=stopwatch.seconds,
-            held=held,
-        )
-        return finish(run, record)
+        record = make_record(run, Results(pool, encoder, embedded, selection, stopwatch.seconds))
+        write_report(run, record, held)
+        commit(run, record, held)
+        return publish_result(run, record)

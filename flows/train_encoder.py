@@ -1,7 +1,5 @@
 """The flow `train-encoder`: train the workspace's next encoder, then refresh, so that it takes over when complete."""
 
-from typing import Any
-
 from prefect import flow
 
 from flows.refresh import refresh
@@ -10,13 +8,14 @@ from tasks.prefect_side.failures import show_failure
 from tasks.prefect_side.time_limits import limited
 from tasks.workspaces import hold, open_existing
 from wtl_core.recipe.encoder import EncoderParams
+from wtl_core.report.summary import Summary
 
 
 @flow(name="train-encoder", on_failure=[show_failure])
 @limited
 def train_encoder(
     workspace: str, encoder: EncoderParams | None = None, patience_seconds: float = 0, time_limit_hours: float = 0
-) -> dict[str, Any]:
+) -> Summary:
     """Train on the pool as the last refresh left it; until the refresh behind it ends, the old ranking stands.
 
     Args:
@@ -28,5 +27,5 @@ def train_encoder(
     store = open_existing(workspace)
     with hold(store, patience_seconds):
         train_next(store, encoder)
-    result: dict[str, Any] = refresh(workspace, patience_seconds=patience_seconds)
+    result: Summary = refresh(workspace, patience_seconds=patience_seconds)
     return result

@@ -16,8 +16,8 @@ from wtl_core.workspace.storage import Store
 
 
 @task(name="encoder", tags=device_tags(), **STAGE)
-def ensure_encoder(run: Run, counts: dict[str, int]) -> EncoderRef:
-    """The encoder that the recipe names, trained here if the workspace has none; `counts` says the pool is there."""
+def ensure_encoder(run: Run) -> EncoderRef:
+    """The encoder that the recipe names, trained here if it is to be and the workspace has none that serves."""
     with reported("encoder", "steps") as on_progress:
         encoder = pipeline.ensure_encoder(run, on_progress=on_progress)
     artifacts.publish_encoder(run, encoder)

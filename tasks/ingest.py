@@ -6,6 +6,7 @@ from tasks.prefect_side import artifacts
 from tasks.prefect_side.progress import reported
 from tasks.prefect_side.retries import STAGE
 from wtl_core import pipeline
+from wtl_core.workspace.accounts import PoolAccounts
 from wtl_core.workspace.run import Run
 
 
@@ -17,8 +18,8 @@ def ingest_parts(run: Run, batch: int) -> int:
 
 
 @task(name="gather-pool", **STAGE)
-def gather_pool(run: Run, ingested: list[int]) -> dict[str, int]:
-    """Row accounts of the live pool, once all parts are `ingested`; refuses a pool without a readable image."""
-    counts = pipeline.gather_pool(run)
-    artifacts.publish_pool(run, counts)
-    return counts
+def gather_pool(run: Run) -> PoolAccounts:
+    """Row accounts of the pool that the parts make; refuses a pool without a readable image."""
+    accounts = pipeline.gather_pool(run)
+    artifacts.publish_pool(run, accounts)
+    return accounts

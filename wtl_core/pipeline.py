@@ -1,21 +1,19 @@
 """One refresh, stage by stage: what a plain script calls in a row, and what the flow wraps as tasks.
 
-Stages meet on disk. A `Run` names what they share; each stage returns a small record with its seconds.
+Stages meet on disk. A `Run` holds what they share; each stage returns a small record.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import lru_cache
 
 import polars as pl
 
 from wtl_core.embedding import chunks
 from wtl_core.embedding.chunks import ChunkResult, Embedded, EmbeddingChunk
-from wtl_core.encoders import compiled, resolve, weights_files
-from wtl_core.encoders.encoder import Encoder
+from wtl_core.encoders import loading
 from wtl_core.encoders.encoder_ref import EncoderRef
-from wtl_core.errors import ConfigError, InputError, TransientError
+from wtl_core.errors import ConfigError, InputError
 from wtl_core.machine import Machine, Progress, Stopwatch
 from wtl_core.pool import ingest, live_pool
 from wtl_core.pool.live_pool import Pool
@@ -24,11 +22,13 @@ from wtl_core.pool.part_plan import PartPlan
 from wtl_core.recipe import encoder_names
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.recipe.recipe import Recipe
-from wtl_core.refresh import accounts, encoder_age, planning
+from wtl_core.refresh import accounts, outcome, planning
+from wtl_core.refresh.outcome import Results
 from wtl_core.report import page
 from wtl_core.selection import stage, stage_inputs
 from wtl_core.training import pool_images, succession, training
-from wtl_core.workspace import commits, lease, ledger, marker, selections, snapshots
+from wtl_core.workspace import commits, lease, ledger, marker, snapshots
+from wtl_core.workspace.accounts import PoolAccounts
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.run import Run
 from wtl_core.workspace.selections import SelectionRef
@@ -89,64 +89,42 @@ def ingest_parts(run: Run, batch: int, *, on_progress: Progress | None = None) -
     )
 
 
-def gather_pool(run: Run) -> dict[str, int]:
+def gather_pool(run: Run) -> PoolAccounts:
     """The row accounts of the pool that the run's parts make.
 
     Raises:
-        InputError: nothing readable is in it, or more is quarantined than the recipe's budget allows.
+        InputError: nothing readable is in it.
+        QuarantineBudgetError: more is quarantined than the recipe's budget allows.
     """
     live = load_pool(run)
     if live.counts.samples == 0:
-        raise InputError(accounts.say_nothing_readable(live, run.sources, quarantine=run.store.path("quarantine")))
+        folder = run.store.path("quarantine")
+        raise InputError(accounts.nothing_readable_message(live, run.sources, quarantine=folder))
     ingest.check_quarantine_budget(live.quarantine, live.by_source, run.recipe.ingest)
-    before = (
-        live_pool.load(run.store, snapshots.read_snapshot(run.store, run.last.listing)).samples if run.last else None
-    )
-    return accounts.of_pool(live, before)
+    return accounts.of_pool(run, live)
 
 
 def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderRef:
-    """The workspace's current encoder if it answers to the recipe's name, one resolved by name, or one trained now.
+    """The encoder that the recipe names; trained here and now if it is to be and the workspace has none that serves."""
+    params = run.recipe.encoder
+    is_ours = encoder_names.is_trained_here(params.name)
+    resolvable = _trained_encoder(run, on_progress) if is_ours else params.name
+    return loading.describe(resolvable, run.store, params, run.machine)
 
-    A successor that the recipe's policy has trained here takes over with this refresh's commit.
+
+def _trained_encoder(run: Run, on_progress: Progress | None) -> str:
+    """Fingerprint of the workspace's encoder; of one trained now if it has none, or if a successor is due.
+
+    A successor takes over with this refresh's commit.
     """
-    name, device = run.recipe.encoder.name, run.machine.device
-    resolvable = name
-    if encoder_names.is_trained_here(name):
-        current = planning.current_encoder(run.store, run.last, name)
-        is_due = planning.is_successor_due(run.store, run.last, run.recipe)
-        if current is not None and not is_due:
-            resolvable = current
-        else:
-            images = pool_images.of_pool(run.store, load_pool(run).samples)
-            resolvable = training.train(
-                images,
-                run.store,
-                run.recipe.encoder,
-                device=device,
-                devices=run.machine.devices,
-                workers=run.machine.workers,
-                on_progress=on_progress,
-            )
-            if is_due:
-                succession.name_successor(run.store, resolvable)
-    file = weights_files.weights_file(name)  # before it is loaded: a later one would be taken for what is loaded now
-    side_px = run.recipe.encoder.side_px
-    encoder = resolve.resolve(resolvable, run.store, device=device, side_px=side_px)
-    fingerprint = encoder.fingerprint
-    if run.recipe.encoder.compile:
-        compiled.check_can_compile(device)
-        fingerprint = compiled.compiled_fingerprint(fingerprint)
-    return EncoderRef(
-        fingerprint,
-        name,
-        resolvable,
-        encoder.dimensions,
-        file,
-        is_compiled=run.recipe.encoder.compile,
-        near_copy_distance=encoder.near_copy_distance,
-        side_px=side_px,
-    )
+    is_due = planning.is_successor_due(run.store, run.last, run.recipe)
+    current = planning.current_encoder(run.store, run.last, run.recipe.encoder.name)
+    if current is not None and not is_due:
+        return current
+    fingerprint = _train(run.store, load_pool(run), run.recipe.encoder, run.machine, on_progress)
+    if is_due:
+        succession.name_successor(run.store, fingerprint)
+    return fingerprint
 
 
 def train_successor(
@@ -168,55 +146,50 @@ def train_successor(
             "`wtl run --encoder ssl`, which trains it at once"
         )
     recipe = commits.recipe_of(last)
-    live = live_pool.load(store, snapshots.read_snapshot(store, last.listing), filters=recipe.ingest.filters)
-    images = pool_images.of_pool(store, live.samples)
-    fingerprint = training.train(
-        images,
+    live = _pool_of(store, last.listing, recipe.ingest.filters)
+    fingerprint = _train(store, live, params or recipe.encoder, machine, on_progress)
+    succession.name_successor(store, fingerprint)
+    return fingerprint
+
+
+def _train(store: Store, live: Pool, params: EncoderParams, machine: Machine, on_progress: Progress | None) -> str:
+    """Train an encoder on a pool; its fingerprint."""
+    return training.train(
+        pool_images.of_pool(store, live.samples),
         store,
-        params or recipe.encoder,
+        params,
         device=machine.device,
         devices=machine.devices,
         workers=machine.workers,
         on_progress=on_progress,
     )
-    succession.name_successor(store, fingerprint)
-    return fingerprint
 
 
 def plan_embedding(run: Run, encoder: EncoderRef) -> list[EmbeddingChunk]:
     """Chunks of the samples that have no vector of this encoder yet."""
-    return chunks.plan(
-        run.store,
-        load_pool(run).samples,
-        fingerprint=encoder.fingerprint,
-        dimensions=encoder.dimensions,
-        images=run.machine.embedding_part_images * run.machine.devices,
-    )
+    images = run.machine.embedding_part_images * run.machine.devices
+    return chunks.plan(run.store, load_pool(run).samples, encoder, images=images)
 
 
 def embed_chunk(
     run: Run, encoder: EncoderRef, chunk: EmbeddingChunk, *, on_progress: Progress | None = None
 ) -> ChunkResult:
     """Embed one chunk on all devices side by side and commit as it goes; a process loads the network once a device."""
-    return chunks.run(
-        chunk,
-        run.store,
-        _loaded(encoder, run.store, run.machine.device, run.machine.devices),
-        workers=run.machine.workers,
-        on_progress=on_progress,
-    )
+    networks = loading.on_devices(encoder, run.store, run.machine)
+    return chunks.run(chunk, run.store, networks, workers=run.machine.workers, on_progress=on_progress)
 
 
 def finish_embedding(run: Run, encoder: EncoderRef, results: Sequence[ChunkResult]) -> Embedded:
-    """See that nothing is missing, keep refusals as quarantine rows and the table compact.
+    """See that nothing is missing, keep refusals as quarantine rows and the table compact; release the network.
 
     Raises:
         QuarantineBudgetError: with what the encoder refused, more is quarantined than the recipe's budget allows.
     """
+    loading.release()
     live = load_pool(run)
     embedded = chunks.finish(run.store, live.samples, encoder.fingerprint, results)
     if embedded.refused_samples:
-        by_source = accounts.by_source(live, run.store, run.snapshot_key, encoder.fingerprint)
+        by_source = accounts.by_source(run, live, encoder.fingerprint)
         quarantine = accounts.quarantine(live, run.store, encoder.fingerprint)
         ingest.check_quarantine_budget(quarantine, by_source, run.recipe.ingest)
     return embedded
@@ -235,45 +208,19 @@ def select(run: Run, encoder: EncoderRef, *, on_progress: Progress | None = None
     return stage.run(run.store, inputs, number=run.number, device=run.machine.device, on_progress=on_progress)
 
 
-def commit(
-    run: Run,
-    *,
-    counts: dict[str, int],
-    encoder: EncoderRef,
-    embedded: Embedded,
-    selection: SelectionRef,
-    seconds: dict[str, float],
-) -> Commit:
-    """Write the report, then the commit that makes all of it the workspace's present."""
-    record = Commit(
-        number=run.number,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        sources=run.sources,
-        listing=run.snapshot_key,
-        recipe=run.recipe,
-        encoder=encoder.fingerprint,
-        encoder_name=encoder.name,
-        encoder_file=encoder.file,
-        encoder_age=_age(run, encoder),
-        vector_table_version=embedded.table_version,
-        ledger_length=run.ledger_length,
-        selection=selection.key,
-        selection_version=selections.VERSION,
-        report=f"reports/{run.number:06d}.html",
-        counts=accounts.after_embedding(
-            counts, embedded, selection, refused_new=_refused_new(run, encoder) if embedded.refused_samples else 0
-        ),
-        by_source=accounts.by_source(load_pool(run), run.store, run.snapshot_key, encoder.fingerprint),
-        budget=run.recipe.selection.budget,
-        picks_kept=_picks_kept(run, selection),
-        coverage=selection.coverage,
-        random_coverage=selection.random_coverage,
-        seconds={stage: round(value, 3) for stage, value in seconds.items()},
-    )
-    shown = page.render(run.store, record, load_pool(run))
-    run.store.write_bytes(record.report, shown.encode())
+def make_record(run: Run, results: Results) -> Commit:
+    """The record of the refresh, not yet written: its accounts, the encoder's age, how many picks changed."""
+    return outcome.make_record(run, load_pool(run), results)
+
+
+def write_report(run: Run, record: Commit) -> None:
+    """Render the report of a refresh and write it where its record says."""
+    run.store.write_bytes(record.report, page.render(run.store, record, load_pool(run)).encode())
+
+
+def commit(run: Run, record: Commit) -> None:
+    """Write the record, which makes the refresh the workspace's present. Raises what `commits.write` does."""
     commits.write(run.store, record)
-    return record
 
 
 def refresh_workspace(
@@ -294,45 +241,26 @@ def refresh_workspace(
         stopwatch.lap("plan", before_seconds=run.planned_before_seconds)
         for batch in range(run.batches):
             ingest_parts(run, batch)
-        counts = gather_pool(run)
+        pool = gather_pool(run)
         stopwatch.lap("ingest")
         encoder = ensure_encoder(run)
         stopwatch.lap("encoder")
-        results = [embed_chunk(run, encoder, chunk) for chunk in plan_embedding(run, encoder)]
-        embedded = finish_embedding(run, encoder, results)
+        embeddings = [embed_chunk(run, encoder, chunk) for chunk in plan_embedding(run, encoder)]
+        embedded = finish_embedding(run, encoder, embeddings)
         stopwatch.lap("embedding")
         selection = select(run, encoder)
         stopwatch.lap("selection")
+        record = make_record(run, Results(pool, encoder, embedded, selection, stopwatch.seconds))
         held.check()
-        return commit(
-            run, counts=counts, encoder=encoder, embedded=embedded, selection=selection, seconds=stopwatch.seconds
-        )
+        write_report(run, record)
+        held.check()
+        commit(run, record)
+        return record
 
 
 def load_pool(run: Run) -> Pool:
     """The live pool of a run, after its parts are made."""
     return _pool_of(run.store, run.snapshot_key, run.recipe.ingest.filters)
-
-
-def _refused_new(run: Run, encoder: EncoderRef) -> int:
-    before = (
-        live_pool.load_locations(run.store, snapshots.read_snapshot(run.store, run.last.listing)) if run.last else None
-    )
-    return accounts.refused_new(load_pool(run), before, run.store, encoder.fingerprint)
-
-
-def _picks_kept(run: Run, selection: SelectionRef) -> float | None:
-    if run.last is None:
-        return None
-    labelled = ledger.sample_ids(ledger.read(run.store, run.ledger_length), "labelled")
-    return selections.kept_share(run.store, run.last.selection, selection.key, labelled=labelled)
-
-
-def _age(run: Run, encoder: EncoderRef) -> commits.Age | None:
-    if not encoder_names.is_trained_here(encoder.name):
-        return None
-    samples = chunks.embeddable(run.store, load_pool(run).samples, encoder.fingerprint)
-    return encoder_age.measure(run.store, samples, encoder.fingerprint)
 
 
 def _parts_of(run: Run, batch: int) -> list[PartPlan]:
@@ -355,22 +283,3 @@ def _fresh_objects(store: Store, snapshot_key: str, last_key: str) -> pl.DataFra
 def _pool_of(store: Store, snapshot_key: str, filters: tuple[str, ...]) -> Pool:
     """Snapshot and parts never change once they are made, and five stages ask for the same pool."""
     return live_pool.load(store, snapshots.read_snapshot(store, snapshot_key), filters=filters)
-
-
-@lru_cache(maxsize=1)
-def _loaded(ref: EncoderRef, store: Store, device: str, devices: int) -> list[Encoder]:
-    """The run's network on each device; a file by its name may have been replaced meanwhile."""
-    loaded = []
-    for place in [device] if devices == 1 else [f"{device}:{number}" for number in range(devices)]:
-        encoder = resolve.resolve(ref.resolvable, store, device=place, side_px=ref.side_px)
-        if ref.is_compiled:
-            encoder = compiled.compiled(encoder)
-        if encoder.fingerprint != ref.fingerprint:
-            if encoder_names.parse_name(ref.resolvable).kind == "python":
-                raise ConfigError(
-                    f"{ref.resolvable}: expected the same weights each time that the factory is called, found others; "
-                    "seed it, or let it load a file"
-                )
-            raise TransientError(f"{ref.resolvable}: the weights were replaced while they were in use; run again")
-        loaded.append(encoder)
-    return loaded

@@ -10,7 +10,6 @@ import signal
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -27,6 +26,7 @@ from wtl_core.recipe import encoder_names
 from wtl_core.recipe.recipe import Recipe, build_recipe, parse_recipe
 from wtl_core.refresh import planning
 from wtl_core.report import status, summary
+from wtl_core.report.summary import Summary
 from wtl_core.upkeep import doctor
 from wtl_core.workspace import commits, marker
 from wtl_core.workspace.marker import check_writable
@@ -90,7 +90,7 @@ def run_command(
                 is_debug=debug,
             )
     if as_json:
-        click.echo(json.dumps(result))
+        click.echo(json.dumps(result.model_dump(mode="json")))
     else:
         terminal.show_run(result, is_new=not planned.is_noop)
 
@@ -248,13 +248,13 @@ def _signal_behind(error: BaseException | None) -> int | None:
 
 def _run_flow(
     root: str, sources: list[str], recipe: Recipe, *, allow_removal: bool, forget: list[str], is_debug: bool
-) -> dict[str, Any]:
+) -> Summary:
     """Run the flow in this process, on the server that PREFECT_API_URL names or on one of its own."""
     wait_for_server = flow_process.prepare(is_debug=is_debug)
     from flows.refresh import refresh as refresh_flow  # imports prefect and torch
 
     wait_for_server()
-    result: dict[str, Any] = refresh_flow(root, sources, recipe, allow_removal, forget=forget)
+    result: Summary = refresh_flow(root, sources, recipe, allow_removal, forget=forget)
     return result
 
 

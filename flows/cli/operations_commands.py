@@ -177,7 +177,7 @@ def train_encoder_command(
 
     wait_for_server()
     result = train_encoder(workspace, params)
-    click.echo(json.dumps(result) if as_json else f"encoder      {result['encoder']} has taken over")
+    click.echo(result.model_dump_json() if as_json else f"encoder      {result.encoder} has taken over")
 
 
 def _next_params(store: Store, **given: Any) -> EncoderParams:

@@ -11,6 +11,8 @@ from typing import Any
 import click
 
 from wtl_core.errors import WtlError
+from wtl_core.report.summary import Summary
+from wtl_core.workspace.selections import Summary as RankingSummary
 
 _PERCENTS = ("1", "5", "10")
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -59,33 +61,33 @@ class ExpectedRefusals(logging.Filter):
         return True
 
 
-def show_run(result: dict[str, Any], *, is_new: bool) -> None:
+def show_run(result: Summary, *, is_new: bool) -> None:
     """The end of `wtl run`: counts by stage, coverage beside random's, seconds, and where things lie."""
-    say(f"workspace    {result['workspace']}" + ("" if is_new else "  (nothing new; this is the last result)"))
-    say(f"read         {result['read']:,} = {result['locations']:,} images + {result['ignored']:,} ignored")
+    say(f"workspace    {result.workspace}" + ("" if is_new else "  (nothing new; this is the last result)"))
+    say(f"read         {result.read:,} = {result.locations:,} images + {result.ignored:,} ignored")
     say(
-        f"pool         {result['samples']:,} samples, {result['duplicates']:,} duplicates, "
-        f"{result['quarantined']:,} quarantined; {result['new_samples']:,} new"
+        f"pool         {result.samples:,} samples, {result.duplicates:,} duplicates, "
+        f"{result.quarantined:,} quarantined; {result.new_samples:,} new"
     )
-    for name, counts in result["by_source"].items() if len(result["by_source"]) > 1 else ():
+    for name, counts in result.by_source.items() if len(result.by_source) > 1 else ():
         say(f"  {counts['locations']:,} images, {counts['quarantined']:,} quarantined in {name}")
-    say(f"vectors      {result['vectors']:,} by encoder {result['encoder'][:12]}")
-    if result["encoder_advice"] is not None:
-        say(f"advice       {result['encoder_advice']}")
-    say(f"ranking      {result['ranked']:,} ranked, {result['picks']:,} picked (budget {result['budget'] or 'none'})")
-    _show_ranking(result["ranking"])
-    if result["picks_kept"] is not None:
-        say(f"churn        {1 - result['picks_kept']:.1%} of old and new picks differ (1 - Jaccard index)")
+    say(f"vectors      {result.vectors:,} by encoder {result.encoder[:12]}")
+    if result.encoder_advice is not None:
+        say(f"advice       {result.encoder_advice}")
+    say(f"ranking      {result.ranked:,} ranked, {result.picks:,} picked (budget {result.budget or 'none'})")
+    _show_ranking(result.ranking)
+    if result.picks_kept is not None:
+        say(f"churn        {1 - result.picks_kept:.1%} of old and new picks differ (1 - Jaccard index)")
     say()
-    if result["coverage"]:  # empty where nothing is left to label
+    if result.coverage:  # empty where nothing is left to label
         say("coverage     " + "".join(f"{percent + ' %':>10}" for percent in _PERCENTS))
         for label, name in (("  this", "coverage"), ("  random", "random_coverage")):
-            say(f"{label:<13}" + "".join(f"{result[name][percent]:>10.4f}" for percent in _PERCENTS))
+            say(f"{label:<13}" + "".join(f"{getattr(result, name)[percent]:>10.4f}" for percent in _PERCENTS))
         say()
-    say("seconds      " + ", ".join(f"{stage} {value:.1f}" for stage, value in result["seconds"].items()))
-    cut = f"  (wtl cut --workspace {result['workspace']} --at 5%)" if result["ranked"] else ""
-    say(f"picks        {result['selection']}/ranking.parquet{cut}")
-    say(f"report       {result['report']}")
+    say("seconds      " + ", ".join(f"{stage} {value:.1f}" for stage, value in result.seconds.items()))
+    cut = f"  (wtl cut --workspace {result.workspace} --at 5%)" if result.ranked else ""
+    say(f"picks        {result.selection}/ranking.parquet{cut}")
+    say(f"report       {result.report}")
 
 
 def show_status(status: dict[str, Any]) -> None:
@@ -105,21 +107,21 @@ def show_status(status: dict[str, Any]) -> None:
     if status["encoder_advice"] is not None:
         say(f"advice       {status['encoder_advice']}")
     say(f"ranking      {counts['ranked']:,} ranked, {counts['picks']:,} picked (budget {status['budget'] or 'none'})")
-    _show_ranking(status["ranking"])
+    _show_ranking(RankingSummary(**status["ranking"]))
     for percent in _PERCENTS if status["coverage"] else ():
         ours, random = status["coverage"][percent], status["random_coverage"][percent]
         say(f"  at {percent + ' %':<6} coverage {ours:.4f}, random {random:.4f}")
     say(f"report       {status['report']}")
 
 
-def _show_ranking(told: dict[str, Any]) -> None:
+def _show_ranking(ranking: RankingSummary) -> None:
     """What ended the picks if not the budget, what quotas did, and what is next."""
-    if told["stop_reason"] not in (None, "budget"):
-        say(f"stop         {told['stop_reason']}")
-    if told["quota_cost"] is not None:
-        say(f"quotas       hold for the first {told['quotas_until']:,} picks, cost {told['quota_cost']:.4f} coverage")
-    if told["advice"] is not None:
-        say(f"next         {told['advice']}")
+    if ranking.stop_reason not in (None, "budget"):
+        say(f"stop         {ranking.stop_reason}")
+    if ranking.quota_cost is not None:
+        say(f"quotas       hold for the first {ranking.quotas_until:,} picks, cost {ranking.quota_cost:.4f} coverage")
+    if ranking.advice is not None:
+        say(f"next         {ranking.advice}")
 
 
 def show_doctor(result: dict[str, Any]) -> None:

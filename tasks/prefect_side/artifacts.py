@@ -18,6 +18,7 @@ from wtl_core.embedding.chunks import Embedded
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.report import charts
 from wtl_core.workspace import selections
+from wtl_core.workspace.accounts import PoolAccounts
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.run import Run
 from wtl_core.workspace.selections import SelectionRef
@@ -44,15 +45,16 @@ def _beside_the_work(publish: Callable[_Given, None]) -> Callable[_Given, None]:
 
 
 @_beside_the_work
-def publish_pool(run: Run, counts: dict[str, int]) -> None:
+def publish_pool(run: Run, accounts: PoolAccounts) -> None:
     """The row accounts after ingest."""
+    counts = accounts.model_dump()
     event = materialised(run.store.root, "pool", counts)
-    shown = {
+    changes = {
         "shards new": run.changes.new,
         "shards changed": run.changes.changed,
         "shards gone": run.changes.gone,
     }
-    _publish_rows("pool", f"{counts['samples']:,} samples, {counts['new_samples']:,} new", {**shown, **counts}, event)
+    _publish_rows("pool", f"{accounts.samples:,} samples, {accounts.new_samples:,} new", {**changes, **counts}, event)
     tell(run.store, "ingest", counts)
 
 
@@ -100,7 +102,7 @@ def publish_ranking(run: Run, selection: SelectionRef) -> None:
 @_beside_the_work
 def publish_stages(store: Store, commit: Commit) -> None:
     """Row accounts and seconds by stage, and where the report lies."""
-    accounts = [{"what": name, "count": f"{count:,}"} for name, count in commit.counts.items()]
+    accounts = [{"what": name, "count": f"{count:,}"} for name, count in commit.counts.model_dump().items()]
     create_table_artifact(key="accounts", table=accounts, description=f"Refresh {commit.number}: row accounts")
     times = [{"stage": stage, "seconds": seconds} for stage, seconds in commit.seconds.items()]
     create_table_artifact(key="stages", table=times, description=f"Refresh {commit.number}: seconds by stage")
@@ -111,7 +113,7 @@ def publish_stages(store: Store, commit: Commit) -> None:
         markdown=f"# Refresh {commit.number}\n\n{charts.headline(commit)}\n\nReport: {link}",
         description="Where the report of this refresh lies",
     )
-    tell(store, "refresh", {"number": commit.number, "report": path, **commit.counts})
+    tell(store, "refresh", {"number": commit.number, "report": path, **commit.counts.model_dump()})
 
 
 def tell(store: Store, stage: str, payload: Mapping[str, object]) -> None:

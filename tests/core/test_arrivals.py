@@ -107,11 +107,11 @@ def test_house_keeping_deletes_what_no_kept_refresh_needs(refreshed: tuple[Store
     assert done.deleted["pool"] == 3
     assert done.deleted["listings"] == 4
     assert done.vectors_dropped == 3
-    assert len(vectors.existing_ids(store, last.encoder)) == last.counts["samples"]
+    assert len(vectors.existing_ids(store, last.encoder)) == last.counts.samples
     assert maintenance.run(store, keep=1).deleted == dict.fromkeys(done.deleted, 0)
     assert store.read_bytes(f"{last.selection}/ranking.parquet") == ranking
     (source / "0.jpg").write_bytes(make_jpeg(900))
-    assert pipeline.refresh_workspace(store, [], None, Machine()).counts["samples"] == last.counts["samples"] + 1
+    assert pipeline.refresh_workspace(store, [], None, Machine()).counts.samples == last.counts.samples + 1
 
 
 def test_house_keeping_of_an_empty_workspace_does_nothing(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_part_that_fails_keeps_what_it_committed_and_makes_only_the_rest(
     store = Store(str(tmp_path / "w"))
     (digest,) = vectors.fingerprints(store)
     assert vectors.existing_ids(store, digest) == set(made[:6])  # two commits of three; the seventh was not yet one
-    assert refresh(tmp_path / "w", pictures).counts["vectors"] == 8
+    assert refresh(tmp_path / "w", pictures).counts.vectors == 8
     assert len(made) == 7 + 2
     assert set(made[7:]) == vectors.existing_ids(store, digest) - set(made[:6])
 
@@ -111,7 +111,7 @@ def test_a_weights_file_by_a_relative_path_is_found_from_another_folder(
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert refresh(tmp_path / "w", recipe=None) == first
     (pictures / "new.jpg").write_bytes(make_jpeg(99))
-    assert refresh(tmp_path / "w", recipe=None).counts["vectors"] == 9
+    assert refresh(tmp_path / "w", recipe=None).counts.vectors == 9
     second_digest = write_weights(tmp_path / "here" / "w.safetensors", 2)
     assert refresh(tmp_path / "w", recipe=None).encoder == second_digest
 
@@ -135,7 +135,7 @@ def test_a_commit_that_names_its_weights_file_by_a_relative_path_still_opens(
     with pytest.raises(ConfigError, match=rf"found none at {tmp_path}/w/w\.safetensors"):
         refresh(tmp_path / "w", recipe=None)
     monkeypatch.chdir(tmp_path)
-    assert refresh(tmp_path / "w", recipe=None).counts["vectors"] == 9
+    assert refresh(tmp_path / "w", recipe=None).counts.vectors == 9
 
 
 def test_another_side_of_the_same_network_embeds_anew(
@@ -184,9 +184,9 @@ def test_an_image_that_could_not_be_read_for_its_vector_gets_one_later(
     with monkeypatch.context() as patch:
         patch.setattr(reader, "read_again", failing)
         first = refresh(tmp_path / "w", pictures, recipe=recipe)
-        assert (first.counts["vectors"], first.counts["quarantined"]) == (7, 1)
+        assert (first.counts.vectors, first.counts.quarantined) == (7, 1)
         assert first.by_source[str(pictures)]["quarantined"] == 1
-        assert first.counts["new_samples"] == 7
+        assert first.counts.new_samples == 7
         page = (tmp_path / "w" / first.report).read_text()
         assert "<tr><td>missing</td><td>1</td></tr>" in page
         assert f'<td class="name">{pictures}/3.jpg</td>' in page
@@ -194,5 +194,5 @@ def test_an_image_that_could_not_be_read_for_its_vector_gets_one_later(
         assert refresh(tmp_path / "w", recipe=None) == first
         assert files(tmp_path / "w") == before
     second = refresh(tmp_path / "w", recipe=None)
-    assert (second.counts["vectors"], second.counts["quarantined"], second.counts["ranked"]) == (8, 0, 8)
+    assert (second.counts.vectors, second.counts.quarantined, second.counts.ranked) == (8, 0, 8)
     assert refresh(tmp_path / "w", recipe=None) == second

@@ -43,14 +43,14 @@ def test_each_device_embeds_its_share_side_by_side_and_no_vector_changes(
     assert sorted(used) == ["cpu:0", "cpu:0", "cpu:1", "cpu:1"]  # two chunks of twice 16 images
     stores = [Store(str(tmp_path / name)) for name in ("alone", "together")]
     ids = sorted(vectors.existing_ids(stores[0], digest))
-    assert len(ids) == together.counts["vectors"] == alone.counts["vectors"] == 64
+    assert len(ids) == together.counts.vectors == alone.counts.vectors == 64
     assert (vectors.load(stores[0], digest, ids) == vectors.load(stores[1], digest, ids)).all()
 
 
 def test_more_devices_than_images_are_no_harm(source: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     write_weights(weights, 1)
-    assert refresh(tmp_path / "w", source, weights, 3, part_images=21).counts["vectors"] == 64  # 63 and one alone
+    assert refresh(tmp_path / "w", source, weights, 3, part_images=21).counts.vectors == 64  # 63 and one alone
 
 
 def test_a_device_that_fails_fails_the_part_when_all_have_ended(
@@ -78,4 +78,4 @@ def test_a_device_that_fails_fails_the_part_when_all_have_ended(
     assert len(made) < 8  # of 16 images in pieces of two: what it makes now is thrown away
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("wtl-embed")]
     assert not [name for name in files(tmp_path / "w") if name.endswith(".lance")]  # half a part is none
-    assert refresh(tmp_path / "w", source, weights, 2).counts["vectors"] == 64
+    assert refresh(tmp_path / "w", source, weights, 2).counts.vectors == 64

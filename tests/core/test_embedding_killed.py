@@ -87,6 +87,7 @@ def embed_pool(root: str, samples_path: str, fingerprints: list[str]) -> None:
     import polars as pl
 
     from wtl_core.embedding import chunks, embedder, vectors
+    from wtl_core.encoders.encoder_ref import EncoderRef
 
     torch.set_num_threads(1)
     vectors._MAX_AT_WORK = 4  # so that compaction is killed too
@@ -95,7 +96,8 @@ def embed_pool(root: str, samples_path: str, fingerprints: list[str]) -> None:
     store, samples = Store(root), pl.read_parquet(samples_path)
     for fingerprint in fingerprints:
         encoder = resolve(fingerprint, store, device="cpu")
-        planned = chunks.plan(store, samples, fingerprint=fingerprint, dimensions=encoder.dimensions, images=PART)
+        ref = EncoderRef(fingerprint, "ssl", fingerprint, encoder.dimensions, None)
+        planned = chunks.plan(store, samples, ref, images=PART)
         results = [chunks.run(chunk, store, [encoder], workers=1) for chunk in planned]
         chunks.finish(store, samples, fingerprint, results)
 

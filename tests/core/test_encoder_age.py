@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.conftest import make_jpeg
 from tests.plain_refresh import files, refresh
 from wtl_core.embedding import vectors
 from wtl_core.encoders import cards
+from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import encoder_age
@@ -23,6 +25,7 @@ from wtl_core.workspace.commits import Age
 from wtl_core.workspace.storage import Store
 
 ENCODER = "a" * 64
+REF = EncoderRef(ENCODER, "ssl", ENCODER, 16, None)
 SSL = {"name": "ssl", "epochs": 1, "side_px": 16, "width": 8, "batch_images": 8}
 
 
@@ -65,8 +68,8 @@ def test_half_the_neighbours_of_like_arrivals_are_arrivals_and_all_of_unlike_one
     monkeypatch.setattr(cards, "_ORIGIN_IDS", most_ids)
     random = np.random.default_rng(0)
     known, same = (random.standard_normal((count, 16)) + 1 for count in (2000, 2000))
-    alike = encoder_age.measure(*workspace_of(tmp_path / "alike", known, same), ENCODER)
-    other = encoder_age.measure(*workspace_of(tmp_path / "other", known, -same), ENCODER)
+    alike = encoder_age.measure(*workspace_of(tmp_path / "alike", known, same), REF)
+    other = encoder_age.measure(*workspace_of(tmp_path / "other", known, -same), REF)
     assert alike is not None
     assert other is not None
     assert (alike.images_then, alike.images_now) == (2000, 4000)
@@ -80,9 +83,9 @@ def test_a_burst_of_near_duplicates_counts_as_one_image(tmp_path: Path) -> None:
     shots = random.standard_normal((700, 16))
     bursts = np.repeat(shots, 3, axis=0) + 0.01 * random.standard_normal((2100, 16))
     store, samples = workspace_of(tmp_path, random.standard_normal((700, 16)), bursts)
-    single = encoder_age.measure(store, samples, ENCODER)
+    single = encoder_age.measure(store, samples, REF)
     first = pl.Series([None] * 700 + [samples["sample_id"][700 + 3 * shot] for shot in range(700) for _ in range(3)])
-    grouped = encoder_age.measure(store, samples.with_columns(near_group=first), ENCODER)
+    grouped = encoder_age.measure(store, samples.with_columns(near_group=first), REF)
     assert single is not None
     assert grouped is not None
     assert single.own_share is not None
@@ -94,8 +97,9 @@ def test_a_burst_of_near_duplicates_counts_as_one_image(tmp_path: Path) -> None:
 def test_few_arrivals_give_no_share_and_a_foreign_encoder_no_age(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     store, samples = workspace_of(tmp_path, random.standard_normal((600, 8)), random.standard_normal((20, 8)))
-    assert encoder_age.measure(store, samples, ENCODER) == Age(images_then=600, images_now=620)
-    assert encoder_age.measure(store, samples, "b" * 64) is None
+    assert encoder_age.measure(store, samples, REF) == Age(images_then=600, images_now=620)
+    assert encoder_age.measure(store, samples, replace(REF, fingerprint="b" * 64)) is None
+    assert encoder_age.measure(store, samples, replace(REF, name="file:elsewhere.safetensors")) is None
 
 
 def recipe(retrain: str) -> Recipe:
@@ -123,7 +127,7 @@ def test_a_pool_that_outgrew_its_encoder_is_told_and_keeps_it(pictures: Path, tm
     assert second.encoder == first.encoder
     age_of_grown = Age(images_then=20, images_now=44)
     assert second.encoder_age == age_of_grown
-    told = summary.summary(Store(str(root)), second, is_new=True)["encoder_advice"]
+    told = summary.summary(Store(str(root)), second, is_new=True).encoder_advice
     assert told == advice(age_of_grown, EncoderParams())
     assert status.run(Store(str(root)))["encoder_advice"] == told
     assert "the pool is 2.2 x the 20 images" in (root / second.report).read_text()
@@ -148,7 +152,7 @@ def test_an_automatic_policy_trains_the_next_encoder_in_the_refresh_behind(
     assert commits.latest(Store(str(root))) == grown  # the old ranking stands
     third = refresh(root, recipe=None)
     assert third.encoder == succession.successor(Store(str(root))) != first.encoder
-    assert third.counts["vectors"] == 44
+    assert third.counts.vectors == 44
     assert third.encoder_age == Age(images_then=44, images_now=44)
     assert refresh(root, recipe=None) == third
     assert json.loads((root / "encoders" / third.encoder / "card.json").read_text())["images"] == 44

@@ -58,7 +58,7 @@ def test_house_keeping_spares_what_a_killed_refresh_has_done(source: Path, tmp_p
     done = maintenance.run(store, keep=1)
     assert (sum(done.deleted.values()), done.vectors_dropped, done.tables_dropped) == (0, 0, 0)
     assert pipeline.plan_embedding(pipeline.plan_refresh(store, [], PIXELS, Machine()), encoder) == []
-    assert refresh(root).counts["samples"] == 67
+    assert refresh(root).counts.samples == 67
     assert maintenance.run(store, keep=1).tables_dropped == 1
 
 
@@ -74,7 +74,7 @@ def test_house_keeping_keeps_what_the_recipe_steers_by(source: Path, tmp_path: P
     refresh(root, recipe=recipe, forget=[str(tmp_path / "more")])
     maintenance.run(Store(str(root)), keep=1)
     (source / "late.jpg").write_bytes(make_jpeg(501))
-    assert refresh(root, recipe=recipe).counts["samples"] == 65
+    assert refresh(root, recipe=recipe).counts.samples == 65
 
 
 def test_of_older_refreshes_the_record_stays_and_the_tables_go(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_unknown_fields_of_a_commit_are_kept_and_passed_by(source: Path, tmp_pat
     assert status.run(store)["refresh"] == 1
     assert refresh(tmp_path / "w").number == 1  # nothing new: the field changes nothing that this version does
     (source / "more.jpg").write_bytes(make_jpeg(900))
-    assert refresh(tmp_path / "w").counts["samples"] == 65
+    assert refresh(tmp_path / "w").counts.samples == 65
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_unknown_columns_of_tables_are_passed_by(source: Path, tmp_path: Path) -
         pl.read_parquet(tmp_path / "w" / name).with_columns(of_tomorrow=pl.lit(1)).write_parquet(tmp_path / "w" / name)
     assert ledger.read(store).columns == ["sample_id", "kind", "created"]
     (source / "more.jpg").write_bytes(make_jpeg(900))
-    assert refresh(tmp_path / "w").counts["ranked"] == 63
+    assert refresh(tmp_path / "w").counts.ranked == 63
     assert len(cut.run(store, "5")[0]) == 5
 
 

@@ -11,6 +11,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
@@ -39,10 +40,10 @@ from wtl_core.workspace.storage import Store
 
 def test_row_accounts_hold_and_every_sample_is_ranked_once(source: Path, tmp_path: Path) -> None:
     counts = refresh(tmp_path / "w", source).counts
-    assert counts["read"] == counts["locations"] + counts["ignored"] == 67
-    assert counts["locations"] == counts["samples"] + counts["duplicates"] + counts["quarantined"]
-    assert (counts["samples"], counts["duplicates"], counts["quarantined"], counts["ignored"]) == (64, 1, 1, 1)
-    assert counts["vectors"] == counts["ranked"] == counts["new_samples"] == 64
+    assert counts.read == counts.locations + counts.ignored == 67
+    assert counts.locations == counts.samples + counts.duplicates + counts.quarantined
+    assert (counts.samples, counts.duplicates, counts.quarantined, counts.ignored) == (64, 1, 1, 1)
+    assert counts.vectors == counts.ranked == counts.new_samples == 64
     table = ranking(tmp_path / "w")
     assert table["rank"].to_list() == list(range(64))
     assert table["sample_id"].n_unique() == 64
@@ -88,13 +89,13 @@ def test_arrivals_are_ranked_in_and_removals_leave(source: Path, tmp_path: Path)
     for i in range(6):
         (source / f"new-{i}.jpg").write_bytes(make_jpeg(1000 + i))
     grown = refresh(tmp_path / "w", source)
-    assert (grown.number, grown.counts["samples"], grown.counts["new_samples"]) == (2, 70, 6)
+    assert (grown.number, grown.counts.samples, grown.counts.new_samples) == (2, 70, 6)
     after = ranking(tmp_path / "w")["sample_id"].to_list()[:6]  # as many as the first refresh picked: 10 % of 64
     assert grown.picks_kept == len(set(before[:6]) & set(after)) / len(set(before[:6]) | set(after))
     for i in range(6):
         (source / f"new-{i}.jpg").unlink()
     shrunk = refresh(tmp_path / "w", source)
-    assert (shrunk.number, shrunk.counts["samples"], shrunk.counts["new_samples"]) == (3, 64, 0)
+    assert (shrunk.number, shrunk.counts.samples, shrunk.counts.new_samples) == (3, 64, 0)
     assert ranking(tmp_path / "w")["sample_id"].to_list() == before
 
 
@@ -102,15 +103,15 @@ def test_a_file_written_over_in_place_is_read_again(source: Path, tmp_path: Path
     refresh(tmp_path / "w", source)
     (source / "loose" / "broken.jpg").write_bytes(make_jpeg(1))
     mended = refresh(tmp_path / "w", source)
-    assert mended.counts["quarantined"] == 0
-    assert mended.counts["duplicates"] == 2
+    assert mended.counts.quarantined == 0
+    assert mended.counts.duplicates == 2
 
 
 def test_a_second_source_joins_and_the_first_stays_untouched(source: Path, tmp_path: Path) -> None:
     refresh(tmp_path / "w", source)
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "x.jpg").write_bytes(make_jpeg(77_777))
-    assert refresh(tmp_path / "w", tmp_path / "more").counts["samples"] == 65
+    assert refresh(tmp_path / "w", tmp_path / "more").counts.samples == 65
     assert commits.latest(Store(str(tmp_path / "w"))).sources == [str(tmp_path / "more"), str(source)]  # type: ignore[union-attr]
 
 
@@ -119,7 +120,7 @@ def test_an_unmounted_source_is_refused_unless_removal_is_allowed(source: Path, 
     shutil.rmtree(source / "loose")
     with pytest.raises(InputError, match="--allow-removal"):
         refresh(tmp_path / "w", source)
-    assert refresh(tmp_path / "w", source, allow_removal=True).counts["samples"] < 64
+    assert refresh(tmp_path / "w", source, allow_removal=True).counts.samples < 64
 
 
 def test_what_was_refused_for_want_of_its_files_is_taken_in_once_they_are_there(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_what_was_refused_for_want_of_its_files_is_taken_in_once_they_are_there(
     for i in range(5):
         (tmp_path / "images" / f"{i}.jpg").write_bytes(make_jpeg(i))
     first = refresh(tmp_path / "w", tmp_path / "lists")
-    assert first.counts["samples"] == 5
+    assert first.counts.samples == 5
     assert refresh(tmp_path / "w") == first
 
 
@@ -151,7 +152,7 @@ def test_a_killed_run_reads_no_part_again_for_what_is_still_missing(tmp_path: Pa
         made.append(store.names("pool"))
     assert made[0] == made[1] == made[2]
     (tmp_path / "source" / "gone.jpg").write_bytes(make_jpeg(99))
-    assert refresh(tmp_path / "w", tmp_path / "source", recipe=recipe).counts["quarantined"] == 1
+    assert refresh(tmp_path / "w", tmp_path / "source", recipe=recipe).counts.quarantined == 1
 
 
 def test_new_limits_for_images_do_not_empty_a_source_that_is_away(source: Path, tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ def test_new_limits_for_images_do_not_empty_a_source_that_is_away(source: Path, 
     with pytest.raises(ConfigError, match="--forget"):
         refresh(tmp_path / "w", source, recipe=recipe)
     (tmp_path / "away").rename(tmp_path / "more")
-    assert refresh(tmp_path / "w", source, recipe=recipe).counts["samples"] == 65
+    assert refresh(tmp_path / "w", source, recipe=recipe).counts.samples == 65
 
 
 def test_a_shard_with_a_bad_sector_is_not_read_anew_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,10 +192,10 @@ def test_a_shard_with_a_bad_sector_is_not_read_anew_for_ever(tmp_path: Path, mon
     monkeypatch.setattr(reader, "open_object", failing)
     recipe = Recipe.model_validate({"encoder": {"name": "pixels"}, "ingest": {"quarantine_budget": 0.9}})
     first = refresh(tmp_path / "w", tmp_path / "source", recipe=recipe)
-    assert first.counts["quarantined"] == 1
+    assert first.counts.quarantined == 1
     assert refresh(tmp_path / "w", recipe=recipe) == first
     monkeypatch.setattr(reader, "open_object", original)
-    assert refresh(tmp_path / "w", recipe=recipe).counts["samples"] == 4
+    assert refresh(tmp_path / "w", recipe=recipe).counts.samples == 4
 
 
 def test_a_workspace_inside_its_source_is_skipped(source: Path, tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_labelled_samples_leave_the_ranking_and_exported_ones_keep_their_rank(so
     store = Store(str(tmp_path / "w"))
     ledger.append(store, "labelled", order[:4])
     ledger.append(store, "exported", order[4:9])
-    assert refresh(tmp_path / "w").counts["ranked"] == 60
+    assert refresh(tmp_path / "w").counts.ranked == 60
     after = ranking(tmp_path / "w")["sample_id"].to_list()
     assert after[:5] == order[4:9]
     assert not set(order[:4]) & set(after)
@@ -237,11 +238,11 @@ def test_picks_that_leave_because_they_are_labelled_are_no_churn(source: Path, t
     first = refresh(tmp_path / "w", source)
     order = ranking(tmp_path / "w")["sample_id"].to_list()
     store = Store(str(tmp_path / "w"))
-    ledger.append(store, "labelled", order[: first.counts["picks"] - 2])
+    ledger.append(store, "labelled", order[: first.counts.picks - 2])
     second = refresh(tmp_path / "w")
-    before, after = set(order[first.counts["picks"] - 2 :][:2]), set(ranking(tmp_path / "w")["sample_id"].head(2))
+    before, after = set(order[first.counts.picks - 2 :][:2]), set(ranking(tmp_path / "w")["sample_id"].head(2))
     assert second.picks_kept == len(before & after) / len(before | after)
-    ledger.append(store, "labelled", ranking(tmp_path / "w")["sample_id"].head(second.counts["picks"]).to_list())
+    ledger.append(store, "labelled", ranking(tmp_path / "w")["sample_id"].head(second.counts.picks).to_list())
     assert refresh(tmp_path / "w").picks_kept is None
 
 
@@ -252,11 +253,12 @@ def test_results_say_what_ended_the_picks_and_what_quotas_cost(source: Path, tmp
         tmp_path / "w", source, recipe=Recipe.model_validate({**PIXELS.model_dump(), "selection": selection})
     )
     store = Store(str(tmp_path / "w"))
-    told = summary.summary(store, last, is_new=True)["ranking"]
-    assert (told["stop_reason"], told["quotas_until"]) == ("coverage_goal", 16)
-    assert told["quota_cost"] == 0.0
-    assert told["advice"].startswith("From ")
-    assert status.run(store)["ranking"] == told
+    said = summary.summary(store, last, is_new=True).ranking
+    assert (said.stop_reason, said.quotas_until) == ("coverage_goal", 16)
+    assert said.quota_cost == 0.0
+    assert said.advice is not None
+    assert said.advice.startswith("From ")
+    assert status.run(store)["ranking"] == asdict(said)
     page = (tmp_path / "w" / last.report).read_text()
     for shown in ("<td>end by</td><td>coverage goal</td>", "<td>quotas hold until pick</td><td>16</td>"):
         assert shown in page
@@ -393,7 +395,7 @@ def test_a_source_inside_another_may_be_known_by_both(source: Path, tmp_path: Pa
     refresh(tmp_path / "w", source)
     before = files(tmp_path / "w")
     last = refresh(tmp_path / "w")
-    assert last.counts["samples"] == 64
+    assert last.counts.samples == 64
     assert last.number <= 3
     assert refresh(tmp_path / "w").number == last.number
     seen = arrivals.look(Store(str(tmp_path / "w")), [str(source / "loose")])
@@ -413,7 +415,7 @@ def test_a_picture_with_a_broken_exif_block_stops_no_report(tmp_path: Path) -> N
     plain = io.BytesIO()
     Image.new("RGB", (30, 30), (9, 99, 199)).save(plain, "PNG", exif=b"Exif\0\0 no TIFF file at all")
     (folder / "exif.png").write_bytes(plain.getvalue())
-    assert refresh(tmp_path / "w", folder).counts["quarantined"] == 1
+    assert refresh(tmp_path / "w", folder).counts.quarantined == 1
 
 
 def test_links_into_an_unmounted_disk_have_vanished_too(tmp_path: Path) -> None:
@@ -428,9 +430,9 @@ def test_links_into_an_unmounted_disk_have_vanished_too(tmp_path: Path) -> None:
     (tmp_path / "disk").rename(tmp_path / "away")
     with pytest.raises(InputError, match="9 of 10 known objects have vanished"):
         refresh(tmp_path / "w")
-    assert refresh(tmp_path / "w", allow_removal=True).counts["samples"] == 1
+    assert refresh(tmp_path / "w", allow_removal=True).counts.samples == 1
     (tmp_path / "away").rename(tmp_path / "disk")
-    assert refresh(tmp_path / "w").counts["samples"] == 10
+    assert refresh(tmp_path / "w").counts.samples == 10
 
 
 def test_a_list_whose_files_vanished_is_refused_and_one_that_is_shorter_is_not(tmp_path: Path) -> None:
@@ -441,7 +443,7 @@ def test_a_list_whose_files_vanished_is_refused_and_one_that_is_shorter_is_not(t
     target.write_text("\n".join([*names, *(f"never-there-{i}.jpg" for i in range(20))]))
     refresh(tmp_path / "w", target)
     target.write_text("\n".join(names))  # what never was there cannot vanish
-    assert refresh(tmp_path / "w").counts["quarantined"] == 0
+    assert refresh(tmp_path / "w").counts.quarantined == 0
     for name in names[:6]:
         (tmp_path / name).unlink()
     with pytest.raises(InputError, match="6 of 10 known objects have vanished"):
@@ -457,7 +459,7 @@ def test_the_quarantine_budget_is_a_share_of_the_whole_pool(tmp_path: Path) -> N
     recipe = Recipe.model_validate({"encoder": {"name": "pixels"}, "ingest": {"quarantine_budget": 0.05}})
     refresh(tmp_path / "w", source, recipe=recipe)
     (source / "broken.jpg").write_bytes(b"junk")
-    assert refresh(tmp_path / "w", recipe=recipe).counts["quarantined"] == 1
+    assert refresh(tmp_path / "w", recipe=recipe).counts.quarantined == 1
     tight = Recipe.model_validate({"encoder": {"name": "pixels"}, "ingest": {"quarantine_budget": 0.01}})
     with pytest.raises(QuarantineBudgetError, match=r"1 of 40 images \(2.5%\).*not_an_image 1"):
         refresh(tmp_path / "w", recipe=tight)
@@ -500,7 +502,7 @@ def test_a_factory_that_was_written_anew_makes_vectors_anew_without_new_data(
     os.utime(tmp_path / "edited_nets.py", (1, 1))
     second = refresh(tmp_path / "w", recipe=recipe)
     assert (second.number, second.encoder != first.encoder) == (2, True)
-    assert second.counts["vectors"] == first.counts["vectors"]
+    assert second.counts.vectors == first.counts.vectors
 
 
 def test_a_factory_that_draws_its_weights_is_told(
@@ -535,7 +537,7 @@ def test_what_the_encoder_refuses_counts_against_the_quarantine_budget(
     for budget in (0.5, 1.0):
         recipe = Recipe.model_validate({"encoder": encoder, "ingest": {"quarantine_budget": budget}})
         if refused == 18 and budget == 1.0:
-            assert refresh(tmp_path / "w", recipe=recipe).counts["quarantined"] == 18
+            assert refresh(tmp_path / "w", recipe=recipe).counts.quarantined == 18
             continue
         with pytest.raises(QuarantineBudgetError, match=rf"{refused} of 20 images .*bad_vector {refused}\).*mend"):
             refresh(tmp_path / "w", recipe=recipe)
@@ -552,7 +554,7 @@ def test_accounts_by_source_add_up_to_the_accounts(source: Path, tmp_path: Path)
         str(source): {"read": 67, "locations": 66, "quarantined": 1, "ignored": 1},
     }
     for name in ("read", "locations", "quarantined", "ignored"):
-        assert sum(counts[name] for counts in record.by_source.values()) == record.counts[name]
+        assert sum(counts[name] for counts in record.by_source.values()) == getattr(record.counts, name)
 
 
 def test_a_run_stays_small_however_many_objects_are_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -574,12 +576,12 @@ def test_a_source_that_was_deleted_can_be_forgotten(source: Path, tmp_path: Path
     (more / "y.jpg").write_bytes(make_jpeg(0))  # the other source has it too
     refresh(tmp_path / "w", source)
     before = ranking(tmp_path / "w")
-    assert refresh(tmp_path / "w", more).counts["duplicates"] == 2
+    assert refresh(tmp_path / "w", more).counts.duplicates == 2
     shutil.rmtree(more)
     with pytest.raises(ConfigError, match=f"wtl run --forget {more}$"):
         refresh(tmp_path / "w")
     record = refresh(tmp_path / "w", forget=[str(more)])
-    assert (record.sources, record.counts["samples"], record.counts["duplicates"]) == ([str(source)], 64, 1)
+    assert (record.sources, record.counts.samples, record.counts.duplicates) == ([str(source)], 64, 1)
     assert ranking(tmp_path / "w").equals(before)
     assert refresh(tmp_path / "w") == record
 
@@ -598,7 +600,7 @@ def test_what_a_forgotten_source_had_taken_over_goes_back(source: Path, tmp_path
     refresh(tmp_path / "w", source / "loose")
     refresh(tmp_path / "w", source)
     record = refresh(tmp_path / "w", forget=[str(source)])
-    assert record.counts["read"] == len(list((source / "loose").iterdir()))
+    assert record.counts.read == len(list((source / "loose").iterdir()))
 
 
 def test_what_another_source_holds_too_stays_when_a_third_one_is_named(source: Path, tmp_path: Path) -> None:
@@ -606,7 +608,7 @@ def test_what_another_source_holds_too_stays_when_a_third_one_is_named(source: P
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "x.jpg").write_bytes(make_jpeg(77_777))
     record = refresh(tmp_path / "w", tmp_path / "more", forget=[str(source)])
-    assert record.counts["read"] == len(list((source / "loose").iterdir())) + 1
+    assert record.counts.read == len(list((source / "loose").iterdir())) + 1
     assert refresh(tmp_path / "w") == record
 
 
@@ -618,7 +620,7 @@ def test_a_pool_that_is_labelled_to_the_end_is_a_success_with_nothing_left_to_la
     ranked, rungs = ranking(tmp_path / "w"), selections.read_ladder(store, first.selection)
     ledger.append(store, "labelled", ranked["sample_id"].to_list())
     last = refresh(tmp_path / "w", source)
-    assert (last.number, last.counts["ranked"], last.counts["picks"], last.picks_kept) == (2, 0, 0, None)
+    assert (last.number, last.counts.ranked, last.counts.picks, last.picks_kept) == (2, 0, 0, None)
     assert (last.coverage, last.random_coverage) == ({}, {})
     assert ranking(tmp_path / "w").schema == ranked.schema
     assert ranking(tmp_path / "w").is_empty()
@@ -636,7 +638,7 @@ def test_a_pool_that_is_labelled_to_the_end_is_a_success_with_nothing_left_to_la
     assert files(tmp_path / "w") == before
     (source / "another.jpg").write_bytes(make_jpeg(1000))
     more = refresh(tmp_path / "w", source)
-    assert (more.counts["ranked"], more.picks_kept) == (1, None)
+    assert (more.counts.ranked, more.picks_kept) == (1, None)
 
 
 def test_what_the_filters_exclude_is_not_left_to_label_but_filters_that_exclude_all_are_refused(
@@ -648,5 +650,5 @@ def test_what_the_filters_exclude_is_not_left_to_label_but_filters_that_exclude_
     with pytest.raises(InputError, match="found 64 of which all are filtered out; relax the recipe's filters"):
         refresh(tmp_path / "w", source, recipe=none)
     ledger.append(store, "labelled", ranking(tmp_path / "w")["sample_id"].to_list()[:10])
-    assert refresh(tmp_path / "w", source, recipe=none).counts["ranked"] == 0
+    assert refresh(tmp_path / "w", source, recipe=none).counts.ranked == 0
     assert "10 are labelled and 54 excluded by the recipe" in status.run(store)["ranking"]["advice"]

@@ -38,7 +38,7 @@ def test_a_plan_that_is_handed_over_is_followed_and_nothing_is_listed_again(
     with planning.handed_over(planned):
         first = pipeline.refresh_workspace(store, sources, PIXELS, Machine())
     assert listings == {str(source): 1}
-    assert (first.number, first.counts["samples"]) == (1, 64)
+    assert (first.number, first.counts.samples) == (1, 64)
     assert first.seconds["plan"] >= round(planned.seconds, 3)
     assert pipeline.refresh_workspace(store, sources, PIXELS, Machine()) == first
     assert listings == {str(source): 2}  # behind the block every run lists for itself
@@ -54,7 +54,7 @@ def test_a_plan_is_made_anew_when_another_process_has_committed_meanwhile(
     pipeline.refresh_workspace(store, [str(more)], PIXELS, Machine())
     with planning.handed_over(planned):
         second = pipeline.refresh_workspace(store, [str(source)], PIXELS, Machine())
-    assert (second.number, second.counts["samples"]) == (2, 65)
+    assert (second.number, second.counts.samples) == (2, 65)
     assert second.sources == [str(more), str(source)]
     assert listings == {str(source): 2, str(more): 1}
 
@@ -77,4 +77,4 @@ def test_labels_that_arrive_after_the_plan_are_respected(source: Path, tmp_path:
     ledger.append(store, "labelled", ranked[:4])
     with planning.handed_over(planned):
         second = pipeline.refresh_workspace(store, [], PIXELS, Machine())
-    assert (second.counts["samples"], second.counts["ranked"]) == (65, 61)
+    assert (second.counts.samples, second.counts.ranked) == (65, 61)

@@ -59,7 +59,7 @@ def refusals(workspace: Path, record: Commit) -> list[tuple[str, str]]:
 def test_an_archived_object_is_a_read_error_and_ends_no_refresh(endpoint: str, tmp_path: Path) -> None:
     fill(endpoint, 6, archived=1)
     record = run(tmp_path / "w", endpoint, "s3://team/source")
-    assert (record.counts["samples"], record.counts["quarantined"]) == (5, 1)
+    assert (record.counts.samples, record.counts.quarantined) == (5, 1)
     [(reason, message)] = refusals(tmp_path / "w", record)
     assert reason == "read_error"
     assert "InvalidObjectState" in message
@@ -77,7 +77,7 @@ def test_an_object_that_cannot_be_described_is_a_read_error_until_it_can(
         assert [reason for reason, _ in refusals(tmp_path / "w", record)] == ["read_error"]
         assert run(tmp_path / "w", endpoint) == record
     mended = run(tmp_path / "w", endpoint)
-    assert (mended.counts["samples"], mended.counts["quarantined"]) == (6, 0)
+    assert (mended.counts.samples, mended.counts.quarantined) == (6, 0)
 
 
 def test_denied_objects_of_a_list_are_told_apart_from_missing_ones_and_count_as_vanished(
@@ -88,7 +88,7 @@ def test_denied_objects_of_a_list_are_told_apart_from_missing_ones_and_count_as_
         refused(patch, keys="source/3.jpg", status=403)
         record = run(tmp_path / "w", endpoint, str(tmp_path / "list.txt"))
         assert sorted(reason for reason, _ in refusals(tmp_path / "w", record)) == ["access_denied", "missing"]
-    assert run(tmp_path / "w", endpoint).counts["samples"] == 6
+    assert run(tmp_path / "w", endpoint).counts.samples == 6
     for i in range(4):
         refused(monkeypatch, keys=f"source/{i}.jpg", status=403)
     with pytest.raises(InputError, match="4 of 6 known objects have vanished"):

@@ -27,14 +27,14 @@ def test_a_refresh_from_bucket_to_bucket_equals_one_on_disk(endpoint: str, tmp_p
     machine = Machine(embedding_part_images=16)
     first = pipeline.refresh_workspace(store, ["s3://team/source"], PIXELS, machine)
     refresh(tmp_path / "w", tmp_path / "s")
-    assert first.counts["samples"] == first.counts["vectors"] == 40
+    assert first.counts.samples == first.counts.vectors == 40
     in_bucket = selections.read_ranking(store, first.selection)
     assert in_bucket["sample_id"].to_list() == ranking(tmp_path / "w")["sample_id"].to_list()
     assert in_bucket["uri"][0].startswith("s3://team/source/")
     assert pipeline.refresh_workspace(store, [], None, machine) == first
     client.delete_object(Bucket="team", Key="source/3.jpg")
     second = pipeline.refresh_workspace(store, [], None, machine)
-    assert (second.number, second.counts["samples"]) == (2, 39)
+    assert (second.number, second.counts.samples) == (2, 39)
     latest = commits.latest(store)
     assert latest == second
     assert "lease.json" not in store.names("")

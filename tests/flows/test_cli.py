@@ -124,7 +124,7 @@ def test_a_deleted_source_is_named_and_can_be_forgotten(wtl: Wtl, source: Path, 
     work, more = tmp_path / "w", tmp_path / "more"
     more.mkdir()
     (more / "x.jpg").write_bytes(make_jpeg(77_777))
-    assert refresh(work, source, more).counts["samples"] == 65
+    assert refresh(work, source, more).counts.samples == 65
     shutil.rmtree(more)
     refused = wtl("run", "-w", work)
     assert refused.returncode == 2

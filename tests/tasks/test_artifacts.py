@@ -9,6 +9,7 @@ from tasks.prefect_side import artifacts
 from wtl_core.embedding.chunks import Embedded
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.recipe.recipe import Recipe
+from wtl_core.workspace.accounts import Accounts
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
@@ -35,9 +36,10 @@ def test_a_server_in_trouble_costs_the_picture_alone(
         raise httpx.HTTPStatusError("500 Server Error", request=request, response=httpx.Response(500, request=request))
 
     monkeypatch.setattr(artifacts, "create_table_artifact", refuse)
+    accounts = Accounts(**dict.fromkeys(Accounts.model_fields, 3))
     record = Commit(
         number=1, created="", sources=[], listing="", recipe=Recipe(), encoder="", encoder_name="pixels",
-        vector_table_version=1, ledger_length=0, selection="", report="", counts={"samples": 3}, budget=None,
+        vector_table_version=1, ledger_length=0, selection="", report="", counts=accounts, budget=None,
         coverage={}, random_coverage={}, seconds={},
     )  # fmt: skip
     artifacts.publish_stages(Store("/nowhere"), record)

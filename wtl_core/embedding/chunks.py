@@ -17,6 +17,7 @@ import polars as pl
 
 from wtl_core.embedding import embedder, vectors
 from wtl_core.encoders.encoder import Encoder
+from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.errors import TransientError
 from wtl_core.pool import live_pool
 from wtl_core.pool.part_file import quarantine_key
@@ -79,18 +80,16 @@ class Embedded:
     seconds: float
 
 
-def plan(
-    store: Store, samples: pl.DataFrame, *, fingerprint: str, dimensions: int, images: int
-) -> list[EmbeddingChunk]:
+def plan(store: Store, samples: pl.DataFrame, encoder: EncoderRef, *, images: int) -> list[EmbeddingChunk]:
     """Chunks of at most `images` samples each for all without a vector, in the order they lie in the pool's parts.
 
     Args:
         store: The workspace.
         samples: The pool's live samples (`pool.Pool.samples`).
-        fingerprint: The encoder's.
-        dimensions: Width of its vectors.
+        encoder: What will embed them.
         images: Samples in a chunk.
     """
+    fingerprint, dimensions = encoder.fingerprint, encoder.dimensions
     left_over = vectors.staged_keys(store, fingerprint)
     vectors.commit_staged(store, fingerprint, left_over, dimensions)
     missing = _without(samples, vectors.existing_ids(store, fingerprint))

@@ -1,6 +1,6 @@
 """The row accounts of a refresh: what was read, kept, repeated, refused and set aside, in all and by source.
 
-`read == locations + ignored` and `locations == samples + duplicates + quarantined`, before embedding and after it.
+The equations of `workspace.accounts` hold before embedding and after it.
 """
 
 from collections.abc import Sequence
@@ -13,49 +13,55 @@ from wtl_core.embedding.chunks import Embedded
 from wtl_core.pool import live_pool
 from wtl_core.pool.live_pool import Pool
 from wtl_core.workspace import snapshots
+from wtl_core.workspace.accounts import Accounts, PoolAccounts
+from wtl_core.workspace.run import Run
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store
 
 
-def of_pool(live: Pool, before: pl.DataFrame | None) -> dict[str, int]:
-    """The accounts once all parts are made; `before` are the samples of the last refresh."""
+def of_pool(run: Run, live: Pool) -> PoolAccounts:
+    """The accounts once all parts are made."""
     counts = live.counts
-    fresh = counts.samples if before is None else live.samples.join(before, on="sample_id", how="anti").height
-    return {
-        "read": counts.read,
-        "locations": counts.locations,
-        "samples": counts.samples,
-        "duplicates": counts.duplicates,
-        "quarantined": counts.quarantined,
-        "ignored": counts.ignored,
-        "filtered": counts.filtered,
-        "new_samples": fresh,
-    }
+    return PoolAccounts(
+        read=counts.read,
+        locations=counts.locations,
+        samples=counts.samples,
+        duplicates=counts.duplicates,
+        quarantined=counts.quarantined,
+        ignored=counts.ignored,
+        filtered=counts.filtered,
+        new_samples=_not_in_former_pool(run, live.samples),
+    )
 
 
 def after_embedding(
-    counts: dict[str, int], embedded: Embedded, selection: SelectionRef, *, refused_new: int
-) -> dict[str, int]:
-    """What the encoder refused moves, with all its locations, to the quarantined; `refused_new` samples are no news."""
-    return {
-        **counts,
-        "samples": counts["samples"] - embedded.refused_samples,
-        "duplicates": counts["duplicates"] - (embedded.refused_locations - embedded.refused_samples),
-        "quarantined": counts["quarantined"] + embedded.refused_locations,
-        "new_samples": counts["new_samples"] - refused_new,
-        "vectors": embedded.vectors,
-        "ranked": selection.rows,
-        "picks": selection.picks,
+    run: Run, live: Pool, pool_accounts: PoolAccounts, embedded: Embedded, selection: SelectionRef, fingerprint: str
+) -> Accounts:
+    """The accounts once the encoder `fingerprint` has embedded the pool and it is ranked.
+
+    All locations of a sample that the encoder refused are quarantined, and the sample is no new one.
+    """
+    refused_new = 0
+    if embedded.refused_samples:
+        refused = chunks.refused(run.store, fingerprint)
+        refused_new = _not_in_former_pool(run, refused.join(live.samples, on="sample_id", how="semi"))
+    counts = {
+        **pool_accounts.model_dump(),
+        "samples": pool_accounts.samples - embedded.refused_samples,
+        "duplicates": pool_accounts.duplicates - (embedded.refused_locations - embedded.refused_samples),
+        "quarantined": pool_accounts.quarantined + embedded.refused_locations,
+        "new_samples": pool_accounts.new_samples - refused_new,
     }
+    return Accounts(**counts, vectors=embedded.vectors, ranked=selection.rows, picks=selection.picks)
 
 
-def by_source(live: Pool, store: Store, snapshot_key: str, fingerprint: str) -> dict[str, dict[str, int]]:
-    """The accounts after embedding by source: what the encoder refused is quarantined wherever it lies."""
-    refused = chunks.refused(store, fingerprint).select("sample_id")
+def by_source(run: Run, live: Pool, fingerprint: str) -> dict[str, dict[str, int]]:
+    """The accounts by source after embedding: what the encoder refused is quarantined in every source that holds it."""
+    refused = chunks.refused(run.store, fingerprint).select("sample_id")
     refused = refused.join(live.samples, on="sample_id", how="semi")
     if refused.is_empty():
         return live.by_source
-    locations = live_pool.load_locations(store, snapshots.read_snapshot(store, snapshot_key))
+    locations = live_pool.load_locations(run.store, snapshots.read_snapshot(run.store, run.snapshot_key))
     moved = dict(locations.join(refused, on="sample_id", how="semi").group_by("source").len().iter_rows())
     return {
         source: {**counts, "quarantined": counts["quarantined"] + moved.get(source, 0)}
@@ -66,7 +72,7 @@ def by_source(live: Pool, store: Store, snapshot_key: str, fingerprint: str) -> 
 def quarantine(live: Pool, store: Store, fingerprint: str) -> pl.DataFrame:
     """`uri`, `reason` and `message` of each location in quarantine, after embedding.
 
-    Locations of a sample that the encoder refused are all told by its first.
+    All locations of a sample that the encoder refused have the `uri` of its first one.
     """
     columns = ("uri", "reason", "message")
     refused = chunks.refused(store, fingerprint).select("sample_id", *columns)
@@ -75,16 +81,19 @@ def quarantine(live: Pool, store: Store, fingerprint: str) -> pl.DataFrame:
     return pl.concat([live.quarantine.select(columns), refused[repeated].select(columns)], how="vertical_relaxed")
 
 
-def refused_new(live: Pool, before: pl.DataFrame | None, store: Store, fingerprint: str) -> int:
-    """How many of the samples that the encoder refused were not in the pool `before`, which has their `sample_id`."""
-    refused = chunks.refused(store, fingerprint).join(live.samples, on="sample_id", how="semi")
-    return refused.height if before is None else refused.join(before, on="sample_id", how="anti").height
-
-
-def say_nothing_readable(live: Pool, sources: Sequence[str], *, quarantine: str) -> str:
-    """Why a pool without a sample is refused."""
-    reasons = live.quarantine["reason"].value_counts(sort=True)
-    told = ", ".join(f"{count} {reason}" for reason, count in reasons.iter_rows())
-    found = f"{live.counts.quarantined} refused ({told})" if told else f"{live.counts.ignored} files that are no images"
-    advice = f"the reasons are in {quarantine}" if told else "check the path"
+def nothing_readable_message(live: Pool, sources: Sequence[str], *, quarantine: str) -> str:
+    """The message that refuses a pool without a sample; `quarantine` is the path of the folder with the reasons."""
+    found, advice = f"{live.counts.ignored} files that are no images", "check the path"
+    if live.counts.quarantined:
+        counts = live.quarantine["reason"].value_counts(sort=True)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.iter_rows())
+        found, advice = f"{live.counts.quarantined} refused ({reasons})", f"the reasons are in {quarantine}"
     return f"{', '.join(sources)}: expected readable images, found {found}; {advice}"
+
+
+def _not_in_former_pool(run: Run, samples: pl.DataFrame) -> int:
+    """How many of the samples were not in the pool of the last refresh."""
+    if run.last is None:
+        return samples.height
+    former = live_pool.load_locations(run.store, snapshots.read_snapshot(run.store, run.last.listing))
+    return samples.join(former, on="sample_id", how="anti").height

@@ -11,6 +11,8 @@ import polars as pl
 
 from wtl_core.embedding import vectors
 from wtl_core.encoders import cards
+from wtl_core.encoders.encoder_ref import EncoderRef
+from wtl_core.recipe.encoder_names import is_trained_here
 from wtl_core.training import pool_images
 from wtl_core.workspace.commits import Age
 from wtl_core.workspace.storage import Store
@@ -20,12 +22,12 @@ LEAST_IMAGES = 500
 _MOST_IMAGES, _NEIGHBOURS = 2500, 5
 
 
-def measure(store: Store, samples: pl.DataFrame, fingerprint: str) -> Age | None:
+def measure(store: Store, samples: pl.DataFrame, encoder: EncoderRef) -> Age | None:
     """The age of an encoder against the samples that have a vector of it; None if it was not trained here.
 
     Of a group of near-duplicates one image counts: a burst is its own nearest neighbours, whatever it shows.
     """
-    origin = cards.load_origin(store, fingerprint)
+    origin = cards.load_origin(store, encoder.fingerprint) if is_trained_here(encoder.name) else None
     if origin is None:
         return None
     distinct = pool_images.distinct(samples)
@@ -37,7 +39,7 @@ def measure(store: Store, samples: pl.DataFrame, fingerprint: str) -> Age | None
     age = Age(images_then=origin.images, images_now=distinct.height)
     if count < LEAST_IMAGES:
         return age
-    matrix = vectors.load(store, fingerprint, [*arrived[:count], *known[:count]]).astype(np.float32)
+    matrix = vectors.load(store, encoder.fingerprint, [*arrived[:count], *known[:count]]).astype(np.float32)
     return age.model_copy(update={"own_share": round(own_share(matrix[:count], matrix[count:]), 4)})
 
 

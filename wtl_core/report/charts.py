@@ -14,9 +14,9 @@ _OURS, _RANDOM = "#0b6e4f", "#8a8f98"
 def headline(commit: Commit) -> str:
     """One sentence: what the first picks cover, beside random; or that nothing is left to label."""
     if not commit.coverage:
-        return f"Nothing is left to label in this pool of {commit.counts['samples']:,} images"
+        return f"Nothing is left to label in this pool of {commit.counts.samples:,} images"
     shown = [f"{p} %: {commit.coverage[p]:.3f} (random {commit.random_coverage[p]:.3f})" for p in ("1", "5", "10")]
-    told = f"Coverage of {commit.counts['samples']:,} images by the first picks: " + ", ".join(shown)
+    told = f"Coverage of {commit.counts.samples:,} images by the first picks: " + ", ".join(shown)
     if commit.picks_kept is not None:
         told += f". Of these picks and the last refresh's {1 - commit.picks_kept:.1%} differ (1 - Jaccard index)"
     return told

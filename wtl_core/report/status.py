@@ -25,7 +25,7 @@ def run(store: Store) -> dict[str, Any]:
         "sources": last.sources,
         "encoder": {"name": last.encoder_name, "fingerprint": last.encoder},
         "encoder_advice": succession.advice(last.encoder_age, last.recipe.encoder),
-        "counts": last.counts,
+        "counts": last.counts.model_dump(),
         "budget": last.budget,
         "ranking": asdict(selections.summary(store, last.selection)),
         "coverage": {p: last.coverage[p] for p in _PERCENTS if p in last.coverage},

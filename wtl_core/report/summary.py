@@ -1,29 +1,56 @@
 """What `wtl run` prints of a commit."""
 
-from dataclasses import asdict
-from typing import Any
-
 from wtl_core.training import succession
 from wtl_core.workspace import selections
+from wtl_core.workspace.accounts import Accounts
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
 
-def summary(store: Store, commit: Commit, *, is_new: bool) -> dict[str, Any]:
-    """What `wtl run --json` prints. A run that found nothing to do (`is_new` false) reports no new samples."""
-    counts = commit.counts if is_new else {**commit.counts, "new_samples": 0}
-    return {
-        "workspace": store.root,
-        "selection": store.path(commit.selection),
-        "report": store.path(commit.report),
-        **counts,
-        "by_source": commit.by_source,
-        "encoder": commit.encoder,
-        "encoder_advice": succession.advice(commit.encoder_age, commit.recipe.encoder),
-        "budget": commit.budget,
-        "ranking": asdict(selections.summary(store, commit.selection)),
-        "picks_kept": commit.picks_kept,
-        "coverage": commit.coverage,
-        "random_coverage": commit.random_coverage,
-        "seconds": commit.seconds,
-    }
+class Summary(Accounts):
+    """The object that `wtl run --json` prints: the row accounts, and what follows. Paths and URIs are whole."""
+
+    workspace: str
+    """The workspace."""
+    selection: str
+    """The folder of ranking, ladder and receipt."""
+    report: str
+    """The HTML report."""
+    by_source: dict[str, dict[str, int]]
+    """read, locations, quarantined, ignored of each source."""
+    encoder: str
+    """Fingerprint."""
+    encoder_advice: str | None
+    """What to do about the encoder's age; None while it fits its pool."""
+    budget: int | str | None
+    """The operating point that marks the picks."""
+    ranking: selections.Summary
+    """Advice, what ended the picks, and what quotas cost."""
+    picks_kept: float | None
+    """Jaccard index of the last refresh's picks and as many of this ranking; None where there is none to compare."""
+    coverage: dict[str, float]
+    """By per cent, `1` to `100`; empty if nothing is left to label."""
+    random_coverage: dict[str, float]
+    """The mean of the matched random orders, by the same per cents."""
+    seconds: dict[str, float]
+    """Wall clock by stage."""
+
+
+def summary(store: Store, commit: Commit, *, is_new: bool) -> Summary:
+    """The summary of a commit. A run that found nothing to do (`is_new` false) reports no new samples."""
+    counts = commit.counts.model_dump()
+    return Summary(
+        **(counts if is_new else {**counts, "new_samples": 0}),
+        workspace=store.root,
+        selection=store.path(commit.selection),
+        report=store.path(commit.report),
+        by_source=commit.by_source,
+        encoder=commit.encoder,
+        encoder_advice=succession.advice(commit.encoder_age, commit.recipe.encoder),
+        budget=commit.budget,
+        ranking=selections.summary(store, commit.selection),
+        picks_kept=commit.picks_kept,
+        coverage=commit.coverage,
+        random_coverage=commit.random_coverage,
+        seconds=commit.seconds,
+    )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from wtl_core.errors import ConfigError, CorruptArtifactError, TransientError
 from wtl_core.recipe.recipe import Recipe, read_recorded
 from wtl_core.workspace import marker
+from wtl_core.workspace.accounts import Accounts
 from wtl_core.workspace.storage import Store
 
 _FOLDER = "refreshes"
@@ -76,8 +77,8 @@ class Commit(BaseModel):
     """Of the code that made it: what another one made is made anew by the next run."""
     report: str
     """Key of the HTML report."""
-    counts: dict[str, int]
-    """read, locations, samples, duplicates, quarantined, ignored, filtered, new_samples, vectors, ranked, picks."""
+    counts: Accounts
+    """The row accounts."""
     by_source: dict[str, dict[str, int]] = {}
     """read, locations, quarantined, ignored of each source; empty in commits of before it was counted."""
     budget: int | str | None

@@ -1,0 +1,66 @@
+"""The record of a finished refresh: its commit, made of what the stages returned and of how things have changed."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from wtl_core.embedding import chunks
+from wtl_core.embedding.chunks import Embedded
+from wtl_core.encoders.encoder_ref import EncoderRef
+from wtl_core.pool.live_pool import Pool
+from wtl_core.refresh import accounts, encoder_age
+from wtl_core.workspace import ledger, selections
+from wtl_core.workspace.accounts import PoolAccounts
+from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.run import Run
+from wtl_core.workspace.selections import SelectionRef
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the stages of a refresh returned, and their wall clock."""
+
+    pool: PoolAccounts
+    encoder: EncoderRef
+    embedded: Embedded
+    selection: SelectionRef
+    seconds: dict[str, float]
+
+
+def make_record(run: Run, live: Pool, results: Results) -> Commit:
+    """The commit that makes the results the workspace's present, once it is written.
+
+    Measures how far the pool has moved from the one that the encoder was trained on, and how many picks changed.
+    """
+    encoder, embedded, selection = results.encoder, results.embedded, results.selection
+    samples = chunks.embeddable(run.store, live.samples, encoder.fingerprint)
+    return Commit(
+        number=run.number,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        sources=run.sources,
+        listing=run.snapshot_key,
+        recipe=run.recipe,
+        encoder=encoder.fingerprint,
+        encoder_name=encoder.name,
+        encoder_file=encoder.file,
+        encoder_age=encoder_age.measure(run.store, samples, encoder),
+        vector_table_version=embedded.table_version,
+        ledger_length=run.ledger_length,
+        selection=selection.key,
+        selection_version=selections.VERSION,
+        report=f"reports/{run.number:06d}.html",
+        counts=accounts.after_embedding(run, live, results.pool, embedded, selection, encoder.fingerprint),
+        by_source=accounts.by_source(run, live, encoder.fingerprint),
+        budget=run.recipe.selection.budget,
+        picks_kept=_picks_kept(run, selection),
+        coverage=selection.coverage,
+        random_coverage=selection.random_coverage,
+        seconds={stage: round(value, 3) for stage, value in results.seconds.items()},
+    )
+
+
+def _picks_kept(run: Run, selection: SelectionRef) -> float | None:
+    """How much of the last refresh's picks is still picked, see `Commit.picks_kept`."""
+    if run.last is None:
+        return None
+    labelled = ledger.sample_ids(ledger.read(run.store, run.ledger_length), "labelled")
+    return selections.kept_share(run.store, run.last.selection, selection.key, labelled=labelled)
