@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from wtl_core.errors import WtlError
 from wtl_core.report.summary import Summary
 from wtl_core.workspace.selections import Summary as RankingSummary
 
@@ -47,18 +46,6 @@ def configure_logging(*, is_debug: bool) -> None:
     logger.addHandler(handler)
     is_quiet = sys.stderr.isatty() and not is_debug
     logger.setLevel(logging.WARNING if is_quiet else logging.INFO)
-
-
-class ExpectedRefusals(logging.Filter):
-    """Drops the traceback of our own errors from a log record: their message says all there is to say, as one line."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Keeps every record."""
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, WtlError):
-            record.exc_info, record.exc_text = None, None
-        record.msg, record.args = printable(record.getMessage()), ()
-        return True
 
 
 def show_run(result: Summary, *, is_new: bool) -> None:

@@ -1,6 +1,7 @@
 """What differs from site to site, `deployments/site.toml`, and its way into the server as Prefect variables."""
 
 import tomllib
+from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -12,8 +13,8 @@ from wtl_core.errors import ConfigError
 from wtl_core.recipe.recipe import build_recipe
 from wtl_core.refresh import planning
 
-FOLDER = Path(__file__).parents[2] / "deployments"
-"""Data only; part of a checkout and of the container image, not of the installed package."""
+FOLDER = Path(str(files("flows.serving") / "files")).resolve()
+"""Data only. In a checkout a link to `deployments/`; an installed package holds copies of what is read from here."""
 
 
 class Site(BaseModel):

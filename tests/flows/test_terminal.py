@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from flows.cli import terminal
-from wtl_core.errors import InputError
 
 EVIL = "/data/\x1b]0;owned\x07\nwtl: all is well\u202e\x9b31m"
 SHOWN = "/data/\\x1b]0;owned\\x07\\nwtl: all is well\\u202e\\x9b31m"
@@ -58,10 +57,6 @@ def test_a_ranking_says_what_ended_it_what_quotas_did_and_what_is_next(capsys: p
     assert not {"stop", "quotas", "next"} & {line.split()[0] for line in capsys.readouterr().out.splitlines()}
 
 
-def test_log_lines_and_refusals_hold_no_control_characters() -> None:
+def test_log_lines_hold_no_control_characters() -> None:
     line = logging.makeLogRecord({"msg": "%s: %d objects", "args": (EVIL, 3), "levelname": "INFO"})
     assert terminal.PrintableLines("%(message)s").format(line) == f"{SHOWN}: 3 objects"
-    error = InputError(EVIL)
-    refusal = logging.makeLogRecord({"msg": "failed: %s", "args": (EVIL,), "exc_info": (InputError, error, None)})
-    assert terminal.ExpectedRefusals().filter(refusal)
-    assert (refusal.getMessage(), refusal.exc_info) == (f"failed: {SHOWN}", None)

@@ -44,9 +44,7 @@ def environment(tmp_path: Path, clone: Path) -> dict[str, str]:
 
 def imported_from(env: dict[str, str]) -> set[Path]:
     """Where a process of the walk-through finds the project's packages."""
-    told = (
-        "import flows.serving.up, tasks, wtl_core; print(flows.serving.up.__file__, tasks.__file__, wtl_core.__file__)"
-    )
+    told = "import flows, tasks, wtl_core; print(flows.__file__, tasks.__file__, wtl_core.__file__)"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, env=env, cwd="/", check=True)
     return {Path(name).parents[1] for name in done.stdout.split()}
 
