@@ -8,7 +8,7 @@ import click
 from flows.cli import terminal
 from flows.cli.options import common, open_workspace, workspace_option
 from wtl_core.errors import ConfigError
-from wtl_core.labelling import labels
+from wtl_core.labelling import labels, sample_names
 from wtl_core.workspace import commits, lease
 
 
@@ -19,17 +19,23 @@ def labels_group() -> None:
 
 @labels_group.command("add")
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--column", help="Title of the column that names images, if it is another one.")
 @workspace_option
 @common
-def add_command(file: Path, workspace: str, as_json: bool, debug: bool) -> None:
-    """Mark the samples that FILE names (ids, paths or keys) as labelled; the next run shapes its picks by them."""
+def add_command(file: Path, column: str | None, workspace: str, as_json: bool, debug: bool) -> None:
+    """Mark the images that FILE names as labelled.
+
+    FILE is a table (CSV, TSV, Parquet, JSON lines, a JSON list) with a column such as sample_id, path or filename, a
+    JSON list of names, COCO's JSON, or plain text with one name a line. A name is a sample id, a path or its end, or
+    the key of a member. The next run shapes its picks by these images and ranks the rest.
+    """
     store = open_workspace(workspace)
     with lease.hold(store):
-        counts = labels.add(store, file)
+        added = labels.add(store, file, column)
     if as_json:
-        click.echo(json.dumps(counts))
+        click.echo(json.dumps(added.to_json()))
     else:
-        click.echo(f"{counts['named']:,} named, {counts['added']:,} added to the ledger; `wtl run` ranks the rest anew")
+        click.echo(f"{added.named:,} named, {added.added:,} added to the ledger; `wtl run` ranks the rest anew")
 
 
 @click.command("similar")
@@ -48,7 +54,7 @@ def similar_command(image: str, count: int, workspace: str, as_json: bool, debug
     last = commits.latest(store)
     if last is None:
         raise ConfigError(f"{workspace}: expected vectors, found none yet; `wtl run SOURCE` makes some")
-    rows = similar.run(store, last, labels.find(store, image), count=count)
+    rows = similar.run(store, last, sample_names.find(store, image), count=count)
     if as_json:
         click.echo(json.dumps({"similar": rows}))
         return

@@ -10,6 +10,8 @@ from tests.plain_refresh import ranking, refresh
 from wtl_core.embedding import similar
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.labelling import labels
+from wtl_core.labelling.labels import Added
+from wtl_core.labelling.sample_names import NAMES_SCHEMA, find, match
 from wtl_core.workspace import commits, ledger
 from wtl_core.workspace.storage import Store
 
@@ -20,13 +22,13 @@ def test_ids_paths_and_keys_name_samples(source: Path, tmp_path: Path) -> None:
     table = ranking(tmp_path / "w")
     loose = next(uri for uri in table["uri"] if "loose" in uri and "copy" not in uri)
     (tmp_path / "done.csv").write_text(f"uri\n{loose}\n{table['sample_id'][5]}\n")
-    assert labels.add(store, tmp_path / "done.csv") == {"named": 2, "found": 2, "added": 2}
-    assert labels.add(store, tmp_path / "done.csv")["added"] == 0
+    assert labels.add(store, tmp_path / "done.csv") == Added(named=2, found=2, added=2)
+    assert labels.add(store, tmp_path / "done.csv").added == 0
     assert len(ledger.sample_ids(ledger.read(store), "labelled")) == 2
     table.head(3).write_parquet(tmp_path / "done.parquet")
-    assert labels.add(store, tmp_path / "done.parquet")["found"] == 3
+    assert labels.add(store, tmp_path / "done.parquet").found == 3
     (tmp_path / "done.txt").write_text("\n".join(table["sample_id"].head(4)))
-    assert labels.add(store, tmp_path / "done.txt")["found"] == 4
+    assert labels.add(store, tmp_path / "done.txt").found == 4
 
 
 def test_a_value_that_names_nothing_or_several_enters_nothing(source: Path, tmp_path: Path) -> None:
@@ -37,10 +39,12 @@ def test_a_value_that_names_nothing_or_several_enters_nothing(source: Path, tmp_
     with pytest.raises(InputError, match=r"nowhere\.jpg.*nothing is entered"):
         labels.add(store, tmp_path / "wrong.csv")
     (tmp_path / "several.csv").write_text("key\n3.jpg\n")
-    with pytest.raises(InputError, match="name several"):
+    with pytest.raises(InputError, match="1 that names several"):
         labels.add(store, tmp_path / "several.csv")
-    with pytest.raises(ConfigError, match="check the file"):
+    with pytest.raises(ConfigError, match=r"missing\.csv: no such file$"):
         labels.add(store, tmp_path / "missing.csv")
+    with pytest.raises(ConfigError, match="expected a file of names: Is a directory; check the path"):
+        labels.add(store, tmp_path)
     assert ledger.length(store) == 0
 
 
@@ -50,7 +54,7 @@ def test_images_like_one_come_nearest_first_and_without_itself(source: Path, tmp
     last = commits.latest(store)
     assert last is not None
     sample_id = ranking(tmp_path / "w")["sample_id"][0]
-    assert labels.find(store, sample_id[:20]) == sample_id
+    assert find(store, sample_id[:20]) == sample_id
     rows = similar.run(store, last, sample_id, count=5)
     assert len(rows) == 5
     assert sample_id not in {row["sample_id"] for row in rows}
@@ -69,16 +73,16 @@ def test_one_image_is_found_by_id_path_or_key_and_several_are_shown(source: Path
         if "loose" in uri and "copy" not in uri
     )
     for value in (loose, f"loose/{Path(loose).name}", sample_id, sample_id[:12]):
-        assert labels.find(store, value) == sample_id
+        assert find(store, value) == sample_id
     with pytest.raises(ConfigError, match=r"'zz': expected the beginning of one sample's id, .* found 0 that fit$"):
-        labels.find(store, "zz")
+        find(store, "zz")
     with pytest.raises(ConfigError, match=r"found 0 that fit$"):
-        labels.find(store, "")
+        find(store, "")
     shared = next(head for head in "0123456789abcdef" if table["sample_id"].str.starts_with(head).sum() > 3)
     ids = sorted(sample_id for sample_id in table["sample_id"] if sample_id.startswith(shared))
     uris = dict(table.select("sample_id", "uri").iter_rows())
     with pytest.raises(ConfigError) as raised:
-        labels.find(store, shared)
+        find(store, shared)
     assert f"found {len(ids)} that fit, first {ids[0][:16]} ({uris[ids[0]]}), {ids[1][:16]} (" in str(raised.value)
     assert f"{ids[2][:16]} ({uris[ids[2]]}); give more of it" in str(raised.value)
     assert ids[3][:16] not in str(raised.value)
@@ -90,41 +94,116 @@ def test_a_path_elsewhere_is_not_the_file_of_that_name_here(source: Path, tmp_pa
     loose = next(uri for uri in ranking(tmp_path / "w")["uri"] if "loose" in uri and "copy" not in uri)
     name = Path(loose).name
     (tmp_path / "elsewhere.txt").write_text(f"/another/folder/{name}\n")
-    with pytest.raises(InputError, match="name no sample"):
+    with pytest.raises(InputError, match="1 that names no sample"):
         labels.add(store, tmp_path / "elsewhere.txt")
     (tmp_path / "relative.txt").write_text(f"loose/{name}\n")
-    assert labels.add(store, tmp_path / "relative.txt")["added"] == 1
+    assert labels.add(store, tmp_path / "relative.txt").added == 1
 
 
 def test_every_location_of_a_sample_names_it(source: Path, tmp_path: Path) -> None:
     refresh(tmp_path / "w", source)
     (tmp_path / "copy.txt").write_text(f"{source}/loose/copy.jpg\n")
-    assert labels.add(Store(str(tmp_path / "w")), tmp_path / "copy.txt")["added"] == 1
+    assert labels.add(Store(str(tmp_path / "w")), tmp_path / "copy.txt").added == 1
 
 
 def test_a_relative_path_is_the_end_of_a_location_and_nothing_less() -> None:
-    names = {"/d/cache/x.jpg": {"a"}, "/d/.cache/x.jpg": {"b"}, "/e/deep/er/y.jpg": {"c"}, "x.jpg": {"d"}}
-    values = ["./cache/x.jpg", ".cache/x.jpg", "er/y.jpg", "eper/y.jpg", "x.jpg", "/d/cache/x.jpg"]
-    assert labels._ends(names, values) == {"cache/x.jpg": {"a"}, ".cache/x.jpg": {"b"}, "er/y.jpg": {"c"}}
+    known = {"/d/cache/x.jpg": "a", "/d/.cache/x.jpg": "b", "/e/deep/er/y.jpg": "c", "x.jpg": "d", "./q'/z": "e"}
+    names = pl.DataFrame({"name": list(known), "sample_id": list(known.values())}, schema=NAMES_SCHEMA)
+    values = {
+        "./cache/x.jpg": ["a"],
+        ".cache/x.jpg": ["b"],
+        "er/y.jpg": ["c"],
+        "eper/y.jpg": [],
+        "x.jpg": ["d"],
+        "/d/cache/x.jpg": ["a"],
+        " 'deep/er/y.jpg ": ["c"],
+        "./q'/z": ["e"],
+        "c": [],
+    }
+    matched = match(names, list(values))
+    assert dict(matched.iter_rows()) == values
+    assert matched["value"].to_list() == list(values)
 
 
-def test_a_table_without_a_header_loses_no_row(source: Path, tmp_path: Path) -> None:
+def test_what_is_written_exactly_goes_before_the_end_of_a_path_and_several_are_all_found() -> None:
+    rows = [
+        ("a/x", "exact"),
+        ("/p/a/x", "first"),
+        ("/q/a/x", "second"),
+        ("x", "first"),
+        ("x", "second"),
+        ("x", "exact"),
+    ]
+    names = pl.DataFrame(rows, schema=NAMES_SCHEMA, orient="row")
+    assert match(names, ["a/x", "/a/x", "x", "p/a/x"])["sample_ids"].to_list() == [
+        ["exact"],
+        [],
+        ["exact", "first", "second"],
+        ["first"],
+    ]
+    assert match(names.filter(pl.col("name") != "a/x"), ["a/x"])["sample_ids"].to_list() == [["first", "second"]]
+
+
+def test_a_list_without_a_title_loses_no_line_whatever_its_ending(source: Path, tmp_path: Path) -> None:
     refresh(tmp_path / "w", source)
     store = Store(str(tmp_path / "w"))
     ids = ranking(tmp_path / "w")["sample_id"].head(3).to_list()
     loose = next(uri for uri in ranking(tmp_path / "w")["uri"] if "loose" in uri and "copy" not in uri)
     for first in (ids[0], loose, f"loose/{Path(loose).name}"):
-        (tmp_path / "plain.csv").write_text("\n".join([first, *ids[1:]]))
-        assert labels.add(store, tmp_path / "plain.csv")["found"] == 3
-        (tmp_path / "wide.TSV").write_text("\n".join(f"{value}\timage" for value in [first, *ids[1:]]))
-        assert labels.add(store, tmp_path / "wide.TSV")["found"] == 3
-    for header in ("sample_id", "\ufeffSample_ID", "the image", "number 1,sample_id", "box.x,sample_id"):
+        for name in ("plain.csv", "plain.TSV", "plain.txt", "plain"):
+            (tmp_path / name).write_text("\n".join([first, *ids[1:]]))
+            assert labels.add(store, tmp_path / name).found == 3
+    for header in ("sample_id", "\ufeffSample_ID", "number 1,sample_id", "box.x,sample_id"):
         (tmp_path / "headed.CSV").write_text("\n".join([header, *(f"{header.count(',') * '7,'}{i}" for i in ids)]))
-        assert labels.add(store, tmp_path / "headed.CSV")["found"] == 3
-    for unknown in ("0" * 64, "nowhere.jpg", "elsewhere/x", "img_0001"):
+        assert labels.add(store, tmp_path / "headed.CSV").found == 3
+    for unknown in ("0" * 64, "nowhere.jpg", "elsewhere/x", "img_0001", "the image"):
         (tmp_path / "unknown.csv").write_text("\n".join([unknown, *ids]))
-        with pytest.raises(InputError, match=f"1 that name no sample.*{unknown}"):
+        shown = unknown if len(unknown) <= 60 else unknown[:57]
+        with pytest.raises(InputError, match=f"1 that names no sample.*{shown}"):
             labels.add(store, tmp_path / "unknown.csv")
+
+
+def test_a_column_with_another_title_is_named_by_the_caller(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    ids = ranking(tmp_path / "w")["sample_id"].head(3).to_list()
+    (tmp_path / "a.csv").write_text("\n".join(["The Image", *ids]))
+    (tmp_path / "b.tsv").write_text("\n".join(["path\tthe image", *(f"elsewhere.jpg\t{i}" for i in ids)]))
+    (tmp_path / "c.jsonl").write_text("\n".join(json.dumps({"The image": i, "path": "elsewhere.jpg"}) for i in ids))
+    (tmp_path / "d.json").write_text(json.dumps([{"the image": i} for i in ids]))
+    pl.DataFrame({"The Image": ids}).write_parquet(tmp_path / "e.parquet")
+    for name in ("a.csv", "b.tsv", "c.jsonl", "d.json", "e.parquet"):
+        assert labels.add(store, tmp_path / name, "the image").found == 3
+    for name, told in (
+        ("a.csv", r"no column 'label' among 'The Image' \(--column NAME says which"),
+        ("c.jsonl", "names no sample, with the keys 'The image', 'path'"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            labels.add(store, tmp_path / name, "label")
+    (tmp_path / "f.txt").write_text(ids[0])
+    with pytest.raises(ConfigError, match="plain text, which has no columns"):
+        labels.add(store, tmp_path / "f.txt", "label")
+
+
+def test_a_file_of_another_form_is_not_printed_back(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    secret = "<image name='" + "secret " * 100
+    task = {"id": 1, "annotations": [{"result": "secret " * 100}], "data": {"image": "secret " * 100}}
+    for name, text, kind in (
+        ("cvat.xml", f"<?xml version='1.0'?>{secret}", ConfigError),
+        ("page.txt", f"\n <html>{secret}", ConfigError),
+        ("tasks.json", json.dumps([task]), ConfigError),
+        ("one.json", json.dumps(task), ConfigError),
+        ("broken.json", f"[{secret}", ConfigError),
+        ("line.txt", "secret " * 100, InputError),
+        ("many.txt", "\n".join(f"secret {i}" for i in range(1000)), InputError),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(kind) as refused:
+            labels.add(store, tmp_path / name)
+        assert str(refused.value).count("secret") <= 9, name
+        assert len(str(refused.value)) < 600 + len(str(tmp_path))
 
 
 def test_a_table_is_read_by_the_columns_that_name_images_and_by_no_other(source: Path, tmp_path: Path) -> None:
@@ -145,12 +224,13 @@ def test_a_table_is_read_by_the_columns_that_name_images_and_by_no_other(source:
 
     assert entered("a.csv", f"label,image_path\n3,{rows[0]}\n") == ids[:1]
     assert entered("b.csv", f",file,label\n0,{rows[1]},4\n") == ids[1:2]
-    assert entered("c.csv", f"5,{rows[2]}\n") == ids[2:]
+    assert entered("c.csv", f"index,path\n5,{rows[2]}\n") == ids[2:]
     before = ledger.length(store)
     for name, text, told in (
-        ("d.csv", "index,label\n3,1\n5,2\n", "no column that names samples; the first row is index, label"),
-        ("e.csv", "3,cat\n5,dog\n", "no column that names samples; the first row is 3, cat"),
-        ("f.csv", f"typo,cat\n{rows[0]},dog\n", "the first row is typo, cat"),
+        ("d.csv", "index,label\n3,1\n5,2\n", "no column that names samples among 'index', 'label'"),
+        ("e.csv", "3,cat\n5,dog\n", "no column that names samples among '3', 'cat'"),
+        ("f.csv", f"typo,cat\n{rows[0]},dog\n", "no column that names samples among 'typo', 'cat'"),
+        ("c2.csv", f"5,{rows[2]}\n", "no column that names samples among '5', "),
         ("g.csv", f"sample_id,path,label\n{ids[0]},,1\n,,2\n", "row 2 names none"),
         ("h.jsonl", f'{{"path": "{rows[0]}"}}\n{{"label": 5}}\n', "an entry that names no sample"),
         ("i.json", json.dumps({"images": [], "annotations": [{"image_id": 7}]}), "an annotation of image 7, which"),
@@ -158,7 +238,7 @@ def test_a_table_is_read_by_the_columns_that_name_images_and_by_no_other(source:
         with pytest.raises(ConfigError, match=told):
             entered(name, text)
     pl.DataFrame({"index": [3], "label": [1]}).write_parquet(tmp_path / "n.parquet")
-    with pytest.raises(ConfigError, match="no column that names samples among index, label"):
+    with pytest.raises(ConfigError, match="no column that names samples among 'index', 'label'"):
         labels.add(store, tmp_path / "n.parquet")
     assert ledger.length(store) == before
     for name, text in (
@@ -166,7 +246,7 @@ def test_a_table_is_read_by_the_columns_that_name_images_and_by_no_other(source:
         ("k.jsonl", f'{{"sample_id": "{ids[0]}"}}\n\n{{"path": "{rows[1]}"}}\n{{"image_path": "{rows[2]}"}}\n'),
     ):
         (tmp_path / name).write_text(text)
-        assert labels.add(store, tmp_path / name) == {"named": 3, "found": 3, "added": 0}
+        assert labels.add(store, tmp_path / name) == Added(named=3, found=3, added=0)
 
 
 def test_names_are_taken_as_they_are_before_blanks_and_apostrophes_go(source: Path, tmp_path: Path) -> None:
@@ -174,7 +254,7 @@ def test_names_are_taken_as_they_are_before_blanks_and_apostrophes_go(source: Pa
         Image.effect_noise((40, 40), 90 + len(name)).save(source / name)
     refresh(tmp_path / "w", source)
     (tmp_path / "odd.json").write_text(json.dumps(["'quote.png", " lead.png"]))
-    assert labels.add(Store(str(tmp_path / "w")), tmp_path / "odd.json")["found"] == 2
+    assert labels.add(Store(str(tmp_path / "w")), tmp_path / "odd.json").found == 2
 
 
 def test_a_labelling_tools_json_names_samples(source: Path, tmp_path: Path) -> None:
@@ -186,7 +266,7 @@ def test_a_labelling_tools_json_names_samples(source: Path, tmp_path: Path) -> N
     cases = [(uris, 3), ([{"label": "cat", "uri": uri} for uri in uris], 3), (coco, 1)]
     for number, (told, found) in enumerate(cases):
         (tmp_path / f"{number}.JSON").write_text(json.dumps(told))
-        assert labels.add(store, tmp_path / f"{number}.JSON")["found"] == found
+        assert labels.add(store, tmp_path / f"{number}.JSON").found == found
     for wrong in ([{"label": "cat"}], [3], {"tasks": []}, {"images": [{}], "annotations": []}, "x"):
         (tmp_path / "wrong.json").write_text(json.dumps(wrong))
         with pytest.raises(ConfigError, match=r"JSON list of names.*COCO.*check the file"):
