@@ -176,6 +176,32 @@ def test_jpeg_that_was_cut_and_then_closed_is_refused(options: dict[str, object]
         assert reason_of(data[:cut] + tail) == Reason.TRUNCATED
 
 
+@pytest.mark.parametrize("fill", ["closed", "zeros"])
+def test_a_progressive_jpeg_cut_anywhere_in_its_scans_is_refused(fill: str) -> None:
+    """A cut in the last scan loses refinements of coefficients: no pixel turns grey."""
+    data = encoded(picture(128, 96), "JPEG", progressive=True)
+    for cut in [*range(1, 41), 100, 400]:
+        lost = b"" if fill == "closed" else bytes(cut + 40)
+        assert reason_of(data[: -2 - cut] + lost + b"\xff\xd9") == Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 4}])
+@pytest.mark.parametrize("image", [picture(128, 96), Image.new("RGB", (128, 96), (128, 128, 128))])
+def test_stray_bytes_between_a_whole_scan_and_the_end_marker_do_no_harm(
+    image: Image.Image, options: dict[str, object]
+) -> None:
+    data = encoded(image, "JPEG", **options)
+    pixels = decode.decode(data).pixels
+    for stray in (bytes(8), bytes(40), bytes(5000), b"\x12\x34\x56\x78", b"\xff\xff"):
+        assert np.array_equal(decode.decode(data[:-2] + stray + b"\xff\xd9").pixels, pixels)
+
+
+def test_a_progressive_jpeg_in_four_colours_is_verified_too() -> None:
+    data = encoded(picture(128, 96).convert("CMYK"), "JPEG", progressive=True)
+    assert decode.decode(data).pixels.shape == (96, 128, 3)
+    assert reason_of(data[:-30] + b"\xff\xd9") == Reason.TRUNCATED
+
+
 def test_progressive_jpeg_without_its_last_scans_is_refused() -> None:
     data = encoded(picture(128, 96), "JPEG", progressive=True)
     last_scan = data.rfind(b"\xff\xda")

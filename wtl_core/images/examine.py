@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from blake3 import blake3
 
 from wtl_core.images import measure
 from wtl_core.images.decode import Decoded, codecs, decode
@@ -20,7 +21,7 @@ class Examined(NamedTuple):
 
     Attributes:
         sample_id: SHA-256 hex of the file's bytes.
-        pixel_digest: SHA-256 hex of size and upright RGB pixels: equal for twins in other bytes.
+        pixel_digest: BLAKE3 hex of size and upright RGB pixels: equal for twins in other bytes.
         is_first_of_several: The file holds more frames; the figures are the first one's.
         taken_at: EXIF time without a zone, or None.
     """
@@ -73,7 +74,7 @@ def conclude(data: bytes, decoded: Decoded, limits: Limits, *, has_thumbnail: bo
         height=height,
         is_first_of_several=decoded.is_first_of_several,
         taken_at=decoded.taken_at,
-        pixel_digest=_pixel_digest(pixels, small),
+        pixel_digest=_pixel_digest(pixels),
         measures=measure.measure(small),
         thumbnail=thumbnail,
     )
@@ -93,14 +94,7 @@ def make_thumbnail(data: bytes, small: np.ndarray, image_format: str, limits: Li
     return None
 
 
-def _pixel_digest(pixels: np.ndarray, small: np.ndarray) -> str:
-    """SHA-256 over size and pixels; of a large image over its small copy and a fast checksum of all pixels.
-
-    SHA-256 of 500 x 375 pixels costs half of their decoding. So two large images can be crafted to share a digest, but
-    only if they look the same at 256 px; a faster hash alone would let a crafted image push any other to the last rank.
-    """
-    digest = hashlib.sha256(b"%dx%d" % (pixels.shape[1], pixels.shape[0]))
-    if small is not pixels:
-        digest.update(measure.checksum(pixels))
-    digest.update(small.data)
-    return digest.hexdigest()
+def _pixel_digest(pixels: np.ndarray) -> str:
+    """BLAKE3 over size and all pixels: a quarter of SHA-256's time, which is half of a photograph's decoding."""
+    size = b"%dx%d" % (pixels.shape[1], pixels.shape[0])
+    return blake3(size).update(pixels.reshape(-1)).hexdigest()

@@ -66,15 +66,6 @@ def resize_within(small: np.ndarray, side_px: int) -> np.ndarray:
     return _area(small, *shape)
 
 
-def checksum(pixels: np.ndarray) -> bytes:
-    """32 bytes that differ if pixels differ by accident; not made to withstand intent. Runs at some 13 GB/s."""
-    flat = pixels.reshape(-1)
-    whole = flat.size // 32 * 32
-    lanes = np.zeros(4, np.uint64)
-    _mix(flat[:whole].view(np.uint64), lanes)
-    return lanes.tobytes() + flat[whole:].tobytes()
-
-
 def _cosines() -> np.ndarray:
     """The first 8 rows of the DCT-II matrix of 32 points, unscaled."""
     frequency, position = np.arange(_HASH_SIDE)[:, None], np.arange(_HASH_GRID)[None, :]
@@ -82,26 +73,6 @@ def _cosines() -> np.ndarray:
 
 
 _COSINES = _cosines()
-
-
-_FACTOR, _STEP = np.uint64(0x9E3779B185EBCA87), np.uint64(0xC2B2AE3D27D4EB4F)
-_TURN, _TURN_BACK = np.uint64(31), np.uint64(33)
-
-
-@njit(cache=True, nogil=True)
-def _mix(words: np.ndarray, lanes: np.ndarray) -> None:
-    """Four independent rounds of xxHash64's mixing, one for each word of 32 bytes."""
-    a, b, c, d = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-    for i in range(np.uint64(0), np.uint64(words.shape[0]), np.uint64(4)):
-        a += words[i] * _STEP
-        a = ((a << _TURN) | (a >> _TURN_BACK)) * _FACTOR
-        b += words[i + np.uint64(1)] * _STEP
-        b = ((b << _TURN) | (b >> _TURN_BACK)) * _FACTOR
-        c += words[i + np.uint64(2)] * _STEP
-        c = ((c << _TURN) | (c >> _TURN_BACK)) * _FACTOR
-        d += words[i + np.uint64(3)] * _STEP
-        d = ((d << _TURN) | (d >> _TURN_BACK)) * _FACTOR
-    lanes[0], lanes[1], lanes[2], lanes[3] = a, b, c, d
 
 
 @njit(cache=True, nogil=True)

@@ -1,23 +1,30 @@
 """Whether a JPEG's image data reaches its last block: settles files that were cut and then closed or filled with zeros.
 
-libjpeg pads such a file with grey and only warns on stderr. A grey corner, or zeros before the end marker, makes a file
-suspect at no cost; only suspects are walked here, block by block, without computing a pixel. Walked: Huffman-coded
-sequential scans; of a progressive file only the list of its scans is checked. Not seen: a cut inside the last unit
-(16 x 16 pixels) of a sequential file, or inside the last scan of a progressive one.
+libjpeg pads such a file with grey and only warns. torchvision passes no warning on; `simplejpeg` does, so it decodes
+suspects once more, at an eighth of their size. Suspects are progressive files, where a lost last scan leaves no grey
+behind, and sequential ones with a grey corner or with zeros before their end marker. Not seen: a cut inside the last
+unit (16 x 16 pixels) of a sequential file, which leaves the corners as they were.
+
+Not every file is decoded twice: simplejpeg keeps the interpreter, so that decoding threads would wait for each other.
 """
 
-from dataclasses import dataclass
+import re
 
 import numpy as np
-from numba import njit
+import simplejpeg
 
 from wtl_core.images.faults import ImageError, Reason
 from wtl_core.images.jpeg import JpegHeader
 
+_END = b"\xff\xd9"
 _GREY = b"\x80\x80\x80"
-_TAIL = bytes(32)
-_HUFFMAN_SEQUENTIAL = (0xC0, 0xC1)
-_SPARE_BYTES = 8
+_ZEROS = bytes(32)
+"""Fewer zeros can end a scan by chance: they spell the last blocks of a flat image."""
+_SPARE_ZEROS = 8
+"""Zeros that may belong to the scan itself. All behind them are padding, of the scan (harmless) or instead of it."""
+_ENDS_EARLY = ("remature end", "found marker 0xd9 instead of RST")
+_STRAY = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+"""libjpeg's warnings that matter here. All others are harmless, or no matter of where the image data ends."""
 
 
 def check(data: bytes, header: JpegHeader, pixels: np.ndarray) -> None:
@@ -31,12 +38,16 @@ def check(data: bytes, header: JpegHeader, pixels: np.ndarray) -> None:
     Raises:
         ImageError: TRUNCATED.
     """
+    end = data.rfind(_END)
+    has_zeros = data.endswith(_ZEROS, 0, end)
     if header.is_progressive:
-        check_scans(data, header)
+        _check_scans(data, header)
+    elif not has_zeros and not has_grey_corner(pixels):
         return
-    end = data.rfind(b"\xff\xd9")
-    if has_grey_corner(pixels) or data[end - len(_TAIL) : end] == _TAIL:
-        check_blocks(data, header, end)
+    if has_zeros:
+        # with them, a scan that lacks its end is complete to libjpeg: zeros stand for the shortest codes
+        data = data[: len(data[:end].rstrip(b"\0")) + _SPARE_ZEROS] + _END
+    _check_end(data, header)
 
 
 def has_grey_corner(pixels: np.ndarray) -> bool:
@@ -45,39 +56,36 @@ def has_grey_corner(pixels: np.ndarray) -> bool:
     return _GREY in [corner.tobytes() for corner in corners]
 
 
-@dataclass
-class _Tables:
-    """What the segments before a scan define: Huffman lookups by class and id, sampling, restart interval."""
+def _check_end(data: bytes, header: JpegHeader) -> None:
+    """Refuse a file whose image data ends too early for libjpeg."""
+    warning = _warning_of(data, header)
+    stray = _STRAY.search(warning)
+    if stray is not None:  # libjpeg's first warning hides the next one, of a restart interval that is not there
+        warning = _warning_of(data[: data.rfind(_END) - int(stray[1])] + _END, header)
+    if any(early in warning for early in _ENDS_EARLY):
+        raise ImageError(Reason.TRUNCATED, "JPEG's image data ends before its last block; the rest is padding")
 
-    lookups: dict[tuple[int, int], np.ndarray]
-    sampling: dict[int, tuple[int, int]]
-    restart: int
 
-
-def check_blocks(data: bytes, header: JpegHeader, end: int) -> None:
-    """Walk the first scan of a Huffman-coded sequential file, at some 100 MB a second. Raises ImageError: TRUNCATED."""
-    if header.frame not in _HUFFMAN_SEQUENTIAL:
-        return
+def _warning_of(data: bytes, header: JpegHeader) -> str:
+    """The first warning of libjpeg, or why the file is not decoded at all; empty if all is well."""
     try:
-        tables = _read_tables(data, header.scan_start)
-        blocks, num_units = _layout(data, header, tables)
-    except (IndexError, KeyError, ValueError):
-        return  # the decoder was content with it
-    done, reached = _walk(np.frombuffer(data, np.uint8), header.scan_start, *blocks, num_units, tables.restart)
-    if done < num_units:
-        raise ImageError(
-            Reason.TRUNCATED, f"JPEG's image data ends after {done} of {num_units} blocks; the rest is padding"
+        # as small as can be: only the entropy-coded data is of interest
+        simplejpeg.decode_jpeg(
+            data, "CMYK" if header.components == 4 else "GRAY", min_height=1, min_width=1, min_factor=8
         )
-    zeros_from = len(data[:end].rstrip(b"\0"))
-    if zeros_from < reached - _SPARE_BYTES and reached < end - _SPARE_BYTES:
-        raise ImageError(Reason.TRUNCATED, f"JPEG is filled with zeros from byte {zeros_from}, inside its image data")
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
-def check_scans(data: bytes, header: JpegHeader) -> None:
-    """A complete progressive file refines the DC of every component to its last bit and sends all 63 AC bands."""
+def _check_scans(data: bytes, header: JpegHeader) -> None:
+    """Refuse a progressive file that lacks whole scans, of which libjpeg does not warn.
+
+    A complete one refines the DC of every component to its last bit and sends all 63 AC bands.
+    """
     lacking: dict[int, int] = {}
     # from the first scan to the first end marker: a colour profile before, a preview behind may hold anything
-    start, end = data.rfind(b"\xff\xda", 0, header.scan_start), data.find(b"\xff\xd9", header.scan_start)
+    start, end = data.rfind(b"\xff\xda", 0, header.scan_start), data.find(_END, header.scan_start)
     while 0 <= start < end - 5:
         count = data[start + 4]
         ids = data[start + 5 : start + 5 + 2 * count : 2]
@@ -89,107 +97,3 @@ def check_scans(data: bytes, header: JpegHeader) -> None:
         start = data.find(b"\xff\xda", start + 2, end)
     if len(lacking) < 64 * header.components or any(lacking.values()):
         raise ImageError(Reason.TRUNCATED, "progressive JPEG lacks its last scans; what they would refine is padding")
-
-
-def _read_tables(data: bytes, scan_start: int) -> _Tables:
-    tables, position = _Tables({}, {}, 0), 2
-    while position < scan_start:
-        if data[position] != 0xFF or data[position + 1] in (0xFF, 0, 1):
-            position += 1
-            continue
-        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
-        body = data[position + 4 : position + 2 + length]
-        if marker == 0xC4:  # DHT
-            while body:
-                count = sum(body[1:17])
-                tables.lookups[body[0] >> 4, body[0] & 15] = _lookup(body[1:17], body[17 : 17 + count])
-                body = body[17 + count :]
-        elif marker in _HUFFMAN_SEQUENTIAL:
-            tables.sampling = {body[i]: (body[i + 1] >> 4, body[i + 1] & 15) for i in range(6, 6 + 3 * body[5], 3)}
-        elif marker == 0xDD:  # DRI
-            tables.restart = int.from_bytes(body[:2], "big")
-        position += 2 + length
-    return tables
-
-
-def _lookup(counts: bytes, symbols: bytes) -> np.ndarray:
-    """(65536,) int32: length << 8 | symbol of the code that the 16 bits begin with, 0 if none does."""
-    lookup = np.zeros(1 << 16, np.int32)
-    code = used = 0
-    for length, count in enumerate(counts, 1):
-        for symbol in symbols[used : used + count]:
-            lookup[code << (16 - length) : (code + 1) << (16 - length)] = length << 8 | symbol
-            code += 1
-        used += count
-        code <<= 1
-    return lookup
-
-
-def _layout(data: bytes, header: JpegHeader, tables: _Tables) -> tuple[tuple[np.ndarray, np.ndarray], int]:
-    """The DC and AC lookups of the blocks of one unit, in order, and the number of units of the first scan."""
-    length = int.from_bytes(data[data.rfind(b"\xff\xda", 0, header.scan_start) + 2 :][:2], "big")
-    body = data[header.scan_start - length + 2 : header.scan_start]
-    parts = [(body[1 + 2 * i], body[2 + 2 * i]) for i in range(body[0])]
-    most_wide = max(wide for wide, _ in tables.sampling.values())
-    most_high = max(high for _, high in tables.sampling.values())
-    if len(parts) == 1:
-        wide, high = tables.sampling[parts[0][0]]
-        columns = _ceil(_ceil(header.width * wide, most_wide), 8)
-        rows = _ceil(_ceil(header.height * high, most_high), 8)
-        repeats = [1]
-    else:
-        columns, rows = _ceil(header.width, 8 * most_wide), _ceil(header.height, 8 * most_high)
-        repeats = [tables.sampling[part][0] * tables.sampling[part][1] for part, _ in parts]
-    direct = [tables.lookups[0, ids >> 4] for (_, ids), n in zip(parts, repeats, strict=True) for _ in range(n)]
-    others = [tables.lookups[1, ids & 15] for (_, ids), n in zip(parts, repeats, strict=True) for _ in range(n)]
-    return (np.stack(direct), np.stack(others)), columns * rows
-
-
-def _ceil(size: int, step: int) -> int:
-    return -(-size // step)
-
-
-@njit(cache=True, nogil=True)
-def _walk(
-    data: np.ndarray, position: int, direct: np.ndarray, others: np.ndarray, num_units: int, restart: int
-) -> tuple[int, int]:
-    """Units whose bits are all there, and the byte reached."""
-    held, num_held = np.uint64(0), 0
-    size = data.shape[0]
-    for unit in range(num_units):
-        if restart and unit and unit % restart == 0:
-            held, num_held = np.uint64(0), 0
-            while position + 1 < size and not (data[position] == 0xFF and 0xD0 <= data[position + 1] <= 0xD9):
-                position += 1
-            if position + 1 >= size or data[position + 1] > 0xD7:
-                return unit, position
-            position += 2
-        for block in range(direct.shape[0]):
-            coefficient = 0
-            while coefficient < 64:
-                while num_held <= 48 and position + 1 < size:
-                    byte = data[position]
-                    if byte == 0xFF:
-                        if data[position + 1] != 0:
-                            break
-                        position += 1
-                    position += 1
-                    held = (held << np.uint64(8)) | np.uint64(byte)
-                    num_held += 8
-                if num_held >= 16:
-                    index = (held >> np.uint64(num_held - 16)) & np.uint64(0xFFFF)
-                else:
-                    index = (held << np.uint64(16 - num_held)) & np.uint64(0xFFFF)
-                entry = direct[block, index] if coefficient == 0 else others[block, index]
-                length, symbol = entry >> 8, entry & 255
-                extra = symbol if coefficient == 0 else symbol & 15
-                if length == 0 or length + extra > num_held:
-                    return unit, position
-                num_held -= length + extra
-                if coefficient == 0:
-                    coefficient = 1
-                elif symbol == 0:
-                    break
-                else:
-                    coefficient += (symbol >> 4) + 1
-    return num_units, position - num_held // 8

@@ -9,7 +9,7 @@ from wtl_core.recipe.ingest import IngestParams
 from wtl_core.shards.discover import LISTING_SCHEMA, as_frame
 from wtl_core.shards.objects import REFUSED_ETAG, RETRY_MARK, SPECIAL_ETAG, SourceObject
 
-VERSION = 3  # 3: AppleDouble, frames' own sidecars, dictionaries
+VERSION = 4  # 4: BLAKE3 of pixels, progressive JPEGs verified to their end
 """Raised when the same objects and params would give another part."""
 _BYTES_PER_IMAGE = {"tar": 3072, "parquet": 512, "zip": 512, "loose": 1 << 62}
 """At least so many bytes of a shard hold one image; an estimate, which only sizes parts."""
