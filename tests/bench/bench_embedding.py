@@ -182,7 +182,7 @@ def store(quick: bool) -> list[Row]:
     """100k x 512 in parts of 5,000: staged, committed by anti-join and append, read back; Arrow files beside it."""
     import pyarrow as pa
 
-    from wtl_core.embedding import vectors
+    from wtl_core.embedding import staging, vectors
     from wtl_core.workspace.storage import open_store
 
     count, dimensions, part = (10_000 if quick else 100_000), 512, 5_000
@@ -197,7 +197,7 @@ def store(quick: bool) -> list[Row]:
 
         def write_plain() -> None:
             for at in starts:
-                table = vectors._as_table(ids[at : at + part], values[at : at + part])
+                table = staging.as_table(ids[at : at + part], values[at : at + part])
                 with plain.writer(f"{at}.arrow") as handle, pa.ipc.new_file(handle, table.schema) as writer:
                     writer.write_table(table)
 
@@ -212,7 +212,7 @@ def store(quick: bool) -> list[Row]:
 
         def stage() -> None:
             for at in starts:
-                vectors.stage(lance, fingerprint, f"p{at}", ids[at : at + part], values[at : at + part])
+                staging.stage(lance, fingerprint, f"p{at}", ids[at : at + part], values[at : at + part])
 
         def commit() -> None:
             for at in starts:

@@ -53,7 +53,7 @@ def write_weights(target: Path, seed: int) -> str:
 def test_a_part_that_fails_keeps_what_it_committed_and_makes_only_the_rest(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "_COMMIT_IMAGES", 3)
+    monkeypatch.setattr(chunks, "COMMIT_IMAGES", 3)
     monkeypatch.setattr(embedder, "_piece_rows", lambda encoder, workers: 1)
     real, made, ends = embedder.embed, list[str](), [7, 8]
 

@@ -86,12 +86,12 @@ def embed_pool(root: str, samples_path: str, fingerprints: list[str]) -> None:
     """What is killed: each encoder in turn embeds what it has no vector for."""
     import polars as pl
 
-    from wtl_core.embedding import chunks, embedder, vectors
+    from wtl_core.embedding import chunks, compaction, embedder
     from wtl_core.encoders.encoder_ref import EncoderRef
 
     torch.set_num_threads(1)
-    vectors._MAX_AT_WORK = 4  # so that compaction is killed too
-    chunks._COMMIT_IMAGES = PART // 2  # so that a part is killed between its commits
+    compaction.MAX_AT_WORK = 4  # so that compaction is killed too
+    chunks.COMMIT_IMAGES = PART // 2  # so that a part is killed between its commits
     embedder._piece_rows = lambda encoder, workers: PART // 2
     store, samples = Store(root), pl.read_parquet(samples_path)
     for fingerprint in fingerprints:
@@ -199,14 +199,14 @@ def fresh_copy(prepared: Prepared, root: Path) -> str:
 
 def read_vectors(prepared: Prepared, root: str) -> dict[str, np.ndarray]:
     """Each encoder's vectors in the order of the ids; the tables hold each id once, and nothing else is left."""
-    from wtl_core.embedding import vectors
+    from wtl_core.embedding import staging, vectors
 
     store, ids = Store(root), sorted(prepared.images)
     for name in prepared.encoders:
         table = vectors.open_table(store, name)
         assert table is not None
         assert sorted(table.search().select(["sample_id"]).to_arrow()["sample_id"].to_pylist()) == ids
-        assert store.names(f"{vectors.STAGING}/{name}") == []
+        assert store.names(f"{staging.FOLDER}/{name}") == []
     assert sorted(store.names("vectors")) == sorted(f"{vectors.table_name(name)}.lance" for name in prepared.encoders)
     return {name: vectors.load(store, name, ids) for name in prepared.encoders}
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import make_jpeg
 from tests.plain_refresh import files, refresh
-from wtl_core.embedding import vectors
+from wtl_core.embedding import staging, vectors
 from wtl_core.encoders import cards
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.recipe.encoder import EncoderParams
@@ -53,7 +53,7 @@ def workspace_of(root: Path, known: np.ndarray, fresh: np.ndarray) -> tuple[Stor
     rows = np.concatenate([known, fresh])
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
     ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(len(rows))]
-    vectors.stage(store, ENCODER, "a", ids, rows)
+    staging.stage(store, ENCODER, "a", ids, rows)
     vectors.commit_staged(store, ENCODER, ["a"], rows.shape[1])
     cards.save_origin(store, ENCODER, ids[: len(known)])
     samples = pl.DataFrame({"sample_id": ids, "is_filtered": [False] * len(ids)})

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from wtl_core.embedding import vectors
+from wtl_core.embedding import staging, vectors
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe.base import digest_of
 from wtl_core.recipe.recipe import Recipe
@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> Store:
     store = open_store(str(tmp_path / "workspace"))
     drawn = np.random.default_rng(0).normal(size=(ROWS, 12))
     unit = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float16)
-    vectors.stage(store, ENCODER, "part", samples()["sample_id"].to_list(), unit)
+    staging.stage(store, ENCODER, "part", samples()["sample_id"].to_list(), unit)
     vectors.commit_staged(store, ENCODER, ["part"], 12)
     return store
 

@@ -11,6 +11,9 @@ import pyarrow as pa
 import pytest
 
 from tests.conftest import S3_KEYS, use_s3
+from wtl_core.embedding import compaction, staging, vectors
+from wtl_core.errors import ConfigError, CorruptArtifactError, InputError
+from wtl_core.workspace import storage
 from wtl_core.workspace.storage import Store, open_store
 
 ENCODER, OTHER = "a" * 64, "b" * 64
@@ -50,28 +53,24 @@ def s3_endpoint() -> Iterator[str]:
 
 
 def test_what_was_committed_is_loaded_in_the_order_asked_for(store: Store) -> None:
-    from wtl_core.embedding import vectors
-
     ids, values = make_rows(50)
     for start in (0, 20):
         stop = start + 30 if start else 20
-        vectors.stage(store, ENCODER, f"part-{start}", ids[start:stop], values[start:stop])
-    assert vectors.commit_staged(store, ENCODER, vectors.staged_keys(store, ENCODER), D) == 50
+        staging.stage(store, ENCODER, f"part-{start}", ids[start:stop], values[start:stop])
+    assert vectors.commit_staged(store, ENCODER, staging.staged_keys(store, ENCODER), D) == 50
     assert vectors.existing_ids(store, ENCODER) == set(ids)
-    assert vectors.staged_keys(store, ENCODER) == []
+    assert staging.staged_keys(store, ENCODER) == []
     order = np.argsort(ids)
     wanted = [ids[row] for row in order if row % 3]
     assert np.array_equal(vectors.load(store, ENCODER, wanted), values[[row for row in order if row % 3]])
 
 
 def test_committing_again_adds_nothing(store: Store) -> None:
-    from wtl_core.embedding import vectors
-
     ids, values = make_rows(20)
     for attempt in range(3):
-        vectors.stage(store, ENCODER, "p", ids, values)
+        staging.stage(store, ENCODER, "p", ids, values)
         assert vectors.commit_staged(store, ENCODER, ["p"], D) == (0 if attempt else 20)
-    vectors.stage(store, ENCODER, "overlap", [*ids[10:], "f" * 64], np.vstack([values[10:], values[:1]]))
+    staging.stage(store, ENCODER, "overlap", [*ids[10:], "f" * 64], np.vstack([values[10:], values[:1]]))
     assert vectors.commit_staged(store, ENCODER, ["overlap", "not-there"], D) == 1
     table = vectors.open_table(store, ENCODER)
     assert table is not None
@@ -79,35 +78,28 @@ def test_committing_again_adds_nothing(store: Store) -> None:
 
 
 def test_two_parts_with_the_same_sample_add_it_once(tmp_path: Path) -> None:
-    from wtl_core.embedding import vectors
-
     store = open_store(str(tmp_path))
     ids, values = make_rows(10)
-    vectors.stage(store, ENCODER, "a", ids, values)
-    vectors.stage(store, ENCODER, "b", ids, values)
+    staging.stage(store, ENCODER, "a", ids, values)
+    staging.stage(store, ENCODER, "b", ids, values)
     assert vectors.commit_staged(store, ENCODER, ["a", "b"], D) == 10
 
 
 def test_rows_of_another_run_are_seen_by_a_handle_that_was_opened_earlier(tmp_path: Path) -> None:
-    from wtl_core.embedding import vectors
-
     store = open_store(str(tmp_path))
     ids, values = make_rows(10)
     table = vectors.open_table(store, ENCODER, D)
     assert table is not None
-    vectors.stage(store, ENCODER, "a", ids, values)
+    staging.stage(store, ENCODER, "a", ids, values)
     vectors.commit_staged(store, ENCODER, ["a"], D)
     assert table.count_rows() == 10
 
 
 def test_a_few_vectors_are_the_same_as_those_of_a_scan(tmp_path: Path) -> None:
     """Few are fetched by a filter; ids that could not be in it, and many, by a scan of the table."""
-    from wtl_core.embedding import vectors
-    from wtl_core.errors import InputError
-
     store = open_store(str(tmp_path))
     ids, values = make_rows(1200)
-    vectors.stage(store, ENCODER, "a", ids, values)
+    staging.stage(store, ENCODER, "a", ids, values)
     vectors.commit_staged(store, ENCODER, ["a"], D)
     assert np.array_equal(vectors.load(store, ENCODER, ids), values)
     for rows in ([7], [900, 3, 1100], list(range(999, -1, -1)), list(range(1001)), []):
@@ -119,17 +111,14 @@ def test_a_few_vectors_are_the_same_as_those_of_a_scan(tmp_path: Path) -> None:
 
 
 def test_encoders_do_not_meet(tmp_path: Path) -> None:
-    from wtl_core.embedding import vectors
-    from wtl_core.errors import CorruptArtifactError, InputError
-
     store = open_store(str(tmp_path))
     ids, values = make_rows(10)
-    vectors.stage(store, ENCODER, "a", ids, values)
+    staging.stage(store, ENCODER, "a", ids, values)
     vectors.commit_staged(store, ENCODER, ["a"], D)
     assert vectors.existing_ids(store, OTHER) == set()
     with pytest.raises(InputError, match="embed the pool first"):
         vectors.load(store, OTHER, ids)
-    vectors.stage(store, ENCODER, "stray", ids, values)
+    staging.stage(store, ENCODER, "stray", ids, values)
     store.write_bytes(f"staging/{OTHER}/stray.arrow", store.read_bytes(f"staging/{ENCODER}/stray.arrow"))
     with pytest.raises(CorruptArtifactError, match=r"stray\.arrow: expected vectors of encoder bbbb"):
         vectors.commit_staged(store, OTHER, ["stray"], D)
@@ -141,30 +130,22 @@ def test_encoders_do_not_meet(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [0.0, np.nan, np.inf, 0.5])
 def test_a_vector_that_is_none_is_refused_with_its_sample(tmp_path: Path, spoil: float) -> None:
-    from wtl_core.embedding import vectors
-    from wtl_core.errors import InputError
-
     ids, values = make_rows(10)
     values[4] *= np.float16(spoil)
     with pytest.raises(InputError, match=ids[4]):
-        vectors.stage(open_store(str(tmp_path)), ENCODER, "a", ids, values)
+        staging.stage(open_store(str(tmp_path)), ENCODER, "a", ids, values)
 
 
 def test_a_sample_without_a_vector_is_named(tmp_path: Path) -> None:
-    from wtl_core.embedding import vectors
-    from wtl_core.errors import InputError
-
     store = open_store(str(tmp_path))
     ids, values = make_rows(10)
-    vectors.stage(store, ENCODER, "a", ids[1:], values[1:])
+    staging.stage(store, ENCODER, "a", ids[1:], values[1:])
     vectors.commit_staged(store, ENCODER, ["a"], D)
     with pytest.raises(InputError, match=f"1 are missing \\(first: {ids[0]}\\)"):
         vectors.load(store, ENCODER, ids)
 
 
 def test_the_key_column_is_declared_and_never_null(tmp_path: Path) -> None:
-    from wtl_core.embedding import vectors
-
     table = vectors.open_table(open_store(str(tmp_path)), ENCODER, D)
     assert table is not None
     field = table.schema.field("sample_id")
@@ -176,24 +157,22 @@ def test_the_key_column_is_declared_and_never_null(tmp_path: Path) -> None:
 def test_similar_is_the_plain_cosine_order_with_and_without_an_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wtl_core.embedding import vectors
-
     store = open_store(str(tmp_path))
     ids, values = make_rows(600)
-    vectors.stage(store, ENCODER, "a", ids, values)
+    staging.stage(store, ENCODER, "a", ids, values)
     vectors.commit_staged(store, ENCODER, ["a"], D)
     exact = values.astype(np.float32)
     exact /= np.linalg.norm(exact, axis=1, keepdims=True)
     expected = [ids[row] for row in np.argsort(-(exact @ exact[5]))[:10]]
     assert [one.sample_id for one in vectors.similar(store, ENCODER, exact[5], 10)] == expected
     assert not vectors.build_index(store, ENCODER)  # too small to pay
-    monkeypatch.setattr(vectors, "INDEX_ROWS", 500)
+    monkeypatch.setattr(compaction, "INDEX_ROWS", 500)
     assert vectors.build_index(store, ENCODER)
     found = vectors.similar(store, ENCODER, exact[5], 10)
     assert [one.sample_id for one in found] == expected
     assert found[0].similarity == pytest.approx(1, abs=1e-3)
     more, fresh = make_rows(5, seed=1)
-    vectors.stage(store, ENCODER, "b", more, fresh)
+    staging.stage(store, ENCODER, "b", more, fresh)
     vectors.commit_staged(store, ENCODER, ["b"], D)
     assert vectors.similar(store, ENCODER, fresh[2].astype(np.float32), 1)[0].sample_id == more[2]  # not yet indexed
     assert vectors.build_index(store, ENCODER)
@@ -203,12 +182,10 @@ def test_similar_is_the_plain_cosine_order_with_and_without_an_index(
 def test_compaction_bounds_fragments_and_versions_and_keeps_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wtl_core.embedding import vectors
-
     store = open_store(str(tmp_path))
     ids, values = make_rows(30)
     for row in range(30):
-        vectors.stage(store, ENCODER, f"p{row}", ids[row : row + 1], values[row : row + 1])
+        staging.stage(store, ENCODER, f"p{row}", ids[row : row + 1], values[row : row + 1])
         vectors.commit_staged(store, ENCODER, [f"p{row}"], D)
     version = vectors.table_version(store, ENCODER)
     assert vectors.compact(store, ENCODER, keep=timedelta(milliseconds=1))
@@ -224,24 +201,22 @@ def test_compaction_bounds_fragments_and_versions_and_keeps_rows(
 def test_a_long_run_of_small_parts_leaves_few_fragments_and_versions_at_any_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wtl_core.embedding import vectors
-
-    monkeypatch.setattr(vectors, "_MAX_AT_WORK", 10)
+    monkeypatch.setattr(compaction, "MAX_AT_WORK", 10)
     store = open_store(str(tmp_path))
     ids, values = make_rows(60)
     fragments, versions = [], []
     for row in range(60):
-        vectors.stage(store, ENCODER, "p", ids[row : row + 1], values[row : row + 1])
+        staging.stage(store, ENCODER, "p", ids[row : row + 1], values[row : row + 1])
         vectors.commit_staged(store, ENCODER, ["p"], D)
         table = vectors.open_table(store, ENCODER)
         assert table is not None
-        fragments.append(vectors._fragments(table))
+        fragments.append(compaction.fragments(table))
         versions.append(len(table.list_versions()))
     assert max(fragments) == 10  # and not 60
     assert max(versions) <= 2 * 10 + 3
     # What was merged is deleted too: no files are left but those of the oldest version kept, and one of each later one.
     table.checkout(min(version["version"] for version in table.list_versions()))
-    assert len(list((tmp_path / "vectors").rglob("*.lance"))) <= vectors._fragments(table) + versions[-1] - 1
+    assert len(list((tmp_path / "vectors").rglob("*.lance"))) <= compaction.fragments(table) + versions[-1] - 1
     assert np.array_equal(vectors.load(store, ENCODER, ids), values)
     time.sleep(1.0)  # versions that were written at once, longer ago than all of that took
     assert vectors.compact(store, ENCODER, is_forced=True)
@@ -250,10 +225,6 @@ def test_a_long_run_of_small_parts_leaves_few_fragments_and_versions_at_any_time
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     """Lance's own text of it; a disk is filled by no test."""
-    from wtl_core.embedding import vectors
-    from wtl_core.errors import ConfigError
-    from wtl_core.workspace import storage
-
     store = open_store(str(tmp_path))
     for text, kind in (("No space left on device (os error 28)", ConfigError), ("os error 2801", RuntimeError)):
         with pytest.raises(kind), storage.explain_full_disk(store.path(vectors.FOLDER), "vectors"):
@@ -261,15 +232,13 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
 
 
 def test_deleted_and_dropped_vectors_are_gone(tmp_path: Path) -> None:
-    from wtl_core.embedding import vectors
-
     store = open_store(str(tmp_path))
     ids, values = make_rows(10)
-    vectors.stage(store, ENCODER, "a", ids, values)
+    staging.stage(store, ENCODER, "a", ids, values)
     vectors.commit_staged(store, ENCODER, ["a"], D)
     vectors.delete_ids(store, ENCODER, ids[:4])
     assert vectors.existing_ids(store, ENCODER) == set(ids[4:])
-    vectors.stage(store, ENCODER, "b", ids, values)
+    staging.stage(store, ENCODER, "b", ids, values)
     vectors.drop(store, ENCODER)
     assert vectors.table_version(store, ENCODER) == 0
-    assert vectors.staged_keys(store, ENCODER) == []
+    assert staging.staged_keys(store, ENCODER) == []

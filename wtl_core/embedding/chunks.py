@@ -15,7 +15,7 @@ from queue import SimpleQueue
 import numpy as np
 import polars as pl
 
-from wtl_core.embedding import embedder, vectors
+from wtl_core.embedding import embedder, staging, vectors
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.errors import TransientError
@@ -26,7 +26,7 @@ from wtl_core.workspace.storage import Store
 
 _PLACE = ("sample_id", "source", "object_uri", "key", "uri")
 _REFUSALS = (*_PLACE, "reason", "message")
-_COMMIT_IMAGES = 4096
+COMMIT_IMAGES = 4096
 """Vectors of so many images, for each device, are held in memory before they are committed."""
 
 _committing = threading.Lock()
@@ -90,7 +90,7 @@ def plan(store: Store, samples: pl.DataFrame, encoder: EncoderRef, *, images: in
         images: Samples in a chunk.
     """
     fingerprint, dimensions = encoder.fingerprint, encoder.dimensions
-    left_over = vectors.staged_keys(store, fingerprint)
+    left_over = staging.staged_keys(store, fingerprint)
     vectors.commit_staged(store, fingerprint, left_over, dimensions)
     missing = _without(samples, vectors.existing_ids(store, fingerprint))
     if missing.is_empty():
@@ -131,7 +131,7 @@ def run(
         held.append(piece)
         refusals.extend(Refusal(*failure) for failure in piece.failures)
         done += len(piece.ids) + len(piece.failures)
-        if sum(len(one.ids) for one in held) >= _COMMIT_IMAGES * len(encoders):
+        if sum(len(one.ids) for one in held) >= COMMIT_IMAGES * len(encoders):
             _commit(chunk, store, held)
             held = []
         if on_progress is not None:
@@ -146,7 +146,7 @@ def _commit(chunk: EmbeddingChunk, store: Store, pieces: Sequence[embedder.Piece
     if not ids:
         return
     key = digest_of(ids)[:16]
-    vectors.stage(store, chunk.fingerprint, key, ids, np.concatenate([piece.vectors for piece in pieces]))
+    staging.stage(store, chunk.fingerprint, key, ids, np.concatenate([piece.vectors for piece in pieces]))
     with _committing:
         vectors.commit_staged(store, chunk.fingerprint, [key], chunk.dimensions)
 
@@ -251,7 +251,7 @@ def _without(samples: pl.DataFrame, ids: set[str]) -> pl.DataFrame:
 
 
 def _folder(fingerprint: str) -> str:
-    return f"{vectors.STAGING}/{fingerprint}"
+    return f"{staging.FOLDER}/{fingerprint}"
 
 
 def _refusals_key(fingerprint: str) -> str:

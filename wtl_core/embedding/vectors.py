@@ -1,38 +1,32 @@
 """Vectors in LanceDB: one table per encoder fingerprint below `vectors/`, keyed by `sample_id`.
 
-Many processes stage Arrow files; one writer commits them by anti-join, then append: three times faster than
+Many processes stage Arrow files (`staging`); one writer commits them by anti-join, then append: three times faster than
 `merge_insert`, whose concurrent or stale use duplicates rows without an error. Row order in a table means nothing.
-Here too: similarity search and the guard against mixing encoders. Not here: how vectors are made (`embedding`).
+Here too: similarity search and the guard against mixing encoders. Not here: how vectors are made (`embedder`), and when
+a table is compacted or indexed (`compaction`).
 """
 
 import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, cast
 
 import lancedb
 import numpy as np
 import pyarrow as pa
-from lancedb.index import IvfFlat
 
+from wtl_core.embedding import compaction, staging
 from wtl_core.errors import CorruptArtifactError, InputError
 from wtl_core.workspace.storage import Store, explain_full_disk
 
 _log = logging.getLogger(__name__)
 
-FOLDER, STAGING = "vectors", "staging"
-INDEX_ROWS = 250_000
-"""Tables below this answer "images like this one" by scanning: 0.2 s at 100,000 rows, and no 10 s to build an index."""
+FOLDER = "vectors"
 
-KEPT = timedelta(hours=1)
-"""Older versions of a table are dropped when it is compacted: no reader takes longer, and a new one sees the newest."""
-
-_MAX_FRAGMENTS, _SCAN_ROWS, _PARTITION_ROWS = 20, 8192, 400
-_MAX_AT_WORK = 100
-"""Fragments, and versions kept, of a table that is being filled. Merging writes up to a million rows again, so each
-hundred commits have one; a reader is safe until it is overtaken by as many."""
+_SCAN_ROWS = 8192
+"""Rows of a batch that a scan hands over: some megabytes of vectors."""
 _FILTERED_IDS = 1000
 """Up to so many vectors are fetched by a filter: of 100,000 x 128 one takes 14 ms, a thousand 45, a scan of all 50."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -44,17 +38,6 @@ class Neighbour:
 
     sample_id: str
     similarity: float
-
-
-def schema(dimensions: int) -> pa.Schema:
-    """`sample_id` (never null, declared as the key: a second belt against duplicates) and `vector` (float16)."""
-    key = {"lance-schema:unenforced-primary-key": "true"}
-    return pa.schema(
-        [
-            pa.field("sample_id", pa.string(), nullable=False, metadata=key),
-            pa.field("vector", pa.list_(pa.float16(), dimensions), nullable=False),
-        ]
-    )
 
 
 def open_table(store: Store, fingerprint: str, dimensions: int | None = None) -> Any | None:
@@ -80,7 +63,7 @@ def open_table(store: Store, fingerprint: str, dimensions: int | None = None) ->
         return None
     # A run killed within `create_table` leaves a folder without a manifest, which is no table yet.
     mode = "overwrite" if is_known else "create"
-    return connection.create_table(name, schema=schema(dimensions), mode=mode)
+    return connection.create_table(name, schema=staging.schema(dimensions), mode=mode)
 
 
 def table_name(fingerprint: str) -> str:
@@ -99,31 +82,6 @@ def existing_ids(store: Store, fingerprint: str) -> set[str]:
     return set() if table is None else _committed.copy(store, table)
 
 
-def stage(store: Store, fingerprint: str, key: str, ids: Sequence[str], vectors: np.ndarray) -> None:
-    """Write vectors for the next commit, to a file that appears complete or not at all.
-
-    Args:
-        store: The workspace.
-        fingerprint: The encoder that made them; a commit refuses files of another one.
-        key: Names the file; staging it again replaces it.
-        ids: Sample ids, unique.
-        vectors: (n, D) float16 of unit length.
-
-    Raises:
-        InputError: a vector is not finite or not of unit length; its sample is named.
-    """
-    check_unit_length(ids, vectors)
-    table = _as_table(ids, vectors).replace_schema_metadata({"fingerprint": fingerprint})
-    with store.writer(_staged(fingerprint, key)) as handle, pa.ipc.new_file(handle, table.schema) as writer:
-        writer.write_table(table)
-
-
-def staged_keys(store: Store, fingerprint: str) -> list[str]:
-    """Files that are staged and not committed, sorted; what a killed run left is among them."""
-    names = store.names(f"{STAGING}/{fingerprint}")
-    return sorted(name.removesuffix(".arrow") for name in names if name.endswith(".arrow") and name[0] != ".")
-
-
 def commit_staged(store: Store, fingerprint: str, keys: Iterable[str], dimensions: int) -> int:
     """Append the staged files' missing rows in one transaction, then delete the files; rows added.
 
@@ -139,11 +97,9 @@ def commit_staged(store: Store, fingerprint: str, keys: Iterable[str], dimension
     known = _committed.ids(store, table)
     fresh = []
     for key in keys:
-        staged = _read_staged(store, fingerprint, key)
+        staged = staging.read(store, fingerprint, key, dimensions)
         if staged is None:
             continue
-        if staged.schema.field("vector").type.list_size != dimensions:
-            raise _foreign(store, fingerprint, key)
         is_new = []
         for sample_id in staged["sample_id"].to_pylist():
             is_new.append(sample_id not in known)
@@ -152,40 +108,39 @@ def commit_staged(store: Store, fingerprint: str, keys: Iterable[str], dimension
     rows = sum(int(added.num_rows) for added in fresh)
     if rows:
         with explain_full_disk(store.path(FOLDER), "vectors"):
-            table.add(pa.concat_tables(fresh).cast(schema(dimensions)))
-        if _fragments(table) > _MAX_AT_WORK:
-            _optimize(table, KEPT)
+            table.add(pa.concat_tables(fresh).cast(staging.schema(dimensions)))
+        if compaction.is_due_at_work(table):
+            compaction.compact(table, compaction.KEPT)
         _committed.note(store, table, known)
-    for key in keys:
-        store.delete(_staged(fingerprint, key))
+    staging.discard(store, fingerprint, keys)
     _log.info("vectors: %d rows added to %s", rows, table_name(fingerprint)[:18])
     return rows
 
 
 class _Committed:
-    """The ids of the table that this process committed to last, so that twenty commits do not scan it twenty times.
+    """A cache of the ids in the table that this process last appended to: twenty commits scan it once.
 
-    Believed only while version and row count are what they were after our own append.
+    Valid only while the table's version and row count are those after our own append.
     """
 
     def __init__(self) -> None:
-        self.of: tuple[str, str, int, int] | None = None
+        self.state: tuple[str, str, int, int] | None = None
         self.known: set[str] = set()
 
     def ids(self, store: Store, table: Any) -> set[str]:
         """Every committed id. The caller may add to the set, and calls `note` when the additions are committed."""
-        of, self.of = self.of, None  # an append that fails half-way leaves nothing to believe
-        return self.known if of == self._now(store, table) else _ids(table)
+        state, self.state = self.state, None  # after an append that fails half-way the cache is not valid
+        return self.known if state == self._state_of(store, table) else _ids(table)
 
     def copy(self, store: Store, table: Any) -> set[str]:
         """Every committed id, in a set of its own."""
-        return set(self.known) if self.of == self._now(store, table) else _ids(table)
+        return set(self.known) if self.state == self._state_of(store, table) else _ids(table)
 
     def note(self, store: Store, table: Any, known: set[str]) -> None:
         """`known` is what the table holds now."""
-        self.of, self.known = self._now(store, table), known
+        self.state, self.known = self._state_of(store, table), known
 
-    def _now(self, store: Store, table: Any) -> tuple[str, str, int, int]:
+    def _state_of(self, store: Store, table: Any) -> tuple[str, str, int, int]:
         return (store.root, table.name, int(table.version), int(table.count_rows()))
 
 
@@ -235,46 +190,22 @@ def table_version(store: Store, fingerprint: str) -> int:
     return 0 if table is None else int(table.version)
 
 
-def compact(store: Store, fingerprint: str, *, keep: timedelta = KEPT, is_forced: bool = False) -> bool:
+def compact(store: Store, fingerprint: str, *, keep: timedelta = compaction.KEPT, is_forced: bool = False) -> bool:
     """Merge small fragments and drop versions older than `keep`, when there are many; whether it was done."""
     table = open_table(store, fingerprint)
     if table is None:
         return False
-    if not is_forced and _fragments(table) <= _MAX_FRAGMENTS and len(table.list_versions()) <= _MAX_AT_WORK:
+    if not is_forced and not compaction.is_due(table):
         return False
     with explain_full_disk(store.path(FOLDER), "vectors"):
-        _optimize(table, keep)
+        compaction.compact(table, keep)
     return True
-
-
-def _fragments(table: Any) -> int:
-    return int(table.stats()["fragment_stats"]["num_fragments"])
-
-
-def _optimize(table: Any, keep: timedelta) -> None:
-    """Merge fragments; of the versions drop those older than `keep`, and all but the newest `_MAX_AT_WORK`."""
-    table.optimize(cleanup_older_than=keep)
-    made = sorted(version["timestamp"] for version in table.list_versions())  # local time, without a zone
-    if len(made) > _MAX_AT_WORK + 1:
-        # after the merge, and by one version more: an age is counted from when Lance gets to it, some moments later
-        table.optimize(cleanup_older_than=max(datetime.now() - made[-_MAX_AT_WORK - 1], timedelta(milliseconds=1)))
 
 
 def build_index(store: Store, fingerprint: str) -> bool:
-    """Build or extend the search index where the table is large enough; whether there is one now.
-
-    IVF-flat: exact distances within the probed partitions, and built in seconds (PQ and HNSW took 8 to 14 times as long
-    at 100,000 x 512).
-    """
+    """Build or extend the table's search index where it is large enough; whether there is one now."""
     table = open_table(store, fingerprint)
-    if table is None or table.count_rows() < INDEX_ROWS:
-        return False
-    if any("vector" in index.columns for index in table.list_indices()):
-        table.optimize(cleanup_older_than=KEPT)
-        return True
-    partitions = max(1, table.count_rows() // _PARTITION_ROWS)
-    table.create_index("vector", config=IvfFlat(distance_type="cosine", num_partitions=min(1024, partitions)))
-    return True
+    return table is not None and compaction.build_index(table)
 
 
 def similar(store: Store, fingerprint: str, vector: np.ndarray, k: int) -> list[Neighbour]:
@@ -314,22 +245,7 @@ def drop(store: Store, fingerprint: str) -> None:
     connection = _connect(store)
     if table_name(fingerprint) in _table_names(connection):
         connection.drop_table(table_name(fingerprint))
-    for key in staged_keys(store, fingerprint):
-        store.delete(_staged(fingerprint, key))
-
-
-def check_unit_length(ids: Sequence[str], vectors: np.ndarray) -> None:
-    """Refuse vectors that are not finite or not of unit length (float16 rounds); the first bad sample is named."""
-    import torch  # here: only who embeds gets here, and numpy takes ten times as long to widen float16
-
-    norms = torch.from_numpy(vectors).float().norm(dim=1).numpy()
-    bad = np.flatnonzero(~(np.abs(norms - 1) < 0.01))
-    if len(bad):
-        row = int(bad[0])
-        raise InputError(
-            f"sample {ids[row]}: expected a vector of length 1, found length {norms[row]}; {len(bad)} of {len(ids)} "
-            "are so: the encoder does not suit these images, name another"
-        )
+    staging.discard(store, fingerprint, staging.staged_keys(store, fingerprint))
 
 
 def _no_table(fingerprint: str) -> InputError:
@@ -364,12 +280,6 @@ def _table_names(connection: Any) -> set[str]:
             return names
 
 
-def _as_table(ids: Sequence[str], vectors: np.ndarray) -> pa.Table:
-    values = pa.array(np.ascontiguousarray(vectors, np.float16).reshape(-1), pa.float16())
-    columns = [pa.array(ids, pa.string()), pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])]
-    return pa.table(columns, schema=schema(vectors.shape[1]))
-
-
 def _scan(table: Any, columns: list[str], *, where: str | None = None) -> Iterable[pa.RecordBatch]:
     query = table.search().select(columns)
     query = query if where is None else query.where(where)
@@ -389,25 +299,3 @@ def _one_of(sample_ids: Sequence[str]) -> str:
 
 def _ids(table: Any) -> set[str]:
     return {key for batch in _scan(table, ["sample_id"]) for key in batch.column(0).to_pylist()}
-
-
-def _staged(fingerprint: str, key: str) -> str:
-    assert re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z_\-]*", key), key
-    return f"{STAGING}/{fingerprint}/{key}.arrow"
-
-
-def _read_staged(store: Store, fingerprint: str, key: str) -> pa.Table | None:
-    try:
-        table = pa.ipc.open_file(pa.BufferReader(store.read_bytes(_staged(fingerprint, key)))).read_all()
-    except FileNotFoundError:
-        return None
-    if (table.schema.metadata or {}).get(b"fingerprint", b"").decode() != fingerprint:
-        raise _foreign(store, fingerprint, key)
-    return table
-
-
-def _foreign(store: Store, fingerprint: str, key: str) -> CorruptArtifactError:
-    return CorruptArtifactError(
-        f"{store.path(_staged(fingerprint, key))}: expected vectors of encoder {fingerprint[:16]}..., found another's; "
-        "delete the file and run again"
-    )

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
-from wtl_core.embedding import vectors
+from wtl_core.embedding import staging
 from wtl_core.training import succession
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
@@ -72,9 +72,9 @@ def prune_trainings(store: Store, needed: Collection[str], *, keep_days: float) 
 def prune_staging(store: Store) -> int:
     """Delete embedding plans and vectors that were never committed; only where no refresh is to go on with them."""
     gone = 0
-    for fingerprint in store.names(vectors.STAGING):
-        gone += len(store.names(f"{vectors.STAGING}/{fingerprint}"))
-        store.delete_folder(f"{vectors.STAGING}/{fingerprint}")
+    for fingerprint in store.names(staging.FOLDER):
+        gone += len(store.names(f"{staging.FOLDER}/{fingerprint}"))
+        store.delete_folder(f"{staging.FOLDER}/{fingerprint}")
     return gone
 
 
