@@ -5,6 +5,8 @@ SOURCE ?= sample
 WORKSPACE ?= workspace
 RECIPE ?= deployments/quick.toml
 BIN := $(VENV)/bin
+# Processes that run tests. Each has one thread of torch and takes some 2 GB at most.
+WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 
 .PHONY: run test test-services test-slow check format docs bench clean
 
@@ -14,7 +16,7 @@ run: $(VENV)/.installed-dev
 	$(BIN)/wtl run "$(SOURCE)" --workspace "$(WORKSPACE)" --recipe "$(RECIPE)"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 # Latency first and alone: it is held to a minute, which another worker's servers would share.
 test-services: $(VENV)/.installed-dev

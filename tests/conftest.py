@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -15,6 +16,14 @@ import pytest
 from PIL import Image
 
 TINY = {"encoder": {"name": "pixels"}}
+
+
+def pytest_configure() -> None:
+    """One thread of torch in each process: two workers with two each, on two cores, took ten times as long.
+
+    Threads that wait for each other spin. The variable is read when torch is imported, and by every process below.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def make_jpeg(seed: int, side: int = 40) -> bytes:

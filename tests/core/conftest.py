@@ -1,4 +1,4 @@
-"""A server with S3's interface for the tests of the core: moto's, in this process."""
+"""For tests of the core: a server with S3's interface, moto's in this process; and two threads in selection."""
 
 from collections.abc import Iterator
 
@@ -21,3 +21,9 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     boto3.client("s3", endpoint_url=url).create_bucket(Bucket="team")
     yield url
     server.stop()
+
+
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Selection's own pools, which are as wide as torch's, have two threads although torch has one."""
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)

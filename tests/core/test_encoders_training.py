@@ -60,15 +60,6 @@ def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "workspace"))
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny products on one core: faster, and the machine may be shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def slow_contrast(projected: np.ndarray, views: int, temperature: float) -> float:
     """The definition, row by row."""
     unit = projected / np.linalg.norm(projected, axis=1, keepdims=True)

@@ -10,6 +10,8 @@ from wtl_core.selection.identity import Purpose, content_keys, shuffled
 from wtl_core.selection.ladder import measure
 from wtl_core.selection.result import Ranking
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 
 def clustered(rows: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)

@@ -10,6 +10,8 @@ from wtl_core.selection.identity import content_keys
 from wtl_core.selection.neighbours import exact_distances, exact_graph, level_distances, level_of, prepare
 from wtl_core.selection.neighbours_cuda import exact_graph_on_cuda
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 
 def unit(rows: int, dimensions: int, seed: int = 0) -> np.ndarray:
     drawn = np.random.default_rng(seed).normal(size=(rows, dimensions))

@@ -14,6 +14,8 @@ from wtl_core.selection.kernels import ONE, kernel_table, median_scale
 from wtl_core.selection.neighbours import prepare
 from wtl_core.selection.result import Ranking
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 LARGE = {"exact_up_to": 20, "neighbours": 16}
 """Params that send a small pool down a large pool's path."""
 

@@ -14,6 +14,8 @@ from wtl_core.selection.identity import content_keys, draw, shuffled
 from wtl_core.selection.neighbours import prepare
 from wtl_core.selection.result import Ranking
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 OBJECTIVES = ["coverage", "k-center", "probability-coverage", "typicality", "stratified-random", "random"]
 
 

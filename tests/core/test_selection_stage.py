@@ -18,6 +18,8 @@ from wtl_core.workspace import ledger, selections, storage
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store, open_store
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 ENCODER = "a" * 64
 ROWS = 120
 

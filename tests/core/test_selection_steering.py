@@ -13,6 +13,8 @@ from wtl_core.selection.problem import Cover
 from wtl_core.selection.result import Ranking
 from wtl_core.selection.steering import balance_weights, column_weights, similarity_weights, whole_weights
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 LARGE = {"exact_up_to": 20, "neighbours": 16}
 
 
