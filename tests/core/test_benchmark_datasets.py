@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import io
 import weakref
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +24,7 @@ def png(seed: int, side: int = 12) -> bytes:
     return buffer.getvalue()
 
 
-def write_classes(folder, seeds=range(40)):
+def write_classes(folder: Path, seeds: Iterable[int] = range(40)) -> Path:
     for seed in seeds:
         place = folder / ("cat" if seed % 2 else "dog")
         place.mkdir(parents=True, exist_ok=True)
@@ -30,7 +32,7 @@ def write_classes(folder, seeds=range(40)):
     return folder
 
 
-def test_a_folder_of_classes_is_split_by_content(tmp_path):
+def test_a_folder_of_classes_is_split_by_content(tmp_path: Path) -> None:
     held = datasets.load(str(write_classes(tmp_path / "a")), side_px=16)
     assert held.classes == ["cat", "dog"]
     assert len(held.train) + len(held.test) == 40
@@ -41,7 +43,7 @@ def test_a_folder_of_classes_is_split_by_content(tmp_path):
     assert set(held.test.sample_ids) <= set(more.test.sample_ids)  # an image's split does not depend on the others
 
 
-def test_train_and_test_folders_are_taken_as_they_are(tmp_path):
+def test_train_and_test_folders_are_taken_as_they_are(tmp_path: Path) -> None:
     write_classes(tmp_path / "train")
     write_classes(tmp_path / "test", range(100, 110))
     (tmp_path / "train" / "cat" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
@@ -53,7 +55,7 @@ def test_train_and_test_folders_are_taken_as_they_are(tmp_path):
     assert held.left_out == 2 + 4 - 4
 
 
-def test_parquet_and_folders_hold_the_same_images(tmp_path):
+def test_parquet_and_folders_hold_the_same_images(tmp_path: Path) -> None:
     folder = write_classes(tmp_path / "folder" / "train").parent
     write_classes(folder / "test", range(100, 110))
     for split, seeds in (("train", range(40)), ("test", range(100, 110))):
@@ -71,7 +73,7 @@ def test_parquet_and_folders_hold_the_same_images(tmp_path):
     np.testing.assert_array_equal(theirs.train.rows[np.argsort(theirs.train.rows)], np.arange(40))
 
 
-def write_parquet(folder, **splits):
+def write_parquet(folder: Path, **splits: Iterable[int]) -> Path:
     folder.mkdir()
     for split, seeds in splits.items():
         rows = {"image": pa.array([png(seed) for seed in seeds]), "label": pa.array([seed % 2 for seed in seeds])}
@@ -79,7 +81,7 @@ def write_parquet(folder, **splits):
     return folder
 
 
-def test_a_validation_split_that_comes_with_the_set_is_not_trained_on(tmp_path):
+def test_a_validation_split_that_comes_with_the_set_is_not_trained_on(tmp_path: Path) -> None:
     held = {"train": range(40), "test": range(100, 110), "validation": range(200, 212)}
     parquet = write_parquet(tmp_path / "parquet", **held)
     for split, seeds in (("train", held["train"]), ("test", held["test"]), ("val", held["validation"])):
@@ -92,7 +94,7 @@ def test_a_validation_split_that_comes_with_the_set_is_not_trained_on(tmp_path):
     assert (len(without_test.train), len(without_test.test)) == (40, 9)
 
 
-def test_training_images_that_are_judged_with_are_left_out(tmp_path, caplog):
+def test_training_images_that_are_judged_with_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for split, seeds in (("train", range(40)), ("test", (3, 4, *range(100, 110))), ("val", (5, *range(200, 208)))):
         write_classes(tmp_path / split, seeds)
     held = datasets.load(str(tmp_path), side_px=8)
@@ -102,7 +104,7 @@ def test_training_images_that_are_judged_with_are_left_out(tmp_path, caplog):
     assert "left 3 training images out" in caplog.text
 
 
-def test_idx_files_are_read_packed(tmp_path):
+def test_idx_files_are_read_packed(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, count in (("train", 30), ("t10k", 12)):
         pixels, labels = rng.integers(0, 256, (count, 5, 5), dtype=np.uint8), np.arange(count, dtype=np.uint8) % 3
@@ -112,12 +114,12 @@ def test_idx_files_are_read_packed(tmp_path):
     assert (len(held.train), len(held.test), held.classes) == (30, 12, ["0", "1", "2"])
 
 
-def idx(array):
+def idx(array: np.ndarray) -> bytes:
     head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
     return head + array.tobytes()
 
 
-def test_idx_images_need_not_be_square_and_a_part_of_a_file_is_refused(tmp_path):
+def test_idx_images_need_not_be_square_and_a_part_of_a_file_is_refused(tmp_path: Path) -> None:
     pixels, labels = np.random.default_rng(0).integers(0, 256, (30, 4, 6), dtype=np.uint8), np.arange(30) % 2
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(pixels))
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(labels.astype(np.uint8)))
@@ -132,7 +134,7 @@ def test_idx_images_need_not_be_square_and_a_part_of_a_file_is_refused(tmp_path)
         datasets.load(str(tmp_path), side_px=8)
 
 
-def test_the_same_pixels_in_another_format_are_a_repeat(tmp_path):
+def test_the_same_pixels_in_another_format_are_a_repeat(tmp_path: Path) -> None:
     """Otherwise a split by hash would judge with images that were trained with."""
     write_classes(tmp_path)
     for file in list(tmp_path.rglob("*.png")):
@@ -151,7 +153,7 @@ def test_the_same_pixels_in_another_format_are_a_repeat(tmp_path):
     assert (len(held.train), len(held.test), held.left_out) == (10, 40, 40)
 
 
-def test_every_format_that_is_ingested_is_read_and_only_what_is_read_makes_a_class(tmp_path):
+def test_every_format_that_is_ingested_is_read_and_only_what_is_read_makes_a_class(tmp_path: Path) -> None:
     write_classes(tmp_path / "set")
     for name, suffix in (("owl", ".jfif"), ("fox", ".tiff")):
         (tmp_path / "set" / name).mkdir()
@@ -164,7 +166,7 @@ def test_every_format_that_is_ingested_is_read_and_only_what_is_read_makes_a_cla
     assert (held.classes, held.left_out) == (["cat", "dog", "fox", "owl"], 1)
 
 
-def test_parquet_rows_without_a_label_are_left_out_and_keep_their_place(tmp_path):
+def test_parquet_rows_without_a_label_are_left_out_and_keep_their_place(tmp_path: Path) -> None:
     rows = {"image": [png(seed) for seed in range(20)], "label": [None, "", *("ab"[seed % 2] for seed in range(18))]}
     pq.write_table(pa.table(rows), tmp_path / "a.parquet")
     held = datasets.load(str(tmp_path / "a.parquet"), side_px=8)
@@ -177,10 +179,10 @@ def test_parquet_rows_without_a_label_are_left_out_and_keep_their_place(tmp_path
     assert (held.classes, held.left_out) == (["0.0", "1.0"], 1)
 
 
-def test_one_image_at_a_time_is_held_in_its_full_size(tmp_path, monkeypatch):
+def test_one_image_at_a_time_is_held_in_its_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, decode = [], datasets.decode_rgb
 
-    def watched(data):
+    def watched(data: bytes) -> np.ndarray:
         assert sum(image() is not None for image in whole) <= 1
         image = decode(data)
         whole.append(weakref.ref(image))
@@ -191,7 +193,7 @@ def test_one_image_at_a_time_is_held_in_its_full_size(tmp_path, monkeypatch):
     assert len(held.train) + len(held.test) == len(whole) == 40
 
 
-def test_a_set_too_small_for_its_hashed_split_is_refused(tmp_path):
+def test_a_set_too_small_for_its_hashed_split_is_refused(tmp_path: Path) -> None:
     ids = {seed: hashlib.sha256(png(seed)).hexdigest() for seed in range(40)}
     trained_with = [seed for seed in ids if datasets._draws([ids[seed]], "test")[0] >= 0.2]
     few = [next(seed for seed in trained_with if seed % 2 == kind) for kind in (0, 1)]
@@ -199,7 +201,7 @@ def test_a_set_too_small_for_its_hashed_split_is_refused(tmp_path):
         datasets.load(str(write_classes(tmp_path, few)), side_px=8)
 
 
-def test_what_is_no_set_is_refused_in_words(tmp_path):
+def test_what_is_no_set_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="torchvision:NAME"):
         datasets.load(str(tmp_path / "nowhere"), side_px=8)
     with pytest.raises(ConfigError, match="CIFAR10"):

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -18,9 +19,14 @@ from wtl_core.benchmark import cells, datasets, grid, judges, network, preparati
 from wtl_core.benchmark import params as params_module
 from wtl_core.benchmark.budgets import budgets_of
 from wtl_core.benchmark.params import RANKED, BenchmarkParams
+from wtl_core.benchmark.preparation import Prepared
 from wtl_core.errors import ConfigError, InputError
+from wtl_core.training.image_cache import PoolImages
 from wtl_core.workspace import selections
-from wtl_core.workspace.storage import open_store
+from wtl_core.workspace.storage import Store, open_store
+
+Finished: TypeAlias = tuple[Path, Store, Prepared, int]
+"""A folder with the set, the store of its benchmark, what is prepared in it, and how many cells were judged."""
 
 PARAMS = BenchmarkParams(
     encoder="pixels", side_px=16, budgets=(10, 30), loop_budget=30, seeds=3, loop_seeds=2, has_flips=False,
@@ -44,7 +50,7 @@ def write_set(folder: Path, *, count: int = 150, label_seed: int = 0) -> Path:
     return folder
 
 
-def run_all(output: Path, dataset: Path, params: BenchmarkParams = PARAMS):
+def run_all(output: Path, dataset: Path, params: BenchmarkParams = PARAMS) -> tuple[Store, Prepared, int]:
     store = open_store(str(output))
     prepared = preparation.prepare(store, str(dataset), params, device="cpu")
     for order in grid.missing_orders(store, prepared, params):
@@ -53,17 +59,17 @@ def run_all(output: Path, dataset: Path, params: BenchmarkParams = PARAMS):
     return store, prepared, sum(done)
 
 
-def batches(store, prepared, params=PARAMS):
+def batches(store: Store, prepared: Prepared, params: BenchmarkParams = PARAMS) -> list[grid.Batch]:
     return grid.plan_batches(store, prepared, params, device="cpu", least_seconds=0.5)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("benchmark")
     return folder, *run_all(folder / "out", write_set(folder / "set"))
 
 
-def test_a_finished_grid_is_not_touched_again(finished):
+def test_a_finished_grid_is_not_touched_again(finished: Finished) -> None:
     folder, _, prepared, done = finished
     assert done == len(grid.all_cells(prepared, PARAMS)) == 3 * 2 * 3 * 2 + 2 * 2
     before = {f.name: f.stat().st_mtime_ns for f in (folder / "out" / "cells").iterdir()}
@@ -71,17 +77,17 @@ def test_a_finished_grid_is_not_touched_again(finished):
     assert before == {f.name: f.stat().st_mtime_ns for f in (folder / "out" / "cells").iterdir()}
 
 
-def test_more_seeds_and_strategies_add_cells_and_repeat_none(finished):
+def test_more_seeds_and_strategies_add_cells_and_repeat_none(finished: Finished) -> None:
     _, store, prepared, _ = finished
     more = PARAMS.model_copy(update={"seeds": 4, "strategies": (*PARAMS.strategies, "k-center", "entropy")})
     todo = [cell for batch in batches(store, prepared, more) for cell in batch.cells]
     assert all(cell.seed == 3 or cell.strategy in ("k-center", "entropy") for cell in todo)
 
 
-def test_a_loop_is_done_again_only_for_what_it_depends_on(finished):
+def test_a_loop_is_done_again_only_for_what_it_depends_on(finished: Finished) -> None:
     _, store, prepared, _ = finished
 
-    def todo(**update) -> set[tuple[str, int]]:
+    def todo(**update: Any) -> set[tuple[str, int]]:
         params = PARAMS.model_copy(update=update)
         return {(cell.strategy, cell.labels) for batch in batches(store, prepared, params) for cell in batch.cells}
 
@@ -93,7 +99,7 @@ def test_a_loop_is_done_again_only_for_what_it_depends_on(finished):
     assert todo(loop_rounds=3) == todo(loop_candidates=200) == {("margin", 10), ("margin", 30)}
 
 
-def test_a_loop_that_goes_on_to_a_later_budget_gives_what_a_whole_one_gives(finished, tmp_path):
+def test_a_loop_that_goes_on_to_a_later_budget_gives_what_a_whole_one_gives(finished: Finished, tmp_path: Path) -> None:
     folder, _, _, _ = finished
     params = PARAMS.model_copy(
         update={"budgets": (10, 30), "loop_budget": 10, "strategies": ("random", "margin"), "judges": ("probe",),
@@ -109,7 +115,9 @@ def test_a_loop_that_goes_on_to_a_later_budget_gives_what_a_whole_one_gives(fini
     assert (rows[0]["picks"], rows[0]["accuracy"]) == (rows[1]["picks"], rows[1]["accuracy"])
 
 
-def test_another_version_of_one_loop_makes_its_cells_anew_and_no_others(finished, monkeypatch):
+def test_another_version_of_one_loop_makes_its_cells_anew_and_no_others(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, store, prepared, _ = finished
     assert not batches(store, prepared)
     monkeypatch.setitem(cells.LOOP_VERSIONS, "mc-dropout", 99)
@@ -118,7 +126,9 @@ def test_another_version_of_one_loop_makes_its_cells_anew_and_no_others(finished
     assert {cell.strategy for batch in batches(store, prepared) for cell in batch.cells} == {"margin"}
 
 
-def test_another_selection_makes_its_orders_and_their_cells_anew_and_no_others(finished, monkeypatch):
+def test_another_selection_makes_its_orders_and_their_cells_anew_and_no_others(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, store, prepared, _ = finished
     assert not grid.missing_orders(store, prepared, PARAMS)
     monkeypatch.setattr(selections, "VERSION", selections.VERSION + 1)
@@ -126,7 +136,7 @@ def test_another_selection_makes_its_orders_and_their_cells_anew_and_no_others(f
     assert {cell.strategy for batch in batches(store, prepared) for cell in batch.cells} == {"coverage"}
 
 
-def test_shuffled_labels_change_no_order_and_no_vector(finished, tmp_path):
+def test_shuffled_labels_change_no_order_and_no_vector(finished: Finished, tmp_path: Path) -> None:
     folder, _, _, _ = finished
     every = PARAMS.model_copy(update={"strategies": ("random", *RANKED), "budgets": (10,), "seeds": 2})
     store, prepared, _ = run_all(tmp_path / "as it is", folder / "set", every)
@@ -140,14 +150,16 @@ def test_shuffled_labels_change_no_order_and_no_vector(finished, tmp_path):
         np.testing.assert_array_equal(*held)
 
 
-def test_an_encoder_trained_for_a_benchmark_sees_its_pool_alone(finished, tmp_path, monkeypatch):
+def test_an_encoder_trained_for_a_benchmark_sees_its_pool_alone(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from wtl_core.images.decode import decode_rgb
     from wtl_core.training import training
 
     folder, _, _, _ = finished
     store, seen = open_store(str(tmp_path / "out")), []
 
-    def watch(images, *args, **kwargs):
+    def watch(images: PoolImages, *args: object, **kwargs: object) -> str:
         decoded = [(row, decode_rgb(data)) for row, data in images.read([2, 0])]
         seen.append((list(images.sample_ids), decoded))
         return "pixels"
@@ -168,7 +180,7 @@ def test_an_encoder_trained_for_a_benchmark_sees_its_pool_alone(finished, tmp_pa
         assert len(judged) == len(held.test)
 
 
-def test_an_encoder_that_is_there_already_costs_what_its_training_took(tmp_path):
+def test_an_encoder_that_is_there_already_costs_what_its_training_took(tmp_path: Path) -> None:
     from wtl_core.encoders import cards
 
     params = PARAMS.model_copy(update={"encoder": "ssl", "encoder_seconds": 1.0})
@@ -183,7 +195,9 @@ def test_an_encoder_that_is_there_already_costs_what_its_training_took(tmp_path)
     assert min(prepared.pools[0].encoder_seconds for prepared in (first, again)) > trained
 
 
-def test_a_strategy_whose_package_is_missing_is_refused_before_any_work(finished, tmp_path, monkeypatch):
+def test_a_strategy_whose_package_is_missing_is_refused_before_any_work(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, _, _, _ = finished
     monkeypatch.setattr(params_module, "find_spec", lambda _: None)
     asked = PARAMS.model_copy(update={"strategies": ("random", "mundig")})
@@ -197,6 +211,7 @@ import sys, time
 sys.path.insert(0, {tests!r})
 import test_benchmark_grid as here
 from pathlib import Path
+from typing import Any, TypeAlias
 from wtl_core.workspace import selections
 from wtl_core.benchmark import cells
 write = cells.write
@@ -209,7 +224,7 @@ here.run_all(Path({output!r}), Path({dataset!r}))
 """
 
 
-def test_a_killed_grid_goes_on_where_it_was(finished, tmp_path):
+def test_a_killed_grid_goes_on_where_it_was(finished: Finished, tmp_path: Path) -> None:
     folder, store, prepared, done = finished
     output = tmp_path / "out"
     code = KILLED.format(tests=str(Path(__file__).parent), output=str(output), dataset=str(folder / "set"))
@@ -236,7 +251,7 @@ def test_a_killed_grid_goes_on_where_it_was(finished, tmp_path):
 
 
 @pytest.mark.parametrize("judge", ["nearest", "probe", "scratch"])
-def test_seconds_to_train_are_training_alone(finished, monkeypatch, judge):
+def test_seconds_to_train_are_training_alone(finished: Finished, monkeypatch: pytest.MonkeyPatch, judge: str) -> None:
     _, store, prepared, _ = finished
     told = []
     params = PARAMS.model_copy(update={"scratch_width": 8, "scratch_effort": 0.01})
@@ -255,7 +270,7 @@ def test_seconds_to_train_are_training_alone(finished, monkeypatch, judge):
     assert told[-1].endswith("accuracy")
 
 
-def test_a_pool_of_its_own_for_each_seed_is_shared_by_all_strategies(finished, tmp_path):
+def test_a_pool_of_its_own_for_each_seed_is_shared_by_all_strategies(finished: Finished, tmp_path: Path) -> None:
     folder, _, _, _ = finished
     params = PARAMS.model_copy(update={"pool_share": 0.5, "strategies": ("random", "coverage"), "budgets": ("100%",)})
     store, prepared, _ = run_all(tmp_path / "out", folder / "set", params)
@@ -268,7 +283,7 @@ def test_a_pool_of_its_own_for_each_seed_is_shared_by_all_strategies(finished, t
     assert held[0] != set(bench._picks(cells.Cell("balanced", "random", "probe", size, 0))[0])
 
 
-def test_the_smallest_pool_of_a_seed_has_two_images(finished, tmp_path):
+def test_the_smallest_pool_of_a_seed_has_two_images(finished: Finished, tmp_path: Path) -> None:
     folder, _, _, _ = finished
     params = PARAMS.model_copy(update={"pool_share": 1e-4, "strategies": ("random",), "judges": ("probe",)})
     store, prepared, _ = run_all(tmp_path / "out", folder / "set", params)
@@ -277,7 +292,7 @@ def test_the_smallest_pool_of_a_seed_has_two_images(finished, tmp_path):
     assert statistics.curve(rows, pool="balanced", judge="probe", strategy="random")[0].percent == 100.0
 
 
-def test_a_loop_goes_on_from_a_budget_that_its_first_round_reached(finished, tmp_path):
+def test_a_loop_goes_on_from_a_budget_that_its_first_round_reached(finished: Finished, tmp_path: Path) -> None:
     folder, _, _, _ = finished
     params = PARAMS.model_copy(
         update={"budgets": (2, 10), "loop_budget": 10, "strategies": ("random", "margin"), "judges": ("probe",)}
@@ -293,7 +308,7 @@ def test_a_loop_goes_on_from_a_budget_that_its_first_round_reached(finished, tmp
     assert (again["picks"], again["accuracy"]) == (whole["picks"], whole["accuracy"])
 
 
-def test_labels_that_name_no_class_score_nothing(finished, tmp_path):
+def test_labels_that_name_no_class_score_nothing(finished: Finished, tmp_path: Path) -> None:
     folder, _, _, _ = finished
     params = PARAMS.model_copy(
         update={"pools": ("outliers",), "judges": ("nearest", "probe", "scratch"), "scratch_width": 8,
@@ -311,7 +326,7 @@ def test_labels_that_name_no_class_score_nothing(finished, tmp_path):
     assert summary.write(store, prepared, params, device="cpu").missing == 0
 
 
-def test_other_weights_under_an_old_name_are_another_preparation(tmp_path):
+def test_other_weights_under_an_old_name_are_another_preparation(tmp_path: Path) -> None:
     weights = tmp_path / "net.safetensors"
     for form in ("file:{}", "timm:resnet18@{}", "torchvision:resnet18@{}"):
         params = BenchmarkParams(encoder=form.format(weights))
@@ -322,7 +337,7 @@ def test_other_weights_under_an_old_name_are_another_preparation(tmp_path):
         assert keys[0] != keys[1], form
 
 
-def test_the_page_says_what_a_rivals_seconds_include(finished):
+def test_the_page_says_what_a_rivals_seconds_include(finished: Finished) -> None:
     _, store, prepared, _ = finished
     for strategy, is_told in (("k-center", True), ("entropy", False)):
         params = PARAMS.model_copy(update={"strategies": (*PARAMS.strategies, strategy)})
@@ -330,14 +345,14 @@ def test_the_page_says_what_a_rivals_seconds_include(finished):
         assert (f"those of {strategy} include tracing" in page) == is_told
 
 
-def test_the_page_says_how_the_network_from_scratch_learns(finished):
+def test_the_page_says_how_the_network_from_scratch_learns(finished: Finished) -> None:
     _, store, prepared, _ = finished
     params = PARAMS.model_copy(update={"judges": ("scratch",), "budgets": (16, 128), "scratch_effort": 0.1})
     page = store.read_bytes(summary.write(store, prepared, params, device="cpu").markdown).decode()
     assert "ResNet-9 of width 16, 20 passes over 16 in steps of 32, 18 passes over 120 in steps of 32" in page
 
 
-def test_the_page_names_strategies_tests_and_costs(finished):
+def test_the_page_names_strategies_tests_and_costs(finished: Finished) -> None:
     _, store, prepared, _ = finished
     made = summary.write(store, prepared, PARAMS, device="cpu", command="wtl benchmark <set>")
     page, text = (store.read_bytes(key).decode() for key in (made.html, made.markdown))
@@ -353,16 +368,16 @@ def test_the_page_names_strategies_tests_and_costs(finished):
     assert waits == [5, 5]
 
 
-def rows_of(store):
+def rows_of(store: Store) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     return pq.read_table(io.BytesIO(store.read_bytes("results.parquet"))).to_pylist()
 
 
-def test_the_page_says_what_its_figures_are_over(finished, monkeypatch):
+def test_the_page_says_what_its_figures_are_over(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     _, store, prepared, _ = finished
 
-    def page(like=prepared, **update) -> str:
+    def page(like: Prepared = prepared, **update: Any) -> str:
         made = summary.write(store, like, PARAMS.model_copy(update=update), device="cpu")
         return store.read_bytes(made.markdown).decode()
 
@@ -378,7 +393,7 @@ def test_the_page_says_what_its_figures_are_over(finished, monkeypatch):
     assert ["those of their origins" in page(like) for like in (prepared, from_files, bursts)] == [False, False, True]
 
 
-def test_the_processor_is_named_with_its_cores(monkeypatch):
+def test_the_processor_is_named_with_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "exists", lambda _: True)
     monkeypatch.setattr(Path, "read_text", lambda _: "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t: x\n")
     assert summary._processor().startswith("Some CPU @ 2 GHz, ")
@@ -386,7 +401,7 @@ def test_the_processor_is_named_with_its_cores(monkeypatch):
     assert re.fullmatch(r".* CPU, \d+ cores", summary._processor())
 
 
-def test_costs_stand_at_a_budget_that_all_have_and_count_the_encoder_where_it_is_needed(finished):
+def test_costs_stand_at_a_budget_that_all_have_and_count_the_encoder_where_it_is_needed(finished: Finished) -> None:
     _, store, prepared, _ = finished
     more = PARAMS.model_copy(update={"budgets": (10, 30, 60)})
     like = replace(prepared, pools=[replace(pool, encoder_seconds=1000.0) for pool in prepared.pools])
@@ -404,7 +419,7 @@ def test_costs_stand_at_a_budget_that_all_have_and_count_the_encoder_where_it_is
     assert "<th>with the encoder</th>" in page
 
 
-def test_vectors_from_files_are_taken_by_reading_order(finished, tmp_path):
+def test_vectors_from_files_are_taken_by_reading_order(finished: Finished, tmp_path: Path) -> None:
     folder, store, _, _ = finished
     held = datasets.load(str(folder / "set"), side_px=16)
     for name, split in (("train", held.train), ("test", held.test)):
@@ -427,7 +442,7 @@ def test_vectors_from_files_are_taken_by_reading_order(finished, tmp_path):
         preparation.prepare(store, str(folder / "set"), PARAMS, device="cpu", vectors=tmp_path / "nothing")
 
 
-def test_the_judge_from_scratch_runs_in_the_grid(finished, tmp_path):
+def test_the_judge_from_scratch_runs_in_the_grid(finished: Finished, tmp_path: Path) -> None:
     folder, _, _, _ = finished
     params = PARAMS.model_copy(
         update={"judges": ("scratch",), "seeds": 2, "budgets": (20,), "loop_budget": 20, "loop_seeds": 2,
@@ -440,7 +455,9 @@ def test_the_judge_from_scratch_runs_in_the_grid(finished, tmp_path):
     json.dumps(rows, allow_nan=True)
 
 
-def test_loops_that_would_not_run_are_refused_by_the_key_to_change(finished, tmp_path, monkeypatch, caplog):
+def test_loops_that_would_not_run_are_refused_by_the_key_to_change(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     folder, store, prepared, _ = finished
     with pytest.raises(ValueError, match="judges: expected probe or scratch for badge, found nearest alone"):
         BenchmarkParams(strategies=("random", "badge"), judges=("nearest",))
@@ -457,13 +474,13 @@ def test_loops_that_would_not_run_are_refused_by_the_key_to_change(finished, tmp
     assert grid.all_cells(prepared, without_loops)
 
 
-def test_a_benchmark_in_its_own_set_is_refused(finished):
+def test_a_benchmark_in_its_own_set_is_refused(finished: Finished) -> None:
     folder, _, _, _ = finished
     with pytest.raises(ConfigError, match="outside the set"):
         preparation.prepare(open_store(str(folder / "set" / "b")), str(folder / "set"), PARAMS, device="cpu")
 
 
-def test_params_refuse_what_they_do_not_know():
+def test_params_refuse_what_they_do_not_know() -> None:
     for values in ({"strategies": ["random", "magic"]}, {"strategies": ["coverage"]}, {"budgets": ["0%"]}, {"nope": 1}):
         with pytest.raises(ValueError, match="validation error"):
             BenchmarkParams.model_validate(values)

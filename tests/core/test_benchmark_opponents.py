@@ -1,6 +1,7 @@
 """What the benchmark compares: pools, orders, queries and judges, on small arrays."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def vectors_of(split: Split) -> np.ndarray:
     return (small - small.mean(0)).astype(np.float32)
 
 
-def test_a_pool_is_the_same_again_and_keeps_its_promises():
+def test_a_pool_is_the_same_again_and_keeps_its_promises() -> None:
     train = blobs(400)
     for kind in ("balanced", "long-tail", "bursts", "long-tail-bursts", "outliers"):
         pool, again = (pools.make(kind, train, seed=3) for _ in range(2))
@@ -56,7 +57,7 @@ def test_a_pool_is_the_same_again_and_keeps_its_promises():
 @pytest.mark.parametrize(
     "strategy", ["stratified-random", "k-center", "typicality", "probability-coverage", "coverage"]
 )
-def test_what_draws_is_marked_as_seeded(strategy):
+def test_what_draws_is_marked_as_seeded(strategy: str) -> None:
     train = blobs(150)
     orders = [
         strategies.order_pool(strategy, vectors_of(train), train.sample_ids, count=60, seed=seed, device="cpu")
@@ -66,7 +67,7 @@ def test_what_draws_is_marked_as_seeded(strategy):
 
 
 @pytest.mark.parametrize("strategy", [name for name in ONE_PASS if name not in ORACLES])
-def test_every_order_takes_each_row_once(strategy):
+def test_every_order_takes_each_row_once(strategy: str) -> None:
     if strategy == "mundig":
         pytest.importorskip("lightly_mundig")
     train = blobs(150)
@@ -75,7 +76,7 @@ def test_every_order_takes_each_row_once(strategy):
     assert len(np.unique(rows[:60])) == 60
 
 
-def test_the_oracle_takes_classes_in_turn_and_outliers_last():
+def test_the_oracle_takes_classes_in_turn_and_outliers_last() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, -1])
     rows = strategies.class_balanced(labels, [str(i) for i in range(10)], seed=1)
     assert sorted(labels[rows[:3]]) == sorted(labels[rows[3:6]]) == [0, 1, 2]
@@ -93,7 +94,7 @@ def belief(count: int = 60, labelled: int = 5, seed: int = 0) -> Belief:
 
 @pytest.mark.parametrize("query", ["least-confidence", "margin", "entropy", "mc-dropout", "core-set", "dal", "badge"])
 @pytest.mark.parametrize("count", [1, 13, 60])
-def test_a_query_names_distinct_rows_and_repeats_itself(query, count):
+def test_a_query_names_distinct_rows_and_repeats_itself(query: str, count: int) -> None:
     first, again = (queries.ask(query, belief(), count, generator=torch.Generator().manual_seed(1)) for _ in range(2))
     assert len(first) == count
     assert len(set(first.tolist())) == count
@@ -101,14 +102,14 @@ def test_a_query_names_distinct_rows_and_repeats_itself(query, count):
     torch.testing.assert_close(first, again)
 
 
-def test_badge_among_rows_that_are_all_alike_takes_the_first(monkeypatch):
+def test_badge_among_rows_that_are_all_alike_takes_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     alike = Belief(torch.full((200, CLASSES), 1 / CLASSES), torch.zeros(200, 6), torch.zeros(5, 6))
     # memory that nobody wrote may hold anything, valid rows too
     monkeypatch.setattr(torch, "empty", lambda *shape, **kinds: torch.full(shape, 150, **kinds))
     assert queries.ask("badge", alike, 100, generator=torch.Generator()).tolist() == list(range(100))
 
 
-def test_doubt_by_hand():
+def test_doubt_by_hand() -> None:
     sure, torn, split = [0.98, 0.01, 0.01, 0.0], [0.5, 0.49, 0.01, 0.0], [0.4, 0.2, 0.2, 0.2]
     held = Belief(torch.tensor([sure, torn, split]), torch.zeros(3, 2), torch.zeros(1, 2))
     generator = torch.Generator()
@@ -120,7 +121,7 @@ def test_doubt_by_hand():
     assert queries.ask("mc-dropout", held, 1, generator=generator).item() == 1  # in doubt most, though draws agree
 
 
-def test_the_mean_of_a_hundred_draws_agrees_with_a_plain_loop(monkeypatch):
+def test_the_mean_of_a_hundred_draws_agrees_with_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     train = blobs(90)
     tensors = [torch.from_numpy(a) for a in (vectors_of(train), train.labels)]
     learner = loops.ProbeLearner(*tensors, *tensors, classes=CLASSES, dropout=loops.DROPOUT)
@@ -135,7 +136,7 @@ def test_the_mean_of_a_hundred_draws_agrees_with_a_plain_loop(monkeypatch):
     torch.testing.assert_close(ours, torch.stack(draws).mean(0))
 
 
-def test_a_loop_with_dropout_is_judged_without_it_where_it_is_reported(monkeypatch):
+def test_a_loop_with_dropout_is_judged_without_it_where_it_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = blobs(60), blobs(80, seed=1)
     held = {"labels": torch.from_numpy(train.labels), "test_labels": torch.from_numpy(test.labels), "classes": CLASSES}
     vectors = {"vectors": torch.from_numpy(vectors_of(train)), "test_vectors": torch.from_numpy(vectors_of(test))}
@@ -149,11 +150,11 @@ def test_a_loop_with_dropout_is_judged_without_it_where_it_is_reported(monkeypat
     arguments = {"start": np.arange(60), "seed": 0, "candidates": 40, "reported": [8]}
     told, fit_probe, train_network = [], judges.fit_probe, network.train
 
-    def watched_probe(*args, dropout: float, **kinds) -> judges.Probe:
+    def watched_probe(*args: Any, dropout: float, **kinds: Any) -> judges.Probe:
         told.append(dropout)
         return fit_probe(*args, dropout=dropout, **kinds)
 
-    def watched_network(*args, recipe: ScratchRecipe, **kinds) -> network.Judge:
+    def watched_network(*args: Any, recipe: ScratchRecipe, **kinds: Any) -> network.Judge:
         told.append(recipe.dropout)
         return train_network(*args, recipe=recipe, **kinds)
 
@@ -168,7 +169,7 @@ def test_a_loop_with_dropout_is_judged_without_it_where_it_is_reported(monkeypat
         assert last.accuracy == plain.accuracy()
 
 
-def test_core_set_agrees_with_a_plain_loop():
+def test_core_set_agrees_with_a_plain_loop() -> None:
     held = belief(40)
     known, expected = held.labelled_features, []
     for _ in range(8):
@@ -178,7 +179,7 @@ def test_core_set_agrees_with_a_plain_loop():
     assert queries.ask("core-set", held, 8, generator=torch.Generator()).tolist() == expected
 
 
-def test_badge_keeps_distances_of_whole_gradients():
+def test_badge_keeps_distances_of_whole_gradients() -> None:
     held = belief(30)
     errors = held.probabilities.clone()
     errors[torch.arange(30), errors.argmax(1)] -= 1
@@ -190,7 +191,7 @@ def test_badge_keeps_distances_of_whole_gradients():
     assert spread > torch.pdist(gradients).mean()
 
 
-def test_nearest_agrees_with_a_plain_loop():
+def test_nearest_agrees_with_a_plain_loop() -> None:
     train, test = blobs(90), blobs(40, seed=1)
     ours = judges.nearest_accuracy(
         *(torch.from_numpy(a) for a in (vectors_of(train), train.labels, vectors_of(test), test.labels)),
@@ -205,13 +206,13 @@ def test_nearest_agrees_with_a_plain_loop():
     assert ours == pytest.approx(hits / 40)
 
 
-def test_one_near_label_outvotes_more_that_are_far():
+def test_one_near_label_outvotes_more_that_are_far() -> None:
     train = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.6, -0.8]])  # cosines to the question: 1, 0.6, 0.6
     question, answer = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
     assert judges.nearest_accuracy(train, torch.tensor([0, 1, 1]), question, answer, classes=CLASSES) == 1.0
 
 
-def test_a_probe_learns_and_repeats_itself():
+def test_a_probe_learns_and_repeats_itself() -> None:
     train, test = blobs(60), blobs(200, seed=1)
     values, labels = torch.from_numpy(vectors_of(train)), torch.from_numpy(train.labels)
     probes = [judges.fit_probe(values, labels, classes=CLASSES) for _ in range(2)]
@@ -220,7 +221,7 @@ def test_a_probe_learns_and_repeats_itself():
     assert got > 0.95
 
 
-def test_the_network_from_scratch_learns_follows_its_seed_and_leaves_torchs_generator_alone():
+def test_the_network_from_scratch_learns_follows_its_seed_and_leaves_torchs_generator_alone() -> None:
     train, test = blobs(64), blobs(100, seed=1)
     recipe = ScratchRecipe(8, effort=0.15, has_flips=False)
     images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
@@ -233,7 +234,7 @@ def test_the_network_from_scratch_learns_follows_its_seed_and_leaves_torchs_gene
     assert got > 0.5
 
 
-def test_the_schedule_gives_small_sets_more_passes_and_large_ones_more_steps():
+def test_the_schedule_gives_small_sets_more_passes_and_large_ones_more_steps() -> None:
     recipe = ScratchRecipe(16)
     passes = [steps * batch / n for n in (500, 5000, 20_000) for batch, steps in [recipe.schedule(n)]]
     assert passes[0] > passes[1] > passes[2]
@@ -242,7 +243,7 @@ def test_the_schedule_gives_small_sets_more_passes_and_large_ones_more_steps():
     assert (batch, steps * batch / 5000) == (64, pytest.approx(40, rel=0.02))
 
 
-def test_augmentation_shifts_and_mirrors_but_invents_nothing():
+def test_augmentation_shifts_and_mirrors_but_invents_nothing() -> None:
     images = torch.arange(3 * 8 * 8, dtype=torch.uint8).view(1, 3, 8, 8).repeat(50, 1, 1, 1)
     views = network._augmented(images, ScratchRecipe(8), torch.Generator().manual_seed(0))
     known = set(network._normalised(images[:1]).flatten().tolist())
@@ -250,7 +251,7 @@ def test_augmentation_shifts_and_mirrors_but_invents_nothing():
     assert len({tuple(view.flatten().tolist()) for view in views}) > 5
 
 
-def test_a_loop_goes_through_its_counts_and_goes_on_after_a_kill():
+def test_a_loop_goes_through_its_counts_and_goes_on_after_a_kill() -> None:
     train, test = blobs(300), blobs(100, seed=1)
     tensors = [torch.from_numpy(a) for a in (vectors_of(train), train.labels, vectors_of(test), test.labels)]
     start = strategies.random_order(train.sample_ids, seed=0)
@@ -281,7 +282,7 @@ def loop_of(query: str, counts: list[int], *, candidates: int, labels: np.ndarra
     return list(loops.run_loop(query, learner, labels, counts, **arguments))
 
 
-def test_a_loops_clock_waits_for_the_device(monkeypatch):
+def test_a_loops_clock_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
 
     class OnCuda:
@@ -304,19 +305,19 @@ def test_a_loops_clock_waits_for_the_device(monkeypatch):
     assert told == ["cuda", "fit", "cuda", "cuda", "believe", "cuda", "cuda", "fit", "cuda", "accuracy"]
 
 
-def test_a_loop_starts_with_the_smallest_budget_at_most():
+def test_a_loop_starts_with_the_smallest_budget_at_most() -> None:
     assert loops.label_counts([1, 10], rounds=2) == [1, 5, 10]
     assert loops.label_counts([2], rounds=3) == [2]
     assert [len(one.picks) for one in loop_of("margin", loops.label_counts([1, 4], rounds=1), candidates=100)] == [1, 4]
 
 
 @pytest.mark.parametrize("query", ["margin", "core-set", "dal", "badge"])
-def test_a_round_that_asks_for_more_than_its_candidates_looks_at_more(query):
+def test_a_round_that_asks_for_more_than_its_candidates_looks_at_more(query: str) -> None:
     last = loop_of(query, [4, 60], candidates=10)[-1]
     assert len(last.picks) == len(set(last.picks.tolist())) == 60
 
 
-def test_a_loop_asks_at_random_until_a_label_names_a_class():
+def test_a_loop_asks_at_random_until_a_label_names_a_class() -> None:
     train = blobs(300)
     labels = train.labels.copy()
     labels[strategies.random_order(train.sample_ids, seed=0)[:4]] = pools.OUTLIER

@@ -1,9 +1,11 @@
 """The benchmark's statistics against worked figures and scipy's."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from wtl_core.benchmark import plots, statistics, summary
 from wtl_core.benchmark.params import LOOPS, ONE_PASS
@@ -20,7 +22,7 @@ def row(strategy: str, labels: int, seed: int, accuracy: float) -> dict:
     }  # fmt: skip
 
 
-def test_students_t_agrees_with_scipy():
+def test_students_t_agrees_with_scipy() -> None:
     stats = pytest.importorskip("scipy.stats")
     for freedom in (1, 2, 4, 9, 30):
         for t in (0.1, 1.0, 2.5, 12.0):
@@ -32,7 +34,7 @@ def test_students_t_agrees_with_scipy():
     assert statistics.p_value(pairs) == pytest.approx(stats.ttest_1samp(pairs, 0).pvalue, abs=1e-9)
 
 
-def test_differences_are_paired_by_seed_and_not_by_place():
+def test_differences_are_paired_by_seed_and_not_by_place() -> None:
     ours = [row("coverage", 100, seed, 0.5 + 0.1 * seed + 0.001 * seed) for seed in (2, 0, 1)]
     theirs = [row("random", 100, seed, 0.4 + 0.1 * seed) for seed in (0, 1, 2)]
     only = statistics.compare(ours + theirs, pool="balanced", judge="probe", strategy="coverage")[0]
@@ -42,7 +44,7 @@ def test_differences_are_paired_by_seed_and_not_by_place():
     assert only.verdict == "better"
 
 
-def test_what_never_varies_gets_no_interval():
+def test_what_never_varies_gets_no_interval() -> None:
     rows = [row(name, 100, seed, value) for seed in range(5) for name, value in (("a", 0.5), ("random", 0.4))]
     only = statistics.compare(rows, pool="balanced", judge="probe", strategy="a")[0]
     assert math.isnan(only.low)
@@ -60,7 +62,7 @@ def test_what_never_varies_gets_no_interval():
     assert once.verdict == "a single pair"
 
 
-def test_a_verdict_needs_holms_p_beside_the_interval():
+def test_a_verdict_needs_holms_p_beside_the_interval() -> None:
     def comparison(low: float, high: float, p_adjusted: float) -> Comparison:
         return Comparison(100, "coverage", "random", 3, (low + high) / 2, low, high, p_adjusted / 2, p_adjusted)
 
@@ -71,7 +73,7 @@ def test_a_verdict_needs_holms_p_beside_the_interval():
     assert comparison(-0.1, 2.0, 0.083).verdict == "no difference shown"
 
 
-def test_findings_tell_what_only_an_interval_says():
+def test_findings_tell_what_only_an_interval_says() -> None:
     tests = [
         Comparison(labels, "coverage", "random", 3, 1.0, 0.1, 1.9, 0.03, p) for labels, p in ((100, 0.04), (200, 0.083))
     ]
@@ -83,13 +85,13 @@ def test_findings_tell_what_only_an_interval_says():
     ]
 
 
-def test_holm_keeps_order_and_never_falls():
+def test_holm_keeps_order_and_never_falls() -> None:
     assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert statistics.holm([0.5, 0.9]) == [1.0, 1.0]
     assert math.isnan(statistics.holm([math.nan, 0.2])[0])
 
 
-def test_labels_saved_by_a_worked_case():
+def test_labels_saved_by_a_worked_case() -> None:
     def point(labels: int, mean: float) -> Mean:
         return Mean(labels, labels / 10, mean, mean, mean, 5, 10, labels, 0, 1, 0.0, 0.0)
 
@@ -102,7 +104,7 @@ def test_labels_saved_by_a_worked_case():
     assert summary._needed(baseline, ours) == "100: less than 100; 1,000: 1,000; 2,000: more than 10,000"
 
 
-def test_every_strategy_has_a_look_of_its_own_in_both_pictures():
+def test_every_strategy_has_a_look_of_its_own_in_both_pictures() -> None:
     curves = {
         name: [
             Mean(n, n / 10, m, m - 1, m + 1, 5, 10, n, 0, 1 + (name in LOOPS), 0.0, 0.0) for n, m in ((9, 50), (90, 60))
@@ -120,7 +122,7 @@ def test_every_strategy_has_a_look_of_its_own_in_both_pictures():
 
 
 @pytest.mark.parametrize("draw", [plots.accuracy_figure, plots.saved_figure])
-def test_a_title_is_no_formula(draw):
+def test_a_title_is_no_formula(draw: Callable[..., Figure]) -> None:
     curves = {"random": [Mean(n, n / 10, 50.0, 49.0, 51.0, 5, 10, n, 0, 1, 0.0, 0.0) for n in (9, 90)]}
     assert plots.to_png(draw(curves, title="a$_$b: balanced")).startswith(b"\x89PNG")
     assert "<svg" in plots.to_svg(draw(curves, title="a$_$b: balanced"))

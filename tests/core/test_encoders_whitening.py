@@ -25,7 +25,7 @@ def spread_of(values: torch.Tensor) -> torch.Tensor:
     return torch.linalg.svdvals(centred) / len(values) ** 0.5
 
 
-def test_directions_are_centred_and_spread_by_the_root_of_what_they_were():
+def test_directions_are_centred_and_spread_by_the_root_of_what_they_were() -> None:
     values = features()
     found = fit_whitening(values)(values)
     before, after = spread_of(torch.nn.functional.normalize(values, dim=1)), spread_of(found)
@@ -36,13 +36,13 @@ def test_directions_are_centred_and_spread_by_the_root_of_what_they_were():
     assert (after[~wide] < after[wide].min()).all()
 
 
-def test_it_does_not_depend_on_the_length_of_features_nor_on_their_order():
+def test_it_does_not_depend_on_the_length_of_features_nor_on_their_order() -> None:
     values, order = features(), torch.randperm(2000, generator=torch.Generator().manual_seed(1))
     one, other = fit_whitening(values), fit_whitening(7.0 * values[order])
     torch.testing.assert_close(one(values), other(3.0 * values), rtol=1e-3, atol=1e-4)
 
 
-def test_a_dead_network_stays_dead():
+def test_a_dead_network_stays_dead() -> None:
     values = features()
     whitening = fit_whitening(values)
     assert whitening(torch.zeros(2, 6)).abs().max() == 0
@@ -51,7 +51,7 @@ def test_a_dead_network_stays_dead():
     assert fit_whitening(same)(same).isfinite().all()
 
 
-def test_it_is_kept_among_the_weights_and_is_part_of_the_fingerprint(tmp_path: Path):
+def test_it_is_kept_among_the_weights_and_is_part_of_the_fingerprint(tmp_path: Path) -> None:
     store, shape = open_store(str(tmp_path)), NetworkShape("resnet9", 8)
     torch.manual_seed(0)
     network = build_network(shape).state_dict()

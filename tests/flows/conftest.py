@@ -64,6 +64,7 @@ def wtl_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
     After each call the environment, the signal handlers and the loggers are what they were.
     """
+    import prefect  # noqa: F401, which reads its settings once: here, and not in a call that changes the environment
 
     def call(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         command = ["wtl", *map(str, args)]

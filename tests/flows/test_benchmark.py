@@ -94,7 +94,7 @@ print({tuple(sorted(used.tags)) for used in users})
     assert done.stdout.strip() == str({tuple(expected)}), done.stderr
 
 
-def test_the_command_line_plans_without_torch():
+def test_the_command_line_plans_without_torch() -> None:
     code = (
         "import sys; import flows.cli.benchmark_command; sys.exit('torch' in sys.modules or 'prefect' in sys.modules)"
     )

@@ -7,14 +7,19 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    def __init__(self, module, function, plan):
+    def __init__(self, module: str, function: str, plan: dict[str, str]) -> None:
         self.module, self.function, self.plan = module, function, plan
 
-    def find_spec(self, name, path, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if name != self.module:
             return None
         sys.meta_path.remove(self)
@@ -23,15 +28,15 @@ class _Finder(importlib.abc.MetaPathFinder):
             spec = importlib.util.find_spec(name)
         load = spec.loader.exec_module
 
-        def exec_module(module):
+        def exec_module(module: ModuleType) -> None:
             load(module)
             setattr(module, self.function, self.stalling(getattr(module, self.function)))
 
         spec.loader.exec_module = exec_module
         return spec
 
-    def stalling(self, original):
-        def stalled(*args, **kwargs):
+    def stalling(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def stalled(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs) if self.plan["when"] == "after" else None
             marker = Path(self.plan["marker"])
             marker.touch()
