@@ -69,7 +69,7 @@ def wtl_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     def call(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         command = ["wtl", *map(str, args)]
         before, logger = dict(os.environ), logging.getLogger("wtl_core")
-        handlers, level = logger.handlers[:], logger.level
+        handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
         signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         capsys.readouterr()
         settings.cache_clear()
@@ -84,6 +84,7 @@ def wtl_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
             settings.cache_clear()
             logger.handlers[:] = handlers
             logger.setLevel(level)
+            logger.propagate = propagate
             for number, handler in signals.items():
                 signal.signal(number, handler)
         shown = capsys.readouterr()

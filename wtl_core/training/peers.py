@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ class Peers:
 ALONE = Peers()
 _PATIENCE = timedelta(minutes=5)
 """For the others to appear, and for each exchange: a process that hangs ends the training, not the night."""
+
+
+_LOSS_SECONDS = 10.0
+"""From a broken exchange to the end of the process that broke it; a busy machine took more than one."""
 
 
 def _reduce(tensors: list[torch.Tensor]) -> None:
@@ -77,8 +82,7 @@ def joined(size: int, device: torch.device, follow: Callable[..., None], *argume
             for other in others:
                 other.join(60)
         except RuntimeError as error:
-            for other in others:
-                other.join(1)
+            connection.wait([other.sentinel for other in others], _LOSS_SECONDS)
             if all(other.exitcode in (None, 0) for other in others):
                 raise
             raise TransientError(f"training: one of {size} processes was lost ({error}); run again") from error
