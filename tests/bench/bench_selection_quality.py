@@ -31,6 +31,7 @@ from wtl_core.selection import ranking
 from wtl_core.selection.identity import content_keys, shuffled
 from wtl_core.selection.neighbours import Graph, Points, exact_graph, level_distances, prepare
 from wtl_core.selection.neighbours_cuda import exact_graph_on_cuda
+from wtl_core.selection.ranking import Steering
 from wtl_core.selection.student import quantile
 
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
@@ -107,7 +108,7 @@ def order_by(data: Data, params: dict[str, object], device: str) -> np.ndarray:
     if tail is not None:
         head = order_by(data, {}, device)[: len(ids) // 4]
         model = SelectionParams.model_validate({"objective": tail})
-        return ranking.rank(data.train, model, sample_ids=ids, frozen=head, device=device).rows
+        return ranking.rank(data.train, model, sample_ids=ids, steering=Steering(frozen=head), device=device).rows
     return ranking.rank(data.train, SelectionParams.model_validate(params), sample_ids=ids, device=device).rows
 
 
@@ -116,7 +117,9 @@ def _rank_by_density(data: Data, ids: list[str], device: str) -> np.ndarray:
     levels = look(prepare(data.train, device), 21, near_level=0).levels
     reach = level_distances()[levels[:, -1]]
     weights = np.clip(reach / np.median(reach), 0.1, 10.0)
-    return ranking.rank(data.train, SelectionParams(), sample_ids=ids, weights=weights, device=device).rows
+    return ranking.rank(
+        data.train, SelectionParams(), sample_ids=ids, steering=Steering(weights=weights), device=device
+    ).rows
 
 
 def look(points: Points, neighbours: int, *, near_level: int) -> Graph:

@@ -60,7 +60,7 @@ def test_a_pool_is_the_same_again_and_keeps_its_promises() -> None:
 def test_what_draws_is_marked_as_seeded(strategy: str) -> None:
     train = blobs(150)
     orders = [
-        strategies.order_pool(strategy, vectors_of(train), train.sample_ids, count=60, seed=seed, device="cpu")
+        strategies.order_by_strategy(strategy, vectors_of(train), train.sample_ids, count=60, seed=seed, device="cpu")
         for seed in (0, 1)
     ]
     assert np.array_equal(*orders) == (strategy not in strategies.SEEDED)
@@ -71,7 +71,7 @@ def test_every_order_takes_each_row_once(strategy: str) -> None:
     if strategy == "mundig":
         pytest.importorskip("lightly_mundig")
     train = blobs(150)
-    rows = strategies.order_pool(strategy, vectors_of(train), train.sample_ids, count=60, seed=0, device="cpu")
+    rows = strategies.order_by_strategy(strategy, vectors_of(train), train.sample_ids, count=60, seed=0, device="cpu")
     assert len(rows) >= 60
     assert len(np.unique(rows[:60])) == 60
 

@@ -12,6 +12,7 @@ from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import dense, ranking, result
 from wtl_core.selection.kernels import ONE, kernel_table, median_scale
 from wtl_core.selection.neighbours import prepare
+from wtl_core.selection.ranking import Steering
 from wtl_core.selection.result import Ranking
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -36,7 +37,8 @@ def rank(vectors: np.ndarray, *, ids: list[str] | None = None, scale: float | No
         name: params.pop(name) for name in list(params) if name in ("labelled", "frozen", "duplicate_of", "weights")
     }
     model = SelectionParams.model_validate(params)
-    return ranking.rank(vectors, model, sample_ids=ids or ids_of(len(vectors)), scale=scale, **steering)  # type: ignore[arg-type]
+    given = Steering(**steering)  # type: ignore[arg-type]
+    return ranking.rank(vectors, model, sample_ids=ids or ids_of(len(vectors)), steering=given, scale=scale)
 
 
 def kernel_of(vectors: np.ndarray, scale: float) -> np.ndarray:

@@ -12,6 +12,7 @@ from wtl_core.selection import farthest, orders, ranking
 from wtl_core.selection.farthest import FAR, farthest_first, nearest_outside
 from wtl_core.selection.identity import content_keys, draw, shuffled
 from wtl_core.selection.neighbours import prepare
+from wtl_core.selection.ranking import Steering
 from wtl_core.selection.result import Ranking
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -29,7 +30,15 @@ def rank(vectors: np.ndarray, objective: str, order: np.ndarray | None = None, *
     ids = np.array([f"{row:05d}" for row in range(len(vectors))])
     order = np.arange(len(vectors)) if order is None else order
     params = SelectionParams.model_validate({"objective": objective, "clusters": 20})
-    return ranking.rank(vectors[order], params, sample_ids=ids[order].tolist(), **more)  # type: ignore[arg-type]
+    scale = more.pop("scale", None)
+    given = Steering(**more)  # type: ignore[arg-type]
+    return ranking.rank(
+        vectors[order],
+        params,
+        sample_ids=ids[order].tolist(),
+        steering=given,
+        scale=scale,  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

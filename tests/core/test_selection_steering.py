@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe.selection import Balance, SelectionParams, WeightBy
 from wtl_core.selection import head, orders, ranking
-from wtl_core.selection.problem import Cover
+from wtl_core.selection.problem import PickOrder
+from wtl_core.selection.ranking import Steering
 from wtl_core.selection.result import Ranking
 from wtl_core.selection.steering import balance_weights, column_weights, similarity_weights, whole_weights
 
@@ -26,7 +27,10 @@ def clustered(rows: int, *, clusters: int = 6, spread: float = 0.3, seed: int = 
 
 def rank(vectors: np.ndarray, params: dict[str, object] | None = None, **arrays: object) -> Ranking:
     model = SelectionParams.model_validate(params or {})
-    return ranking.rank(vectors, model, sample_ids=[f"{row:05d}" for row in range(len(vectors))], **arrays)  # type: ignore[arg-type]
+    scale = arrays.pop("scale", None)
+    given = Steering(**arrays)  # type: ignore[arg-type]
+    ids = [f"{row:05d}" for row in range(len(vectors))]
+    return ranking.rank(vectors, model, sample_ids=ids, steering=given, scale=scale)  # type: ignore[arg-type]
 
 
 def cameras(rows: int, seed: int = 1) -> np.ndarray:
@@ -155,7 +159,7 @@ def test_quotas_that_are_given_up_before_the_budget_are_warned_of(
     """Given up at rank 7 by hand: what is refused beforehand leaves next to no quotas that fail on the way."""
     pick_all = orders.pick_all
 
-    def given_up(*given: object, **named: object) -> Cover:
+    def given_up(*given: object, **named: object) -> PickOrder:
         cover = pick_all(*given, **named)  # type: ignore[arg-type]
         cover.state.cursor[1] = 7
         return cover
@@ -493,7 +497,7 @@ def test_what_a_removed_pick_covered_is_covered_again() -> None:
         vectors[left],
         SelectionParams(budget=5),
         sample_ids=[f"{row:05d}" for row in left],
-        frozen=kept,
+        steering=Steering(frozen=kept),
         scale=old.scale,
     )
     lost = vectors @ vectors[old.rows[0]] > 0.9

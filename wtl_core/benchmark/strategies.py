@@ -14,7 +14,7 @@ VERSION = 1
 SEEDED = frozenset({"stratified-random"})
 """Strategies with a stored order that draw; the others with one give the same order whatever the seed."""
 TRACED = ("stratified-random", "k-center", "typicality")
-"""Strategies whose seconds include what `rank` says of an order beside making it: see `order_pool`."""
+"""Strategies whose seconds include what `rank` says of an order beside making it: see `order_by_strategy`."""
 WITHOUT_VECTORS = frozenset({"random", "class-balanced-random"})
 """Strategies that look at no vector; their orders are not stored but drawn when they are needed."""
 LIMITED = frozenset({"mundig"})
@@ -22,7 +22,7 @@ LIMITED = frozenset({"mundig"})
 _RANDOM_PURPOSE, _ORACLE_PURPOSE, _SHARE_PURPOSE = 100, 101, 102
 
 
-def order_pool(
+def order_by_strategy(
     strategy: str,
     vectors: np.ndarray,
     sample_ids: list[str],

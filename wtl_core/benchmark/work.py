@@ -30,7 +30,7 @@ def make_order(store: Store, prepared: Prepared, order: grid.Order, *, device: s
     vectors = load_array(store, prepared, f"{order.pool.kind}-vectors")[inside]
     held = [ids[row] for row in inside]
     started = time.perf_counter()
-    rows = strategies.order_pool(
+    rows = strategies.order_by_strategy(
         order.strategy,
         vectors,
         held,

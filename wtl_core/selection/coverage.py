@@ -1,14 +1,14 @@
-"""Greedy coverage of a whole pool, by whichever exact or near-exact way its size affords. No input checks here.
+"""Greedy coverage of a whole pool, as exactly as its size allows. Inputs are checked by the callers.
 
-Up to `exact_up_to` samples: the whole kernel matrix, exact greedy to the end. Beyond: one pass over all pairs gives
-every row's neighbours and near-duplicates; the head is exact greedy among nominees, with every pair, and the rest
-follows on the neighbour graph, where gains are exact among the neighbours.
+Up to `exact_up_to` samples the kernel matrix of all pairs is held, and every pick is exact. In a larger pool one pass
+over all pairs gives every row's neighbours and counts its near-duplicates. The first picks (the head) are then exact
+among some thousand candidates, and the rest follows on the neighbour graph, where gains are exact among neighbours.
 
 The tail: a pick covers itself wholly, which is of no use to an image that is not in the pool. That part of a gain
-rises as picks close in, until it is outliers that gain most: on CIFAR-10 images held out are covered less well than by
-random picks from a third of the pool on. Outliers do teach a network, though, so they are not all left for the end:
-from `tail_from` of the pool on half of what a pick covers of itself counts, from `outliers_from` on nothing. Picks
-close in sooner where many images are near-copies, so for `tail_from` these count as one.
+grows as picks lie closer together, until outliers gain most: on CIFAR-10, images held out are covered less well than
+by random picks from a third of the pool on. Outliers do teach a network, so they are not all left for the end: from
+`tail_from` of the pool on half of what a pick covers of itself counts, from `outliers_from` on nothing. Picks come
+close sooner where many images are near-copies, so for `tail_from` near-copies count as one image.
 """
 
 from dataclasses import dataclass
@@ -19,50 +19,54 @@ from wtl_core.machine import Progress
 from wtl_core.selection import certificate
 from wtl_core.selection.cells import cell_graph
 from wtl_core.selection.certificate import Certificate
-from wtl_core.selection.dense import all_gains, force, kernel_matrix, nearest_values
+from wtl_core.selection.dense import all_gains, apply_fixed_picks, kernel_matrix, nearest_values
 from wtl_core.selection.graph import graph_gains, pick_on_graph, transpose
 from wtl_core.selection.greedy import State, new_heaps, new_state, pick_dense
 from wtl_core.selection.head import pick_head
 from wtl_core.selection.kernels import ONE, WEIGHT_ONE
 from wtl_core.selection.neighbours import Graph, exact_graph
 from wtl_core.selection.neighbours_cuda import exact_graph_on_cuda
-from wtl_core.selection.problem import Cover, Neighbours, Problem
+from wtl_core.selection.problem import Neighbours, PickOrder, Problem
 from wtl_core.selection.quotas import Limits
 from wtl_core.selection.steering import balance_weights, whole_weights
 
-_PROBES = 16
-_CELL_NEIGHBOURS = 64  # of a million rows in 6 GB; their picks are so close that more are not reached
+_PROBES = 16  # nearest cells in which a row's neighbours are searched
+_CELL_NEIGHBOURS = 64  # a million rows take 6 GB; picks of so many lie so close that farther rows are not covered
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What one look at all pairs gives: `weights` (N,) int32 in whole units, the kernel `matrix` or `neighbours`."""
+class Affinity:
+    """What comparing pairs gives: how much rows cover of each other, and weights after near-duplicates share theirs.
+
+    `weights` (N,) int32 in units of 1/65536. Either `matrix` (N, N) int16, the kernel values of all pairs, or
+    `neighbours`.
+    """
 
     weights: np.ndarray
     matrix: np.ndarray | None
     neighbours: Neighbours | None
 
 
-def survey_pool(problem: Problem, *, on_progress: Progress | None = None) -> Survey:
-    """Look at all pairs: into a kernel matrix where the pool is small, else into a neighbour graph."""
+def measure_affinity(problem: Problem, *, on_progress: Progress | None = None) -> Affinity:
+    """Compare all pairs: into a kernel matrix where the pool is small, else into a neighbour graph."""
     if problem.points.count <= problem.params.exact_up_to:
         near = np.zeros(problem.points.count, np.int64)
         matrix = kernel_matrix(problem.points, problem.table, near_level=problem.near_level, near=near)
-        return Survey(shared_weights(problem, near), matrix, None)
+        return Affinity(shared_weights(problem, near), matrix, None)
     width = problem.params.neighbours
-    graph = look_around(
+    graph = neighbour_graph(
         problem, min(width, _CELL_NEIGHBOURS) if _is_by_cells(problem) else width, on_progress=on_progress
     )
     values = problem.table[graph.levels]
     neighbours = Neighbours(graph.rows, values, transpose(graph.rows, values), not _is_by_cells(problem))
-    return Survey(shared_weights(problem, graph.near), None, neighbours)
+    return Affinity(shared_weights(problem, graph.near), None, neighbours)
 
 
 def _is_by_cells(problem: Problem) -> bool:
     return problem.points.count >= problem.params.cells_from and not problem.points.right.is_cuda
 
 
-def look_around(problem: Problem, width: int, *, on_progress: Progress | None = None) -> Graph:
+def neighbour_graph(problem: Problem, width: int, *, on_progress: Progress | None = None) -> Graph:
     """Every row's nearest rows: among all, or in a very large pool among the nearest cells."""
     points, level = problem.points, problem.near_level
     if points.right.is_cuda:
@@ -75,26 +79,26 @@ def look_around(problem: Problem, width: int, *, on_progress: Progress | None = 
     )  # fmt: skip
 
 
-def pick_all(problem: Problem, survey: Survey, limits: Limits, *, until: int | None = None) -> Cover:
-    """Order the rows by greedy coverage; with `until` only the first so many."""
-    count, weights = problem.points.count, survey.weights
+def pick_all(problem: Problem, affinity: Affinity, limits: Limits, *, until: int | None = None) -> PickOrder:
+    """Order the rows by greedy coverage; with `until` only that many first ones."""
+    count, weights = problem.points.count, affinity.weights
     state = start_state(problem)
     bounds = Certificate.start(problem.counts, int(ONE * weights.sum(dtype=np.int64)))
-    force(problem.points, problem.table, weights, state, limits, problem.frozen, problem.groups)
-    last, tail = count if until is None else until, tail_ranks(problem, survey.weights)[0]
-    if survey.matrix is not None:
-        _pick_on_matrix(problem, survey.matrix, weights, state, limits, bounds, last)
-        return Cover(state, weights, bounds.bounds, exact_until=count, tail_from=tail, traced_until=count)
-    assert survey.neighbours is not None
-    _certify(bounds, survey.neighbours, state, weights)
-    pick_head(problem, survey.neighbours, weights, state, limits, min(last, tail, state.picked + problem.params.head))
+    apply_fixed_picks(problem, weights, state, limits, problem.frozen)
+    last, tail = count if until is None else until, tail_ranks(problem, affinity.weights)[0]
+    if affinity.matrix is not None:
+        _pick_on_matrix(problem, affinity.matrix, weights, state, limits, bounds, last)
+        return PickOrder(state, weights, bounds.bounds, exact_until=count, tail_from=tail, traced_until=count)
+    assert affinity.neighbours is not None
+    _certify(bounds, affinity.neighbours, state, weights)
+    pick_head(problem, affinity.neighbours, weights, state, limits, min(last, tail, state.picked + problem.params.head))
     head = state.picked
-    _pick_on_neighbours(problem, survey.neighbours, weights, state, limits, bounds, last)
-    return Cover(state, weights, bounds.bounds, exact_until=head, tail_from=tail, traced_until=count)
+    _pick_on_neighbours(problem, affinity.neighbours, weights, state, limits, bounds, last)
+    return PickOrder(state, weights, bounds.bounds, exact_until=head, tail_from=tail, traced_until=count)
 
 
 def start_state(problem: Problem) -> State:
-    """The state as labelled images leave it."""
+    """Nothing picked yet, and covered as labelled images cover."""
     state = new_state(problem.points.count)
     state.best[:] = problem.best
     state.nearest[:] = problem.nearest
@@ -113,9 +117,9 @@ def shared_weights(problem: Problem, near: np.ndarray) -> np.ndarray:
 
 
 def tail_ranks(problem: Problem, weights: np.ndarray) -> tuple[int, int]:
-    """The ranks from which on half, then nothing, of what a pick covers of itself counts.
+    """The ranks from which half, and from which nothing, of what a pick covers of itself counts.
 
-    Labelled images are as good as picked. Where some samples matter more than others there is no tail: those are to be
+    Labelled images count as picked. Where some samples weigh more than others there is no tail, since these are to be
     picked for their own sake.
     """
     params, count = problem.params, problem.points.count
@@ -131,14 +135,15 @@ def tail_ranks(problem: Problem, weights: np.ndarray) -> tuple[int, int]:
 def _own_part(nearest: np.ndarray, best: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """What picking a row adds for itself beyond what its nearest other row or a labelled image would, (N,) int64.
 
-    Less one unit: of rows that add nothing for others a burst's go behind the rest, and copies of labelled ones last.
+    One unit less than that, so that rows which add nothing for others still differ: rows of a burst come after the
+    others, and copies of labelled images last.
     """
     own = ONE - 1 - np.maximum(nearest, best).astype(np.int64)
     return np.asarray(np.maximum(own, 0) * weights)
 
 
 def _uncounted(own: np.ndarray, picked: int, tail: tuple[int, int]) -> np.ndarray | None:
-    """What of the picks' own parts does not count after so many picks."""
+    """The part of each row's gain that does not count after so many picks; None if all of it counts."""
     half, nothing = tail
     if picked < half:
         return None
@@ -159,7 +164,7 @@ def _pick_on_matrix(
     bounds: Certificate,
     last: int,
 ) -> None:
-    """Exact greedy; each checkpoint's fresh gains serve the certificate and the next picks."""
+    """Exact greedy; the gains at each checkpoint serve the bound on the optimum and the next picks."""
     tail, own = tail_ranks(problem, weights), None
     for until in _checkpoints(last, tail):
         if own is None and state.picked >= tail[0]:
@@ -180,7 +185,7 @@ def _pick_on_neighbours(
     bounds: Certificate,
     last: int,
 ) -> None:
-    """All that is left after the head, with certificates on the way."""
+    """All picks after the head, with bounds on the optimum on the way."""
     rows, values = neighbours.rows, neighbours.values
     if neighbours.is_exact:
         bounds.add_nearest(np.maximum(values[:, 1], problem.best), weights)
@@ -196,7 +201,7 @@ def _pick_on_neighbours(
 def _certify(
     bounds: Certificate, neighbours: Neighbours, state: State, weights: np.ndarray, gains: np.ndarray | None = None
 ) -> None:
-    """Use the gains that the graph knows, and bound what it does not; missed neighbours would void the bound."""
+    """Tighten the bound by the gains that the graph knows; not where nearer neighbours may have been missed."""
     if not neighbours.is_exact:
         return
     if gains is None:

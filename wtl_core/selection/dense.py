@@ -1,4 +1,4 @@
-"""Kernel values of whole rows against the pool, by products in blocks of one fixed size, and picks that are given."""
+"""Kernel values of whole rows against the pool, by products in blocks of one fixed size, and picks that are fixed."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,9 +8,10 @@ import torch
 from wtl_core.selection.greedy import State, cover, gain_of, gains_of, largest_others
 from wtl_core.selection.kernels import count_near, to_kernel
 from wtl_core.selection.neighbours import BLOCK_ROWS, Points
+from wtl_core.selection.problem import Problem
 from wtl_core.selection.quotas import Limits
 
-_FETCH = 256
+_FETCH = 256  # rows of one product: its shape never changes, so that no sum does
 
 
 def kernel_rows(points: Points, left: torch.Tensor, table: np.ndarray, out: np.ndarray) -> None:
@@ -34,7 +35,7 @@ def kernel_rows(points: Points, left: torch.Tensor, table: np.ndarray, out: np.n
 
 
 def cover_by(points: Points, others: Points, table: np.ndarray, state: State, *, marks: np.ndarray) -> None:
-    """Let images outside the pool cover it, one after the other; `marks` (len,) enters `nearest` for each."""
+    """Let images outside the pool cover its rows, one after the other; `marks` is what `nearest` holds for each."""
     out = np.empty((min(BLOCK_ROWS, others.count), points.count), np.int16)
     for start in range(0, others.count, BLOCK_ROWS):
         stop = min(start + BLOCK_ROWS, others.count)
@@ -43,28 +44,21 @@ def cover_by(points: Points, others: Points, table: np.ndarray, state: State, *,
             cover(state, out[index], marks[start + index], 0)
 
 
-def force(
-    points: Points,
-    table: np.ndarray,
-    weights: np.ndarray,
-    state: State,
-    limits: Limits,
-    frozen: np.ndarray,
-    groups: np.ndarray,
-) -> None:
-    """Pick given rows in the given order, whatever their gains."""
-    out = np.empty((min(BLOCK_ROWS, max(1, len(frozen))), points.count), np.int16)
-    for start in range(0, len(frozen), BLOCK_ROWS):
-        rows = frozen[start : start + BLOCK_ROWS]
-        kernel_rows(points, points.left_of(rows), table, out)
+def apply_fixed_picks(problem: Problem, weights: np.ndarray, state: State, limits: Limits, fixed: np.ndarray) -> None:
+    """Pick the `fixed` rows in their order, whatever they gain."""
+    points = problem.points
+    out = np.empty((min(BLOCK_ROWS, max(1, len(fixed))), points.count), np.int16)
+    for start in range(0, len(fixed), BLOCK_ROWS):
+        rows = fixed[start : start + BLOCK_ROWS]
+        kernel_rows(points, points.left_of(rows), problem.table, out)
         for index, row in enumerate(rows):
             gain = gain_of(out[index], state.best, weights)
-            enter(state, limits, int(groups[row]), int(row), int(gain))
+            enter(state, limits, int(problem.groups[row]), int(row), int(gain))
             cover(state, out[index], row, state.picked - 1)
 
 
 def enter(state: State, limits: Limits, group: int, row: int, gain: int) -> None:
-    """`note_pick` for callers outside compiled code."""
+    """Record a pick, as `note_pick` does, for callers that are not compiled."""
     rank = state.picked
     state.order[rank], state.gains[rank], state.earlier[rank] = row, gain, state.nearest[row]
     state.is_taken[row] = True

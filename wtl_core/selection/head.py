@@ -1,13 +1,13 @@
-"""The first picks of a large pool: exact greedy among nominees, with every sample as a reference. No graph here.
+"""The first picks of a large pool: exact greedy among candidates, with every sample as a reference. No graph here.
 
 Early picks stand for more samples than a neighbour list holds, so the graph alone picks them a little too locally. It
-nominates well, though: the head takes what greedy picking finds on the graph and on a small part of the pool with
-every pair, makes all their kernel columns by one product, and picks among them by exact gains.
+finds good candidates, though: they are what greedy picking finds on the graph, and on a small part of the pool with
+every pair. Their kernel columns are computed by one product, and the head is picked among them by exact gains.
 """
 
 import numpy as np
 
-from wtl_core.selection.dense import all_gains, force, kernel_matrix, kernel_rows
+from wtl_core.selection.dense import all_gains, apply_fixed_picks, kernel_matrix, kernel_rows
 from wtl_core.selection.graph import graph_gains, pick_on_graph
 from wtl_core.selection.greedy import State, copy_state, new_heaps, new_state, pick_dense
 from wtl_core.selection.identity import Purpose, shuffled
@@ -15,16 +15,18 @@ from wtl_core.selection.problem import Neighbours, Problem, free_limits
 from wtl_core.selection.quotas import Limits, no_limits
 
 NOMINEES = 4096
-_PART = 8192
-_FROM_PART = 1024
+"""Candidates, twice as many as a head has picks: their kernel columns for `REFERENCES` rows take 1 GB."""
 REFERENCES = 131_072
-_STEP = 100  # picks between looks at what the graph would offer
+"""Rows that gains are summed over; in a larger pool a part that is drawn by content."""
+_PART = 8192  # rows of the part that is picked from with every pair, for candidates that the graph would miss
+_FROM_PART = 1024  # candidates from there
+_STEP = 100  # picks between two comparisons with what the graph would pick
 
 
 def pick_head(
     problem: Problem, neighbours: Neighbours, weights: np.ndarray, state: State, limits: Limits, until: int
 ) -> None:
-    """Pick until `until` picks stand, or until the nominees run out.
+    """Pick until there are `until` picks, or until a row that is no candidate may gain more than the candidates.
 
     Cost: 2 (NOMINEES + picks) R (D + 6) FLOP and 2 NOMINEES R bytes for R = min(N, REFERENCES) references.
     """
@@ -55,11 +57,11 @@ def pick_head(
         limits.counts[problem.groups[nominees[row]]] -= 1
     limits.clock[0] = 0
     given = nominees[picked[: accepted - state.picked]]
-    force(problem.points, problem.table, weights, state, free_limits(problem), given, problem.groups)
+    apply_fixed_picks(problem, weights, state, free_limits(problem), given)
 
 
 def _is_outbid(neighbours: Neighbours, weights: np.ndarray, inner: State, limits: Limits) -> bool:
-    """Whether a sample that was not nominated is known to gain more than the last pick did: the head ends before."""
+    """Whether a row that is no candidate is known to gain more than the last pick did; the head ends before that."""
     if limits.is_limited:
         return False
     return bool(
@@ -68,7 +70,7 @@ def _is_outbid(neighbours: Neighbours, weights: np.ndarray, inner: State, limits
 
 
 def nominate(problem: Problem, neighbours: Neighbours, weights: np.ndarray, state: State) -> np.ndarray:
-    """Rows that may be among the first picks, ascending, at most NOMINEES."""
+    """Candidates for the first picks, ascending rows, at most NOMINEES."""
     from_part = _nominate_from_part(problem, weights, state)
     trial = copy_state(state)
     gains = graph_gains(neighbours.rows, neighbours.values, trial.best, weights)
@@ -82,7 +84,7 @@ def nominate(problem: Problem, neighbours: Neighbours, weights: np.ndarray, stat
 
 
 def _nominate_from_part(problem: Problem, weights: np.ndarray, state: State) -> np.ndarray:
-    """What exact greedy picks first among a part of the pool that is drawn by content."""
+    """The first picks of exact greedy among a part of the pool that is drawn by content."""
     rows = np.sort(shuffled(problem.keys, 0, Purpose.HEAD)[:_PART])
     matrix = kernel_matrix(problem.points.subset(rows), problem.table)
     inner = new_state(len(rows))

@@ -22,10 +22,10 @@ from wtl_core.recipe.operating_point import percents_of
 from wtl_core.recipe.selection import LadderParams
 from wtl_core.selection.advice import NOT_MEASURABLE, advise
 from wtl_core.selection.identity import Purpose, content_keys, draw, shuffled
-from wtl_core.selection.inputs import unit_vectors
 from wtl_core.selection.kernels import ONE, kernel_table
 from wtl_core.selection.neighbours import FIRST_BITS, LEVELS, Points, level_distances, level_of, prepare
 from wtl_core.selection.result import Ranking
+from wtl_core.selection.sorted_rows import unit_vectors
 from wtl_core.selection.student import ladder_factor
 
 PERCENTS = np.arange(1, 101)

@@ -1,4 +1,4 @@
-"""From an objective's name to an order. The rivals of coverage are here for comparison and for those who want them."""
+"""From an objective's name to an order of the rows. All objectives but coverage are there to be compared with."""
 
 import logging
 
@@ -6,55 +6,63 @@ import numpy as np
 
 from wtl_core.machine import Progress
 from wtl_core.selection.certificate import Certificate
-from wtl_core.selection.coverage import look_around, pick_all, shared_weights, start_state, survey_pool
-from wtl_core.selection.dense import force
+from wtl_core.selection.coverage import measure_affinity, neighbour_graph, pick_all, shared_weights, start_state
+from wtl_core.selection.dense import apply_fixed_picks
 from wtl_core.selection.farthest import FAR, farthest_first, nearest_outside
 from wtl_core.selection.identity import Purpose, shuffled
 from wtl_core.selection.kernels import ONE
 from wtl_core.selection.neighbours import prepare
-from wtl_core.selection.problem import Cover, Problem, free_limits
-from wtl_core.selection.quotas import Kept, check_kept, limits_of
+from wtl_core.selection.problem import PickOrder, Problem, free_limits
+from wtl_core.selection.quotas import QuotaOutcome, check_quotas, limits_of
 from wtl_core.selection.rivals import TYPICAL_OF, stratified_random, typical_first
 
 TRACED_PAIRS = 10**10
+"""Pairs that an order other than coverage may compare; in a pool of a million that is 10,000 picks."""
 _log = logging.getLogger(__name__)
 
 
-def order_pool(problem: Problem, samples: int, *, on_progress: Progress | None = None) -> tuple[Cover, Kept]:
-    """The order by the objective, and how far it keeps the quotas; budgets are counted in a pool of so many samples.
+def order_rows(
+    problem: Problem, samples: int, *, on_progress: Progress | None = None
+) -> tuple[PickOrder, QuotaOutcome]:
+    """The order by the params' objective, and how far it keeps the quotas.
 
-    Where there are quotas, twins and samples of no weight are not picked: nothing is known of their groups here.
+    Budgets are counted in a pool of `samples`. Where there are quotas, copies and samples of weight 0 are not picked,
+    since their groups are not known here.
     """
     params, count = problem.params, problem.points.count
     if params.objective not in ("coverage", "probability-coverage"):
-        return _trace(problem, _rival(problem)), Kept()
-    sizes = np.bincount(problem.groups, minlength=len(problem.group_names))
+        return _trace(problem, _rival(problem)), QuotaOutcome()
     labelled = problem.labelled_by_group
-    budget = params.budget_of(samples)
-    wanted = count if budget is None else budget
-    whole = int(labelled.sum())
-    budget = params.budget_of(samples + whole)
-    before = count + whole if budget is None else budget
+    everything = samples + int(labelled.sum())
+    wanted, wanted_of_all = params.budget_of(samples), params.budget_of(everything)
+    wanted = count if wanted is None else wanted
     limits = limits_of(
-        params.quotas, problem.group_names, sizes, min(wanted, count), labelled, min(before, count + whole)
+        params.quotas,
+        problem.group_names,
+        problem.group_sizes,
+        min(wanted, count),
+        labelled,
+        count + int(labelled.sum()) if wanted_of_all is None else min(wanted_of_all, count + int(labelled.sum())),
     )
     last = limits.budget
-    survey = survey_pool(problem, on_progress=on_progress)
-    cover = pick_all(problem, survey, limits)
+    affinity = measure_affinity(problem, on_progress=on_progress)
+    ordered = pick_all(problem, affinity, limits)
     if not params.quotas:
-        return cover, Kept()
-    free = pick_all(problem, survey, limits_of((), problem.group_names, sizes, last), until=last)
-    whole = ONE * int(survey.weights.sum(dtype=np.int64))
-    cost = (int(free.state.gains[:last].sum()) - int(cover.state.gains[:last].sum())) / whole
-    picked = problem.groups[cover.state.order[:last]]
-    kept, due, broken = check_kept(params.quotas, problem.group_names, limits, picked, labelled)
-    kept = min(kept, int(cover.state.cursor[1]))
+        return ordered, QuotaOutcome()
+    without = limits_of((), problem.group_names, problem.group_sizes, last)
+    free = pick_all(problem, affinity, without, until=last)
+    whole = ONE * int(affinity.weights.sum(dtype=np.int64))
+    cost = (int(free.state.gains[:last].sum()) - int(ordered.state.gains[:last].sum())) / whole
+    picked = problem.groups[ordered.state.order[:last]]
+    until, due, broken = check_quotas(params.quotas, problem.group_names, limits, picked, labelled)
+    until = min(until, int(ordered.state.cursor[1]))
     room = last if last < wanted else None
-    return cover, Kept(kept, due, room, cost, _advise(kept, last, broken, frozen=len(problem.frozen)))
+    advice = _advise(until, last, broken, frozen=len(problem.frozen))
+    return ordered, QuotaOutcome(until, due, room, cost, advice)
 
 
 def _advise(until: int, last: int, broken: str, *, frozen: int) -> str:
-    """A sentence for a person where quotas do not hold: no error, since a refresh on a timetable must go on."""
+    """A sentence for a person where quotas do not hold. Not an error, since scheduled refreshes must go on."""
     if until >= last:
         return ""
     stay = f" {frozen} earlier picks come first and stay: change" if frozen else " Change"
@@ -70,7 +78,7 @@ def _rival(problem: Problem) -> np.ndarray:
     if objective == "k-center":
         return _farthest(problem)
     if objective == "typicality":
-        graph = look_around(problem, 1 + TYPICAL_OF)
+        graph = neighbour_graph(problem, 1 + TYPICAL_OF)
         return typical_first(problem, graph.levels)
     if objective == "stratified-random":
         return stratified_random(problem)
@@ -80,7 +88,7 @@ def _rival(problem: Problem) -> np.ndarray:
 def _farthest(problem: Problem) -> np.ndarray:
     """Farthest-first from frozen and labelled images, or from the row nearest to the pool's mean.
 
-    Past some 10^10 pairs the rows that are left follow in the order of their keys.
+    After `TRACED_PAIRS` comparisons the rows that are left follow in random order.
     """
     points, count = problem.points, problem.points.count
     # From vectors and not from kernel values, which are zero for all that a narrow kernel does not reach.
@@ -101,24 +109,16 @@ def _farthest(problem: Problem) -> np.ndarray:
     return np.concatenate([order, rest[is_left[rest]]])
 
 
-def _trace(problem: Problem, order: np.ndarray) -> Cover:
-    """What a given order covers as it goes; beyond some 10^10 pairs its end is left untraced."""
+def _trace(problem: Problem, order: np.ndarray) -> PickOrder:
+    """What each prefix of a given order covers; after `TRACED_PAIRS` comparisons the rest is left untraced."""
     count = problem.points.count
     order = np.concatenate([problem.frozen, order[~np.isin(order, problem.frozen)]])
-    near = look_around(problem, 1).near
+    near = neighbour_graph(problem, 1).near
     weights = shared_weights(problem, near)
     state = start_state(problem)
     traced = min(count, max(1, TRACED_PAIRS // count))
-    force(
-        problem.points,
-        problem.table,
-        weights,
-        state,
-        free_limits(problem),
-        order[:traced],
-        problem.groups,
-    )
+    apply_fixed_picks(problem, weights, state, free_limits(problem), order[:traced])
     state.order[traced:] = order[traced:]
     bounds = Certificate.start(problem.counts, int(ONE * weights.sum(dtype=np.int64)))
     exact = traced if problem.params.objective == "k-center" else count  # behind it farthest-first ends in a shuffle
-    return Cover(state, weights, bounds.bounds, exact_until=exact, tail_from=count, traced_until=traced)
+    return PickOrder(state, weights, bounds.bounds, exact_until=exact, tail_from=count, traced_until=traced)

@@ -1,4 +1,4 @@
-"""What an order is made for, and what it is when made: the records that the objectives share. No work here."""
+"""The records that all objectives share: rows to order, the neighbour graph, a finished order. No work here."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,24 @@ from wtl_core.selection.quotas import Limits, limits_of
 
 @dataclass(frozen=True)
 class Problem:
-    """Rows that are to be ordered, sorted by `sample_id`; twins and rows of no weight are not among them.
+    """N rows to order, sorted by `sample_id`; pixel-identical copies and rows of weight 0 are not among them.
 
-    `keys` (N,) uint64: content keys. `weights` (N,) float64 of at most 1, before near-duplicates share. `best` (N,)
-    int16 and `nearest` (N,) int32: how the `labelled` images cover the rows, as in `State`. `frozen`: rows that come
-    first, whatever they gain. `groups` (N,) int32 codes into the (G,) `group_names`; `labelled_by_group` (G,) counts.
-    `counts` (100,): operating points to certify.
+    Attributes:
+        points: The rows' vectors, ready for products.
+        keys: (N,) uint64 keys by content, which draws depend on.
+        table: Kernel values by distance level.
+        weights: (N,) float64 of at most 1, before near-duplicates share theirs.
+        near_level: The last distance level at which two rows are near-duplicates.
+        scale: The kernel's scale, before `scale_factor`.
+        best: (N,) int16, the kernel value of the labelled image nearest to each row, as in `State`.
+        nearest: (N,) int32, which labelled image that is: -2 - l for image l, -1 for none.
+        labelled: The labelled images, None if there are none.
+        frozen: Rows that come first, in this order and whatever they gain: picks that were exported.
+        groups: (N,) int32, the place of each row's group in `group_names`.
+        group_names: G names, sorted.
+        labelled_by_group: (G,) labelled images of each group.
+        counts: (100,) operating points that the optimum is bounded for.
+        params: What the order should be best at.
     """
 
     points: Points
@@ -36,13 +48,21 @@ class Problem:
     counts: np.ndarray
     params: SelectionParams
 
+    @property
+    def group_sizes(self) -> np.ndarray:
+        """(G,) rows of each group."""
+        return np.bincount(self.groups, minlength=len(self.group_names))
+
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The neighbour graph as greedy picking uses it.
+    """The neighbour graph as greedy picking uses it, K neighbours a row.
 
-    `rows` (N, K) int32 and their kernel `values` (N, K) int16, falling, itself first, -1 where there are fewer;
-    `listers`: who lists each row, as `graph.transpose` gives it. `is_exact`: no nearer row was missed.
+    Attributes:
+        rows: (N, K) int32, each row's nearest rows, itself first; -1 where there are fewer.
+        values: (N, K) int16, their kernel values, falling.
+        listers: The rows that list each row, as `graph.transpose` gives them.
+        is_exact: Whether no nearer row was missed.
     """
 
     rows: np.ndarray
@@ -51,19 +71,17 @@ class Neighbours:
     is_exact: bool
 
 
-def free_limits(problem: Problem) -> Limits:
-    """Limits that count the problem's groups and hold nothing back."""
-    sizes = np.bincount(problem.groups, minlength=len(problem.group_names))
-    return limits_of((), problem.group_names, sizes, 0)
-
-
 @dataclass(frozen=True)
-class Cover:
+class PickOrder:
     """A finished order of a problem's rows.
 
-    `weights` (N,) int32: whole units after sharing. `bounds` (100,) int64: the certificate at `counts`.
-    `exact_until`: the rank past which a cheaper order holds; `tail_from`: the rank from which on less counts of what
-    picks cover of themselves; `traced_until`: past it gains and neighbours are unknown.
+    Attributes:
+        state: Rows and gains in the order of picking.
+        weights: (N,) int32 in units of 1/65536, after near-duplicates share theirs.
+        bounds: (100,) int64, the most that any choice of `Problem.counts` rows could cover.
+        exact_until: The rank after which a cheaper way of ordering is used.
+        tail_from: The rank from which less counts of what picks cover of themselves.
+        traced_until: The rank after which gains and neighbours are unknown.
     """
 
     state: State
@@ -72,3 +90,8 @@ class Cover:
     exact_until: int
     tail_from: int
     traced_until: int
+
+
+def free_limits(problem: Problem) -> Limits:
+    """Limits that count the problem's groups and restrict nothing."""
+    return limits_of((), problem.group_names, problem.group_sizes, 0)

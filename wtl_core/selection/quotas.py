@@ -1,4 +1,4 @@
-"""Hard limits by group inside the greedy step: which groups may give the next pick. No gains here.
+"""Hard limits by group, applied at each greedy pick: which groups may give the next one. No gains here.
 
 A group's minimum is a row of deadlines: floor(share * b) of its samples must be among the first b picks, and its count
 by the budget. A pick is free as long as every deadline can still be met afterwards; once one is tight, only groups
@@ -15,11 +15,16 @@ import numpy as np
 from wtl_core.errors import ConfigError
 from wtl_core.recipe.selection import Quota
 
-_WINDOW = 4096  # prefixes looked ahead for a tight deadline
+_WINDOW = 4096
+"""Prefixes that are searched for a tight deadline. A search is repeated after half of them at the latest, so that a
+deadline farther away is seen in time."""
 
 
 class Limits(NamedTuple):
-    """Limits by group code, arrays of (G,); they hold up to `budget` picks. `clock` is scratch: picks safe to skip."""
+    """Limits by group, arrays of (G,), which hold up to `budget` picks.
+
+    `counts` are the picks of each group so far. `clock` is working memory: how many picks need no look at deadlines.
+    """
 
     sizes: np.ndarray
     minimum: np.ndarray
@@ -34,12 +39,15 @@ class Limits(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Kept:
-    """How far an order keeps its quotas: all hold up to rank `until`.
+class QuotaOutcome:
+    """How far an order keeps its quotas.
 
-    `due`: the rank by which all minima are met, or the budget where they cannot be. `room`: how many picks maxima leave
-    room for, where these are fewer than the budget. `cost`: the coverage at the budget that they cost. `advice`: what
-    does not hold and what to do, empty if all does.
+    Attributes:
+        until: All quotas hold up to this rank.
+        due: The rank by which all minima are met, or the budget where they cannot be.
+        room: How many picks maxima leave room for, if fewer than the budget.
+        cost: The coverage at the budget that the quotas cost.
+        advice: What does not hold and what to do about it; empty if all quotas hold.
     """
 
     until: int = 0
@@ -50,7 +58,7 @@ class Kept:
 
 
 def no_limits(samples: int) -> Limits:
-    """One group of everything."""
+    """No quotas: all samples in one group."""
     return limits_of((), [""], np.array([samples]), 0)
 
 
@@ -64,9 +72,9 @@ def limits_of(
 ) -> Limits:
     """Limits from quotas, for groups in the order of `names` with `sizes` (G,) samples that can be picked.
 
-    `labelled` (G,) images count towards minima, and a group that has no others is satisfied. What could hold before
-    they were labelled, at a budget of `whole_budget`, is refused no more: the limits' budget is then as large as maxima
-    leave room for, and minima that it does not hold are kept as far as they can be.
+    `labelled` (G,) images count towards minima, and a group whose images are all labelled fulfils its own. Quotas that
+    were satisfiable before some images were labelled, at a budget of `whole_budget`, are not an error now: the budget
+    shrinks to what the maxima allow, and minima are met as far as possible.
 
     Raises:
         ConfigError: a quota names no group, or the quotas could never all hold at this budget.
@@ -120,7 +128,7 @@ def _allowed(limits: Limits, sizes: np.ndarray) -> np.ndarray:
 
 
 def _fault(limits: Limits, sizes: np.ndarray) -> str:
-    """What cannot hold in groups of these sizes, or nothing. A budget of the whole pool is all that maxima allow."""
+    """What cannot hold in groups of these sizes; empty if all can. A budget of all rows takes what maxima allow."""
     wanted = np.maximum(limits.minimum, np.floor(limits.minimum_share * limits.budget + 1e-9).astype(np.int64))
     wanted = np.minimum(wanted, limits.sizes)
     allowed = _allowed(limits, sizes)
@@ -135,16 +143,17 @@ def _fault(limits: Limits, sizes: np.ndarray) -> str:
     return ""
 
 
-def check_kept(
+def check_quotas(
     quotas: Sequence[Quota], names: Sequence[str], limits: Limits, codes: np.ndarray, labelled: np.ndarray
 ) -> tuple[int, int, str]:
-    """Up to which rank quotas hold, by which all minima are met, and of each that breaks the last break, a sentence.
+    """The rank up to which all quotas hold, the rank by which all minima are met, and a sentence on each broken quota.
 
-    `codes` (budget,) are the picks' groups in rank order. Frozen picks may break what no later pick can mend, and a
-    group may be too small for its share; one of which images are `labelled` (G,) owes no more than it has left.
+    `codes` (budget,) are the picks' groups in rank order. Quotas can be broken by frozen picks, which no later pick
+    makes up for, and by a group that is too small for its share. A group with `labelled` images (G,) has to give no
+    more picks than it has left.
     """
     prefix = np.arange(1, len(codes) + 1)
-    until, due, told = len(codes), 0, []
+    until, due, broken_quotas = len(codes), 0, []
     for quota in quotas:
         code = names.index(quota.group)
         found = np.cumsum(codes == code)
@@ -158,13 +167,15 @@ def check_kept(
         if len(broken):
             until, last = min(until, int(broken[0])), broken[-1]
             wanted = f"at least {least[last]}" if found[last] < least[last] else f"at most {most[last]}"
-            told.append(f"of the first {prefix[last]} expected {wanted} from {quota.group!r}, found {found[last]}.")
-    return until, min(due, len(codes)), " ".join(told)
+            broken_quotas.append(
+                f"of the first {prefix[last]} expected {wanted} from {quota.group!r}, found {found[last]}."
+            )
+    return until, min(due, len(codes)), " ".join(broken_quotas)
 
 
 @numba.njit(cache=True, nogil=True)
 def _target(limits: Limits, group: int, prefix: int) -> int:
-    """Picks that the group must have among the first `prefix`."""
+    """Picks that the group must have among the first `prefix` picks."""
     target = np.int64(np.floor(limits.minimum_share[group] * prefix + 1e-9))
     if prefix >= limits.budget:
         target = max(target, limits.minimum[group])
@@ -173,7 +184,7 @@ def _target(limits: Limits, group: int, prefix: int) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def _tight_prefix(limits: Limits, picked: int) -> int:
-    """The first prefix whose deadlines leave no free pick, or -1; notes how many picks need no further look."""
+    """The first prefix whose deadlines leave no free pick, or -1; `clock` keeps how many picks need no further look."""
     if limits.clock[0] > 0:
         limits.clock[0] -= 1
         return -1
@@ -194,7 +205,7 @@ def _tight_prefix(limits: Limits, picked: int) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def mark_allowed(limits: Limits, picked: int, allowed: np.ndarray) -> None:
-    """Mark the groups that may give pick number `picked` (from 0); all of them behind the budget."""
+    """Mark the groups that may give pick number `picked` (from 0); after the budget all of them."""
     allowed[:] = True
     if not limits.is_limited or picked >= limits.budget:
         return

@@ -1,12 +1,12 @@
 """One ranking of a whole pool: up to its tail every prefix is as good a choice of its size as greedy picking finds.
 
-`rank` reads downwards: check, set twins aside, measure the scale, let labelled images cover, weigh, order, assemble.
-The ranking is a function of vectors, ids, params, labelled and frozen images: never of the rows' order, threads or
-block sizes.
+`rank` reads downwards: check, set copies aside, measure the scale, let labelled images cover, weigh, order, assemble.
+The ranking is a function of vectors, ids, params and steering: never of the rows' order, threads or block sizes.
 """
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,17 +18,42 @@ from wtl_core.selection import orders
 from wtl_core.selection.dense import cover_by
 from wtl_core.selection.greedy import State, new_state
 from wtl_core.selection.identity import Purpose, content_keys, shuffled
-from wtl_core.selection.inputs import Pool, read_pool, unit_vectors
 from wtl_core.selection.kernels import ONE, kernel_table, median_scale
 from wtl_core.selection.neighbours import Points, level_of, prepare
 from wtl_core.selection.problem import Problem
 from wtl_core.selection.result import Ranking, assemble
+from wtl_core.selection.sorted_rows import SortedRows, sort_rows, unit_vectors
 from wtl_core.selection.steering import check_weights, similarity_weights
 
 _log = logging.getLogger(__name__)
 _NEAR_DUPLICATES = 0.25  # holds 99 % of near-copies by a ResNet-9's own features; others were not measured
 
-__all__ = ["Ranking", "rank"]
+Names = Sequence[str] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What is known of the N samples beside their vectors, and the images outside the ranking that shape it.
+
+    Attributes:
+        duplicate_of: (N,) the row that each row is pixel-identical to, -1 for none.
+        weights: (N,) how much it matters that each sample is covered, from 0; samples of 0 come last. Of
+            pixel-identical samples the one that is kept takes the largest.
+        groups: (N,) each sample's group, for quotas and balance.
+        labelled: (L, D) vectors of images that are labelled already; they cover from the start and are never picked.
+        labelled_groups: The groups of those labelled images whose group is known; they count towards minima.
+        frozen: Rows that keep their rank: the ranking begins with them, in this order.
+        similar: Pairs of the vectors (Q, D) of given images and the exponent of exp(-d / s), where d is the distance
+            to the nearest of them.
+    """
+
+    duplicate_of: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    groups: Names | None = None
+    labelled: np.ndarray | None = None
+    labelled_groups: Names = ()
+    frozen: np.ndarray | None = None
+    similar: Sequence[tuple[np.ndarray, float]] = ()
 
 
 def rank(
@@ -36,13 +61,7 @@ def rank(
     params: SelectionParams,
     *,
     sample_ids: Sequence[str],
-    duplicate_of: np.ndarray | None = None,
-    weights: np.ndarray | None = None,
-    groups: Sequence[str] | np.ndarray | None = None,
-    labelled: np.ndarray | None = None,
-    labelled_groups: Sequence[str] | np.ndarray = (),
-    frozen: np.ndarray | None = None,
-    similar: Sequence[tuple[np.ndarray, float]] = (),
+    steering: Steering | None = None,
     device: str = "cpu",
     scale: float | None = None,
     on_progress: Progress | None = None,
@@ -51,125 +70,107 @@ def rank(
 
     Args:
         vectors: (N, D) float16 or float32, one per sample; scaled to unit length where they are not.
-        params: What the picks should be best at, and every steering that needs no arrays.
+        params: What the picks should be best at, and the steering that needs no arrays.
         sample_ids: N distinct ids; they order rows, settle ties and feed every draw.
-        duplicate_of: (N,) the row that each row is pixel-identical to, -1 for none.
-        weights: (N,) how much it matters that each sample is covered, from 0; a 0 goes to the end of the ranking. Of
-            pixel-identical samples the kept one takes the largest.
-        groups: (N,) each sample's group, for quotas and balance.
-        labelled: (L, D) vectors of images that are labelled already; they shape the picks and are never picked.
-        labelled_groups: the groups of the labelled images whose group is known, one each; they count towards minima.
-        frozen: rows that keep their rank: the ranking begins with them, in this order.
-        similar: vectors (Q, D) of given images with the exponent of exp(-d / s), d the distance to the nearest of them.
+        steering: What is known of the samples beside their vectors.
         device: `cpu` or a CUDA device.
-        scale: the kernel's scale where one is frozen already; None measures it on this pool.
-        on_progress: told how many rows of how many have been compared with all.
+        scale: The kernel's scale if one is fixed already; None measures it on these vectors.
+        on_progress: Called with how many rows of how many are compared with all.
 
     Raises:
         InputError: no rows, wrong shapes, values that are not finite, zero vectors, ids that repeat, useless weights.
         ConfigError: quotas that cannot hold at the budget.
     """
-    pool = read_pool(vectors, sample_ids, duplicate_of)
-    forced = _forced(frozen, pool)
-    base = _base_weights(weights, pool)
-    is_inside = (pool.twin_of < 0) & (base > 0)
-    is_inside[forced] = True
+    steering = steering or Steering()
+    samples = sort_rows(vectors, sample_ids, steering.duplicate_of)
+    frozen = _sorted_rows_of(steering.frozen, samples)
+    base = _base_weights(steering.weights, samples)
+    is_inside = (samples.twin_of < 0) & (base > 0)
+    is_inside[frozen] = True
     inside = np.flatnonzero(is_inside)
-    points = prepare(pool.vectors if is_inside.all() else pool.vectors[inside], device)
-    keys = content_keys([pool.sample_ids[row] for row in inside])
+    points = prepare(samples.vectors if is_inside.all() else samples.vectors[inside], device)
+    keys = content_keys([samples.sample_ids[row] for row in inside])
     if scale is None:
         scale = median_scale(points, shuffled(keys, 0, Purpose.SCALE))
-    _log.info("ranking %d of %d samples by %s, scale %.4f", len(inside), len(pool.rows), params.objective, scale)
+    total = len(samples.sample_ids)
+    _log.info("ranking %d of %d samples by %s, scale %.4f", len(inside), total, params.objective, scale)
     table = kernel_table(_kernel_of(params), scale * params.scale_factor)
     near = params.near_duplicate_distance
     near = min(_NEAR_DUPLICATES if near is None else near, scale / 2)
-    known = None if labelled is None or len(labelled) == 0 else _given(labelled, pool, what="labelled")
-    anchors = None if known is None else prepare(known, device)
-    state = _covered_by(points, anchors, table)
-    names, codes, held = _groups(groups, labelled_groups, pool, inside)
-    given = [(prepare(_given(some, pool, what="similar"), device), strength) for some, strength in similar]
+    labelled = steering.labelled
+    labelled = None if labelled is None or len(labelled) == 0 else _checked(labelled, samples, what="labelled")
+    labelled_points = None if labelled is None else prepare(labelled, device)
+    state = _covered_by(points, labelled_points, table)
+    names, codes, labelled_by_group = _groups(steering, samples, inside)
+    similar = [(prepare(_checked(some, samples, what="similar"), device), power) for some, power in steering.similar]
     problem = Problem(
         points=points,
         keys=keys,
         table=table,
-        weights=_similar_weights(base[inside], given, points, scale * params.scale_factor),
+        weights=_similar_weights(base[inside], similar, points, scale * params.scale_factor),
         near_level=level_of(near),
         scale=scale,
         best=state.best,
         nearest=state.nearest,
-        labelled=anchors,
-        frozen=np.searchsorted(inside, forced),
+        labelled=labelled_points,
+        frozen=np.searchsorted(inside, frozen),
         groups=codes,
         group_names=names,
-        labelled_by_group=held,
-        counts=np.minimum(percents_of(len(pool.rows)), len(inside)),
+        labelled_by_group=labelled_by_group,
+        counts=np.minimum(percents_of(total), len(inside)),
         params=params,
     )
-    return _order(problem, pool, inside, near=near, labelled=known, on_progress=on_progress)
-
-
-def _order(
-    problem: Problem,
-    pool: Pool,
-    inside: np.ndarray,
-    *,
-    near: float,
-    labelled: np.ndarray | None,
-    on_progress: Progress | None,
-) -> Ranking:
-    """Order the problem's rows and say all that is to be said of each."""
-    cover, kept = orders.order_pool(problem, len(pool.rows), on_progress=on_progress)
-    return assemble(problem, cover, pool, inside, near=near, labelled=labelled, quotas=kept)
+    ordered, quotas = orders.order_rows(problem, total, on_progress=on_progress)
+    return assemble(problem, ordered, samples, inside, near=near, labelled=labelled, quotas=quotas)
 
 
 def _kernel_of(params: SelectionParams) -> str:
     return "ball" if params.objective == "probability-coverage" else params.kernel
 
 
-def _forced(frozen: np.ndarray | None, pool: Pool) -> np.ndarray:
+def _sorted_rows_of(frozen: np.ndarray | None, samples: SortedRows) -> np.ndarray:
     """Frozen rows as sorted rows, in their order."""
-    count = len(pool.rows)
+    count = len(samples.caller_rows)
     rows = np.zeros(0, np.int64) if frozen is None else np.asarray(frozen, np.int64)
     if len(rows) and (rows.min() < 0 or rows.max() >= count or len(np.unique(rows)) < len(rows)):
         raise InputError(f"frozen: expected distinct rows from 0 to {count - 1}; leave out what is not in the pool")
     place = np.empty(count, np.int64)
-    place[pool.rows] = np.arange(count)
+    place[samples.caller_rows] = np.arange(count)
     return np.asarray(place[rows])
 
 
-def _base_weights(weights: np.ndarray | None, pool: Pool) -> np.ndarray:
-    """User weights in sorted rows, at most 1; a kept row speaks for its twins and takes the largest of theirs."""
+def _base_weights(weights: np.ndarray | None, samples: SortedRows) -> np.ndarray:
+    """User weights in sorted rows, at most 1; a kept row takes the largest weight of its copies."""
     if weights is None:
-        return np.ones(len(pool.rows))
-    checked = check_weights(weights, len(pool.rows))[pool.rows]
-    twins = np.flatnonzero(pool.twin_of >= 0)
-    np.maximum.at(checked, pool.twin_of[twins], checked[twins])
+        return np.ones(len(samples.caller_rows))
+    checked = check_weights(weights, len(samples.caller_rows))[samples.caller_rows]
+    twins = np.flatnonzero(samples.twin_of >= 0)
+    np.maximum.at(checked, samples.twin_of[twins], checked[twins])
     return np.asarray(checked / checked.max())
 
 
-def _given(vectors: np.ndarray, pool: Pool, *, what: str) -> np.ndarray:
-    return unit_vectors(vectors, None, what=what, width=pool.vectors.shape[1])
+def _checked(vectors: np.ndarray, samples: SortedRows, *, what: str) -> np.ndarray:
+    return unit_vectors(vectors, None, what=what, width=samples.vectors.shape[1])
 
 
 def _covered_by(points: Points, others: Points | None, table: np.ndarray) -> State:
-    """The state that images outside the pool leave it in; `nearest` refers to image l by -2 - l."""
+    """Nothing picked, and covered by images outside the pool; `nearest` refers to image l by -2 - l."""
     state = new_state(points.count)
     if others is not None:
         cover_by(points, others, table, state, marks=-2 - np.arange(others.count, dtype=np.int32))
     return state
 
 
-def _groups(
-    groups: Sequence[str] | np.ndarray | None, labelled: Sequence[str] | np.ndarray, pool: Pool, inside: np.ndarray
-) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Names in sorted order, each inside row's code, and the labelled images by group."""
+def _groups(steering: Steering, samples: SortedRows, inside: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Group names, sorted; the place of each inside row's group among them; and how many labelled images each has."""
+    groups, labelled = steering.groups, steering.labelled_groups
     if groups is None:
         return [""], np.zeros(len(inside), np.int32), np.zeros(1, np.int64)
-    if len(groups) != len(pool.rows):
-        raise InputError(f"groups: expected one per sample ({len(pool.rows)}), found {len(groups)}")
+    if len(groups) != len(samples.caller_rows):
+        raise InputError(f"groups: expected one per sample ({len(samples.caller_rows)}), found {len(groups)}")
     names, codes = np.unique(np.asarray([str(group) for group in (*groups, *labelled)]), return_inverse=True)
     own, held = codes[: len(groups)], np.bincount(codes[len(groups) :], minlength=len(names))
-    return [str(name) for name in names], own[pool.rows][inside].astype(np.int32), held
+    return [str(name) for name in names], own[samples.caller_rows][inside].astype(np.int32), held
 
 
 def _similar_weights(

@@ -5,33 +5,43 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wtl_core.selection.inputs import Pool
 from wtl_core.selection.kernels import ONE, WEIGHT_ONE
 from wtl_core.selection.neighbours import exact_distances
-from wtl_core.selection.problem import Cover, Problem
-from wtl_core.selection.quotas import Kept
+from wtl_core.selection.problem import PickOrder, Problem
+from wtl_core.selection.quotas import QuotaOutcome
+from wtl_core.selection.sorted_rows import SortedRows
 from wtl_core.selection.stopping import NOTHING_LEFT, Stop, find_stop
 
 NOTHING_NEAR = 2.0  # the radius of a first pick: as far apart as unit vectors can be
-_FAR_ROWS, _EARLIER_ROWS = 256, 8192  # of a product in float64
+_FAR_ROWS, _EARLIER_ROWS = 256, 8192  # shape of a product in float64: 16 MB
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Every row once, best first; arrays are in rank order, (N,), unless said otherwise.
+    """Every row once, best first. Arrays are in rank order, (N,), unless said otherwise.
 
-    `rows` int64: the row in the caller's arrays. `gain` float64: what it adds to `coverage`; for the objective
-    `coverage` without quotas it never rises from `frozen` to `tail_from`. `coverage` float64: of the pool by all picks
-    up to here. `radius` float64: the distance to the nearest earlier pick or labelled image, 2 where there is none.
-    `duplicate_of` int64: the row that this one is pixel- or vector-identical to, or -1; such rows come last.
-    `stands_for` int64: samples within the kernel's reach that are closer to it than to any earlier pick.
-    `nearest_earlier` int64: that pick's row, -1 for none or a labelled image. `weights` float64: how much it matters
-    that this sample is covered. `exact_until`: the rank past which a cheaper order holds. `tail_from`: from this rank
-    on less counts of what picks cover of themselves. `traced_until`: the rank past which gain, radius and
-    nearest_earlier are unknown (0, NaN, -1). `scale`: the kernel's before `scale_factor`, to be frozen per encoder.
-    `stop`: how many are picked, and why there. `quotas_until`: quotas hold up to this rank; `quota_cost`: the coverage
-    at the budget that they cost; `quota_advice`: which one does not hold up to the budget, empty where all do.
-    `optimum_bound` (100,) float64: no choice of p % of the rows covers the pool better.
+    Attributes:
+        rows: int64, the row in the caller's arrays.
+        gain: float64, what the pick adds to `coverage`. For the objective `coverage` without quotas it never rises
+            from rank `frozen` to rank `tail_from`.
+        coverage: float64, of the pool by all picks up to this one.
+        radius: float64, the distance to the nearest earlier pick or labelled image, 2 where there is none.
+        duplicate_of: int64, the row that this one is pixel- or vector-identical to, or -1; such rows come last.
+        stands_for: int64, samples within the kernel's reach that are closer to this one than to any earlier pick.
+        nearest_earlier: int64, the row of the nearest earlier pick; -1 for none or a labelled image.
+        weights: float64, how much it matters that this sample is covered.
+        exact_until: The rank after which a cheaper way of ordering is used.
+        tail_from: The rank from which less counts of what picks cover of themselves.
+        traced_until: The rank after which gain, radius and nearest_earlier are unknown (0, NaN, -1).
+        frozen: How many rows came first because they were exported.
+        scale: The kernel's, before `scale_factor`; the first ranking of an encoder fixes it.
+        near_duplicate_distance: Up to this distance samples are near-duplicates.
+        numeric_path: How products were computed, for the record.
+        stop: How many are picked, and why there.
+        quotas_until: Quotas hold up to this rank.
+        quota_cost: The coverage at the budget that quotas cost.
+        quota_advice: Which quota does not hold up to the budget; empty if all do.
+        optimum_bound: (100,) float64, no choice of p % of the rows covers the pool better.
     """
 
     rows: np.ndarray
@@ -96,28 +106,28 @@ def empty_ranking() -> Ranking:
 
 def assemble(
     problem: Problem,
-    cover: Cover,
-    pool: Pool,
+    ordered: PickOrder,
+    samples: SortedRows,
     inside: np.ndarray,
     *,
     near: float,
     labelled: np.ndarray | None,
-    quotas: Kept,
+    quotas: QuotaOutcome,
 ) -> Ranking:
     """Put the rows that were set aside behind the order, and translate all into the caller's rows.
 
     `inside` is the sorted row of each of the problem's rows, `near` the distance up to which samples count as
-    near-duplicates, `labelled` the vectors that `Cover.state.earlier` may refer to by -2 - l.
+    near-duplicates, `labelled` the vectors that `PickOrder.state.earlier` may refer to by -2 - l.
     """
-    params, state, kept = problem.params, cover.state, len(inside)
-    behind = _behind(pool, inside)
+    params, state, kept = problem.params, ordered.state, len(inside)
+    behind = _behind(samples, inside)
     order = np.concatenate([inside[state.order], behind])
-    twins = pool.twin_of[behind]
-    whole = max(1, ONE * int(cover.weights.sum(dtype=np.int64)))
-    covered = int((problem.best.astype(np.int64) * cover.weights).sum())
+    twins = samples.twin_of[behind]
+    whole = max(1, ONE * int(ordered.weights.sum(dtype=np.int64)))
+    covered = int((problem.best.astype(np.int64) * ordered.weights).sum())
     coverage = (covered + np.cumsum(state.gains)) / whole
-    nearest, radius = _nearest_earlier(cover, pool, inside, labelled)
-    twin_rows = np.where(twins >= 0, pool.rows[twins], -1)
+    nearest, radius = _nearest_earlier(ordered, samples, inside, labelled)
+    twin_rows = np.where(twins >= 0, samples.caller_rows[twins], -1)
     gain = np.concatenate([state.gains / whole, np.zeros(len(behind))])
     coverage = np.concatenate([coverage, np.full(len(behind), coverage[-1])])
     radius = np.concatenate([radius, np.where(twins >= 0, 0.0, np.nan)])
@@ -133,17 +143,17 @@ def assemble(
         due=quotas.due,
     )
     return Ranking(
-        rows=pool.rows[order],
+        rows=samples.caller_rows[order],
         gain=gain,
         coverage=coverage,
         radius=radius,
         duplicate_of=np.concatenate([np.full(kept, -1), twin_rows]),
         stands_for=np.concatenate([state.stands_for, np.zeros(len(behind))]).astype(np.int64),
         nearest_earlier=np.concatenate([nearest, twin_rows]),
-        weights=np.concatenate([cover.weights[state.order] / WEIGHT_ONE, np.zeros(len(behind))]),
-        exact_until=cover.exact_until,
-        tail_from=cover.tail_from,
-        traced_until=cover.traced_until,
+        weights=np.concatenate([ordered.weights[state.order] / WEIGHT_ONE, np.zeros(len(behind))]),
+        exact_until=ordered.exact_until,
+        tail_from=ordered.tail_from,
+        traced_until=ordered.traced_until,
         frozen=len(problem.frozen),
         scale=problem.scale,
         near_duplicate_distance=near,
@@ -152,47 +162,47 @@ def assemble(
         quotas_until=quotas.until,
         quota_cost=quotas.cost,
         quota_advice=quotas.advice,
-        optimum_bound=cover.bounds / whole,
+        optimum_bound=ordered.bounds / whole,
     )
 
 
-def _behind(pool: Pool, inside: np.ndarray) -> np.ndarray:
+def _behind(samples: SortedRows, inside: np.ndarray) -> np.ndarray:
     """Sorted rows that were not ordered: those without weight first, twins last of all."""
-    is_behind = np.ones(len(pool.rows), bool)
+    is_behind = np.ones(len(samples.caller_rows), bool)
     is_behind[inside] = False
     rows = np.flatnonzero(is_behind)
-    return rows[np.argsort(pool.twin_of[rows] >= 0, kind="stable")]
+    return rows[np.argsort(samples.twin_of[rows] >= 0, kind="stable")]
 
 
 def _nearest_earlier(
-    cover: Cover, pool: Pool, inside: np.ndarray, labelled: np.ndarray | None
+    ordered: PickOrder, samples: SortedRows, inside: np.ndarray, labelled: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest earlier pick in the caller's rows, and the distance to it or to the nearest labelled image."""
-    own = inside[cover.state.order]
-    earlier = _with_the_far(cover, pool.vectors, own, labelled)
+    own = inside[ordered.state.order]
+    earlier = _with_the_far(ordered, samples.vectors, own, labelled)
     radius = np.full(len(own), NOTHING_NEAR)
     picked = np.flatnonzero(earlier >= 0)
-    radius[picked] = exact_distances(pool.vectors, own[picked], own[earlier[picked]], pool.vectors)
+    radius[picked] = exact_distances(samples.vectors, own[picked], own[earlier[picked]], samples.vectors)
     if labelled is not None:
         given = np.flatnonzero(earlier <= -2)
-        radius[given] = exact_distances(pool.vectors, own[given], -2 - earlier[given], labelled)
-    radius[cover.traced_until :] = np.nan
+        radius[given] = exact_distances(samples.vectors, own[given], -2 - earlier[given], labelled)
+    radius[ordered.traced_until :] = np.nan
     nearest = np.full(len(own), -1, np.int64)
-    nearest[picked] = pool.rows[own[earlier[picked]]]
+    nearest[picked] = samples.caller_rows[own[earlier[picked]]]
     return nearest, radius
 
 
-def _with_the_far(cover: Cover, vectors: np.ndarray, own: np.ndarray, labelled: np.ndarray | None) -> np.ndarray:
+def _with_the_far(ordered: PickOrder, vectors: np.ndarray, own: np.ndarray, labelled: np.ndarray | None) -> np.ndarray:
     """By rank, that of the nearest earlier pick, -2 - l for labelled image l, -1 for none; (N,) int64.
 
     Picking follows kernel values, which are zero beyond the kernel's reach. The few picks with nothing within it, the
     first of a pool's clusters, are compared here with all that went before. Of equals the earliest.
     """
     rank_of = np.empty(len(own), np.int64)
-    rank_of[cover.state.order] = np.arange(len(own))
-    earlier = cover.state.earlier.astype(np.int64)
+    rank_of[ordered.state.order] = np.arange(len(own))
+    earlier = ordered.state.earlier.astype(np.int64)
     earlier = np.where(earlier >= 0, rank_of[np.maximum(earlier, 0)], earlier)
-    far = np.flatnonzero(earlier[: cover.traced_until] == -1)
+    far = np.flatnonzero(earlier[: ordered.traced_until] == -1)
     for start in range(0, len(far), _FAR_ROWS):
         ranks = far[start : start + _FAR_ROWS]
         left, best = vectors[own[ranks]].astype(np.float64), np.full(len(ranks), -np.inf)

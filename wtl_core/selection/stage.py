@@ -21,6 +21,7 @@ from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import columns, ladder, ranking
 from wtl_core.selection.advice import nothing_left
 from wtl_core.selection.ladder import Ladder
+from wtl_core.selection.ranking import Steering
 from wtl_core.selection.result import Ranking, empty_ranking
 from wtl_core.selection.stage_inputs import StageInputs
 from wtl_core.selection.steering import column_weights
@@ -99,11 +100,7 @@ def make(
     if params.near_duplicate_distance is None:
         params = params.model_copy(update={"near_duplicate_distance": inputs.near_copy_distance})
     groups, labelled_groups = _groups(samples, inputs.labelled_samples, params)
-    _logger.info("ranking %d samples by %d-d vectors on %s", len(ids), matrix.shape[1], device)
-    ranked = ranking.rank(
-        matrix,
-        params,
-        sample_ids=ids,
+    steering = Steering(
         duplicate_of=_twin_rows(samples),
         weights=_weights(samples, params),
         groups=groups,
@@ -114,6 +111,13 @@ def make(
             (vectors.load(store, inputs.encoder, sorted(set(given.sample_ids))), given.strength)
             for given in params.similar_to
         ],
+    )
+    _logger.info("ranking %d samples by %d-d vectors on %s", len(ids), matrix.shape[1], device)
+    ranked = ranking.rank(
+        matrix,
+        params,
+        sample_ids=ids,
+        steering=steering,
         device=device,
         scale=scale,
         on_progress=on_progress,

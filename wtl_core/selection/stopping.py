@@ -30,12 +30,18 @@ def find_stop(
     room: int | None = None,
     due: int = 0,
 ) -> Stop:
-    """The first condition that is met, in the order of the params where several meet at one rank.
+    """The first condition that is met; where several are met at one rank, the first in the order of the params.
 
-    `kept` rows are neither twins nor without weight: with no budget the picks end there at the latest. Arrays are in
-    rank order. Frozen ranks are passed over by the minimum distance and the knee, which speak of new picks; a distance
-    that is not known, NaN, is too small. `room`: picks that quotas leave room for where these are fewer than the
-    budget. Of a condition that is met before quotas' minima are, the picks go on to rank `due`, where they are.
+    Args:
+        params: The stop conditions.
+        budget: Picks at most; None for no budget.
+        kept: Rows that are neither copies nor of weight 0; without a budget the picks end there at the latest.
+        gain: (N,) in rank order, as `coverage` and `radius`.
+        coverage: Of the pool by all picks up to each.
+        radius: Distance to the nearest earlier pick or labelled image; NaN, unknown, counts as too small.
+        frozen: First ranks that minimum distance and knee pass over, since they judge new picks.
+        room: Picks that quotas leave room for, if fewer than the budget.
+        due: The rank by which all minima of quotas are met; a condition that is met before ends the picks there.
     """
     stops = [Stop(len(gain) if budget is None else min(budget, len(gain)), "budget")]
     if budget is None:

@@ -1,4 +1,4 @@
-"""What `rank` is given, checked once and brought into an order that depends on content alone. No picking."""
+"""The vectors that are ranked: checked once, and sorted so that their order depends on content alone. No picking."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,19 +13,23 @@ _UNIT_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Rows sorted by `sample_id`. `rows` (N,) gives each one's row in the caller's arrays.
+class SortedRows:
+    """N samples sorted by `sample_id`.
 
-    `twin_of` (N,) int64: -1, or the sorted row that this one is pixel- or vector-identical to and ranks behind.
+    Attributes:
+        vectors: (N, D) of unit length.
+        sample_ids: N distinct ids, ascending.
+        caller_rows: (N,) int64, each sample's row in the caller's arrays.
+        twin_of: (N,) int64, the sorted row that a sample is pixel- or vector-identical to and ranks behind, or -1.
     """
 
     vectors: np.ndarray
     sample_ids: list[str]
-    rows: np.ndarray
+    caller_rows: np.ndarray
     twin_of: np.ndarray
 
 
-def read_pool(vectors: np.ndarray, sample_ids: Sequence[str], duplicate_of: np.ndarray | None) -> Pool:
+def sort_rows(vectors: np.ndarray, sample_ids: Sequence[str], duplicate_of: np.ndarray | None) -> SortedRows:
     """Check and sort.
 
     Raises:
@@ -43,7 +47,7 @@ def read_pool(vectors: np.ndarray, sample_ids: Sequence[str], duplicate_of: np.n
             raise InputError(f"sample {later}: expected each sample_id once, found it twice; keep one of its rows")
     vectors = vectors if is_sorted else vectors[order]
     twins = _resolve_twins(vectors, order, duplicate_of)
-    return Pool(vectors, ids, order, twins)
+    return SortedRows(vectors, ids, order, twins)
 
 
 def unit_vectors(
