@@ -61,6 +61,7 @@ class Stack:
         listed = json.dumps(sources)
         self.site.write_text(
             f'name = "test"\nworkspace = "{self.workspace}"\nsources = {listed}\nquiet_seconds = 3\n'
+            "watch_seconds = 2\n"  # looks follow each other at once: to start one takes longer
             "device_limit = 9\n"  # a killed run keeps its place for a minute, which the tests need not wait
             '[recipe.encoder]\nname = "pixels"\n'
         )
@@ -132,6 +133,16 @@ class Stack:
             yield
         finally:
             self.api("POST", f"{path}/resume_deployment")
+
+    def wait_for_a_look(self) -> None:
+        """Until the watch has made a look that began after this call."""
+        since = now()
+
+        def has_ended() -> bool:
+            runs = [run for run in self.runs("watch") if run["state"]["type"] == "COMPLETED"]
+            return any(_time(run["start_time"]) > since for run in runs)
+
+        until(has_ended, seconds=120, what="a look of the watch ends", every=0.2)
 
     def unfinished(self, flow: str) -> list[dict[str, Any]]:
         """Runs of a flow that are at work or wait to be, but not those that its schedule foresees for later."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,30 @@ def test_compose_starts_nothing_without_a_secret(missing: str) -> None:
     done = composed("compose.yaml", env={name: value for name, value in SECRETS.items() if name != missing})
     assert done.returncode != 0
     assert f"required variable {missing} is missing" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "password", "starts"),
+    [
+        ("127.0.0.1", None, True),
+        ("localhost", None, True),
+        ("::1", None, True),
+        ("0.0.0.0", "a:b", True),
+        ("0.0.0.0", "", False),
+        ("0.0.0.0", None, False),
+        ("::", None, False),
+        ("192.168.1.5", None, False),
+    ],
+)
+def test_the_server_unit_starts_no_open_server_that_others_reach(host: str, password: str | None, starts: bool) -> None:
+    text = (FOLDER / "systemd" / "wtl-server.service").read_text()
+    (command,) = re.findall(r"^ExecStartPre=(.*)$", text, re.MULTILINE)
+    env = {"PREFECT_SERVER_API_HOST": host} | (
+        {"PREFECT_SERVER_API_AUTH_STRING": password} if password is not None else {}
+    )
+    done = call(*shlex.split(command.replace("$$", "$")), env=env)  # systemd writes a dollar as two
+    assert (done.returncode == 0) is starts, done.stderr
+    assert starts or "set PREFECT_SERVER_API_AUTH_STRING=user:password" in done.stderr
 
 
 def test_the_units_are_as_systemd_wants_them(tmp_path: Path) -> None:

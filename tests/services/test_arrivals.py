@@ -37,7 +37,8 @@ def test_a_hundred_shards_in_half_a_minute_start_at_most_two_runs(stack: Stack, 
     dropping.start()
     dropping.join()
     until(lambda: ranked(stack.workspace) == before + 300, seconds=150, what="all 300 images are ranked")
-    time.sleep(35)  # one more look of the watch: nothing is left to start a run
+    stack.wait_for_a_look()  # nothing is left that it could start a run for
+    until(lambda: not stack.unfinished("refresh"), seconds=60, what="no refresh waits")
     started = worked(stack, landed)
     note("hundred_shards", {"refresh runs": len(started), "names": [run["name"] for run in started]})
     assert 1 <= len(started) <= 2, [run["name"] for run in started]

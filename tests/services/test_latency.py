@@ -1,12 +1,13 @@
 """How long it takes from landing to a run, with the shipped values; a file of its own, so that it can run alone."""
 
 import time
-from datetime import datetime
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from service_stack import Stack, note, now, seconds_between, until
 
+from flows.serving.site_values import Site
 from tests.conftest import S3_KEYS
 from tests.services.landing import first_refresh, make_shard, ranked
 from tests.services.s3_servers import client
@@ -14,25 +15,27 @@ from tests.services.s3_servers import client
 pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
 
 
-def wait_for_the_end_of_a_look(stack: Stack) -> None:
-    """What lands now waits longest for the next look, so the figure is the same each time, and no lucky one."""
-    since = now()
+@pytest.fixture
+def shipped(stack: Stack) -> Iterator[Stack]:
+    """The stack with a look as often as shipped."""
+    site = stack.site.read_text()
+    assert "watch_seconds = 2\n" in site
+    stack.site.write_text(site.replace("watch_seconds = 2\n", f"watch_seconds = {Site().watch_seconds}\n"))
+    stack.wtl("deploy", "--site", stack.site)
+    yield stack
+    stack.site.write_text(site)
+    stack.wtl("deploy", "--site", stack.site)
 
-    def has_ended() -> bool:
-        runs = [run for run in stack.runs("watch") if run["state"]["type"] == "COMPLETED"]
-        return any(datetime.fromisoformat(run["end_time"]) > since for run in runs)
 
-    until(has_ended, seconds=120, what="a look of the watch ends", every=0.2)
-
-
-def test_what_lands_is_ranked_within_a_minute(stack: Stack, bucket: str, tmp_path: Path) -> None:
+def test_what_lands_is_ranked_within_a_minute(shipped: Stack, bucket: str, tmp_path: Path) -> None:
     """A look every 30 s and a debounce of at most 10 s, as shipped; a shard in the folder and one in the bucket."""
+    stack = shipped
     first_refresh(stack)
     make_shard(tmp_path / "folder.tar", 0)
     make_shard(tmp_path / "bucket.tar", 1000)
     data, server = (tmp_path / "bucket.tar").read_bytes(), client(bucket, S3_KEYS)
     before, landed = ranked(stack.workspace), {}
-    wait_for_the_end_of_a_look(stack)
+    stack.wait_for_a_look()  # what lands now waits longest for the next one: the figure is no lucky one
     landed["folder"] = now()
     (tmp_path / "folder.tar").rename(stack.workspace.parent / "shards" / "folder.tar")
     landed["bucket"] = now()
