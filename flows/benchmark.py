@@ -31,11 +31,11 @@ def benchmark(
 
     Args:
         dataset: A folder of classes, Parquet with `image` and `label`, `torchvision:NAME` or `sklearn:digits`.
-        output: A local folder; finished cells that it holds are not done again.
+        output: A local folder; cells that are finished there are not computed again.
         params: Strategies, budgets, pools, judges and seeds.
         vectors: A folder with `train-embeddings.npy` and one for each further split instead of an encoder.
-        command: Shown on the page, so that its figures can be had again.
-        time_limit_hours: The run fails when it is still at work after that; 0 for no limit.
+        command: The command line to show on the page, so that its figures can be reproduced.
+        time_limit_hours: The run fails when it is still at work after this many hours; 0 for no limit.
     """
     store, params = open_store(output), params or BenchmarkParams()
     prepared = prepare_benchmark(store, dataset, params, vectors)

@@ -25,8 +25,8 @@ def maintain(
         workspace: A folder or an `s3://` prefix.
         keep: Refreshes that must stay whole, so that they can be replayed.
         keep_days: Age in days up to which old versions of a vector table and unfinished trainings stay.
-        patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
-        time_limit_hours: The run fails when it is still at work after that; 0 for no limit.
+        patience_seconds: Wait this many seconds for another writer of the workspace to end; then the run is refused.
+        time_limit_hours: The run fails when it is still at work after this many hours; 0 for no limit.
     """
     store = open_existing(workspace)
     with hold(store, patience_seconds) as held:

@@ -21,8 +21,8 @@ def train_encoder(
     Args:
         workspace: A folder or an `s3://` prefix that has been refreshed before.
         encoder: How to train; as the last refresh's recipe says if not given. `start` continues from another encoder.
-        patience_seconds: Wait that long for another writer of the workspace to end; then the run is refused.
-        time_limit_hours: The run fails when it is still at work after that; 0 for no limit.
+        patience_seconds: Wait this many seconds for another writer of the workspace to end; then the run is refused.
+        time_limit_hours: The run fails when it is still at work after this many hours; 0 for no limit.
     """
     store = open_existing(workspace)
     with hold(store, patience_seconds):

@@ -1,10 +1,10 @@
-"""The flow `watch`: look whether shards have arrived, and tell the server, whose trigger starts a refresh."""
+"""The flow `watch`: list the sources and, if shards have arrived, send the event that starts a refresh."""
 
 from typing import Any
 
 from prefect import flow
 
-from tasks.arrivals import announce, look_for_arrivals, was_judged
+from tasks.arrivals import announce, look_for_arrivals, was_announced
 from tasks.novelty import is_novel_enough
 from tasks.prefect_side.failures import show_failure
 from tasks.prefect_side.run_names import name_watch
@@ -27,20 +27,21 @@ def watch(
 
     Args:
         workspace: A folder or an `s3://` prefix.
-        sources: What to look at; all sources that the workspace knows if none is named.
-        at_least: New and changed objects that are worth a refresh; fewer wait for more, or for the nightly run.
-        novelty: Emit only when this share of the arrivals is far from what is labelled, instead of by count. What is
-            gone alone is told as it is without.
-        again_after_seconds: Tell an arrival again when no refresh has taken it in for that long.
-        time_limit_hours: The run fails when it is still at work after that; 0 for no limit.
-        known_too: Look at all other known sources as well, and not at the named ones alone.
+        sources: What to list; all sources that the workspace knows if none is named.
+        at_least: Least number of new and changed objects that starts a refresh; fewer wait for more, or for the night.
+        novelty: Send the event only if at least this share of the new images is far from everything that is labelled.
+            Objects that are gone send it either way.
+        again_after_seconds: Send the event again if no refresh has taken in the arrival within this many seconds.
+        time_limit_hours: The run fails when it is still at work after this many hours; 0 for no limit.
+        known_too: List all other known sources as well, and not the named ones alone.
     """
     store = open_for_refresh(workspace)
     seen = look_for_arrivals(store, sources or [], include_known=known_too)
     is_due = seen.is_pending and (seen.count >= at_least or seen.gone > 0)
-    is_told = False
-    if is_due and not was_judged(store, seen, again_after_seconds=again_after_seconds):
+    is_announced = False
+    if is_due and not was_announced(store, seen, again_after_seconds=again_after_seconds):
         is_novel = novelty is None or not seen.count or is_novel_enough(store, seen, novelty)
-        is_told = announce(store, seen, is_novel=is_novel, again_after_seconds=again_after_seconds)
-    name_watch(seen, is_told=is_told)
-    return {"new": seen.new, "changed": seen.changed, "gone": seen.gone, "bytes": seen.bytes, "is_told": is_told}
+        is_announced = announce(store, seen, is_novel=is_novel, again_after_seconds=again_after_seconds)
+    name_watch(seen, is_announced=is_announced)
+    counts = {"new": seen.new, "changed": seen.changed, "gone": seen.gone, "bytes": seen.bytes}
+    return {**counts, "is_announced": is_announced}

@@ -1,7 +1,7 @@
-"""Arrivals as tasks: look, tell the server once for each listing, wait for quiet, drop the runs that this one covers.
+"""Arrivals as tasks: list the sources, send one event per listing, wait for quiet, cancel needless runs.
 
-The id of the event `wtl.shards.arrived` is derived from workspace, last commit and listing: telling it again changes
-nothing.
+The id of the event `wtl.shards.arrived` is derived from workspace, last commit and listing, so that the server drops a
+copy that is sent again.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from wtl_core.refresh.arrivals import Arrivals
 from wtl_core.workspace.storage import Store
 
 ARRIVED, FAMILIAR = "wtl.shards.arrived", "wtl.shards.familiar"
-_TOLD_DAYS = 7
+_EVENT_DAYS = 7
 """Prefect keeps events that long by default."""
 
 
@@ -45,11 +45,11 @@ def look_for_arrivals(store: Store, sources: list[str], *, include_known: bool =
 
 
 @task(name="was-judged", **STAGE)
-def was_judged(store: Store, seen: Arrivals, *, again_after_seconds: float) -> bool:
-    """Whether this listing was told, or found familiar, less than `again_after_seconds` ago.
+def was_announced(store: Store, seen: Arrivals, *, again_after_seconds: float) -> bool:
+    """Whether an event of this listing, arrived or familiar, was sent less than `again_after_seconds` ago.
 
-    A listing that is still not refreshed after that is judged again: its run may have failed for a reason that has
-    passed since.
+    A listing that no refresh has taken in after that time is announced again: its run may have failed for a reason that
+    no longer holds.
     """
     with get_client(sync_client=True) as client:
         return _next_number(client, store, seen, again_after_seconds) is None
@@ -57,7 +57,11 @@ def was_judged(store: Store, seen: Arrivals, *, again_after_seconds: float) -> b
 
 @task(name="announce", **STAGE)
 def announce(store: Store, seen: Arrivals, *, is_novel: bool, again_after_seconds: float) -> bool:
-    """Emit `wtl.shards.arrived` for this listing, or `wtl.shards.familiar`, which starts no run; whether it was new."""
+    """Send `wtl.shards.arrived` for this listing if it is novel, else `wtl.shards.familiar`, which starts no run.
+
+    Returns:
+        Whether the former was sent; False also where it was sent less than `again_after_seconds` ago.
+    """
     with get_client(sync_client=True) as client:
         number = _next_number(client, store, seen, again_after_seconds)
         if number is not None:
@@ -69,30 +73,33 @@ def announce(store: Store, seen: Arrivals, *, is_novel: bool, again_after_second
 def wait_until_quiet(
     store: Store, sources: list[str], quiet_seconds: float, *, include_known: bool = False, forget: Sequence[str] = ()
 ) -> None:
-    """Let a drop of many shards end before it is read, then cancel queued runs whose arrivals this run will list."""
+    """Wait until no shard has landed for `quiet_seconds`, then cancel queued runs whose arrivals this run will list."""
     sources = planning.with_known(store, sources, forget) if include_known else sources
     arrivals.wait_until_quiet(store, sources, quiet_seconds=quiet_seconds)
-    _cancel_covered_runs(store, sources)
+    _cancel_needless_runs(store, sources)
 
 
 def _next_number(client: SyncPrefectClient, store: Store, seen: Arrivals, again_after_seconds: float) -> int | None:
-    """How often this listing was told already; None if the last time was too short ago to tell it again."""
+    """How many events of this listing were sent; None if the last one is less than `again_after_seconds` old."""
     number = 0
-    while (told := _told_at(client, _event_id(store, seen, number))) is not None:
-        if datetime.now(UTC) - told < timedelta(seconds=again_after_seconds):
+    while (received := _received_at(client, event_id(store, seen, number))) is not None:
+        if datetime.now(UTC) - received < timedelta(seconds=again_after_seconds):
             return None
         number += 1
     return number
 
 
-def _event_id(store: Store, seen: Arrivals, number: int) -> UUID:
-    """The commit's number is in it because a listing can come again: a file that was added is deleted."""
+def event_id(store: Store, seen: Arrivals, number: int) -> UUID:
+    """The id of the event number `number` of a listing, from 0.
+
+    The last commit's number is part of it, because a listing can come back: a file is added, and deleted again.
+    """
     return uuid5(NAMESPACE_URL, f"{store.root} {seen.number} {seen.listing} {number}")
 
 
 def _event(store: Store, seen: Arrivals, number: int, name: str) -> dict[str, Any]:
     return {
-        "id": str(_event_id(store, seen, number)),
+        "id": str(event_id(store, seen, number)),
         "occurred": datetime.now(UTC).isoformat(),
         "event": name,
         "resource": {"prefect.resource.id": workspace_resource(store.root), "prefect.resource.name": store.root},
@@ -108,9 +115,9 @@ def _event(store: Store, seen: Arrivals, number: int, name: str) -> dict[str, An
     }
 
 
-def _told_at(client: SyncPrefectClient, event_id: UUID) -> datetime | None:
+def _received_at(client: SyncPrefectClient, event_id: UUID) -> datetime | None:
     """When the server received the event; None if it has not."""
-    since = datetime.now(UTC) - timedelta(days=_TOLD_DAYS)
+    since = datetime.now(UTC) - timedelta(days=_EVENT_DAYS)
     wanted = EventFilter(
         id=EventIDFilter(id=[event_id]),
         occurred=EventOccurredFilter(since=since, until=datetime.now(UTC) + timedelta(days=1)),
@@ -120,16 +127,16 @@ def _told_at(client: SyncPrefectClient, event_id: UUID) -> datetime | None:
 
 
 def _post(client: SyncPrefectClient, event: dict[str, Any]) -> None:
-    """Hand the event over and see that the server took it, which Prefect's own `emit_event` does not tell."""
+    """Send the event and check that the server took it, which Prefect's own `emit_event` does not do."""
     try:
         client.request("POST", "/events", json=[event])
     except PrefectHTTPStatusError as error:
         raise TransientError(
-            f"the Prefect server did not take the event {event['event']}: {error}; it is sent again"
+            f"the Prefect server did not take the event {event['event']}: {error}; it will be sent again"
         ) from error
 
 
-def _cancel_covered_runs(store: Store, sources: list[str]) -> None:
+def _cancel_needless_runs(store: Store, sources: list[str]) -> None:
     """Cancel queued runs of this deployment that an event started and whose sources this run lists now."""
     mine, deployment_id = flow_run.get_id(), deployment.get_id()
     if mine is None or deployment_id is None:
@@ -143,13 +150,16 @@ def _cancel_covered_runs(store: Store, sources: list[str]) -> None:
         )
         for run in waiting:
             is_other = str(run.id) != str(mine) and is_started_by_event(run)
-            if is_other and _covers(store, sources, run.parameters):
-                message = f"Covered by the run {flow_run.get_name()}, which listed the sources after this arrival."
+            if is_other and lists_all_of(store, sources, run.parameters):
+                message = f"Not needed: the run {flow_run.get_name()} lists the sources after this arrival."
                 client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
 
 
-def _covers(store: Store, sources: list[str], parameters: dict[str, Any]) -> bool:
-    """Whether a run of `sources`, which may be a person's of one folder, lists all that one with `parameters` would."""
+def lists_all_of(store: Store, sources: list[str], parameters: dict[str, Any]) -> bool:
+    """Whether a run of `sources` lists all that another run of the flow `refresh` with these `parameters` would list.
+
+    A person may have started the former for one folder alone.
+    """
     if planning.source_uri(str(parameters.get("workspace"))) != store.root:
         return False
     named = parameters.get("sources") or []

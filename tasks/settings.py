@@ -34,8 +34,8 @@ def settings() -> Settings:
     try:
         read = Settings()
     except ValidationError as error:
-        told = "; ".join(f"{_variable(fault['loc'])}={fault['input']!r}: {fault['msg']}" for fault in error.errors())
-        raise ConfigError(f"environment: {told}") from error
+        faults = "; ".join(f"{_variable(fault['loc'])}={fault['input']!r}: {fault['msg']}" for fault in error.errors())
+        raise ConfigError(f"environment: {faults}") from error
     if read.s3_endpoint_url is not None:
         os.environ["AWS_ENDPOINT_URL"] = read.s3_endpoint_url  # s3fs and LanceDB take it from there
     return read

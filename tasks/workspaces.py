@@ -12,7 +12,8 @@ from wtl_core.workspace import lease, marker
 from wtl_core.workspace.lease import Lease
 from wtl_core.workspace.storage import Store
 
-_LOOK_SECONDS = 5.0
+_TRY_SECONDS = 5.0
+"""Between two attempts to take a lease that another process holds."""
 
 _logger = logging.getLogger("wtl_core.workspaces")
 
@@ -39,20 +40,24 @@ def open_for_refresh(uri: str) -> Store:
 
 @contextmanager
 def hold(store: Store, patience_seconds: float = 0) -> Iterator[Lease]:
-    """Be the workspace's only writer for the block; while another live process is, wait, then refuse with BusyError."""
+    """Hold the workspace's lease for the block: be its only writer.
+
+    Raises:
+        BusyError: another live process has held it for `patience_seconds`.
+    """
     with ExitStack() as stack:
-        yield _entered(stack, store, time.monotonic() + patience_seconds)
+        yield _enter(stack, store, time.monotonic() + patience_seconds)
 
 
-def _entered(stack: ExitStack, store: Store, deadline: float) -> Lease:
-    is_told = False
+def _enter(stack: ExitStack, store: Store, deadline: float) -> Lease:
+    is_logged = False
     while True:
         try:
             return stack.enter_context(lease.hold(store))
         except BusyError as error:
             if time.monotonic() >= deadline:
                 raise
-            if not is_told:
+            if not is_logged:
                 _logger.info("waiting: %s", error)
-                is_told = True
-            time.sleep(_LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311, spreads waiters apart
+                is_logged = True
+            time.sleep(_TRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311, spreads waiters apart

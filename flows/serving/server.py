@@ -1,4 +1,4 @@
-"""The one way to start a Prefect server: for `wtl up`, and for a single run that is told of no other server.
+"""The one way to start a Prefect server: for `wtl up`, and for a single run where PREFECT_API_URL names no other.
 
 A server that listens beyond this machine asks for a password: whoever reaches an open one can make a deployment, and so
 run commands on its worker.

@@ -1,4 +1,4 @@
-"""What differs from site to site, `deployments/site.toml`, and its way into the server as Prefect variables."""
+"""The values of one site, `deployments/site.toml`, and the Prefect variables and templates that they fill."""
 
 import tomllib
 from importlib.resources import files
@@ -23,41 +23,41 @@ class Site(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str = Field("default", pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)
-    """Ends the deployments' names, so that one server can serve several workspaces."""
+    """Suffix of the deployments' names, so that one server can serve several workspaces."""
     workspace: str = ""
     """A folder or an `s3://` prefix; must be named here or by `--workspace`."""
     sources: list[str] = Field([], min_length=1)
     """Folders, `s3://` prefixes, shards or lists of URIs; all that the workspace knows if none is named."""
     work_pool: str = "wtl"
-    """Where runs are executed."""
+    """The work pool whose workers execute the runs."""
     nightly: str = "0 3 * * *"
-    """Cron of the refresh that misses nothing."""
+    """Cron of the refresh that reads all sources, whatever events were lost."""
     weekly: str = "0 5 * * 0"
-    """Cron of house-keeping."""
+    """Cron of house-keeping: the flow `maintain`."""
     timezone: str = "UTC"
-    """Of both."""
+    """Time zone of both crons."""
     watch_seconds: int = Field(30, ge=1, le=86400)
-    """Time between two looks of the watch at the sources; each look lists all of them."""
+    """Seconds between two runs of the watch; each lists all sources, which a bucket bills."""
     debounce_seconds: int = Field(5, ge=0, le=3600)
-    """From an arrival's event to its run; later events in that time need no run of their own."""
+    """Seconds from an arrival's event to its run; further events within that time start no run of their own."""
     quiet_seconds: float = Field(5, ge=0, le=600)
-    """A refresh begins when nothing has landed for that long."""
+    """A refresh waits until no new object has appeared for this many seconds, but at most 11 times that."""
     at_least: int = Field(1, ge=1)
-    """New shards that are worth a refresh."""
+    """Least number of new and changed objects that starts a refresh."""
     novelty: float | None = Field(None, ge=0, le=1)
-    """Refresh only when this share of the arrivals is far from what is labelled."""
+    """Start a refresh only if at least this share of the new images is far from everything that is labelled."""
     device_limit: int = Field(1, ge=1, le=1024)
-    """Tasks on a device at a time, over all runs of the server."""
+    """How many tasks may use a device at the same time, over all runs of the server."""
     notification_block: str | None = Field(None, pattern=r"^[^/]+/[^/]+$")
-    """Type and name of the notification block that hears of failures."""
+    """Type and name of the notification block that failures are sent to."""
     time_limit_hours: float = Field(24, ge=0, le=8784)
-    """A run that is still at work after that fails; 0 for no limit. A look of the watch has an hour."""
+    """A run that is still at work after this many hours fails; 0 for no limit. A run of the watch has one hour."""
     recipe: dict[str, Any] = {}
-    """As in a recipe file; the workspace's last recipe if it is empty."""
+    """As in a recipe file; if empty, the workspace's last recipe holds."""
 
     @property
     def prefix(self) -> str:
-        """Begins the names of its variables, which take no dash; so that sites of one server do not meet."""
+        """Prefix of the site's variables, unique on a server; Prefect allows no dash in their names."""
         return f"wtl_{self.name.replace('-', '_')}"
 
     @property
@@ -103,8 +103,8 @@ def read_site(path: Path | None, **overrides: Any) -> Site:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: expected a site file in TOML: {error}; run from a checkout or name one") from error
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, d['loc']))}: {d['msg']}, found {d['input']!r}" for d in error.errors())
-        raise ConfigError(f"{path}: {told}; the valid keys are {', '.join(Site.model_fields)}") from error
+        faults = "; ".join(f"{'.'.join(map(str, d['loc']))}: {d['msg']}, found {d['input']!r}" for d in error.errors())
+        raise ConfigError(f"{path}: {faults}; the valid keys are {', '.join(Site.model_fields)}") from error
     if site.recipe:
         build_recipe(site.recipe, name=str(path)).with_absolute_paths()  # refuses an encoder's name of unknown form
     return site

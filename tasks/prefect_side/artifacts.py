@@ -31,20 +31,20 @@ _Given = ParamSpec("_Given")
 _logger = logging.getLogger("wtl_core.artifacts")
 
 
-def _beside_the_work(publish: Callable[_Given, None]) -> Callable[_Given, None]:
-    """The stage is done when it is shown: a server that is away or in trouble costs the picture alone."""
+def _without_failing_the_run(publish: Callable[_Given, None]) -> Callable[_Given, None]:
+    """Log an error of the server instead of raising it: the stage is finished when its artifacts are published."""
 
     @wraps(publish)
-    def publish_or_say(*args: _Given.args, **kwargs: _Given.kwargs) -> None:
+    def publish_or_log(*args: _Given.args, **kwargs: _Given.kwargs) -> None:
         try:
             publish(*args, **kwargs)
         except httpx.HTTPError as error:
             _logger.warning("%s: the server shows less of this run: %s", publish.__name__, error)
 
-    return publish_or_say
+    return publish_or_log
 
 
-@_beside_the_work
+@_without_failing_the_run
 def publish_pool(run: Run, accounts: PoolAccounts) -> None:
     """The row accounts after ingest."""
     counts = accounts.model_dump()
@@ -55,18 +55,18 @@ def publish_pool(run: Run, accounts: PoolAccounts) -> None:
         "shards gone": run.changes.gone,
     }
     _publish_rows("pool", f"{accounts.samples:,} samples, {accounts.new_samples:,} new", {**changes, **counts}, event)
-    tell(run.store, "ingest", counts)
+    emit_completed(run.store, "ingest", counts)
 
 
-@_beside_the_work
+@_without_failing_the_run
 def publish_encoder(run: Run, encoder: EncoderRef) -> None:
     """Which network the vectors come from."""
     rows = {"name": encoder.name, "fingerprint": encoder.fingerprint, "dimensions": encoder.dimensions}
     _publish_rows("encoder", f"Encoder {encoder.name}, {encoder.fingerprint[:12]}", rows, None)
-    tell(run.store, "encoder", rows)
+    emit_completed(run.store, "encoder", rows)
 
 
-@_beside_the_work
+@_without_failing_the_run
 def publish_vectors(run: Run, encoder: EncoderRef, embedded: Embedded) -> None:
     """How many samples have a vector, and how fast the new ones were made."""
     rate = f"{embedded.images / embedded.seconds:,.0f}" if embedded.seconds else "no new image"
@@ -82,10 +82,10 @@ def publish_vectors(run: Run, encoder: EncoderRef, embedded: Embedded) -> None:
     }
     event = materialised(run.store.root, "vectors", rows)
     _publish_rows("vectors", f"{embedded.vectors:,} vectors", rows, event)
-    tell(run.store, "embedding", rows)
+    emit_completed(run.store, "embedding", rows)
 
 
-@_beside_the_work
+@_without_failing_the_run
 def publish_ranking(run: Run, selection: SelectionRef) -> None:
     """The ladder as a picture and a table, and the first picks."""
     coverage = {f"coverage at {p} %": selection.coverage[str(p)] for p in (1, 5, 10) if selection.rows}
@@ -96,10 +96,10 @@ def publish_ranking(run: Run, selection: SelectionRef) -> None:
     if selection.rows:
         _publish_ladder(run.store, selection)
         _publish_picks(run.store, selection)
-    tell(run.store, "selection", {**rows, **coverage})
+    emit_completed(run.store, "selection", {**rows, **coverage})
 
 
-@_beside_the_work
+@_without_failing_the_run
 def publish_stages(store: Store, commit: Commit) -> None:
     """Row accounts and seconds by stage, and where the report lies."""
     accounts = [{"what": name, "count": f"{count:,}"} for name, count in commit.counts.model_dump().items()]
@@ -113,11 +113,11 @@ def publish_stages(store: Store, commit: Commit) -> None:
         markdown=f"# Refresh {commit.number}\n\n{charts.headline(commit)}\n\nReport: {link}",
         description="Where the report of this refresh lies",
     )
-    tell(store, "refresh", {"number": commit.number, "report": path, **commit.counts.model_dump()})
+    emit_completed(store, "refresh", {"number": commit.number, "report": path, **commit.counts.model_dump()})
 
 
-def tell(store: Store, stage: str, payload: Mapping[str, object]) -> None:
-    """The event at a stage's end, `wtl.<stage>.completed`, for automations."""
+def emit_completed(store: Store, stage: str, payload: Mapping[str, object]) -> None:
+    """Send the event `wtl.<stage>.completed`, for automations."""
     resource = {"prefect.resource.id": workspace_resource(store.root), "prefect.resource.name": store.root}
     emit_event(f"wtl.{stage}.completed", resource=resource, payload=dict(payload))
 
@@ -127,8 +127,8 @@ def _publish_rows(key: str, description: str, rows: Mapping[str, object], event:
     table = "\n".join(["| what | value |", "|---|---|", *lines])
     # The UI finds an event by its day and id; url_for would write the whole time, and break the link.
     link = None if event is None else url_for("received-event", obj_id=event.id, occurred=event.occurred.date())
-    told = "" if link is None else f"\n\n[The event that tells of it]({link})"
-    create_markdown_artifact(key=key, markdown=f"{table}{told}\n", description=description)
+    footer = "" if link is None else f"\n\n[The event of this asset]({link})"
+    create_markdown_artifact(key=key, markdown=f"{table}{footer}\n", description=description)
 
 
 def _shown(value: object) -> str:

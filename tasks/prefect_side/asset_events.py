@@ -1,6 +1,6 @@
-"""What a run made, told to the server as materialisations of assets: pool, vectors and ranking of a workspace.
+"""Prefect's events of assets that a run has materialised: pool, vectors and ranking of a workspace.
 
-The open server has no page for assets; their events are on the event feed, and artifacts of the same names link
+The open-source server has no page for assets; their events are in the event feed, and artifacts of the same names link
 to them.
 """
 
@@ -12,11 +12,11 @@ MADE = "prefect.asset.materialization.succeeded"
 
 
 def materialised(root: str, what: str, payload: dict[str, Any]) -> Event | None:
-    """Tell that `what` (`pool`, `vectors`, `ranking`) of the workspace at `root` was brought up to date."""
+    """Send the event that `what` (`pool`, `vectors`, `ranking`) of the workspace at `root` was brought up to date."""
     key = asset_key(root, what)
     return emit_event(MADE, resource={"prefect.resource.id": key, "prefect.resource.name": what}, payload=payload)
 
 
 def asset_key(root: str, what: str) -> str:
-    """The asset's key: the place itself, as a URI."""
+    """The asset's key: where it lies, as a URI."""
     return f"{root}/{what}" if "://" in root else f"file://{root}/{what}"

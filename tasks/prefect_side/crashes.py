@@ -1,6 +1,6 @@
-"""Crashes that come again and again: after some in a row no event starts a refresh, a person or the night does.
+"""Circuit breaker: after three crashes in a row only scheduled and manual runs start, until one completes.
 
-A crashed refresh is started again by an automation, which helps after a lost machine, and never after a lack of memory.
+An automation starts a crashed refresh again, which helps if a machine was lost, but not if it runs out of memory.
 """
 
 from uuid import UUID
@@ -22,16 +22,18 @@ from tasks.prefect_side.retries import STAGE
 from wtl_core.errors import CrashLoopError
 
 CRASHES = 3
+"""The second attempt may meet the same short-lived cause, such as a machine that restarts; a third one hardly does."""
 
 
 @task(name="check-crashes", **STAGE)
 def check_crashes() -> None:
-    """Refuse a run that an event started when the last `CRASHES` runs of its deployment crashed.
+    """Refuse a run that an event started if the last `CRASHES` runs of its deployment crashed.
 
-    A run that completed ends the row; failed and cancelled ones do not count. Runs by schedule or by hand always try.
+    Only crashed and completed runs count; failed and cancelled ones are passed over. Scheduled and manual runs are
+    never refused.
 
     Raises:
-        CrashLoopError: it is one crash too many.
+        CrashLoopError: the last `CRASHES` of those runs crashed.
     """
     mine, of_deployment = flow_run.get_id(), deployment.get_id()
     if mine is None or of_deployment is None:
@@ -42,7 +44,7 @@ def check_crashes() -> None:
 
 
 def is_started_by_event(run: FlowRun) -> bool:
-    """Whether an automation made the run."""
+    """Whether an automation created the run."""
     return run.created_by is not None and run.created_by.type == "AUTOMATION"
 
 
@@ -60,7 +62,7 @@ def _refuse_another(ends: list[FlowRun]) -> None:
     crashed = [run for run in ends if run.state_type == StateType.CRASHED]
     if len(crashed) == CRASHES:
         raise CrashLoopError(
-            f"the last {CRASHES} runs of this deployment crashed, most often for want of memory, and no event starts "
-            f"another; read the worker's log and the system's about {crashed[0].name!r}, give the run more memory or "
-            "fewer WTL_WORKERS, then start one by hand: once it completes, events start runs again"
+            f"the last {CRASHES} runs of this deployment crashed, most often for lack of memory, so events start no "
+            f"further run; read the worker's log and the system's about {crashed[0].name!r}, give the run more memory "
+            "or fewer WTL_WORKERS, then start one by hand: once it completes, events start runs again"
         )

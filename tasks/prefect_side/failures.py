@@ -1,4 +1,4 @@
-"""A failed run's first screen: its name, and an artifact that says what failed, where, and what to do."""
+"""What a failed run shows first: a name and an artifact that say what failed, where, and what to do."""
 
 import html
 import traceback
@@ -46,13 +46,13 @@ _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def show_failure(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
-    """A hook for `on_failure`: name the run after its failure, say what to do, tell automations."""
+    """A hook for `on_failure`: rename the run, publish the artifact `failure`, and send an event for automations."""
     error = _error_of(state)
     stage = _stage_of(error)
     what = str(error) if isinstance(error, WtlError) else f"{type(error).__name__}: {error}"
     rename_run(str(flow_run.id), f"failed in {stage}: {what}")
-    place = planning.source_uri(_place_of(flow_run))
-    resource = {"prefect.resource.id": workspace_resource(place), "prefect.resource.name": place}
+    target = planning.source_uri(_target_of(flow_run))
+    resource = {"prefect.resource.id": workspace_resource(target), "prefect.resource.name": target}
     payload = {"stage": stage, "kind": type(error).__name__, "message": what}
     emit_event(WATCH_FAILED if flow.name == "watch" else FAILED, resource=resource, payload=payload)
     if isinstance(error, QuarantineBudgetError):
@@ -60,8 +60,8 @@ def show_failure(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     create_markdown_artifact(key="failure", description=f"Failed in {stage}", markdown=_page(stage, what, error))
 
 
-def _place_of(flow_run: FlowRun) -> str:
-    """The workspace, or what a benchmark has in its stead."""
+def _target_of(flow_run: FlowRun) -> str:
+    """The run's workspace; a benchmark has an output folder instead."""
     return str(flow_run.parameters.get("workspace") or flow_run.parameters.get("output") or "")
 
 

@@ -1,4 +1,4 @@
-"""When a task is tried again: transient errors only, with jitter, a few times."""
+"""When a failed task is retried: for transient errors only, three times, with jitter."""
 
 from typing import Any, TypedDict
 
@@ -10,7 +10,7 @@ from wtl_core.errors import TransientError
 
 
 class TaskLimits(TypedDict):
-    """Arguments that every stage's task shares. No result cache: finished work is known from the workspace alone."""
+    """Arguments that the tasks of all stages share. No result cache: the workspace alone says what is finished."""
 
     retries: int
     retry_delay_seconds: list[float]
@@ -20,7 +20,7 @@ class TaskLimits(TypedDict):
 
 
 def is_transient(task: object, run: object, state: State[Any]) -> bool:
-    """Whether a failed task may be tried again."""
+    """Whether a failed task may be retried."""
     try:
         state.result()
     except (TransientError, httpx.TransportError):

@@ -1,4 +1,4 @@
-"""What a flow run is called once it is known what happened: the first thing that the list of runs shows."""
+"""Names of flow runs that say what happened: the first thing that the list of runs shows."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ _logger = logging.getLogger("wtl_core.run_names")
 
 
 def rename(name: str) -> None:
-    """Call the current flow run `name`; nothing outside a flow run."""
+    """Rename the current flow run; without effect outside a flow run."""
     context, identity = FlowRunContext.get(), flow_run.get_id()
     if identity is None or context is None:
         return
@@ -31,7 +31,7 @@ def rename(name: str) -> None:
 
 
 def rename_run(identity: str, name: str) -> None:
-    """Call a flow run `name`, cut to a readable length. Whatever is wrong with the server costs the name alone."""
+    """Rename a flow run, the name cut to a readable length. An error of the server is logged, and not raised."""
     shown = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
     try:
         with get_client(sync_client=True) as client:
@@ -41,57 +41,62 @@ def rename_run(identity: str, name: str) -> None:
 
 
 def name_plan(changes: ObjectChanges) -> None:
-    """While it runs: what the refresh found."""
-    rename(_found(changes) + ": at work")
+    """Name a refresh that is at work after what it found in its sources."""
+    rename(_changed(changes) + ": at work")
 
 
 def name_result(changes: ObjectChanges, new_samples: int) -> None:
-    """In the end: what the refresh did, such as `3 new shards, 12,408 new images`."""
-    rename(f"{_found(changes)}, {_several(new_samples, 'new image')}")
+    """Name a refresh after what it did, such as `3 new shards, 12,408 new images`."""
+    rename(f"{_changed(changes)}, {_count(new_samples, 'new image')}")
 
 
 def name_training(card: dict[str, Any], *, is_new: bool) -> None:
-    """What a training made, such as `trained resnet9 on 12,408 images, 5 min`; `card` is the encoder's."""
-    what = f"{card['network']['kind']} on {_several(card['images'], 'image')}"
-    rename(f"trained {what}, {_lasted(card['seconds_since_last_start'])}" if is_new else f"{what}: trained before")
+    """Name a training after its encoder's `card`, such as `trained resnet9 on 12,408 images, 5 min`."""
+    what = f"{card['network']['kind']} on {_count(card['images'], 'image')}"
+    rename(f"trained {what}, {_duration(card['seconds_since_last_start'])}" if is_new else f"{what}: trained before")
 
 
 def name_maintenance(done: "Maintained") -> None:
-    """What house-keeping did, such as `12 files deleted, 340 vectors dropped, 1 table compacted`."""
-    told = {
+    """Name house-keeping after what it did, such as `12 files deleted, 340 vectors dropped, 1 table compacted`."""
+    counts = {
         "file deleted": sum(done.deleted.values()),
         "vector dropped": done.vectors_dropped,
         "table compacted": done.tables_compacted,
         "table dropped": done.tables_dropped,
     }
-    parts = [f"{_several(count, what.split()[0])} {what.split()[1]}" for what, count in told.items() if count]
+    parts = [f"{_count(count, what.split()[0])} {what.split()[1]}" for what, count in counts.items() if count]
     rename(", ".join(parts) or "nothing to delete or compact")
 
 
 def name_benchmark(dataset: str, *, new: int, cells: int, missing: int) -> None:
-    """What a benchmark judged, such as `cifar10: 40 new cells of 120, 2 missing`."""
-    rename(f"{dataset}: {_several(new, 'new cell')} of {cells:,}" + (f", {missing:,} missing" if missing else ""))
+    """Name a benchmark after what it measured, such as `cifar10: 40 new cells of 120, 2 missing`."""
+    rename(f"{dataset}: {_count(new, 'new cell')} of {cells:,}" + (f", {missing:,} missing" if missing else ""))
 
 
-def name_watch(seen: Arrivals, *, is_told: bool) -> None:
-    """What a watch saw."""
+def name_watch(seen: Arrivals, *, is_announced: bool) -> None:
+    """Name a look of the watch after what it found, and whether it has sent the event that starts a refresh."""
     if not seen.is_pending:
-        rename(f"nothing new in {_several(seen.objects, 'shard')}")
+        rename(f"nothing new in {_count(seen.objects, 'shard')}")
         return
-    found = _found(seen)
-    rename(f"{found}, {seen.bytes / 1e6:,.1f} MB: {'told' if is_told else 'waiting or told before'}")
+    found = _changed(seen)
+    what_next = "event sent" if is_announced else "waiting, or event sent before"
+    rename(f"{found}, {_size(seen.bytes)}: {what_next}")
 
 
-def _found(changes: ObjectChanges | Arrivals) -> str:
+def _changed(changes: ObjectChanges | Arrivals) -> str:
     counts = {"new": changes.new, "changed": changes.changed, "gone": changes.gone}
-    return ", ".join(_several(count, f"{kind} shard") for kind, count in counts.items() if count) or "no new shard"
+    return ", ".join(_count(count, f"{kind} shard") for kind, count in counts.items() if count) or "no new shard"
 
 
-def _lasted(seconds: float) -> str:
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
+
+
+def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:,.0f} s"
     return f"{seconds / 60:,.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
 
 
-def _several(count: int, what: str) -> str:
+def _count(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

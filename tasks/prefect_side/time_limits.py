@@ -1,8 +1,11 @@
-"""How long a run may take: one that is still at work at its limit fails, and says where it stood.
+"""The time limit of a flow run: one that is still at work then fails, and says in which stage it was.
 
-The limit is an alarm in the main thread, where a run's stages are called, so it reaches Python code and system calls.
-Code that hangs below Python, or in another thread, is not reached: then the whole process is ended, `GRACE_SECONDS`
-later, with the stacks of all its threads in the worker's log. Either way the workspace is as sound as after a kill.
+The limit is an alarm in the main thread, where the stages are called: it interrupts Python code and system calls. Where
+code hangs in an extension or in another thread, the process is ended `GRACE_SECONDS` later, with the stacks of all its
+threads in the worker's log. Either way the workspace is as sound as after a kill.
+
+Not Prefect's `timeout_seconds`: that is fixed where a flow is defined, while this limit is a deployment's parameter,
+and its alarm comes once, so that a stage which hangs while it ends, or below Python, would hang for ever.
 """
 
 import faulthandler
@@ -19,20 +22,21 @@ from typing import ParamSpec, TypeVar
 from wtl_core.errors import TimeLimitError
 
 AGAIN_SECONDS = 20.0
-"""The alarm comes again after that: what a stage does on its way out, such as waiting for its workers, may hang too."""
+"""Time until the alarm is repeated: a stage may also hang while it ends, for example while it waits for its workers."""
 GRACE_SECONDS = 120.0
+"""Time for a stage to end by itself, which six alarms fall into, before the process is ended."""
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
 
 
 class _Overtime(BaseException):
-    """Raised by the alarm. No Exception, so that nobody takes it for a broken image or a store in trouble."""
+    """Raised by the alarm. Not an Exception, so that no handler takes it for a broken image or a failing store."""
 
 
 def limited(work: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
-    """A flow's function that runs for its argument `time_limit_hours` at most; 0 for as long as it takes.
+    """Decorate a flow's function so that it runs for at most the hours of its argument `time_limit_hours`.
 
-    The function then raises TimeLimitError. In a thread other than the main one there is no limit.
+    It raises TimeLimitError then. 0 is no limit, nor is there one in a thread other than the main one.
     """
 
     @wraps(work)
@@ -49,8 +53,8 @@ def limited(work: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
                 result = work(*args, **kwargs)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-        except _Overtime as overtime:  # the hard end stays armed: threads of the run may be what hangs
-            raise _told(hours).with_traceback(overtime.__traceback__) from None
+        except _Overtime as overtime:  # the end of the process stays armed: a thread of the run may be what hangs
+            raise _limit_error(hours).with_traceback(overtime.__traceback__) from None
         except BaseException:
             faulthandler.cancel_dump_traceback_later()
             raise
@@ -74,7 +78,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise _Overtime
 
 
-def _told(hours: float) -> TimeLimitError:
+def _limit_error(hours: float) -> TimeLimitError:
     return TimeLimitError(
         f"expected the run to end within time_limit_hours = {hours:g}, found it still at work; see whether a store or "
         "a mount hangs, or raise the limit, then run again: it goes on from what is finished"

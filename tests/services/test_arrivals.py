@@ -98,6 +98,6 @@ def test_arrivals_like_what_is_labelled_are_not_worth_a_run_and_others_are(stack
             image.paste((255, 255, 255), (number, number, number + 6, number + 6))
             image.save(stack.workspace.parent / "shards" / f"black-{number}.png")
         looked = stack.finish("watch", novelty=0.5)
-        assert looked["name"].endswith("told"), looked["name"]
+        assert looked["name"].endswith("event sent"), looked["name"]
         run = until(lambda: stack.runs("refresh", since=landed), seconds=60, what="its refresh")[0]
         assert stack.wait(run["id"])["state"]["type"] == "COMPLETED"

@@ -19,7 +19,7 @@ def test_vectors_come_with_how_fast_they_were_made(
     monkeypatch: pytest.MonkeyPatch, images: int, seconds: float, rate: str
 ) -> None:
     shown: list[str] = []
-    for name in ("materialised", "tell"):
+    for name in ("materialised", "emit_completed"):
         monkeypatch.setattr(artifacts, name, lambda *_: None)
     monkeypatch.setattr(artifacts, "create_markdown_artifact", lambda markdown, **_: shown.append(markdown))
     run = SimpleNamespace(store=Store("/nowhere"))
