@@ -32,20 +32,21 @@ _LISTS = ("strategies", "budgets", "pools", "judges")
 @click.option("--params", "params_path", type=click.Path(path_type=Path), help="A TOML file with any parameter.")
 @common
 def benchmark_command(
-    dataset: str, output: str | None, params_path: Path | None, vectors: Path | None, as_json: bool, debug: bool,
+    dataset: str, output: str | None, params_path: Path | None, vectors: Path | None, as_json: bool,
     **flags: Any,
 ) -> None:  # fmt: skip
-    """Compare strategies on a labelled set: accuracy over per cent, beside random picks and active learning.
+    """Compare strategies on a labelled set.
 
-    DATASET is a folder of classes (with train and test, or split here), Parquet with image and label, a folder of idx
-    files, torchvision:NAME, or sklearn:digits.
+    The result is accuracy over per cent labelled, beside random picks and active learning. DATASET is a folder of
+    classes (with train and test, or split here), Parquet with image and label, a folder of idx files, torchvision:NAME,
+    or sklearn:digits.
     """
-    terminal.configure_logging(is_debug=debug)
+    terminal.configure_logging()
     params = read_params(params_path, flags)
     if "://" in (output or ""):
         raise ConfigError(f"{output}: expected a local folder for a benchmark; name one")
     folder = Path(output or f"benchmark-{Path(dataset).resolve().name.replace(':', '-')}").absolute()
-    wait_for_server = flow_process.prepare(is_debug=debug)
+    wait_for_server = flow_process.prepare()
     from flows.benchmark import benchmark  # imports prefect and torch
 
     wait_for_server()

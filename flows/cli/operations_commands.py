@@ -1,4 +1,4 @@
-"""The commands of operations: `up`, `down`, `deploy`, `train-encoder`, `maintain`."""
+"""The commands of operations: `up`, `down`, `deploy`, `train-encoder`, `maintain`, `doctor`."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from flows.cli import terminal
-from flows.cli.options import common, open_workspace, workspace_option
+from flows.cli.options import common, workspace_option
 from flows.serving import flow_process, up
 from flows.serving.server import CLIENT_PASSWORD, Place
 from flows.serving.site_values import Site, read_site
@@ -19,6 +19,8 @@ from wtl_core.errors import ConfigError
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.recipe.recipe import build_recipe
 from wtl_core.refresh import planning
+from wtl_core.upkeep import doctor
+from wtl_core.workspace import marker
 from wtl_core.workspace.storage import Store
 
 _state_option = click.option(
@@ -74,13 +76,13 @@ def up_command(
     port: int,
     detach: bool,
     as_json: bool,
-    debug: bool,
 ) -> None:
-    """Start server, worker and deployments, and watch the SOURCEs of a workspace until Ctrl-C.
+    """Watch SOURCEs with a server, until Ctrl-C.
 
-    The server keeps its data in SQLite, or in the PostgreSQL that WTL_DATABASE_URL names
-    (postgresql+asyncpg://user:password@host/database). At a --host that other machines reach it asks for a password:
-    the one in PREFECT_SERVER_API_AUTH_STRING (user:password), or a random one, which is printed and kept in --state.
+    Starts server, worker and deployments, and refreshes the workspace when something arrives. The server keeps its data
+    in SQLite, or in the PostgreSQL that WTL_DATABASE_URL names (postgresql+asyncpg://user:password@host/database). At a
+    --host that other machines reach it asks for a password: the one in PREFECT_SERVER_API_AUTH_STRING (user:password),
+    or a random one, which is printed and kept in --state.
     """
     site = _site(sources, workspace, site_path)
     place = Place(state.expanduser().absolute(), host, port, os.environ.get("WTL_DATABASE_URL"))
@@ -126,7 +128,7 @@ def up_command(
 @click.command("down")
 @_state_option
 @common
-def down_command(state: Path, as_json: bool, debug: bool) -> None:
+def down_command(state: Path, as_json: bool) -> None:
     """End what `wtl up --detach` started."""
     was_up = up.down(state.expanduser().absolute())
     if as_json:
@@ -145,9 +147,11 @@ def deploy_command(
     site_path: Path | None,
     pool_type: str,
     as_json: bool,
-    debug: bool,
 ) -> None:
-    """Apply a site's deployments to the server that PREFECT_API_URL names."""
+    """Apply deployments to a Prefect server.
+
+    It is the server that PREFECT_API_URL names; the deployments are those of a site.
+    """
     if not os.environ.get("PREFECT_API_URL"):
         raise ConfigError("PREFECT_API_URL: expected the server's address, such as http://127.0.0.1:4200/api; set it")
     site = _site(sources, workspace, site_path)
@@ -167,12 +171,15 @@ def deploy_command(
 @click.option("--seed", type=int, help="Feeds weights, order and views.")
 @common
 def train_encoder_command(
-    workspace: str, seconds: float | None, start: str | None, seed: int | None, as_json: bool, debug: bool
+    workspace: str, seconds: float | None, start: str | None, seed: int | None, as_json: bool
 ) -> None:
-    """Train the workspace's next encoder; it takes over when all vectors are there."""
-    params = _next_params(open_workspace(workspace), seconds=seconds, start=start, seed=seed)
-    terminal.configure_logging(is_debug=debug)
-    wait_for_server = flow_process.prepare(is_debug=debug)
+    """Train the workspace's next encoder.
+
+    It takes over with the next refresh, when all vectors are there.
+    """
+    params = _next_params(marker.open_workspace(workspace), seconds=seconds, start=start, seed=seed)
+    terminal.configure_logging()
+    wait_for_server = flow_process.prepare()
     from flows.train_encoder import train_encoder
 
     wait_for_server()
@@ -200,15 +207,15 @@ def _next_params(store: Store, **given: Any) -> EncoderParams:
     help="Age up to which old versions of tables and unfinished trainings stay.",
 )
 @common
-def maintain_command(workspace: str, keep: int, keep_days: float, as_json: bool, debug: bool) -> None:
+def maintain_command(workspace: str, keep: int, keep_days: float, as_json: bool) -> None:
     """Delete what the last refreshes do not need.
 
     The last `--keep` refreshes stay whole and can be replayed. Of older ones commit and receipt stay as a record; their
     image parts, rankings, ladders, reports and encoders go, and tables are compacted. No result changes.
     """
-    open_workspace(workspace)  # refuses a name without a workspace before anything starts
-    terminal.configure_logging(is_debug=debug)
-    wait_for_server = flow_process.prepare(is_debug=debug)
+    marker.open_workspace(workspace)  # refuses a name without a workspace before anything starts
+    terminal.configure_logging()
+    wait_for_server = flow_process.prepare()
     from flows.maintain import maintain
 
     wait_for_server()
@@ -216,4 +223,12 @@ def maintain_command(workspace: str, keep: int, keep_days: float, as_json: bool,
     click.echo(json.dumps(result) if as_json else f"maintained   {result}")
 
 
-OPERATIONS = (up_command, down_command, deploy_command, train_encoder_command, maintain_command)
+@click.command("doctor")
+@click.option("--workspace", "-w", envvar="WTL_WORKSPACE", help="Look at this workspace too.")
+@common
+def doctor_command(workspace: str | None, as_json: bool) -> None:
+    """Show what this machine can do, and what is missing."""
+    result = doctor.run(workspace)
+    click.echo(json.dumps(result)) if as_json else terminal.show_doctor(result)
+    if not result["is_good"]:
+        raise ConfigError("something is missing; the lines marked FAIL say what to do")

@@ -1,24 +1,44 @@
-"""What every command of `wtl` shares: its options, and how it opens a workspace."""
+"""What the commands of `wtl` share: their options, and how the list of them is shown."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
-from wtl_core.workspace import marker
-from wtl_core.workspace.storage import Store
+from flows.cli import terminal
 
 workspace_option = click.option(
-    "--workspace", "-w", required=True, envvar="WTL_WORKSPACE", help="A folder or s3:// prefix."
+    "--workspace", "-w", required=True, envvar="WTL_WORKSPACE", show_envvar=True, help="A folder or s3:// prefix."
 )
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options `--json` and `--debug`."""
-    command = click.option("--debug", is_flag=True, help="Show tracebacks and every log line.")(command)
+    """The options `--json`, which a command gets as `as_json`, and `--debug`, which `terminal.is_debug` answers."""
+    command = click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=lambda _context, _option, is_debug: terminal.set_debug(is_debug=is_debug),
+        help="Show tracebacks and every log line.",
+    )(command)
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
 
 
-def open_workspace(uri: str) -> Store:
-    """The store of an existing workspace; refused if there is none."""
-    return marker.open_workspace(uri)
+class Sections(click.Group):
+    """A group whose help shows its commands by section, in the order given."""
+
+    def __init__(self, *args: Any, sections: Mapping[str, Sequence[click.Command]], **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.sections = sections
+        for command in (command for commands in sections.values() for command in commands):
+            self.add_command(command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002, click's
+        """Write the sections; a help text that does not fit into its line would end in `...`."""
+        width = max(len(name) for name in self.commands)
+        for title, commands in self.sections.items():
+            with formatter.section(title):
+                limit = formatter.width - 6 - width
+                formatter.write_dl(
+                    [((command.name or "").ljust(width), command.get_short_help_str(limit)) for command in commands]
+                )

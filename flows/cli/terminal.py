@@ -13,6 +13,7 @@ import click
 from wtl_core.report.summary import Summary
 from wtl_core.workspace.selections import Summary as RankingSummary
 
+_CORE = logging.getLogger("wtl_core")
 _PERCENTS = ("1", "5", "10")
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of what steers a terminal or a line and shows nothing itself."""
@@ -38,14 +39,24 @@ class PrintableLines(logging.Formatter):
         return printable(super().formatMessage(record))
 
 
-def configure_logging(*, is_debug: bool) -> None:
+def set_debug(*, is_debug: bool) -> None:
+    """Log every line of the core, and let tracebacks be shown, from now on; nothing changes if `is_debug` is false."""
+    if is_debug:
+        _CORE.setLevel(logging.DEBUG)
+
+
+def is_debug() -> bool:
+    """Whether `--debug` was given."""
+    return _CORE.isEnabledFor(logging.DEBUG)
+
+
+def configure_logging() -> None:
     """Plain lines of the core on stderr where no progress bar is; prefect's console only for what went wrong."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PrintableLines("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    logger = logging.getLogger("wtl_core")
-    logger.addHandler(handler)
-    is_quiet = sys.stderr.isatty() and not is_debug
-    logger.setLevel(logging.WARNING if is_quiet else logging.INFO)
+    _CORE.addHandler(handler)
+    if not is_debug():
+        _CORE.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)
 
 
 def show_run(result: Summary, *, is_new: bool) -> None:

@@ -22,7 +22,7 @@ _SETTINGS = {
 _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
-def prepare(*, is_debug: bool) -> Callable[[], None]:
+def prepare() -> Callable[[], None]:
     """Call before a flow is imported: settings that the environment does not give, and a server if it names none.
 
     Returns:
@@ -38,7 +38,7 @@ def prepare(*, is_debug: bool) -> Callable[[], None]:
     started = None if get_current_settings().api.url else _start_own()
 
     def wait() -> None:
-        if not is_debug:
+        if not logging.getLogger("wtl_core").isEnabledFor(logging.DEBUG):  # as `--debug` sets it
             for handler in logging.getLogger().handlers:
                 handler.addFilter(_is_of_no_run)
         if started is not None:

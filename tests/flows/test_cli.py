@@ -158,9 +158,21 @@ def test_doctor_says_what_this_machine_can_do(wtl_here: Wtl) -> None:
 
 
 def test_help_lists_the_commands(wtl_here: Wtl) -> None:
-    text = wtl_here("--help").stdout
+    text = wtl_here("--help", env={"COLUMNS": "80"}).stdout
     for command in ("run", "status", "doctor", "cut", "report", "labels", "similar"):
         assert command in text
+    for commands in (["run", "status", "cut", "report", "labels", "similar"], ["up", "maintain", "doctor"]):
+        places = [text.index(f"\n  {command} ") for command in commands]
+        assert places == sorted(places)
+    assert not [line for line in text.splitlines()[1:] if line.endswith("...")]
+
+
+def test_a_traceback_is_shown_to_who_asks_for_it(wtl_here: Wtl, tmp_path: Path) -> None:
+    for more, is_shown in ((["--debug"], True), ([], False)):
+        done = wtl_here("status", "-w", tmp_path / "none", *more)
+        assert done.returncode == 2
+        assert ("Traceback" in done.stderr) == is_shown
+        assert "expected a workspace" in done.stderr.splitlines()[-1]
 
 
 def test_an_automatic_policy_trains_the_next_encoder_through_the_flow(wtl: Wtl, source: Path, tmp_path: Path) -> None:

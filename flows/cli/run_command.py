@@ -1,0 +1,88 @@
+"""`wtl run`: the command plans, and brings torch and prefect in only if there is something to do."""
+
+import json
+from pathlib import Path
+
+import click
+
+from flows.cli import terminal
+from flows.cli.options import common, workspace_option
+from flows.serving import flow_process
+from wtl_core.errors import ConfigError
+from wtl_core.recipe import encoder_names
+from wtl_core.recipe.recipe import Recipe, build_recipe, parse_recipe
+from wtl_core.refresh import planning
+from wtl_core.report import summary
+from wtl_core.report.summary import Summary
+from wtl_core.workspace import marker
+from wtl_core.workspace.storage import Store
+
+
+@click.command("run")
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@workspace_option
+@click.option("--recipe", "recipe_path", type=click.Path(path_type=Path), help="A TOML file; default: the last.")
+@click.option("--budget", help="Operating point that marks the picks: 500 or 10%.")
+@click.option("--encoder", help=f"One of: {', '.join(encoder_names.FORMS)}.")
+@click.option("--allow-removal", is_flag=True, help="Go on although over half of a source has vanished.")
+@click.option("--forget", multiple=True, metavar="SOURCE", help="Drop a known SOURCE and its images; repeatable.")
+@common
+def run_command(
+    sources: tuple[str, ...],
+    workspace: str,
+    recipe_path: Path | None,
+    budget: str | None,
+    encoder: str | None,
+    allow_removal: bool,
+    forget: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Refresh a workspace from whatever changed in its SOURCEs.
+
+    A SOURCE is a folder, an s3:// prefix, a tar, zip or Parquet shard, or a list of URIs. Without one, all known
+    sources are read again. With nothing new, the last result is printed and nothing is written.
+    """
+    terminal.configure_logging()
+    store = marker.probe_workspace(workspace)
+    recipe = _recipe(store, recipe_path, budget=budget, encoder=encoder)
+    planned = planning.plan(store, sources, recipe, allow_removal=allow_removal, forget=forget)
+    if planned.is_noop and planned.last is not None:
+        result = summary.summary(store, planned.last, is_new=False)
+    else:
+        marker.check_writable(store)
+        with planning.handed_over(planned):
+            result = _run_flow(
+                store.root,
+                list(sources),
+                recipe,
+                allow_removal=allow_removal,
+                forget=list(forget),
+            )
+    if as_json:
+        click.echo(json.dumps(result.model_dump(mode="json")))
+    else:
+        terminal.show_run(result, is_new=not planned.is_noop)
+
+
+def _run_flow(root: str, sources: list[str], recipe: Recipe, *, allow_removal: bool, forget: list[str]) -> Summary:
+    """Run the flow in this process, on the server that PREFECT_API_URL names or on one of its own."""
+    wait_for_server = flow_process.prepare()
+    from flows.refresh import refresh as refresh_flow  # imports prefect and torch
+
+    wait_for_server()
+    result: Summary = refresh_flow(root, sources, recipe, allow_removal, forget=forget)
+    return result
+
+
+def _recipe(store: Store, path: Path | None, *, budget: str | None, encoder: str | None) -> Recipe:
+    """The recipe of a file, or the workspace's last, with the flags' fields set."""
+    try:
+        base = planning.base_recipe(store) if path is None else parse_recipe(path.read_text(), name=str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected a recipe file in TOML: {error}; check the path") from error
+    values = base.model_dump(mode="json")
+    if budget is not None:
+        values["selection"]["budget"] = budget
+    if encoder is not None:
+        values["encoder"]["name"] = encoder_names.absolute(encoder)
+    return build_recipe(values, name="the command line" if path is None else str(path))
