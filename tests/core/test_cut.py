@@ -3,8 +3,10 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from tests.conftest import make_jpeg
 from tests.plain_refresh import ranking, refresh
@@ -35,6 +37,27 @@ def test_a_pick_names_the_near_duplicates_that_it_replaces(tmp_path: Path) -> No
     assert [pick["replaces"] for pick in picks if pick["sample_id"] == twins[0]] == [[twins[1]]]
     [row] = [row for row in csv.DictReader(io.StringIO(cut.to_csv(picks))) if row["sample_id"] == twins[0]]
     assert row["replaces"] == twins[1]
+
+
+def test_a_pick_names_its_near_duplicate_group_in_the_last_column(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for seed in range(4):
+        coarse = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        image = coarse.resize((96, 96), Image.Resampling.BICUBIC)
+        for quality in (90, 95) if seed < 2 else (90,):
+            image.save(source / f"{seed}-{quality}.jpg", quality=quality)
+    refresh(tmp_path / "w", source)
+    picks, _ = cut.run(Store(str(tmp_path / "w")), "100%")
+    ids = {Path(pick["uri"]).name: pick["sample_id"] for pick in picks}
+    groups = {Path(pick["uri"]).name: pick["near_group"] for pick in picks}
+    for seed in (0, 1):
+        smallest = min(ids[f"{seed}-90.jpg"], ids[f"{seed}-95.jpg"])
+        assert groups[f"{seed}-90.jpg"] == groups[f"{seed}-95.jpg"] == smallest
+    assert groups["2-90.jpg"] is groups["3-90.jpg"] is None
+    rows = list(csv.DictReader(io.StringIO(cut.to_csv(picks))))
+    assert list(rows[0])[-1] == "near_group"
+    assert sorted(row["near_group"] for row in rows)[:2] == ["", ""]
 
 
 def test_a_distance_that_is_not_known_is_null_and_an_empty_cell(tmp_path: Path) -> None:

@@ -57,8 +57,12 @@ def workspace_of(root: Path, known: np.ndarray, fresh: np.ndarray) -> tuple[Stor
     vectors.commit_staged(store, ENCODER, ["a"], rows.shape[1])
     cards.save_origin(store, ENCODER, ids[: len(known)])
     samples = pl.DataFrame({"sample_id": ids, "is_filtered": [False] * len(ids)})
-    none = pl.lit(None, pl.String)
-    return store, samples.with_columns(duplicate_of=none, near_group=none)
+    return store, samples.with_columns(duplicate_of=pl.lit(None, pl.String), phash=pl.Series(hashes_of(len(ids))))
+
+
+def hashes_of(count: int) -> np.ndarray:
+    """Perceptual hashes of images that do not look alike."""
+    return np.random.default_rng(7).integers(1, 2**64, count, dtype=np.uint64)
 
 
 @pytest.mark.parametrize("most_ids", [5000, 1200])
@@ -84,8 +88,9 @@ def test_a_burst_of_near_duplicates_counts_as_one_image(tmp_path: Path) -> None:
     bursts = np.repeat(shots, 3, axis=0) + 0.01 * random.standard_normal((2100, 16))
     store, samples = workspace_of(tmp_path, random.standard_normal((700, 16)), bursts)
     single = encoder_age.measure(store, samples, REF)
-    first = pl.Series([None] * 700 + [samples["sample_id"][700 + 3 * shot] for shot in range(700) for _ in range(3)])
-    grouped = encoder_age.measure(store, samples.with_columns(near_group=first), REF)
+    hashes = hashes_of(1400)
+    alike = pl.Series(np.concatenate([hashes[:700], np.repeat(hashes[700:], 3)]))
+    grouped = encoder_age.measure(store, samples.with_columns(phash=alike), REF)
     assert single is not None
     assert grouped is not None
     assert single.own_share is not None

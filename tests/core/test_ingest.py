@@ -75,16 +75,19 @@ def test_samples_are_sorted_by_content_and_know_their_smallest_location(tmp_path
     source.mkdir()
     write_tar(source / "b.tar", [("z.jpg", make_jpeg(1)), ("a.jpg", make_jpeg(1)), ("a.jpg", make_jpeg(2))])
     (source / "c.jpg").write_bytes(make_jpeg(1))
-    _, found = refresh(source, tmp_path / "w")
+    store, found = refresh(source, tmp_path / "w")
     assert found.samples["sample_id"].is_sorted()
+    assert live_pool.sample_ids(store, snapshot_rows(plans_of(source))).equals(found.samples["sample_id"])
     row = found.samples.filter(pl.col("locations") == 3).row(0, named=True)
     assert (row["uri"], row["object_uri"], row["key"]) == (f"{source}/b.tar#a.jpg", f"{source}/b.tar", "a.jpg")
 
 
 def test_the_pool_is_the_same_whatever_shards_hold_the_images(tmp_path: Path) -> None:
-    columns = ["sample_id", "pixel_digest", "phash", "sharpness", "width", "duplicate_of", "near_group"]
+    columns = ["sample_id", "pixel_digest", "phash", "sharpness", "width", "duplicate_of"]
     pools = [refresh(build_source(tmp_path / f"s{i}", order_seed=i), tmp_path / f"w{i}")[1] for i in (0, 1)]
     assert pools[0].samples.select(columns).equals(pools[1].samples.select(columns))
+    groups = [live_pool.near_groups(pool.samples) for pool in pools]
+    assert groups[0].equals(groups[1])
     assert pools[0].counts == pools[1].counts
 
 
@@ -446,8 +449,14 @@ def test_near_duplicates_share_a_group(tmp_path: Path) -> None:
             coarse.save(source / f"{i}-{quality}.jpg", quality=quality)
     Image.new("RGB", (64, 64)).save(source / "flat1.png")
     Image.new("RGB", (80, 64)).save(source / "flat2.png")
-    _, found = refresh(source, tmp_path / "w")
-    names = found.samples.with_columns(pl.col("uri").str.split("/").list.last().str.slice(0, 1).alias("n"))
+    store, found = refresh(source, tmp_path / "w")
+    near = live_pool.near_groups(found.samples)
+    assert near["sample_id"].is_sorted()
+    assert near.group_by("near_group").agg(pl.col("sample_id").min())["sample_id"].is_in(near["near_group"]).all()
+    locations = live_pool.load_locations(store, snapshot_rows(plans_of(source)), columns=["sample_id", "phash"])
+    assert live_pool.near_groups(pl.concat([locations[::-1], locations])).equals(near)
+    samples = found.samples.join(near, on="sample_id", how="left")
+    names = samples.with_columns(pl.col("uri").str.split("/").list.last().str.slice(0, 1).alias("n"))
     groups = (
         names.filter(pl.col("n") != "f")
         .group_by("n")
@@ -563,7 +572,10 @@ def test_an_empty_or_wholly_broken_source_still_makes_its_part(tmp_path: Path) -
     store, found = refresh(source, tmp_path / "w")
     assert found.samples.is_empty()
     assert (found.counts.quarantined, found.counts.samples) == (1, 0)
-    assert live_pool.load(store, pl.DataFrame(schema=discover.SNAPSHOT_SCHEMA)).counts.read == 0
+    nothing = pl.DataFrame(schema=discover.SNAPSHOT_SCHEMA)
+    assert live_pool.load(store, nothing).counts.read == 0
+    assert live_pool.sample_ids(store, nothing).to_list() == []
+    assert live_pool.near_groups(live_pool.load(store, nothing).samples).is_empty()
 
 
 def test_a_missing_part_is_said_so(source: Path, tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ def run(store: Store, commit: Commit, sample_id: str, *, count: int) -> list[dic
     Raises:
         InputError: the sample has no vector.
     """
-    locations = live_pool.load_locations(store, snapshots.read_snapshot(store, commit.listing))
+    locations = live_pool.load_locations(
+        store, snapshots.read_snapshot(store, commit.listing), columns=["sample_id", "uri"]
+    )
     uris = dict(locations.group_by("sample_id").agg(pl.col("uri").min()).iter_rows())
     vector = vectors.load(store, commit.encoder, [sample_id])[0]
     departed = max(0, vectors.count(store, commit.encoder) - len(uris))  # they may stand in an answer's way

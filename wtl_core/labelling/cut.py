@@ -7,8 +7,9 @@ from typing import Any
 import polars as pl
 
 from wtl_core.errors import ConfigError
+from wtl_core.pool import live_pool
 from wtl_core.recipe.operating_point import OperatingPoint
-from wtl_core.workspace import commits, ledger, selections
+from wtl_core.workspace import commits, ledger, selections, snapshots
 from wtl_core.workspace.storage import Store
 
 _OF_RANKING = (
@@ -22,7 +23,7 @@ _OF_RANKING = (
     "stands_for",
     "nearest_earlier",
 )
-COLUMNS = (*_OF_RANKING, "replaces")
+COLUMNS = (*_OF_RANKING, "replaces", "near_group")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -31,7 +32,8 @@ def run(store: Store, at: str) -> tuple[list[dict[str, Any]], int]:
 
     Left out are images that were labelled since the ranking was made; `at` counts the ranking without them, and where
     nothing is left to label there are no picks. `replaces` are the near-duplicates and twins that rank behind a pick
-    because of it.
+    because of it, as the encoder sees them. `near_group` is the smallest sample id among the images that look almost
+    the same by their perceptual hashes, None for an image that is alone.
 
     Raises:
         ConfigError: `at` is no operating point, or the workspace has no ranking yet.
@@ -50,8 +52,13 @@ def run(store: Store, at: str) -> tuple[list[dict[str, Any]], int]:
         return [], ranked.height
     picks = ranking.head(point.within(ranking.height))
     replaced = ranking.group_by(pick="replaced_by", maintain_order=True).agg(replaces="sample_id")
-    told = picks.join(replaced, left_on="sample_id", right_on="pick", how="left", maintain_order="left")
-    rows = told.with_columns(pl.col("replaces").fill_null([])).select(COLUMNS).to_dicts()
+    hashes = live_pool.load_locations(
+        store, snapshots.read_snapshot(store, last.listing), columns=["sample_id", "phash"]
+    )
+    table = picks.join(replaced, left_on="sample_id", right_on="pick", how="left", maintain_order="left").join(
+        live_pool.near_groups(hashes), on="sample_id", how="left", maintain_order="left"
+    )
+    rows = table.with_columns(pl.col("replaces").fill_null([])).select(COLUMNS).to_dicts()
     return rows, ranked.height - ranking.height
 
 

@@ -76,7 +76,7 @@ def load(store: Store, snapshot: pl.DataFrame, *, filters: Sequence[str] = ()) -
     ignored = _live_rows(
         store, _present(store, "ignored", parts), live, part_file.IGNORED_SCHEMA.names, _empty(part_file.IGNORED_SCHEMA)
     )
-    samples = _group_near(_mark_twins(_mark_filtered(_one_per_sample(locations), filters)))
+    samples = _mark_twins(_mark_filtered(_one_per_sample(locations), filters))
     counts = PoolCounts(
         read=len(locations) + len(refused) + len(ignored),
         locations=len(locations) + len(refused),
@@ -89,15 +89,52 @@ def load(store: Store, snapshot: pl.DataFrame, *, filters: Sequence[str] = ()) -
     return Pool(samples, refused, ignored, counts, _by_source(locations, refused, ignored))
 
 
-def load_locations(store: Store, snapshot: pl.DataFrame) -> pl.DataFrame:
-    """Every live location of every sample: one row each, with the pool's columns but for image and thumbnail.
+def load_locations(
+    store: Store, snapshot: pl.DataFrame, *, columns: Sequence[str] = part_file.LIGHT_COLUMNS
+) -> pl.DataFrame:
+    """Every live location of every sample, one row each.
+
+    Args:
+        store: The workspace.
+        snapshot: The listing with its parts.
+        columns: Columns of the pool to read besides `source`, `object_uri` and `part`; all but image and thumbnail.
 
     Raises:
         CorruptArtifactError: a part of the snapshot is not there.
     """
     live, parts = _live(snapshot)
     keys = [part_file.pool_key(part) for part in parts]
-    return _live_rows(store, keys, live, part_file.LIGHT_COLUMNS, _pool_schema())
+    wanted = list(dict.fromkeys([*columns, *_LIVE]))
+    return _live_rows(store, keys, live, wanted, _empty(part_file.POOL_SCHEMA).select(wanted))
+
+
+def sample_ids(store: Store, snapshot: pl.DataFrame) -> pl.Series:
+    """The ids of the live samples, each once and sorted, for those who need nothing else of the pool.
+
+    Raises:
+        CorruptArtifactError: a part of the snapshot is not there.
+    """
+    return load_locations(store, snapshot, columns=["sample_id"])["sample_id"].unique().sort()
+
+
+def near_groups(samples: pl.DataFrame) -> pl.DataFrame:
+    """The samples that look almost like others, by their perceptual hashes.
+
+    Args:
+        samples: Columns `sample_id` and `phash`, for example those of `Pool.samples`; a sample may have several rows.
+
+    Returns:
+        Columns `sample_id` and `near_group`, the smallest id of the sample's group; sorted by `sample_id`. Samples
+        that are alone are left out.
+
+    Cost: 2 s for 1,000,000 samples.
+    """
+    from wtl_core.pool import near_duplicates  # numba is not imported by those who only list the pool
+
+    each = samples.select("sample_id", "phash").unique("sample_id").sort("sample_id")
+    groups = pl.Series(near_duplicates.group(each["phash"].to_numpy()), dtype=pl.Int64)
+    names = each["sample_id"].gather(groups.replace(-1, None))
+    return each.select("sample_id", near_group=names).drop_nulls()
 
 
 def _live(snapshot: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
@@ -214,21 +251,6 @@ def _mark_twins(samples: pl.DataFrame) -> pl.DataFrame:
     joined = samples.join(first, on="pixel_digest", how="left", maintain_order="left")
     is_twin = (pl.col("first") != pl.col("sample_id")) & ~pl.col("is_filtered")
     return joined.with_columns(pl.when(is_twin).then("first").alias("duplicate_of")).drop("first")
-
-
-def _group_near(samples: pl.DataFrame) -> pl.DataFrame:
-    """Name each near-duplicate group by its smallest sample id; null for samples that are alone."""
-    if samples.is_empty():
-        return samples.with_columns(pl.lit(None, pl.String).alias("near_group"))
-    from wtl_core.pool import near_duplicates
-
-    groups = pl.Series(near_duplicates.group(samples["phash"].to_numpy()))
-    names = samples["sample_id"].gather(groups.replace(-1, None))
-    return samples.with_columns(names.alias("near_group"))
-
-
-def _pool_schema() -> pl.DataFrame:
-    return _empty(part_file.POOL_SCHEMA).select(part_file.LIGHT_COLUMNS)
 
 
 def _empty(schema: object) -> pl.DataFrame:

@@ -12,6 +12,7 @@ import polars as pl
 from wtl_core.embedding import vectors
 from wtl_core.encoders import cards
 from wtl_core.encoders.encoder_ref import EncoderRef
+from wtl_core.pool import live_pool
 from wtl_core.recipe.encoder_names import is_trained_here
 from wtl_core.training import pool_images
 from wtl_core.workspace.commits import Age
@@ -30,7 +31,7 @@ def measure(store: Store, samples: pl.DataFrame, encoder: EncoderRef) -> Age | N
     origin = cards.load_origin(store, encoder.fingerprint) if is_trained_here(encoder.name) else None
     if origin is None:
         return None
-    distinct = pool_images.distinct(samples)
+    distinct = pool_images.distinct(samples).join(live_pool.near_groups(samples), on="sample_id", how="left")
     apart = distinct.sort("sample_id").unique(pl.coalesce("near_group", "sample_id"), keep="first")
     covered = {sample_id for sample_id in apart["sample_id"] if origin.covers(sample_id)}
     known = sorted(covered.intersection(origin.sample_ids))

@@ -58,7 +58,7 @@ def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int) -> 
     labelled = ledger.sample_ids(ledger.read(store), "labelled") if last else []
     if last is None or not labelled:
         return 1.0
-    live = live_pool.load(store, snapshots.read_snapshot(store, last.listing)).samples["sample_id"]
+    live = live_pool.sample_ids(store, snapshots.read_snapshot(store, last.listing))
     known = sorted(set(live.to_list()) & vectors.existing_ids(store, last.encoder))
     marked = sorted(set(labelled) & set(known))
     if not marked:

@@ -24,7 +24,7 @@ from wtl_core.workspace.storage import Store
 
 _PERCENTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100)
 _PICTURES, _THUMBNAIL_PX = 48, 96
-_REFUSED_ROWS = 200
+_REFUSED_ROWS, _NEAR_GROUPS = 200, 10
 
 _logger = logging.getLogger(__name__)
 
@@ -55,11 +55,20 @@ def render(store: Store, commit: Commit, live: Pool) -> str:
         random_picks=_thumbnails(store, live.samples, matched),
         reasons=refused["reason"].value_counts(sort=True).to_dicts(),
         refused=refused.unique(maintain_order=True).head(_REFUSED_ROWS).to_dicts(),
+        near_groups=_near_groups(live.samples),
+        near_groups_shown=_NEAR_GROUPS,
         picks_summary=selections.summary(store, commit.selection),
         receipt=selections.read_receipt(store, commit.selection),
         recipe=commit.recipe.model_dump(mode="json"),
         place=store.root,
     )
+
+
+def _near_groups(samples: pl.DataFrame) -> list[dict[str, Any]]:
+    """Each group of near-duplicates, the largest first: `count` images, and `uri` and `near_group` of its first one."""
+    groups = live_pool.near_groups(samples).group_by("near_group").len("count")
+    named = groups.join(samples.select("sample_id", "uri"), left_on="near_group", right_on="sample_id")
+    return named.sort(["count", "near_group"], descending=[True, False]).to_dicts()
 
 
 def _thumbnails(store: Store, samples: pl.DataFrame, sample_ids: Sequence[str]) -> list[dict[str, Any]]:

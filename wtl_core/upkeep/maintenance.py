@@ -71,9 +71,7 @@ def run(store: Store, *, keep: int = 10, keep_days: float = 7.0) -> Maintained:
         deleted["encoders"] = pruning.prune_encoders(store, needed_encoders)
         deleted["trainings"] = pruning.prune_trainings(store, needed_encoders, keep_days=keep_days)
         deleted["staging"] = pruning.prune_staging(store)
-    needed = {
-        sample_id for snapshot in kept_snapshots for sample_id in live_pool.load(store, snapshot).samples["sample_id"]
-    }
+    needed = {sample_id for snapshot in kept_snapshots for sample_id in live_pool.sample_ids(store, snapshot).to_list()}
     # these shape rankings after they have left
     needed.update(ledger.sample_ids(ledger.read(store), "labelled"))
     needed.update(
