@@ -167,7 +167,7 @@ def on_cuda(quick: bool) -> list[Row]:
 
 
 def nvjpeg_alone(encoder: Encoder, files: list[bytes]) -> float:
-    from wtl_core.embedding.squares import NvjpegDecoder
+    from wtl_core.embedding.nvjpeg import NvjpegDecoder
 
     decoder = NvjpegDecoder(encoder)
     chunks = [[(str(row), data) for row, data in enumerate(files[at : at + 512])] for at in range(0, len(files), 512)]

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from wtl_core.embedding import embedder, squares
+from wtl_core.embedding import embedder, nvjpeg
 from wtl_core.embedding.embedder import embed
-from wtl_core.embedding.squares import CpuDecoder, NvjpegDecoder, plain_pixels
+from wtl_core.embedding.nvjpeg import NvjpegDecoder, plain_pixels
+from wtl_core.embedding.squares import CpuDecoder
 from wtl_core.encoders.encoder import Encoder, build
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing
@@ -71,7 +72,7 @@ def test_batches_workers_and_neighbours_change_no_bit(number_format: str, monkey
     encoder, images = make_encoder(number_format), items(101)
     expected = naive(encoder, images)
     for workers, rows in ((1, 256), (3, 1), (2, 90), (2, 1000)):
-        monkeypatch.setattr(embedder, "_LEAST_PIECE_ROWS", rows)
+        monkeypatch.setattr(embedder, "LEAST_PIECE_ROWS", rows)
         ids, vectors, failures = gather(list(embed(encoder, images, workers=workers)))
         assert ids == [sample_id for sample_id, _ in images]
         assert np.array_equal(vectors, expected)
@@ -82,13 +83,13 @@ def test_batches_workers_and_neighbours_change_no_bit(number_format: str, monkey
 
 @pytest.mark.parametrize(("workers", "piece", "part"), [(1, 256, 32), (2, 256, 32), (16, 512, 8), (64, 2048, 8)])
 def test_on_many_cores_each_still_decodes_several_files_at_a_time(workers: int, piece: int, part: int) -> None:
-    rows = embedder._piece_rows(make_encoder(), workers)
-    assert (rows, embedder._part_rows(rows, workers, is_whole=True)) == (piece, part)
+    rows = embedder.piece_rows(make_encoder(), workers)
+    assert (rows, embedder.rows_at_once(rows, workers, is_whole=True)) == (piece, part)
 
 
 def test_few_large_files_are_decoded_by_all_threads() -> None:
     for count, workers in ((32, 2), (32, 16), (7, 16), (1, 4)):
-        part = embedder._part_rows(count, workers, is_whole=False)
+        part = embedder.rows_at_once(count, workers, is_whole=False)
         assert -(-count // part) >= min(count, workers)
 
 
@@ -239,10 +240,10 @@ def test_the_gpu_decoder_holds_few_large_images_at_once(monkeypatch: pytest.Monk
     encoder, chunk = make_encoder(), items(20)
     whole = NvjpegDecoder(encoder)(chunk)
     batches, stacks = [], []
-    decode, fit = squares._decode_batch, Encoder.fit
-    monkeypatch.setattr(squares, "_BATCH_BYTES", 3 * 2000)
-    monkeypatch.setattr(squares, "_RUN_BYTES", 12 * 900)
-    monkeypatch.setattr(squares, "_decode_batch", lambda files, on: batches.append(len(files)) or decode(files, on))
+    decode, fit = nvjpeg.decode_batch, Encoder.fit
+    monkeypatch.setattr(nvjpeg, "BATCH_BYTES", 3 * 2000)
+    monkeypatch.setattr(nvjpeg, "FITTED_BYTES", 12 * 900)
+    monkeypatch.setattr(nvjpeg, "decode_batch", lambda files, on: batches.append(len(files)) or decode(files, on))
     monkeypatch.setattr(Encoder, "fit", lambda self, images: stacks.append(len(images)) or fit(self, images))
     parts = NvjpegDecoder(encoder)(chunk)
     assert (parts.ids, sum(batches), sum(stacks)) == (whole.ids, 20, 20)
@@ -257,7 +258,7 @@ def test_short_memory_is_no_reason_to_decode_elsewhere(monkeypatch: pytest.Monke
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     decoder = NvjpegDecoder(make_encoder())
-    monkeypatch.setattr(squares.codecs(), "decode_jpeg", full)
+    monkeypatch.setattr(nvjpeg.codecs(), "decode_jpeg", full)
     with pytest.raises(torch.OutOfMemoryError):
         decoder(items(3))
 

@@ -54,7 +54,7 @@ def test_a_part_that_fails_keeps_what_it_committed_and_makes_only_the_rest(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunks, "COMMIT_IMAGES", 3)
-    monkeypatch.setattr(embedder, "_piece_rows", lambda encoder, workers: 1)
+    monkeypatch.setattr(embedder, "piece_rows", lambda encoder, workers: 1)
     real, made, ends = embedder.embed, list[str](), [7, 8]
 
     def failing(*args: Any, **named: Any) -> Iterator[embedder.Piece]:

@@ -59,7 +59,7 @@ def test_a_device_that_fails_fails_the_part_when_all_have_ended(
     weights = tmp_path / "weights.safetensors"
     write_weights(weights, 1)
     real, made, is_gone = embedder.embed, [], threading.Event()
-    monkeypatch.setattr(embedder, "_piece_rows", lambda encoder, workers: 2)
+    monkeypatch.setattr(embedder, "piece_rows", lambda encoder, workers: 2)
 
     def failing(encoder: Encoder, images: Any, **named: Any) -> Iterator[embedder.Piece]:
         if str(encoder.device) == "cpu:1":

@@ -92,7 +92,7 @@ def embed_pool(root: str, samples_path: str, fingerprints: list[str]) -> None:
     torch.set_num_threads(1)
     compaction.MAX_AT_WORK = 4  # so that compaction is killed too
     chunks.COMMIT_IMAGES = PART // 2  # so that a part is killed between its commits
-    embedder._piece_rows = lambda encoder, workers: PART // 2
+    embedder.piece_rows = lambda encoder, workers: PART // 2
     store, samples = Store(root), pl.read_parquet(samples_path)
     for fingerprint in fingerprints:
         encoder = resolve(fingerprint, store, device="cpu")

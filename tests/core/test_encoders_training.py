@@ -28,7 +28,7 @@ from wtl_core.errors import ConfigError, CorruptArtifactError, InputError, Trans
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.training import collapse, peers, sizing, trainer, training
 from wtl_core.training.checkpoint import Checkpoint, TrainingFolder
-from wtl_core.training.image_cache import PoolImages, decode_pool, take_some
+from wtl_core.training.image_cache import PoolImages, decode_pool, next_files
 from wtl_core.training.objective import contrast
 from wtl_core.training.sizing import plan_from_json, plan_training, side_for
 from wtl_core.training.training import train
@@ -390,9 +390,9 @@ def test_a_start_that_cannot_take_the_side_is_refused(store: Store, tmp_path: Pa
 def test_large_files_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     files = [(row, bytes(300)) for row in range(5)] + [(5, None)]
     source = iter(files)
-    assert [len(take_some(source, 4, 700)) for _ in range(4)] == [3, 3, 0, 0]
+    assert [len(next_files(source, 4, 700)) for _ in range(4)] == [3, 3, 0, 0]
     whole = decode_pool(make_pool(40), 40, Preprocessing(16))
-    monkeypatch.setattr("wtl_core.training.image_cache._CHUNK_BYTES", 1)
+    monkeypatch.setattr("wtl_core.training.image_cache.READ_BYTES", 1)
     assert np.array_equal(decode_pool(make_pool(40), 40, Preprocessing(16)), whole)
 
 
@@ -400,7 +400,7 @@ def test_a_disk_without_room_for_the_images_is_told(monkeypatch: pytest.MonkeyPa
     def refuse(*_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("wtl_core.training.image_cache._IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr("wtl_core.training.image_cache.IN_MEMORY_BYTES", 1000)
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     with pytest.raises(ConfigError, match=rf"^{tmp_path}: expected room for .* set TMPDIR"):
         decode_pool(make_pool(40), 40, Preprocessing(16), scratch=tmp_path)
@@ -443,7 +443,7 @@ def test_unreadable_images_are_left_out_of_training(store: Store) -> None:
 
 def test_a_large_pool_is_kept_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     whole = decode_pool(make_pool(40), 40, Preprocessing(16))
-    monkeypatch.setattr("wtl_core.training.image_cache._IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr("wtl_core.training.image_cache.IN_MEMORY_BYTES", 1000)
     mapped = decode_pool(make_pool(40), 40, Preprocessing(16), scratch=tmp_path)
     assert isinstance(mapped, np.memmap)
     assert np.array_equal(mapped, whole)

@@ -22,8 +22,12 @@ Key = TypeVar("Key")
 
 _log = logging.getLogger(__name__)
 
-_IN_MEMORY_BYTES = 2 << 30
-_CHUNK, _CHUNK_BYTES = 64, 32 << 20
+IN_MEMORY_BYTES = 2 << 30
+"""More bytes of squares than this lie in a file, so that a large pool can be trained on with little memory."""
+_READ_FILES = 64
+"""Files that one thread decodes in one go."""
+READ_BYTES = 32 << 20
+"""Bytes of them, if they are large: each thread has four such groups waiting."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class PoolImages:
     Attributes:
         sample_ids: Sorted; row i is sample i.
         sides_px: (N,) shorter side of each image in pixels.
-        read: Image files' bytes by row, in any order: yields `(row, bytes or None)`.
+        read: Gives `(row, image file's bytes)` of rows, in any order; None for bytes that are gone.
     """
 
     sample_ids: Sequence[str]
@@ -59,15 +63,15 @@ def decode_pool(
     source = iter(images.read(range(count)))
     with ThreadPoolExecutor(max(1, workers), "wtl-decode") as pool:
 
-        def store(chunk: list[tuple[int, bytes | None]]) -> None:
-            there = [(row, data) for row, data in chunk if data is not None]
+        def decode(files: list[tuple[int, bytes | None]]) -> None:
+            there = [(row, data) for row, data in files if data is not None]
             for (row, _), image in zip(there, decode_trusted([data for _, data in there]), strict=True):
                 if not isinstance(image, ImageError):
                     out[row] = fit_rows(image, preprocessing).transpose(2, 0, 1)
                     is_there[row] = True
 
-        while chunks := [chunk for _ in range(4 * workers) if (chunk := take_some(source, _CHUNK, _CHUNK_BYTES))]:
-            list(pool.map(store, chunks))
+        while groups := [files for _ in range(4 * workers) if (files := next_files(source, _READ_FILES, READ_BYTES))]:
+            list(pool.map(decode, groups))
     lost = count - int(is_there.sum())
     if lost:
         _log.warning("training: %d of %d images cannot be read and are left out", lost, count)
@@ -78,21 +82,23 @@ def decode_pool(
     return out
 
 
-def take_some(source: Iterator[tuple[Key, bytes | None]], most: int, most_bytes: int) -> list[tuple[Key, bytes | None]]:
-    """The next files of a stream: `most`, or fewer where they are large; one at least, none at the end."""
-    taken: list[tuple[Key, bytes | None]] = []
+def next_files(
+    source: Iterator[tuple[Key, bytes | None]], count: int, most_bytes: int
+) -> list[tuple[Key, bytes | None]]:
+    """The next `count` files of a stream, or fewer once they have `most_bytes`; at least one, none at its end."""
+    files: list[tuple[Key, bytes | None]] = []
     size = 0
-    for item in islice(source, most):
-        taken.append(item)
+    for item in islice(source, count):
+        files.append(item)
         size += len(item[1] or b"")
         if size >= most_bytes:
             break
-    return taken
+    return files
 
 
 def _empty(shape: tuple[int, ...], scratch: Path | None) -> np.ndarray:
     size = int(np.prod(shape))
-    if size <= _IN_MEMORY_BYTES:
+    if size <= IN_MEMORY_BYTES:
         return np.empty(shape, np.uint8)
     with tempfile.NamedTemporaryFile(dir=scratch, prefix="wtl-images-") as handle:
         try:
@@ -106,6 +112,6 @@ def _empty(shape: tuple[int, ...], scratch: Path | None) -> np.ndarray:
         return np.memmap(handle.name, np.uint8, "r+", shape=shape)
 
 
-def take(squares: np.ndarray, rows: np.ndarray) -> torch.Tensor:
-    """The rows as a tensor of their own."""
+def copy_rows(squares: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+    """The rows of (N, 3, S, S) squares, copied into a tensor of their own."""
     return torch.from_numpy(squares[rows])

@@ -10,7 +10,7 @@ from torch import nn
 from wtl_core.encoders.compiled import can_compile
 from wtl_core.encoders.networks import build_network
 from wtl_core.training.augment import Strength, draw, moved, views
-from wtl_core.training.image_cache import take
+from wtl_core.training.image_cache import copy_rows
 from wtl_core.training.objective import Projector, contrast
 from wtl_core.training.peers import ALONE, Peers
 from wtl_core.training.sizing import TrainingPlan
@@ -134,7 +134,7 @@ class Trainer:
     def _images(self, rows: np.ndarray) -> torch.Tensor:
         if self.resident is not None:
             return self.resident[moved(torch.from_numpy(rows), self.device)]
-        return take(self.squares, rows).to(self.device)
+        return copy_rows(self.squares, rows).to(self.device)
 
     def _rows(self, number: int) -> np.ndarray:
         """The step's images: each epoch a new order, the remainder that fills no batch left out."""
