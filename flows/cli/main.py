@@ -4,9 +4,9 @@ Commands that only read import neither prefect nor torch; `run` plans before it 
 """
 
 import errno
-import logging
 import signal
 import sys
+import traceback
 
 import click
 
@@ -64,9 +64,9 @@ def main() -> None:
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001, the last line of defence: nobody is shown a traceback unasked
+        if terminal.is_debug():
+            traceback.print_exception(error)
         code, message = _answer(error)
-    if terminal.is_debug():
-        logging.getLogger("wtl_core").exception("traceback, because of --debug")
     if message:
         terminal.say(message, is_message=True)
     sys.exit(code)
