@@ -39,14 +39,19 @@ def test_a_pick_names_the_near_duplicates_that_it_replaces(tmp_path: Path) -> No
     assert row["replaces"] == twins[1]
 
 
-def test_a_pick_names_its_near_duplicate_group_in_the_last_column(tmp_path: Path) -> None:
-    source = tmp_path / "source"
+def write_near_duplicates(source: Path, *, pairs: int, alone: int) -> None:
+    """Images `{seed}-90.jpg`, the first `pairs` of them once more with less loss as `{seed}-95.jpg`."""
     source.mkdir()
-    for seed in range(4):
+    for seed in range(pairs + alone):
         coarse = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8))
         image = coarse.resize((96, 96), Image.Resampling.BICUBIC)
-        for quality in (90, 95) if seed < 2 else (90,):
+        for quality in (90, 95) if seed < pairs else (90,):
             image.save(source / f"{seed}-{quality}.jpg", quality=quality)
+
+
+def test_a_pick_names_its_near_duplicate_group_in_the_last_column(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    write_near_duplicates(source, pairs=2, alone=2)
     refresh(tmp_path / "w", source)
     picks, _ = cut.run(Store(str(tmp_path / "w")), "100%")
     ids = {Path(pick["uri"]).name: pick["sample_id"] for pick in picks}
