@@ -28,8 +28,9 @@ from tasks.prefect_side.crashes import is_started_by_event
 from tasks.prefect_side.event_resources import workspace_resource
 from tasks.prefect_side.retries import STAGE
 from wtl_core.errors import TransientError
-from wtl_core.refresh import arrivals, planning
+from wtl_core.refresh import arrivals
 from wtl_core.refresh.arrivals import Arrivals
+from wtl_core.refresh.sources import source_uri, with_known
 from wtl_core.workspace.storage import Store
 
 ARRIVED, FAMILIAR = "wtl.shards.arrived", "wtl.shards.familiar"
@@ -40,7 +41,7 @@ _EVENT_DAYS = 7
 @task(name="look", **STAGE)
 def look_for_arrivals(store: Store, sources: list[str], *, include_known: bool = False) -> Arrivals:
     """List the sources, all other known ones too if asked, and compare them with the last refresh; reads no image."""
-    sources = planning.with_known(store, sources) if include_known else sources
+    sources = with_known(store, sources) if include_known else sources
     return arrivals.look(store, sources)
 
 
@@ -74,7 +75,7 @@ def wait_until_quiet(
     store: Store, sources: list[str], quiet_seconds: float, *, include_known: bool = False, forget: Sequence[str] = ()
 ) -> None:
     """Wait until no shard has landed for `quiet_seconds`, then cancel queued runs whose arrivals this run will list."""
-    sources = planning.with_known(store, sources, forget) if include_known else sources
+    sources = with_known(store, sources, forget) if include_known else sources
     arrivals.wait_until_quiet(store, sources, quiet_seconds=quiet_seconds)
     _cancel_needless_runs(store, sources)
 
@@ -160,8 +161,8 @@ def lists_all_of(store: Store, sources: list[str], parameters: dict[str, Any]) -
 
     A person may have started the former for one folder alone.
     """
-    if planning.source_uri(str(parameters.get("workspace"))) != store.root:
+    if source_uri(str(parameters.get("workspace"))) != store.root:
         return False
     named = parameters.get("sources") or []
-    theirs = planning.with_known(store, named) if parameters.get("known_too") else named
+    theirs = with_known(store, named) if parameters.get("known_too") else named
     return set(arrivals.touched(store, theirs)) <= set(arrivals.touched(store, sources))

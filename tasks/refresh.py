@@ -9,8 +9,8 @@ from tasks.prefect_side.retries import STAGE
 from tasks.settings import machine
 from wtl_core import pipeline
 from wtl_core.recipe.recipe import Recipe
-from wtl_core.refresh import planning
 from wtl_core.refresh.outcome import Results
+from wtl_core.refresh.sources import with_known
 from wtl_core.report import summary
 from wtl_core.report.summary import Summary
 from wtl_core.workspace.commits import Commit
@@ -30,7 +30,7 @@ def plan_refresh(
     include_known: bool = False,
 ) -> Run:
     """List the sources, with `include_known` all other known ones too, and compare them with the last commit."""
-    sources = planning.with_known(store, sources, forget) if include_known else sources
+    sources = with_known(store, sources, forget) if include_known else sources
     run = pipeline.plan_refresh(store, sources, recipe, machine(), allow_removal=allow_removal, forget=forget)
     run_names.name_plan(run.changes)
     return run

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-import polars as pl
-
 from wtl_core.embedding import chunks
 from wtl_core.embedding.chunks import ChunkResult, Embedded, EmbeddingChunk
 from wtl_core.encoders import loading
@@ -18,11 +16,10 @@ from wtl_core.machine import Machine, Progress, Stopwatch
 from wtl_core.pool import ingest, live_pool
 from wtl_core.pool.live_pool import Pool
 from wtl_core.pool.part_file import PartCounts
-from wtl_core.pool.part_plan import PartPlan
 from wtl_core.recipe import encoder_names
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.recipe.recipe import Recipe
-from wtl_core.refresh import accounts, outcome, planning
+from wtl_core.refresh import accounts, last_result, outcome, planning
 from wtl_core.refresh.outcome import Results
 from wtl_core.report import page
 from wtl_core.selection import stage, stage_inputs
@@ -33,9 +30,6 @@ from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.run import Run
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store
-
-_PARTS_AT_ONCE = 64
-"""Parts that one call of the ingest stage makes; enough to keep every core busy, few enough to retry."""
 
 
 def plan_refresh(
@@ -62,7 +56,7 @@ def plan_refresh(
         number=planned.number,
         sources=planned.sources,
         snapshot_key="" if planned.last is None else planned.last.listing,
-        batches=-(-planned.parts // _PARTS_AT_ONCE),
+        batches=planned.batches,
         changes=planned.changes,
         ledger_length=ledger.length(store),
         last=planned.last,
@@ -81,7 +75,7 @@ def plan_refresh(
 def ingest_parts(run: Run, batch: int, *, on_progress: Progress | None = None) -> list[PartCounts]:
     """Make a batch's parts of the pool; those that are there already cost a look. Progress counts bytes."""
     return ingest.run_many(
-        _parts_of(run, batch),
+        planning.parts_of(run, batch),
         run.store,
         run.recipe.ingest,
         workers=run.machine.workers,
@@ -117,8 +111,8 @@ def _trained_encoder(run: Run, on_progress: Progress | None) -> str:
 
     A successor takes over with this refresh's commit.
     """
-    is_due = planning.is_successor_due(run.store, run.last, run.recipe)
-    current = planning.current_encoder(run.store, run.last, run.recipe.encoder.name)
+    is_due = last_result.is_successor_due(run.store, run.last, run.recipe)
+    current = last_result.current_encoder(run.store, run.last, run.recipe.encoder.name)
     if current is not None and not is_due:
         return current
     fingerprint = _train(run.store, load_pool(run), run.recipe.encoder, run.machine, on_progress)
@@ -261,22 +255,6 @@ def refresh_workspace(
 def load_pool(run: Run) -> Pool:
     """The live pool of a run, after its parts are made."""
     return _pool_of(run.store, run.snapshot_key, run.recipe.ingest.filters)
-
-
-def _parts_of(run: Run, batch: int) -> list[PartPlan]:
-    """A batch of the parts that the run makes, in the order of their plan."""
-    objects = _fresh_objects(run.store, run.snapshot_key, "" if run.last is None else run.last.listing)
-    digests = objects["part"].unique(maintain_order=True)[batch * _PARTS_AT_ONCE :][:_PARTS_AT_ONCE]
-    return planning.plans_of(objects.filter(pl.col("part").is_in(digests.implode())))
-
-
-@lru_cache(maxsize=1)
-def _fresh_objects(store: Store, snapshot_key: str, last_key: str) -> pl.DataFrame:
-    """The objects of a snapshot whose parts the last one does not hold. Snapshots never change."""
-    snapshot = snapshots.read_snapshot(store, snapshot_key).sort("source", "uri")
-    if not last_key:
-        return snapshot
-    return snapshot.join(snapshots.read_snapshot(store, last_key), on="part", how="anti", maintain_order="left")
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ from wtl_core.errors import ConfigError
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.recipe.recipe import build_recipe
 from wtl_core.refresh import planning
+from wtl_core.refresh.sources import with_known
 from wtl_core.upkeep import doctor
 from wtl_core.workspace import marker
 from wtl_core.workspace.storage import Store
@@ -52,7 +53,7 @@ def _site(sources: tuple[str, ...], workspace: str | None, site_path: Path | Non
     name_both = "name both: `SOURCE... --workspace DIR`, or `sources` and `workspace` in a file given by --site"
     if not site.workspace:
         raise ConfigError(f"expected a workspace and the sources to watch, found no workspace; {name_both}")
-    if not site.sources and not planning.with_known(open_for_refresh(site.workspace), []):
+    if not site.sources and not with_known(open_for_refresh(site.workspace), []):
         raise ConfigError(
             f"{site.workspace_uri}: expected the sources to watch, found none named and none that the workspace knows; "
             + name_both

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tasks.prefect_side.event_resources import workspace_resource
 from wtl_core.errors import ConfigError
 from wtl_core.recipe.recipe import build_recipe
-from wtl_core.refresh import planning
+from wtl_core.refresh.sources import source_uri
 
 FOLDER = Path(str(files("flows.serving") / "files")).resolve()
 """Data only. In a checkout a link to `deployments/`; an installed package holds copies of what is read from here."""
@@ -63,12 +63,12 @@ class Site(BaseModel):
     @property
     def workspace_uri(self) -> str:
         """The workspace as an absolute path, or its URI."""
-        return planning.source_uri(self.workspace)
+        return source_uri(self.workspace)
 
     @property
     def source_uris(self) -> list[str]:
         """The sources as absolute paths, or their URIs."""
-        return [planning.source_uri(source) for source in self.sources]
+        return [source_uri(source) for source in self.sources]
 
     def variables(self) -> dict[str, Any]:
         """The Prefect variables that `prefect.yaml` refers to."""

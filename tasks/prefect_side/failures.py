@@ -23,7 +23,7 @@ from wtl_core.errors import (
     TransientError,
     WtlError,
 )
-from wtl_core.refresh import planning
+from wtl_core.refresh.sources import source_uri
 
 FAILED, WATCH_FAILED, QUARANTINE = "wtl.refresh.failed", "wtl.watch.failed", "wtl.quarantine.exceeded"
 
@@ -51,7 +51,7 @@ def show_failure(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     stage = _stage_of(error)
     what = str(error) if isinstance(error, WtlError) else f"{type(error).__name__}: {error}"
     rename_run(str(flow_run.id), f"failed in {stage}: {what}")
-    target = planning.source_uri(_target_of(flow_run))
+    target = source_uri(_target_of(flow_run))
     resource = {"prefect.resource.id": workspace_resource(target), "prefect.resource.name": target}
     payload = {"stage": stage, "kind": type(error).__name__, "message": what}
     emit_event(WATCH_FAILED if flow.name == "watch" else FAILED, resource=resource, payload=payload)

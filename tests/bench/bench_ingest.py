@@ -33,7 +33,7 @@ import report
 from wtl_core.pool import live_pool
 from wtl_core.pool.part_plan import plan_parts, snapshot_rows
 from wtl_core.recipe.ingest import IngestParams
-from wtl_core.refresh import planning
+from wtl_core.refresh.sources import each_once, split_by_owner
 from wtl_core.shards import discover
 from wtl_core.shards.objects import SourceObject
 from wtl_core.workspace.storage import open_store
@@ -229,11 +229,11 @@ def plan_million(count: str, snapshot: str) -> None:
 def compare_million(count: str, snapshot: str) -> None:
     """In a process of its own: what a refresh does before it plans, from a listing that comes one object at a time."""
     start = time.perf_counter()
-    listing = planning.each_once([discover.as_frame(generated(int(count)))])
+    listing = each_once([discover.as_frame(generated(int(count)))])
     listed = time.perf_counter() - start
     start = time.perf_counter()
     known = pl.read_parquet(snapshot)  # by a name, as `refresh.plan` has it until its end
-    listing, mine, _ = planning.split_by_owner(listing, known, ["s3://bucket/data"])
+    listing, mine, _ = split_by_owner(listing, known, ["s3://bucket/data"])
     changes = discover.diff(listing, mine)
     compared = time.perf_counter() - start
     assert (len(changes.gone), len(changes.changed)) == (5, int(count) // 1000)

@@ -30,7 +30,7 @@ from wtl_core.machine import Machine
 from wtl_core.pool import ingest
 from wtl_core.pool.part_plan import plan_parts
 from wtl_core.recipe.recipe import Recipe
-from wtl_core.refresh import arrivals
+from wtl_core.refresh import arrivals, planning
 from wtl_core.report import status, summary
 from wtl_core.shards import discover, reader
 from wtl_core.shards.objects import SourceObject
@@ -565,7 +565,7 @@ def test_a_run_stays_small_however_many_objects_are_new(tmp_path: Path, monkeypa
     run = pipeline.plan_refresh(Store(str(tmp_path / "w")), ["/s"], PIXELS, Machine())
     assert run.batches == 5
     assert len(repr(run)) < 3000
-    plans = [plan for batch in range(run.batches) for plan in pipeline._parts_of(run, batch)]
+    plans = [plan for batch in range(run.batches) for plan in planning.parts_of(run, batch)]
     assert plans == plan_parts(listing, PIXELS.ingest)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from wtl_core.refresh import planning
+from wtl_core.refresh.sources import each_once, source_uri, split_by_owner
 from wtl_core.shards import discover
 from wtl_core.workspace import commits, snapshots
 from wtl_core.workspace.commits import Commit
@@ -117,14 +117,14 @@ def _compare(
     known = snapshots.read_snapshot(store, last.listing) if last else None
     listed = _touched(last, sources)
     frames = [discover.list_source(source, exclude=[store.root]) for source in listed]
-    listing = planning.each_once(frames) if frames else pl.DataFrame(schema=discover.LISTING_SCHEMA)
+    listing = each_once(frames) if frames else pl.DataFrame(schema=discover.LISTING_SCHEMA)
     known = listing.clear().with_columns(part=pl.lit("", pl.String)) if known is None else known
-    listing, mine, _ = planning.split_by_owner(listing, known, listed)
+    listing, mine, _ = split_by_owner(listing, known, listed)
     return listing, discover.diff(listing, mine), listed
 
 
 def _touched(last: Commit | None, sources: Sequence[str]) -> list[str]:
-    return sorted({planning.source_uri(source) for source in sources} or set(last.sources if last else ()))
+    return sorted({source_uri(source) for source in sources} or set(last.sources if last else ()))
 
 
 def _digest(listing: pl.DataFrame) -> str:
