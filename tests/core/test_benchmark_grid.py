@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wtl_core.benchmark import cells, datasets, grid, judges, network, preparation, statistics, summary, work
+from wtl_core.benchmark import datasets, grid, grid_cells, judges, network, preparation, statistics, summary, work
 from wtl_core.benchmark import params as params_module
 from wtl_core.benchmark.budgets import budgets_of
+from wtl_core.benchmark.grid_cells import GridCell
 from wtl_core.benchmark.params import RANKED, BenchmarkParams
 from wtl_core.benchmark.preparation import Prepared
 from wtl_core.errors import ConfigError, InputError
@@ -110,8 +111,11 @@ def test_a_loop_that_goes_on_to_a_later_budget_gives_what_a_whole_one_gives(fini
     store, prepared, done = run_all(tmp_path / "first", folder / "set", longer)
     assert done == 1
     whole, _, _ = run_all(tmp_path / "whole", folder / "set", longer)
-    last, identity = cells.Cell("balanced", "margin", "probe", 30, 0), grid.identity_of(prepared, longer, "cpu")
-    rows = [cells.read(one, identity, last) for one in (store, whole)]
+    last, identity = (
+        GridCell("balanced", "margin", "probe", 30, 0),
+        grid.identity_of(prepared, longer, "cpu"),
+    )
+    rows = [grid_cells.read(one, identity, last) for one in (store, whole)]
     assert (rows[0]["picks"], rows[0]["accuracy"]) == (rows[1]["picks"], rows[1]["accuracy"])
 
 
@@ -120,9 +124,9 @@ def test_another_version_of_one_loop_makes_its_cells_anew_and_no_others(
 ) -> None:
     _, store, prepared, _ = finished
     assert not batches(store, prepared)
-    monkeypatch.setitem(cells.LOOP_VERSIONS, "mc-dropout", 99)
+    monkeypatch.setitem(grid_cells.LOOP_VERSIONS, "mc-dropout", 99)
     assert not batches(store, prepared)
-    monkeypatch.setitem(cells.LOOP_VERSIONS, "margin", 2)
+    monkeypatch.setitem(grid_cells.LOOP_VERSIONS, "margin", 2)
     assert {cell.strategy for batch in batches(store, prepared) for cell in batch.cells} == {"margin"}
 
 
@@ -213,12 +217,12 @@ import test_benchmark_grid as here
 from pathlib import Path
 from typing import Any, TypeAlias
 from wtl_core.workspace import selections
-from wtl_core.benchmark import cells
-write = cells.write
+from wtl_core.benchmark import grid_cells
+write = grid_cells.write
 def slowly(*arguments):
     write(*arguments)
     time.sleep(0.15)
-cells.write = slowly
+grid_cells.write = slowly
 print("ready", flush=True)
 here.run_all(Path({output!r}), Path({dataset!r}))
 """
@@ -243,7 +247,7 @@ def test_a_killed_grid_goes_on_where_it_was(finished: Finished, tmp_path: Path) 
     results = [
         [{k: v for k, v in row.items() if "seconds" not in k and k != "validation_accuracy"} for row in rows]
         for rows in (
-            cells.gather(s, grid.identity_of(p, PARAMS, "cpu"), grid.all_cells(p, PARAMS))
+            grid_cells.gather(s, grid.identity_of(p, PARAMS, "cpu"), grid.all_cells(p, PARAMS))
             for s, p in ((store, prepared), (again, prepared_again))
         )
     ]
@@ -260,9 +264,7 @@ def test_seconds_to_train_are_training_alone(finished: Finished, monkeypatch: py
         watch = lambda *args, name=name, real=real, **kinds: (told.append(name), real(*args, **kinds))[1]  # noqa: E731
         monkeypatch.setattr(place, name, watch, raising=False)
     monkeypatch.setattr(judges, "clock", lambda _: (told.append("clock"), float(len(told)))[1])
-    result = work._Bench(store, prepared, params, "balanced", "cpu").judge(
-        cells.Cell("balanced", "random", judge, 10, 0)
-    )
+    result = work.Bench(store, prepared, params, "balanced", "cpu").judge(GridCell("balanced", "random", judge, 10, 0))
     began = told.index("clock")
     assert told[began + 1] == "clock"
     assert result.train_seconds == 1.0
@@ -274,20 +276,20 @@ def test_a_pool_of_its_own_for_each_seed_is_shared_by_all_strategies(finished: F
     folder, _, _, _ = finished
     params = PARAMS.model_copy(update={"pool_share": 0.5, "strategies": ("random", "coverage"), "budgets": ("100%",)})
     store, prepared, _ = run_all(tmp_path / "out", folder / "set", params)
-    bench = work._Bench(store, prepared, params, "balanced", "cpu")
+    bench = work.Bench(store, prepared, params, "balanced", "cpu")
     size = budgets_of(params, len(bench.ids))[0]
     assert size == round(0.5 * len(bench.ids))
     for seed in range(2):
-        held = [set(bench._picks(cells.Cell("balanced", s, "probe", size, seed))[0]) for s in params.strategies]
+        held = [set(bench.picks_of(GridCell("balanced", s, "probe", size, seed))[0]) for s in params.strategies]
         assert held[0] == held[1]
-    assert held[0] != set(bench._picks(cells.Cell("balanced", "random", "probe", size, 0))[0])
+    assert held[0] != set(bench.picks_of(GridCell("balanced", "random", "probe", size, 0))[0])
 
 
 def test_the_smallest_pool_of_a_seed_has_two_images(finished: Finished, tmp_path: Path) -> None:
     folder, _, _, _ = finished
     params = PARAMS.model_copy(update={"pool_share": 1e-4, "strategies": ("random",), "judges": ("probe",)})
     store, prepared, _ = run_all(tmp_path / "out", folder / "set", params)
-    rows = cells.gather(store, grid.identity_of(prepared, params, "cpu"), grid.all_cells(prepared, params))
+    rows = grid_cells.gather(store, grid.identity_of(prepared, params, "cpu"), grid.all_cells(prepared, params))
     assert {(row["labels"], row["pool_size"]) for row in rows} == {(2, 2)}
     assert statistics.curve(rows, pool="balanced", judge="probe", strategy="random")[0].percent == 100.0
 
@@ -299,12 +301,12 @@ def test_a_loop_goes_on_from_a_budget_that_its_first_round_reached(finished: Fin
     )
     store, prepared, _ = run_all(tmp_path / "out", folder / "set", params)
     identity = grid.identity_of(prepared, params, "cpu")
-    first, last = (cells.Cell("balanced", "margin", "probe", count, 0) for count in (2, 10))
-    assert len(cells.read(store, identity, first)["picks"]) == 2
-    whole = cells.read(store, identity, last)
+    first, last = (GridCell("balanced", "margin", "probe", count, 0) for count in (2, 10))
+    assert len(grid_cells.read(store, identity, first)["picks"]) == 2
+    whole = grid_cells.read(store, identity, last)
     Path(store.path(identity.key(last))).unlink()
     assert run_all(tmp_path / "out", folder / "set", params)[2] == 1
-    again = cells.read(store, identity, last)
+    again = grid_cells.read(store, identity, last)
     assert (again["picks"], again["accuracy"]) == (whole["picks"], whole["accuracy"])
 
 
@@ -320,7 +322,7 @@ def test_labels_that_name_no_class_score_nothing(finished: Finished, tmp_path: P
     np.save(store.path(f"{prepared.key}/outliers-labels.npy"), np.full_like(labels, -1))
     run_all(tmp_path / "out", folder / "set", params)
     wanted = grid.all_cells(prepared, params)
-    rows = cells.gather(store, grid.identity_of(prepared, params, "cpu"), wanted)
+    rows = grid_cells.gather(store, grid.identity_of(prepared, params, "cpu"), wanted)
     assert len(rows) == len(wanted)
     assert {(row["accuracy"], row["usable"]) for row in rows} == {(0.0, 0)}
     assert summary.write(store, prepared, params, device="cpu").missing == 0
@@ -381,7 +383,7 @@ def test_the_page_says_what_its_figures_are_over(finished: Finished, monkeypatch
         made = summary.write(store, like, PARAMS.model_copy(update=update), device="cpu")
         return store.read_bytes(made.markdown).decode()
 
-    monkeypatch.setattr(summary, "_processor", lambda: "Some CPU, 2 cores")
+    monkeypatch.setattr(summary, "processor_name", lambda: "Some CPU, 2 cores")
     whole, few = page(), page(seeds=2, loop_seeds=3, pool_share=0.5)
     for words in ("- hardware: Some CPU, 2 cores", "- seeds: 3 (loops 2)", "2 rounds from one budget to the next",
                   "up to 20,000 unlabelled images", "not over pools or encoders"):  # fmt: skip
@@ -396,16 +398,16 @@ def test_the_page_says_what_its_figures_are_over(finished: Finished, monkeypatch
 def test_the_processor_is_named_with_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "exists", lambda _: True)
     monkeypatch.setattr(Path, "read_text", lambda _: "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t: x\n")
-    assert summary._processor().startswith("Some CPU @ 2 GHz, ")
+    assert summary.processor_name().startswith("Some CPU @ 2 GHz, ")
     monkeypatch.setattr(Path, "exists", lambda _: False)
-    assert re.fullmatch(r".* CPU, \d+ cores", summary._processor())
+    assert re.fullmatch(r".* CPU, \d+ cores", summary.processor_name())
 
 
 def test_costs_stand_at_a_budget_that_all_have_and_count_the_encoder_where_it_is_needed(finished: Finished) -> None:
     _, store, prepared, _ = finished
     more = PARAMS.model_copy(update={"budgets": (10, 30, 60)})
     like = replace(prepared, pools=[replace(pool, encoder_seconds=1000.0) for pool in prepared.pools])
-    rows = cells.gather(store, grid.identity_of(prepared, PARAMS, "cpu"), grid.all_cells(prepared, PARAMS))
+    rows = grid_cells.gather(store, grid.identity_of(prepared, PARAMS, "cpu"), grid.all_cells(prepared, PARAMS))
     rows += [{**row, "labels": 60} for row in rows if row["labels"] == 30 and row["strategy"] != "margin"]
     section = next(s for s in summary.sections_of(rows, prepared, more) if s.judge == "probe")
     assert {cost.labels for _, cost in section.costs} == {30}
@@ -450,7 +452,7 @@ def test_the_judge_from_scratch_runs_in_the_grid(finished: Finished, tmp_path: P
     )  # fmt: skip
     store, prepared, done = run_all(tmp_path / "out", folder / "set", params)
     assert done == 8
-    rows = cells.gather(store, grid.identity_of(prepared, params, "cpu"), grid.all_cells(prepared, params))
+    rows = grid_cells.gather(store, grid.identity_of(prepared, params, "cpu"), grid.all_cells(prepared, params))
     assert {row["label_waits"] for row in rows} == {1, 3}
     json.dumps(rows, allow_nan=True)
 

@@ -11,7 +11,7 @@ from wtl_core.benchmark import judges, loops, network, pools, queries, strategie
 from wtl_core.benchmark.datasets import Split
 from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.params import ONE_PASS, ORACLES
-from wtl_core.benchmark.queries import Belief
+from wtl_core.benchmark.queries import Predictions
 
 CLASSES = 4
 
@@ -84,18 +84,20 @@ def test_the_oracle_takes_classes_in_turn_and_outliers_last() -> None:
     assert sorted(rows) == list(range(10))
 
 
-def belief(count: int = 60, labelled: int = 5, seed: int = 0) -> Belief:
+def predictions(count: int = 60, labelled: int = 5, seed: int = 0) -> Predictions:
     generator = torch.Generator().manual_seed(seed)
     probabilities = torch.randn(count, CLASSES, generator=generator).softmax(1)
     dropped = torch.randn(7, count, CLASSES, generator=generator).softmax(2).mean(0)
     features = torch.randn(count, 6, generator=generator)
-    return Belief(probabilities, features, torch.randn(labelled, 6, generator=generator), dropped)
+    return Predictions(probabilities, features, torch.randn(labelled, 6, generator=generator), dropped)
 
 
 @pytest.mark.parametrize("query", ["least-confidence", "margin", "entropy", "mc-dropout", "core-set", "dal", "badge"])
 @pytest.mark.parametrize("count", [1, 13, 60])
 def test_a_query_names_distinct_rows_and_repeats_itself(query: str, count: int) -> None:
-    first, again = (queries.ask(query, belief(), count, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    first, again = (
+        queries.ask(query, predictions(), count, generator=torch.Generator().manual_seed(1)) for _ in range(2)
+    )
     assert len(first) == count
     assert len(set(first.tolist())) == count
     assert 0 <= first.min() <= first.max() < 60
@@ -103,7 +105,7 @@ def test_a_query_names_distinct_rows_and_repeats_itself(query: str, count: int) 
 
 
 def test_badge_among_rows_that_are_all_alike_takes_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    alike = Belief(torch.full((200, CLASSES), 1 / CLASSES), torch.zeros(200, 6), torch.zeros(5, 6))
+    alike = Predictions(torch.full((200, CLASSES), 1 / CLASSES), torch.zeros(200, 6), torch.zeros(5, 6))
     # memory that nobody wrote may hold anything, valid rows too
     monkeypatch.setattr(torch, "empty", lambda *shape, **kinds: torch.full(shape, 150, **kinds))
     assert queries.ask("badge", alike, 100, generator=torch.Generator()).tolist() == list(range(100))
@@ -111,13 +113,13 @@ def test_badge_among_rows_that_are_all_alike_takes_the_first(monkeypatch: pytest
 
 def test_doubt_by_hand() -> None:
     sure, torn, split = [0.98, 0.01, 0.01, 0.0], [0.5, 0.49, 0.01, 0.0], [0.4, 0.2, 0.2, 0.2]
-    held = Belief(torch.tensor([sure, torn, split]), torch.zeros(3, 2), torch.zeros(1, 2))
+    held = Predictions(torch.tensor([sure, torn, split]), torch.zeros(3, 2), torch.zeros(1, 2))
     generator = torch.Generator()
     assert queries.ask("margin", held, 1, generator=generator).item() == 1
     assert queries.ask("least-confidence", held, 1, generator=generator).item() == 2
     assert queries.ask("entropy", held, 1, generator=generator).item() == 2
     quarrel, agreed = torch.tensor([[1.0, 0.0], [0.4, 0.6]]), torch.tensor([[0.45, 0.55]] * 2)
-    held = Belief(torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(1, 2), torch.stack([quarrel, agreed]).mean(1))
+    held = Predictions(torch.zeros(2, 2), torch.zeros(2, 2), torch.zeros(1, 2), torch.stack([quarrel, agreed]).mean(1))
     assert queries.ask("mc-dropout", held, 1, generator=generator).item() == 1  # in doubt most, though draws agree
 
 
@@ -127,8 +129,8 @@ def test_the_mean_of_a_hundred_draws_agrees_with_a_plain_loop(monkeypatch: pytes
     learner = loops.ProbeLearner(*tensors, *tensors, classes=CLASSES, dropout=loops.DROPOUT)
     learner.fit(np.arange(20), seed=3)
     state = learner.generator.get_state()
-    monkeypatch.setattr(loops, "_CHUNK", 7)
-    ours = learner.believe(np.arange(20, 90), np.arange(20), has_draws=True).dropout_probabilities
+    monkeypatch.setattr(loops, "CHUNK", 7)
+    ours = learner.predict(np.arange(20, 90), np.arange(20), has_draws=True).dropout_probabilities
     assert loops.DRAWS == 100
     masks = judges.dropout_mask((100, tensors[0].shape[1]), loops.DROPOUT, learner.generator.set_state(state), "cpu")
     ready = (tensors[0][20:] - learner.probe.mean) / learner.probe.scale
@@ -154,7 +156,7 @@ def test_a_loop_with_dropout_is_judged_without_it_where_it_is_reported(monkeypat
         told.append(dropout)
         return fit_probe(*args, dropout=dropout, **kinds)
 
-    def watched_network(*args: Any, recipe: ScratchRecipe, **kinds: Any) -> network.Judge:
+    def watched_network(*args: Any, recipe: ScratchRecipe, **kinds: Any) -> network.ScratchNetwork:
         told.append(recipe.dropout)
         return train_network(*args, recipe=recipe, **kinds)
 
@@ -170,7 +172,7 @@ def test_a_loop_with_dropout_is_judged_without_it_where_it_is_reported(monkeypat
 
 
 def test_core_set_agrees_with_a_plain_loop() -> None:
-    held = belief(40)
+    held = predictions(40)
     known, expected = held.labelled_features, []
     for _ in range(8):
         gap = torch.cdist(held.features, known).amin(1)
@@ -180,7 +182,7 @@ def test_core_set_agrees_with_a_plain_loop() -> None:
 
 
 def test_badge_keeps_distances_of_whole_gradients() -> None:
-    held = belief(30)
+    held = predictions(30)
     errors = held.probabilities.clone()
     errors[torch.arange(30), errors.argmax(1)] -= 1
     gradients = (errors.unsqueeze(2) * held.features.unsqueeze(1)).flatten(1)
@@ -295,14 +297,14 @@ def test_a_loops_clock_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> 
             told.append("accuracy")
             return 0.5
 
-        def believe(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Belief:
-            told.append("believe")
-            return belief(len(rows))
+        def predict(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Predictions:
+            told.append("predict")
+            return predictions(len(rows))
 
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: told.append(device.type))
     arguments = {"reported": [8], "start": np.arange(60), "seed": 0, "candidates": 40}
     assert len(list(loops.run_loop("margin", OnCuda(), np.zeros(60, np.int64), [4, 8], **arguments))) == 2
-    assert told == ["cuda", "fit", "cuda", "cuda", "believe", "cuda", "cuda", "fit", "cuda", "accuracy"]
+    assert told == ["cuda", "fit", "cuda", "cuda", "predict", "cuda", "cuda", "fit", "cuda", "accuracy"]
 
 
 def test_a_loop_starts_with_the_smallest_budget_at_most() -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from wtl_core.selection import neighbours
-from wtl_core.selection.cells import cell_graph
 from wtl_core.selection.identity import content_keys
+from wtl_core.selection.kmeans_cells import cell_graph
 from wtl_core.selection.neighbours import exact_distances, exact_graph, level_distances, level_of, prepare
 from wtl_core.selection.neighbours_cuda import exact_graph_on_cuda
 
@@ -78,7 +78,7 @@ def test_block_sizes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_bf16_the_same_neighbours_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = unit(600, 32)
     fast = exact_graph(prepare(vectors), 9, near_level=3)
-    monkeypatch.setattr(neighbours, "_numeric_path", lambda device: "cpu-fp32")
+    monkeypatch.setattr(neighbours, "numeric_path_of", lambda device: "cpu-fp32")
     plain = exact_graph(prepare(vectors), 9, near_level=3)
     assert (fast.rows == plain.rows).mean() > 0.995
 

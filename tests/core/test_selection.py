@@ -163,7 +163,7 @@ def test_threads_and_fetch_sizes_change_nothing(path: dict[str, int], monkeypatc
     vectors = clustered(300)
     one = rank(vectors, **path)
     monkeypatch.setattr("torch.get_num_threads", lambda: 3)
-    monkeypatch.setattr(dense, "_FETCH", 32)
+    monkeypatch.setattr(dense, "FETCH_ROWS", 32)
     monkeypatch.setattr(dense, "BLOCK_ROWS", 64)
     other = rank(vectors, **path)
     assert (one.rows == other.rows).all()
@@ -302,8 +302,8 @@ def test_explanations_speak_of_the_samples_they_name() -> None:
 def test_picks_beyond_the_kernels_reach_still_name_the_nearest_earlier_one(
     path: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(result, "_FAR_ROWS", 3)
-    monkeypatch.setattr(result, "_EARLIER_ROWS", 5)
+    monkeypatch.setattr(result, "FAR_ROWS", 3)
+    monkeypatch.setattr(result, "EARLIER_ROWS", 5)
     vectors, outside = clustered(120, clusters=40, spread=0.05), clustered(7, seed=3)
     for labelled in (None, outside):
         found = rank(vectors, scale=0.1, labelled=labelled, **path)  # it reaches 0.33 far, no other cluster

@@ -83,7 +83,7 @@ def test_farthest_first_is_exact(candidates: int, monkeypatch: pytest.MonkeyPatc
 
 
 def test_distances_to_images_outside_are_exact_on_either_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(farthest, "_ROWS", 64)
+    monkeypatch.setattr(farthest, "BLOCK_ROWS", 64)
     points, others = prepare(clustered(300, 1)), prepare(clustered(150, 2))
     rows, anchors = (some.right[: some.count, :12].double().numpy() for some in (points, others))
     expected = ((rows[:, None] - anchors[None]) ** 2).sum(2).min(1) / 2

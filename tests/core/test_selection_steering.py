@@ -144,8 +144,8 @@ def test_quotas_hold_at_the_budget_and_shares_at_every_prefix(seed: int, budget:
 
 def test_quotas_hold_where_no_nominee_is_of_the_group_that_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head, "NOMINEES", 40)
-    monkeypatch.setattr(head, "_FROM_PART", 10)
-    monkeypatch.setattr(head, "_STEP", 5)
+    monkeypatch.setattr(head, "FROM_PART", 10)
+    monkeypatch.setattr(head, "STEP", 5)
     groups = np.where(np.arange(600) % 50 == 0, "rare", "common")
     quota = {"group": "rare", "minimum_share": 0.2}
     found = rank(clustered(600), {"budget": 50, "group_by": "c", "quotas": [quota], **LARGE}, groups=groups)

@@ -35,7 +35,7 @@ def check(params: BenchmarkParams, kind: str, size: int) -> None:
     held = share_count(size, params.pool_share)
     if cut := [budget for budget in params.budgets if isinstance(budget, int) and budget > held]:
         asked = ", ".join(f"{budget:,}" for budget in cut)
-        _log.warning("pool %s: of %d images, which stand for the larger budgets %s too", kind, held, asked)
+        _log.warning("pool %s: %d images, so the larger budgets %s mean all of them", kind, held, asked)
     if params.loops and not loop_budgets(params, size):
         raise ConfigError(
             f"loop_budget: expected {budgets_of(params, size)[0]:,} labels or more, the smallest of budgets, found "

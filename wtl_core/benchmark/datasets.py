@@ -1,8 +1,8 @@
 """Labelled sets to judge with: decoded once to squares of bytes, in an order that depends on content alone.
 
 Here: what a name or a path holds, and its fixed splits. Not here: the pools made of a training split (`pools`).
-Splits come with the set; where they do not, a fifth of the images, chosen by hash of the bytes, is the test split. A
-validation split that comes with the set is kept as it is, but for one without a test split, whose place it takes.
+A set without splits gets a test split: a fifth of its images, chosen by a hash of their bytes. A validation split that
+comes with the set stays one, unless there is no test split: then it is the test split.
 """
 
 import gzip
@@ -32,13 +32,13 @@ FORMS = (
     "sklearn:digits",
 )
 _log = logging.getLogger(__name__)
-_TEST_SHARE = 0.2
+_TEST_SHARE = 0.2  # of a set that brings no test split
 _SPLITS = {
     "train": ("train", "training"),
     "validation": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-_IDX_IMAGES, _IDX_LABELS = 0x0803, 0x0801  # what files of bytes in three dimensions and in one begin with
+_IDX_IMAGES, _IDX_LABELS = 0x0803, 0x0801  # magic numbers: bytes in three dimensions, and in one
 
 Decoded = tuple[torch.Tensor, str, bytes]  # an image, its class, and the bytes that identify it: none for no image
 

@@ -1,7 +1,7 @@
 """The grid: which orders and cells there are, which of them are missing, and how they are packed into tasks.
 
-Finished work is known from the files alone: an order has its file, a cell has its file. Not here: the work (`work`),
-fan-out (the flow), storage of cells (`cells`).
+What is finished is known from the files alone: each order and each cell has one. Not here: the work (`work`), its
+fan-out (the flow), the files of cells (`grid_cells`).
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from wtl_core.benchmark import cells, network, strategies
+from wtl_core.benchmark import grid_cells, network, strategies
 from wtl_core.benchmark.budgets import budgets_of, loop_budgets
-from wtl_core.benchmark.cells import Cell, Identity
+from wtl_core.benchmark.grid_cells import GridCell, Identity
 from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.params import RANKED, BenchmarkParams
 from wtl_core.benchmark.preparation import PoolRef, Prepared
@@ -19,8 +19,8 @@ from wtl_core.recipe.base import digest_of
 from wtl_core.workspace import selections
 from wtl_core.workspace.storage import Store
 
-_CPU_IMAGES, _CUDA_IMAGES = 1500, 60_000  # a second, forward and backward, of the network from scratch
-_LEAST_SECONDS = 20.0
+_CPU_IMAGES, _CUDA_IMAGES = 1500, 60_000  # trained on per second by the network from scratch, roughly
+_LEAST_SECONDS = 20.0  # of a task: from some ten seconds on it is worth its overhead
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Batch:
     """Cells that one task does, some ten seconds or more of work; loops come whole, budgets rising."""
 
     number: int
-    cells: tuple[Cell, ...]
+    cells: tuple[GridCell, ...]
     seconds: float
 
 
-def all_cells(prepared: Prepared, params: BenchmarkParams) -> list[Cell]:
+def all_cells(prepared: Prepared, params: BenchmarkParams) -> list[GridCell]:
     """Every cell of the grid; seeds outermost, so that an early end leaves whole pairs."""
     found = []
     for seed in range(params.seeds):
@@ -59,11 +59,11 @@ def all_cells(prepared: Prepared, params: BenchmarkParams) -> list[Cell]:
             counts = budgets_of(params, pool.size)
             for judge in params.judges:
                 for strategy in params.one_pass:
-                    found += [Cell(pool.kind, strategy, judge, count, seed) for count in counts]
+                    found += [GridCell(pool.kind, strategy, judge, count, seed) for count in counts]
                 if judge == "nearest" or seed >= params.loop_seeds:
                     continue
                 for strategy in params.loops:
-                    found += [Cell(pool.kind, strategy, judge, c, seed) for c in loop_budgets(params, pool.size)]
+                    found += [GridCell(pool.kind, strategy, judge, c, seed) for c in loop_budgets(params, pool.size)]
     return found
 
 
@@ -78,15 +78,15 @@ def plan_batches(
     store: Store, prepared: Prepared, params: BenchmarkParams, *, device: str, least_seconds: float = _LEAST_SECONDS
 ) -> list[Batch]:
     """The unfinished cells, packed so that a task is worth its overhead."""
-    there, identity = cells.finished(store), identity_of(prepared, params, device)
-    groups: dict[tuple[object, ...], list[Cell]] = {}
+    there, identity = grid_cells.finished(store), identity_of(prepared, params, device)
+    groups: dict[tuple[object, ...], list[GridCell]] = {}
     for cell in all_cells(prepared, params):
         if identity.key(cell) not in there:
             is_loop = cell.strategy in params.loops
             key = (cell.pool, cell.judge, cell.seed, cell.strategy) if is_loop else tuple(asdict(cell).values())
             groups.setdefault(key, []).append(cell)
     batches: list[Batch] = []
-    held: list[Cell] = []
+    held: list[GridCell] = []
     seconds = 0.0
     for group in groups.values():
         if held and group[0].pool != held[0].pool:
@@ -122,7 +122,7 @@ def recipe_of(params: BenchmarkParams, device: str) -> ScratchRecipe:
     )
 
 
-def order_of(prepared: Prepared, params: BenchmarkParams, cell: Cell) -> Order | None:
+def order_of(prepared: Prepared, params: BenchmarkParams, cell: GridCell) -> Order | None:
     """The stored order that a cell needs; None where it is drawn on the spot, or made by a loop."""
     if cell.strategy in params.loops or cell.strategy in strategies.WITHOUT_VECTORS:
         return None
@@ -132,7 +132,7 @@ def order_of(prepared: Prepared, params: BenchmarkParams, cell: Cell) -> Order |
     return Order(pool, cell.strategy, seed, max(budgets_of(params, pool.size)), params.pool_share)
 
 
-def _estimate(group: Sequence[Cell], params: BenchmarkParams, device: str, *, is_loop: bool) -> float:
+def _estimate(group: Sequence[GridCell], params: BenchmarkParams, device: str, *, is_loop: bool) -> float:
     """Seconds, roughly: it only decides what shares a task."""
     rounds = params.loop_rounds if is_loop else 1
     total = 0.0

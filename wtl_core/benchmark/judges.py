@@ -11,8 +11,10 @@ import torch
 from torch.nn import functional
 
 NEIGHBOURS = 20
-_TEMPERATURE = 0.07
-_PENALTY, _MOST_PENALTY, _ITERATIONS, _BLOCK = 20.0, 0.1, 60, 4096
+_TEMPERATURE = 0.07  # of the votes, as in arXiv 1805.01978
+_PENALTY, _MOST_PENALTY = 20.0, 0.1  # on squared weights: 20 / rows, at most 0.1
+_ITERATIONS = 60  # of L-BFGS
+_BLOCK = 4096  # test rows in one product
 
 
 def nearest_accuracy(

@@ -1,8 +1,8 @@
 """Active learning, as it is compared with: train, ask, wait for labels, train again.
 
-Each round's model is the judge itself, on the same images or vectors as everybody's, so its accuracy at a budget is
-that of the model that the loop's own user would have. A model trained with dropout only asks: its picks are judged by
-one trained without, as everybody's are. Not here: what is asked (`queries`).
+Each round's model is also the judge, trained on the same images or vectors as for all strategies, so its accuracy at a
+budget is that of the model that a user of the loop would have. A model with dropout only asks for labels: its picks
+are judged by one trained without, as those of all strategies are. Not here: which labels are asked for (`queries`).
 """
 
 from collections.abc import Collection, Iterator
@@ -14,15 +14,15 @@ import torch
 
 from wtl_core.benchmark import judges, network, queries
 from wtl_core.benchmark.network import ScratchRecipe
-from wtl_core.benchmark.queries import Belief
+from wtl_core.benchmark.queries import Predictions
 
-DROPOUT, DRAWS = 0.3, 100
-_CHUNK = 1024
+DROPOUT, DRAWS = 0.3, 100  # share of inputs that a draw leaves out, and draws
+CHUNK = 1024  # rows in one product of Monte-Carlo draws
 Model = Literal["probe", "scratch"]
 
 
 class Learner(Protocol):
-    """A model that is trained anew on labelled rows of a pool, and then looks at rows."""
+    """A model that is trained from scratch on labelled rows of a pool, and then predicts others."""
 
     device: torch.device
 
@@ -30,15 +30,15 @@ class Learner(Protocol):
         """Train on these rows of the pool."""
 
     def accuracy(self) -> float:
-        """Of everybody's judge on the test split, trained on the rows that were last trained on."""
+        """On the test split, of the judge that all strategies share, trained on the rows of the last `fit`."""
 
-    def believe(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Belief:
-        """What it thinks of some rows of the pool."""
+    def predict(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Predictions:
+        """Predictions for some rows of the pool."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round's outcome: `picks` are all rows labelled by then; `seconds` of training and asking before that.
+    """What a round gave: `picks`, all rows that are labelled; `seconds`, of training and asking before it.
 
     `accuracy` is NaN in rounds that are not reported.
     """
@@ -100,8 +100,8 @@ def run_loop(
             looked = free[torch.randperm(len(free), generator=generator)[: max(candidates, wanted)].numpy()]
             asked = looked[:wanted]
             if has_model:
-                belief = learner.believe(looked, known, has_draws=query == "mc-dropout")
-                asked = looked[queries.ask(query, belief, wanted, generator=generator).numpy()]
+                predictions = learner.predict(looked, known, has_draws=query == "mc-dropout")
+                asked = looked[queries.ask(query, predictions, wanted, generator=generator).numpy()]
             known = np.concatenate([known, asked])
             seconds += judges.clock(learner.device) - began
         began = judges.clock(learner.device)
@@ -150,7 +150,7 @@ class ProbeLearner:
         judge = self._trained(0.0) if self.dropout else self.probe
         return judges.probe_accuracy(judge, self.test_vectors, self.test_labels)
 
-    def believe(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Belief:
+    def predict(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Predictions:
         """Features are the vectors themselves; draws leave out dimensions of them."""
         looked = self.vectors[judges.as_device(rows, self.device)]
         drawn = None
@@ -158,7 +158,7 @@ class ProbeLearner:
             masks = judges.dropout_mask((DRAWS, looked.shape[1]), self.dropout, self.generator, self.device)
             drawn = mean_of_draws(self.probe.standardised(looked), self.probe.weight, self.probe.bias, masks)
         known = self.vectors[judges.as_device(labelled, self.device)]
-        return Belief(self.probe.logits(looked).softmax(dim=1), looked.float(), known.float(), drawn)
+        return Predictions(self.probe.logits(looked).softmax(dim=1), looked.float(), known.float(), drawn)
 
     def _trained(self, dropout: float) -> judges.Probe:
         vectors, labels = self.vectors[self.rows], self.labels[self.rows]
@@ -194,7 +194,7 @@ class ScratchLearner:
         judge = self._trained(replace(self.recipe, dropout=0.0)) if self.recipe.dropout else self.network
         return network.accuracy(judge, self.test_images, self.test_labels, has_flips=self.recipe.has_flips)
 
-    def believe(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Belief:
+    def predict(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Predictions:
         """Features are the pooled ones before the last layer; draws drop some of them."""
         logits, features = network.describe(self.network, self.images[judges.as_device(rows, self.device)])
         known = network.describe(self.network, self.images[judges.as_device(labelled, self.device)])[1]
@@ -203,9 +203,9 @@ class ScratchLearner:
             masks = judges.dropout_mask((DRAWS, features.shape[1]), self.recipe.dropout, self.generator, self.device)
             head = self.network.head
             drawn = mean_of_draws(features, head.weight.detach().T, head.bias.detach(), masks)
-        return Belief(logits.softmax(dim=1), features, known, drawn)
+        return Predictions(logits.softmax(dim=1), features, known, drawn)
 
-    def _trained(self, recipe: ScratchRecipe) -> network.Judge:
+    def _trained(self, recipe: ScratchRecipe) -> network.ScratchNetwork:
         images, labels = self.images[self.rows], self.labels[self.rows]
         return network.train(images, labels, classes=self.classes, recipe=recipe, seed=self.seed)
 
@@ -221,4 +221,4 @@ def mean_of_draws(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
     """
     weights = masks.unsqueeze(2) * weight
     # rows in chunks: all draws of all rows would be T x N x C numbers
-    return torch.cat([(chunk @ weights + bias).softmax(dim=2).mean(dim=0) for chunk in torch.split(inputs, _CHUNK)])
+    return torch.cat([(chunk @ weights + bias).softmax(dim=2).mean(dim=0) for chunk in torch.split(inputs, CHUNK)])

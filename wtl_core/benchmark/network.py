@@ -1,4 +1,4 @@
-"""A small residual network trained from scratch on the chosen images: the founding article's measure.
+"""A small residual network trained from scratch on the chosen images, as published comparisons of strategies use it.
 
 Architecture, schedule and augmentation are fixed; only the images differ between strategies, and only the number of
 passes between budgets. Not here: how accuracies are compared.
@@ -17,11 +17,11 @@ from wtl_core.encoders.encoder import default_format
 from wtl_core.encoders.networks import NetworkShape, build_network
 
 VERSION = 2  # 2: small batches on a processor
-_CPU_WIDTH, _CUDA_WIDTH = 16, 64
+_CPU_WIDTH, _CUDA_WIDTH = 16, 64  # channels; each trains in seconds on its device
 _CPU_BATCH, _CUDA_BATCH = 64, 512
 _PEAK_RATE, _WEIGHT_DECAY, _MOMENTUM, _WARM_UP = 0.1, 5e-4, 0.9, 0.25
 _SMOOTHING, _MEAN, _STD = 0.1, 0.47, 0.25
-_TEST_ROWS = 1000
+_TEST_ROWS = 1000  # images in one forward pass
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def largest_batch_for(device: torch.device | str) -> int:
     return _CPU_BATCH if torch.device(device).type == "cpu" else _CUDA_BATCH
 
 
-class Judge(nn.Module):
+class ScratchNetwork(nn.Module):
     """A ResNet-9 with a linear head."""
 
     def __init__(self, recipe: ScratchRecipe, classes: int) -> None:
@@ -80,7 +80,9 @@ class Judge(nn.Module):
         return logits
 
 
-def train(images: torch.Tensor, labels: torch.Tensor, *, classes: int, recipe: ScratchRecipe, seed: int) -> Judge:
+def train(
+    images: torch.Tensor, labels: torch.Tensor, *, classes: int, recipe: ScratchRecipe, seed: int
+) -> ScratchNetwork:
     """Train on (n, 3, S, S) uint8 images and (n,) labels, on the device they are on.
 
     SGD with Nesterov momentum in one cycle, bfloat16 where the processor has it, shifts by an eighth of the side and
@@ -91,7 +93,7 @@ def train(images: torch.Tensor, labels: torch.Tensor, *, classes: int, recipe: S
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        network = Judge(recipe, classes)
+        network = ScratchNetwork(recipe, classes)
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.SGD(
             _groups(network), lr=_PEAK_RATE, momentum=_MOMENTUM, nesterov=True, fused=device.type == "cuda"
@@ -110,7 +112,7 @@ def train(images: torch.Tensor, labels: torch.Tensor, *, classes: int, recipe: S
     return network
 
 
-def describe(network: Judge, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def describe(network: ScratchNetwork, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (n, C) and pooled features (n, D), float32, in the given order."""
     logits, features = [], []
     with torch.inference_mode(), _autocast(images.device):
@@ -121,7 +123,7 @@ def describe(network: Judge, images: torch.Tensor) -> tuple[torch.Tensor, torch.
     return torch.cat(logits), torch.cat(features)
 
 
-def accuracy(network: Judge, images: torch.Tensor, labels: torch.Tensor, *, has_flips: bool) -> float:
+def accuracy(network: ScratchNetwork, images: torch.Tensor, labels: torch.Tensor, *, has_flips: bool) -> float:
     """Share named right, by the mean over an image and its mirror image where that keeps its class."""
     logits = describe(network, images)[0]
     if has_flips:

@@ -29,47 +29,47 @@ class BenchmarkParams(BaseModel):
     encoder: str = "ssl"
     """Where vectors come from; `ssl` is trained on the images of the training split alone."""
     encoder_seconds: float = Field(300, gt=0, le=30 * 86400)
-    """Wall-clock budget of that training."""
+    """Wall-clock budget of its training."""
     side_px: int = Field(32, ge=8, le=256)
-    """Images are squashed to squares of this side."""
+    """Images are resized to squares of this side, whatever their shape."""
     test_images: int | None = Field(None, ge=10, le=1_000_000)
-    """Test images to judge with, chosen by hash; None takes all."""
+    """Test images that accuracy is measured on, chosen by a hash; all if not given."""
     validation_share: float = Field(0.0, ge=0.0, le=0.5)
-    """Share of the training split, chosen by hash, that stays out of every pool and is judged beside the test split."""
+    """Share of the training split, chosen by a hash, that is in no pool; accuracy is measured on it as well."""
     pools: tuple[PoolKind, ...] = ("balanced",)
-    """Pools to choose from, each made reproducibly from the training split."""
+    """Kinds of pools to choose from, each made reproducibly from the training split."""
     strategies: tuple[str, ...] = ("random", "coverage")
-    """What is compared: strategies of one pass, and loops."""
+    """What is compared: strategies that order the pool in one pass, and active-learning loops."""
     judges: tuple[Judge, ...] = ("nearest", "probe")
-    """20-NN with votes by similarity and a linear probe, on the vectors, and a small network trained from scratch.
-
-    A loop retrains its judge each round, so it runs once with `probe` (on the vectors) and once with `scratch`.
-    """
+    """How accuracy is measured: `nearest`, 20 nearest neighbours on the vectors; `probe`, a linear classifier on them;
+    `scratch`, a small network trained from scratch on the images. Loops run with `probe` and `scratch` only, since they
+    retrain their model each round."""
     budgets: tuple[int | str, ...] = ("1%", "2%", "5%", "10%", "20%", "40%")
     """Operating points: counts, or `p%` of the pool."""
     loop_budget: int | str = "5%"
-    """Loops stop here: every round trains a network."""
+    """Loops stop at this operating point, since every round trains a network."""
     loop_rounds: int = Field(2, ge=1, le=50)
     """Rounds of a loop between one budget and the next; it starts from a fifth of the smallest budget, at random."""
     loop_candidates: int = Field(20_000, ge=100, le=10_000_000)
     """Unlabelled images, drawn anew each round, that a loop looks at."""
     loop_seeds: int = Field(3, ge=1, le=1000)
-    """Repetitions of loops, which cost most."""
+    """Repetitions of loops, which take the longest."""
     seeds: int = Field(10, ge=2, le=1000)
-    """Repetitions. Seed s is the draw of the random strategies and the network's first weights, so cells are pairs."""
+    """Repetitions. A seed decides the random strategies' draws and the network's first weights, the same for all
+    strategies, so that differences are paired."""
     scratch_width: int | None = Field(None, ge=8, le=256)
     """Channels of the first stage of the network trained from scratch; None takes 16 on a CPU and 64 on a GPU."""
     scratch_effort: float = Field(1.0, gt=0.0, le=10.0)
-    """Passes of the network over its images, over the recipe's."""
+    """Factor on the number of passes of that network over its images."""
     has_flips: bool = True
-    """Whether a mirrored image is an image of the same class; set it off for digits and letters."""
+    """Whether a mirrored image is of the same class; false for digits and letters."""
     pool_share: float = Field(1.0, gt=0.0, le=1.0)
-    """Under 1, each seed has its own pool: this share, drawn anew, which all strategies of the seed choose from.
+    """Below 1, each seed has its own pool: this share, drawn anew, which all strategies of the seed choose from.
 
-    Without it an order that draws nothing is the same for all seeds, and intervals speak of this one pool.
+    At 1, an order that draws nothing is the same for all seeds, and intervals hold for this one pool only.
     """
     seed: int = Field(0, ge=0)
-    """Feeds the pools."""
+    """Seed of the pools."""
 
     @field_validator("encoder")
     @classmethod

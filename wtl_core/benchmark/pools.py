@@ -1,6 +1,6 @@
-"""Pools as they are in life, made reproducibly from a training split: long tails, bursts of near-copies, outliers.
+"""Pools as they occur in practice, made reproducibly from a training split: long tails, bursts, outliers.
 
-A pool knows its labels, for the judges; nothing that orders a pool is given them, the marked oracle apart.
+A pool has labels, which only the judges use: strategies do not see them, the marked oracle excepted.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ from wtl_core.benchmark.params import PoolKind
 
 OUTLIER = -1
 """The label of an image that belongs to no class: labelling it costs the same and teaches nothing."""
-TAIL_RATIO = 50
-_BURST_SHARE, _LEAST_COPIES, _MOST_COPIES = 0.10, 4, 40
-_OUTLIER_SHARE = 0.10
-_TILE = 4
+TAIL_RATIO = 50  # images of the commonest class for one of the rarest
+_BURST_SHARE, _LEAST_COPIES, _MOST_COPIES = 0.10, 4, 40  # share of images with copies, and how many copies
+_OUTLIER_SHARE = 0.10  # of the pool's images, added to it
+_TILE = 4  # pixels
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the grid works on, made once and kept in the benchmark's folder: the set's arrays, its vectors, its pools.
+"""Images, vectors and pools of a benchmark: made once, and kept in its folder.
 
 Everything lies in plain .npy files that workers map into memory. Not here: where vectors come from (`vector_source`),
 the orders and the cells (`grid`).
@@ -88,9 +88,9 @@ def prepare(
     vectors: Path | None = None,
     on_progress: Progress | None = None,
 ) -> Prepared:
-    """Read the set, make its pools and embed them; what stands already is taken as it is.
+    """Read the set, make its pools and embed them; what was prepared before is read.
 
-    An encoder that has to be trained is trained on each pool, as its user would: of a long tail it sees the long tail.
+    An encoder that has to be trained is trained on each pool, as a user would do: on a long tail it sees the long tail.
 
     Args:
         store: The benchmark's folder; local.
@@ -99,7 +99,7 @@ def prepare(
         device: Where the encoder runs.
         workers: Threads that decode for the encoder's training.
         vectors: A folder of vectors that stand in for an encoder; see `vector_source.FileVectors`.
-        on_progress: Told (steps done, steps) of an encoder's training.
+        on_progress: Called with steps done and all steps of an encoder's training.
 
     Raises:
         ConfigError: the folder is not local or lies in the set, the set is not there, the vectors do not fit it, a

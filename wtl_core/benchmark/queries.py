@@ -1,4 +1,4 @@
-"""What a trained model asks to have labelled next: seven ways of active learning, on arrays.
+"""Which labels a trained model asks for next: seven methods of active learning, on arrays.
 
 Plain torch and not scikit-activeml: that asks through scikit-learn's estimators on the CPU, and its BADGE lays out
 every gradient, N x C x D numbers, which are left factored here. The rules are those of the methods' papers, but for
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-_DAL_ROUNDS, _DAL_STEPS, _DAL_UNLABELLED = 10, 60, 10_000
+_DAL_ROUNDS, _DAL_STEPS, _DAL_UNLABELLED = 10, 60, 10_000  # sub-batches, steps of each, unlabelled rows trained on
 
 
 @dataclass(frozen=True)
-class Belief:
-    """What the model of a round thinks of the rows that it looks at, all on one device.
+class Predictions:
+    """A round's predictions for the rows that may be asked for, all on one device.
 
     Attributes:
         probabilities: (N, C).
@@ -32,38 +32,38 @@ class Belief:
     dropout_probabilities: torch.Tensor | None = None
 
 
-def ask(query: str, belief: Belief, count: int, *, generator: torch.Generator) -> torch.Tensor:
+def ask(query: str, predictions: Predictions, count: int, *, generator: torch.Generator) -> torch.Tensor:
     """`count` distinct rows out of the N, (count,) int64 on the CPU.
 
     Args:
         query: `least-confidence`, `margin`, `entropy`, `mc-dropout`, `core-set`, `dal` or `badge`.
-        belief: Of the unlabelled rows looked at.
+        predictions: Of the unlabelled rows looked at.
         count: At most N.
         generator: On the CPU, for the queries that draw.
     """
     if query == "core-set":
-        rows = _farthest_first(belief.features, belief.labelled_features, count)
+        rows = _farthest_first(predictions.features, predictions.labelled_features, count)
     elif query == "dal":
-        rows = _discriminative(belief, count, generator)
+        rows = _discriminative(predictions, count, generator)
     elif query == "badge":
-        rows = _badge(belief, count, generator)
+        rows = _badge(predictions, count, generator)
     else:
-        rows = _doubt(query, belief).topk(count).indices
+        rows = _doubt(query, predictions).topk(count).indices
     return rows.cpu()
 
 
-def _doubt(query: str, belief: Belief) -> torch.Tensor:
+def _doubt(query: str, predictions: Predictions) -> torch.Tensor:
     """(N,), higher for rows to ask for."""
     if query == "least-confidence":
-        return -belief.probabilities.amax(dim=1)
+        return -predictions.probabilities.amax(dim=1)
     if query == "margin":
-        best = belief.probabilities.topk(2, dim=1).values
+        best = predictions.probabilities.topk(2, dim=1).values
         return best[:, 1] - best[:, 0]
     if query == "entropy":
-        return entropy(belief.probabilities)
+        return entropy(predictions.probabilities)
     assert query == "mc-dropout", query
-    assert belief.dropout_probabilities is not None
-    return entropy(belief.dropout_probabilities)  # not BALD: as Gissin and Shalev-Shwartz compare it
+    assert predictions.dropout_probabilities is not None
+    return entropy(predictions.dropout_probabilities)  # not BALD: as Gissin and Shalev-Shwartz compare it
 
 
 def entropy(probabilities: torch.Tensor) -> torch.Tensor:
@@ -87,14 +87,14 @@ def _farthest_first(features: torch.Tensor, labelled: torch.Tensor, count: int) 
     return picks
 
 
-def _badge(belief: Belief, count: int, generator: torch.Generator) -> torch.Tensor:
+def _badge(predictions: Predictions, count: int, generator: torch.Generator) -> torch.Tensor:
     """k-means++ on the last layer's gradients for the likeliest label (Ash et al.), kept as factors.
 
     The gradient of row i is the outer product of (p_i - y_i) and h_i: its products are products of products.
     """
-    errors = belief.probabilities.clone()
+    errors = predictions.probabilities.clone()
     errors[torch.arange(len(errors), device=errors.device), errors.argmax(dim=1)] -= 1.0
-    features = belief.features
+    features = predictions.features
     lengths = errors.square().sum(dim=1) * features.square().sum(dim=1)
     picks = torch.full((count,), -1, dtype=torch.int64, device=features.device)
     nearest = torch.full_like(lengths, torch.inf)
@@ -123,9 +123,9 @@ def _distinct(picks: torch.Tensor, count: int, rows: int) -> torch.Tensor:
     return torch.tensor(list(known)[:count], dtype=torch.int64)
 
 
-def _discriminative(belief: Belief, count: int, generator: torch.Generator) -> torch.Tensor:
+def _discriminative(predictions: Predictions, count: int, generator: torch.Generator) -> torch.Tensor:
     """Rows that a classifier takes for unlabelled most surely, in ten goes (Gissin and Shalev-Shwartz)."""
-    features, labelled = belief.features, belief.labelled_features
+    features, labelled = predictions.features, predictions.labelled_features
     mean, scale = features.mean(0), features.std(0).clamp(min=1e-4)
     features, labelled = (features - mean) / scale, (labelled - mean) / scale
     is_free = torch.ones(len(features), dtype=torch.bool, device=features.device)

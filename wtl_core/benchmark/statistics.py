@@ -1,6 +1,6 @@
 """Whether one strategy is better than another: paired differences, their intervals and tests, labels saved.
 
-Rows are dicts as `cells.gather` gives them. Legend: `n` pairs, `t` Student's statistic.
+Rows are dicts as `grid_cells.gather` gives them.
 """
 
 import math

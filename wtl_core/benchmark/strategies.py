@@ -1,6 +1,6 @@
 """Orders of a pool in one pass, before any label is known: ours, its rivals, and the two random baselines.
 
-Vectors and ids go in, rows come out; no labels, but for the oracle, which is a function of its own.
+Functions take vectors and ids and give rows. None sees labels but `class_balanced`, the oracle.
 """
 
 import numpy as np
@@ -36,8 +36,8 @@ def order_by_strategy(
 
     `near_copy_distance` is the encoder's, as the pipeline has it; None where it was not measured.
 
-    Time: `rank` also traces what the orders in `TRACED` cover, by kernel values of all pairs of rows, twice. The choice
-    alone does not need them, so measured seconds of these strategies are above what they cost at least.
+    Time: for the orders in `TRACED`, `rank` also computes what they cover, from kernel values of all pairs of rows,
+    twice. Choosing alone does not need that, so measured seconds of these strategies are more than the least they cost.
 
     `mundig` needs its package, see `params.check_installed`.
     """

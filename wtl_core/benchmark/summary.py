@@ -1,6 +1,6 @@
 """One page about a benchmark, as HTML and as Markdown: pictures, table, paired tests, costs, and where it does not win.
 
-Here: what is said. Not here: how pictures are drawn (`plots`) and figures made (`statistics`).
+Here are its sentences and facts; pictures are drawn in `plots`, figures computed in `statistics`.
 """
 
 import math
@@ -14,7 +14,7 @@ from pathlib import Path
 import jinja2
 import torch
 
-from wtl_core.benchmark import cells, grid, plots, statistics, strategies
+from wtl_core.benchmark import grid, grid_cells, plots, statistics, strategies
 from wtl_core.benchmark.budgets import budgets_of
 from wtl_core.benchmark.params import LOOPS, ORACLES, BenchmarkParams
 from wtl_core.benchmark.plots import Curves
@@ -88,7 +88,7 @@ class Summary:
 def write(store: Store, prepared: Prepared, params: BenchmarkParams, *, device: str, command: str = "") -> Summary:
     """Gather all finished cells, draw, and write the page and the table; safe to repeat at any time."""
     wanted = grid.all_cells(prepared, params)
-    rows = cells.gather(store, grid.identity_of(prepared, params, device), wanted)
+    rows = grid_cells.gather(store, grid.identity_of(prepared, params, device), wanted)
     sections = sections_of(rows, prepared, params)
     sentences = [sentence for section in sections for sentence in findings(section)]
     pictures = []
@@ -165,7 +165,7 @@ def _waits(section: Section, name: str) -> str:
 def _facts(
     prepared: Prepared, params: BenchmarkParams, *, device: str, command: str, found: int, wanted: int
 ) -> dict[str, str]:
-    hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
+    hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor_name()
     share = f"; each seed has {params.pool_share:.0%} of it, drawn anew" if params.pool_share < 1.0 else ""
     loop_seeds = min(params.seeds, params.loop_seeds) if params.loops else params.seeds
     facts = {
@@ -201,11 +201,13 @@ def _facts(
 
 def _vectors(prepared: Prepared) -> str:
     """Where each pool's vectors come from, and what they cost."""
-    told = {pool.kind: f"{pool.encoder}, {pool.encoder_seconds:,.0f} s with the embedding" for pool in prepared.pools}
-    return next(iter(told.values())) if len(told) == 1 else "; ".join(f"{kind}: {text}" for kind, text in told.items())
+    texts = {pool.kind: f"{pool.encoder}, {pool.encoder_seconds:,.0f} s with the embedding" for pool in prepared.pools}
+    return (
+        next(iter(texts.values())) if len(texts) == 1 else "; ".join(f"{kind}: {text}" for kind, text in texts.items())
+    )
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """Model and cores."""
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
@@ -229,7 +231,7 @@ def _network(prepared: Prepared, params: BenchmarkParams, device: str) -> str:
 
 def _needed(baseline: list[Mean], points: list[Mean]) -> str:
     """Labels that random picks need for the accuracy at each budget; beyond random's own budgets, a bound."""
-    told = []
+    sentences = []
     for point in points if baseline else []:
         labels = statistics.random_labels_needed(baseline, point.mean)
         if labels is not None:
@@ -238,8 +240,8 @@ def _needed(baseline: list[Mean], points: list[Mean]) -> str:
             words = f"less than {baseline[0].labels:,}"
         else:
             words = f"more than {baseline[-1].labels:,}"
-        told.append(f"{point.labels:,}: {words}")
-    return "; ".join(told)
+        sentences.append(f"{point.labels:,}: {words}")
+    return "; ".join(sentences)
 
 
 def _render(template: str, **context: object) -> str:

@@ -23,7 +23,8 @@ from wtl_core.training import training
 from wtl_core.training.image_cache import PoolImages
 from wtl_core.workspace.storage import Store
 
-_JITTER, _CHUNK = 0.05, 4096
+_JITTER = 0.05  # of the typical length, by which a near-copy's vector is moved
+_CHUNK = 4096  # images in one call of the encoder
 
 
 class VectorSource(Protocol):
@@ -91,7 +92,7 @@ class FileVectors:
     """From `train-embeddings.npy` and its like in a folder, one for each split that the set brings, in reading order.
 
     Whoever made them must have seen neither the test split nor a label. A near-copy in a pool gets its origin's vector,
-    moved by a twentieth of the typical length in a random direction: the encoder that could embed it is not at hand.
+    moved by a twentieth of the typical length in a random direction, since there is no encoder to embed it.
     """
 
     def __init__(self, folder: Path, *, seed: int) -> None:

@@ -1,6 +1,6 @@
-"""The work of the grid: make an order, judge the cells of a batch, each kept as soon as it is finished.
+"""The work of the grid: make an order, judge the cells of a batch, and write each as soon as it is finished.
 
-A call finds what an earlier one left and does the rest; a loop goes on from its last finished budget. Not here: what
+A call does what earlier ones have not finished; a loop continues from its last finished budget. Not here: what
 there is to do (`grid`), how it is judged (`judges`, `network`, `loops`).
 """
 
@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from wtl_core.benchmark import cells, grid, judges, loops, network, strategies
+from wtl_core.benchmark import grid, grid_cells, judges, loops, network, strategies
 from wtl_core.benchmark.budgets import loop_budgets, share_count
-from wtl_core.benchmark.cells import Cell, Identity, Result
+from wtl_core.benchmark.grid_cells import GridCell, Identity, Result
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.benchmark.preparation import Prepared, load_array, load_ids
 from wtl_core.machine import Progress
@@ -50,28 +50,28 @@ def run_batch(
     store: Store, prepared: Prepared, params: BenchmarkParams, batch: grid.Batch, *, device: str,
     on_progress: Progress | None = None,
 ) -> int:  # fmt: skip
-    """Do a batch's cells, each kept as it is finished; how many were done now."""
+    """Do a batch's unfinished cells and write each; how many were done now."""
     identity = grid.identity_of(prepared, params, device)
-    there = cells.finished(store)
+    there = grid_cells.finished(store)
     todo = [cell for cell in batch.cells if identity.key(cell) not in there]
-    bench = _Bench(store, prepared, params, batch.cells[0].pool, device)
+    bench = Bench(store, prepared, params, batch.cells[0].pool, device)
     done = 0
     for cell in todo:
         if cell.strategy not in params.loops:
-            cells.write(store, identity, bench.judge(cell))
+            grid_cells.write(store, identity, bench.judge(cell))
             done += 1
             if on_progress:
                 on_progress(done, len(todo))
     for key in dict.fromkeys((c.strategy, c.judge, c.seed) for c in todo if c.strategy in params.loops):
         for result in bench.loop(*key, identity=identity):
-            cells.write(store, identity, result)
+            grid_cells.write(store, identity, result)
             done += 1
             if on_progress:
                 on_progress(done, len(todo))
     return done
 
 
-class _Bench:
+class Bench:
     """A pool and the test split on a device, for all cells of a batch."""
 
     def __init__(self, store: Store, prepared: Prepared, params: BenchmarkParams, kind: str, device: str) -> None:
@@ -84,9 +84,9 @@ class _Bench:
         self.name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         self._tensors: dict[str, torch.Tensor] = {}
 
-    def judge(self, cell: Cell) -> Result:
+    def judge(self, cell: GridCell) -> Result:
         """One cell of a one-pass strategy."""
-        picks, selection_seconds = self._picks(cell)
+        picks, selection_seconds = self.picks_of(cell)
         rows = judges.as_device(picks[self.labels[picks] >= 0], self.device)
         if not len(rows):
             accuracies = (0.0, 0.0 if self.prepared.counts["validation"] else float("nan"))
@@ -99,7 +99,7 @@ class _Bench:
         return self._result(cell, picks, self._on_both(what, measure), 0, 1, selection_seconds, seconds)
 
     def loop(self, strategy: str, judge: str, seed: int, *, identity: Identity) -> Iterator[Result]:
-        """The unfinished budgets of one loop, in order; it goes on from the last finished one."""
+        """The unfinished budgets of one loop, in order, continued from the last finished one."""
         size = len(self.labels)
         budgets = loop_budgets(self.params, size)
         inside, ids = self._members(seed)
@@ -112,19 +112,19 @@ class _Bench:
             start=inside[strategies.random_order(ids, seed=seed)],
             seed=seed,
             candidates=self.params.loop_candidates,
-            last=self._last_round([Cell(self.kind, strategy, judge, count, seed) for count in budgets], identity),
+            last=self._last_round([GridCell(self.kind, strategy, judge, count, seed) for count in budgets], identity),
         )
         for outcome in rounds:
             if len(outcome.picks) in budgets:
-                cell = Cell(self.kind, strategy, judge, len(outcome.picks), seed)
+                cell = GridCell(self.kind, strategy, judge, len(outcome.picks), seed)
                 done = (outcome.rounds, outcome.label_waits, outcome.seconds, outcome.train_seconds)
                 yield self._result(cell, outcome.picks, (outcome.accuracy, float("nan")), *done)
 
-    def _last_round(self, wanted: list[Cell], identity: Identity) -> loops.Round | None:
-        """The last of the finished budgets that none unfinished comes before."""
+    def _last_round(self, wanted: list[GridCell], identity: Identity) -> loops.Round | None:
+        """The last finished budget of those before the first unfinished one."""
         last = None
         for cell in wanted:
-            row = cells.read(self.store, identity, cell)
+            row = grid_cells.read(self.store, identity, cell)
             if row is None:
                 break
             last = loops.Round(
@@ -133,7 +133,7 @@ class _Bench:
             )  # fmt: skip
         return last
 
-    def _picks(self, cell: Cell) -> tuple[np.ndarray, float]:
+    def picks_of(self, cell: GridCell) -> tuple[np.ndarray, float]:
         """Rows to label, and the seconds that choosing took."""
         order = grid.order_of(self.prepared, self.params, cell)
         if order is not None:
@@ -152,8 +152,8 @@ class _Bench:
         inside = strategies.members(self.ids, share=self.params.pool_share, seed=seed)
         return inside, [self.ids[row] for row in inside]
 
-    def _trained(self, cell: Cell, values: torch.Tensor, labels: torch.Tensor) -> Measure:
-        """The cell's judge, trained on these; it tells its accuracy on a split's values and labels."""
+    def _trained(self, cell: GridCell, values: torch.Tensor, labels: torch.Tensor) -> Measure:
+        """The cell's judge, trained on these values: a function from a split's values and labels to accuracy."""
         if cell.judge == "nearest":
             return lambda v, y: judges.nearest_accuracy(values, labels, v, y, classes=self.classes)
         if cell.judge == "probe":
@@ -183,7 +183,7 @@ class _Bench:
         )  # fmt: skip
 
     def _result(
-        self, cell: Cell, picks: np.ndarray, accuracies: tuple[float, float], rounds: int, waits: int,
+        self, cell: GridCell, picks: np.ndarray, accuracies: tuple[float, float], rounds: int, waits: int,
         selection_seconds: float, train_seconds: float,
     ) -> Result:  # fmt: skip
         named = self.labels[picks]

@@ -22,7 +22,7 @@ class Recipe(Params):
     ingest: IngestParams = IngestParams()
     """From shards to parts of the pool."""
     encoder: EncoderParams = EncoderParams()
-    """The network behind the vectors."""
+    """The network that computes the vectors."""
     selection: SelectionParams = SelectionParams()
     """From vectors to a ranking."""
     ladder: LadderParams = LadderParams()

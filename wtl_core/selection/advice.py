@@ -1,4 +1,4 @@
-"""What a ladder says to a person, in plain sentences. No measuring."""
+"""Advice to a person in plain sentences, from the figures of a ladder. No measuring."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ NOT_MEASURABLE = (
 
 
 def advise(coverage: np.ndarray, low: np.ndarray, high: np.ndarray, count: np.ndarray, *, picks: int) -> str:
-    """What the next 5 % would add, and where choosing does not help; plain sentences for a person."""
+    """What the next 5 % would add, and where choosing does not help."""
     here = min(int(np.searchsorted(count, picks)), len(count) - 1)
     here = int(np.searchsorted(count, count[here], side="right")) - 1  # in a small pool several per cents are one pick
     then = min(here + 5, len(count) - 1)
@@ -36,7 +36,7 @@ def advise(coverage: np.ndarray, low: np.ndarray, high: np.ndarray, count: np.nd
 
 
 def nothing_left(*, labelled: int, filtered: int) -> str:
-    """What a person is told when no sample of the pool is left to label."""
+    """The advice when no sample of the pool is left to label."""
     beside = f" and {filtered:,} excluded by the recipe's filters" if filtered else ""
     return f"No image is left to label: {labelled:,} are labelled{beside}. Add images or sources to go on."
 

@@ -1,6 +1,6 @@
 """An upper bound on what any choice of b samples could cover, from gains that the greedy run has anyway. No picking.
 
-Coverage is submodular: whatever stands after t picks, b further samples add at most the b largest gains there. So
+Coverage is submodular: after any t picks, b further samples add at most the b largest gains there. So
 C(OPT_b) <= C(S_t) + the b largest gains at S_t, for every t; the smallest of these over the checkpoints holds.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from wtl_core.selection.kernels import ONE
 
-CHECK_PERCENTS = (1, 2, 5, 10, 20, 35, 50, 70, 85)
+CHECK_PERCENTS = (1, 2, 5, 10, 20, 35, 50, 70, 85)  # of the picks; each check costs a pass over all gains
 
 
 @dataclass

@@ -17,13 +17,13 @@ import numpy as np
 
 from wtl_core.machine import Progress
 from wtl_core.selection import certificate
-from wtl_core.selection.cells import cell_graph
 from wtl_core.selection.certificate import Certificate
 from wtl_core.selection.dense import all_gains, apply_fixed_picks, kernel_matrix, nearest_values
 from wtl_core.selection.graph import graph_gains, pick_on_graph, transpose
 from wtl_core.selection.greedy import State, new_heaps, new_state, pick_dense
 from wtl_core.selection.head import pick_head
 from wtl_core.selection.kernels import ONE, WEIGHT_ONE
+from wtl_core.selection.kmeans_cells import cell_graph
 from wtl_core.selection.neighbours import Graph, exact_graph
 from wtl_core.selection.neighbours_cuda import exact_graph_on_cuda
 from wtl_core.selection.problem import Neighbours, PickOrder, Problem

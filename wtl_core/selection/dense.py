@@ -11,17 +11,17 @@ from wtl_core.selection.neighbours import BLOCK_ROWS, Points
 from wtl_core.selection.problem import Problem
 from wtl_core.selection.quotas import Limits
 
-_FETCH = 256  # rows of one product: its shape never changes, so that no sum does
+FETCH_ROWS = 256  # rows of one product: its shape never changes, so that no sum does
 
 
 def kernel_rows(points: Points, left: torch.Tensor, table: np.ndarray, out: np.ndarray) -> None:
     """Kernel values of left rows against all points, into (rows, N) int16; rows in blocks of one fixed size."""
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for start in range(0, len(left), _FETCH):
-            part = left[start : start + _FETCH]
+        for start in range(0, len(left), FETCH_ROWS):
+            part = left[start : start + FETCH_ROWS]
             wanted = len(part)
-            if wanted < _FETCH:
-                part = torch.cat([part, part.new_zeros((_FETCH - wanted, part.shape[1]))])
+            if wanted < FETCH_ROWS:
+                part = torch.cat([part, part.new_zeros((FETCH_ROWS - wanted, part.shape[1]))])
             for column in range(0, points.count, points.column_step):
                 bits = points.product(part, column, column + points.column_step).cpu().numpy()
                 columns = min(points.column_step, points.count - column)

@@ -14,10 +14,10 @@ import torch
 
 from wtl_core.selection.neighbours import Points
 
-CANDIDATES = 1024
+CANDIDATES = 1024  # farthest rows among which picks are made before all rows are updated
 FAR = np.float32(2.0)  # the largest h between unit vectors
 _PICKS = 64  # picks are padded to a multiple, so that products have few shapes
-_ROWS = 4096
+BLOCK_ROWS = 4096  # rows and picks in one product
 _ROUNDING = np.float32(1.0 + 2.0**-8)  # more than rounding h to bfloat16 can add
 
 
@@ -135,16 +135,16 @@ def _pick_among(
 def _lower(points: Points, others: Points, picks: np.ndarray, values: np.ndarray, threads: ThreadPoolExecutor) -> None:
     """Bring every row's h down to that of the nearest pick, a row of `others`."""
     if points.right.is_cuda:
-        for start in range(0, len(picks), _ROWS):
-            _lower_by_floats(points, others, picks[start : start + _ROWS], values)
+        for start in range(0, len(picks), BLOCK_ROWS):
+            _lower_by_floats(points, others, picks[start : start + BLOCK_ROWS], values)
         return
     vectors, other_vectors = _vector_bits(points, points.right), _vector_bits(others, others.right)
-    for start in range(0, len(picks), _ROWS):
-        some = picks[start : start + _ROWS]
+    for start in range(0, len(picks), BLOCK_ROWS):
+        some = picks[start : start + BLOCK_ROWS]
         left = others.left_of(np.resize(some, -(-len(some) // _PICKS) * _PICKS))
-        for begin in range(0, points.count, _ROWS):
-            block = points.product_with(points.right[begin : begin + _ROWS], left).numpy()
-            rows = min(_ROWS, points.count - begin)
+        for begin in range(0, points.count, BLOCK_ROWS):
+            block = points.product_with(points.right[begin : begin + BLOCK_ROWS], left).numpy()
+            rows = min(BLOCK_ROWS, points.count - begin)
             step = -(-rows // torch.get_num_threads())
             jobs = [
                 threads.submit(_lower_rows, block[at : at + step], vectors, other_vectors, some, begin + at, values)
@@ -182,8 +182,8 @@ def _lower_by_floats(points: Points, others: Points, picks: np.ndarray, values: 
     """The same by float32 products: a card has them to spare, and its answer differs by their rounding alone."""
     left, left_halves = _floats(others, others.right[torch.from_numpy(picks).to(others.right.device)])
     least = []
-    for start in range(0, points.count, _ROWS * 8):
-        right, halves = _floats(points, points.right[start : min(start + _ROWS * 8, points.count)])
+    for start in range(0, points.count, BLOCK_ROWS * 8):
+        right, halves = _floats(points, points.right[start : min(start + BLOCK_ROWS * 8, points.count)])
         least.append((left_halves[None] - right @ left.T).amin(1) + halves)
     np.minimum(values, torch.cat(least).clamp_min(0.0).cpu().numpy(), out=values)
 

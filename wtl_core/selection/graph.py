@@ -1,6 +1,6 @@
-"""Greedy picking on the neighbour graph: gains are kept exact as picks are made, so a whole pool is ordered in seconds.
+"""Greedy picking on the neighbour graph: each pick updates the gains exactly, so a whole pool is ordered in seconds.
 
-A pick can only cover the rows that list it among their neighbours. Behind a head that was made with every pair this
+A pick can only cover the rows that list it among their neighbours. After a head that was picked with every pair this
 loses next to nothing, since the picks are then closer together than the neighbours reach.
 """
 
@@ -64,7 +64,7 @@ def pick_on_graph(
     listed: np.ndarray,
     until: int,
 ) -> None:
-    """Pick until `until` picks stand. `gains` are exact at the call and kept so; each list falls in value."""
+    """Pick until there are `until` picks. `gains` must be exact, and stay so; each row's `values` fall."""
     width = rows.shape[1]
     while state.cursor[0] < until:
         group = best_group(heaps, limits, state)

@@ -68,7 +68,7 @@ def new_state(count: int) -> State:
 
 
 def copy_state(state: State) -> State:
-    """A state that can go another way."""
+    """A copy that can be changed apart."""
     return State(*(array.copy() for array in state))
 
 
@@ -121,7 +121,7 @@ def sink_top(heaps: Heaps, group: int) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def drop_top(heaps: Heaps, group: int) -> None:
-    """Take a group's top out."""
+    """Remove a group's top."""
     start = heaps.starts[group]
     heaps.sizes[group] -= 1
     heaps.rows[start] = heaps.rows[start + heaps.sizes[group]]
@@ -132,7 +132,7 @@ def drop_top(heaps: Heaps, group: int) -> None:
 def best_group(heaps: Heaps, limits: Limits, state: State) -> int:
     """The group whose top comes first among those that quotas allow, or DONE where no candidate is left.
 
-    Where quotas leave no candidate at all they are given up from this rank on.
+    Where quotas leave no candidate at all, they are given up from this rank on.
     """
     if heaps.sizes.shape[0] == 1 and not limits.is_limited:
         return 0 if heaps.sizes[0] > 0 else DONE
@@ -155,7 +155,7 @@ def best_group(heaps: Heaps, limits: Limits, state: State) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def note_pick(state: State, limits: Limits, group: int, row: int, gain: int) -> None:
-    """Enter a pick; what it covers is up to the caller."""
+    """Record a pick; the caller updates what it covers."""
     rank = state.cursor[0]
     state.order[rank] = row
     state.gains[rank] = gain
@@ -216,7 +216,7 @@ def pick_dense(
     columns: np.ndarray,
     until: int,
 ) -> None:
-    """Pick exactly, laziest first, until `until` picks stand or no candidate is left.
+    """Exact lazy greedy, until there are `until` picks or no candidate is left.
 
     A gain only falls as picks are made, so the best candidate whose gain is fresh beats all stale bounds below it.
     `columns` (C, N) int16 holds each candidate's kernel column.

@@ -19,8 +19,8 @@ NOMINEES = 4096
 REFERENCES = 131_072
 """Rows that gains are summed over; in a larger pool a part that is drawn by content."""
 _PART = 8192  # rows of the part that is picked from with every pair, for candidates that the graph would miss
-_FROM_PART = 1024  # candidates from there
-_STEP = 100  # picks between two comparisons with what the graph would pick
+FROM_PART = 1024  # candidates from there
+STEP = 100  # picks between two comparisons with what the graph would pick
 
 
 def pick_head(
@@ -45,7 +45,7 @@ def pick_head(
     heaps = new_heaps(gains, problem.groups[nominees], len(problem.group_names), np.zeros(len(nominees), np.bool_))
     is_whole = len(references) == problem.points.count
     accepted = state.picked
-    for stop in range(state.picked + _STEP, until + _STEP, _STEP):
+    for stop in range(state.picked + STEP, until + STEP, STEP):
         pick_dense(inner, heaps, limits, shares, columns, min(stop, until))
         # Quotas given up among nominees may well hold among all samples, which the graph offers.
         is_stuck = inner.picked == accepted or inner.cursor[1] != state.cursor[1]
@@ -92,5 +92,5 @@ def _nominate_from_part(problem: Problem, weights: np.ndarray, state: State) -> 
     inner.is_taken[:] = state.is_taken[rows]
     gains = all_gains(matrix, inner.best, weights[rows])
     heaps = new_heaps(gains, np.zeros(len(rows), np.int32), 1, inner.is_taken)
-    pick_dense(inner, heaps, no_limits(len(rows)), weights[rows], matrix, min(_FROM_PART, len(rows)))
+    pick_dense(inner, heaps, no_limits(len(rows)), weights[rows], matrix, min(FROM_PART, len(rows)))
     return np.asarray(rows[inner.order[: inner.picked]])

@@ -1,4 +1,4 @@
-"""How well one image stands in for another at a distance, and the scale that makes this label-free. No picking.
+"""How well one image represents another at a distance, and the scale that makes this label-free. No picking.
 
 A kernel is a table over distance levels in whole units of 1/32767, a weight a whole number of 1/65536: every sum of
 weighted kernel values is an exact integer, so gains are the same whatever the order, the threads or the device.
@@ -11,9 +11,9 @@ from wtl_core.selection.neighbours import BLOCK_ROWS, FIRST_BITS, LEVELS, Points
 
 ONE = 32767  # a kernel value of 1
 WEIGHT_ONE = 65536  # the largest weight
-SCALE_NEIGHBOUR = 50
-SCALE_PROBES = 2048
-SCALE_REFERENCES = 50_000
+SCALE_NEIGHBOUR = 50  # the neighbour whose median distance is the scale
+SCALE_PROBES = 2048  # rows that it is measured on
+SCALE_REFERENCES = 50_000  # rows that neighbours are searched among
 
 
 def kernel_table(kernel: str, scale: float) -> np.ndarray:

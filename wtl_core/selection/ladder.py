@@ -1,13 +1,13 @@
 """What each per cent of a ranking buys, measured beside random orders on references that the measure holds out.
 
-Legend: `N` samples, `H` references, `M` rows that may be picked. One product of references and pool serves every order:
-pool rows are taken in turn, and in each order a row's distances lower the nearest distance of the per cent that it is
-picked in, for a block of references at a time. Not here: how a ranking is made, how it is shown.
+Legend: `N` samples, `H` references, `M` rows that may be picked. One product of references and pool serves all orders:
+each pool row lowers, in every order, the nearest distance at the per cent at which that order picks it. Not here: how a
+ranking is made, and how it is shown.
 
-A reference is measured without itself, so that coverage speaks of images that are not labelled, and without its
-near-duplicates, since a burst is one image here. With the rest of its burst in the pool a reference is not held out at
-all: on CIFAR-10 with bursts such a measure said that the first 10 % cover 0.033 less than random picks, where images
-that never were in the pool said 0.012 more; without the bursts it says 0.009.
+A reference is covered neither by itself, so that coverage is about images that are not labelled, nor by its
+near-duplicates, since a burst counts as one image. Otherwise the rest of its burst would cover it: on CIFAR-10 with
+bursts the first 10 % then measured 0.033 less than random picks, where images that were never in the pool measured
+0.012 more. Without near-duplicates it is 0.009 more.
 """
 
 from collections.abc import Sequence
@@ -29,27 +29,41 @@ from wtl_core.selection.sorted_rows import unit_vectors
 from wtl_core.selection.student import ladder_factor
 
 PERCENTS = np.arange(1, 101)
-_REFERENCE_BLOCK = 512
-_POOL_BLOCK = 2048
+_REFERENCE_BLOCK = 512  # references that a thread works on
+_POOL_BLOCK = 2048  # pool rows in one product
 _NOTHING = np.int16(32767)  # bits beyond every distance
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """By per cent, arrays of (100,), measured on `references` samples.
+    """What each per cent of a ranking covers, arrays of (100,); empty if there is no ranking.
 
-    None is covered by itself or its near-duplicates; if `is_held_out` none is picked at all, here or at random. The
-    ranking was made knowing them, as 1 of N each. Where none has an image beside those, coverage is 0.
+    References are not covered by themselves or their near-duplicates. If they are held out they are never picked, here
+    or at random; the ranking itself was made with them in the pool. Coverage is 0 if no reference has an image beside
+    those.
 
-    `coverage` of the references by the ranking's first `percent` of the rows that may be picked (`count` is that share
-    of all rows: with references held out the picks measured are a little fewer than those of the pool), beside the mean
-    of random orders and the 95 % interval of that mean; `radius_*` are quantiles of the distance from a reference to
-    the nearest pick, in the ranking and (mean over orders) at random. `equivalent_random_count`: picks at random that
-    would cover as well.
-    `optimum_share`: at least this share of the best possible coverage of the pool is reached, proven, for this count.
-    `near_duplicate_rate`: share of the picks that are near-duplicates of an earlier one, or of a labelled image.
-    `group_balance`: the effective number of groups among the picks over the number of groups (1 for all alike, and
-    without groups), beside `random_group_balance`, the pool's own, which random picks approach.
+    Attributes:
+        percent: 1 to 100.
+        count: That share of all rows. With references held out, a little fewer rows are measured.
+        coverage: Of the references, by that share of the rows that may be picked, in the ranking's order.
+        random_coverage_mean: The same in random orders, their mean.
+        random_coverage_low: Lower end of the mean's 95 % interval.
+        random_coverage_high: Upper end of it.
+        radius_p50: Median distance from a reference to the nearest pick.
+        radius_p90: 90 % quantile of it.
+        radius_max: The largest.
+        random_radius_p50: The same in random orders, their mean.
+        random_radius_p90: The same.
+        random_radius_max: The same.
+        equivalent_random_count: Random picks that would cover as well.
+        optimum_share: Proven: at least this share of the best possible coverage of the pool is reached.
+        near_duplicate_rate: Share of the picks that are near-duplicates of an earlier pick or of a labelled image.
+        group_balance: The effective number of groups among the picks over the number of groups; 1 if all groups have
+            equally many picks, and without groups.
+        random_group_balance: The same of the whole pool, which random picks approach.
+        references: How many there are.
+        is_held_out: Whether they are held out.
+        advice: Plain sentences for a person.
     """
 
     percent: np.ndarray
@@ -268,7 +282,7 @@ def _levels(bits: np.ndarray) -> np.ndarray:
 
 
 def _reference_weights(ranking: Ranking, references: np.ndarray, count: int) -> np.ndarray:
-    """How much it matters that each reference is covered; a kept twin speaks for its copies."""
+    """How much it matters that each reference is covered; a row that has copies counts for them."""
     by_row = np.zeros(count)
     by_row[ranking.rows] = ranking.weights
     weights = by_row[references]

@@ -25,7 +25,7 @@ from wtl_core.machine import Progress
 
 LEVELS = 2048
 FIRST_BITS = 113 << 7  # the bits of 2^-14; anything nearer is level 0, distance 0 (d < 0.011)
-BLOCK_ROWS = 512
+BLOCK_ROWS = 512  # shape of one product, fixed so that sums never depend on the pool's size
 BLOCK_COLUMNS = 2048
 _SPLIT = 3  # bfloat16 numbers that together hold half a squared norm to 24 bits
 _EDGE = np.int64(1) << 40
@@ -158,10 +158,10 @@ def prepare(vectors: np.ndarray, device: str = "cpu", *, whole: int = BLOCK_COLU
             rest -= rounded.double()
     right[count:, dimensions:middle] = 0.0
     right[count:, middle] = 2.0
-    return Points(right, count, dimensions, _numeric_path(device))
+    return Points(right, count, dimensions, numeric_path_of(device))
 
 
-def _numeric_path(device: str) -> str:
+def numeric_path_of(device: str) -> str:
     """Named by the processor's features, never by a timing: the same machine always takes the same path."""
     if device != "cpu":
         return f"{device.split(':')[0]}-bf16"
@@ -240,7 +240,7 @@ def split_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def new_keys(count: int, width: int) -> np.ndarray:
     """One max-heap of unused keys per row, each with the row itself in it, (count, width) int64.
 
-    Itself goes first whatever the rounding says, or a crowd of equal rows would push it out of its own list.
+    The row itself is first whatever the rounding says, or many equal rows would push it out of its own list.
     """
     keys = np.full((count, width), _UNUSED)
     keys[:, -1] = np.arange(count) - _EDGE

@@ -120,5 +120,5 @@ def _trace(problem: Problem, order: np.ndarray) -> PickOrder:
     apply_fixed_picks(problem, weights, state, free_limits(problem), order[:traced])
     state.order[traced:] = order[traced:]
     bounds = Certificate.start(problem.counts, int(ONE * weights.sum(dtype=np.int64)))
-    exact = traced if problem.params.objective == "k-center" else count  # behind it farthest-first ends in a shuffle
+    exact = traced if problem.params.objective == "k-center" else count  # then farthest-first ends in a random order
     return PickOrder(state, weights, bounds.bounds, exact_until=exact, tail_from=count, traced_until=traced)

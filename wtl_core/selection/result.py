@@ -1,4 +1,4 @@
-"""The finished ranking: every row once, in the caller's rows, with all that can be said about its place."""
+"""The finished ranking: every row once, in the caller's rows, with what is known about its place."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from wtl_core.selection.sorted_rows import SortedRows
 from wtl_core.selection.stopping import NOTHING_LEFT, Stop, find_stop
 
 NOTHING_NEAR = 2.0  # the radius of a first pick: as far apart as unit vectors can be
-_FAR_ROWS, _EARLIER_ROWS = 256, 8192  # shape of a product in float64: 16 MB
+FAR_ROWS, EARLIER_ROWS = 256, 8192  # shape of a product in float64: 16 MB
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def assemble(
     labelled: np.ndarray | None,
     quotas: QuotaOutcome,
 ) -> Ranking:
-    """Put the rows that were set aside behind the order, and translate all into the caller's rows.
+    """Append the rows that were set aside, and translate all into the caller's rows.
 
     `inside` is the sorted row of each of the problem's rows, `near` the distance up to which samples count as
     near-duplicates, `labelled` the vectors that `PickOrder.state.earlier` may refer to by -2 - l.
@@ -203,8 +203,8 @@ def _with_the_far(ordered: PickOrder, vectors: np.ndarray, own: np.ndarray, labe
     earlier = ordered.state.earlier.astype(np.int64)
     earlier = np.where(earlier >= 0, rank_of[np.maximum(earlier, 0)], earlier)
     far = np.flatnonzero(earlier[: ordered.traced_until] == -1)
-    for start in range(0, len(far), _FAR_ROWS):
-        ranks = far[start : start + _FAR_ROWS]
+    for start in range(0, len(far), FAR_ROWS):
+        ranks = far[start : start + FAR_ROWS]
         left, best = vectors[own[ranks]].astype(np.float64), np.full(len(ranks), -np.inf)
         for codes, right in _candidates(vectors, own[: ranks[-1]], labelled):
             cosines = np.where(codes < ranks[:, None], left @ right.T, -np.inf)
@@ -220,9 +220,9 @@ def _candidates(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Labelled images as -2 - l, then picks by rank, each with its vectors in float64, some thousands at a time."""
     given = vectors[:0] if labelled is None else labelled
-    for start in range(0, len(given), _EARLIER_ROWS):
-        rows = np.arange(start, min(start + _EARLIER_ROWS, len(given)))
+    for start in range(0, len(given), EARLIER_ROWS):
+        rows = np.arange(start, min(start + EARLIER_ROWS, len(given)))
         yield -2 - rows, given[rows].astype(np.float64)
-    for start in range(0, len(own), _EARLIER_ROWS):
-        ranks = np.arange(start, min(start + _EARLIER_ROWS, len(own)))
+    for start in range(0, len(own), EARLIER_ROWS):
+        ranks = np.arange(start, min(start + EARLIER_ROWS, len(own)))
         yield ranks, vectors[own[ranks]].astype(np.float64)

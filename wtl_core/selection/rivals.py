@@ -1,17 +1,17 @@
-"""The rivals of coverage that need more than a shuffle: typicality and stratified random. Orders only, nested.
+"""Objectives to compare coverage with: typicality and stratified random. Each order is nested: prefixes are choices.
 
-A labelled image counts as an earlier pick of its cluster, and so does a frozen one.
+Labelled images and frozen rows count as earlier picks of their clusters.
 """
 
 import numpy as np
 
-from wtl_core.selection.cells import assign, train_cells
 from wtl_core.selection.identity import Purpose, draw
+from wtl_core.selection.kmeans_cells import assign, train_cells
 from wtl_core.selection.neighbours import level_distances
 from wtl_core.selection.problem import Problem
 
-TYPICAL_OF = 20
-_LEAST_CLUSTER = 5
+TYPICAL_OF = 20  # neighbours that typicality is measured by, as in TypiClust
+_LEAST_CLUSTER = 5  # rows; smaller clusters come last, as in TypiClust
 
 
 def stratified_random(problem: Problem) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from wtl_core.errors import InputError
 
-_UNIT_TOLERANCE = 0.01
+_UNIT_TOLERANCE = 0.01  # of a length: more than rounding to float16 or bfloat16 changes it
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def unit_vectors(
 
 
 def _resolve_twins(vectors: np.ndarray, order: np.ndarray, duplicate_of: np.ndarray | None) -> np.ndarray:
-    """Each row's kept twin in sorted rows, -1 for a row that is kept; chains end at the first of the kind."""
+    """The sorted row that each row is a copy of, -1 for a row that is no copy; chains end at the first row."""
     count = len(order)
     parent = np.arange(count)
     if duplicate_of is not None:
@@ -115,7 +115,7 @@ def _resolve_twins(vectors: np.ndarray, order: np.ndarray, duplicate_of: np.ndar
 
 
 def _refuse_circles(parent: np.ndarray, order: np.ndarray) -> None:
-    """A circle of rows that repeat each other has no kept row to end at."""
+    """Refuse rows that are copies of each other in a circle, which has no first row."""
     ends = parent
     for _ in range(len(parent).bit_length()):  # twice as many steps each time, so past the end of any chain
         ends = ends[ends]
@@ -129,7 +129,7 @@ def _refuse_circles(parent: np.ndarray, order: np.ndarray) -> None:
 
 
 def _join(parent: np.ndarray, row: int, other: int) -> None:
-    """Put two rows into one family, whose root is the kept row that sorts first."""
+    """Put two rows into one set of copies, whose root is the row that sorts first."""
     first, second = sorted((_root(parent, row), _root(parent, other)))
     parent[second] = first
 

@@ -28,7 +28,7 @@ class StageInputs:
 
     Attributes:
         encoder: Fingerprint of the encoder; every sample has a vector in its table.
-        near_copy_distance: The encoder's, see `training.near_copies`; it stands in where the recipe has no
+        near_copy_distance: The encoder's, see `training.near_copies`; used where the recipe has no
             `near_duplicate_distance`.
         candidates: Samples to rank, as `Pool.samples`, sorted by `sample_id`.
         labelled: Ids of all labelled samples that have a vector, sorted; those that left the sources included.

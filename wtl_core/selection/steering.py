@@ -12,7 +12,7 @@ from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe.selection import Balance, WeightBy
 from wtl_core.selection.kernels import WEIGHT_ONE
 
-_LEAST = 1e-3  # of a similarity: further down, samples are unlike enough
+_LEAST = 1e-3  # similarity below which samples all count as equally unlike, so that no weight is 0
 
 
 def column_weights(weights: Sequence[WeightBy], columns: Mapping[str, np.ndarray], samples: int) -> np.ndarray:

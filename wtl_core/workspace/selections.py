@@ -48,7 +48,7 @@ class Summary:
 
 
 def reference(store: Store, key: str) -> SelectionRef:
-    """The small account of a finished selection that the stages behind it need."""
+    """What later stages need of a finished selection."""
     receipt, rungs = read_receipt(store, key), read_ladder(store, key)
     percents = [str(percent) for percent in rungs["percent"]]
     return SelectionRef(

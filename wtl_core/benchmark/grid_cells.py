@@ -1,7 +1,7 @@
-"""The grid's cells and their results on disk: one small Parquet file per finished cell, whose presence is the proof.
+"""The grid's cells and their results on disk: one small Parquet file for each finished cell.
 
-A cell is named by everything that its result depends on, so a rerun finds it, and a change makes another cell.
-Not here: what is done in a cell (`grid`).
+The file is named by everything that the result depends on, so a rerun finds it, and a change makes another file.
+Not here: which cells there are (`grid`), and how one is measured (`work`).
 """
 
 import io
@@ -30,7 +30,7 @@ _COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridCell:
     """One measurement: so many `labels` by a strategy out of a pool, judged once with one seed."""
 
     pool: str
@@ -42,7 +42,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Identity:
-    """What cells depend on beside themselves, as digests: each only where it matters, so that a wider grid adds cells.
+    """What results depend on beside the cell, as digests.
+
+    Each enters only the cells that it matters to, so that a larger grid adds cells and keeps those that are finished.
 
     Attributes:
         pools: By kind: the set, the pool, its vectors, and the share of it that a seed has.
@@ -60,7 +62,7 @@ class Identity:
     ranking: str
     device: str
 
-    def key(self, cell: Cell) -> str:
+    def key(self, cell: GridCell) -> str:
         """Where a cell's result lies."""
         judge = {"scratch": self.scratch, "nearest": _NEAREST_VERSION}.get(cell.judge, "")
         choice = self.loop if cell.strategy in LOOPS else self.ranking if cell.strategy in RANKED else ""
@@ -73,7 +75,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Result:
-    """What a cell gave.
+    """The result of a cell.
 
     Attributes:
         cell: The cell.
@@ -90,7 +92,7 @@ class Result:
         picks: Rows labelled; kept for loops, which go on from there.
     """
 
-    cell: Cell
+    cell: GridCell
     pool_size: int
     accuracy: float
     validation_accuracy: float
@@ -105,7 +107,7 @@ class Result:
 
 
 def write(store: Store, identity: Identity, result: Result) -> None:
-    """Keep a finished cell; seen whole or not at all."""
+    """Write a finished cell's file, at once as a whole."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -119,7 +121,7 @@ def write(store: Store, identity: Identity, result: Result) -> None:
     store.write_bytes(identity.key(result.cell), buffer.getvalue())
 
 
-def read(store: Store, identity: Identity, cell: Cell) -> dict[str, Any] | None:
+def read(store: Store, identity: Identity, cell: GridCell) -> dict[str, Any] | None:
     """The row of a finished cell, None for an unfinished one."""
     import pyarrow.parquet as pq
 
@@ -136,7 +138,7 @@ def finished(store: Store) -> set[str]:
     return {f"cells/{name}" for name in store.names("cells")}
 
 
-def gather(store: Store, identity: Identity, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+def gather(store: Store, identity: Identity, cells: Iterable[GridCell]) -> list[dict[str, Any]]:
     """Rows of the finished ones among `cells`, in their order, without picks; also kept as `results.parquet`."""
     import pyarrow as pa
     import pyarrow.parquet as pq

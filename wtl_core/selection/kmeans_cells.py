@@ -13,10 +13,10 @@ from wtl_core.machine import Progress
 from wtl_core.selection.identity import Purpose, shuffled
 from wtl_core.selection.neighbours import Graph, Points, bits_to_level, keep_smallest, new_keys, prepare, split_keys
 
-_PER_CELL = 64
-_ROUNDS = 10
-_BLOCK = 4096
-_QUERIES = 256
+_PER_CELL = 64  # rows that a centroid is trained on
+_ROUNDS = 10  # of k-means
+_BLOCK = 4096  # rows in one product with the centroids
+_QUERIES = 256  # rows in one product with candidates, whose shape is fixed
 _CANDIDATES = 4096
 
 
