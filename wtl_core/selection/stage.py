@@ -53,7 +53,7 @@ def run(
     device: str,
     on_progress: Progress | None = None,
 ) -> SelectionRef:
-    """Rank the candidates, measure the ladder, and write both with their receipt. A finished selection is not made again.
+    """Rank the candidates, measure the ladder, and write both with a receipt; a finished selection is read.
 
     Args:
         store: The workspace.
