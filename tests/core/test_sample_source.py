@@ -1,9 +1,17 @@
 """The sample source that `make run` builds: as large and as messy as its docstring says, and the same every time."""
 
 import hashlib
+import re
+import tomllib
 from pathlib import Path
 
+import polars as pl
+
 from tests import sample_source
+from tests.plain_refresh import ranking, refresh
+from wtl_core.recipe.recipe import Recipe
+
+ROOT = Path(__file__).parents[2]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -19,3 +27,24 @@ def test_it_is_some_three_thousand_images_and_the_same_bytes_again(tmp_path: Pat
     assert sum(path.stat().st_size for path in (tmp_path / "one").rglob("*") if path.is_file()) < 60_000_000
     kinds = {path.suffix for path in (tmp_path / "one").rglob("*") if path.is_file()}
     assert {".tar", ".parquet", ".jpg", ".png", ".txt"} == kinds
+
+
+def documented_recipes() -> list[str]:
+    """The recipes that README and docs show, as TOML."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    blocks = [block for page in pages for block in re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)]
+    return [block for block in blocks if "[selection]" in block]
+
+
+def test_the_documented_recipe_runs_on_the_sample(tmp_path: Path) -> None:
+    """With the encoder `pixels`, since the documented one is downloaded."""
+    [text] = documented_recipes()
+    fields = tomllib.loads(text)
+    fields["encoder"] = {"name": "pixels"}
+    sample_source.build(tmp_path / "sample")
+    refresh(tmp_path / "w", tmp_path / "sample", recipe=Recipe.model_validate(fields))
+    picks = ranking(tmp_path / "w")
+    assert 400 < picks.height < 600
+    names = pl.read_parquet(tmp_path / "sample" / "camera-1.parquet", columns=["camera"])["camera"]
+    first = [names[int(Path(uri.split("#")[1]).stem)] for uri in picks["uri"].head(25)]
+    assert first.count("north") >= 5
