@@ -84,6 +84,28 @@ def use_s3(patch: pytest.MonkeyPatch, address: str, keys: dict[str, str]) -> Non
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a fresh server with S3's interface, moto's in this process, with the bucket `team`."""
+    import boto3  # here: most tests of the core need neither
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    use_s3(monkeypatch, url, {**S3_KEYS, "AWS_REGION": "us-east-1"})
+    boto3.client("s3", endpoint_url=url).create_bucket(Bucket="team")
+    yield url
+    server.stop()
+
+
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Selection's own pools, which are as wide as torch's, have two threads although torch has one."""
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+
+
 @pytest.fixture(scope="session")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an S3-compatible server with the bucket `shards`: Ceph's gateway where it is installed."""

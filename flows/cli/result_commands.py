@@ -1,6 +1,7 @@
 """`wtl status`, `wtl cut` and `wtl report`: what the last refresh came to. They compute nothing."""
 
 import json
+import tempfile
 import webbrowser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from wtl_core.errors import ConfigError, CorruptArtifactError
 from wtl_core.labelling import cut
 from wtl_core.report import status
 from wtl_core.workspace import commits, marker
+from wtl_core.workspace.storage import Store
 
 
 @click.command("status")
@@ -27,7 +29,10 @@ def status_command(workspace: str, as_json: bool) -> None:
 @workspace_option
 @click.option("--at", required=True, help="Operating point: 500 or 7.5%.")
 @click.option(
-    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="A .csv file; stdout if not given."
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"A file ending in {', '.join(cut.ENDINGS)}; if not given, CSV on stdout.",
 )
 @common
 def cut_command(workspace: str, at: str, output: Path | None, as_json: bool) -> None:
@@ -36,20 +41,24 @@ def cut_command(workspace: str, at: str, output: Path | None, as_json: bool) -> 
     They are a prefix of the latest ranking, so nothing is computed. Images that were labelled since the last run are
     left out.
     """
-    rows, left_out = cut.run(marker.open_workspace(workspace), at)
-    if not rows:
+    if output is not None:
+        cut.check_output(output)
+    picks = cut.run(marker.open_workspace(workspace), at)
+    count, left_out = picks.table.height, picks.left_out
+    if not count:
         terminal.say("nothing is left to label: every image of the ranking is labelled", is_message=True)
     if left_out:
-        terminal.say(f"{left_out:,} images are left out that were labelled since the last `wtl run`", is_message=True)
+        are = "1 image is" if left_out == 1 else f"{left_out:,} images are"
+        terminal.say(f"{are} left out, labelled since the last `wtl run`", is_message=True)
     if output is not None:
-        try:
-            output.write_text(cut.to_csv(rows), newline="")
-        except OSError as error:
-            raise ConfigError(f"{output}: expected a file to write: {error.strerror}; name another path") from error
-        click.echo(json.dumps({"picks": len(rows), "left_out": left_out, "output": str(output)})) if as_json else None
-        terminal.say(f"{len(rows):,} picks in {output}", is_message=True)
-        return
-    click.echo(json.dumps({"picks": rows, "left_out": left_out}) if as_json else cut.to_csv(rows), nl=as_json)
+        cut.write(picks, output)
+        if as_json:
+            click.echo(json.dumps({"picks": count, "left_out": left_out, "output": str(output)}))
+        terminal.say(f"{count:,} {'pick' if count == 1 else 'picks'} in {output}", is_message=True)
+    elif as_json:
+        click.echo(json.dumps({"picks": picks.rows, "left_out": left_out}))
+    else:
+        click.echo(cut.to_csv(picks.rows), nl=False)
 
 
 @click.command("report")
@@ -68,4 +77,13 @@ def report_command(workspace: str, is_opened: bool, as_json: bool) -> None:
         raise CorruptArtifactError(f"{path}: expected the report of refresh {last.number}, found no file; {mend}")
     click.echo(json.dumps({"report": path})) if as_json else terminal.say(path)
     if is_opened:
-        webbrowser.open(path if "://" in path else Path(path).as_uri())
+        file = Path(path) if store.is_local else _copied(store, last.report)
+        if not webbrowser.open(file.as_uri()):
+            terminal.say(f"no browser can be opened here: copy {file} to a machine that has one", is_message=True)
+
+
+def _copied(store: Store, key: str) -> Path:
+    """A copy of a file in a bucket for a browser, which cannot read `s3://`; the system's clean-up takes it."""
+    file = Path(tempfile.mkdtemp(prefix="wtl-report-")) / Path(key).name
+    file.write_bytes(store.read_bytes(key))
+    return file

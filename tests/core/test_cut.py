@@ -11,7 +11,7 @@ from PIL import Image
 from tests.conftest import make_jpeg
 from tests.plain_refresh import ranking, refresh
 from wtl_core.errors import ConfigError
-from wtl_core.labelling import cut
+from wtl_core.labelling import cut, labels
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace import ledger
 from wtl_core.workspace.storage import Store
@@ -32,7 +32,7 @@ def test_a_pick_names_the_near_duplicates_that_it_replaces(tmp_path: Path) -> No
         (source / f"{seed}.jpg").write_bytes(make_jpeg(seed))
     (source / "twin.jpg").write_bytes(make_jpeg(3) + b"\0")
     refresh(tmp_path / "w", source)
-    picks, _ = cut.run(Store(str(tmp_path / "w")), "100%")
+    picks = cut.run(Store(str(tmp_path / "w")), "100%").rows
     twins = [pick["sample_id"] for pick in picks if Path(pick["uri"]).name in ("3.jpg", "twin.jpg")]
     assert [pick["replaces"] for pick in picks if pick["sample_id"] == twins[0]] == [[twins[1]]]
     [row] = [row for row in csv.DictReader(io.StringIO(cut.to_csv(picks))) if row["sample_id"] == twins[0]]
@@ -53,7 +53,7 @@ def test_a_pick_names_its_near_duplicate_group_in_the_last_column(tmp_path: Path
     source = tmp_path / "source"
     write_near_duplicates(source, pairs=2, alone=2)
     refresh(tmp_path / "w", source)
-    picks, _ = cut.run(Store(str(tmp_path / "w")), "100%")
+    picks = cut.run(Store(str(tmp_path / "w")), "100%").rows
     ids = {Path(pick["uri"]).name: pick["sample_id"] for pick in picks}
     groups = {Path(pick["uri"]).name: pick["near_group"] for pick in picks}
     for seed in (0, 1):
@@ -71,7 +71,7 @@ def test_a_distance_that_is_not_known_is_null_and_an_empty_cell(tmp_path: Path) 
     pl.DataFrame(images).write_parquet(tmp_path / "source" / "images.parquet")
     weights = {"encoder": {"name": "pixels"}, "selection": {"weights": [{"column": "wanted"}]}}
     refresh(tmp_path / "w", tmp_path / "source", recipe=Recipe.model_validate(weights))
-    picks, _ = cut.run(Store(str(tmp_path / "w")), "100%")
+    picks = cut.run(Store(str(tmp_path / "w")), "100%").rows
     assert [pick["radius"] is None for pick in picks] == [False, True, True, True]
     assert json.loads(json.dumps(picks, allow_nan=False)) == picks
     rows = list(csv.DictReader(io.StringIO(cut.to_csv(picks))))
@@ -81,19 +81,76 @@ def test_a_distance_that_is_not_known_is_null_and_an_empty_cell(tmp_path: Path) 
 def test_what_was_labelled_since_the_last_run_is_left_out(source: Path, tmp_path: Path) -> None:
     refresh(tmp_path / "w", source)
     store = Store(str(tmp_path / "w"))
-    before, left_out = cut.run(store, "10")
-    assert left_out == 0
-    ledger.append(store, "labelled", [pick["sample_id"] for pick in before[:4]])
-    ledger.append(store, "exported", [before[4]["sample_id"]])
-    after, left_out = cut.run(store, "10")
-    assert left_out == 4
-    assert after[:6] == before[4:]
-    assert len(after) == 10
-    assert len(cut.run(store, "100%")[0]) == 60
+    before = cut.run(store, "10")
+    assert before.left_out == 0
+    ledger.append(store, "labelled", [pick["sample_id"] for pick in before.rows[:4]])
+    ledger.append(store, "exported", [before.rows[4]["sample_id"]])
+    after = cut.run(store, "10")
+    assert after.left_out == 4
+    assert after.rows[:6] == before.rows[4:]
+    assert after.table.height == 10
+    assert cut.run(store, "100%").table.height == 60
     with pytest.raises(ConfigError, match="at most the 60 images"):
         cut.run(store, "61")
     ledger.append(store, "labelled", ranking(tmp_path / "w")["sample_id"].to_list())
-    assert cut.run(store, "5%") == ([], 64)
+    done = cut.run(store, "5%")
+    assert (done.rows, done.left_out, done.table.columns) == ([], 64, list(cut.COLUMNS))
+
+
+def test_picks_are_written_as_the_ending_says(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    picks = cut.run(store, "10")
+    ids = [row["sample_id"] for row in picks.rows]
+    for ending in cut.ENDINGS:
+        file = tmp_path / f"picks{ending.upper()}"
+        file.write_text("an older file")
+        cut.write(picks, file)
+        if ending in (".csv", ".tsv"):
+            separator = "," if ending == ".csv" else "\t"
+            assert file.read_text() == cut.to_csv(picks.rows, separator=separator)
+            rows = list(csv.DictReader(io.StringIO(file.read_text()), delimiter=separator))
+        elif ending == ".parquet":
+            assert pl.read_parquet(file).equals(picks.table)
+            rows = pl.read_parquet(file).to_dicts()
+        else:
+            text = file.read_text()
+            rows = json.loads(text) if ending == ".json" else [json.loads(line) for line in text.splitlines()]
+            assert rows == picks.rows
+        assert [row["sample_id"] for row in rows] == ids
+        assert labels.add(store, file).found == 10
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == sorted(
+        f"picks{ending.upper()}" for ending in cut.ENDINGS
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("picks.xlsx", r"out of \.csv, \.tsv, \.json, \.jsonl, \.parquet, found \.xlsx"),
+        ("picks", "found none; name another file"),
+        ("nowhere/picks.csv", "expected a folder to write into, found none"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_and_nothing_is_made(tmp_path: Path, name: str, told: str) -> None:
+    picks = cut.Picks(pl.DataFrame(schema=dict.fromkeys(cut.COLUMNS, pl.String)), 0)
+    for refuse in (cut.check_output, lambda file: cut.write(picks, file)):
+        with pytest.raises(ConfigError, match=told):
+            refuse(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_write_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picks = cut.Picks(pl.DataFrame(schema=dict.fromkeys(cut.COLUMNS, pl.String)), 0)
+    (tmp_path / "picks.csv").write_text("older")
+
+    def fail(number: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(ConfigError, match="Input/output error; name another file"):
+        cut.write(picks, tmp_path / "picks.csv")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["older"]
 
 
 def test_names_with_newlines_and_quotes_survive() -> None:

@@ -74,7 +74,7 @@ def test_a_recipe_with_unknown_keys_can_be_read_but_is_not_run_by(
     _change_recipe(tmp_path / "w" / "refreshes" / "000001.json", **stages)
     before = files(tmp_path / "w")
     assert status.run(store)["refresh"] == 1
-    assert len(cut.run(store, "5")[0]) == 5
+    assert len(cut.run(store, "5").rows) == 5
     told = rf"refresh 1 was written by a newer wtl \(this one does not know {key}\): update wtl, or .* --recipe FILE"
     with pytest.raises(ConfigError, match=told):
         planning.base_recipe(store)
@@ -136,7 +136,7 @@ def test_unknown_columns_of_tables_are_passed_by(source: Path, tmp_path: Path) -
     assert ledger.read(store).columns == ["sample_id", "kind", "created"]
     (source / "more.jpg").write_bytes(make_jpeg(900))
     assert refresh(tmp_path / "w").counts.ranked == 63
-    assert len(cut.run(store, "5")[0]) == 5
+    assert len(cut.run(store, "5").rows) == 5
 
 
 def test_unknown_keys_of_receipts_origins_and_leases_are_passed_by(source: Path, tmp_path: Path) -> None:

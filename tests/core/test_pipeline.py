@@ -632,7 +632,8 @@ def test_a_pool_that_is_labelled_to_the_end_is_a_success_with_nothing_left_to_la
     assert "Nothing is left to label in this pool of 64 images" in page
     assert "No image is left to label: 64 are labelled." in page
     for point in ("500", "5%"):
-        assert cut.run(store, point) == ([], 0)
+        picks = cut.run(store, point)
+        assert (picks.rows, picks.left_out) == ([], 0)
     before = files(tmp_path / "w")
     assert refresh(tmp_path / "w", source) == last
     assert files(tmp_path / "w") == before

@@ -2,6 +2,9 @@
 
 import csv
 import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -9,7 +12,7 @@ import polars as pl
 from wtl_core.errors import ConfigError
 from wtl_core.pool import live_pool
 from wtl_core.recipe.operating_point import OperatingPoint
-from wtl_core.workspace import commits, ledger, selections, snapshots
+from wtl_core.workspace import commits, ledger, selections, snapshots, storage
 from wtl_core.workspace.storage import Store
 
 _OF_RANKING = (
@@ -24,16 +27,36 @@ _OF_RANKING = (
     "nearest_earlier",
 )
 COLUMNS = (*_OF_RANKING, "replaces", "near_group")
+ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+"""Of files that picks can be written to."""
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def run(store: Store, at: str) -> tuple[list[dict[str, Any]], int]:
-    """The picks of the latest ranking up to the operating point `at`, first to label first, and how many were left out.
+@dataclass(frozen=True)
+class Picks:
+    """The picks at an operating point.
 
-    Left out are images that were labelled since the ranking was made; `at` counts the ranking without them, and where
-    nothing is left to label there are no picks. `replaces` are the near-duplicates and twins that rank behind a pick
-    because of it, as the encoder sees them. `near_group` is the smallest sample id among the images that look almost
-    the same by their perceptual hashes, None for an image that is alone.
+    Attributes:
+        table: Columns `COLUMNS`, first to label first. `replaces` are the near-duplicates and twins that rank behind a
+            pick because of it, as the encoder sees them. `near_group` is the smallest sample id among the images that
+            look almost the same by their perceptual hashes, null for an image that is alone.
+        left_out: Images that were labelled since the ranking was made, and are not in the table for that.
+    """
+
+    table: pl.DataFrame
+    left_out: int
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The table as dictionaries."""
+        return self.table.to_dicts()
+
+
+def run(store: Store, at: str) -> Picks:
+    """The picks of the latest ranking up to the operating point `at`.
+
+    `at` counts the ranking without the images that were labelled since; where nothing is left to label there are no
+    picks.
 
     Raises:
         ConfigError: `at` is no operating point, or the workspace has no ranking yet.
@@ -48,9 +71,7 @@ def run(store: Store, at: str) -> tuple[list[dict[str, Any]], int]:
     ranked = selections.read_ranking(store, last.selection)
     labelled = ledger.sample_ids(ledger.read(store), "labelled")
     ranking = ranked.filter(~pl.col("sample_id").is_in(labelled))
-    if ranking.is_empty():  # everything is labelled, so that any operating point is empty
-        return [], ranked.height
-    picks = ranking.head(point.within(ranking.height))
+    picks = ranking.head(point.within(ranking.height)) if ranking.height else ranking  # all labelled: no point fits
     replaced = ranking.group_by(pick="replaced_by", maintain_order=True).agg(replaces="sample_id")
     hashes = live_pool.load_locations(
         store, snapshots.read_snapshot(store, last.listing), columns=["sample_id", "phash"]
@@ -58,14 +79,48 @@ def run(store: Store, at: str) -> tuple[list[dict[str, Any]], int]:
     table = picks.join(replaced, left_on="sample_id", right_on="pick", how="left", maintain_order="left").join(
         live_pool.near_groups(hashes), on="sample_id", how="left", maintain_order="left"
     )
-    rows = table.with_columns(pl.col("replaces").fill_null([])).select(COLUMNS).to_dicts()
-    return rows, ranked.height - ranking.height
+    table = table.with_columns(pl.col("replaces").fill_null(pl.lit([], pl.List(pl.String)))).select(COLUMNS)
+    return Picks(table, left_out=ranked.height - ranking.height)
 
 
-def to_csv(rows: list[dict[str, Any]]) -> str:
+def check_output(file: Path) -> None:
+    """Refuse a file that picks cannot be written to, before anything else is done. Raises ConfigError."""
+    if file.suffix.lower() not in ENDINGS:
+        found = file.suffix or "none"
+        raise ConfigError(f"{file}: expected an ending out of {', '.join(ENDINGS)}, found {found}; name another file")
+    if not file.absolute().parent.is_dir():
+        raise ConfigError(f"{file}: expected a folder to write into, found none; make it, or name another file")
+
+
+def write(picks: Picks, file: Path) -> None:
+    """Write the picks in the form that the file's ending says, seen whole or not at all.
+
+    .csv and .tsv are as `to_csv` makes them, .json is a list of objects, .jsonl has one object a line, .parquet has the
+    columns of the table.
+
+    Raises:
+        ConfigError: the file cannot be written, or its ending is none of `ENDINGS`.
+    """
+    check_output(file)
+    ending = file.suffix.lower()
+    if ending == ".parquet":
+        data = storage.to_parquet(picks.table)
+    elif ending == ".json":
+        data = (json.dumps(picks.rows, indent=1) + "\n").encode()
+    elif ending == ".jsonl":
+        data = "".join(f"{json.dumps(row)}\n" for row in picks.rows).encode()
+    else:
+        data = to_csv(picks.rows, separator="," if ending == ".csv" else "\t").encode()
+    try:
+        Store(str(file.absolute().parent)).write_bytes(file.name, data)
+    except OSError as error:
+        raise ConfigError(f"{file}: expected a file to write: {error.strerror}; name another file") from error
+
+
+def to_csv(rows: list[dict[str, Any]], *, separator: str = ",") -> str:
     """The picks as CSV, lists as words. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", delimiter=separator)
     writer.writeheader()
     writer.writerows({name: _safe(value) for name, value in row.items()} for row in rows)
     return buffer.getvalue()

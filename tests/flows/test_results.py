@@ -1,0 +1,59 @@
+"""`wtl cut`, `wtl report` and `wtl status` on the command line, beside what `test_cli` shows of them."""
+
+import webbrowser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from tests.conftest import S3_KEYS, build_source, result_of
+from tests.flows.conftest import Wtl
+from tests.plain_refresh import refresh
+from wtl_core.workspace.storage import Store
+
+
+def test_an_ending_that_says_no_form_is_refused_before_any_work(wtl_here: Wtl, tmp_path: Path) -> None:
+    done = wtl_here("cut", "-w", tmp_path / "none", "--at", "5%", "-o", tmp_path / "picks.doc")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"wtl: {tmp_path}/picks.doc: expected an ending out of .csv, .tsv, .json")
+    assert done.stderr.count("\n") == 1
+
+
+def test_picks_reach_the_file_and_the_json_names_it(wtl_here: Wtl, source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    done = wtl_here("cut", "-w", tmp_path / "w", "--at", "1", "-o", tmp_path / "picks.parquet", "--json")
+    assert result_of(done) == {"picks": 1, "left_out": 0, "output": str(tmp_path / "picks.parquet")}
+    assert done.stderr == f"1 pick in {tmp_path}/picks.parquet\n"
+    assert (tmp_path / "picks.parquet").read_bytes()[:4] == b"PAR1"
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_a_report_is_opened_or_it_is_said_that_no_browser_is_here(
+    wtl_here: Wtl, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_shown: bool
+) -> None:
+    report = str(tmp_path / "w" / refresh(tmp_path / "w", source).report)
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or is_shown)
+    done = wtl_here("report", "-w", tmp_path / "w", "--open")
+    assert (done.returncode, done.stdout, opened) == (0, f"{report}\n", [Path(report).as_uri()])
+    assert done.stderr == (
+        "" if is_shown else f"no browser can be opened here: copy {report} to a machine that has one\n"
+    )
+
+
+def test_a_report_in_a_bucket_is_opened_as_a_copy(
+    wtl_here: Wtl, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = Store(str(tmp_path / "w"))
+    last = refresh(tmp_path / "w", build_source(tmp_path / "source", count=9))
+    for key in ("wtl.json", "refreshes/000001.json", last.report):
+        Store("s3://team/w").write_bytes(key, local.read_bytes(key))
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or True)
+    done = wtl_here("report", "-w", "s3://team/w", "--open", env={**S3_KEYS, "WTL_S3_ENDPOINT_URL": endpoint})
+    assert (done.returncode, done.stdout) == (0, "s3://team/w/reports/000001.html\n"), done.stderr
+    [address] = opened
+    copy = Path(unquote(urlsplit(address).path))
+    assert copy.read_bytes() == local.read_bytes(last.report)
+    copy.unlink()
+    copy.parent.rmdir()
