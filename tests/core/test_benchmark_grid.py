@@ -472,7 +472,7 @@ def test_loops_that_would_not_run_are_refused_by_the_key_to_change(
         preparation.prepare(open_store(str(tmp_path)), str(folder / "set"), short, device="cpu")
     without_loops = short.model_copy(update={"strategies": ("random", "coverage"), "budgets": (10, 500)})
     preparation.prepare(store, str(folder / "set"), without_loops, device="cpu")
-    assert "pool balanced: of 120 images, which stand for the larger budgets 500 too" in caplog.text
+    assert "pool balanced: 120 images, so the larger budgets 500 mean all of them" in caplog.text
     assert grid.all_cells(prepared, without_loops)
 
 
