@@ -1,4 +1,4 @@
-"""The embedding stage as tasks: plan the missing vectors, one task per some ten thousand images, then the table."""
+"""The embedding stage as tasks: plan the missing vectors, embed some ten thousand images a task, finish the table."""
 
 from prefect import task
 

@@ -1,4 +1,4 @@
-"""The encoder stage as tasks: the workspace's own, a pretrained one by name, one trained on the pool, the next one."""
+"""The encoder stage as tasks: find or train the encoder of a refresh, and train the next one ahead of a refresh."""
 
 from prefect import task
 
@@ -26,7 +26,7 @@ def ensure_encoder(run: Run) -> EncoderRef:
 
 @task(name="train-next", tags=device_tags(), **STAGE)
 def train_next(store: Store, params: EncoderParams | None) -> str:
-    """Train an encoder on the pool of the last refresh and name it the workspace's next; its fingerprint."""
+    """Train an encoder on the pool of the last refresh, for the next refresh to use; returns its fingerprint."""
     held = store.names(cards.FOLDER)
     with reported("encoder", "steps") as on_progress:
         fingerprint = pipeline.train_successor(store, params, machine(), on_progress=on_progress)

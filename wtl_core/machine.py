@@ -1,4 +1,4 @@
-"""What the machine offers, how progress is told, and wall clock by stage. Imports nothing of the rest."""
+"""What the machine offers, how progress is reported, and wall clock by stage. Imports no other module of ours."""
 
 import time
 from collections.abc import Callable
@@ -20,13 +20,20 @@ class Stopwatch:
 
 
 Progress = Callable[[int, int], None]
+"""Called with (done, total), in the unit of the stage: bytes, images or steps."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the machine offers. `device` is a torch device's name, never `auto`; `devices` of its kind work together.
+    """What the machine offers.
 
-    None of it changes a ranking; device and devices change what an encoder trained on them becomes.
+    None of it changes the ranking by a given encoder. An encoder trained here depends on `device` and `devices`.
+
+    Attributes:
+        workers: Processes that decode at ingest, and threads that decode for the network.
+        device: Name of a torch device, such as `cpu` or `cuda`; never `auto`.
+        devices: How many devices of that kind work together.
+        embedding_part_images: Images in one embedding task, for each device.
     """
 
     workers: int = 1

@@ -73,7 +73,7 @@ def plan_refresh(
 
 
 def ingest_parts(run: Run, batch: int, *, on_progress: Progress | None = None) -> list[PartCounts]:
-    """Make a batch's parts of the pool; those that are there already cost a look. Progress counts bytes."""
+    """Make a batch's parts of the pool; parts that exist already are not made again. Progress counts bytes."""
     return ingest.run_many(
         planning.parts_of(run, batch),
         run.store,
@@ -99,7 +99,7 @@ def gather_pool(run: Run) -> PoolAccounts:
 
 
 def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderRef:
-    """The encoder that the recipe names; trained here and now if it is to be and the workspace has none that serves."""
+    """The encoder that the recipe names; one of this workspace's own is trained now if there is none yet."""
     params = run.recipe.encoder
     is_ours = encoder_names.is_trained_here(params.name)
     resolvable = _trained_encoder(run, on_progress) if is_ours else params.name
@@ -107,9 +107,9 @@ def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderR
 
 
 def _trained_encoder(run: Run, on_progress: Progress | None) -> str:
-    """Fingerprint of the workspace's encoder; of one trained now if it has none, or if a successor is due.
+    """The fingerprint of the workspace's encoder, or of one trained now if it has none or a successor is due.
 
-    A successor takes over with this refresh's commit.
+    A successor becomes the workspace's encoder with this refresh's commit.
     """
     is_due = last_result.is_successor_due(run.store, run.last, run.recipe)
     current = last_result.current_encoder(run.store, run.last, run.recipe.encoder.name)
@@ -124,9 +124,9 @@ def _trained_encoder(run: Run, on_progress: Progress | None) -> str:
 def train_successor(
     store: Store, params: EncoderParams | None, machine: Machine, *, on_progress: Progress | None = None
 ) -> str:
-    """Train the workspace's next encoder on its present pool; its fingerprint. The next refresh takes it over.
+    """Train the workspace's next encoder on its present pool and return its fingerprint; the next refresh uses it.
 
-    Without `params` the last recipe's hold. The same pool and params give the encoder that is there already.
+    Without `params` those of the last recipe hold. The same pool and params give the encoder that is there already.
 
     Raises:
         ConfigError: the workspace has no pool yet, or its encoder is not one that is trained here.
@@ -147,7 +147,7 @@ def train_successor(
 
 
 def _train(store: Store, live: Pool, params: EncoderParams, machine: Machine, on_progress: Progress | None) -> str:
-    """Train an encoder on a pool; its fingerprint."""
+    """Train an encoder on a pool and return its fingerprint."""
     return training.train(
         pool_images.of_pool(store, live.samples),
         store,
@@ -168,13 +168,13 @@ def plan_embedding(run: Run, encoder: EncoderRef) -> list[EmbeddingChunk]:
 def embed_chunk(
     run: Run, encoder: EncoderRef, chunk: EmbeddingChunk, *, on_progress: Progress | None = None
 ) -> ChunkResult:
-    """Embed one chunk on all devices side by side and commit as it goes; a process loads the network once a device."""
+    """Embed one chunk on all devices side by side, committing on the way. The network is loaded once per device."""
     networks = loading.on_devices(encoder, run.store, run.machine)
     return chunks.run(chunk, run.store, networks, workers=run.machine.workers, on_progress=on_progress)
 
 
 def finish_embedding(run: Run, encoder: EncoderRef, results: Sequence[ChunkResult]) -> Embedded:
-    """See that nothing is missing, keep refusals as quarantine rows and the table compact; release the network.
+    """Release the network, check that no vector is missing, quarantine what was refused, compact the table.
 
     Raises:
         QuarantineBudgetError: with what the encoder refused, more is quarantined than the recipe's budget allows.
@@ -190,7 +190,7 @@ def finish_embedding(run: Run, encoder: EncoderRef, results: Sequence[ChunkResul
 
 
 def select(run: Run, encoder: EncoderRef, *, on_progress: Progress | None = None) -> SelectionRef:
-    """Rank what may be ranked, and measure the ladder."""
+    """Rank the samples that may be picked, and measure the ladder."""
     inputs = stage_inputs.read_inputs(
         run.store,
         chunks.embeddable(run.store, load_pool(run).samples, encoder.fingerprint),
@@ -259,5 +259,5 @@ def load_pool(run: Run) -> Pool:
 
 @lru_cache(maxsize=1)
 def _pool_of(store: Store, snapshot_key: str, filters: tuple[str, ...]) -> Pool:
-    """Snapshot and parts never change once they are made, and five stages ask for the same pool."""
+    """Loaded once for all stages: a snapshot and its parts never change."""
     return live_pool.load(store, snapshots.read_snapshot(store, snapshot_key), filters=filters)

@@ -1,4 +1,4 @@
-"""The row accounts of a refresh: what was read, kept, repeated, refused and set aside, in all and by source.
+"""The row accounts of a refresh: what was read, kept, repeated, refused and filtered out, in all and by source.
 
 The equations of `workspace.accounts` hold before embedding and after it.
 """
@@ -39,7 +39,7 @@ def after_embedding(
 ) -> Accounts:
     """The accounts once the encoder `fingerprint` has embedded the pool and it is ranked.
 
-    All locations of a sample that the encoder refused are quarantined, and the sample is no new one.
+    All locations of a sample that the encoder refused are quarantined, and does not count as new.
     """
     refused_new = 0
     if embedded.refused_samples:
@@ -95,5 +95,5 @@ def _not_in_former_pool(run: Run, samples: pl.DataFrame) -> int:
     """How many of the samples were not in the pool of the last refresh."""
     if run.last is None:
         return samples.height
-    former = live_pool.load_locations(run.store, snapshots.read_snapshot(run.store, run.last.listing))
-    return samples.join(former, on="sample_id", how="anti").height
+    former = live_pool.sample_ids(run.store, snapshots.read_snapshot(run.store, run.last.listing))
+    return samples.join(former.to_frame(), on="sample_id", how="anti").height

@@ -1,7 +1,7 @@
 """What has arrived in the sources since the last refresh: a listing and a comparison. Reads no image, imports no torch.
 
-Here: the cheap look that a watch takes every half minute, and waiting until nothing lands any more. Not here: telling
-anybody (`tasks.arrivals`) or acting on it (`refresh`).
+Here: the comparison that a watch makes every half minute, and waiting until nothing more arrives. Not here: emitting
+events (`tasks.arrivals`) or refreshing (`pipeline`).
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
 _LOOKS = 12
-"""Looks that `wait_until_quiet` takes at most: a source that never rests must not starve the refresh."""
+"""How often `wait_until_quiet` lists the sources at most: a source that never rests must not hold up the refresh."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Arrivals:
 
     Attributes:
         number: The last commit's number; 0 before the first.
-        listing: SHA-256 hex over every object's uri, size, and etag or time: the same listing, the same digest.
-        sources: The sources looked at.
+        listing: SHA-256 hex over every object's uri, size, and etag or time: equal listings have equal digests.
+        sources: The sources that were listed.
         objects: Objects there now.
         new: Objects that no refresh has seen.
         changed: Objects whose content may have changed.
@@ -78,7 +78,7 @@ def look(store: Store, sources: Sequence[str]) -> Arrivals:
 
 
 def touched(store: Store, sources: Sequence[str]) -> list[str]:
-    """What a look at `sources` lists: these, or all that the workspace knows if none is named."""
+    """What `look` lists for `sources`: these, or all that the workspace knows if none is named."""
     return _touched(commits.latest(store), sources)
 
 
@@ -95,9 +95,9 @@ def wait_until_quiet(
     quiet_seconds: float,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Arrivals:
-    """Look until two looks `quiet_seconds` apart are the same, so that a drop of many shards is read as one.
+    """List until two listings `quiet_seconds` apart are equal, so that shards that arrive together are read together.
 
-    Gives up after twelve looks. Returns at once where nothing is pending.
+    Ends after twelve listings in any case, and at once where nothing is pending. `sleep` waits for some seconds.
     """
     seen = look(store, sources)
     for _ in range(_LOOKS - 1):

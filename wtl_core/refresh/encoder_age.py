@@ -1,9 +1,11 @@
 """How far a pool has moved from the one that its encoder was trained on: in size, and in kind by its vectors.
 
-What is made of it is `encoders.succession`'s. Kind is told by neighbours and not by distance as in `novelty`: of an
-encoder trained on five of CIFAR-10's classes, 9 % of the other five lay beyond a distance that 8 % of the same five lay
-beyond, while of the five nearest neighbours of the other five 62 % were of these (of the same 50 %, of blurred images
-94 %, of noisy ones 75 %; 2,500 images each). Where half of the arrivals are of new classes neither sees it.
+`training.succession` decides what follows from it. A change in kind is measured by nearest neighbours, not by distance
+as in `novelty`. With an encoder trained on five of CIFAR-10's classes, 9 % of the images of the other five classes lay
+beyond a distance that 8 % of new images of the same five lay beyond: distance cannot tell them apart. Of the five
+nearest neighbours of an image of the other classes, 62 % were of these too; the same was 50 % for images of the same
+classes, 94 % for blurred and 75 % for noisy ones (2,500 images each). Neither measure notices when half of the arrivals
+are of new classes.
 """
 
 import numpy as np
@@ -19,14 +21,20 @@ from wtl_core.workspace.commits import Age
 from wtl_core.workspace.storage import Store
 
 LEAST_IMAGES = 500
-"""Fewer arrivals, or fewer images left of the pool as it was, say nothing: 500 give the share to 2 points."""
+"""With fewer arrivals, or fewer images left of the former pool, no share is measured: 500 give it to 2 points."""
 _MOST_IMAGES, _NEIGHBOURS = 2500, 5
 
 
 def measure(store: Store, samples: pl.DataFrame, encoder: EncoderRef) -> Age | None:
     """The age of an encoder against the samples that have a vector of it; None if it was not trained here.
 
-    Of a group of near-duplicates one image counts: a burst is its own nearest neighbours, whatever it shows.
+    One image of each near-duplicate group counts: the nearest neighbours of a burst are the burst itself, whatever it
+    shows.
+
+    Args:
+        store: The workspace.
+        samples: `Pool.samples` without those that the encoder refused.
+        encoder: The encoder of the refresh.
     """
     origin = cards.load_origin(store, encoder.fingerprint) if is_trained_here(encoder.name) else None
     if origin is None:

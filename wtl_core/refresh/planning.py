@@ -1,7 +1,7 @@
 """What a refresh has to do: list the sources, compare with the last commit, plan the parts. Imports no torch.
 
-Here: the decision. Not here: the work itself (`ingest`, `embedding`, `selection`) and its order, which `pipeline` (a
-plain script) and the flow `refresh` tell.
+Not here: the work itself (`ingest`, `embedding`, `selection`) and its order, which is in `pipeline` and in the flow
+`refresh`.
 """
 
 import time
@@ -107,9 +107,9 @@ def plan(
 ) -> RefreshPlan:
     """List `sources` (all known ones if none is named), compare with the last commit, and plan the parts. Only reads.
 
-    Sources to `forget` are not looked at: with their objects they leave the workspace, whether they are there or not.
-    All known others are then read again, since objects that one of them holds too stay; so they are where the recipe
-    makes other parts, since those of all sources are made anew.
+    Sources to `forget` leave the workspace with their objects, whether they are there or not. All other known sources
+    are then listed, since objects that one of them holds too stay. They are also listed where the recipe makes other
+    parts, since the parts of all sources are then made anew.
 
     Args:
         store: The workspace.
