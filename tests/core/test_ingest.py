@@ -106,6 +106,33 @@ def test_parts_are_byte_equal_with_one_worker_or_several(tmp_path: Path, monkeyp
     assert progress[-1][0] == progress[-1][1]
 
 
+SCRIPT = """
+from wtl_core.pool import ingest
+from wtl_core.pool.part_plan import plan_parts
+from wtl_core.recipe.ingest import IngestParams
+from wtl_core.shards import discover
+from wtl_core.workspace.storage import open_store
+ingest._IMAGES_WORTH_A_WORKER = 0
+params = IngestParams(part_images=20)
+{guard}ingest.run_many(plan_parts(discover.list_source({source!r}), params), open_store({root!r}), params, workers=2)
+"""
+
+
+@pytest.mark.parametrize("guard", ["", 'if __name__ == "__main__": '])
+def test_a_script_without_a_main_guard_is_told_to_have_one(tmp_path: Path, guard: str) -> None:
+    source, script = build_source(tmp_path / "source"), tmp_path / "mine.py"
+    script.write_text(SCRIPT.format(guard=guard, source=str(source), root=str(tmp_path / "w")))
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    if guard:
+        assert run.returncode == 0, run.stderr
+        assert list((tmp_path / "w" / "pool").iterdir())
+        return
+    assert run.returncode == 1
+    assert f'ConfigError: {script}: expected `if __name__ == "__main__":`' in run.stderr
+    assert "bootstrapping" not in run.stderr
+    assert run.stderr.count("Traceback") == 1
+
+
 def test_parts_are_byte_equal_with_one_thread_or_several(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

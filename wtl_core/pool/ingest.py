@@ -6,16 +6,18 @@ A part is a function of its plan and the params: not of worker count, order, or 
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from pathlib import Path
 
 import polars as pl
 import torch
 
-from wtl_core.errors import QuarantineBudgetError, TransientError
+from wtl_core.errors import ConfigError, QuarantineBudgetError, TransientError
 from wtl_core.machine import Progress
 from wtl_core.pool.part_file import PartCounts, read_counts, write_part
 from wtl_core.pool.part_plan import PartPlan
@@ -81,10 +83,15 @@ def run_many(
         params: Limits and what to keep.
         workers: Processes at most.
         on_progress: Called with bytes done and bytes in all.
+
+    Raises:
+        ConfigError: workers are started from a script without `if __name__ == "__main__":`.
+        TransientError: a worker was killed, or a store keeps failing.
     """
     is_worth_it = sum(plan.num_images_estimate for plan in plans) >= _IMAGES_WORTH_A_WORKER
     if workers < 2 or len(plans) < 2 or not is_worth_it:
         return _run_here(plans, store, params, max(workers, 1), on_progress)
+    _check_main_guard()
     total, done = sum(plan.size for plan in plans), 0
     counts: dict[str, PartCounts] = {}
     context = multiprocessing.get_context("forkserver")
@@ -106,6 +113,22 @@ def run_many(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [counts[plan.digest] for plan in plans]
+
+
+def _check_main_guard() -> None:
+    """Refuse a main script whose import would run it again: each worker process imports it before it does its work."""
+    path = getattr(sys.modules["__main__"], "__file__", None)
+    if path is None or not path.endswith(".py"):  # a notebook, or a command with a guard of its own
+        return
+    try:
+        text = Path(path).read_text(errors="replace")
+    except OSError:
+        return
+    if "__name__" not in text:
+        raise ConfigError(
+            f'{path}: expected `if __name__ == "__main__":` before what the script does, found no such line. Ingest '
+            "starts worker processes, which import the script; put its work behind that line, or use one worker"
+        )
 
 
 def _run_here(
