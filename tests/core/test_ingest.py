@@ -92,7 +92,7 @@ def test_the_pool_is_the_same_whatever_shards_hold_the_images(tmp_path: Path) ->
 
 
 def test_parts_are_byte_equal_with_one_worker_or_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "_IMAGES_WORTH_A_WORKER", 0)
+    monkeypatch.setattr(ingest, "IMAGES_WORTH_A_WORKER", 0)
     source, params = build_source(tmp_path / "source"), IngestParams(part_images=20)
     alone, _ = refresh(source, tmp_path / "alone", params, workers=1)
     progress: list[tuple[int, int]] = []
@@ -112,7 +112,7 @@ from wtl_core.pool.part_plan import plan_parts
 from wtl_core.recipe.ingest import IngestParams
 from wtl_core.shards import discover
 from wtl_core.workspace.storage import open_store
-ingest._IMAGES_WORTH_A_WORKER = 0
+ingest.IMAGES_WORTH_A_WORKER = 0
 params = IngestParams(part_images=20)
 {guard}ingest.run_many(plan_parts(discover.list_source({source!r}), params), open_store({root!r}), params, workers=2)
 """

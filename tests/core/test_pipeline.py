@@ -75,7 +75,7 @@ def test_shards_order_and_part_sizes_change_no_rank(tmp_path: Path) -> None:
 
 
 def test_workers_change_no_rank(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "_IMAGES_WORTH_A_WORKER", 1)
+    monkeypatch.setattr(ingest, "IMAGES_WORTH_A_WORKER", 1)
     recipe = Recipe.model_validate({"encoder": {"name": "pixels"}, "ingest": {"part_images": 20}})
     refresh(tmp_path / "w1", source, recipe=recipe)
     assert len(list((tmp_path / "w1" / "pool").iterdir())) > 2

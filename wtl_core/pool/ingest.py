@@ -29,7 +29,7 @@ from wtl_core.workspace.storage import Store
 
 logger = logging.getLogger(__name__)
 
-_IMAGES_WORTH_A_WORKER = 4000
+IMAGES_WORTH_A_WORKER = 4000
 """Starting workers costs some 4 s, once: as much as so many small images."""
 
 
@@ -88,7 +88,7 @@ def run_many(
         ConfigError: workers are started from a script without `if __name__ == "__main__":`.
         TransientError: a worker was killed, or a store keeps failing.
     """
-    is_worth_it = sum(plan.num_images_estimate for plan in plans) >= _IMAGES_WORTH_A_WORKER
+    is_worth_it = sum(plan.num_images_estimate for plan in plans) >= IMAGES_WORTH_A_WORKER
     if workers < 2 or len(plans) < 2 or not is_worth_it:
         return _run_here(plans, store, params, max(workers, 1), on_progress)
     _check_main_guard()
