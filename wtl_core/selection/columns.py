@@ -1,6 +1,6 @@
-"""Columns of the pool by name, as steering asks for them: a column of the pool itself, or a key of its metadata.
+"""Columns that steering names: a column of the pool itself, or a key of the samples' metadata.
 
-`taken_on` is the day of `taken_at`, which is to the second and so makes a group of nearly every image.
+`taken_on` is the day of `taken_at`; the time itself, to the second, would make a group of nearly every image.
 """
 
 import difflib

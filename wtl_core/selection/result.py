@@ -119,7 +119,7 @@ def assemble(
     `inside` is the sorted row of each of the problem's rows, `near` the distance up to which samples count as
     near-duplicates, `labelled` the vectors that `PickOrder.state.earlier` may refer to by -2 - l.
     """
-    params, state, kept = problem.params, ordered.state, len(inside)
+    state, kept = ordered.state, len(inside)
     behind = _behind(samples, inside)
     order = np.concatenate([inside[state.order], behind])
     twins = samples.twin_of[behind]
@@ -132,15 +132,13 @@ def assemble(
     coverage = np.concatenate([coverage, np.full(len(behind), coverage[-1])])
     radius = np.concatenate([radius, np.where(twins >= 0, 0.0, np.nan)])
     stop = find_stop(
-        params,
-        budget=params.budget_of(len(order)),
+        problem.params,
         kept=kept,
         gain=gain,
         coverage=coverage,
         radius=radius,
         frozen=len(problem.frozen),
-        room=quotas.room,
-        due=quotas.due,
+        quotas=quotas,
     )
     return Ranking(
         rows=samples.caller_rows[order],

@@ -1,7 +1,7 @@
-"""From what users steer with to one weight per sample. The weights multiply, in the order of the functions here.
+"""One weight per sample from columns, similarity, balance and near-duplicates, which are multiplied in this order.
 
-A weight says how much it matters that a sample is covered; one of zero takes the sample out of the picking, to the end
-of the ranking. So the objective stays submodular and the greedy bound holds, whatever the weights.
+A weight says how much it matters that a sample is covered; samples of weight 0 are not picked and come last. So the
+objective stays submodular and the greedy bound holds, whatever the weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ def column_weights(weights: Sequence[WeightBy], columns: Mapping[str, np.ndarray
 
 
 def check_weights(weights: np.ndarray, samples: int, *, what: str = "weights") -> np.ndarray:
-    """The weights, if they can be used.
+    """The weights, checked.
 
     Raises:
         InputError: not one per sample, not finite, negative, or all zero.
@@ -59,7 +59,7 @@ def balance_weights(balance: Balance, groups: np.ndarray, names: Sequence[str], 
 
     Raises:
         InputError: no ratio is above 0, or one is below.
-        ConfigError: the target names what is no group, or of none of its groups anything is left that has a weight.
+        ConfigError: the target names a group that does not exist, or no sample of its groups has a weight above 0.
     """
     totals = np.bincount(groups, weights=weights, minlength=len(names))
     if balance.target == "uniform":
@@ -80,7 +80,7 @@ def balance_weights(balance: Balance, groups: np.ndarray, names: Sequence[str], 
         wanted = ", ".join(name for name, share in zip(names, target, strict=True) if share > 0)
         raise ConfigError(
             f"balance: expected samples of a weight above 0 in a target group, found none in {wanted}; name another "
-            "group, or mend the weights"
+            "group, or correct the weights"
         )
     return np.asarray(factor[groups])
 

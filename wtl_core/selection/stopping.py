@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wtl_core.recipe.selection import SelectionParams
+from wtl_core.selection.quotas import QuotaOutcome
 
 NOTHING_LEFT = "nothing left to label"
 """The reason of the stop of an empty ranking."""
@@ -21,33 +22,28 @@ class Stop:
 def find_stop(
     params: SelectionParams,
     *,
-    budget: int | None,
     kept: int,
     gain: np.ndarray,
     coverage: np.ndarray,
     radius: np.ndarray,
     frozen: int,
-    room: int | None = None,
-    due: int = 0,
+    quotas: QuotaOutcome,
 ) -> Stop:
     """The first condition that is met; where several are met at one rank, the first in the order of the params.
 
     Args:
-        params: The stop conditions.
-        budget: Picks at most; None for no budget.
+        params: The budget and the stop conditions.
         kept: Rows that are neither copies nor of weight 0; without a budget the picks end there at the latest.
         gain: (N,) in rank order, as `coverage` and `radius`.
         coverage: Of the pool by all picks up to each.
         radius: Distance to the nearest earlier pick or labelled image; NaN, unknown, counts as too small.
         frozen: First ranks that minimum distance and knee pass over, since they judge new picks.
-        room: Picks that quotas leave room for, if fewer than the budget.
-        due: The rank by which all minima of quotas are met; a condition that is met before ends the picks there.
+        quotas: A condition that is met before all minima are, ends the picks where they are met.
     """
-    stops = [Stop(len(gain) if budget is None else min(budget, len(gain)), "budget")]
-    if budget is None:
-        stops = [Stop(kept, "all samples")]
-    if room is not None:
-        stops.append(Stop(room, "quotas"))
+    budget = params.budget_of(len(gain))
+    stops = [Stop(kept, "all samples") if budget is None else Stop(budget, "budget")]
+    if quotas.room is not None:
+        stops.append(Stop(quotas.room, "quotas"))
     if params.coverage_goal is not None:
         before = coverage[:1] - gain[:1]  # by labelled images alone, which may be enough
         reached = np.flatnonzero(np.concatenate([before, coverage]) >= params.coverage_goal - 1e-12)
@@ -60,7 +56,7 @@ def find_stop(
     if params.gain_knee is not None:
         stops.append(Stop(_knee(gain[frozen:kept], params.gain_knee) + frozen, "gain_knee"))
     first = min(stops, key=lambda stop: stop.picks)
-    return replace(first, picks=max(first.picks, due))
+    return replace(first, picks=max(first.picks, quotas.due))
 
 
 def _knee(gain: np.ndarray, share: float) -> int:
