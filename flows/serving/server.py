@@ -86,7 +86,7 @@ def wait(server: Child, place: Place) -> None:
     """Wait until it answers.
 
     Raises:
-        TransientError: it has ended, or did not answer in time; the log's last lines are in the message.
+        TransientError: it has ended, or did not answer in time; the last lines of its log are in the message.
     """
     deadline = time.monotonic() + START_SECONDS
     while server.is_running() and time.monotonic() < deadline:
@@ -97,9 +97,10 @@ def wait(server: Child, place: Place) -> None:
             if answer.status == 200:
                 return
         time.sleep(0.2)
+    lines = [line.strip() for line in server.log.read_text(errors="replace").splitlines() if line.strip()][-3:]
+    where = "its log" if place.is_own else f"its log, {server.log},"  # an own server's log goes with it
     raise TransientError(
-        f"the Prefect server does not answer at {place.address}; the end of {server.log}:\n"
-        f"{server.log.read_text(errors='replace')[-2000:]}"
+        f"the Prefect server does not answer at {place.address}; {where} ends with: {' / '.join(lines) or 'nothing'}"
     )
 
 

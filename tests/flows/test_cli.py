@@ -198,6 +198,19 @@ def test_a_server_that_is_away_is_named_and_worth_another_try(
     assert "Traceback" not in done.stderr
 
 
+def test_a_server_of_its_own_that_cannot_start_is_said_with_the_reason(
+    wtl_alone: Wtl, source: Path, tmp_path: Path
+) -> None:
+    database = f"sqlite+aiosqlite:///{tmp_path}/nowhere/prefect.db"
+    env = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database, "TMPDIR": str(tmp_path)}
+    done = wtl_alone("run", source, "-w", tmp_path / "w", "--encoder", "pixels", env=env)
+    assert (done.returncode, done.stdout) == (4, ""), done.stderr
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("wtl: ")]
+    assert "the Prefect server does not answer" in message
+    assert "unable to open database file" in message or "Application startup failed" in message
+    assert not list(tmp_path.glob("wtl-server-*")), "nothing is left of the server"
+
+
 @pytest.mark.parametrize(
     ("number", "code", "send"),
     [
