@@ -181,7 +181,10 @@ class Stack:
         body: dict[str, Any] = {"parameters": parameters, "state": state}
         if job_env:
             body["job_variables"] = {"env": job_env}
-        run = self.api("POST", f"/deployments/{self.deployment(flow)['id']}/create_flow_run", body)
+        return self.start_run_of(self.deployment(flow)["id"], body)
+
+    def start_run_of(self, deployment_id: str, body: dict[str, Any] | None = None) -> str:
+        run = self.api("POST", f"/deployments/{deployment_id}/create_flow_run", body or {})
         return str(run["id"])
 
     def run(self, run_id: str) -> dict[str, Any]:

@@ -131,11 +131,13 @@ def up_command(
 @common
 def down_command(state: Path, as_json: bool) -> None:
     """End what `wtl up --detach` started."""
-    was_up = up.down(state.expanduser().absolute())
+    folder = state.expanduser().absolute()
+    was_up = up.down(folder)
     if as_json:
         click.echo(json.dumps({"was_up": was_up}))
         return
-    click.echo("down         all that was started has ended" if was_up else "down         nothing was up")
+    nothing = f"nothing was up with its state in {folder}; --state names another folder"
+    click.echo(f"down         {'all that was started has ended' if was_up else nothing}")
 
 
 @click.command("deploy")

@@ -1,7 +1,11 @@
 """Sites that share a server: what one deploys, another keeps, and a second deploy of the same changes nothing."""
 
+from pathlib import Path
+
 import pytest
-from service_stack import Stack, until
+from service_stack import Stack, plain_ranking, until
+
+from tests.services.drill import PIXELS
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 
@@ -10,13 +14,12 @@ def automations(stack: Stack) -> dict[str, dict[str, object]]:
     return {held["name"]: held for held in stack.api("POST", "/automations/filter", {})}
 
 
-def test_a_deploy_leaves_what_is_the_same_and_what_is_another_sites(stack: Stack) -> None:
+def test_a_deploy_leaves_what_is_the_same_and_what_is_another_sites(stack: Stack, source: Path) -> None:
+    """The other site names no sources: its workspace knows one."""
     before = automations(stack)
+    plain_ranking(source, stack.folder / "other", PIXELS)
     other = stack.folder / "other.toml"
-    other.write_text(
-        f'name = "test-2"\nworkspace = "{stack.folder / "other"}"\nsources = ["{stack.folder / "shards"}"]\n'
-        "watch_seconds = 600\n"
-    )
+    other.write_text(f'name = "test-2"\nworkspace = "{stack.folder / "other"}"\nwatch_seconds = 600\n')
     stack.wtl("deploy", "--site", other)
     try:
         stack.wtl("deploy", "--site", stack.site)
@@ -29,6 +32,8 @@ def test_a_deploy_leaves_what_is_the_same_and_what_is_another_sites(stack: Stack
         places.add(stack.api("GET", "/deployments/name/refresh/refresh-test-2")["parameters"]["workspace"])
         looks = stack.api("GET", "/deployments/name/watch/watch-test-2")["schedules"]
         assert [held["schedule"]["interval"] for held in looks] == [600]
+        run = stack.wait(stack.start_run_of(stack.api("GET", "/deployments/name/watch/watch-test-2")["id"]))
+        assert run["name"].startswith("nothing new in "), run
         assert places == {str(stack.workspace), str(stack.folder / "other")}
     finally:
         names = [f"{flow}/{flow}-test-2" for flow in ("refresh", "watch", "train-encoder", "benchmark", "maintain")]
@@ -36,6 +41,10 @@ def test_a_deploy_leaves_what_is_the_same_and_what_is_another_sites(stack: Stack
         for deployment in held:
             stack.api("POST", f"/deployments/{deployment}/pause_deployment")
         # A run whose deployment is deleted cannot give its place back, and asks the server for minutes.
-        until(lambda: not stack.unfinished("watch"), seconds=90, what="no look is under way")
+        until(
+            lambda: not [run for run in stack.unfinished("watch") if run["deployment_id"] in held],
+            seconds=90,
+            what="no look of the other site is under way",
+        )
         for deployment in held:
             stack.api("DELETE", f"/deployments/{deployment}")
