@@ -2,7 +2,6 @@
 
 import html
 import traceback
-from pathlib import Path
 from typing import Any
 
 from prefect import Task
@@ -48,7 +47,7 @@ _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
 def show_failure(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     """A hook for `on_failure`: rename the run, publish the artifact `failure`, and send an event for automations."""
     error = _error_of(state)
-    stage = _stage_of(error)
+    stage = stage_of(error)
     what = str(error) if isinstance(error, WtlError) else f"{type(error).__name__}: {error}"
     rename_run(str(flow_run.id), f"failed in {stage}: {what}")
     target = source_uri(_target_of(flow_run))
@@ -81,13 +80,15 @@ def _error_of(state: State[Any]) -> BaseException:
     return RuntimeError(state.message or "unknown")
 
 
-def _stage_of(error: BaseException) -> str:
+def stage_of(error: BaseException) -> str:
     """The innermost task that the error came through, or else the innermost function that a flow calls.
 
     Read from the traceback, since the server learns of failed tasks too late.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    ours = [frame for frame in frames if Path(frame.f_code.co_filename).parent.name == "tasks"]
-    tasks = [found.name for frame in ours if isinstance(found := frame.f_globals.get(frame.f_code.co_name), Task)]
-    called = [frame.f_code.co_name.replace("_", "-") for frame in ours if not frame.f_code.co_name.startswith("_")]
+    modules = [(frame, str(frame.f_globals.get("__name__")).split(".")) for frame in frames]
+    ours = [(frame, module) for frame, module in modules if module[0] == "tasks"]
+    tasks = [found.name for frame, _ in ours if isinstance(found := frame.f_globals.get(frame.f_code.co_name), Task)]
+    names = [frame.f_code.co_name for frame, module in ours if len(module) == 2]  # not of `tasks.prefect_side`
+    called = [name.replace("_", "-") for name in names if not name.startswith("_")]
     return (tasks or called or ["the flow"])[-1]
