@@ -37,12 +37,12 @@ def test_growth_and_drift_each_call_for_a_successor_and_say_so() -> None:
     params = EncoderParams()
     assert reasons(None, params) == reasons(age(199, 0.6), params) == []
     assert advice(age(230), params) == (
-        "the pool is 2.3 x the 100 images that its encoder was trained on: `wtl train-encoder` makes the next one"
+        "the pool is 2.3 x the 100 images that its encoder was trained on: retrain it with `wtl train-encoder`"
     )
     both = advice(age(200, 0.72), EncoderParams(retrain="automatic"))
     assert both is not None
-    assert "and arrivals since its encoder's training keep to themselves (72%" in both
-    assert both.endswith("the next refresh trains the next one")
+    assert "and images that came after its encoder's training form clusters of their own (72% of their nearest" in both
+    assert both.endswith("the next refresh retrains it")
     assert advice(age(900, 1.0), EncoderParams(retrain="never")) is None
     assert reasons(age(250, 0.9), EncoderParams(retrain_growth=3, retrain_drift=1)) == []
 

@@ -21,7 +21,7 @@ from wtl_core.encoders.networks import NetworkShape, build_network, fold_norms
 from wtl_core.encoders.preprocessing import Preprocessing, fit, from_json
 from wtl_core.encoders.resolve import resolve, start_from
 from wtl_core.errors import ConfigError, CorruptArtifactError
-from wtl_core.training.augment import Draw, Strength, draw, views
+from wtl_core.training.augment import Strength, ViewParameters, random_parameters, views
 from wtl_core.workspace.storage import Store, open_store
 
 CPU = torch.device("cpu")
@@ -599,13 +599,15 @@ def test_a_users_module_is_found_in_the_current_folder_after_installed_ones(tmp_
 
 
 def test_a_draw_that_changes_nothing_gives_the_image_itself() -> None:
-    still = Draw(torch.eye(2, 3).repeat(8, 1, 1), torch.eye(3).repeat(8, 1, 1), torch.ones(8))
+    still = ViewParameters(torch.eye(2, 3).repeat(8, 1, 1), torch.eye(3).repeat(8, 1, 1), torch.ones(8))
     assert torch.allclose(views(images(8), still, 32), images(8).float() / 255, atol=1e-5)
 
 
 def test_a_crop_shows_the_part_that_was_drawn() -> None:
     ramp = torch.arange(32, dtype=torch.uint8).view(1, 1, 1, 32).expand(64, 3, 32, 32)
-    seen = views(ramp, draw(64, Strength(jitter=0, hue=0, grey_probability=0), torch.Generator().manual_seed(1)), 24)
+    seen = views(
+        ramp, random_parameters(64, Strength(jitter=0, hue=0, grey_probability=0), torch.Generator().manual_seed(1)), 24
+    )
     row = seen[:, 0, 12] * 255
     assert (row.amin(dim=1) >= -0.01).all()
     assert (row.amax(dim=1) <= 31.01).all()
@@ -616,12 +618,12 @@ def test_a_crop_shows_the_part_that_was_drawn() -> None:
 
 def test_colour_jitter_is_one_matrix_and_a_contrast() -> None:
     strength = Strength(least_area=1, grey_probability=0)
-    random = draw(512, strength, torch.Generator().manual_seed(0))
+    random = random_parameters(512, strength, torch.Generator().manual_seed(0))
     grey = torch.tensor((0.299, 0.587, 0.114))
     plain = (random.colours - torch.eye(3)).abs().amax(dim=(1, 2)) < 1e-5
     assert 0.1 < plain.float().mean() < 0.3  # one in five keeps its colours
     white = random.colours @ torch.ones(3)
     assert torch.allclose(white, white[:, :1].expand(-1, 3), atol=2e-3)  # hue and saturation leave white and grey alone
     assert (white[:, 0] - 1).abs().max() <= 0.4 + 1e-3
-    only_grey = draw(64, Strength(jitter=0, hue=0, grey_probability=1), torch.Generator()).colours
+    only_grey = random_parameters(64, Strength(jitter=0, hue=0, grey_probability=1), torch.Generator()).colours
     assert torch.allclose(only_grey, grey.expand(64, 3, 3), atol=1e-5)

@@ -478,9 +478,9 @@ def test_kernels_of_a_compiled_training_are_chosen_by_rule(monkeypatch: pytest.M
     asked: list[dict[str, object]] = []
     monkeypatch.setattr(trainer, "can_compile", lambda: True)
     monkeypatch.setattr(torch, "compile", lambda function, **how: asked.append(how) or function)
-    assert trainer._compiled(torch.relu, torch.device("cpu")) is torch.relu
+    assert trainer.compiled_on_gpu(torch.relu, torch.device("cpu")) is torch.relu
     assert asked == []
-    trainer._compiled(torch.relu, torch.device("cuda"))
+    trainer.compiled_on_gpu(torch.relu, torch.device("cuda"))
     assert asked == [{"dynamic": False, "options": {"deterministic": True}}]
 
 

@@ -1,4 +1,4 @@
-"""How far a pool has moved from the one that its encoder was trained on: in size, and in kind by its vectors.
+"""How much a pool has changed since its encoder was trained on it: in size, and in what its images show.
 
 `training.succession` decides what follows from it. A change in kind is measured by nearest neighbours, not by distance
 as in `novelty`. With an encoder trained on five of CIFAR-10's classes, 9 % of the images of the other five classes lay
@@ -22,11 +22,13 @@ from wtl_core.workspace.storage import Store
 
 LEAST_IMAGES = 500
 """With fewer arrivals, or fewer images left of the former pool, no share is measured: 500 give it to 2 points."""
-_MOST_IMAGES, _NEIGHBOURS = 2500, 5
+_MOST_IMAGES = 2500
+"""More images of each side would hardly make the share more exact, and the product of all pairs slower."""
+_NEIGHBOURS = 5
 
 
 def measure(store: Store, samples: pl.DataFrame, encoder: EncoderRef) -> Age | None:
-    """The age of an encoder against the samples that have a vector of it; None if it was not trained here.
+    """How much the samples differ from those that the encoder was trained on; None if it was not trained here.
 
     One image of each near-duplicate group counts: the nearest neighbours of a burst are the burst itself, whatever it
     shows.
@@ -49,11 +51,14 @@ def measure(store: Store, samples: pl.DataFrame, encoder: EncoderRef) -> Age | N
     if count < LEAST_IMAGES:
         return age
     matrix = vectors.load(store, encoder.fingerprint, [*arrived[:count], *known[:count]]).astype(np.float32)
-    return age.model_copy(update={"own_share": round(own_share(matrix[:count], matrix[count:]), 4)})
+    return age.model_copy(update={"own_share": round(new_neighbour_share(matrix[:count], matrix[count:]), 4)})
 
 
-def own_share(fresh: np.ndarray, pool: np.ndarray) -> float:
-    """Share of the nearest neighbours of `fresh` rows that are `fresh` too, among both. (n, D) unit vectors each."""
+def new_neighbour_share(fresh: np.ndarray, pool: np.ndarray) -> float:
+    """Share of the five nearest neighbours of `fresh` rows, among `fresh` and `pool`, that are `fresh` too.
+
+    (n, D) float32 unit vectors each, of equal n. 0.5 is expected if both look alike, 1 if they have nothing in common.
+    """
     count = len(fresh)
     similarity = fresh @ np.concatenate([fresh, pool]).T
     np.fill_diagonal(similarity[:, :count], -np.inf)

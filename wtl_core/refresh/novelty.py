@@ -1,9 +1,9 @@
-"""How much of what has arrived is unlike everything labelled so far: a sample of it is embedded and compared.
+"""How many of the new images are unlike everything labelled so far: some of them are embedded and compared.
 
-The sample is spread over the bytes of all arrivals and drawn by content; of large shards only the beginning is read, as
-a look must stay cheap. An arrival is *far* if it lies farther from its nearest labelled sample than 90 % of the pool
-does. So where nothing has changed in kind, a tenth of the arrivals is far; a new camera or a new class shows as a much
-larger share.
+These are spread over the bytes of all new objects and chosen by their content. Of large shards only the beginning is
+read, since this must stay cheap. An image is *far* if it lies farther from its nearest labelled image than 90 % of the
+pool does. So a tenth of the new images is far where they show what the pool shows already; a new camera or a new class
+gives a much larger share.
 """
 
 import hashlib
@@ -28,31 +28,32 @@ from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
 IMAGES = 1024
-"""Arrivals looked at, at most: the share is then known to 3 points."""
+"""New images that are embedded, at most: the share is then known to 3 points."""
 MOST_BYTES = 256 << 20
-"""Read of all arrivals together, roughly: each object is read up to its share of this, one image at least."""
+"""Bytes read of all new objects together, roughly: of each object its share of them, but at least one image."""
 _POOL_ROWS = 10_000
-"""Of the pool, to learn how far is far: the quantile is then known to half a point."""
+"""Samples of the pool that the limit of *far* is taken from: the quantile is then known to half a point."""
 _FAR_QUANTILE = 0.9
 _ROUNDING = 1e-3
-"""Vectors are kept as float16: two of the same image may differ by that much."""
+"""Vectors are stored as float16: two of the same image may differ by this much in similarity."""
 _BLOCK_ROWS, _BLOCK_ANCHORS = 2048, 8192
+"""Rows and labelled samples that are multiplied at once: 64 MB of similarities."""
 
 _logger = logging.getLogger(__name__)
 
 
 def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int) -> float:
-    """The share of the arrivals that is far from the labelled set, 0 to 1.
+    """The share of the new images that is far from the labelled ones, 0 to 1.
 
     Args:
         store: The workspace.
-        arrived: New and changed objects, a listing's rows.
+        arrived: New and changed objects, rows of a listing.
         device: Where to embed.
         workers: Threads that decode.
 
     Returns:
-        1.0 where nothing is labelled, no refresh was made yet, or the encoder's name leads to another network than the
-        last refresh's, whose vectors cannot be compared; 0.0 where no arrival can be read.
+        1.0 if nothing is labelled, no refresh has been committed, or the encoder's name means another network than in
+        the last refresh, so that vectors cannot be compared; 0.0 if no new image can be read.
     """
     last = commits.latest(store)
     labelled = ledger.sample_ids(ledger.read(store), "labelled") if last else []
@@ -68,7 +69,7 @@ def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int) -> 
     anchors = vectors.load(store, last.encoder, marked).astype(np.float32)
     encoder = _encoder(store, last, device=device)
     if encoder is None:
-        _logger.info("%s names another network than the last refresh's: a refresh is due", last.encoder_name)
+        _logger.info("%s names another network than in the last refresh: a refresh is due", last.encoder_name)
         return 1.0
     images = sampled(arrived, max_file_bytes=last.recipe.ingest.max_file_bytes)
     pieces = embedder.embed(encoder, images, workers=workers)
@@ -78,7 +79,10 @@ def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int) -> 
 
 
 def far_share(fresh: np.ndarray, anchors: np.ndarray, matrix: np.ndarray) -> float:
-    """Share of `fresh` (F, D) less similar to its nearest of `anchors` (L, D) than 90 % of `matrix` (N, D) is."""
+    """Share of rows of `fresh` (F, D) that are less similar to their nearest anchor than 90 % of `matrix` (N, D).
+
+    `anchors` are (L, D); all rows are float32 unit vectors, similarity is the cosine. 0.0 if `fresh` is empty.
+    """
     if not len(fresh):
         return 0.0
     limit = float(np.quantile(_nearest(matrix, anchors), 1 - _FAR_QUANTILE))
@@ -86,7 +90,7 @@ def far_share(fresh: np.ndarray, anchors: np.ndarray, matrix: np.ndarray) -> flo
 
 
 def _nearest(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Each row's similarity to its nearest anchor; block by block of both, so that many labels cost no memory."""
+    """Each row's similarity to its nearest anchor, (n,) float32; block by block, so that many labels need no memory."""
     nearest = np.full(len(rows), -np.inf, np.float32)
     for i in range(0, len(rows), _BLOCK_ROWS):
         for j in range(0, len(anchors), _BLOCK_ANCHORS):
@@ -96,7 +100,7 @@ def _nearest(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 
 
 def _encoder(store: Store, last: Commit, *, device: str) -> Encoder | None:
-    """The workspace's encoder, not compiled; None where its name leads to another one by now."""
+    """The workspace's encoder, not compiled; None if its name means another network now."""
     is_ours = encoder_names.is_trained_here(last.encoder_name)
     name = last.encoder if is_ours else last.encoder_name
     encoder = resolve.resolve(name, store, device=device, side_px=last.recipe.encoder.side_px)
@@ -105,22 +109,25 @@ def _encoder(store: Store, last: Commit, *, device: str) -> Encoder | None:
 
 
 def sampled(arrived: pl.DataFrame, *, max_file_bytes: int) -> Iterator[tuple[str, bytes]]:
-    """Up to `IMAGES` images of the arrivals with their SHA-256 hex; the same arrivals give the same ones."""
+    """Up to `IMAGES` of the new images, as (SHA-256 hex, bytes); the same objects give the same images."""
     counts = _counts(arrived)
-    for one, entries in read_objects(list(counts), max_file_bytes=max_file_bytes):
-        images = ((hashlib.sha256(data).hexdigest(), data) for data in _beginning(entries, counts[one]))
+    for obj, entries in read_objects(list(counts), max_file_bytes=max_file_bytes):
+        images = ((hashlib.sha256(data).hexdigest(), data) for data in _beginning(entries, counts[obj]))
         try:
-            yield from heapq.nsmallest(counts[one], images)
+            yield from heapq.nsmallest(counts[obj], images)
         except ObjectChangedError:
             continue  # still being written: what was read of it does not count
 
 
 def _counts(arrived: pl.DataFrame) -> dict[SourceObject, int]:
-    """How many images to take of which objects: points evenly over all bytes, objects in an order by what they are."""
+    """How many images to take of which object: in proportion to its bytes, by evenly spaced points over all bytes.
+
+    Objects are ordered by a hash of their identity, so their names and the order of sources do not matter.
+    """
     objects = [SourceObject(*row) for row in arrived.select(list(LISTING_SCHEMA)).iter_rows()]
     if not objects:
         return {}
-    order = np.argsort(content_keys([f"{one.uri} {one.identity}" for one in objects]), kind="stable")
+    order = np.argsort(content_keys([f"{obj.uri} {obj.identity}" for obj in objects]), kind="stable")
     ends = np.cumsum([max(objects[row].size, 1) for row in order])
     points = (np.arange(IMAGES) + 0.5) * (ends[-1] / IMAGES)
     counts = np.bincount(np.searchsorted(ends, points, side="right"), minlength=len(objects))
@@ -128,7 +135,7 @@ def _counts(arrived: pl.DataFrame) -> dict[SourceObject, int]:
 
 
 def _beginning(entries: Entries, count: int) -> Iterator[bytes]:
-    """An object's images until its share of `MOST_BYTES`, which `count` images out of `IMAGES` stand for, is read."""
+    """An object's first images, until its share of `MOST_BYTES` is read: `count` parts of `IMAGES`."""
     left = MOST_BYTES * count // IMAGES
     for entry in entries:
         if entry.data is not None and entry.reason is None:

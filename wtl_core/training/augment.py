@@ -1,6 +1,6 @@
-"""Random views of a batch of images, made on the device in three passes over it: crop with flip, colour, range.
+"""Random views of a batch of images, computed on the device in three passes over it: crop with flip, colour, range.
 
-All random numbers are drawn on the processor from a generator of their own, so that a step's views are a function of
+All random numbers come from a generator of the step's own, on the processor. So a step's views are a function of
 (seed, step), the same on every device, and a resumed run needs no generator state.
 """
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+# ITU-R BT.601: the weights of a grey value, and the matrix from RGB to YIQ
 _GREY = (0.299, 0.587, 0.114)
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
@@ -33,21 +34,27 @@ class Strength:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """The random numbers of n views: crops (n, 2, 3), colours (n, 3, 3), contrasts (n,)."""
+class ViewParameters:
+    """The random part of n views, float32.
+
+    Attributes:
+        crops: (n, 2, 3) affine matrices from a view to its image, flip included; both have coordinates from -1 to 1.
+        colours: (n, 3, 3) matrices by which RGB values are multiplied.
+        contrasts: (n,) factors of the distance to a view's mean grey.
+    """
 
     crops: torch.Tensor
     colours: torch.Tensor
     contrasts: torch.Tensor
 
-    def to(self, device: torch.device) -> "Draw":
+    def to(self, device: torch.device) -> "ViewParameters":
         """The same numbers on `device`."""
-        return Draw(*(moved(part, device) for part in (self.crops, self.colours, self.contrasts)))
+        return ViewParameters(*(to_device(part, device) for part in (self.crops, self.colours, self.contrasts)))
 
 
-def draw(count: int, strength: Strength, generator: torch.Generator) -> Draw:
-    """Random numbers for `count` views, on the processor."""
-    # Eleven are used; of a narrower draw every number would be another, and so all trained weights.
+def random_parameters(count: int, strength: Strength, generator: torch.Generator) -> ViewParameters:
+    """Random parameters of `count` views, on the processor."""
+    # Eleven columns are used. With fewer columns every number would change, and so all trained weights.
     uniform = torch.rand(count, 14, generator=generator).unbind(1)
     area = strength.least_area + (1 - strength.least_area) * uniform[0]
     ratio = torch.exp((2 * uniform[1] - 1) * torch.log(torch.tensor(4 / 3)) / 2)
@@ -62,10 +69,10 @@ def draw(count: int, strength: Strength, generator: torch.Generator) -> Draw:
     angle = torch.where(is_jittered, strength.hue, 0.0) * (2 * uniform[9] - 1) * 2 * torch.pi
     saturation = torch.where(uniform[10] < strength.grey_probability, 0.0, saturation)
     colours = brightness.view(-1, 1, 1) * (_saturation(saturation) @ _hue(angle))
-    return Draw(crops, colours, contrast)
+    return ViewParameters(crops, colours, contrast)
 
 
-def views(images: torch.Tensor, random: Draw, side_px: int) -> torch.Tensor:
+def views(images: torch.Tensor, random: ViewParameters, side_px: int) -> torch.Tensor:
     """Views (n, 3, side_px, side_px) float32 in 0 to 1 of (n, 3, S, S) uint8 images on one device."""
     grid = functional.affine_grid(random.crops, [len(images), 3, side_px, side_px], align_corners=False)
     values = functional.grid_sample(
@@ -79,7 +86,7 @@ def views(images: torch.Tensor, random: Draw, side_px: int) -> torch.Tensor:
 
 
 def _saturation(amount: torch.Tensor) -> torch.Tensor:
-    """Matrices between grey (0) and more colour than there was (above 1)."""
+    """Matrices that change the saturation: 0 gives grey, 1 the same colours, more than 1 stronger ones."""
     grey = torch.tensor(_GREY).expand(3, 3)
     amount = amount.view(-1, 1, 1)
     return amount * torch.eye(3) + (1 - amount) * grey
@@ -96,8 +103,8 @@ def _hue(angle: torch.Tensor) -> torch.Tensor:
     return turned
 
 
-def moved(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """On `device`, without waiting for the copy."""
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`values` on `device`; a copy to a GPU is not waited for."""
     if device.type != "cuda":
         return values
     return values.pin_memory().to(device, non_blocking=True)

@@ -1,6 +1,6 @@
 """Unfinished trainings on disk, below `encoders/.training/<key>/`: the committed plan, one checkpoint, the outcome.
 
-Safetensors and JSON only. A checkpoint is replaced in one write, so a kill leaves the old one or the new one.
+Safetensors and JSON only. A checkpoint is replaced in one write, so a kill leaves either the old one or the new one.
 """
 
 import json
@@ -23,12 +23,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that the rest of a training depends on; random draws are functions of the step, so none are kept.
+    """Everything that the rest of a training depends on. Random numbers are functions of the step, so none are kept.
 
     Attributes:
         step: Steps done.
         tensors: Weights, running statistics and momenta by name.
-        history: What the watch saw so far.
+        history: The figures of each check of the training's health so far.
     """
 
     step: int
@@ -57,14 +57,14 @@ class TrainingFolder:
             raise self._broken("plan.json", error) from error
 
     def commit_plan(self, plan: TrainingPlan) -> TrainingPlan:
-        """Commit a plan for good; the one that counts, which is an earlier one if there was one."""
+        """Commit a plan for good; returns the committed plan, which is an earlier one if there was one."""
         self.store.create(self.path("plan.json"), json.dumps(plan.to_json(), indent=2, sort_keys=True).encode())
         committed = self.load_plan()
         assert committed is not None
         return committed
 
     def load_checkpoint(self) -> Checkpoint | None:
-        """The latest checkpoint; None before the first, and where the file is broken: its steps are done again."""
+        """The latest checkpoint; None before the first one. A broken file counts as none: its steps are repeated."""
         try:
             data = self.store.read_bytes(self.path("checkpoint.safetensors"))
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Is training still learning something? Four figures of the features, without labels, and the refusal of a collapse."""
+"""Is the training still learning something? Four figures of the features, without labels; a collapse is refused."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -10,7 +10,11 @@ from torch.nn import functional
 from wtl_core.errors import InputError
 
 NEIGHBOURS = 10
-_LEAST_RANK, _LEAST_AGREEMENT_OVER_CHANCE = 2.0, 1.5
+"""Nearest neighbours of an image that are compared between its two views."""
+_LEAST_RANK = 2.0
+"""Effective rank below which all features lie on about one line."""
+_LEAST_AGREEMENT_OVER_CHANCE = 1.5
+"""An agreement of neighbours below so many times chance is noise: the features no longer depend on the image."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def measure(first: torch.Tensor, second: torch.Tensor) -> Health:
 
 
 def check_finite(loss: float, first: torch.Tensor, second: torch.Tensor, *, step: int) -> None:
-    """Refuse a run that has left the numbers: nothing can be measured there, and no later step comes back.
+    """Refuse a run whose loss or features are infinite or NaN: no later step would mend that.
 
     Raises:
         InputError: the loss or a feature is not finite.
@@ -72,13 +76,13 @@ def check_finite(loss: float, first: torch.Tensor, second: torch.Tensor, *, step
 
 
 def check(health: Health, loss: float, *, images: int, step: int) -> None:
-    """Refuse a run whose features say nothing any more.
+    """Refuse a run whose features no longer tell images apart.
 
     Args:
         health: Of `images` images.
-        loss: The step's, for the message like `step`.
-        images: How many were looked at; fewer than 8 x 10 tell nothing about neighbours.
-        step: Steps done.
+        loss: The step's; for the message.
+        images: How many were measured; with fewer than 8 x 10 the agreement of neighbours is not checked.
+        step: Steps done; for the message.
 
     Raises:
         InputError: the features lie on a line or agree no more than chance.

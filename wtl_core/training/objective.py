@@ -9,9 +9,10 @@ from torch.nn import functional
 
 
 def contrast(projected: torch.Tensor, *, views: int, temperature: float) -> torch.Tensor:
-    """Mean contrastive loss of (V * B, D) float32 projections, view-major: rows v * B + i show image i.
+    """Mean contrastive loss of (V * B, D) float32 projections, view-major: row v * B + i is a view of image i.
 
-    Each row is told apart from all others by a softmax over cosines; its V - 1 other views are the right answers.
+    For each row a softmax over its cosines to all others, divided by `temperature`; its V - 1 other views are the right
+    answers.
     """
     unit = functional.normalize(projected, dim=1)
     logits = unit @ unit.T / temperature
@@ -25,7 +26,7 @@ def contrast(projected: torch.Tensor, *, views: int, temperature: float) -> torc
 
 
 class Projector(nn.Module):
-    """Two layers that absorb what the contrast destroys; thrown away after training."""
+    """Two layers between features and loss; thrown away after training, since features before them transfer better."""
 
     def __init__(self, dimensions: int, hidden: int, *, outputs: int = 128) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
-"""Several devices at one training, by `torch.distributed`: each computes its share of a step's pieces.
+"""Experimental: several devices train one encoder by `torch.distributed`, one process each. Not yet run on GPUs.
 
-Every device begins with the same weights and adds up the same gradients, so all hold the same weights after each step;
-one process a device. NCCL between GPUs, gloo between processors.
+Each computes its share of a step's pieces. All begin with the same weights and add up the same gradients, so all hold
+the same weights after each step. NCCL between GPUs, gloo between processors; with gloo two processes are tested on one
+processor (`tests/core/test_encoders_training.py`).
 """
 
 import tempfile
@@ -21,13 +22,16 @@ from wtl_core.errors import TransientError
 
 @dataclass(frozen=True)
 class Peers:
-    """This process among those that train together."""
+    """This process among those that train together: `rank` of `size`, from 0."""
 
     rank: int = 0
     size: int = 1
 
     def add_up(self, modules: list[nn.Module], loss: torch.Tensor) -> torch.Tensor:
-        """Sum gradients and loss over all, and average running statistics; a call that all make at the same time."""
+        """Sum gradients and loss over all processes, and average running statistics. Every process must call it.
+
+        Returns the sum of the losses; gradients and statistics of `modules` are changed in place.
+        """
         if self.size == 1:
             return loss
         gradients = [value.grad for module in modules for value in module.parameters() if value.grad is not None]
@@ -41,7 +45,7 @@ class Peers:
 
 ALONE = Peers()
 _PATIENCE = timedelta(minutes=5)
-"""For the others to appear, and for each exchange: a process that hangs ends the training, not the night."""
+"""How long to wait for the other processes to appear, and in each exchange: one that hangs must end the training."""
 
 
 _LOSS_SECONDS = 10.0
@@ -83,6 +87,8 @@ def joined(size: int, device: torch.device, follow: Callable[..., None], *argume
                 other.join(60)
         except RuntimeError as error:
             connection.wait([other.sentinel for other in others], _LOSS_SECONDS)
+            for other in others:
+                other.join(1)  # a sentinel closes moments before the exit code can be read
             if all(other.exitcode in (None, 0) for other in others):
                 raise
             raise TransientError(f"training: one of {size} processes was lost ({error}); run again") from error

@@ -1,4 +1,4 @@
-"""The pool as an encoder trains on it: where each sample's bytes lie, handed over as a reader by row."""
+"""The pool as the images that an encoder is trained on."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ from wtl_core.workspace.storage import Store
 
 
 def distinct(samples: pl.DataFrame) -> pl.DataFrame:
-    """The samples to learn from: pixel-identical repeats and filtered-out samples stay away."""
+    """The samples to learn from: without pixel-identical repeats and without filtered-out samples."""
     return samples.filter(pl.col("duplicate_of").is_null() & ~pl.col("is_filtered"))
 
 

@@ -19,8 +19,9 @@ VERSION = 2
 """Raise when the same plan would train to another encoder. 2: its features are centred and half whitened."""
 
 LEAST_IMAGES = 16
+"""With fewer images there is too little to contrast."""
 _MAX_IMAGES = {"cpu": 100_000, "cuda": 1_000_000}
-"""More images than a training budget can look at often would only fill memory."""
+"""The most images to train on: more than a budget can show several times would only fill memory."""
 
 _VIEWS = 4
 """More views of fewer images learn faster at the same cost (arXiv:2403.05490; measured in tests/bench/reports)."""
@@ -33,19 +34,21 @@ class TrainingPlan:
     Attributes:
         shape: The network.
         preprocessing: Of the finished encoder, and of the images that views are cut from.
-        view_px: Side of the views. Less than `side_px` costs less and shows things as large as whole images will.
-        images: How many of the pool's are trained on: the first in `sample_id` order, a fair draw since ids are hashes.
+        view_px: Side of the views. Smaller than `side_px`, it costs less, and crops show things at the size that they
+            have in whole images.
+        images: How many of the pool's images are trained on: the first in `sample_id` order, which is a random sample
+            since ids are hashes.
         batch_images: Images in a step; each gives `views` views.
         views: Random views per image and step.
-        accumulate: Pieces that a step is computed in to save memory; each piece contrasts its own images only.
-        steps: How many there are; 0 until the budget has been turned into a number.
-        learning_rate: At its highest point.
-        weight_decay: Of weights, not of biases and normalisations.
-        temperature: Of the contrast.
+        accumulate: Pieces that a step is computed in to save memory; each piece contrasts only its own images.
+        steps: How many steps there are; 0 until the budget has been turned into a number.
+        learning_rate: The highest learning rate of the schedule.
+        weight_decay: Applied to weights, not to biases and normalisations.
+        temperature: Of the contrastive loss.
         hidden: Width of the projector, which is thrown away.
         number_format: Of the network's products, in training and afterwards.
         seed: Feeds weights, order and views.
-        start: Digest of the weights that training starts from; None starts from scratch.
+        start: Digest of the weights that training starts from; None for random weights.
     """
 
     shape: NetworkShape
@@ -84,14 +87,14 @@ def plan_training(
     start: Start | None = None,
     devices: int = 1,
 ) -> TrainingPlan:
-    """The plan for a pool, its step count still open unless `epochs` are given.
+    """The plan for a pool; its `steps` are 0 unless the budget is in epochs.
 
     Args:
         params: What the user fixed.
         sides_px: (N,) shorter side of every image.
-        device: Kind of machine.
-        number_format: What its processor has instructions for.
-        start: Weights to go on from; their network is taken, and a tenth of the learning rate.
+        device: Kind of device.
+        number_format: The format that it has instructions for.
+        start: Weights to continue from, with their network and a tenth of the learning rate; None for random ones.
         devices: How many train together: each contrasts a batch of its own, and the rate rises with the root of the
             number, as gradients of more images are steadier.
 
@@ -122,11 +125,7 @@ def plan_training(
 
 
 def check_count(images: int) -> None:
-    """Refuse to train on too few images.
-
-    Raises:
-        InputError: there is too little to contrast.
-    """
+    """Refuse to train on fewer than `LEAST_IMAGES` images. Raises InputError."""
     if images < LEAST_IMAGES:
         raise InputError(
             f"expected at least {LEAST_IMAGES} images to train an encoder on, found {images}; "
@@ -135,7 +134,7 @@ def check_count(images: int) -> None:
 
 
 def side_for(sides_px: np.ndarray, device: Literal["cpu", "cuda"]) -> int:
-    """Image side for a pool: that of its median image, up to what the machine can train on in minutes."""
+    """Image side for a pool: near that of its median image, up to what the device can train on in minutes."""
     median = float(np.median(sides_px))
     steps = (32, 64) if device == "cpu" else (32, 64, 128)
     return next((side for side in steps if median <= 1.5 * side), steps[-1])

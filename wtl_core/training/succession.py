@@ -1,7 +1,7 @@
-"""Which encoder comes next, and when: the policy, and a pointer that a refresh follows. Imports no torch.
+"""When an encoder that was trained here is retrained, and which encoder the next refresh takes. Imports no torch.
 
-`wtl train-encoder` leaves the pointer, or a refresh whose recipe says so. The old ranking stays the workspace's present
-until every sample has a vector of the new encoder and a commit says so.
+The successor is named in a file, by `wtl train-encoder` or by a refresh whose recipe retrains automatically. The old
+ranking stays valid until every sample has a vector of the new encoder and the refresh is committed.
 """
 
 import json
@@ -14,12 +14,12 @@ _KEY = "encoders/next.json"
 
 
 def name_successor(store: Store, fingerprint: str) -> None:
-    """Let the next refresh take this encoder. For the holder of the lease."""
+    """Let the next refresh use this encoder. Only for the holder of the lease."""
     store.write_bytes(_KEY, json.dumps({"fingerprint": fingerprint}).encode() + b"\n")
 
 
 def successor(store: Store) -> str | None:
-    """The fingerprint that a refresh with a trained encoder should use; None where none was trained on purpose."""
+    """Fingerprint of the encoder that the next refresh should use; None if no successor was named."""
     if not store.exists(_KEY):
         return None
     fingerprint: str = json.loads(store.read_bytes(_KEY))["fingerprint"]
@@ -27,7 +27,7 @@ def successor(store: Store) -> str | None:
 
 
 def reasons(age: Age | None, params: EncoderParams) -> list[str]:
-    """Why the encoder needs a successor by the recipe's policy, one clause each; none while it fits its pool."""
+    """Why the recipe wants the encoder retrained, one clause for each reason; empty if it does not."""
     if age is None or params.retrain == "never":
         return []
     found = []
@@ -36,16 +36,17 @@ def reasons(age: Age | None, params: EncoderParams) -> list[str]:
         found.append(f"the pool is {growth:.1f} x the {age.images_then:,} images that its encoder was trained on")
     if age.own_share is not None and age.own_share > params.retrain_drift:
         found.append(
-            f"arrivals since its encoder's training keep to themselves ({age.own_share:.0%}, alike would be 50%)"
+            "images that came after its encoder's training form clusters of their own "
+            f"({age.own_share:.0%} of their nearest neighbours are new too; 50% would be chance)"
         )
     return found
 
 
 def advice(age: Age | None, params: EncoderParams) -> str | None:
-    """What a person should know of the encoder's age; None while it fits its pool."""
+    """One sentence for a person: why the encoder should be retrained and what does it; None if there is no need."""
     found = reasons(age, params)
     if not found:
         return None
     is_automatic = params.retrain == "automatic"
-    remedy = "the next refresh trains the next one" if is_automatic else "`wtl train-encoder` makes the next one"
+    remedy = "the next refresh retrains it" if is_automatic else "retrain it with `wtl train-encoder`"
     return f"{', and '.join(found)}: {remedy}"

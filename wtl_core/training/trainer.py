@@ -1,4 +1,8 @@
-"""One training in memory: weights, momenta, and what a step does to them. Knows no files and no clock."""
+"""One training in memory: weights, momenta, and what a step does to them. Uses no files and no clock.
+
+Experimental on a GPU, where network and views are compiled: this code has not run on one yet. What it does is tested on
+the processor (`tests/core/test_encoders_training.py`); one test, marked `gpu`, waits for a GPU.
+"""
 
 import math
 from collections.abc import Callable
@@ -9,14 +13,19 @@ from torch import nn
 
 from wtl_core.encoders.compiled import can_compile
 from wtl_core.encoders.networks import build_network
-from wtl_core.training.augment import Strength, draw, moved, views
+from wtl_core.training.augment import Strength, random_parameters, to_device, views
 from wtl_core.training.image_cache import copy_rows
 from wtl_core.training.objective import Projector, contrast
 from wtl_core.training.peers import ALONE, Peers
 from wtl_core.training.sizing import TrainingPlan
 
-_MOMENTUM, _WARM_UP_SHARE, _WATCHED = 0.9, 0.05, 512
+_MOMENTUM = 0.9
+_WARM_UP_SHARE = 0.05
+"""Share of the steps in which the learning rate rises, so that random first weights are not thrown far off."""
+_CHECKED_IMAGES = 512
+"""Images that the health of training is measured on: the agreement of neighbours has a chance level of 2 % then."""
 _ON_DEVICE_BYTES = 8 << 30
+"""Squares of up to so many bytes stay on the GPU; larger pools are copied batch by batch."""
 
 
 class Trainer:
@@ -43,8 +52,8 @@ class Trainer:
         self.projector.to(device)
         self.optimizer = _optimizer(self.network, self.projector, plan)
         self.resident = torch.from_numpy(squares).to(device) if _fits(squares, device) else None
-        self.forward = _compiled(self.network, device)
-        self.views = _compiled(views, device)
+        self.forward = compiled_on_gpu(self.network, device)
+        self.views = compiled_on_gpu(views, device)
         normal = plan.preprocessing
         self.mean = torch.tensor(normal.mean, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(normal.std, device=device).view(1, 3, 1, 1)
@@ -76,7 +85,7 @@ class Trainer:
         return total
 
     def _seed_globally(self, seed: int) -> None:
-        """Networks of others drop features and layers by the device's global generator."""
+        """Seed the device's global generator, by which foreign networks drop features and layers."""
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             index = torch.cuda.current_device() if self.device.index is None else self.device.index
@@ -90,7 +99,7 @@ class Trainer:
 
     def two_views(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (n, D) of two views of the first images, as the finished encoder would see them."""
-        rows = np.arange(min(_WATCHED, len(self.squares)))
+        rows = np.arange(min(_CHECKED_IMAGES, len(self.squares)))
         self.network.eval()
         with torch.no_grad():
             generator = torch.Generator().manual_seed(_mixed(self.plan.seed, -1, 0))
@@ -119,13 +128,13 @@ class Trainer:
         self, rows: np.ndarray, count: int, generator: torch.Generator, *, is_compiled: bool = True
     ) -> torch.Tensor:
         """`count` random views of the rows, view-major, as the network takes them."""
-        random = draw(count * len(rows), self.strength, generator).to(self.device)
+        random = random_parameters(count * len(rows), self.strength, generator).to(self.device)
         images = self._images(rows).repeat(count, 1, 1, 1)
         seen = (self.views if is_compiled else views)(images, random, self.plan.view_px)
         return ((seen - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def features(self, values: torch.Tensor, *, is_compiled: bool = True) -> torch.Tensor:
-        """What the network says of them, float32."""
+        """The network's features of the values, (n, D) float32."""
         is_bfloat16 = self.plan.number_format == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=is_bfloat16):
             features: torch.Tensor = (self.forward if is_compiled else self.network)(values)
@@ -133,7 +142,7 @@ class Trainer:
 
     def _images(self, rows: np.ndarray) -> torch.Tensor:
         if self.resident is not None:
-            return self.resident[moved(torch.from_numpy(rows), self.device)]
+            return self.resident[to_device(torch.from_numpy(rows), self.device)]
         return copy_rows(self.squares, rows).to(self.device)
 
     def _rows(self, number: int) -> np.ndarray:
@@ -148,8 +157,8 @@ class Trainer:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
 
-def _compiled(function: Callable[..., torch.Tensor], device: torch.device) -> Callable[..., torch.Tensor]:
-    """`function`, compiled on a GPU where that can be done.
+def compiled_on_gpu(function: Callable[..., torch.Tensor], device: torch.device) -> Callable[..., torch.Tensor]:
+    """`function`, compiled if the device is a GPU and this machine can compile for one.
 
     Kernels are chosen by rule: timed ones may differ in a process that finds no cache, and with them the bits of a
     training that goes on there.
@@ -177,7 +186,7 @@ def _pace(number: int, steps: int) -> float:
 
 
 def _mixed(*parts: int) -> int:
-    """One seed of several numbers, far from its neighbours' seeds."""
+    """One seed from several numbers; numbers that differ by one give unrelated seeds."""
     return int(np.random.SeedSequence([part % 2**32 for part in parts]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

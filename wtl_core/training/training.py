@@ -32,8 +32,14 @@ from wtl_core.workspace.storage import Store
 
 _log = logging.getLogger(__name__)
 
-_LOOKS, _LEAST_STEPS_TO_JUDGE = 10, 50
+_CHECKS = 10
+"""How often the health of a training is measured, evenly over its steps."""
+_LEAST_STEPS_TO_CHECK = 50
+"""A collapse is refused after this many steps and a fifth of all: before that features may still be those of random
+weights."""
 _WARM_UP_STEPS, _MOST_BLOCKS, _TIMED_SECONDS = 2, 200, 2.0
+"""Turning seconds into steps: steps before the clock is read, the most blocks of steps, and the seconds that they take
+together at most."""
 
 
 def train(
@@ -50,8 +56,9 @@ def train(
 ) -> str:
     """Train an encoder on the pool and keep it in the workspace; its fingerprint.
 
-    A call with the same images and params on the same kind of device goes on where an earlier one was killed, and
-    returns at once if that one finished: bit for bit as without the kill, on a processor with as many threads.
+    A call with the same images and params on the same kind of device continues where an earlier one was killed, and
+    returns at once if that one finished. The weights are the same bit for bit as without the kill, on a processor with
+    the same number of threads.
 
     Args:
         images: The pool.
@@ -108,12 +115,12 @@ def train(
 
 
 def trained_whitening(trainer: Trainer) -> Whitening:
-    """The whitening of the trained network's features of the first images, which are a fair draw: ids are hashes."""
+    """The whitening of the trained network's features of the first images: a random sample, since ids are hashes."""
     return fit_whitening(_encoder(trainer).encode(_first(trainer, whitening.IMAGES)))
 
 
 def _encoder(trainer: Trainer, whitened_by: Whitening | None = None) -> Encoder:
-    """Of what is trained so far."""
+    """The encoder of the weights as they are now."""
     plan = trainer.plan
     encoder = build(
         deepcopy(trainer.network),
@@ -140,14 +147,14 @@ def _follow(
     weights: dict[str, torch.Tensor] | None,
     checkpoint: Checkpoint | None,
 ) -> None:
-    """The same steps in another process: it computes its share and keeps nothing."""
+    """The same steps in another process, which computes its share of each and writes nothing."""
     trainer = Trainer(plan, squares.numpy(), device, start=weights, peers=peers)
     for step in range(_resumed(trainer, checkpoint), plan.steps):
         trainer.step(step)
 
 
 def _resumed(trainer: Trainer, checkpoint: Checkpoint | None) -> int:
-    """The step to go on from."""
+    """Load the checkpoint; the step to continue from."""
     if checkpoint is None:
         return 0
     trainer.load(checkpoint.tensors)
@@ -162,17 +169,17 @@ def _run(
     on_progress: Progress | None,
     checkpoint_seconds: float,
 ) -> list[dict[str, Any]]:
-    """Steps from the last checkpoint to the end; what the watch saw."""
+    """Steps from the last checkpoint to the end; the figures of each check."""
     plan = trainer.plan
     first = _resumed(trainer, checkpoint)
     history: list[dict[str, Any]] = [] if checkpoint is None else checkpoint.history
     kept = time.monotonic()
-    looks = {round(plan.steps * look / _LOOKS) for look in range(1, _LOOKS + 1)}
+    checks = {round(plan.steps * number / _CHECKS) for number in range(1, _CHECKS + 1)}
     for step in range(first, plan.steps):
         loss = trainer.step(step)
         done = step + 1
-        if done in looks:
-            history.append(_look(trainer, done, float(loss)))
+        if done in checks:
+            history.append(_check(trainer, done, float(loss)))
         if done < plan.steps and time.monotonic() - kept >= checkpoint_seconds:
             folder.save_checkpoint(Checkpoint(done, trainer.tensors(), history))
             kept = time.monotonic()
@@ -181,12 +188,13 @@ def _run(
     return history
 
 
-def _look(trainer: Trainer, step: int, loss: float) -> dict[str, Any]:
+def _check(trainer: Trainer, step: int, loss: float) -> dict[str, Any]:
+    """The health of the training after a step. Raises InputError if it has diverged or collapsed."""
     first, second = trainer.two_views()
     collapse.check_finite(loss, first, second, step=step)
     health = collapse.measure(first, second)
     _log.info("training: step %d of %d, loss %.3f, %s", step, trainer.plan.steps, loss, health)
-    if step >= _LEAST_STEPS_TO_JUDGE and step >= trainer.plan.steps // 5:
+    if step >= _LEAST_STEPS_TO_CHECK and step >= trainer.plan.steps // 5:
         collapse.check(health, loss, images=len(first), step=step)
     return {"step": step, "loss": round(loss, 4), **health.to_json()}
 
@@ -196,7 +204,7 @@ def _with_steps(
 ) -> TrainingPlan:
     """The draft with a step count for its budget and, where memory was short, with steps computed in pieces.
 
-    Measured on one device with its share of a step: what devices tell each other comes on top.
+    Measured on one device with its share of a step; the exchange between devices is not counted.
     """
     plan = dataclasses.replace(draft, batch_images=min(draft.batch_images, len(squares)))
     while True:
@@ -222,9 +230,9 @@ def _with_steps(
 
 
 def _seconds_per_step(trainer: Trainer, *, at_most: float) -> float:
-    """Median over some blocks of steps, warmed up; a GPU is waited for at the end of a block alone.
+    """Median over some blocks of steps, after a warm-up; a GPU is waited for only at the end of a block.
 
-    One block where a step takes longer than there is time for.
+    A single block is timed where one step takes longer than `at_most`.
     """
     block = 10 if trainer.device.type == "cuda" else 1
     taken: list[float] = []
