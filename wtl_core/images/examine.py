@@ -13,6 +13,7 @@ from wtl_core.images.decode import Decoded, codecs, decode
 from wtl_core.images.measure import Measures
 
 _THUMBNAIL_QUALITIES = (80, 50, 25)
+"""Tried in this order until the bytes allowed are enough; below 25 a thumbnail shows blocks instead of the image."""
 _SHOWN_AS_THEY_ARE = ("jpeg", "png", "webp", "gif")
 
 
@@ -24,6 +25,8 @@ class Examined(NamedTuple):
         pixel_digest: BLAKE3 hex of size and upright RGB pixels: equal for twins in other bytes.
         is_first_of_several: The file holds more frames; the figures are the first one's.
         taken_at: EXIF time without a zone, or None.
+        thumbnail: A small JPEG of the image; None if none was asked for, or the file itself serves as one.
+        is_own_thumbnail: A thumbnail was asked for, and the file is small enough to be shown as it is.
     """
 
     sample_id: str
@@ -35,6 +38,7 @@ class Examined(NamedTuple):
     pixel_digest: str
     measures: Measures
     thumbnail: bytes | None
+    is_own_thumbnail: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +57,20 @@ def examine(data: bytes, limits: Limits, *, has_thumbnail: bool) -> Examined:
     Raises:
         ImageError: the image is refused, with the reason.
     """
-    return conclude(data, decode_within(data, limits), limits, has_thumbnail=has_thumbnail)
+    return measure_decoded(data, decode_within(data, limits), limits, has_thumbnail=has_thumbnail)
 
 
 def decode_within(data: bytes, limits: Limits) -> Decoded:
-    """The first half of `examine`: decode and verify. Raises ImageError."""
+    """The first step of `examine`: decode and verify. Raises ImageError."""
     return decode(data, max_pixels=limits.max_pixels, min_side_px=limits.min_side_px)
 
 
-def conclude(data: bytes, decoded: Decoded, limits: Limits, *, has_thumbnail: bool) -> Examined:
-    """The second half of `examine`: digest and measure."""
+def measure_decoded(data: bytes, decoded: Decoded, limits: Limits, *, has_thumbnail: bool) -> Examined:
+    """The second step of `examine`: digest and measure what was decoded from `data`."""
     pixels = decoded.pixels
     height, width = pixels.shape[:2]
     small = measure.shrink(pixels)
-    thumbnail = make_thumbnail(data, small, decoded.format, limits) if has_thumbnail else None
+    is_own_thumbnail = has_thumbnail and _is_shown_as_it_is(data, small, decoded.format, limits)
     return Examined(
         sample_id=hashlib.sha256(data).hexdigest(),
         format=decoded.format,
@@ -76,15 +80,19 @@ def conclude(data: bytes, decoded: Decoded, limits: Limits, *, has_thumbnail: bo
         taken_at=decoded.taken_at,
         pixel_digest=_pixel_digest(pixels),
         measures=measure.measure(small),
-        thumbnail=thumbnail,
+        thumbnail=_make_thumbnail(small, limits) if has_thumbnail and not is_own_thumbnail else None,
+        is_own_thumbnail=is_own_thumbnail,
     )
 
 
-def make_thumbnail(data: bytes, small: np.ndarray, image_format: str, limits: Limits) -> bytes | None:
-    """A small JPEG; the file itself if it is small and browsers show it; None if it cannot be made small."""
+def _is_shown_as_it_is(data: bytes, small: np.ndarray, image_format: str, limits: Limits) -> bool:
+    """Whether the file is small in pixels and bytes and of a format that browsers show."""
     is_small = max(small.shape[:2]) <= limits.thumbnail_px
-    if is_small and len(data) <= limits.thumbnail_bytes and image_format in _SHOWN_AS_THEY_ARE:
-        return data
+    return is_small and len(data) <= limits.thumbnail_bytes and image_format in _SHOWN_AS_THEY_ARE
+
+
+def _make_thumbnail(small: np.ndarray, limits: Limits) -> bytes | None:
+    """A small JPEG; None if even the lowest quality takes more bytes than allowed."""
     # the encoder is twice as fast on pixels that lie row by row than on planes
     pixels = torch.from_numpy(measure.resize_within(small, limits.thumbnail_px)).permute(2, 0, 1)
     for quality in _THUMBNAIL_QUALITIES:

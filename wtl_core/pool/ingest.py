@@ -1,4 +1,6 @@
-"""Shards to parts of the pool: each image read once, decoded once, kept or refused with a reason. Every row counts.
+"""Shards to parts of the pool: each image is read once, decoded once, and kept or refused with a reason.
+
+Every file, member and row is accounted for. Reading objects is `shards.reader`'s work, writing rows `part_rows`'.
 
 A part is a function of its plan and the params: not of worker count, order, or what is already in the pool.
 """
@@ -108,7 +110,9 @@ def run_many(
                 if on_progress is not None:
                     on_progress(done, total)
         except BrokenProcessPool as error:
-            raise TransientError("an ingest worker was killed, for want of memory perhaps; run again") from error
+            raise TransientError(
+                "an ingest worker was killed, most likely because memory ran out; run again, with fewer workers"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -159,8 +163,8 @@ def check_quarantine_budget(
     """Refuse a pool of which more than `quarantine_budget` of what claimed to be images is quarantined, or all of it.
 
     Args:
-        quarantine: The live pool's refusals with their `reason`, whichever run made them: one broken arrival is no
-            broken pool, and a broken pool stays one.
+        quarantine: All refusals of the live pool with their `reason`, not only this run's: a single broken arrival
+            does not make the pool a broken one, and a pool that was broken stays refused until it is mended.
         by_source: The live pool's accounts of each source.
         params: Holds the budget.
 
@@ -203,14 +207,14 @@ def _make_part(
     changed: set[str],
     threads: int,
 ) -> PartCounts:
-    done = 0
+    done = 0  # bytes
     with write_part(store, plan.digest) as part, RowMaker(part, params, threads) as rows:
         for obj in (obj for obj in plan.objects if obj.uri in changed):
-            rows.take(obj, changed_entry(obj))
+            rows.add(obj, changed_entry(obj))
         stable = [obj for obj in plan.objects if obj.uri not in changed]
         for obj, entries in read_objects(stable, max_file_bytes=params.max_file_bytes):
             for entry in entries:
-                rows.take(obj, entry)
+                rows.add(obj, entry)
             done += max(obj.size, 0)
             if on_progress is not None:
                 on_progress(done, plan.size)

@@ -1,6 +1,6 @@
 """The pool: a view over the live parts, one row per sample, and the bytes behind its rows. Imports no torch.
 
-Live is what the snapshot still lists under the part that holds it. Storage only; nothing here decodes an image.
+A row is live if the snapshot still lists its object under the part that holds the row. Nothing here decodes an image.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from wtl_core.shards.reader import Wanted
 from wtl_core.workspace.storage import Store
 
 _THREADS = 8
+"""Parts of a workspace in a bucket that are read side by side: each waits for its answer most of the time."""
 _LIVE = ("source", "object_uri", "part")
 _WHERE = ("sample_id", "object_uri", "key", "ordinal", "offset", "byte_length")
 
@@ -162,7 +163,7 @@ def read_images(store: Store, part: str, rows: Sequence[int]) -> Iterator[tuple[
                 images = group["image"]
                 if images[inside[0]].is_valid:
                     yield from ((first + position, images[position].as_py()) for position in inside)
-                else:  # kept for one pass over each object: an archive can only be read from its start
+                else:  # all are collected first, so that each object is read once: most archives only from their start
                     places += group.select(_WHERE).take(inside).to_pylist()
                     referenced += [first + position for position in inside]
             first += count
@@ -230,7 +231,7 @@ def _one_per_sample(locations: pl.DataFrame) -> pl.DataFrame:
     ordered = locations.sort("sample_id", "uri", "key", "ordinal", "source", "part")
     counted = ordered.with_columns(
         pl.len().over("sample_id").cast(pl.Int64).alias("locations"),
-        # an image beside the table that describes it has two, one of which says nothing
+        # an image file that a table names too has two locations, and only the table's carries metadata
         pl.col("metadata").drop_nulls().first().over("sample_id"),
     )
     return counted.unique("sample_id", keep="first", maintain_order=True)
@@ -244,7 +245,7 @@ def _mark_filtered(samples: pl.DataFrame, filters: Sequence[str]) -> pl.DataFram
 
 
 def _mark_twins(samples: pl.DataFrame) -> pl.DataFrame:
-    """Point each pixel-identical sample to the one of them with the smallest id; set-aside samples take no part."""
+    """Set `duplicate_of` of samples with equal pixels to the smallest id among them; filtered ones take no part."""
     first = (
         samples.filter(~pl.col("is_filtered")).group_by("pixel_digest").agg(pl.col("sample_id").min().alias("first"))
     )

@@ -1,17 +1,18 @@
 """Groups of images that look almost alike, from perceptual hashes alone (numpy and numba; no storage).
 
-Two images are near each other if their hashes are at most 6 bits apart and share one of their four 16-bit quarters, as
-all that are at most 3 bits apart do: so only hashes in one bucket are compared. A group is what chains of such pairs
-connect. Images without structure (hash 0) are in no group.
+Two images are near each other if their hashes differ in at most 6 of 64 bits and agree in one of the four quarters of
+16 bits, as all pairs do that differ in at most 3 bits. So only hashes that share a quarter are compared. A group is a
+set of images that chains of such pairs connect. Images without structure (hash 0) are in no group.
 """
 
 import numpy as np
 from numba import njit
 
 MOST_BITS = 6
+"""In the tests recompressed and halved copies differ in at most so many bits, other images in more than 8."""
 _QUARTERS, _QUARTER_BITS = 4, 16
 _WINDOW = 64
-"""Each hash is compared with so many that follow it in its bucket: bounds the cost of crowded buckets."""
+"""A hash is compared with at most so many that follow it with the same quarter: bounds the cost of crowded quarters."""
 
 
 def group(phashes: np.ndarray) -> np.ndarray:

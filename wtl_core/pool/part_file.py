@@ -66,8 +66,10 @@ IGNORED_SCHEMA = pa.schema(
     ]
 )
 ROW_GROUP_ROWS, _ROW_GROUP_BYTES = 256, 16 << 20
+"""A reader of one image reads its whole row group; smaller ones make the footer of a million images large."""
 _COUNTS_KEY = "wtl_counts"
 _PLAIN = ("sample_id", "pixel_digest", "image", "thumbnail")
+"""Columns that are not compressed: digests and image files do not get smaller."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class RowWriter:
         self.num_rows = 0
 
     def append(self, row: tuple[Any, ...], num_bytes: int = 0) -> None:
-        """Take a row, in the schema's order; `num_bytes` is its heavy part."""
+        """Add a row, values in the schema's order; `num_bytes` is the size of its image and thumbnail."""
         self._rows.append(row)
         self._bytes += num_bytes
         self.num_rows += 1
@@ -126,7 +128,7 @@ class RowWriter:
             self._flush()
 
     def close(self, metadata: dict[str, str] | None = None) -> None:
-        """Write what is left and the footer; `metadata` makes a file even of no rows."""
+        """Write the rows that are left and the footer. Without rows a file is made only if there is `metadata`."""
         if self._rows:
             self._flush()
         if self._writer is None and metadata is not None:
@@ -180,7 +182,7 @@ class PartWriter:
 
 @contextmanager
 def write_part(store: Store, digest: str) -> Iterator[PartWriter]:
-    """Open a part for writing. If the block ends well its files appear, pool last; else none of them does."""
+    """Open a part for writing. Its files appear when the block ends, the pool file last; none if the block raises."""
     with ExitStack() as stack:
 
         def opener(key: str) -> "Any":
@@ -200,7 +202,7 @@ def write_part(store: Store, digest: str) -> Iterator[PartWriter]:
         yield part
         part.quarantine.close()
         part.ignored.close()
-        # a killed run may have left one of these, from a reading that found more to refuse
+        # a killed run may have left one of these, if its reading refused or ignored something that this one did not
         for rows, key in ((part.quarantine, quarantine_key(digest)), (part.ignored, ignored_key(digest))):
             if not rows.num_rows:
                 store.delete(key)

@@ -12,7 +12,7 @@ from wtl_core.shards.objects import REFUSED_ETAG, RETRY_MARK, SPECIAL_ETAG, Sour
 VERSION = 4  # 4: BLAKE3 of pixels, progressive JPEGs verified to their end
 """Raised when the same objects and params would give another part."""
 _BYTES_PER_IMAGE = {"tar": 3072, "parquet": 512, "zip": 512, "loose": 1 << 62}
-"""At least so many bytes of a shard hold one image; an estimate, which only sizes parts."""
+"""Fewest bytes of a shard that hold one image (a tar pads members to blocks of 512 bytes). Only sizes parts."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class PartPlan:
         return sum(max(obj.size, 0) for obj in self.objects)
 
     def again(self, params: IngestParams) -> "PartPlan":
-        """The same objects to be read once more, unchanged: another part. What the store would not show stays."""
+        """A part of the same objects, to be read once more although they are unchanged.
+
+        Objects that the store refused to describe, and special files, keep their mark.
+        """
         mark = RETRY_MARK + self.digest[:16]
         objects = [
             obj if obj.etag in (SPECIAL_ETAG, REFUSED_ETAG) else replace(obj, etag=obj.plain_etag + mark)
@@ -43,7 +46,7 @@ class PartPlan:
 
     @property
     def num_images_estimate(self) -> int:
-        """A guess at the images in it, by kind and size."""
+        """Images that it may hold at most, by the kinds and sizes of its objects."""
         return sum(_estimate(obj.kind, obj.size) for obj in self.objects)
 
 
