@@ -8,6 +8,7 @@ from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wtl_core.errors import ConfigError
+from wtl_core.recipe.base import message_of
 
 if TYPE_CHECKING:
     from wtl_core.machine import Machine
@@ -34,7 +35,9 @@ def settings() -> Settings:
     try:
         read = Settings()
     except ValidationError as error:
-        faults = "; ".join(f"{_variable(fault['loc'])}={fault['input']!r}: {fault['msg']}" for fault in error.errors())
+        faults = "; ".join(
+            f"{_variable(fault['loc'])}={fault['input']!r}: {message_of(fault)}" for fault in error.errors()
+        )
         raise ConfigError(f"environment: {faults}") from error
     if read.s3_endpoint_url is not None:
         os.environ["AWS_ENDPOINT_URL"] = read.s3_endpoint_url  # s3fs and LanceDB take it from there

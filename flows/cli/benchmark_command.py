@@ -15,6 +15,7 @@ from flows.cli.options import common
 from flows.serving import flow_process
 from wtl_core.benchmark.params import LOOPS, ONE_PASS, BenchmarkParams, can_run, check_installed
 from wtl_core.errors import ConfigError
+from wtl_core.recipe.base import message_of
 
 _LISTS = ("strategies", "budgets", "pools", "judges")
 
@@ -80,7 +81,7 @@ def read_params(path: Path | None, flags: dict[str, Any]) -> BenchmarkParams:
     try:
         params = BenchmarkParams.model_validate(values)
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'parameters'}: {e['msg']}" for e in error.errors())
+        told = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'parameters'}: {message_of(e)}" for e in error.errors())
         raise ConfigError(f"benchmark: {told}; change the option or the file") from error
     check_installed(params.strategies)
     return params

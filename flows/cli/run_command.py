@@ -40,7 +40,7 @@ def run_command(
     """Refresh a workspace from whatever changed in its SOURCEs.
 
     A SOURCE is a folder, an s3:// prefix, a tar, zip or Parquet shard, or a list of URIs. Without one, all known
-    sources are read again. With nothing new, the last result is printed and nothing is written.
+    sources are read again. With nothing new, nothing is written.
     """
     terminal.configure_logging()
     store = marker.probe_workspace(workspace)
@@ -60,8 +60,10 @@ def run_command(
             )
     if as_json:
         click.echo(json.dumps(result.model_dump(mode="json")))
+    elif planned.is_noop and planned.last is not None:
+        terminal.show_unchanged(result, number=planned.last.number, created=planned.last.created)
     else:
-        terminal.show_run(result, is_new=not planned.is_noop)
+        terminal.show_run(result)
 
 
 def _run_flow(root: str, sources: list[str], recipe: Recipe, *, allow_removal: bool, forget: list[str]) -> Summary:

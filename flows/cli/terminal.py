@@ -59,9 +59,15 @@ def configure_logging() -> None:
         _CORE.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)
 
 
-def show_run(result: Summary, *, is_new: bool) -> None:
+def show_unchanged(result: Summary, *, number: int, created: str) -> None:
+    """The end of a `wtl run` that found nothing to do, so that refresh `number` of that time stands."""
+    say(f"unchanged    nothing new since {created}; refresh {number} of {result.workspace} stands")
+    _show_ranking(result.ranking)
+
+
+def show_run(result: Summary) -> None:
     """The end of `wtl run`: counts by stage, coverage beside random's, seconds, and where things lie."""
-    say(f"workspace    {result.workspace}" + ("" if is_new else "  (nothing new; this is the last result)"))
+    say(f"workspace    {result.workspace}")
     say(f"read         {result.read:,} = {result.locations:,} images + {result.ignored:,} ignored")
     say(
         f"pool         {result.samples:,} samples, {result.duplicates:,} duplicates, "
@@ -74,8 +80,8 @@ def show_run(result: Summary, *, is_new: bool) -> None:
         say(f"advice       {result.encoder_advice}")
     say(f"ranking      {result.ranked:,} ranked, {result.picks:,} picked (budget {result.budget or 'none'})")
     _show_ranking(result.ranking)
-    if result.picks_kept is not None:
-        say(f"churn        {1 - result.picks_kept:.1%} of old and new picks differ (1 - Jaccard index)")
+    if result.pick_changes is not None:
+        say(f"changes      {result.pick_changes.in_words()}")
     say()
     if result.coverage:  # empty where nothing is left to label
         say("coverage     " + "".join(f"{percent + ' %':>10}" for percent in _PERCENTS))
@@ -83,7 +89,7 @@ def show_run(result: Summary, *, is_new: bool) -> None:
             say(f"{label:<13}" + "".join(f"{getattr(result, name)[percent]:>10.4f}" for percent in _PERCENTS))
         say()
     say("seconds      " + ", ".join(f"{stage} {value:.1f}" for stage, value in result.seconds.items()))
-    cut = f"  (wtl cut --workspace {result.workspace} --at 5%)" if result.ranked else ""
+    cut = f"  (wtl cut --workspace {result.workspace} --at {result.budget or '5%'})" if result.ranked else ""
     say(f"picks        {result.selection}/ranking.parquet{cut}")
     say(f"report       {result.report}")
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.prefect_side.event_resources import workspace_resource
 from wtl_core.errors import ConfigError
+from wtl_core.recipe.base import message_of
 from wtl_core.recipe.recipe import build_recipe
 from wtl_core.refresh.sources import source_uri
 
@@ -103,7 +104,9 @@ def read_site(path: Path | None, **overrides: Any) -> Site:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: expected a site file in TOML: {error}; run from a checkout or name one") from error
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, d['loc']))}: {d['msg']}, found {d['input']!r}" for d in error.errors())
+        faults = "; ".join(
+            f"{'.'.join(map(str, d['loc']))}: {message_of(d)}, found {d['input']!r}" for d in error.errors()
+        )
         raise ConfigError(f"{path}: {faults}; the valid keys are {', '.join(Site.model_fields)}") from error
     if site.recipe:
         build_recipe(site.recipe, name=str(path)).with_absolute_paths()  # refuses an encoder's name of unknown form

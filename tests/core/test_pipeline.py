@@ -92,6 +92,9 @@ def test_arrivals_are_ranked_in_and_removals_leave(source: Path, tmp_path: Path)
     assert (grown.number, grown.counts.samples, grown.counts.new_samples) == (2, 70, 6)
     after = ranking(tmp_path / "w")["sample_id"].to_list()[:6]  # as many as the first refresh picked: 10 % of 64
     assert grown.picks_kept == len(set(before[:6]) & set(after)) / len(set(before[:6]) | set(after))
+    picks = set(ranking(tmp_path / "w")["sample_id"].head(grown.counts.picks))
+    stay = len(set(before[:6]) & picks)
+    assert grown.pick_changes == commits.PickChanges(open=6, stay=stay, new=grown.counts.picks - stay)
     for i in range(6):
         (source / f"new-{i}.jpg").unlink()
     shrunk = refresh(tmp_path / "w", source)
@@ -243,7 +246,15 @@ def test_picks_that_leave_because_they_are_labelled_are_no_churn(source: Path, t
     before, after = set(order[first.counts.picks - 2 :][:2]), set(ranking(tmp_path / "w")["sample_id"].head(2))
     assert second.picks_kept == len(before & after) / len(before | after)
     ledger.append(store, "labelled", ranking(tmp_path / "w")["sample_id"].head(second.counts.picks).to_list())
-    assert refresh(tmp_path / "w").picks_kept is None
+    assert second.pick_changes is not None
+    assert (second.pick_changes.open, second.pick_changes.stay + second.pick_changes.new) == (2, second.counts.picks)
+    third = refresh(tmp_path / "w")
+    assert third.picks_kept is None
+    assert third.pick_changes == commits.PickChanges(open=0, stay=0, new=third.counts.picks)
+    assert third.pick_changes.in_words() == f"no pick was open, {third.counts.picks} new"
+    page = (tmp_path / "w" / second.report).read_text()
+    assert f"Since the refresh before {second.pick_changes.in_words()}" in page
+    assert "Jaccard" not in page
 
 
 def test_results_say_what_ended_the_picks_and_what_quotas_cost(source: Path, tmp_path: Path) -> None:

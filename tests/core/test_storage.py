@@ -111,7 +111,7 @@ def test_frames_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_folders_are_deleted_whole_and_files_have_a_time(tmp_path: Path, endpoint: str) -> None:
-    for store in (Store(str(tmp_path)), Store("s3://team/w")):
+    for store in (Store(str(tmp_path)), Store("s3://team/of-folders")):  # the server forgets nothing
         store.delete_folder("a")
         for key in ("a/1", "a/b/2", "c"):
             store.write_bytes(key, b"x")

@@ -28,8 +28,20 @@ def test_files_and_other_peoples_folders_are_refused(tmp_path: Path) -> None:
     for place, told in ((tmp_path / "file", "found a file"), (tmp_path, "'file' is one")):
         with pytest.raises(ConfigError, match=told):
             probe_workspace(str(place))
-    with pytest.raises(ConfigError, match="expected a workspace"):
+    with pytest.raises(
+        ConfigError, match=r"expected a workspace, found none .* name the one that `wtl run SOURCE` made"
+    ):
         open_workspace(str(tmp_path))
+
+
+def test_a_workspace_nearby_is_named_to_who_opens_another_folder(tmp_path: Path) -> None:
+    create_workspace(probe_workspace(str(tmp_path / "w")))
+    (tmp_path / "w" / "pool").mkdir()
+    for place in (tmp_path, tmp_path / "w" / "pool"):
+        with pytest.raises(ConfigError, match=rf"found none \(wtl\.json is missing\); did you mean {tmp_path}/w$"):
+            open_workspace(str(place))
+    with pytest.raises(ConfigError, match="name the one that"):
+        open_workspace(str(tmp_path / "nowhere"))
 
 
 def test_what_cannot_be_written_is_refused_before_anything_starts(tmp_path: Path) -> None:

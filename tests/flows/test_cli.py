@@ -33,8 +33,10 @@ def test_a_refresh_from_the_command_line_end_to_end(wtl_alone: Wtl, source: Path
     assert Path(first["report"]).is_file()
     again = wtl_alone("run", "-w", work)
     assert again.returncode == 0, again.stderr
-    assert "nothing new" in again.stdout
-    assert "random" in again.stdout
+    created = json.loads((work / "refreshes" / "000001.json").read_text())["created"]
+    unchanged, *rest = again.stdout.splitlines()
+    assert unchanged == f"unchanged    nothing new since {created}; refresh 1 of {work} stands"
+    assert [line.split()[0] for line in rest] == ["next"]
     status = result_of(wtl_alone("status", "-w", work, "--json"))
     assert (status["refresh"], status["writer"]) == (1, None)
     cut = wtl_alone("cut", "-w", work, "--at", "10%")
@@ -57,10 +59,12 @@ def test_a_pool_that_is_labelled_to_the_end_ends_every_command_well(
     work = tmp_path / "w"
     refresh(work, source)
     ledger.append(Store(str(work)), "labelled", ranking(work)["sample_id"].to_list())
-    for _ in range(2):  # the refresh itself, and the next run that has nothing to do
+    for is_new in (True, False):  # the refresh itself, and the next run that has nothing to do
         done = wtl("run", "-w", work)
         assert done.returncode == 0, done.stderr
-        assert "ranking      0 ranked, 0 picked" in done.stdout
+        assert ("ranking      0 ranked, 0 picked" in done.stdout) == is_new
+        assert ("unchanged    nothing new since" in done.stdout) != is_new
+        assert ("seconds" in done.stdout) == is_new
         assert "stop         nothing left to label" in done.stdout
         assert "next         No image is left to label: 64 are labelled." in done.stdout
     assert result_of(wtl("run", "-w", work, "--json"))["coverage"] == {}
@@ -105,6 +109,7 @@ def test_wrong_use_is_one_message_and_exit_code_two_or_three(wtl_here: Wtl, sour
         assert done.returncode == code, (args, done.stderr)
         assert told in done.stderr, (args, done.stderr)
         assert "Traceback" not in done.stderr
+        assert "Value error" not in done.stderr
         assert done.stdout == ""
     assert not new.exists()
 

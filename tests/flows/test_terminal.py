@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from flows.cli import terminal
+from wtl_core.workspace.commits import PickChanges
 
 EVIL = "/data/\x1b]0;owned\x07\nwtl: all is well\u202e\x9b31m"
 SHOWN = "/data/\\x1b]0;owned\\x07\\nwtl: all is well\\u202e\\x9b31m"
@@ -60,3 +61,17 @@ def test_a_ranking_says_what_ended_it_what_quotas_did_and_what_is_next(capsys: p
 def test_log_lines_hold_no_control_characters() -> None:
     line = logging.makeLogRecord({"msg": "%s: %d objects", "args": (EVIL, 3), "levelname": "INFO"})
     assert terminal.PrintableLines("%(message)s").format(line) == f"{SHOWN}: 3 objects"
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ((14, 11, 9), "11 of the 14 open picks stay, 9 new"),
+        ((1, 1, 0), "1 of the 1 open pick stays, 0 new"),
+        ((1200, 1, 3000), "1 of the 1,200 open picks stay, 3,000 new"),
+        ((0, 0, 20), "no pick was open, 20 new"),
+    ],
+)
+def test_changes_of_picks_are_counts_that_a_person_can_use(counts: tuple[int, int, int], words: str) -> None:
+    open_before, stay, new = counts
+    assert PickChanges(open=open_before, stay=stay, new=new).in_words() == words

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -26,3 +27,8 @@ def digest_of(value: Any) -> str:
     """SHA-256 hex of a JSON-like value in canonical form (sorted keys, no spaces)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def message_of(mistake: Mapping[str, Any]) -> str:
+    """What one of pydantic's `errors()` says, without the kind of exception that a check of ours raised."""
+    return str(mistake["msg"]).removeprefix("Value error, ")

@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ValidationError
 
 from wtl_core.errors import ConfigError
-from wtl_core.recipe.base import Params
+from wtl_core.recipe.base import Params, message_of
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.recipe.ingest import IngestParams
 from wtl_core.recipe.selection import LadderParams, SelectionParams
@@ -78,7 +78,7 @@ def read_recorded(values: dict[str, Any]) -> tuple[Recipe, list[str]]:
 def _explain(detail: dict[str, Any]) -> str:
     where = [str(step) for step in detail["loc"]]
     if detail["type"] != "extra_forbidden":
-        return f"{'.'.join(where)}: {detail['msg']}, found {detail['input']!r}"
+        return f"{'.'.join(where)}: {message_of(detail)}, found {detail['input']!r}"
     fields = Recipe.model_fields
     if len(where) > 2:
         return f"unknown key {'.'.join(where)}; the README's tables show the valid ones"

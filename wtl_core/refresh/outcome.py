@@ -33,6 +33,11 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
     """
     encoder, embedded, selection = results.encoder, results.embedded, results.selection
     samples = chunks.embeddable(run.store, live.samples, encoder.fingerprint)
+    kept = changes = None
+    if run.last is not None:
+        labelled = ledger.sample_ids(ledger.read(run.store, run.ledger_length), "labelled")
+        kept = selections.kept_share(run.store, run.last.selection, selection.key, labelled=labelled)
+        changes = selections.pick_changes(run.store, run.last.selection, selection.key, labelled=labelled)
     return Commit(
         number=run.number,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -51,16 +56,9 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
         counts=accounts.after_embedding(run, live, results.pool, embedded, selection, encoder.fingerprint),
         by_source=accounts.by_source(run, live, encoder.fingerprint),
         budget=run.recipe.selection.budget,
-        picks_kept=_picks_kept(run, selection),
+        picks_kept=kept,
+        pick_changes=changes,
         coverage=selection.coverage,
         random_coverage=selection.random_coverage,
         seconds={stage: round(value, 3) for stage, value in results.seconds.items()},
     )
-
-
-def _picks_kept(run: Run, selection: SelectionRef) -> float | None:
-    """How much of the last refresh's picks is still picked, see `Commit.picks_kept`."""
-    if run.last is None:
-        return None
-    labelled = ledger.sample_ids(ledger.read(run.store, run.ledger_length), "labelled")
-    return selections.kept_share(run.store, run.last.selection, selection.key, labelled=labelled)

@@ -90,7 +90,7 @@ def list_objects(store: Store, scope: Scope) -> pl.DataFrame:
             if source in scope.staying:
                 raise ConfigError(f"{error}; if it is gone for good: wtl run --forget {source}") from error
             raise
-        _logger.info("%s: %d objects", source, frame.height)
+        _logger.info("%s: %s %s", source, f"{frame.height:,}", "object" if frame.height == 1 else "objects")
         frames.append(frame)
     return each_once(frames)
 

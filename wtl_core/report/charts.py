@@ -17,8 +17,8 @@ def headline(commit: Commit) -> str:
         return f"Nothing is left to label in this pool of {commit.counts.samples:,} images"
     shown = [f"{p} %: {commit.coverage[p]:.3f} (random {commit.random_coverage[p]:.3f})" for p in ("1", "5", "10")]
     told = f"Coverage of {commit.counts.samples:,} images by the first picks: " + ", ".join(shown)
-    if commit.picks_kept is not None:
-        told += f". Of these picks and the last refresh's {1 - commit.picks_kept:.1%} differ (1 - Jaccard index)"
+    if commit.pick_changes is not None:
+        told += f". Since the refresh before {commit.pick_changes.in_words()}"
     return told
 
 

@@ -3,7 +3,7 @@
 from wtl_core.training import succession
 from wtl_core.workspace import selections
 from wtl_core.workspace.accounts import Accounts
-from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.commits import Commit, PickChanges
 from wtl_core.workspace.storage import Store
 
 
@@ -26,6 +26,8 @@ class Summary(Accounts):
     """The operating point that marks the picks."""
     ranking: selections.Summary
     """Advice, what ended the picks, and what quotas cost."""
+    pick_changes: PickChanges | None
+    """The open picks of the refresh before: how many, how many stay, and how many picks are new; None without one."""
     picks_kept: float | None
     """Jaccard index of the last refresh's picks and as many of this ranking; None where there is none to compare."""
     coverage: dict[str, float]
@@ -50,6 +52,7 @@ def summary(store: Store, commit: Commit, *, is_new: bool) -> Summary:
         budget=commit.budget,
         ranking=selections.summary(store, commit.selection),
         picks_kept=commit.picks_kept,
+        pick_changes=commit.pick_changes,
         coverage=commit.coverage,
         random_coverage=commit.random_coverage,
         seconds=commit.seconds,

@@ -42,6 +42,26 @@ class Age(BaseModel):
     it was: a half where nothing changed in kind, 1 where nothing is alike. None of too few."""
 
 
+class PickChanges(BaseModel):
+    """What became of the picks of the refresh before, for a person who works through them."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    open: int
+    """Picks of the refresh before that are not labelled since."""
+    stay: int
+    """Of these, how many are picks now."""
+    new: int
+    """Picks now that were none before."""
+
+    def in_words(self) -> str:
+        """One clause, as `11 of the 14 open picks stay, 9 new`."""
+        if not self.open:
+            return f"no pick was open, {self.new:,} new"
+        picks = "pick stays" if self.stay == 1 and self.open == 1 else "picks stay"
+        return f"{self.stay:,} of the {self.open:,} open {picks}, {self.new:,} new"
+
+
 class Commit(BaseModel):
     """What a refresh ended with. Keys of files are relative to the workspace."""
 
@@ -86,6 +106,8 @@ class Commit(BaseModel):
     picks_kept: float | None = None
     """Jaccard index of the last refresh's picks that are not labelled since and as many of this ranking: 1 where none
     has changed; None where there is none to compare."""
+    pick_changes: PickChanges | None = None
+    """The same picks counted; None where there is no refresh before, or where its ranking was deleted."""
     coverage: dict[str, float]
     """By per cent, `1` to `100`; empty if nothing is left to label."""
     random_coverage: dict[str, float]

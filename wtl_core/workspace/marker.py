@@ -39,10 +39,20 @@ def open_workspace(uri: str) -> Store:
     Raises:
         ConfigError: nothing is there, it is no workspace, or a newer program wrote it.
     """
-    store = probe_workspace(uri)
+    store = storage.open_store(uri)
     if not store.exists(MARKER):
-        raise ConfigError(f"{uri}: expected a workspace, found none ({MARKER} is missing); `wtl run SOURCE` makes one")
+        near = [place for place in _around(store) if (Path(place) / MARKER).is_file()]
+        mend = f"did you mean {near[0]}" if near else "name the one that `wtl run SOURCE` made"
+        raise ConfigError(f"{uri}: expected a workspace, found none ({MARKER} is missing); {mend}")
+    _check_format(store)
     return store
+
+
+def _around(store: Store) -> list[str]:
+    """The folder above a local one and those in it, where its workspace may be."""
+    if not store.is_local or not Path(store.root).is_dir():
+        return []
+    return [str(Path(store.root).parent), *(store.path(name) for name in store.names(""))]
 
 
 def probe_workspace(uri: str) -> Store:

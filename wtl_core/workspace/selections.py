@@ -10,6 +10,7 @@ import polars as pl
 
 from wtl_core.errors import CorruptArtifactError
 from wtl_core.workspace import marker
+from wtl_core.workspace.commits import PickChanges
 from wtl_core.workspace.storage import Store
 
 VERSION = 8
@@ -100,12 +101,36 @@ def kept_share(store: Store, old: str, new: str, *, labelled: Sequence[str]) -> 
     """
     if not store.exists(f"{old}/ranking.parquet"):
         return None
-    picked, most = (read_receipt(store, key)["picks"] for key in (old, new))
-    done = set(labelled)
-    open_picks = [pick for pick in read_ranking(store, old)["sample_id"].head(picked) if pick not in done]
-    before = set(open_picks[:most])
-    after = set(read_ranking(store, new)["sample_id"].head(len(before)))
+    open_picks = _open_picks(store, old, labelled)[: read_receipt(store, new)["picks"]]
+    before, after = set(open_picks), set(_first(store, new, len(open_picks)))
     return len(before & after) / len(before | after) if before else None
+
+
+def pick_changes(store: Store, old: str, new: str, *, labelled: Sequence[str]) -> PickChanges | None:
+    """How many open picks of a selection are picks of another one too; None where the old ranking was deleted.
+
+    Old picks that are `labelled` by now are not open.
+    """
+    if not store.exists(f"{old}/ranking.parquet"):
+        return None
+    before, after = set(_picks(store, old)), set(_picks(store, new))
+    still_open = set(_open_picks(store, old, labelled))
+    return PickChanges(open=len(still_open), stay=len(still_open & after), new=len(after - before))
+
+
+def _open_picks(store: Store, key: str, labelled: Sequence[str]) -> list[str]:
+    done = set(labelled)
+    return [pick for pick in _picks(store, key) if pick not in done]
+
+
+def _picks(store: Store, key: str) -> list[str]:
+    return _first(store, key, read_receipt(store, key)["picks"])
+
+
+def _first(store: Store, key: str, count: int) -> list[str]:
+    """The samples of the first `count` ranks."""
+    with _present(store, f"{key}/ranking.parquet"):
+        return store.read_frame(f"{key}/ranking.parquet", ["sample_id"])["sample_id"].head(count).to_list()
 
 
 @contextmanager
