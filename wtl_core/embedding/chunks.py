@@ -1,8 +1,8 @@
 """The embedding stage on disk: which live samples lack a vector, cut into chunks, and each chunk's vectors.
 
-A chunk is one task's work, some ten thousand images: an orchestrator takes seconds between two tasks. Within it vectors
-are committed every few thousand images, so that a kill costs no more than these. The engine that turns bytes into
-vectors is `embedding`; the table they go to is `vectors`.
+A chunk is one task's work, some ten thousand images: an orchestrator takes seconds between two tasks. Within a chunk
+vectors are committed every few thousand images, so that a kill loses no more than these. `embedder` turns bytes into
+vectors, `vectors` has the table that they are appended to.
 """
 
 import threading
@@ -27,10 +27,10 @@ from wtl_core.workspace.storage import Store
 _PLACE = ("sample_id", "source", "object_uri", "key", "uri")
 _REFUSALS = (*_PLACE, "reason", "message")
 COMMIT_IMAGES = 4096
-"""Vectors of so many images, for each device, are held in memory before they are committed."""
+"""Images, for each device, whose vectors are held in memory before they are committed."""
 
 _committing = threading.Lock()
-"""Chunks may run side by side in one process, but only one thread at a time appends to the table."""
+"""Chunks may run in parallel in one process, but only one thread at a time may append to the table."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Refusal:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What became of a chunk; whatever is not refused has a vector. `images` were gone through in `seconds`.
+    """The result of a chunk: each of its `images` has a vector or is among the `refusals`; it took `seconds`.
 
-    Where the chunk was tried again, `images` counts those committed before too, and `seconds` the last try alone.
+    For a chunk that was tried again, `images` includes those committed before, but `seconds` is the last try alone.
     """
 
     refusals: list[Refusal]
@@ -67,9 +67,9 @@ class ChunkResult:
 
 @dataclass(frozen=True)
 class Embedded:
-    """The encoder's table once every live sample has a vector or a refusal; `images` of them were new to it.
+    """The encoder's table once every live sample has a vector or a refusal.
 
-    `seconds` is what their chunks took, loading the network left out.
+    `images` of the samples were embedded now, in `seconds`, without the time to load the network.
     """
 
     table_version: int
@@ -81,7 +81,7 @@ class Embedded:
 
 
 def plan(store: Store, samples: pl.DataFrame, encoder: EncoderRef, *, images: int) -> list[EmbeddingChunk]:
-    """Chunks of at most `images` samples each for all without a vector, in the order they lie in the pool's parts.
+    """Chunks of at most `images` samples each, for all samples without a vector, in the order of the pool's parts.
 
     Args:
         store: The workspace.
@@ -111,9 +111,9 @@ def run(
     workers: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ChunkResult:
-    """Embed one chunk and append its vectors to the encoder's table, some thousand at a time.
+    """Embed one chunk and append its vectors to the encoder's table, some thousands at a time.
 
-    Samples that have a vector by now, since an earlier try was killed, are not embedded again.
+    Samples that already have a vector, from an earlier try that was killed, are not embedded again.
 
     Args:
         chunk: One of `plan`'s.
@@ -131,7 +131,7 @@ def run(
         held.append(piece)
         refusals.extend(Refusal(*failure) for failure in piece.failures)
         done += len(piece.ids) + len(piece.failures)
-        if sum(len(one.ids) for one in held) >= COMMIT_IMAGES * len(encoders):
+        if sum(len(piece.ids) for piece in held) >= COMMIT_IMAGES * len(encoders):
             _commit(chunk, store, held)
             held = []
         if on_progress is not None:
@@ -152,7 +152,7 @@ def _commit(chunk: EmbeddingChunk, store: Store, pieces: Sequence[embedder.Piece
 
 
 def finish(store: Store, samples: pl.DataFrame, fingerprint: str, results: Sequence[ChunkResult]) -> Embedded:
-    """After the last chunk: keep refusals as quarantine rows, remove the plans, keep the table compact.
+    """After the last chunk: write refusals as quarantine rows, remove the plans, compact and index the table.
 
     Raises:
         TransientError: a live sample has neither a vector nor a refusal, so a chunk did not run.
@@ -192,7 +192,7 @@ def refused(store: Store, fingerprint: str) -> pl.DataFrame:
 
 
 def _pieces(store: Store, rows: pl.DataFrame, encoders: Sequence[Encoder], *, workers: int) -> Iterator[embedder.Piece]:
-    """The rows' vectors as they are done; of several devices each has a thread and a run of rows of its own."""
+    """The rows' vectors as they are ready; each of several devices has a thread and a range of rows of its own."""
     share = -(-rows.height // len(encoders))
     done: SimpleQueue[embedder.Piece | None] = SimpleQueue()
     stop = threading.Event()
@@ -223,12 +223,12 @@ def _pieces(store: Store, rows: pl.DataFrame, encoders: Sequence[Encoder], *, wo
                 yield from iter(done.get, None)
         finally:
             stop.set()
-    for one in working:
-        one.result()
+    for future in working:
+        future.result()
 
 
 def _images(store: Store, rows: pl.DataFrame) -> Iterator[tuple[str, bytes | None]]:
-    """The samples' bytes, part by part in row order; None for one whose bytes are gone."""
+    """The samples' bytes, part by part in row order; None for bytes that are gone."""
     for (part,), group in rows.group_by("part", maintain_order=True):
         ids = dict(zip(group["row"].to_list(), group["sample_id"].to_list(), strict=True))
         for row, data in live_pool.read_images(store, str(part), list(ids)):
@@ -236,7 +236,7 @@ def _images(store: Store, rows: pl.DataFrame) -> Iterator[tuple[str, bytes | Non
 
 
 def _write_refusals(store: Store, samples: pl.DataFrame, fingerprint: str, refusals: Sequence[Refusal]) -> None:
-    """Replace the encoder's quarantine file by what it refused now; a sample that it takes by now leaves it."""
+    """Replace the encoder's quarantine file by what it refuses now; samples that have a vector leave it."""
     key = _refusals_key(fingerprint)
     if not refusals:
         store.delete(key)

@@ -41,7 +41,7 @@ class Neighbour:
 
 
 def open_table(store: Store, fingerprint: str, dimensions: int | None = None) -> Any | None:
-    """The table of an encoder; made if `dimensions` is given and there is none, else None.
+    """The table of an encoder. If there is none it is created where `dimensions` is given, else None is returned.
 
     Raises:
         CorruptArtifactError: the table holds vectors of another length, so not this encoder's.
@@ -61,7 +61,7 @@ def open_table(store: Store, fingerprint: str, dimensions: int | None = None) ->
         return table
     if dimensions is None:
         return None
-    # A run killed within `create_table` leaves a folder without a manifest, which is no table yet.
+    # A run that was killed in `create_table` leaves a folder without a manifest, which is not a table yet.
     mode = "overwrite" if is_known else "create"
     return connection.create_table(name, schema=staging.schema(dimensions), mode=mode)
 
@@ -83,10 +83,11 @@ def existing_ids(store: Store, fingerprint: str) -> set[str]:
 
 
 def commit_staged(store: Store, fingerprint: str, keys: Iterable[str], dimensions: int) -> int:
-    """Append the staged files' missing rows in one transaction, then delete the files; rows added.
+    """Append the staged files' missing rows in one transaction, then delete the files; returns the rows added.
 
-    For one writer at a time (the holder of the workspace's lease). Killed before the append: the files are there still.
-    Killed after it: the next call finds the rows and only deletes. So no row is lost and none is there twice.
+    For one writer at a time (the holder of the workspace's lease). Keys without a file are skipped. If it is killed
+    before the append, the files are still there; if after it, the next call finds the rows and only deletes the files.
+    So no row is lost or duplicated.
 
     Raises:
         CorruptArtifactError: a staged file holds another encoder's vectors.
@@ -185,13 +186,13 @@ def count(store: Store, fingerprint: str) -> int:
 
 
 def table_version(store: Store, fingerprint: str) -> int:
-    """The table's version, 0 if there is none. For the record only: compaction raises it, so no digest holds it."""
+    """The table's version, 0 if there is none. For the record only: compaction raises it, so no digest includes it."""
     table = open_table(store, fingerprint)
     return 0 if table is None else int(table.version)
 
 
 def compact(store: Store, fingerprint: str, *, keep: timedelta = compaction.KEPT, is_forced: bool = False) -> bool:
-    """Merge small fragments and drop versions older than `keep`, when there are many; whether it was done."""
+    """Merge small fragments and drop versions older than `keep` if there are many of them; whether it was done."""
     table = open_table(store, fingerprint)
     if table is None:
         return False
@@ -230,7 +231,7 @@ def similar(store: Store, fingerprint: str, vector: np.ndarray, k: int) -> list[
 
 
 def delete_ids(store: Store, fingerprint: str, ids: Sequence[str]) -> None:
-    """Drop vectors (tombstones of samples that left for good); `compact` frees the space."""
+    """Delete the vectors of samples that have left the pool for good; `compact` frees the space."""
     table = open_table(store, fingerprint)
     if table is None:
         return
@@ -253,14 +254,14 @@ def _no_table(fingerprint: str) -> InputError:
 
 
 def _connect(store: Store) -> Any:
-    # Without the interval a handle keeps its snapshot, and the anti-join would miss rows that another run added.
+    # Without this interval a handle stays at its snapshot, and the anti-join would miss rows that another run added.
     return lancedb.connect(
         store.path(FOLDER), storage_options=store.lance_options() or None, read_consistency_interval=timedelta(0)
     )
 
 
 def _opened(connection: Any, name: str) -> Any | None:
-    """The table, or None for a folder in which none was completed."""
+    """The table, or None for a folder in which creating it was not completed."""
     try:
         return connection.open_table(name)
     except ValueError as error:

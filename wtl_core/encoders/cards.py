@@ -1,6 +1,6 @@
-"""Encoders on disk: `encoders/<fingerprint>/weights.safetensors` beside `card.json`. Nothing here runs what it reads.
+"""Encoders on disk: `encoders/<fingerprint>/weights.safetensors` beside `card.json`. Nothing that is read is executed.
 
-The card is written last: a folder without one is no encoder. Beside it lies `origin.json`, the pool it was trained on.
+The card is written last: a folder without one holds no encoder. `origin.json` describes the pool it was trained on.
 """
 
 import json
@@ -23,17 +23,23 @@ from wtl_core.workspace.storage import Store
 FOLDER = "encoders"
 WEIGHTS, CARD, ORIGIN = "weights.safetensors", "card.json", "origin.json"
 _ORIGIN_IDS = 5000
+"""Sample ids of the pool that are kept: enough to find 2,500 known and as many new ones (`encoder_age`)."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The pool that an encoder was trained on: its size, and its first ids in order (a fair draw: ids are hashes)."""
+    """The pool that an encoder was trained on.
+
+    Attributes:
+        images: How many images it had.
+        sample_ids: Its first ids in order, which are a random sample since ids are hashes.
+    """
 
     images: int
     sample_ids: list[str]
 
     def covers(self, sample_id: str) -> bool:
-        """Whether the draw tells of this sample whether it was there."""
+        """Whether `sample_ids` show if this sample was in the pool: it is not behind the last id that was kept."""
         return self.images == len(self.sample_ids) or sample_id <= self.sample_ids[-1]
 
 
@@ -47,9 +53,9 @@ def save_encoder(
     card: dict[str, Any],
     near_copy_distance: float | None = None,
 ) -> str:
-    """Keep a trained network, and the whitening among its weights; its fingerprint. Repeating it changes nothing.
+    """Store a trained network with its whitening among the weights; its fingerprint. Repeating it changes nothing.
 
-    `near_copy_distance`, see `near_copies`, travels in the head of the weights; it changes no vector.
+    `near_copy_distance`, see `near_copies`, is stored in the head of the weights file; it changes no vector.
     """
     weights = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     digest = fingerprint(weights, shape.to_json(), preprocessing, number_format)
@@ -69,7 +75,7 @@ def save_encoder(
 
 
 def save_origin(store: Store, digest: str, sample_ids: Sequence[str]) -> None:
-    """Keep what pool an encoder was trained on."""
+    """Store which pool an encoder was trained on."""
     origin = Origin(len(sample_ids), sorted(sample_ids)[:_ORIGIN_IDS])
     store.write_bytes(f"{FOLDER}/{digest}/{ORIGIN}", json.dumps(asdict(origin)).encode())
 
@@ -177,7 +183,7 @@ def read_weights(data: bytes, *, where: str) -> tuple[dict[str, torch.Tensor], d
 
 
 def read_head(data: bytes) -> dict[str, Any] | None:
-    """What we wrote into a safetensors file's head; None for a file of somebody else's."""
+    """What `wtl` wrote into a safetensors file's head; None for a file that it did not write."""
     length = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     head: dict[str, Any] | None = json.loads(metadata["wtl"]) if "wtl" in metadata else None

@@ -1,6 +1,8 @@
-"""Encoders whose network is compiled for a GPU: faster, with other low bits, so with a fingerprint of their own.
+"""Experimental: encoders whose network is compiled for a GPU. This code has not run on a GPU yet.
 
-The recipe decides, never the amount of work: a table's vectors all come from one way of computing.
+A compiled network is faster and gives other low bits, so it has a fingerprint of its own. The recipe decides, never the
+amount of work: all vectors of a table are computed in one way. Tested on the processor, for which torch can compile too
+(`tests/core/test_encoders_compiled.py`, `test_global_settings.py`); times are of a prototype on an H100.
 """
 
 import hashlib
@@ -23,7 +25,7 @@ _VERSION = 1
 """Raise when a compiled network would give other vectors."""
 
 _SHAPES = 128
-"""Compilations of one network in a process, at most: for each GPU one, and one for each halving of its passes."""
+"""Compilations of one network in a process, at most: one for each GPU and for each halving of its passes."""
 
 
 _compiling = threading.Lock()
@@ -56,21 +58,21 @@ class _Compiled(nn.Module):
 
 
 def compiled_fingerprint(fingerprint: str) -> str:
-    """The fingerprint of an encoder's compiled twin, known before anything is compiled."""
+    """The fingerprint of an encoder once it is compiled; it is known before that."""
     return hashlib.sha256(f"compiled {_VERSION} {fingerprint}".encode()).hexdigest()
 
 
 def can_compile() -> bool:
     """Whether torch can compile a network for a GPU here: it builds a launcher with the system's C compiler.
 
-    Compiled, a step of ResNet-18 at 32 px takes 0.7 of the time on an H100. On a processor it is left out: the same
-    compiler would be needed on every small machine, and two thirds of a step are convolutions already.
+    Compiled, a training step of ResNet-18 at 32 px took 0.7 of the time on an H100. For processors nothing is compiled:
+    every small machine would need the same C compiler, and two thirds of a step are convolutions already.
     """
     return any(shutil.which(name) for name in ("gcc", "cc", "clang"))
 
 
 def check_can_compile(device: torch.device | str) -> None:
-    """Refuse a machine on which the recipe's `encoder.compile` cannot be followed. Raises ConfigError."""
+    """Refuse a device or a machine for which networks cannot be compiled. Raises ConfigError."""
     device = torch.device(device)
     if device.type == "cuda" and can_compile():
         return
@@ -82,9 +84,9 @@ def check_can_compile(device: torch.device | str) -> None:
 
 
 def compiled(encoder: Encoder) -> Encoder:
-    """The encoder with its network compiled, and one forward pass done: half a minute once a process.
+    """The encoder with its network compiled, after one forward pass: half a minute once a process.
 
-    1.4 to 1.6 times the speed after that (ResNet-18, ResNet-50 on an H100). Kernels are chosen by rule and not by
+    After that ResNet-18 and ResNet-50 were 1.4 to 1.6 times as fast on an H100. Kernels are chosen by rule and not by
     timing, and a network is compiled as a whole or refused, so that no part of it is computed in another way.
 
     Raises:
@@ -101,7 +103,7 @@ def compiled(encoder: Encoder) -> Encoder:
     try:
         twin.features(torch.zeros(encoder.forward_rows, 3, side, side, dtype=torch.uint8, device=encoder.device))
     except torch.OutOfMemoryError:
-        _log.info("the first pass did not fit; the engine halves it")
+        _log.info("the first pass does not fit into memory; embedding halves it")
     except RuntimeError as error:
         raise ConfigError(
             f"encoder.compile: expected that torch can compile {encoder.name} for {encoder.device}, found: "

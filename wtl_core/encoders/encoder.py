@@ -26,6 +26,8 @@ VERSION = 1
 """Raise when the same weights and preprocessing would give other vectors."""
 
 _CPU_ROWS, _CUDA_ROWS, _CUDA_PIXELS = 32, 1024, 512 * 224 * 224
+"""Images in a forward pass: on a processor; on a GPU at most, and as many pixels at most. Parts of every vector's
+definition, since passes of another size change low bits."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,16 @@ class Encoder:
     """Turns images into unit vectors. Made by `resolve.resolve`, `training.train` or `build`.
 
     Attributes:
-        name: How it was asked for, or `ssl`.
+        name: The name by which it was loaded, or `ssl`.
         fingerprint: 64 hex digits over weights, architecture, preprocessing and number format; `compiled` has its own.
         dimensions: Length of a vector.
         preprocessing: What brings images to the network's size.
-        number_format: What the network computes in; results are float32 either way.
-        forward_rows: Every forward pass has exactly so many rows, so that vectors do not depend on batches.
+        number_format: What the network computes in; results are float32 in any case.
+        forward_rows: Rows of every forward pass, so that vectors do not depend on batches.
         module: The network, in evaluation mode, on `device`; takes (n, 3, S, S), gives (n, D).
         device: Where it runs.
-        card: What is known of it: data, method, steps, quality figures, licence.
-        whitening: What is made of the network's outputs, on `device`; None leaves them as they are.
+        card: What is known of it: method, training plan, quality figures, licence.
+        whitening: Applied to the network's outputs, on `device`; None leaves them as they are.
     """
 
     name: str
@@ -63,7 +65,7 @@ class Encoder:
 
     @property
     def near_copy_distance(self) -> float | None:
-        """How far near-copies of an image lie from it, see `near_copies`; None where it was not measured."""
+        """The distance below which images are near-duplicates, see `near_copies`; None if it was not measured."""
         distance: float | None = self.card.get("near_copy_distance")
         return distance
 
@@ -72,7 +74,7 @@ class Encoder:
         return fit(image, self.preprocessing)
 
     def features(self, batch: torch.Tensor) -> torch.Tensor:
-        """What one (forward_rows, 3, S, S) uint8 batch on `device` gives, float32; not yet of unit length."""
+        """Features (forward_rows, D) float32 of one (forward_rows, 3, S, S) uint8 batch on `device`, not normalised."""
         with torch.inference_mode():
             values = self._normalised(batch).to(
                 dtype=getattr(torch, self.number_format), memory_format=torch.channels_last
@@ -96,13 +98,13 @@ class Encoder:
 
     @cached_property
     def _range(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and deviation of bytes, kept on the device: making them anew would wait for the GPU at each batch."""
+        """Mean and deviation of bytes, (1, 3, 1, 1) each; cached, since building them would wait for the GPU."""
         both = torch.tensor([self.preprocessing.mean, self.preprocessing.std], device=self.device) * 255
         return both[0].view(1, 3, 1, 1), both[1].view(1, 3, 1, 1)
 
 
 def pad(batch: torch.Tensor, rows: int) -> torch.Tensor:
-    """`batch` with black images after it, `rows` in all: a batch of one changes 0.18 % of float16 outputs."""
+    """`batch` filled up with black images to `rows`: passing an image alone changes 0.18 % of float16 outputs."""
     if len(batch) == rows:
         return batch
     padded = batch.new_zeros((rows, *batch.shape[1:]))
@@ -124,17 +126,17 @@ def build(
     """An encoder of a network with its weights loaded.
 
     Args:
-        module: The network; moved, folded and frozen here.
-        name: How it was asked for.
-        architecture: Names the network well enough to build it again; enters the fingerprint.
+        module: The network, which is changed in place: moved to the device, its normalisations folded, frozen.
+        name: The name by which it was asked for.
+        architecture: Describes the network well enough to build it again; enters the fingerprint.
         preprocessing: Its preprocessing.
         device: Where it will run.
-        number_format: None takes the device's (`default_format`); a stored encoder brings its own.
+        number_format: None for the device's own (`default_format`); a stored encoder has its own.
         card: What is known of it.
-        whitening: Of its outputs; enters the fingerprint.
+        whitening: Applied to its outputs; enters the fingerprint.
 
     Raises:
-        ConfigError: what the network gives is no row of features for each image.
+        ConfigError: the network does not give one row of features for each image.
     """
     number_format = number_format or default_format(device)
     module = module.eval().requires_grad_(requires_grad=False)
@@ -187,8 +189,8 @@ def weights_digest(weights: dict[str, torch.Tensor]) -> str:
 def _cuda_rows(side_px: int) -> int:
     """A power of two that fills the card: 1,024 small images, 512 of 224 px.
 
-    A rule of sizes and no measurement: passes of another size can change low bits of vectors, which would then follow
-    what else the machine was doing. What a rule cannot know, memory, is found out when it is short: the engine halves.
+    A rule by sizes and not by timing: passes of another size can change low bits of vectors, which would then depend on
+    what else the machine was doing. Where memory is too short for a pass, embedding halves it.
     """
     return int(2 ** math.floor(math.log2(max(32, min(_CUDA_ROWS, _CUDA_PIXELS // side_px**2)))))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 _INSTALLED = ("site-packages", "dist-packages")
 _STANDARD = sysconfig.get_path("stdlib")
 _LIBRARIES = frozenset({"wtl_core", "torch", "torchvision", "timm", "numpy"})
-"""May lie anywhere, a checkout of theirs too."""
+"""Libraries that are never followed, wherever they are installed, since a checkout of theirs may be on the path."""
 
 
 def source_files(module: str) -> list[Path]:
@@ -58,7 +58,7 @@ def _packages_and(name: str) -> Iterator[str]:
 
 
 def _find(name: str) -> ModuleSpec | None:
-    """As `load_factory` finds it: the current folder comes last."""
+    """Where `load_factory` would find it: the current folder comes last."""
     places: list[str] = [*sys.path, str(Path.cwd())]
     spec = None
     for part in name.split("."):
@@ -70,7 +70,7 @@ def _find(name: str) -> ModuleSpec | None:
 
 
 def _is_of(module: str, name: str) -> bool:
-    """Whether it is the factory's module, or a package that it lies in."""
+    """Whether `name` is the factory's module or one of the packages above it."""
     return name == module or module.startswith(f"{name}.")
 
 
@@ -86,7 +86,7 @@ def _imported(path: Path, package: str) -> Iterator[str]:
     """Full names of what a file's import statements can name; of `from a import b` both `a` and `a.b`."""
     try:
         tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):  # told when it is imported
+    except (SyntaxError, ValueError):  # importing it will say so
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

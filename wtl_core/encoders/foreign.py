@@ -1,4 +1,4 @@
-"""Networks of others: timm's and torchvision's by name, weights from their publishers or from a local file.
+"""Networks of timm and torchvision by name, with weights from their publishers or from a local file.
 
 Weights are loaded without running code: safetensors, or torch's own format with `weights_only`.
 """
@@ -30,7 +30,7 @@ INCEPTIONS = ("googlenet", "inception_v3")
 
 @dataclass(frozen=True)
 class Foreign:
-    """A network of others with its weights loaded, and how its images are prepared."""
+    """A network of timm or torchvision with its weights loaded, and the preprocessing that it was published with."""
 
     network: nn.Module
     preprocessing: Preprocessing
@@ -38,8 +38,8 @@ class Foreign:
 
 
 def fetch(name: EncoderName) -> Foreign:
-    """The network that `name` says, with its weights, on the processor. Raises like `load_pretrained`."""
-    with torch.random.fork_rng(devices=[]):  # their first weights are drawn, and then replaced
+    """The network of this name with its weights, on the processor. Raises like `load_pretrained`."""
+    with torch.random.fork_rng(devices=[]):  # their first weights are random, and then replaced
         return _fetch_timm(name) if name.kind == "timm" else _fetch_torchvision(name)
 
 
@@ -161,9 +161,9 @@ def _without_classifier(network: nn.Module) -> nn.Module:
 
 
 def _load(network: nn.Module, name: EncoderName, *, missing: tuple[str, ...] = (), left: tuple[str, ...] = ()) -> None:
-    """Read the weights file that `name` says into `network`.
+    """Load the weights file of `name` into `network`.
 
-    `missing` and `left` name modules of classifiers, whose weights the file may lack or have over.
+    `missing` and `left` are names of classifiers, whose weights the file may lack or have in addition.
     """
     assert name.weights_path is not None
     path = Path(name.weights_path).expanduser()
@@ -192,7 +192,7 @@ def _load(network: nn.Module, name: EncoderName, *, missing: tuple[str, ...] = (
 
 
 def _unwrapped(weights: dict[str, Any]) -> dict[str, Any]:
-    """The weights themselves in what a training script saved, by the names that they have on one device."""
+    """The weights in what a training script saved, without the prefix that training on several devices adds."""
     for wrapper in _WRAPPERS:
         if isinstance(weights.get(wrapper), dict):
             weights = weights[wrapper]

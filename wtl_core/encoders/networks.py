@@ -1,6 +1,6 @@
 """The networks that are trained here from scratch: residual networks sized to small images and small machines.
 
-Here: their shapes. Not here: which one a pool gets (`sizing`), weights (`cards`), networks of others (`pretrained`).
+Not here: which one a pool gets (`sizing`), weights (`cards`), networks of timm and torchvision (`foreign`).
 """
 
 from dataclasses import asdict, dataclass
@@ -89,7 +89,7 @@ class Stem(nn.Module):
 
 
 class ResNet9(nn.Module):
-    """Few wide steps: a 2-core machine trains width 16 at some 1,700 images of 32 px a second, forward and backward."""
+    """Few wide layers: 2 cores train width 16 at some 1,700 images of 32 px a second, forward and backward."""
 
     def __init__(self, shape: NetworkShape) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class ResNet9(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Four stages of two blocks each; after a 3 x 3 stem, so that 32 px are not thrown away at the door."""
+    """Four stages of two blocks each, after a 3 x 3 stem that keeps the resolution of small images."""
 
     def __init__(self, shape: NetworkShape) -> None:
         super().__init__()

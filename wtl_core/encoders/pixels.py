@@ -14,7 +14,9 @@ from wtl_core.encoders.preprocessing import Preprocessing
 
 SIDE_PX = 32
 _CELLS, _DIRECTIONS, _COLOURS = 4, 8, 4
+"""Cells along a side for directions, bins of direction, and cells along a side for colour."""
 _COLOUR_WEIGHT, _BIAS = 0.4, 0.05
+"""Weight of colour beside directions, and the constant; both are part of the fingerprint."""
 
 
 class Pixels(nn.Module):
@@ -43,7 +45,7 @@ class Pixels(nn.Module):
 
 
 def _bounded(values: torch.Tensor) -> torch.Tensor:
-    """Unit length, but nothing near zero blown up to it."""
+    """Unit length, except that values near zero are not scaled up to it."""
     length: torch.Tensor = torch.linalg.vector_norm(values, dim=1, keepdim=True)
     return values / length.clamp(min=0.05)
 

@@ -1,4 +1,4 @@
-"""From a decoded image to the fixed-size bytes that an encoder takes; nothing here is fitted on the pool."""
+"""From a decoded image to the square of bytes that an encoder takes; nothing here is fitted on the pool."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -10,6 +10,7 @@ from torch.nn import functional
 from wtl_core.errors import ConfigError
 
 _MOST_ASPECT = 8
+"""The ends of longer strips are cut off before a crop: scaled up whole, 8 x 100,000 pixels would take 2.5 GB."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
-        """Refuse what would scale images in another way than it says. Raises ConfigError."""
+        """Refuse values that cannot be followed. Raises ConfigError."""
         if self.fit not in ("squash", "crop"):
             raise ConfigError(f"Preprocessing: expected fit squash or crop, found {self.fit!r}; name one of them")
         if self.fit == "crop" and self.resize_px < self.side_px:
@@ -56,7 +57,7 @@ def from_json(value: dict[str, Any]) -> Preprocessing:
 
 
 def at_side(preprocessing: Preprocessing, side_px: int) -> Preprocessing:
-    """The same share of an image at another side."""
+    """The same preprocessing for another side: a crop shows the same share of an image."""
     resize_px = round(preprocessing.resize_px * side_px / preprocessing.side_px)
     return replace(preprocessing, side_px=side_px, resize_px=resize_px)
 
@@ -85,12 +86,12 @@ def fit_rows(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """`fit` of one (H, W, 3) uint8 image as decoders lay it out: (S, S, 3)."""
     side = preprocessing.side_px
     if preprocessing.fit == "squash" and pixels.shape == (side, side, 3):
-        return pixels  # without a word to torch, which would hand the interpreter to another thread
+        return pixels  # without calling torch, which would hand the interpreter to another thread
     return fit(torch.from_numpy(pixels).permute(2, 0, 1), preprocessing).permute(1, 2, 0).numpy()
 
 
 def _middle(batch: torch.Tensor) -> torch.Tensor:
-    """Strips cut down to 8 to 1: scaled up whole, one of 8 x 100,000 pixels would take 2.5 GB."""
+    """The middle of strips, 8 to 1 at most."""
     height, width = batch.shape[-2:]
     longest = _MOST_ASPECT * min(height, width)
     top, left = max(0, height - longest) // 2, max(0, width - longest) // 2

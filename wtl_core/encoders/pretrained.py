@@ -17,6 +17,7 @@ from wtl_core.errors import ConfigError
 from wtl_core.recipe.encoder_names import EncoderName
 
 _MOST_DIMENSIONS = 8192
+"""Pooled features have fewer; unpooled ones of torchvision's networks had up to 86,528."""
 
 
 def load_pretrained(name: EncoderName, *, device: torch.device, side_px: int | None = None) -> Encoder:
@@ -43,7 +44,7 @@ def load_pretrained(name: EncoderName, *, device: torch.device, side_px: int | N
 
 
 def _at_side(foreign: Foreign, name: EncoderName, side_px: int) -> Foreign:
-    """The network at another side; of position embeddings timm makes new ones out of the given ones."""
+    """The network at another side; timm interpolates position embeddings."""
     network: Any = foreign.network.eval()
     with _takes_side(name, side_px):
         if hasattr(network, "set_input_size"):
@@ -61,11 +62,11 @@ def check_side_as_built(name: EncoderName, foreign: Foreign, side_px: int) -> No
 
 @contextmanager
 def _takes_side(name: EncoderName, side_px: int) -> Iterator[None]:
-    """What a network says of a side that it cannot take, as a ConfigError."""
+    """Turn whatever a network raises for a side that it cannot take into a ConfigError."""
     try:
         yield
     except Exception as error:
-        # Networks say it by assertions, by shapes that do not fit and by types of their own.
+        # Networks raise assertions, errors of shapes that do not fit, and types of their own.
         raise ConfigError(
             f"encoder.side_px: expected a side that {name.kind}:{name.value} can take, found {side_px} "
             f"({first_line(error)}); try a multiple of 32 or of its patches, or leave it out"
@@ -73,7 +74,7 @@ def _takes_side(name: EncoderName, side_px: int) -> Iterator[None]:
 
 
 def check_pooled(name: EncoderName, dimensions: int) -> None:
-    """Refuse feature maps that the network leaves to its classifier to pool: vectors of them fill disk and memory."""
+    """Refuse feature maps that only the network's classifier would pool: such vectors would fill disk and memory."""
     if dimensions > _MOST_DIMENSIONS:
         raise ConfigError(
             f"{name.kind}:{name.value}: expected at most {_MOST_DIMENSIONS:,} dimensions, found {dimensions:,}, as its "

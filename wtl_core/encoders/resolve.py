@@ -20,17 +20,18 @@ from wtl_core.workspace.storage import Store, open_store
 
 
 def resolve(name: str, store: Store, *, device: torch.device | str, side_px: int | None = None) -> Encoder:
-    """The encoder that `name` says, loaded on `device`.
+    """The encoder of this name, loaded on `device`.
 
     Args:
-        name: Any form of `names.FORMS` but `ssl`, which has to be trained first (`training.train` gives a fingerprint).
+        name: Any form of `encoder_names.FORMS` except `ssl`, which has to be trained first (`training.train` returns a
+            fingerprint).
         store: The workspace, for fingerprints.
         device: Where it will run.
-        side_px: Image side of a timm or torchvision network; None takes its publisher's. Others have their own.
+        side_px: Image side of a timm or torchvision network; None for its publisher's. Others have their own.
 
     Raises:
-        ConfigError: unknown form, unknown network, weights that are not there, or a side that it cannot take.
-        CorruptArtifactError: weights that are not what their card says.
+        ConfigError: unknown form, unknown network, missing weights, or a side that the network cannot take.
+        CorruptArtifactError: the weights do not match their card.
     """
     device = torch.device(device)
     parsed = parse_name(name)
@@ -51,7 +52,7 @@ def resolve(name: str, store: Store, *, device: torch.device | str, side_px: int
 
 @dataclass(frozen=True)
 class Start:
-    """Weights to go on training from, and the network that they fit."""
+    """Weights that training starts from, and the network that they belong to."""
 
     shape: NetworkShape
     weights: dict[str, torch.Tensor]
@@ -59,14 +60,13 @@ class Start:
 
 
 def start_from(name: str, store: Store, *, side_px: int | None = None) -> Start:
-    """The weights that `name` says, to be trained further: pretrained ones, or an encoder trained here or elsewhere.
+    """The weights of this name, to be trained further: pretrained ones, or an encoder trained here or elsewhere.
 
-    `side_px` is the image side to train at, None its own.
+    `side_px` is the image side to train at, None for its own.
 
     Raises:
-        ConfigError: a form or network that cannot be trained further, or not at that side, or weights that are not
-            there.
-        CorruptArtifactError: weights that are not what their card says.
+        ConfigError: a form or network that cannot be trained further, or not at that side, or missing weights.
+        CorruptArtifactError: the weights do not match their card.
     """
     parsed = parse_name(name)
     if parsed.kind == "torchvision" and parsed.value in INCEPTIONS:
@@ -90,7 +90,7 @@ def start_from(name: str, store: Store, *, side_px: int | None = None) -> Start:
     elif parsed.kind in ("fingerprint", "folder"):
         is_here = parsed.kind == "fingerprint"
         home, digest = (store, parsed.value) if is_here else _split_folder(parsed.value)
-        load_encoder(home, digest, device=torch.device("cpu"))  # refuses what is not there or not what it was
+        load_encoder(home, digest, device=torch.device("cpu"))  # refuses missing and changed weights
         data, where = home.read_bytes(f"{FOLDER}/{digest}/{WEIGHTS}"), home.path(f"{FOLDER}/{digest}")
     else:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Which files an encoder's name takes its weights, or its factory's code, from, and whether others lie there by now."""
+"""Which files an encoder was loaded from, weights or a factory's code, and whether they have been replaced since."""
 
 import logging
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _logger = logging.getLogger(__name__)
 
 
 def weights_file(name: str) -> WeightsFile | None:
-    """What the files are that an encoder's name takes weights, or a factory, from; None where there is none."""
+    """The record of the files that an encoder of this name is loaded from; None if it has none, or they are gone."""
     files = _files_behind(name)
     if not files:
         return None
@@ -21,7 +21,7 @@ def weights_file(name: str) -> WeightsFile | None:
 
 
 def has_changed(before: WeightsFile | None, name: str) -> bool:
-    """Whether other files than `before` lie where the encoder's name says. Read only if size or time differ.
+    """Whether the files of an encoder's name differ from `before`. They are read only if size or time differ.
 
     Files that are gone do not count as changed, so that the last result stands: all its vectors are there. A warning
     in the log says so, since the next run with something new to embed cannot do without them.

@@ -1,8 +1,9 @@
 """Features centred and half whitened by the images that a network was trained on: no labels, two small tensors.
 
-Pooled features behind a ReLU share one direction, and a few directions hold most of what varies: of a ResNet-9 trained
-on CIFAR-10 for 300,000 views the mean had 0.89 of a vector's length, and 19 of 128 directions counted. Distances then
-say little of what tells images apart. Centred and half whitened, that network's 20-NN went from 59.2 to 64.5 %.
+Pooled features after a ReLU share one direction, and a few directions hold most of the variance. For a ResNet-9 trained
+on CIFAR-10 for 300,000 views the mean had 0.89 of a vector's length, and the effective rank was 19 of 128. Distances
+then depend little on what distinguishes images. Centring and half whitening raised its 20-NN accuracy from 59.2 to
+64.5 %.
 """
 
 from dataclasses import dataclass
@@ -11,17 +12,21 @@ import torch
 from torch.nn import functional
 
 IMAGES = 4096
-"""Images that the two moments are taken over."""
+"""Images that mean and covariance are computed from."""
 
-_PREFIX, _FLOOR, _LEAST_NORM = "whitening.", 0.01, 1e-6
+_PREFIX = "whitening."
+_FLOOR = 0.01
+"""Least variance of a direction, as a share of the mean variance: with few images most directions do not vary."""
+_LEAST_NORM = 1e-6
+"""Shorter features count as zero."""
 
 
 @dataclass(frozen=True)
 class Whitening:
     """x -> (x / |x| - mean) matrix, with the symmetric matrix C^(-1/4) of the covariance C of x / |x|.
 
-    The root of a full whitening: directions that hardly vary, where rounding and noise live, are not blown up to the
-    size of the others.
+    The square root of a full whitening: directions that hardly vary, which hold rounding errors and noise, are not
+    scaled up to the size of the others.
 
     Attributes:
         mean: (D,) float32.
@@ -32,7 +37,7 @@ class Whitening:
     matrix: torch.Tensor
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        """(n, D) float32 for (n, D) features; what is zero or not finite stays so, to be refused by whoever looks."""
+        """(n, D) float32 for (n, D) features; rows that are zero or not finite stay so, and are refused by callers."""
         norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
         values = (features / norms.clamp(min=_LEAST_NORM) - self.mean) @ self.matrix
         return torch.where(norms > _LEAST_NORM, values, features)
@@ -42,15 +47,12 @@ class Whitening:
         return Whitening(self.mean.to(device), self.matrix.to(device))
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """By the names under which they are kept among a network's weights."""
+        """Both tensors by the names under which they are stored among a network's weights."""
         return {f"{_PREFIX}mean": self.mean, f"{_PREFIX}matrix": self.matrix}
 
 
 def fit_whitening(features: torch.Tensor) -> Whitening:
-    """The whitening of (n, D) features, worked out in float64 on the processor.
-
-    Directions that vary less than a hundredth of the mean are taken for that much: of few images, most do not vary.
-    """
+    """The whitening of (n, D) features, computed in float64 on the processor."""
     values = functional.normalize(features.double().cpu(), dim=1)
     mean = values.mean(dim=0)
     centred = values - mean
@@ -61,7 +63,7 @@ def fit_whitening(features: torch.Tensor) -> Whitening:
 
 
 def split(weights: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], Whitening | None]:
-    """A network's weights, and the whitening that lies among them; None if there is none."""
+    """A network's weights, and the whitening that is stored among them; None if there is none."""
     network = {name: values for name, values in weights.items() if not name.startswith(_PREFIX)}
     if len(network) == len(weights):
         return network, None

@@ -1,4 +1,6 @@
-"""Each vector's exact nearest neighbours on a CUDA device: the same lists as on the processor. No selection here.
+"""Experimental: each vector's exact nearest neighbours on a CUDA device. This code has not run on a GPU yet.
+
+It gives the same lists as on the processor, where it is tested (`tests/core/test_neighbours.py`). No selection here.
 
 The product is read once for the least entry of each 32 columns. A row's K nearest columns lie in the K groups with the
 least (entry, group), so only those groups are looked at closely; ties go to the lower row there as everywhere.
