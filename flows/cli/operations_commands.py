@@ -92,7 +92,7 @@ def up_command(
         "ui": place.address,
         "state": str(place.folder),
         "site": site.name,
-        "workspace": site.workspace,
+        "workspace": site.workspace_uri,
         "password_file": None if made is None else str(made),
     }
     say = partial(click.echo, err=as_json)

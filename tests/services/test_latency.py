@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
 def shipped(stack: Stack) -> Iterator[Stack]:
     """The stack with a look as often as shipped."""
     site = stack.site.read_text()
-    assert "watch_seconds = 2\n" in site
-    stack.site.write_text(site.replace("watch_seconds = 2\n", f"watch_seconds = {Site().watch_seconds}\n"))
+    assert "watch_seconds = 10\n" in site
+    stack.site.write_text(site.replace("watch_seconds = 10\n", f"watch_seconds = {Site().watch_seconds}\n"))
     stack.wtl("deploy", "--site", stack.site)
     yield stack
     stack.site.write_text(site)
