@@ -12,13 +12,14 @@ import zstandard
 from wtl_core.images import kinds
 from wtl_core.images.faults import ImageError, Reason
 from wtl_core.shards import tar
-from wtl_core.shards.objects import APPLE_DOUBLE, Entries, Entry, judge, shown
+from wtl_core.shards.objects import APPLE_DOUBLE, Entries, Entry, classify, shown
 from wtl_core.shards.samples import SampleGroups, is_sidecar
 
 _SPARE_BYTES = 256 << 20
 _MOST_EXPANSION = 100
 """An archive may unpack to 256 MiB and 100 times its size: real images hardly shrink, bombs grow a thousandfold."""
 _ZST_WINDOW_BYTES = 1 << 27
+"""Memory that a zst archive may ask for: `zstd --long` asks for as much, a hostile one for 2 GiB."""
 
 
 def read_tar(stream: IO[bytes], packing: str, *, size: int, max_file_bytes: int) -> Entries:
@@ -33,7 +34,7 @@ def read_tar(stream: IO[bytes], packing: str, *, size: int, max_file_bytes: int)
         for ordinal, member in enumerate(tar.read_members(plain, max_file_bytes=max_file_bytes)):
             key = shown(member.name)
             entry = Entry(key, ordinal, member.offset if packing == "tar" else -1, member.size)
-            sidecar = _judge_member(entry, member, max_file_bytes)
+            sidecar = _classify_member(entry, member, max_file_bytes)
             yield from groups.add(entry, sidecar)
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         yield from groups.flush()
@@ -44,14 +45,14 @@ def read_tar(stream: IO[bytes], packing: str, *, size: int, max_file_bytes: int)
     yield from groups.flush()
 
 
-def _judge_member(entry: Entry, member: tar.TarMember, max_file_bytes: int) -> bytes | None:
-    """Settle what the member is; returns its bytes if it is a sidecar."""
+def _classify_member(entry: Entry, member: tar.TarMember, max_file_bytes: int) -> bytes | None:
+    """Set what the member is on its entry. Returns its bytes if it is a sidecar."""
     if not member.is_regular:
         entry.note = "link, sparse or special file"
         if kinds.claims_image(entry.key):
             entry.reason, entry.note = Reason.UNSUPPORTED, "named like an image, is a link, sparse or special file"
         return None
-    if judge(entry, entry.key, member.head):
+    if classify(entry, entry.key, member.head):
         entry.data = member.data
         if member.data is None:
             entry.reason, entry.note = Reason.TOO_LARGE, f"{member.size} bytes, {max_file_bytes} allowed"
@@ -60,7 +61,7 @@ def _judge_member(entry: Entry, member: tar.TarMember, max_file_bytes: int) -> b
 
 
 class _Bounded(io.RawIOBase):
-    """A decompressed stream that refuses to grow without bound."""
+    """A decompressed stream that ends with an error once it has given `limit` bytes."""
 
     def __init__(self, inner: IO[bytes], limit: int) -> None:
         self._inner, self._left, self._limit = inner, limit, limit
@@ -111,7 +112,7 @@ def read_zip(stream: IO[bytes], *, size: int, max_file_bytes: int) -> Entries:
             yield from groups.flush()
             raise ImageError(Reason.TOO_LARGE, "zip unpacks to far more than its size; members before are kept")
         is_whole = entry.reason is None and not entry.note
-        if is_whole and judge(entry, key, data[: kinds.HEAD_BYTES]):
+        if is_whole and classify(entry, key, data[: kinds.HEAD_BYTES]):
             entry.data, is_whole = data, False
         is_side = is_whole and entry.note != APPLE_DOUBLE and is_sidecar(key, len(data))
         yield from groups.add(entry, data if is_side else None)
@@ -119,7 +120,7 @@ def read_zip(stream: IO[bytes], *, size: int, max_file_bytes: int) -> Entries:
 
 
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, entry: Entry, max_file_bytes: int) -> bytes:
-    """The member's bytes; if they cannot be had, the entry says why and the bytes are empty."""
+    """The member's bytes; empty if they cannot be read, and then the entry says why."""
     try:
         with archive.open(info) as handle:
             data = handle.read(max_file_bytes + 1)
@@ -130,7 +131,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, entry: Entry, m
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
         reason, note = Reason.CORRUPT, f"zip member cannot be unpacked: {error}"
     except OSError as error:
-        if error.errno is not None:  # the disk's or the store's; bzip2's own has no number
+        if error.errno is not None:  # raised by the disk or the store; bzip2 raises OSError without a number
             raise
         reason, note = Reason.CORRUPT, f"zip member cannot be unpacked: {error}"
     except (RuntimeError, NotImplementedError) as error:

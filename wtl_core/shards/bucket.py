@@ -1,4 +1,4 @@
-"""Listing of an S3 prefix: pages streamed, sub-prefixes in parallel, failures said clearly. Also single keys."""
+"""Listing of an S3 prefix, page by page and sub-prefixes in parallel; also descriptions of single keys."""
 
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -20,6 +20,7 @@ from wtl_core.workspace.storage import (
 )
 
 _THREADS = 16
+"""List requests at a time; each waits for its page most of the time."""
 _SPLIT_LEVELS = 2
 """Prefixes are split at `/` down to this depth; below it a prefix is listed flat, a thousand keys a request."""
 
@@ -84,9 +85,9 @@ def _objects(source: str, bucket: str, contents: list[dict[str, Any]]) -> Iterat
 
 
 def describe_uri(source: str, uri: str) -> SourceObject:
-    """One object by a HEAD request; a missing one has size -1, one that the store refuses is marked.
+    """One object by a HEAD request. A missing one has size -1; one that the store refuses to describe is marked.
 
-    A refusal is the object's own affair (others of the list may be allowed), missing credentials are everybody's.
+    A refusal concerns this object alone, since others of a list may be allowed. Missing credentials concern them all.
 
     Raises:
         ConfigError: there are no credentials, or no bucket can have that name.
@@ -115,7 +116,7 @@ def from_head(source: str, uri: str, answer: dict[str, Any]) -> SourceObject:
 
 
 def is_changed(error: BaseException) -> bool:
-    """Whether a store says that the object is no longer the one asked for."""
+    """Whether the store says that the object is another version than the request asked for."""
     return error_code(error) in ("412", "PreconditionFailed")
 
 

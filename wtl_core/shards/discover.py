@@ -25,13 +25,14 @@ LISTING_SCHEMA = pl.Schema(
 )
 SNAPSHOT_SCHEMA = pl.Schema([*LISTING_SCHEMA.items(), ("part", pl.String)])
 IS_REACHABLE = (pl.col("size") != MISSING_SIZE) & (pl.col("etag") != REFUSED_ETAG)
-"""Whether an object of a listing can be opened, as far as its listing tells."""
+"""Whether an object can be opened, as far as its listing shows."""
 _CHUNK = 100_000
+"""Rows handled at a time: bounds the memory that a listing of a million objects takes on top of its frame."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What became of a listing since a snapshot: frames with the listing's columns; `kept` and `gone` carry `part`."""
+    """Objects by what happened to them since a snapshot. `kept` and `gone` have the column `part` too."""
 
     new: pl.DataFrame
     changed: pl.DataFrame
@@ -70,7 +71,7 @@ def list_source(source: str, *, exclude: Sequence[str] = ()) -> pl.DataFrame:
 
 
 def as_frame(objects: Iterable[SourceObject]) -> pl.DataFrame:
-    """Objects as a frame, built in pieces so that a million of them never stand in memory as Python objects."""
+    """Objects as a frame, built in pieces: a million Python objects at once would fill the memory."""
     rows, frames = iter(objects), [pl.DataFrame(schema=LISTING_SCHEMA)]
     while piece := list(islice(rows, _CHUNK)):
         columns = {name: [getattr(row, name) for row in piece] for name in LISTING_SCHEMA}

@@ -12,17 +12,17 @@ from wtl_core.shards.paths import path_of, uri_of
 
 WORKSPACE_MARK = "wtl.json"
 _SYSTEM_FOLDER = "lost+found"
-"""Root's own at the top of every ext file system; holds nobody's images."""
+"""At the top of every ext file system, readable by root alone; it holds no images."""
 
 
 def walk(root: str, *, exclude: Sequence[str] = ()) -> Iterator[SourceObject]:
     """Yield the files below `root`, in no order. Symbolic links are followed, each folder once.
 
-    A folder is known by its own name, and by the first of the links to it only where no name of its own lies below
-    `root`. One that is removed meanwhile has no files.
+    A folder below `root` is listed under its own path. One that only links lead to is listed under the first link. One
+    that is removed while the others are listed has no files.
 
     Raises:
-        InputError: a folder cannot be listed: its files would otherwise seem to have vanished.
+        InputError: a folder cannot be listed; without the error its files would seem to have vanished.
     """
     source = uri_of(root)
     left_out = {os.path.realpath(folder) for folder in exclude}
@@ -59,7 +59,7 @@ def walk(root: str, *, exclude: Sequence[str] = ()) -> Iterator[SourceObject]:
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Whether it is a folder; a link that leads nowhere (to itself, say) is none."""
+    """Whether it is a folder; a link that leads nowhere, for example to itself, is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -67,7 +67,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def describe(source: str, path: str, entry: "os.DirEntry[str] | None" = None) -> SourceObject:
-    """One file as a listing holds it; a missing one has size -1; what is denied, and a pipe or device, is marked."""
+    """One file as a listing holds it. A missing one has size -1; denied files, pipes and devices are marked."""
     uri = uri_of(path)
     kind = kinds.kind_by_name(path)
     try:

@@ -11,10 +11,10 @@ RETRY_MARK = "#again:"
 MISSING_SIZE = -1
 """Size of an object that a list names and that is not there."""
 SPECIAL_ETAG = "special"
-"""Marks sockets, pipes and devices: named, never opened."""
+"""Etag of sockets, pipes and devices, which are listed and never opened: opening one can wait for ever."""
 REFUSED_ETAG = "refused"
-"""Marks an object, of size 0, that its store refuses to describe (denied, or encrypted with a key of its own): reading
-it says why."""
+"""Etag of an object that its store refuses to describe (denied, or encrypted with a key of its own). Its size is 0; the
+attempt to read it says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class SourceObject:
 
     @property
     def identity(self) -> str:
-        """Says whether the bytes are still the same: by etag where there is one, else by time."""
+        """Equal as long as the bytes are the same: the size with the etag, or with the time where there is no etag."""
         return f"{self.size}:{self.etag or self.mtime_ns}"
 
     @property
@@ -78,13 +78,13 @@ class ObjectChangedError(Exception):
         self.uri = uri
 
 
-def judge(entry: Entry, name: str, head: bytes) -> bool:
-    """Whether the entry is to be decoded; if not, say on it why it is quarantined or ignored.
+def classify(entry: Entry, name: str, head: bytes) -> bool:
+    """Whether the entry is an image to decode. If not, its `note` is set, and its `reason` if it claims to be one.
 
     Args:
-        entry: Gets `reason` and `note`.
-        name: Its full name, for what it claims to be.
-        head: Its first bytes.
+        entry: The entry, with its size.
+        name: Its full name, whose ending is what it claims to be.
+        head: Its first bytes, which decide.
     """
     found = kinds.sniff_image(head)
     if found == "tiff" and kinds.is_unread_name(name):  # a camera's raw file begins like its thumbnail
@@ -105,6 +105,6 @@ def judge(entry: Entry, name: str, head: bytes) -> bool:
 
 
 def shown(name: bytes | str) -> str:
-    """A name as valid text: bytes that are not UTF-8 are written as hexadecimal escapes."""
+    """A name as text; bytes that are not UTF-8 are written as hexadecimal escapes."""
     raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
     return raw.decode("utf-8", "backslashreplace")

@@ -1,9 +1,9 @@
-"""Objects opened and read: the kind settled by first bytes, failures told apart, changes since the listing noticed.
+"""Objects opened and read. First bytes decide what an object is; its failures and changes become entries or errors.
 
-Transient failures are retried here a few times, from the byte reached; what the store refuses for good is one refused
-entry. Only the version that was listed is read, since size and time (or etag) name the part that holds it. An object
-that is another one when it is opened is one refused entry, and the next run reads it. One that changes while it is read
-raises `ObjectChangedError`, and the caller starts its part again.
+Failures that may pass are retried a few times, from the byte reached; a lasting one is a refused entry. Only the
+version that was listed is read, since its size and time (or etag) name the part that holds it. An object that is
+another version when it is opened is a refused entry, and the next run reads it. One that changes while it is read
+raises `ObjectChangedError`, and the caller begins its part again.
 """
 
 import io
@@ -21,12 +21,21 @@ from wtl_core.errors import ConfigError, TransientError
 from wtl_core.images import kinds
 from wtl_core.images.faults import ImageError, Reason
 from wtl_core.shards import archives, bucket, folder, paths, remote, tables
-from wtl_core.shards.objects import MISSING_SIZE, SPECIAL_ETAG, Entries, Entry, ObjectChangedError, SourceObject, judge
+from wtl_core.shards.objects import (
+    MISSING_SIZE,
+    SPECIAL_ETAG,
+    Entries,
+    Entry,
+    ObjectChangedError,
+    SourceObject,
+    classify,
+)
 
 logger = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 1 << 20
 _FETCHES, _SMALL_BYTES = 32, 4 << 20
+"""Requests at a time, each for an object of at most so many bytes: they hide each other's waiting, in 128 MiB."""
 _SHARD_KINDS = ("tar", "parquet", "zip")
 
 
@@ -97,7 +106,7 @@ def read_object(obj: SourceObject, *, max_file_bytes: int) -> Entries:
 
 
 class NotAFileError(OSError):
-    """A path leads to a folder, pipe, socket or device: opening one can wait for ever, so it is not opened."""
+    """A path leads to a folder, pipe, socket or device. It is not opened, since that can wait for ever."""
 
 
 class Wanted(NamedTuple):
@@ -157,7 +166,7 @@ def is_readable(uri: str, *, is_whole: bool = False) -> bool:
 
 
 def read_targets(uri: str, ordinals: Sequence[int]) -> list[str]:
-    """URIs that rows of a Parquet file name instead of holding an image; none of what cannot be read now."""
+    """URIs that rows of a Parquet file name instead of holding an image; empty if the file cannot be read now."""
     try:
         with open_object(describe_now(uri)) as stream:
             named = tables.read_targets(stream, ordinals)
@@ -237,7 +246,7 @@ def _check_unchanged(obj: SourceObject, stream: IO[bytes]) -> None:
 def settle_kind(obj: SourceObject, head: bytes) -> str:
     """What the object is by its first bytes: `tar`, `gz`, `zst`, `parquet`, `zip`, or `loose`.
 
-    Only names of shards, and names without a suffix, are taken for shards: office documents are zips too.
+    Only objects named like a shard, or without a suffix, can be shards: office documents are zips too.
     """
     has_suffix = "." in obj.uri.rsplit("/", 1)[-1]
     if obj.kind in _SHARD_KINDS or not has_suffix:
@@ -269,7 +278,7 @@ def _loose(obj: SourceObject, stream: IO[bytes], head: bytes, max_file_bytes: in
     entry = Entry("", 0, -1, max(obj.size, len(head)))
     if obj.kind in _SHARD_KINDS and kinds.sniff_image(head) is None:
         entry.reason, entry.note = Reason.BROKEN_SHARD, f"named like a {obj.kind}, begins {head[:8]!r}"
-    elif judge(entry, obj.uri, head):
+    elif classify(entry, obj.uri, head):
         data = head + stream.read(max_file_bytes + 1 - len(head)) if len(head) == kinds.HEAD_BYTES else head
         entry.size = max(obj.size, len(data))
         if len(data) > max_file_bytes:
@@ -285,7 +294,7 @@ def _resolve(name: str, table_uri: str) -> str:
 
 
 def _fetch(row: tables.UriRow, obj: SourceObject, max_file_bytes: int) -> Entry:
-    """The image that a row names. Whatever happens, it claims to be one."""
+    """The entry of an image that a row names. It claims to be an image, so a failure is always a refusal."""
     entry, uri = Entry(row.key, row.ordinal, -1, 0, metadata=row.metadata), row.uri
     try:
         uri = _resolve(row.uri, obj.uri)
@@ -293,7 +302,7 @@ def _fetch(row: tables.UriRow, obj: SourceObject, max_file_bytes: int) -> Entry:
             data = stream.read(max_file_bytes + 1)
     except ConfigError as error:
         entry.reason, entry.note = Reason.UNSUPPORTED, str(error)
-    except ObjectChangedError:  # it is no object of the part, which beginning again could leave out
+    except ObjectChangedError:  # it is not an object of the part, so beginning the part again would not help
         entry.reason, entry.note = Reason.CHANGED, f"{uri[:200]}: written to while it was read"
     except (OSError, ValueError) as error:
         failed = _unreadable(
@@ -304,6 +313,6 @@ def _fetch(row: tables.UriRow, obj: SourceObject, max_file_bytes: int) -> Entry:
         entry.size = len(data)
         if len(data) > max_file_bytes:
             entry.reason, entry.note = Reason.TOO_LARGE, f"{uri[:200]}: more than {max_file_bytes} bytes"
-        elif judge(entry, "row.jpg", data[: kinds.HEAD_BYTES]):
+        elif classify(entry, "row.jpg", data[: kinds.HEAD_BYTES]):
             entry.data = data
     return entry

@@ -16,8 +16,9 @@ from wtl_core.workspace.storage import explain, filesystem, is_denied, is_missin
 logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 8 << 20
-_ATTEMPTS = 4
-_FIRST_PAUSE_SECONDS = 0.2
+"""Read by one request, so that its round trip is short beside its transfer."""
+_ATTEMPTS, _FIRST_PAUSE_SECONDS = 4, 0.2
+"""Pauses of 0.2, 0.4 and 0.8 s: the client has waited much longer by itself where the store said to slow down."""
 
 
 @contextmanager
@@ -101,9 +102,9 @@ def condition(obj: SourceObject) -> dict[str, str]:
 
 
 def insist(fs: Any, uri: str, method: str, arguments: dict[str, str]) -> Any:
-    """Make a request of one key, again if it fails in passing; a refusal for good raises at once.
+    """Make a request for one key, and retry it if the failure may pass; a lasting refusal raises at once.
 
-    The client retries answers such as 503 itself; a body that breaks off is retried here alone.
+    The client itself retries answers such as 503. A body that breaks off is retried only here.
     """
     bucket_name, key = split_s3(uri)
     for attempt in range(_ATTEMPTS):
@@ -116,11 +117,11 @@ def insist(fs: Any, uri: str, method: str, arguments: dict[str, str]) -> Any:
                 raise PermissionError(uri) from error
             if bucket.is_changed(error):
                 raise ObjectChangedError(uri) from error
-            if is_refused(error):  # an archived object, say: of no use to ask again, and no reason to end the run
+            if is_refused(error):  # an archived object, for example: a retry is of no use, and the run can go on
                 raise OSError(str(error)) from error
-            told = explain(error, uri)
-            if attempt == _ATTEMPTS - 1 or isinstance(told, ConfigError):
-                raise told from error
+            explained = explain(error, uri)
+            if attempt == _ATTEMPTS - 1 or isinstance(explained, ConfigError):
+                raise explained from error
             logger.info("%r: %s, tried again", uri, type(error).__name__)
             time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
     raise AssertionError

@@ -1,4 +1,4 @@
-"""Members of one archive grouped as WebDataset does it: a base name's sidecars become its images' metadata."""
+"""Members of an archive grouped as in WebDataset: sidecars become the metadata of the images of their base name."""
 
 import json
 
@@ -6,18 +6,19 @@ from wtl_core.shards.objects import APPLE_DOUBLE, Entry
 
 MOST_METADATA_BYTES = 64 * 1024
 _MOST_MEMBERS, _MOST_BYTES, _MOST_HELD = 64, 64 << 20, 4096
-"""Members, and bytes of images, held back while a base name goes on: bounds memory where all names share one base.
-The last one counts macOS' own, which hold no data, too."""
+"""Members, and bytes of images, that are held while a base name goes on: bounds memory where all names share one base.
+`_MOST_HELD` counts what macOS keeps beside files too, which holds no data."""
 
 
 class SampleGroups:
     """Holds members until their base name ends, then gives them out with their metadata.
 
-    The base is the path up to the first dot of the file name; members of a sample stand together. Large images may be
-    given out before their base ends, with the sidecars before them alone. What macOS keeps beside a file ends no
-    sample.
+    The base is the path up to the first dot of the file name; the members of a sample follow each other. If they are
+    large, images may be given out before their base ends, with the metadata of the sidecars that came before them. The
+    files that macOS keeps beside others do not end a sample.
 
-    Of frames like `cam.0000.jpg`, which share a base by that rule, `cam.0000.json` belongs to its own frame alone.
+    Frames like `cam.0000.jpg` and `cam.0001.jpg` share a base by that rule; still `cam.0000.json` describes its own
+    frame alone.
     """
 
     def __init__(self) -> None:
@@ -29,9 +30,9 @@ class SampleGroups:
         self._num_members = self._num_bytes = 0
 
     def add(self, entry: Entry, sidecar: bytes | None = None) -> list[Entry]:
-        """Take a member in order; give out those of the base name before it, if it ended."""
+        """Add the next member. Returns the members of the base name before it, if that has ended."""
         if entry.note == APPLE_DOUBLE:
-            self._entries.append(entry)  # in order, and without a say
+            self._entries.append(entry)  # keeps its place, and does not end the sample
             return [] if len(self._entries) < _MOST_HELD else self._give_out()
         done: list[Entry] = []
         base, field = split_key(entry.key)
@@ -55,7 +56,7 @@ class SampleGroups:
         return done
 
     def flush(self) -> list[Entry]:
-        """Give out what is held; the sample ends here."""
+        """Return all members that are held; the sample ends here."""
         entries = self._give_out()
         self._base, self._sidecars, self._stems, self._num_members = None, [], set(), 0
         return entries
@@ -75,7 +76,7 @@ class SampleGroups:
         return entries
 
     def _metadata(self, stem: str, owned: set[str]) -> str | None:
-        """JSON text of the sidecars that speak of an image whose field has this stem."""
+        """JSON text of the sidecars that describe an image whose field has this stem."""
         fields: dict[str, object] = {}
         for field, data in self._sidecars:
             other = stem_of(field)

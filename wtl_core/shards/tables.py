@@ -1,7 +1,7 @@
 """Entries of a Parquet file: an image struct `{bytes, path}`, a binary column, or a column of URIs.
 
-The other plain columns of a row become its metadata, as far as they can be read: they never cost an image. A file with
-none of the three is one ignored entry, named.
+The other plain columns of a row become its metadata. One whose values cannot be read is left out, and the image stays.
+A file with none of the three forms is one ignored entry that names its columns.
 """
 
 import json
@@ -15,13 +15,15 @@ import pyarrow.parquet as pq
 
 from wtl_core.images import kinds
 from wtl_core.images.faults import ImageError, Reason
-from wtl_core.shards.objects import Entry, judge, shown
+from wtl_core.shards.objects import Entry, classify, shown
 from wtl_core.shards.samples import MOST_METADATA_BYTES
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "picture", "photo", "bytes", "data", "content")
 URI_NAMES = ("uri", "url", "path", "file", "file_name", "filename", "image", "image_path", "image_url", "image_uri")
-_BATCH_ROWS, _PROBED_ROWS = 128, 8
-_BATCH_BYTES = 64 << 20
+_BATCH_ROWS, _BATCH_BYTES = 128, 64 << 20
+"""Read at a time: as many rows as keep Arrow's cost a row small, in bounds where one image has 20 MB."""
+_PROBED_ROWS = 8
+"""Rows in which an image column is looked for; its first ones may be null."""
 _BUFFER_BYTES = 1 << 20
 UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, OverflowError)
 """What Arrow raises for files that are no Parquet, or damaged, and for values that Python has no type for."""
@@ -37,7 +39,7 @@ class ImageColumn:
 
 @dataclass(frozen=True)
 class UriRow:
-    """A row that only names its image: the reader of objects fetches it."""
+    """A row that only names its image, which `reader` then fetches."""
 
     key: str
     ordinal: int
@@ -168,7 +170,7 @@ def _entry(entry: Entry, data: bytes, metadata: str | None, limit: int) -> Entry
         entry.reason, entry.note = Reason.EMPTY, "row without image bytes"
     elif len(data) > limit:
         entry.reason, entry.note = Reason.TOO_LARGE, f"{len(data)} bytes, {limit} allowed"
-    elif judge(entry, "row.jpg", data[: kinds.HEAD_BYTES]):
+    elif classify(entry, "row.jpg", data[: kinds.HEAD_BYTES]):
         entry.data, entry.metadata = data, metadata
     return entry
 

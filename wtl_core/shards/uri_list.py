@@ -15,10 +15,11 @@ LIST_SUFFIXES = (".txt", ".csv", ".jsonl", ".ndjson")
 _PARQUET_SUFFIXES = (".parquet", ".pq")
 _DELIMITERS = ",;\t"
 _THREADS = 32
+"""Requests or looks at files at a time; each waits for its answer most of the time."""
 
 
 def may_be_list(name: str) -> bool:
-    """Whether a file of this name, given as the source, can be a list; a Parquet file is one if it holds no images."""
+    """Whether a source of this name can be a list; whether a Parquet file is one depends on its columns."""
     return name.lower().endswith((*LIST_SUFFIXES, *_PARQUET_SUFFIXES))
 
 
