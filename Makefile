@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 # Processes that run tests. Each has one thread of torch and takes some 2 GB at most.
 WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 
+# More than cores: these tests wait for timers of the server and for each other's processes.
+SERVICE_WORKERS ?= 3
+
 .PHONY: run test test-services test-slow check format docs bench clean
 
 # The sample source is built once: written again, its files would look changed. README.txt is its last file.
@@ -21,7 +24,7 @@ test: $(VENV)/.installed-dev
 # Latency first and alone: it is held to a minute, which another worker's servers would share.
 test-services: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m services tests/services/test_latency.py
-	$(BIN)/python -m pytest -q -m services -n 2 --dist loadfile --ignore=tests/services/test_latency.py tests/services tests/browser
+	$(BIN)/python -m pytest -q -m services -n $(SERVICE_WORKERS) --dist loadfile --ignore=tests/services/test_latency.py tests/services tests/browser
 
 # Hostile test images of Pillow, libtiff and libpng (fetched by pip and apt-get), and many kills: some minutes. The image
 # on a clean Debian (as root, with buildah, netavark and debootstrap) and the Kubernetes template: some minutes more.

@@ -121,12 +121,11 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def stack(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """One server and one worker for all tests of services and browser, a watched folder and a watched bucket."""
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One server, one worker and a watched folder for all tests of services and browser."""
     from service_stack import Stack, running
 
     folder = tmp_path_factory.mktemp("stack")
     (folder / "shards").mkdir()
-    sources = [str(folder / "shards"), "s3://shards/incoming"]
-    with running(Stack(folder, sources=sources, env={**S3_KEYS, "WTL_S3_ENDPOINT_URL": bucket})) as stack:
+    with running(Stack(folder, sources=[str(folder / "shards")])) as stack:
         yield stack

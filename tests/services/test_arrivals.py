@@ -1,4 +1,4 @@
-"""Shards arrive in a watched folder and a watched bucket, and are in the ranking without a human step."""
+"""Shards arrive in a watched folder, and are in the ranking without a human step."""
 
 import threading
 import time
