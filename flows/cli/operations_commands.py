@@ -231,7 +231,7 @@ def maintain_command(workspace: str, keep: int, keep_days: float, as_json: bool)
 @common
 def doctor_command(workspace: str | None, as_json: bool) -> None:
     """Show what this machine can do, and what is missing."""
-    result = doctor.run(workspace)
-    click.echo(json.dumps(result)) if as_json else terminal.show_doctor(result)
-    if not result["is_good"]:
+    found = doctor.examine(workspace)
+    click.echo(json.dumps(found.to_json())) if as_json else terminal.show_doctor(found)
+    if not found.is_good:
         raise ConfigError("something is missing; the lines marked FAIL say what to do")

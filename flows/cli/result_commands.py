@@ -21,8 +21,8 @@ from wtl_core.workspace.storage import Store
 @common
 def status_command(workspace: str, as_json: bool) -> None:
     """Show what the workspace holds."""
-    shown = status.run(marker.open_workspace(workspace))
-    click.echo(json.dumps(shown)) if as_json else terminal.show_status(shown)
+    shown = status.read(marker.open_workspace(workspace))
+    click.echo(json.dumps(shown.to_json())) if as_json else terminal.show_status(shown)
 
 
 @click.command("cut")

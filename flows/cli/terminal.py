@@ -6,15 +6,15 @@ File names come from outside and may hold anything, so nothing is printed but by
 import logging
 import sys
 import unicodedata
-from typing import Any
 
 import click
 
+from wtl_core.report.status import PERCENTS, Status
 from wtl_core.report.summary import Summary
+from wtl_core.upkeep.doctor import Findings
 from wtl_core.workspace.selections import Summary as RankingSummary
 
 _CORE = logging.getLogger("wtl_core")
-_PERCENTS = ("1", "5", "10")
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of what steers a terminal or a line and shows nothing itself."""
 
@@ -84,9 +84,9 @@ def show_run(result: Summary) -> None:
         say(f"changes      {result.pick_changes.in_words()}")
     say()
     if result.coverage:  # empty where nothing is left to label
-        say("coverage     " + "".join(f"{percent + ' %':>10}" for percent in _PERCENTS))
+        say("coverage     " + "".join(f"{percent + ' %':>10}" for percent in PERCENTS))
         for label, name in (("  this", "coverage"), ("  random", "random_coverage")):
-            say(f"{label:<13}" + "".join(f"{getattr(result, name)[percent]:>10.4f}" for percent in _PERCENTS))
+            say(f"{label:<13}" + "".join(f"{getattr(result, name)[percent]:>10.4f}" for percent in PERCENTS))
         say()
     say("seconds      " + ", ".join(f"{stage} {value:.1f}" for stage, value in result.seconds.items()))
     cut = f"  (wtl cut --workspace {result.workspace} --at {result.budget or '5%'})" if result.ranked else ""
@@ -94,28 +94,29 @@ def show_run(result: Summary) -> None:
     say(f"report       {result.report}")
 
 
-def show_status(status: dict[str, Any]) -> None:
+def show_status(status: Status) -> None:
     """`wtl status` for a person."""
-    say(f"workspace    {status['workspace']}")
-    writer = status["writer"]
-    if writer is not None:
-        say(f"writer       process {writer['pid']} on {writer['host']}" + ("" if writer["is_alive"] else " (dead)"))
-    if status["refresh"] is None:
+    say(f"workspace    {status.workspace}")
+    if status.writer is not None:
+        dead = "" if status.writer.is_alive else " (dead)"
+        say(f"writer       process {status.writer.pid} on {status.writer.host}{dead}")
+    last = status.last
+    if last is None or status.ranking is None:
         say("refresh      none yet; `wtl run SOURCE --workspace DIR` makes the first")
         return
-    counts = status["counts"]
-    say(f"refresh      {status['refresh']}, {status['created']}")
-    say(f"sources      {', '.join(status['sources'])}")
-    say(f"pool         {counts['samples']:,} samples, {counts['quarantined']:,} quarantined")
-    say(f"encoder      {status['encoder']['name']}, {status['encoder']['fingerprint'][:12]}")
-    if status["encoder_advice"] is not None:
-        say(f"advice       {status['encoder_advice']}")
-    say(f"ranking      {counts['ranked']:,} ranked, {counts['picks']:,} picked (budget {status['budget'] or 'none'})")
-    _show_ranking(RankingSummary(**status["ranking"]))
-    for percent in _PERCENTS if status["coverage"] else ():
-        ours, random = status["coverage"][percent], status["random_coverage"][percent]
+    counts = last.counts
+    say(f"refresh      {last.number}, {last.created}")
+    say(f"sources      {', '.join(last.sources)}")
+    say(f"pool         {counts.samples:,} samples, {counts.quarantined:,} quarantined")
+    say(f"encoder      {last.encoder_name}, {last.encoder[:12]}")
+    if status.encoder_advice is not None:
+        say(f"advice       {status.encoder_advice}")
+    say(f"ranking      {counts.ranked:,} ranked, {counts.picks:,} picked (budget {last.budget or 'none'})")
+    _show_ranking(status.ranking)
+    for percent in PERCENTS if last.coverage else ():
+        ours, random = last.coverage[percent], last.random_coverage[percent]
         say(f"  at {percent + ' %':<6} coverage {ours:.4f}, random {random:.4f}")
-    say(f"report       {status['report']}")
+    say(f"report       {status.workspace}/{last.report}")
 
 
 def _show_ranking(ranking: RankingSummary) -> None:
@@ -128,9 +129,9 @@ def _show_ranking(ranking: RankingSummary) -> None:
         say(f"next         {ranking.advice}")
 
 
-def show_doctor(result: dict[str, Any]) -> None:
+def show_doctor(findings: Findings) -> None:
     """`wtl doctor` for a person: one line a finding, with advice where it is needed."""
-    for finding in result["findings"]:
-        mark = "ok  " if finding["is_good"] else "FAIL"
-        advice = "" if finding["is_good"] else f"; {finding['advice']}"
-        say(f"{mark} {finding['what']:<12} {finding['found']}{advice}")
+    for finding in findings.findings:
+        mark = "ok  " if finding.is_good else "FAIL"
+        advice = "" if finding.is_good else f"; {finding.advice}"
+        say(f"{mark} {finding.what:<12} {finding.found}{advice}")

@@ -134,7 +134,7 @@ def test_a_pool_that_outgrew_its_encoder_is_told_and_keeps_it(pictures: Path, tm
     assert second.encoder_age == age_of_grown
     told = summary.summary(Store(str(root)), second, is_new=True).encoder_advice
     assert told == advice(age_of_grown, EncoderParams())
-    assert status.run(Store(str(root)))["encoder_advice"] == told
+    assert status.read(Store(str(root))).encoder_advice == told
     assert "the pool is 2.2 x the 20 images" in (root / second.report).read_text()
     before = files(root)
     assert refresh(root, recipe=None) == second  # advice alone is nothing to do

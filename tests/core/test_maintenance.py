@@ -95,7 +95,7 @@ def test_of_older_refreshes_the_record_stays_and_the_tables_go(tmp_path: Path) -
         assert store.names(f"selections/{name}") == files
         assert selections.read_receipt(store, f"selections/{name}")["picks"] >= 1
     assert store.names("reports") == ["000019.html", "000020.html"]
-    assert status.run(store)["refresh"] == 20
+    assert status.read(store).to_json()["refresh"] == 20
     for commit in kept:
         samples = live_pool.load(store, snapshots.read_snapshot(store, commit.listing)).samples
         assert vectors.load(store, commit.encoder, samples["sample_id"].to_list()).shape[0] == commit.number

@@ -51,7 +51,7 @@ def test_unknown_fields_of_a_commit_are_kept_and_passed_by(source: Path, tmp_pat
     written = last.model_dump(mode="json")
     assert (written["map"], written["encoder_age"]["by_day"]) == ("maps/000001.json", [3])
     assert json.loads(path.read_text()).keys() == written.keys()
-    assert status.run(store)["refresh"] == 1
+    assert status.read(store).to_json()["refresh"] == 1
     assert refresh(tmp_path / "w").number == 1  # nothing new: the field changes nothing that this version does
     (source / "more.jpg").write_bytes(make_jpeg(900))
     assert refresh(tmp_path / "w").counts.samples == 65
@@ -73,7 +73,7 @@ def test_a_recipe_with_unknown_keys_can_be_read_but_is_not_run_by(
     store = Store(str(tmp_path / "w"))
     _change_recipe(tmp_path / "w" / "refreshes" / "000001.json", **stages)
     before = files(tmp_path / "w")
-    assert status.run(store)["refresh"] == 1
+    assert status.read(store).to_json()["refresh"] == 1
     assert len(cut.run(store, "5").rows) == 5
     told = rf"refresh 1 was written by a newer wtl \(this one does not know {key}\): update wtl, or .* --recipe FILE"
     with pytest.raises(ConfigError, match=told):
@@ -114,7 +114,7 @@ def test_a_format_that_is_too_new_is_refused_in_one_line_and_nothing_is_touched(
         _change_json(root / name, format=FORMAT + 1)
         before = files(root)
         with pytest.raises(ConfigError, match=_NEWER) as refused:
-            status.run(probe_workspace(str(root)))
+            status.read(probe_workspace(str(root)))
         assert "delete" not in str(refused.value)
         assert files(root) == before
 
@@ -144,7 +144,7 @@ def test_unknown_keys_of_receipts_origins_and_leases_are_passed_by(source: Path,
     store = Store(str(tmp_path / "w"))
     _change_json(tmp_path / "w" / first.selection / "receipt.json", of_tomorrow=1)
     assert selections.read_receipt(store, first.selection)["of_tomorrow"] == 1
-    assert status.run(store)["ranking"]["advice"]
+    assert status.read(store).to_json()["ranking"]["advice"]
     cards.save_origin(store, "f" * 64, ["a", "b"])
     _change_json(tmp_path / "w" / "encoders" / ("f" * 64) / "origin.json", of_tomorrow=1)
     assert cards.load_origin(store, "f" * 64) == cards.Origin(2, ["a", "b"])

@@ -11,7 +11,6 @@ import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
@@ -269,7 +268,7 @@ def test_results_say_what_ended_the_picks_and_what_quotas_cost(source: Path, tmp
     assert said.quota_cost == 0.0
     assert said.advice is not None
     assert said.advice.startswith("From ")
-    assert status.run(store)["ranking"] == asdict(said)
+    assert status.read(store).ranking == said
     page = (tmp_path / "w" / last.report).read_text()
     for shown in ("<td>end by</td><td>coverage goal</td>", "<td>quotas hold until pick</td><td>16</td>"):
         assert shown in page
@@ -278,12 +277,12 @@ def test_results_say_what_ended_the_picks_and_what_quotas_cost(source: Path, tmp
     assert "<th>groups</th>" in page
     assert f"1 for all groups alike, {evenness:.2f} in the pool" in page
     plain = refresh(tmp_path / "w", recipe=PIXELS)
-    assert status.run(store)["ranking"]["quota_cost"] is None
+    assert status.read(store).to_json()["ranking"]["quota_cost"] is None
     page = (tmp_path / "w" / plain.report).read_text()
     assert "<h2>The picks</h2>" not in page
     assert "<th>groups</th>" not in page
     shutil.rmtree(tmp_path / "w" / plain.selection)
-    assert not any(status.run(store)["ranking"].values())
+    assert not any(status.read(store).to_json()["ranking"].values())
 
 
 def test_labels_in_the_source_change_no_rank(tmp_path: Path) -> None:
@@ -636,7 +635,7 @@ def test_a_pool_that_is_labelled_to_the_end_is_a_success_with_nothing_left_to_la
     assert ranking(tmp_path / "w").schema == ranked.schema
     assert ranking(tmp_path / "w").is_empty()
     assert selections.read_ladder(store, last.selection).equals(rungs.clear())
-    said = status.run(store)["ranking"]
+    said = status.read(store).to_json()["ranking"]
     assert said["stop_reason"] == "nothing left to label"
     assert said["advice"] == "No image is left to label: 64 are labelled. Add images or sources to go on."
     page = store.read_bytes(last.report).decode()
@@ -663,4 +662,4 @@ def test_what_the_filters_exclude_is_not_left_to_label_but_filters_that_exclude_
         refresh(tmp_path / "w", source, recipe=none)
     ledger.append(store, "labelled", ranking(tmp_path / "w")["sample_id"].to_list()[:10])
     assert refresh(tmp_path / "w", source, recipe=none).counts.ranked == 0
-    assert "10 are labelled and 54 excluded by the recipe" in status.run(store)["ranking"]["advice"]
+    assert "10 are labelled and 54 excluded by the recipe" in status.read(store).to_json()["ranking"]["advice"]

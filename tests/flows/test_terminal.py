@@ -1,12 +1,15 @@
 """What is printed of names that come from outside."""
 
 import logging
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from flows.cli import terminal
-from wtl_core.workspace.commits import PickChanges
+from wtl_core.report.status import Status
+from wtl_core.workspace.commits import Commit, PickChanges
+from wtl_core.workspace.selections import Summary
 
 EVIL = "/data/\x1b]0;owned\x07\nwtl: all is well\u202e\x9b31m"
 SHOWN = "/data/\\x1b]0;owned\\x07\\nwtl: all is well\\u202e\\x9b31m"
@@ -18,26 +21,35 @@ def test_what_steers_a_terminal_is_shown_as_an_escape_and_letters_stay() -> None
     assert terminal.printable("\udce9.jpg") == "\\udce9.jpg"
 
 
-SILENT = dict.fromkeys(("advice", "stop_reason", "quotas_until", "quota_cost"))
+SILENT = Summary(advice=None, stop_reason=None, quotas_until=None, quota_cost=None)
+COUNTS = dict.fromkeys(
+    ("read", "locations", "duplicates", "quarantined", "ignored", "filtered", "new_samples", "vectors", "picks"), 0
+)
 
 
-def status_of(**more: object) -> dict[str, Any]:
-    return {
-        "workspace": "/w",
-        "writer": None,
-        "refresh": 1,
-        "created": "now",
-        "sources": ["/data"],
-        "encoder": {"name": "pixels", "fingerprint": "0" * 64},
-        "encoder_advice": None,
-        "counts": {"samples": 1, "quarantined": 0, "ranked": 1, "picks": 0},
-        "budget": None,
-        "ranking": SILENT,
-        "coverage": dict.fromkeys(("1", "5", "10"), 0.5),
-        "random_coverage": dict.fromkeys(("1", "5", "10"), 0.5),
-        "report": "/w/report.html",
-        **more,
-    }
+def status_of(ranking: Summary = SILENT, sources: Sequence[str] = ("/data",)) -> Status:
+    coverage = dict.fromkeys(("1", "5", "10"), 0.5)
+    last = Commit.model_validate(
+        {
+            "number": 1,
+            "created": "now",
+            "sources": list(sources),
+            "listing": "",
+            "recipe": {},
+            "encoder": "0" * 64,
+            "encoder_name": "pixels",
+            "vector_table_version": 1,
+            "ledger_length": 0,
+            "selection": "selections/1",
+            "report": "report.html",
+            "counts": {**COUNTS, "samples": 1, "ranked": 1},
+            "budget": None,
+            "coverage": coverage,
+            "random_coverage": coverage,
+            "seconds": {},
+        }
+    )
+    return Status("/w", writer=None, ledger=0, last=last, ranking=ranking, encoder_advice=None)
 
 
 def test_the_status_names_hostile_sources_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,13 +60,13 @@ def test_the_status_names_hostile_sources_in_one_line(capsys: pytest.CaptureFixt
 
 
 def test_a_ranking_says_what_ended_it_what_quotas_did_and_what_is_next(capsys: pytest.CaptureFixture[str]) -> None:
-    told = {"advice": "Go on.", "stop_reason": "gain_knee", "quotas_until": 1200, "quota_cost": 0.01234}
-    terminal.show_status(status_of(ranking=told))
+    ranking = Summary(advice="Go on.", stop_reason="gain_knee", quotas_until=1200, quota_cost=0.01234)
+    terminal.show_status(status_of(ranking=ranking))
     shown = capsys.readouterr().out
     assert "stop         gain_knee\n" in shown
     assert "quotas       hold for the first 1,200 picks, cost 0.0123 coverage\n" in shown
     assert "next         Go on.\n" in shown
-    terminal.show_status(status_of(ranking={**SILENT, "stop_reason": "budget"}))
+    terminal.show_status(status_of(ranking=replace(SILENT, stop_reason="budget")))
     assert not {"stop", "quotas", "next"} & {line.split()[0] for line in capsys.readouterr().out.splitlines()}
 
 

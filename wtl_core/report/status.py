@@ -1,35 +1,79 @@
 """What a workspace holds now, and who is writing to it. Reads only."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from wtl_core.training import succession
 from wtl_core.workspace import commits, lease, ledger, selections
+from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
-_PERCENTS = ("1", "5", "10")
+PERCENTS = ("1", "5", "10")
+"""The operating points whose coverage is shown."""
 
 
-def run(store: Store) -> dict[str, Any]:
-    """The latest commit in a few words, the ledger's length, and the owner of the lease if there is one."""
+@dataclass(frozen=True)
+class Writer:
+    """Who holds the lease of a workspace; a process that is not `is_alive` left it behind."""
+
+    host: str
+    pid: int
+    is_alive: bool
+
+
+@dataclass(frozen=True)
+class Status:
+    """A workspace at this moment.
+
+    Attributes:
+        workspace: Folder or `s3://` prefix.
+        writer: Who is writing to it; None if nobody does.
+        ledger: Entries of the ledger.
+        last: The latest commit; None before the first refresh, as then are the two that follow.
+        ranking: What its receipt says to a person.
+        encoder_advice: What to do about the encoder's age; None while it fits its pool.
+    """
+
+    workspace: str
+    writer: Writer | None
+    ledger: int
+    last: Commit | None
+    ranking: selections.Summary | None
+    encoder_advice: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `wtl status --json` prints."""
+        writer = None if self.writer is None else asdict(self.writer)
+        shown = {"workspace": self.workspace, "writer": writer, "ledger": self.ledger}
+        last = self.last
+        if last is None or self.ranking is None:
+            return {**shown, "refresh": None}
+        return {
+            **shown,
+            "refresh": last.number,
+            "created": last.created,
+            "sources": last.sources,
+            "encoder": {"name": last.encoder_name, "fingerprint": last.encoder},
+            "encoder_advice": self.encoder_advice,
+            "counts": last.counts.model_dump(),
+            "budget": last.budget,
+            "ranking": asdict(self.ranking),
+            "coverage": {p: last.coverage[p] for p in PERCENTS if p in last.coverage},
+            "random_coverage": {p: last.random_coverage[p] for p in PERCENTS if p in last.random_coverage},
+            "selection": f"{self.workspace}/{last.selection}",
+            "report": f"{self.workspace}/{last.report}",
+        }
+
+
+def read(store: Store) -> Status:
+    """The status of a workspace. Raises what `commits.latest` does."""
     last = commits.latest(store)
     owner = lease.read_owner(store)
-    writer = None if owner is None else {"host": owner.host, "pid": owner.pid, "is_alive": lease.is_alive(owner)}
-    shown: dict[str, Any] = {"workspace": store.root, "writer": writer, "ledger": ledger.length(store)}
-    if last is None:
-        return {**shown, "refresh": None}
-    return {
-        **shown,
-        "refresh": last.number,
-        "created": last.created,
-        "sources": last.sources,
-        "encoder": {"name": last.encoder_name, "fingerprint": last.encoder},
-        "encoder_advice": succession.advice(last.encoder_age, last.recipe.encoder),
-        "counts": last.counts.model_dump(),
-        "budget": last.budget,
-        "ranking": asdict(selections.summary(store, last.selection)),
-        "coverage": {p: last.coverage[p] for p in _PERCENTS if p in last.coverage},
-        "random_coverage": {p: last.random_coverage[p] for p in _PERCENTS if p in last.random_coverage},
-        "selection": store.path(last.selection),
-        "report": store.path(last.report),
-    }
+    return Status(
+        workspace=store.root,
+        writer=None if owner is None else Writer(owner.host, owner.pid, lease.is_alive(owner)),
+        ledger=ledger.length(store),
+        last=last,
+        ranking=None if last is None else selections.summary(store, last.selection),
+        encoder_advice=None if last is None else succession.advice(last.encoder_age, last.recipe.encoder),
+    )

@@ -30,12 +30,28 @@ class Finding:
     advice: str = ""
 
 
-def run(workspace_uri: str | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Findings:
+    """Everything looked at, in the order in which it is shown."""
+
+    findings: list[Finding]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is missing."""
+        return all(finding.is_good for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `wtl doctor --json` prints."""
+        return {"is_good": self.is_good, "findings": [asdict(finding) for finding in self.findings]}
+
+
+def examine(workspace_uri: str | None) -> Findings:
     """Look at Python, packages, processor, memory, disk and GPU, and at the workspace if one is named."""
     findings = [_python(), *map(_package, _PACKAGES), *_traps(), _processor(), _memory(), _disk(), _gpu()]
     if workspace_uri is not None:
         findings.append(_workspace(workspace_uri))
-    return {"is_good": all(finding.is_good for finding in findings), "findings": [asdict(f) for f in findings]}
+    return Findings(findings)
 
 
 def _python() -> Finding:
