@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wtl_core.images import decode, examine, exif, jpeg, kinds, measure, scan
+from wtl_core.images import decode, examine, headers, kinds, measure, scan
 from wtl_core.images.decode import decode_rgb
 from wtl_core.images.faults import ImageError, Reason
 
@@ -132,7 +132,7 @@ def test_exif_time_is_kept() -> None:
 @settings(max_examples=200, deadline=None)
 def test_no_exif_block_does_harm(block: bytes) -> None:
     for start in (b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"):
-        assert 1 <= exif.parse(start + block).orientation <= 8
+        assert 1 <= headers.parse_exif(start + block).orientation <= 8
 
 
 def test_first_frame_of_an_animation_is_taken_and_said_so() -> None:
@@ -170,7 +170,7 @@ def test_jpeg_and_png_need_their_last_byte() -> None:
 @pytest.mark.parametrize("fill", ["closed", "zeros"])
 def test_jpeg_that_was_cut_and_then_closed_is_refused(options: dict[str, object], fill: str) -> None:
     data = encoded(picture(128, 96), "JPEG", quality=85, **options)
-    start = jpeg.read_header(data).scan_start
+    start = headers.read_jpeg(data).scan_start
     for cut in range(start + 10, start + (len(data) - start) * 9 // 10, 97):
         tail = b"\xff\xd9" if fill == "closed" else bytes(len(data) - cut - 2) + b"\xff\xd9"
         assert reason_of(data[:cut] + tail) == Reason.TRUNCATED

@@ -13,7 +13,7 @@ from wtl_core.embedding.squares import CpuDecoder, ImageFile, Squares
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.images.decode import codecs
 from wtl_core.images.faults import ImageError
-from wtl_core.images.jpeg import read_header
+from wtl_core.images.headers import read_jpeg
 
 _MIN_SIDE_PX = 128
 """Smaller squares are left to the processor. The bound has not been measured with this code."""
@@ -114,7 +114,7 @@ def plain_pixels(data: bytes) -> int:
 
 def _is_upright(data: bytes) -> bool:
     try:
-        return read_header(data).exif.orientation == 1
+        return read_jpeg(data).exif.orientation == 1
     except ImageError:
         return False
 

@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from wtl_core.images import exif, jpeg, kinds, png, scan
+from wtl_core.images import headers, kinds, scan
 from wtl_core.images.faults import ImageError, Reason
 
 DEFAULT_MAX_PIXELS, HIGHEST_MAX_PIXELS = 100_000_000, 1_000_000_000
 _SMALL_PIXELS = 256 * 256
+"""Larger JPEGs are decoded one by one: a decoder is busy with each for so long that threads hardly wait, and their
+pixels would fill the memory."""
 _RGB = 3  # torchvision's ImageReadMode.RGB
 _PILLOW_FORMATS = {"jpeg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "tiff": "TIFF", "bmp": "BMP"}
 _PILLOW_FORMATS |= {"avif": "AVIF", "heic": "HEIF"}
@@ -103,8 +105,8 @@ def decode_trusted(files: Sequence[bytes]) -> Iterator[np.ndarray | ImageError]:
     Yields:
         Upright pixels (H, W, 3) uint8 of each file in order, or why it cannot be decoded.
     """
-    headers = [_small_jpeg_header(data) for data in files]
-    planes = [_planes_or_none(data, header) for data, header in zip(files, headers, strict=True)]
+    small = [_small_jpeg_header(data) for data in files]
+    planes = [_planes_or_none(data, header) for data, header in zip(files, small, strict=True)]
     for data, found in zip(files, planes, strict=True):
         try:
             yield _decode(data, HIGHEST_MAX_PIXELS, 1, is_verified=True).pixels if found is None else _rows(found)
@@ -112,18 +114,18 @@ def decode_trusted(files: Sequence[bytes]) -> Iterator[np.ndarray | ImageError]:
             yield error
 
 
-def _small_jpeg_header(data: bytes) -> jpeg.JpegHeader | None:
+def _small_jpeg_header(data: bytes) -> headers.JpegHeader | None:
     """The header of a file that is decoded beside others; None for all that are decoded by themselves."""
     if kinds.sniff_image(data[: kinds.HEAD_BYTES]) != "jpeg":
         return None
     try:
-        header = jpeg.read_header(data)
+        header = headers.read_jpeg(data)
     except ImageError:
         return None
     return header if header.width * header.height <= _SMALL_PIXELS else None
 
 
-def _planes_or_none(data: bytes, header: jpeg.JpegHeader | None) -> torch.Tensor | None:
+def _planes_or_none(data: bytes, header: headers.JpegHeader | None) -> torch.Tensor | None:
     try:
         return None if header is None else _jpeg_planes(data, header)
     except RuntimeError:
@@ -131,7 +133,7 @@ def _planes_or_none(data: bytes, header: jpeg.JpegHeader | None) -> torch.Tensor
 
 
 def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, min_side_px: int = 1) -> Decoded:
-    """Decode and verify an image file; the format is told by the first bytes.
+    """Decode and verify an image file. Its first bytes decide what format it is read as, not its name.
 
     Raises:
         ImageError: the bytes are refused, with the reason.
@@ -166,10 +168,10 @@ def check_size(width: int, height: int, *, max_pixels: int, min_side_px: int) ->
 
 
 def _decode_jpeg(data: bytes, max_pixels: int, min_side_px: int, *, is_verified: bool) -> Decoded:
-    header = jpeg.read_header(data)
+    header = headers.read_jpeg(data)
     check_size(header.width, header.height, max_pixels=max_pixels, min_side_px=min_side_px)
     if not is_verified:
-        jpeg.check_complete(data, header)
+        headers.check_complete(data, header)
     try:
         planes = _jpeg_planes(data, header)
     except RuntimeError as error:
@@ -182,7 +184,7 @@ def _decode_jpeg(data: bytes, max_pixels: int, min_side_px: int, *, is_verified:
     return Decoded(rows, "jpeg", False, header.exif.taken_at)
 
 
-def _jpeg_planes(data: bytes, header: jpeg.JpegHeader) -> torch.Tensor:
+def _jpeg_planes(data: bytes, header: headers.JpegHeader) -> torch.Tensor:
     """Upright pixels (3, H, W). Raises RuntimeError where torchvision does not read the file."""
     is_turned = header.exif.orientation != 1
     codecs()
@@ -191,7 +193,7 @@ def _jpeg_planes(data: bytes, header: jpeg.JpegHeader) -> torch.Tensor:
 
 
 def _decode_png(data: bytes, max_pixels: int, min_side_px: int) -> Decoded:
-    header = png.read_header(data)
+    header = headers.read_png(data)
     check_size(header.width, header.height, max_pixels=max_pixels, min_side_px=min_side_px)
     is_turned = header.exif.orientation != 1
     codecs()
@@ -257,7 +259,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _taken_at(image: Image.Image) -> str | None:
     block = image.info.get("exif")
-    return exif.parse(block.removeprefix(b"Exif\0\0")).taken_at if isinstance(block, bytes) else None
+    return headers.parse_exif(block.removeprefix(b"Exif\0\0")).taken_at if isinstance(block, bytes) else None
 
 
 def _register_heic() -> None:

@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes, and what it claims to be, told by its name."""
+"""What a file is, by its first bytes, and what it claims to be, by its name."""
 
 from pathlib import PurePosixPath
 
@@ -84,7 +84,7 @@ def claims_image(name: str) -> bool:
 
 
 def is_apple_double(name: str, head: bytes) -> bool:
-    """Whether it is what macOS keeps beside a file, in archives and on foreign disks: `._a.jpg` beside `a.jpg`."""
+    """Whether it is what macOS adds to a file in archives and on foreign disks: `._a.jpg` to `a.jpg`."""
     return name.rsplit("/", 1)[-1].startswith("._") and head.startswith(b"\0\5\x16\7")
 
 

@@ -13,7 +13,9 @@ from numba import njit
 SMALL_SIDE_PX = 256
 _HASH_GRID, _HASH_SIDE = 32, 8
 _MOST_ROWS_IN_16_BITS = 257
+"""As many values of 255 add up to 65,535 at most."""
 _NEARLY = 0.9
+"""A thumbnail may be smaller than asked for by a tenth, which nobody sees."""
 
 
 class Measures(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 import simplejpeg
 
 from wtl_core.images.faults import ImageError, Reason
-from wtl_core.images.jpeg import JpegHeader
+from wtl_core.images.headers import JpegHeader
 
 _END = b"\xff\xd9"
 _GREY = b"\x80\x80\x80"
