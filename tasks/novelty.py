@@ -15,7 +15,4 @@ def is_novel_enough(store: Store, seen: Arrivals, at_least: float) -> bool:
     """Whether at least that share of the arrivals is far from the labelled set."""
     from wtl_core.refresh import novelty  # imports torch, which a watch by count does without
 
-    here = machine()
-    arrived = arrivals.arrived(store, seen.sources)
-    found = novelty.share(store, arrived, device=here.device, workers=here.workers)
-    return found >= at_least
+    return novelty.share(store, arrivals.arrived(store, seen.sources), machine()) >= at_least

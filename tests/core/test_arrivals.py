@@ -132,13 +132,12 @@ def test_what_lies_far_from_the_labelled_is_told_from_what_does_not() -> None:
     assert novelty.far_share(np.empty((0, 0), np.float32), anchors, matrix) == 0.0
 
 
-def test_the_nearest_is_found_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_nearest_is_found_block_by_block() -> None:
     rng = np.random.default_rng(0)
     rows, anchors = (rng.standard_normal((count, 8)).astype(np.float32) for count in (50, 33))
     expected = (rows @ anchors.T).max(axis=1)
-    monkeypatch.setattr(novelty, "_BLOCK_ROWS", 7)
-    monkeypatch.setattr(novelty, "_BLOCK_ANCHORS", 5)
-    np.testing.assert_allclose(novelty._nearest(rows, anchors), expected, rtol=1e-5)
+    found = novelty.nearest_similarity(rows, anchors, block_rows=7, block_anchors=5)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_a_sample_of_the_arrivals_is_spread_over_them_and_does_not_follow_their_names(
@@ -187,27 +186,26 @@ def test_vectors_of_two_networks_are_not_compared(tmp_path: Path, monkeypatch: p
     ledger.append(store, "labelled", sorted(vectors.existing_ids(store, last.encoder)))
     (tmp_path / "source" / "again.jpg").write_bytes(make_jpeg(900))
     arrived = arrivals.arrived(store, [])
-    assert novelty.share(store, arrived, device="cpu", workers=1) in (0.0, 1.0)
+    assert novelty.share(store, arrived, Machine()) in (0.0, 1.0)
     monkeypatch.delitem(sys.modules, "wide_nets")
     (tmp_path / "wide_nets.py").write_text(factory.replace("AdaptiveAvgPool2d(2)", "AdaptiveAvgPool2d(3)"))
     os.utime(tmp_path / "wide_nets.py", (1, 1))
-    assert novelty.share(store, arrived, device="cpu", workers=1) == 1.0
+    assert novelty.share(store, arrived, Machine()) == 1.0
 
 
 def test_arrivals_are_embedded_and_compared_with_the_labelled(refreshed: tuple[Store, Path]) -> None:
     store, source = refreshed
     (source / "new.jpg").write_bytes(make_jpeg(900))
     arrived = arrivals.arrived(store, [])
-    assert novelty.share(store, arrived, device="cpu", workers=1) == 1.0
+    assert novelty.share(store, arrived, Machine()) == 1.0
     last = commits.latest(store)
     assert last is not None
     ledger.append(store, "labelled", sorted(vectors.existing_ids(store, last.encoder)))
-    assert 0.0 <= novelty.share(store, arrived, device="cpu", workers=1) <= 1.0
+    assert 0.0 <= novelty.share(store, arrived, Machine()) <= 1.0
     build_source(source / "more", count=9)
     again = novelty.share(
         store,
         arrivals.arrived(store, []).filter(~(arrivals.arrived(store, [])["uri"] == str(source / "new.jpg"))),
-        device="cpu",
-        workers=1,
+        Machine(),
     )
     assert again == 0.0

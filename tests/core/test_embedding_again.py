@@ -17,6 +17,7 @@ from wtl_core.encoders.cards import FOLDER, WEIGHTS, save_encoder
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing
 from wtl_core.errors import ConfigError
+from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import arrivals, novelty
 from wtl_core.shards import reader
@@ -160,7 +161,7 @@ def test_another_side_of_the_same_network_embeds_anew(
     )
     store = Store(str(tmp_path / "w"))
     ledger.append(store, "labelled", sorted(vectors.existing_ids(store, commits[-1].encoder)))
-    novelty.share(store, arrivals.arrived(store, []), device="cpu", workers=1)
+    novelty.share(store, arrivals.arrived(store, []), Machine())
     assert used == [commits[-1].encoder]
 
 

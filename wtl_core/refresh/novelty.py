@@ -17,6 +17,7 @@ import polars as pl
 from wtl_core.embedding import embedder, vectors
 from wtl_core.encoders import compiled, resolve
 from wtl_core.encoders.encoder import Encoder
+from wtl_core.machine import Machine
 from wtl_core.pool import live_pool
 from wtl_core.recipe import encoder_names
 from wtl_core.selection.identity import content_keys
@@ -36,20 +37,17 @@ _POOL_ROWS = 10_000
 _FAR_QUANTILE = 0.9
 _ROUNDING = 1e-3
 """Vectors are stored as float16: two of the same image may differ by this much in similarity."""
-_BLOCK_ROWS, _BLOCK_ANCHORS = 2048, 8192
-"""Rows and labelled samples that are multiplied at once: 64 MB of similarities."""
 
 _logger = logging.getLogger(__name__)
 
 
-def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int) -> float:
+def share(store: Store, arrived: pl.DataFrame, machine: Machine) -> float:
     """The share of the new images that is far from the labelled ones, 0 to 1.
 
     Args:
         store: The workspace.
         arrived: New and changed objects, rows of a listing.
-        device: Where to embed.
-        workers: Threads that decode.
+        machine: Where to embed.
 
     Returns:
         1.0 if nothing is labelled, no refresh has been committed, or the encoder's name means another network than in
@@ -67,12 +65,12 @@ def share(store: Store, arrived: pl.DataFrame, *, device: str, workers: int) -> 
     drawn = [known[row] for row in np.argsort(content_keys(known), kind="stable")[:_POOL_ROWS]]
     matrix = vectors.load(store, last.encoder, drawn).astype(np.float32)
     anchors = vectors.load(store, last.encoder, marked).astype(np.float32)
-    encoder = _encoder(store, last, device=device)
+    encoder = _encoder(store, last, device=machine.device)
     if encoder is None:
         _logger.info("%s names another network than in the last refresh: a refresh is due", last.encoder_name)
         return 1.0
     images = sampled(arrived, max_file_bytes=last.recipe.ingest.max_file_bytes)
-    pieces = embedder.embed(encoder, images, workers=workers)
+    pieces = embedder.embed(encoder, images, workers=machine.workers)
     none = np.empty((0, encoder.dimensions), np.float32)
     fresh = np.concatenate([none, *(piece.vectors.astype(np.float32) for piece in pieces)])
     return far_share(fresh, anchors, matrix)
@@ -85,17 +83,22 @@ def far_share(fresh: np.ndarray, anchors: np.ndarray, matrix: np.ndarray) -> flo
     """
     if not len(fresh):
         return 0.0
-    limit = float(np.quantile(_nearest(matrix, anchors), 1 - _FAR_QUANTILE))
-    return float((_nearest(fresh, anchors) < limit - _ROUNDING).mean())
+    limit = float(np.quantile(nearest_similarity(matrix, anchors), 1 - _FAR_QUANTILE))
+    return float((nearest_similarity(fresh, anchors) < limit - _ROUNDING).mean())
 
 
-def _nearest(rows: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Each row's similarity to its nearest anchor, (n,) float32; block by block, so that many labels need no memory."""
+def nearest_similarity(
+    rows: np.ndarray, anchors: np.ndarray, *, block_rows: int = 2048, block_anchors: int = 8192
+) -> np.ndarray:
+    """The similarity of each of `rows` (N, D) to its nearest of `anchors` (L, D), as (N,) float32.
+
+    A block of similarities at a time is in memory (64 MB), however many labels there are.
+    """
     nearest = np.full(len(rows), -np.inf, np.float32)
-    for i in range(0, len(rows), _BLOCK_ROWS):
-        for j in range(0, len(anchors), _BLOCK_ANCHORS):
-            block = rows[i : i + _BLOCK_ROWS] @ anchors[j : j + _BLOCK_ANCHORS].T
-            np.maximum(nearest[i : i + _BLOCK_ROWS], block.max(axis=1), out=nearest[i : i + _BLOCK_ROWS])
+    for i in range(0, len(rows), block_rows):
+        for j in range(0, len(anchors), block_anchors):
+            block = rows[i : i + block_rows] @ anchors[j : j + block_anchors].T
+            np.maximum(nearest[i : i + block_rows], block.max(axis=1), out=nearest[i : i + block_rows])
     return nearest
 
 
