@@ -61,7 +61,7 @@ class Stack:
         listed = json.dumps(sources)
         self.site.write_text(
             f'name = "test"\nworkspace = "{self.workspace}"\nsources = {listed}\nquiet_seconds = 3\n'
-            "watch_seconds = 10\n"  # a look takes five seconds of a core to start: at 2 s a deploy took minutes
+            "watch_seconds = 10\n"  # at 2 s cancelled looks kept SQLite locked for minutes
             "device_limit = 9\n"  # a killed run keeps its place for a minute, which the tests need not wait
             '[recipe.encoder]\nname = "pixels"\n'
         )

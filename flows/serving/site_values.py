@@ -37,7 +37,7 @@ class Site(BaseModel):
     """Cron of house-keeping: the flow `maintain`."""
     timezone: str = "UTC"
     """Time zone of both crons."""
-    watch_seconds: int = Field(30, ge=1, le=86400)
+    watch_seconds: int = Field(30, ge=5, le=86400)  # every 2 s, cancelled looks kept SQLite locked for minutes
     """Seconds between two runs of the watch; each lists all sources, which a bucket bills."""
     debounce_seconds: int = Field(5, ge=0, le=3600)
     """Seconds from an arrival's event to its run; further events within that time start no run of their own."""

@@ -135,7 +135,7 @@ def test_the_kubernetes_template_uses_every_variable_that_it_declares() -> None:
     [
         ('workspce = "w"', "workspce"),
         ("debounce_seconds = -1", "debounce_seconds"),
-        ("watch_seconds = 0", "watch_seconds"),
+        ("watch_seconds = 4", "watch_seconds"),
         ("sources = []", "sources"),
         ('name = "No Spaces"', "name"),
         ("[recipe.encoder]\nnam = 1", "did you mean encoder.name"),
