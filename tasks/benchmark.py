@@ -1,4 +1,4 @@
-"""The benchmark as tasks: prepare, order the pools, judge batches of cells, write the page."""
+"""The benchmark as tasks: prepare, order the pools, evaluate batches of cells, write the page."""
 
 import base64
 from pathlib import Path

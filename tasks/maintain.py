@@ -1,4 +1,4 @@
-"""House-keeping as a task, with what was done as an artifact."""
+"""House-keeping as a task; an artifact lists what was deleted."""
 
 from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""Whether arrivals are unlike enough to be worth a refresh, as a task. Loads the network only when it is asked."""
+"""Whether new images are different enough to start a refresh, as a task. Loads the network only when it is asked."""
 
 from prefect import task
 

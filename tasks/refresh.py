@@ -1,4 +1,4 @@
-"""The two ends of a refresh as tasks: the plan, and the commit that makes the result the workspace's present."""
+"""The two ends of a refresh as tasks: the plan, and the commit that makes the result the workspace's current state."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What describes the machine and changes no result: read here from the environment, passed down as arguments."""
+"""Settings that describe the machine and change no result: read here from the environment, passed down as arguments."""
 
 import os
 from functools import lru_cache
@@ -22,11 +22,11 @@ class Settings(BaseSettings):
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=512)
     """Processes that decode at ingest, and threads that decode for the network."""
     device: str = "auto"
-    """`auto` (GPUs if there are any), `cpu`, or a device of torch: `cuda:1` is that one, with `cuda` all work."""
+    """`auto` (GPUs if there are any), `cpu`, or a device of torch: `cuda:1` uses that GPU alone, `cuda` uses all."""
     s3_endpoint_url: str | None = Field(None, validation_alias=AliasChoices("WTL_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL"))
     """Address of an S3-compatible server; credentials come from the usual AWS environment or files."""
     embedding_part_images: int = Field(32_768, ge=64, le=1_000_000)
-    """Images in one embedding task, for each GPU. Vectors are kept every 4,096 images or sooner, whatever this is."""
+    """Images in one embedding task, for each GPU. Whatever this is, vectors are stored at least every 4,096 images."""
 
 
 @lru_cache(maxsize=1)

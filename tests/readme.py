@@ -73,15 +73,16 @@ def _tree() -> str:
             width = max(len(file.name) for file in files) + 2
             lines.extend(f"  {file.name:<{width}}{_summary(file)}" for file in files)
     lines.append("deployments/           prefect.yaml, container files, units: data only")
+    lines.append("docs/                  log.md: what was tried and did not win")
     lines.append("tests/                 core/, tasks/, flows/, services/, browser/; bench/ and its reports")
     return "```\n" + "\n".join(lines) + "\n```"
 
 
 def _summary(file: Path) -> str:
-    """The module docstring's first clause, short enough for one line."""
+    """The module docstring's first sentence; one that is too long for a line is cut."""
     text = (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n\n")[0].replace("\n", " ")
-    first = re.split(r"(?<=[a-z0-9`)])[.:;] ", text)[0].rstrip(".:")
-    return first if len(first) <= 96 else first[:93].rsplit(" ", 1)[0] + " ..."
+    first = re.split(r"(?<=[a-z0-9`)])[.] (?=[A-Z])", text)[0].rstrip(".")
+    return first if len(first) <= 120 else first[:117].rsplit(" ", 1)[0] + " ..."
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The errors that callers tell apart: by what to do next, and by the exit code that the command line ends with."""
+"""The error types: one for each way to react, and for each exit code of the command line."""
 
 
 class WtlError(Exception):

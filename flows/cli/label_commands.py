@@ -1,4 +1,4 @@
-"""`wtl labels` and `wtl similar`: what people tell about single images, and ask about them."""
+"""`wtl labels` and `wtl similar`: marking images as labelled, and finding images like a given one."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command line, `wtl`: results on stdout, messages on stderr, exit codes by what to do next.
+"""The command line, `wtl`: results on stdout, messages on stderr, an exit code for each kind of error.
 
 Commands that only read import neither prefect nor torch; `run` plans before it imports either.
 """

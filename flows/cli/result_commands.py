@@ -1,4 +1,4 @@
-"""`wtl status`, `wtl cut` and `wtl report`: what the last refresh came to. They compute nothing."""
+"""`wtl status`, `wtl cut` and `wtl report`: the results of the last refresh. They compute nothing."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""`wtl run`: the command plans, and brings torch and prefect in only if there is something to do."""
+"""`wtl run`: plans first, and imports torch and prefect only if there is something to do."""
 
 import json
 from pathlib import Path

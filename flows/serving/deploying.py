@@ -1,4 +1,4 @@
-"""Everything that a Prefect server must know of a site: variables, work pool, limits, deployments, automations.
+"""Writes a site's configuration into a Prefect server: variables, work pool, limits, deployments, automations.
 
 Each step may be repeated; the files under `deployments/` say what is applied. What belongs to one site bears its name.
 """

@@ -1,4 +1,4 @@
-"""Child processes in sessions of their own, all that these started in turn, and how all of it is ended."""
+"""Child processes in sessions of their own: starting them, and ending them with their descendants."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The values of one site, `deployments/site.toml`, and the Prefect variables and templates that they fill."""
+"""The values of a site (`deployments/site.toml`), and the Prefect variables and templates filled from them."""
 
 import tomllib
 from importlib.resources import files

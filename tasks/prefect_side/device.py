@@ -1,4 +1,4 @@
-"""The tag of tasks that take the device, by which a server limits how many run at once."""
+"""The tag of tasks that use the GPU; a server limits how many of them run at once."""
 
 import os
 

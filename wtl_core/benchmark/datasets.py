@@ -1,4 +1,4 @@
-"""Labelled sets to judge with: decoded once to squares of bytes, in an order that depends on content alone.
+"""Labelled data sets to evaluate with: decoded once to squares of bytes, in an order that depends on content alone.
 
 Here: what a name or a path holds, and its fixed splits. Not here: the pools made of a training split (`pools`).
 A set without splits gets a test split: a fifth of its images, chosen by a hash of their bytes. A validation split that

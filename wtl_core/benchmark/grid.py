@@ -1,4 +1,4 @@
-"""The grid: which orders and cells there are, which of them are missing, and how they are packed into tasks.
+"""The grid: which orders and cells there are, which are missing, and how they are packed into tasks.
 
 What is finished is known from the files alone: each order and each cell has one. Not here: the work (`work`), its
 fan-out (the flow), the files of cells (`grid_cells`).

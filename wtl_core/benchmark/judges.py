@@ -1,4 +1,4 @@
-"""How good chosen images are, by their vectors: 20 nearest neighbours, and a linear probe. Arrays in, accuracy out.
+"""Accuracy that the chosen images reach, by their vectors: 20 nearest neighbours, or a linear probe. Works on arrays.
 
 Not here: the network trained from scratch (`network`). Legend: `N` rows, `D` dimensions, `C` classes.
 """

@@ -1,4 +1,4 @@
-"""Active learning, as it is compared with: train, ask, wait for labels, train again.
+"""Active learning as a baseline: train, query, wait for labels, train again.
 
 Each round's model is also the judge, trained on the same images or vectors as for all strategies, so its accuracy at a
 budget is that of the model that a user of the loop would have. A model with dropout only asks for labels: its picks

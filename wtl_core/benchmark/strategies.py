@@ -1,4 +1,4 @@
-"""Orders of a pool in one pass, before any label is known: ours, its rivals, and the two random baselines.
+"""Orders of a pool in one pass, before any label is known: coverage, other methods, and two random baselines.
 
 Functions take vectors and ids and give rows. None sees labels but `class_balanced`, the oracle.
 """

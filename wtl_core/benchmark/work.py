@@ -1,4 +1,4 @@
-"""The work of the grid: make an order, judge the cells of a batch, and write each as soon as it is finished.
+"""The work of the grid: compute an order, evaluate the cells of a batch, and write each as soon as it is finished.
 
 A call does what earlier ones have not finished; a loop continues from its last finished budget. Not here: what
 there is to do (`grid`), how it is judged (`judges`, `network`, `loops`).

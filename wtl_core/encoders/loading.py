@@ -1,4 +1,4 @@
-"""From a recipe to the record of its encoder, and from that record to the same network on every device."""
+"""Finds a recipe's encoder, and loads the same network from its record on every device."""
 
 from functools import lru_cache
 

@@ -1,4 +1,4 @@
-"""Encoders made of timm's and torchvision's networks, at their publisher's image side or at another one.
+"""Encoders from timm's and torchvision's networks, at the published image side or at another one.
 
 Not here: how a network and its weights are found (`foreign`), and a user's own networks (`factory`).
 """

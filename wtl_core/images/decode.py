@@ -1,4 +1,4 @@
-"""Bytes to pixels: the one way in which ingest, encoders and reports see an image. Nothing here measures or stores.
+"""Decodes image bytes to pixels, in the same way for ingest, encoders and reports. Nothing here measures or stores.
 
 JPEG and PNG are decoded by torchvision, everything else by Pillow. Pixels are upright (EXIF), 8 bits, RGB; alpha is
 dropped and the first frame taken, as the usual training loaders do. Size is checked on the header, before pixels exist.

@@ -1,4 +1,4 @@
-"""Everything that ingest learns from one image, from one decode of its bytes."""
+"""Everything that ingest measures of an image, from a single decode of its bytes."""
 
 import hashlib
 from dataclasses import dataclass

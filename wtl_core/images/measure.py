@@ -1,4 +1,4 @@
-"""Quality, perceptual hash and small copies of an image, from its decoded pixels, in integers wherever possible.
+"""Quality, perceptual hash and small copies of an image, from its pixels, in integers where possible.
 
 Everything is measured on a copy of at most 256 px (whole-number box averages), so that figures of large and small
 photographs compare. Sums are exact integers: the same pixels give the same figures on every machine. The loops are

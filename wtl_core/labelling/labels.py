@@ -1,4 +1,4 @@
-"""Marking samples as labelled: the names in a file become an entry of the ledger. Reads no image."""
+"""Marking samples as labelled: writes the names in a file as an entry of the ledger. Reads no image."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

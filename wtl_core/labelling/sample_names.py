@@ -1,4 +1,4 @@
-"""From the names that people and tools use for images to samples of the pool."""
+"""Finds the samples of the pool that names mean: ids, paths, URIs, keys."""
 
 from collections.abc import Sequence
 from pathlib import Path

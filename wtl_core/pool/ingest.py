@@ -1,4 +1,4 @@
-"""Shards to parts of the pool: each image is read once, decoded once, and kept or refused with a reason.
+"""Makes parts of the pool from shards: each image is read once, decoded once, and kept or refused with a reason.
 
 Every file, member and row is accounted for. Reading objects is `shards.reader`'s work, writing rows `part_rows`'.
 

@@ -1,4 +1,4 @@
-"""Groups of images that look almost alike, from perceptual hashes alone (numpy and numba; no storage).
+"""Groups of images that look almost alike, from perceptual hashes alone. Uses numpy and numba, no storage.
 
 Two images are near each other if their hashes differ in at most 6 of 64 bits and agree in one of the four quarters of
 16 bits, as all pairs do that differ in at most 3 bits. So only hashes that share a quarter are compared. A group is a

@@ -14,7 +14,7 @@ class EncoderParams(Params):
     name: str = "ssl"
     """`ssl`, `pixels`, `timm:NAME`, `torchvision:NAME`, `file:PATH`, or the path of an encoder in a workspace."""
     seconds: float = Field(300, gt=0, le=30 * 86400)
-    """Wall-clock budget of training. It becomes a number of steps after a warm-up; a rerun takes the same number."""
+    """Wall-clock budget of training. After a warm-up it becomes a number of steps; a rerun trains the same number."""
     epochs: float | None = Field(None, gt=0, le=100_000)
     """Passes over the pool's images instead of seconds."""
     side_px: int | None = Field(None, ge=16, le=512)

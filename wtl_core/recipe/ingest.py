@@ -26,14 +26,14 @@ class IngestParams(Params):
     thumbnail_px: int = Field(128, ge=16, le=512)
     """Longer side of the thumbnails in the pool."""
     thumbnail_bytes: int = Field(16 << 10, ge=0, le=1 << 20)
-    """Most bytes of one thumbnail; an image that needs more has no thumbnail."""
+    """Maximum bytes of one thumbnail; an image that needs more has no thumbnail."""
     thumbnails_per_part: int = Field(5000, ge=0, le=1_000_000)
-    """Most thumbnails in one part; its first images have them."""
+    """Maximum number of thumbnails in one part; its first images get them."""
     quarantine_budget: float = Field(1.0, ge=0, le=1)
-    """Share of the images that may be quarantined; a run with more is refused. Makes no part anew."""
+    """Share of the images that may be quarantined; a run with more is refused. Changing it reads no image again."""
     filters: tuple[str, ...] = ()
     """Conditions that all must hold, such as `sharpness > 10` or `metadata.camera-id in ('a', 'b')`; other images stay
-    in the pool and are not ranked. Makes no part anew."""
+    in the pool and are not ranked. Changing it reads no image again."""
 
     @field_validator("filters")
     @classmethod

@@ -1,4 +1,4 @@
-"""Lightly's selection configuration in this project's words, so that a recipe file may hold either.
+"""Converts Lightly's selection configuration, so that a recipe file may hold either form.
 
 Under `[selection]` these keys are read, alone or in a table `selection_config`:
 

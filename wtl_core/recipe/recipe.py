@@ -20,11 +20,11 @@ class Recipe(Params):
     """Every parameter that changes a result, by stage."""
 
     ingest: IngestParams = IngestParams()
-    """From shards to parts of the pool."""
+    """Which images are read, refused and kept."""
     encoder: EncoderParams = EncoderParams()
     """The network that computes the vectors."""
     selection: SelectionParams = SelectionParams()
-    """From vectors to a ranking."""
+    """How the images are ranked, and how many are picked."""
     ladder: LadderParams = LadderParams()
     """How a ranking is measured."""
 

@@ -82,7 +82,7 @@ class SelectionParams(Params):
     objective: Literal["coverage", "k-center", "probability-coverage", "typicality", "stratified-random", "random"] = (
         "coverage"
     )
-    """What each next pick is best at. `coverage` is the one to use; the others are there to be compared with."""
+    """The method of ranking. `coverage` is the one to use; the others are there for comparison."""
     kernel: Literal["gaussian", "laplace", "cosine"] = Field("gaussian", json_schema_extra=EXPERT)
     """How `coverage` lets similarity fall with the distance d of two vectors: exp(-(d/s)^2), exp(-d/s) or 1 - d^2/4."""
     scale_factor: float = Field(1.0, ge=0.1, le=10.0, json_schema_extra=EXPERT)
@@ -90,8 +90,8 @@ class SelectionParams(Params):
     has_duplicate_weights: bool = Field(True, json_schema_extra=EXPERT)
     """Near-duplicates share the weight of one image, so that a burst counts as one image."""
     near_duplicate_distance: float | None = Field(None, ge=0.0, le=2.0)
-    """Images whose unit vectors are at most this far apart are near-duplicates; s / 2 is the most. If not given, the
-    distance that the encoder's own training measured on copies, or 0.25."""
+    """Images whose unit vectors are at most this far apart are near-duplicates; at most s / 2 is used. If not given,
+    the distance that the encoder's own training measured on copies, or 0.25."""
     neighbours: int = Field(128, ge=8, le=1024, json_schema_extra=EXPERT)
     """In a large pool, after its `head`, a pick covers samples that list it among this many nearest neighbours; from
     `cells_from` samples on at most 64."""

@@ -1,4 +1,4 @@
-"""What has arrived in the sources since the last refresh: a listing and a comparison. Reads no image, imports no torch.
+"""What has arrived in the sources since the last refresh, by listing and comparison. Reads no image, imports no torch.
 
 Here: the comparison that a watch makes every half minute, and waiting until nothing more arrives. Not here: emitting
 events (`tasks.arrivals`) or refreshing (`pipeline`).

@@ -1,4 +1,4 @@
-"""The record of a finished refresh: its commit, made of what the stages returned and of how things have changed."""
+"""The record of a finished refresh: its commit, made from what the stages returned and what has changed."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime

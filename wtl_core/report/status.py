@@ -1,4 +1,4 @@
-"""What a workspace holds now, and who is writing to it. Reads only."""
+"""What `wtl status` shows: what a workspace holds now, and who is writing to it. Reads only."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""An upper bound on what any choice of b samples could cover, from gains that the greedy run has anyway. No picking.
+"""An upper bound on the coverage of any choice of b samples, from the gains of the greedy run. No picking.
 
 Coverage is submodular: after any t picks, b further samples add at most the b largest gains there. So
 C(OPT_b) <= C(S_t) + the b largest gains at S_t, for every t; the smallest of these over the checkpoints holds.

@@ -1,4 +1,4 @@
-"""Kernel values of whole rows against the pool, by products in blocks of one fixed size, and picks that are fixed."""
+"""Kernel values of rows against the whole pool, in blocks of one fixed size; also applies fixed picks."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,4 +1,4 @@
-"""The state that greedy picking carries and the steps that every way of finding gains shares. No kernels, no products.
+"""The state of greedy picking, and the steps that all its variants share. No kernels, no products.
 
 Candidates wait in one heap per group, best first: the larger gain, then the lower row. Gains are integers, so a pick
 never depends on the order of a sum. Groups exist for quotas; without any there is one.

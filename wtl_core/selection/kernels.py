@@ -1,4 +1,4 @@
-"""How well one image represents another at a distance, and the scale that makes this label-free. No picking.
+"""How well one image represents another at a distance, and the kernel's scale, found without labels. No picking.
 
 A kernel is a table over distance levels in whole units of 1/32767, a weight a whole number of 1/65536: every sum of
 weighted kernel values is an exact integer, so gains are the same whatever the order, the threads or the device.

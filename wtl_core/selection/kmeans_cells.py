@@ -1,4 +1,4 @@
-"""Cells of a pool (k-means), and neighbours sought in the nearest cells only, for pools too large to compare all pairs.
+"""k-means cells, and neighbours searched in the nearest cells only, for pools too large to compare all pairs.
 
 Everything follows from content: the rows that cells are trained on are drawn by key, sums run in row order.
 """

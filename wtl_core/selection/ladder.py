@@ -1,4 +1,4 @@
-"""What each per cent of a ranking buys, measured beside random orders on references that the measure holds out.
+"""What each per cent of a ranking covers, beside random orders, measured on held-out images.
 
 Legend: `N` samples, `H` references, `M` rows that may be picked. One product of references and pool serves all orders:
 each pool row lowers, in every order, the nearest distance at the per cent at which that order picks it. Not here: how a

@@ -1,4 +1,4 @@
-"""From an objective's name to an order of the rows. All objectives but coverage are there to be compared with."""
+"""Runs the ranking method that the recipe names. All objectives but coverage are there to be compared with."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Objectives to compare coverage with: typicality and stratified random. Each order is nested: prefixes are choices.
+"""Other selection methods: typicality and stratified random. Each order is nested: prefixes are choices.
 
 Labelled images and frozen rows count as earlier picks of their clusters.
 """

@@ -1,4 +1,4 @@
-"""Is the training still learning something? Four figures of the features, without labels; a collapse is refused."""
+"""Signs that training has collapsed: four figures of the features, without labels, and the error that ends it."""
 
 import math
 from dataclasses import asdict, dataclass

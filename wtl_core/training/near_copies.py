@@ -1,4 +1,4 @@
-"""How far an encoder puts near-copies of an image from it: the distance below which images are near-duplicates.
+"""How far an encoder places near-copies of an image from it: the distance below which images are near-duplicates.
 
 No one distance suits all encoders: 99 % of near-copies of CIFAR-10's images lay within 0.25 by a ResNet-9's own
 features, but 6 % by the same features centred and half whitened, which put different images farther apart too.

@@ -1,4 +1,4 @@
-"""What older refreshes left in the workspace beside the pool: tables of selections, reports, encoders, unfinished work.
+"""Deletes what older refreshes left beside the pool: tables of selections, reports, encoders, unfinished work.
 
 Each function deletes what is not needed and returns how many files went. Receipts, commits, the ledger and the kernel
 scale of every encoder are never deleted: they are small, and they are the record. Imports no torch.

@@ -1,4 +1,4 @@
-"""The row accounts of a refresh: how many of the rows that were read became what.
+"""The row accounts of a refresh: how many rows were read, and what became of them.
 
 `read == locations + ignored` and `locations == samples + duplicates + quarantined`, before embedding and after it.
 """

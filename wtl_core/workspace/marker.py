@@ -1,4 +1,4 @@
-"""What a workspace is: a folder or prefix with `wtl.json` at its root, and where in it things lie."""
+"""How a workspace is recognised: a folder or prefix with `wtl.json` at its root, and where in it things lie."""
 
 import json
 import tempfile

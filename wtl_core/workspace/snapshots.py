@@ -1,4 +1,4 @@
-"""Listing snapshots: every known object with its identity and its part, and which one a refresh is at work on."""
+"""Listing snapshots: every known object with its identity and its part; which one a running refresh uses."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Files of a workspace or a source, in a local folder or under an `s3://` prefix, behind one small class.
+"""Files of a workspace or a source, in a local folder or under an `s3://` prefix, read and written through one class.
 
 Here: whole-file reads, writes that are seen complete or not at all, and creation that fails if the file is there.
 Not here: what the files mean (`workspace`, `pool`), and LanceDB, which brings its own storage options.
