@@ -72,7 +72,7 @@ def read_params(path: Path | None, flags: dict[str, Any]) -> BenchmarkParams:
     try:
         values = {} if path is None else tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: expected a file of parameters in TOML: {error}; mend it there") from error
+        raise ConfigError(f"{path}: expected a file of parameters in TOML: {error}; correct it there") from error
     for name, value in flags.items():
         if value is not None:
             values[name] = [part.strip() for part in value.split(",")] if name in _LISTS else value
@@ -81,8 +81,8 @@ def read_params(path: Path | None, flags: dict[str, Any]) -> BenchmarkParams:
     try:
         params = BenchmarkParams.model_validate(values)
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'parameters'}: {message_of(e)}" for e in error.errors())
-        raise ConfigError(f"benchmark: {told}; change the option or the file") from error
+        mistakes = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'parameters'}: {message_of(e)}" for e in error.errors())
+        raise ConfigError(f"benchmark: {mistakes}; change the option or the file") from error
     check_installed(params.strategies)
     return params
 

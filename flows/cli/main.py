@@ -20,7 +20,7 @@ from wtl_core.errors import WtlError
 _LASTING = frozenset(
     {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 )
-"""What a system refuses today and tomorrow."""
+"""Errors of the system that a retry cannot help."""
 _SERVER_AWAY = "Failed to reach API"
 """How Prefect's own error begins, a plain RuntimeError, where no server answers."""
 
@@ -66,14 +66,14 @@ def main() -> None:
     except BaseException as error:  # noqa: BLE001, the last line of defence: nobody is shown a traceback unasked
         if terminal.is_debug():
             traceback.print_exception(error)
-        code, message = _answer(error)
+        code, message = _explain(error)
     if message:
         terminal.say(message, is_message=True)
     sys.exit(code)
 
 
 class _Terminated(BaseException):
-    """A signal has come that ends the process: by the default the server that it brought would stay."""
+    """Raised by a signal that ends the process, so that the server that it started is stopped on the way out."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -84,8 +84,8 @@ def _terminate(number: int, frame: object) -> None:
     raise _Terminated(number)
 
 
-def _answer(error: BaseException) -> tuple[int, str]:
-    """The exit code and the message."""
+def _explain(error: BaseException) -> tuple[int, str]:
+    """The exit code for an error, and the message for a person; empty where click has shown its own."""
     if (number := _signal_behind(error)) is not None:
         return 128 + number, "wtl: interrupted; what was finished is kept, the next run goes on from there"
     if isinstance(error, WtlError):
@@ -95,17 +95,16 @@ def _answer(error: BaseException) -> tuple[int, str]:
         return 2, ""
     if isinstance(error, OSError):
         is_lasting = error.errno in _LASTING
-        mend = "mend the path or its permissions" if is_lasting else "try again"
+        remedy = "check the path and its permissions" if is_lasting else "try again"
         code = 2 if is_lasting else 4
-        return code, f"wtl: the system or the store answered: {error}; {mend}, --debug shows where"
+        return code, f"wtl: reading or writing failed: {error}; {remedy}, --debug shows where"
     if _is_password_missing(error):
-        mend = "set PREFECT_API_AUTH_STRING to the user:password that it was started with"
-        return 2, f"wtl: the Prefect server refused us, since it asks for a password: {mend}"
+        remedy = "set PREFECT_API_AUTH_STRING to the user:password that it was started with"
+        return 2, f"wtl: the Prefect server refused us, since it asks for a password: {remedy}"
     if _is_server_away(error):
-        mend = "see that PREFECT_API_URL names one that is up, or unset it: `wtl run` then brings its own; try again"
-        return 4, f"wtl: the Prefect server does not answer: {error}; {mend}"
-    told = f"{type(error).__name__}: {error}"
-    return 1, f"wtl: a fault of our own, {told}; --debug shows where, please report it"
+        remedy = "see that PREFECT_API_URL names one that is up, or unset it: `wtl run` then brings its own; try again"
+        return 4, f"wtl: the Prefect server does not answer: {error}; {remedy}"
+    return 1, f"wtl: internal error, {type(error).__name__}: {error}; --debug shows where, please report it"
 
 
 def _is_password_missing(error: BaseException) -> bool:
@@ -120,7 +119,7 @@ def _is_server_away(error: BaseException) -> bool:
 
 
 def _signal_behind(error: BaseException | None) -> int | None:
-    """The signal that `error` came from: what fails on the way out, such as telling a server, hides the interrupt."""
+    """The signal behind `error` or one of its causes; an error on the way out, as of the server, may hide it."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt | click.Abort):
             return signal.SIGINT

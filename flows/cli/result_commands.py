@@ -73,8 +73,8 @@ def report_command(workspace: str, is_opened: bool, as_json: bool) -> None:
         raise ConfigError(f"{workspace}: expected a refresh, found none yet; `wtl run SOURCE` makes one")
     path = store.path(last.report)
     if not store.exists(last.report):
-        mend = "`wtl run` makes the next one, with something new in the sources or with another --budget"
-        raise CorruptArtifactError(f"{path}: expected the report of refresh {last.number}, found no file; {mend}")
+        remedy = "`wtl run` makes the next one, with something new in the sources or with another --budget"
+        raise CorruptArtifactError(f"{path}: expected the report of refresh {last.number}, found no file; {remedy}")
     click.echo(json.dumps({"report": path})) if as_json else terminal.say(path)
     if is_opened:
         file = Path(path) if store.is_local else _copied(store, last.report)

@@ -16,10 +16,10 @@ def headline(commit: Commit) -> str:
     if not commit.coverage:
         return f"Nothing is left to label in this pool of {commit.counts.samples:,} images"
     shown = [f"{p} %: {commit.coverage[p]:.3f} (random {commit.random_coverage[p]:.3f})" for p in ("1", "5", "10")]
-    told = f"Coverage of {commit.counts.samples:,} images by the first picks: " + ", ".join(shown)
+    sentence = f"Coverage of {commit.counts.samples:,} images by the first picks: " + ", ".join(shown)
     if commit.pick_changes is not None:
-        told += f". Since the refresh before {commit.pick_changes.in_words()}"
-    return told
+        sentence += f". Since the refresh before {commit.pick_changes.in_words()}"
+    return sentence
 
 
 def ladder_svg(rungs: pl.DataFrame) -> str:

@@ -72,7 +72,7 @@ def run(store: Store, *, keep: int = 10, keep_days: float = 7.0) -> Maintained:
         deleted["trainings"] = pruning.prune_trainings(store, needed_encoders, keep_days=keep_days)
         deleted["staging"] = pruning.prune_staging(store)
     needed = {sample_id for snapshot in kept_snapshots for sample_id in live_pool.sample_ids(store, snapshot).to_list()}
-    # these shape rankings after they have left
+    # labelled images shape rankings even after they have left the pool
     needed.update(ledger.sample_ids(ledger.read(store), "labelled"))
     needed.update(
         sample_id for commit in kept for like in commit.recipe.selection.similar_to for sample_id in like.sample_ids

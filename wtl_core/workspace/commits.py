@@ -19,7 +19,10 @@ _DIGITS = 6
 
 
 class WeightsFile(BaseModel):
-    """Which files an encoder's weights, or its factory, came from: their digest, and what tells it without reading."""
+    """The file or files that an encoder's weights, or its factory, came from.
+
+    `size` (bytes) and `mtime_ns` (last change) show without reading whether they are still those of `sha256`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -38,8 +41,9 @@ class Age(BaseModel):
     images_now: int
     """Distinct images of it now."""
     own_share: float | None = None
-    """Share of the nearest neighbours of arrivals since that are arrivals too, among these and as many of the pool as
-    it was: a half where nothing changed in kind, 1 where nothing is alike. None of too few."""
+    """How far the images that came since the training form clusters of their own: the share of their nearest neighbours
+    that came since too, among these images and as many older ones. 0.5 if old and new look alike, 1 if nothing of the
+    new looks like the old; None where too few came."""
 
 
 class PickChanges(BaseModel):
@@ -82,11 +86,11 @@ class Commit(BaseModel):
     encoder: str
     """Fingerprint."""
     encoder_name: str
-    """The name that it was asked for by."""
+    """Its name in the recipe."""
     encoder_file: WeightsFile | None = None
-    """The weights file, or the source of the factory, that the name says; None if it says none."""
+    """The weights file, or the source of the factory, that the name points to; None if it points to none."""
     encoder_age: Age | None = None
-    """How far the pool has moved from the one it was trained on; None where that pool is not known."""
+    """How far the pool has moved since the encoder was trained; None where its training pool is not known."""
     vector_table_version: int
     """LanceDB's version of the table after the run; for people, nothing is derived from it."""
     ledger_length: int
@@ -94,7 +98,7 @@ class Commit(BaseModel):
     selection: str
     """Key of the selection's folder."""
     selection_version: int = 0
-    """Of the code that made it: what another one made is made anew by the next run."""
+    """Version of the code that made the selection; the next run of another version makes it anew."""
     report: str
     """Key of the HTML report."""
     counts: Accounts
@@ -104,10 +108,10 @@ class Commit(BaseModel):
     budget: int | str | None
     """The operating point that marks the picks."""
     picks_kept: float | None = None
-    """Jaccard index of the last refresh's picks that are not labelled since and as many of this ranking: 1 where none
-    has changed; None where there is none to compare."""
+    """Jaccard index of the open picks of the refresh before (those not labelled since) and as many of this ranking: 1
+    if they are the same; None where there is nothing to compare."""
     pick_changes: PickChanges | None = None
-    """The same picks counted; None where there is no refresh before, or where its ranking was deleted."""
+    """The open picks of the refresh before in counts; None where there is none, or where its ranking was deleted."""
     coverage: dict[str, float]
     """By per cent, `1` to `100`; empty if nothing is left to label."""
     random_coverage: dict[str, float]

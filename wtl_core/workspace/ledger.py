@@ -35,7 +35,7 @@ def sample_ids(ledger: pl.DataFrame, kind: Kind) -> list[str]:
 
 
 def append(store: Store, kind: Kind, ids: list[str]) -> int:
-    """Add one entry, in the order given; returns the new length. Samples of earlier entries may come again.
+    """Add one entry, in the order given; returns the new length. Samples of earlier entries may be in it again.
 
     Raises:
         TransientError: another process appended at the same moment.

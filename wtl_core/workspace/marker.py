@@ -42,8 +42,8 @@ def open_workspace(uri: str) -> Store:
     store = storage.open_store(uri)
     if not store.exists(MARKER):
         near = [place for place in _around(store) if (Path(place) / MARKER).is_file()]
-        mend = f"did you mean {near[0]}" if near else "name the one that `wtl run SOURCE` made"
-        raise ConfigError(f"{uri}: expected a workspace, found none ({MARKER} is missing); {mend}")
+        remedy = f"did you mean {near[0]}" if near else "name the one that `wtl run SOURCE` made"
+        raise ConfigError(f"{uri}: expected a workspace, found none ({MARKER} is missing); {remedy}")
     _check_format(store)
     return store
 

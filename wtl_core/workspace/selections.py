@@ -94,10 +94,9 @@ def summary(store: Store, key: str) -> Summary:
 
 
 def kept_share(store: Store, old: str, new: str, *, labelled: Sequence[str]) -> float | None:
-    """How much of a selection's picks another one keeps: the Jaccard index of both rankings' first ones, as many each.
+    """Jaccard index of the open picks of the selection `old` and as many first ones of the ranking `new`.
 
-    Old picks that are `labelled` by now did their work and are left out. None where the old selection was deleted or
-    no pick of it is left.
+    Old picks that are `labelled` by now are not open. None where the old ranking was deleted or no pick of it is open.
     """
     if not store.exists(f"{old}/ranking.parquet"):
         return None

@@ -31,7 +31,7 @@ def read_snapshot(store: Store, key: str) -> pl.DataFrame:
 
 
 def note_pending(store: Store, number: int, listing: str) -> None:
-    """Say what the refresh that begins now works on, for house-keeping that comes after it was killed."""
+    """Record what the refresh that begins now works on, so that `maintain` spares it if the refresh is killed."""
     store.write_bytes(_PENDING, json.dumps({"number": number, "listing": listing}).encode())
 
 
