@@ -138,11 +138,11 @@ def _none_of(store: Store, digest: str) -> ConfigError:
 
 
 def from_weights(data: bytes, *, where: str, device: torch.device, card: dict[str, Any] | None = None) -> Encoder:
-    """An encoder from the bytes of its weights file alone: the network's shape travels in the file's head.
+    """An encoder from the bytes of its weights file alone: the file's head describes the network.
 
     Raises:
-        CorruptArtifactError: no safetensors file, or one that does not fit its own head.
-        ConfigError: a safetensors file of somebody else's, or of a newer version.
+        CorruptArtifactError: not a safetensors file, or one that does not fit its own head.
+        ConfigError: a safetensors file that `wtl` did not write, or of a newer version.
     """
     held, head = read_weights(data, where=where)
     weights, whitening = split(held)

@@ -140,7 +140,7 @@ def _published(name: EncoderName, weights: Any) -> nn.Module:
         weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
         network: nn.Module = models.get_model(name.value, weights=weights)
     except Exception as error:
-        # Without a network it fails in a dozen ways; a file that is there by now is at fault itself.
+        # Without a connection it fails in a dozen ways; where the file is in the cache, the file itself is at fault.
         if not cached.is_file():
             raise _unreachable(name, weights.url, error) from error
         raise ConfigError(
