@@ -44,7 +44,9 @@ def _change_recipe(path: Path, **stages: dict[str, Any]) -> None:
 def test_unknown_fields_of_a_commit_are_kept_and_passed_by(source: Path, tmp_path: Path) -> None:
     refresh(tmp_path / "w", source)
     store, path = Store(str(tmp_path / "w")), tmp_path / "w" / "refreshes" / "000001.json"
-    _change_json(path, map="maps/000001.json", encoder_age={"images_then": 1, "images_now": 2, "by_day": [3]})
+    _change_json(
+        path, format=FORMAT, map="maps/000001.json", encoder_age={"images_then": 1, "images_now": 2, "by_day": [3]}
+    )
     last = commits.latest(store)
     assert last is not None
     assert commits.unknown_fields(last) == ["map"]

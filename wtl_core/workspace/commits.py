@@ -166,7 +166,8 @@ def recipe_of(commit: Commit) -> Recipe:
 
 def unknown_fields(commit: Commit) -> list[str]:
     """The fields that a newer version wrote into a commit and this one passes by; empty for our own."""
-    return [*(commit.model_extra or {}), *(f"recipe.{key}" for key in commit.unknown_recipe_keys)]
+    fields = [name for name in commit.model_extra or {} if name != "format"]  # of every record, read before the rest
+    return [*fields, *(f"recipe.{key}" for key in commit.unknown_recipe_keys)]
 
 
 def _read(store: Store, key: str) -> Commit:
