@@ -32,3 +32,6 @@ def ranking(root: Path) -> pl.DataFrame:
 def files(root: Path) -> dict[str, bytes]:
     """The content of every file below a folder."""
     return {str(f.relative_to(root)): f.read_bytes() for f in sorted(root.rglob("*")) if f.is_file()}
+
+
+SSL = {"encoder": {"name": "ssl", "epochs": 60, "side_px": 32, "width": 8, "batch_images": 16}}

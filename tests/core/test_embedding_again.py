@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.conftest import make_jpeg
-from tests.core.test_encoders import timm_weights
 from tests.plain_refresh import files, refresh
+from tests.small_encoders import timm_weights
 from wtl_core.embedding import chunks, embedder, vectors
 from wtl_core.encoders.cards import FOLDER, WEIGHTS, save_encoder
 from wtl_core.encoders.networks import NetworkShape, build_network

@@ -55,11 +55,6 @@ def make_pool(count: int, *, side: int = 20, is_blank: bool = False) -> PoolImag
     return PoolImages([hashlib.sha256(data).hexdigest() for data in files], np.full(count, side), read)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(str(tmp_path / "workspace"))
-
-
 def slow_contrast(projected: np.ndarray, views: int, temperature: float) -> float:
     """The definition, row by row."""
     unit = projected / np.linalg.norm(projected, axis=1, keepdims=True)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.core.test_embedding import make_encoder
-from tests.core.test_encoders import FACTORY
+from tests.small_encoders import FACTORY
 from wtl_core.encoders.compiled import compiled
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.encoders.resolve import resolve

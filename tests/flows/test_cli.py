@@ -17,9 +17,9 @@ from service_stack import STALL, free_port, until
 from flows.cli.main import cli
 from flows.serving.processes import descendants, is_alive
 from tests.conftest import make_jpeg, result_of
-from tests.core.test_encoders import timm_weights
 from tests.flows.conftest import Wtl
 from tests.plain_refresh import ranking, refresh
+from tests.small_encoders import timm_weights
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace import ledger
 from wtl_core.workspace.storage import Store

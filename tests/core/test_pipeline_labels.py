@@ -1,0 +1,105 @@
+"""Refreshes of a pool that is labelled bit by bit, and to its end."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import make_jpeg
+from tests.plain_refresh import files, ranking, refresh
+from wtl_core.errors import InputError
+from wtl_core.labelling import cut
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.report import status
+from wtl_core.workspace import commits, ledger, selections
+from wtl_core.workspace.storage import Store
+
+
+def test_labelled_samples_leave_the_ranking_and_exported_ones_keep_their_rank(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    order = ranking(tmp_path / "w")["sample_id"].to_list()
+    store = Store(str(tmp_path / "w"))
+    ledger.append(store, "labelled", order[:4])
+    ledger.append(store, "exported", order[4:9])
+    assert refresh(tmp_path / "w").counts.ranked == 60
+    after = ranking(tmp_path / "w")["sample_id"].to_list()
+    assert after[:5] == order[4:9]
+    assert not set(order[:4]) & set(after)
+
+
+def test_picks_that_leave_because_they_are_labelled_are_no_churn(source: Path, tmp_path: Path) -> None:
+    first = refresh(tmp_path / "w", source)
+    order = ranking(tmp_path / "w")["sample_id"].to_list()
+    store = Store(str(tmp_path / "w"))
+    ledger.append(store, "labelled", order[: first.counts.picks - 2])
+    second = refresh(tmp_path / "w")
+    before, after = set(order[first.counts.picks - 2 :][:2]), set(ranking(tmp_path / "w")["sample_id"].head(2))
+    assert second.picks_kept == len(before & after) / len(before | after)
+    ledger.append(store, "labelled", ranking(tmp_path / "w")["sample_id"].head(second.counts.picks).to_list())
+    assert second.pick_changes is not None
+    assert (second.pick_changes.open, second.pick_changes.stay + second.pick_changes.new) == (2, second.counts.picks)
+    third = refresh(tmp_path / "w")
+    assert third.picks_kept is None
+    assert third.pick_changes == commits.PickChanges(open=0, stay=0, new=third.counts.picks)
+    assert third.pick_changes.in_words() == f"no pick was open, {third.counts.picks} new"
+    page = (tmp_path / "w" / second.report).read_text()
+    assert f"Since the refresh before {second.pick_changes.in_words()}" in page
+    assert "Jaccard" not in page
+
+
+def test_labels_in_the_source_change_no_rank(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def write(folder: Path, labels: list[int]) -> Path:
+        folder.mkdir()
+        rows = [{"bytes": make_jpeg(i), "path": f"{i}.jpg"} for i in range(30)]
+        image = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+        pq.write_table(pa.table({"image": image, "label": labels}), folder / "x.parquet")
+        return folder
+
+    refresh(tmp_path / "w1", write(tmp_path / "s1", [i % 3 for i in range(30)]))
+    refresh(tmp_path / "w2", write(tmp_path / "s2", [(i * 7) % 5 for i in range(30)]))
+    assert ranking(tmp_path / "w1")["sample_id"].to_list() == ranking(tmp_path / "w2")["sample_id"].to_list()
+
+
+def test_a_pool_that_is_labelled_to_the_end_is_a_success_with_nothing_left_to_label(
+    source: Path, tmp_path: Path
+) -> None:
+    first = refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    ranked, rungs = ranking(tmp_path / "w"), selections.read_ladder(store, first.selection)
+    ledger.append(store, "labelled", ranked["sample_id"].to_list())
+    last = refresh(tmp_path / "w", source)
+    assert (last.number, last.counts.ranked, last.counts.picks, last.picks_kept) == (2, 0, 0, None)
+    assert (last.coverage, last.random_coverage) == ({}, {})
+    assert ranking(tmp_path / "w").schema == ranked.schema
+    assert ranking(tmp_path / "w").is_empty()
+    assert selections.read_ladder(store, last.selection).equals(rungs.clear())
+    said = status.read(store).to_json()["ranking"]
+    assert said["stop_reason"] == "nothing left to label"
+    assert said["advice"] == "No image is left to label: 64 are labelled. Add images or sources to go on."
+    page = store.read_bytes(last.report).decode()
+    assert "Nothing is left to label in this pool of 64 images" in page
+    assert "No image is left to label: 64 are labelled." in page
+    for point in ("500", "5%"):
+        picks = cut.run(store, point)
+        assert (picks.rows, picks.left_out) == ([], 0)
+    before = files(tmp_path / "w")
+    assert refresh(tmp_path / "w", source) == last
+    assert files(tmp_path / "w") == before
+    (source / "another.jpg").write_bytes(make_jpeg(1000))
+    more = refresh(tmp_path / "w", source)
+    assert (more.counts.ranked, more.picks_kept) == (1, None)
+
+
+def test_what_the_filters_exclude_is_not_left_to_label_but_filters_that_exclude_all_are_refused(
+    source: Path, tmp_path: Path
+) -> None:
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    none = Recipe.model_validate({"encoder": {"name": "pixels"}, "ingest": {"filters": ["width > 1000"]}})
+    with pytest.raises(InputError, match="found 64 of which all are filtered out; relax the recipe's filters"):
+        refresh(tmp_path / "w", source, recipe=none)
+    ledger.append(store, "labelled", ranking(tmp_path / "w")["sample_id"].to_list()[:10])
+    assert refresh(tmp_path / "w", source, recipe=none).counts.ranked == 0
+    assert "10 are labelled and 54 excluded by the recipe" in status.read(store).to_json()["ranking"]["advice"]
