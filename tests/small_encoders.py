@@ -1,12 +1,16 @@
 """Small networks, their weights and stored encoders, for several test modules."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from wtl_core.encoders.cards import FOLDER, WEIGHTS, save_encoder
 from wtl_core.encoders.networks import NetworkShape, build_network
+from wtl_core.encoders.preprocessing import Preprocessing
+from wtl_core.workspace.storage import Store
 
 SHAPE = NetworkShape("resnet9", 8)
 
@@ -51,3 +55,19 @@ def one(): return Wrong(lambda x: x.mean(0, keepdim=True)), Preprocessing(32)
 def none(): return ()
 def broken(): raise FileNotFoundError("weights.bin")
 """
+
+
+def write_weights(target: Path, seed: int) -> str:
+    """A weights file as `wtl` writes it; the encoder's fingerprint."""
+    torch.manual_seed(seed)
+    shape, store = NetworkShape("resnet9", 8), Store(f"{target}-{seed}")
+    digest = save_encoder(
+        store,
+        build_network(shape).state_dict(),
+        shape=shape,
+        preprocessing=Preprocessing(32),
+        number_format="float32",
+        card={"method": "none"},
+    )
+    shutil.copy(store.path(f"{FOLDER}/{digest}/{WEIGHTS}"), target)
+    return digest

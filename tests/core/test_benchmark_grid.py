@@ -9,12 +9,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.small_benchmark import PARAMS, Finished, batches, run_all, write_set
 from wtl_core.benchmark import datasets, grid, grid_cells, judges, network, preparation, statistics, summary, work
 from wtl_core.benchmark import params as params_module
 from wtl_core.benchmark.budgets import budgets_of
@@ -25,43 +25,6 @@ from wtl_core.errors import ConfigError, InputError
 from wtl_core.training.image_cache import PoolImages
 from wtl_core.workspace import selections
 from wtl_core.workspace.storage import Store, open_store
-
-Finished: TypeAlias = tuple[Path, Store, Prepared, int]
-"""A folder with the set, the store of its benchmark, what is prepared in it, and how many cells were judged."""
-
-PARAMS = BenchmarkParams(
-    encoder="pixels", side_px=16, budgets=(10, 30), loop_budget=30, seeds=3, loop_seeds=2, has_flips=False,
-    strategies=("random", "class-balanced-random", "coverage", "margin"), judges=("nearest", "probe"),
-)  # fmt: skip
-
-
-def write_set(folder: Path, *, count: int = 150, label_seed: int = 0) -> Path:
-    """Two classes, bright above or below; another `label_seed` deals the same labels out anew."""
-    rng = np.random.default_rng(0)
-    truth = rng.integers(0, 2, count)
-    shown = truth if not label_seed else np.random.default_rng(label_seed).permutation(truth)
-    for number, (kind, label) in enumerate(zip(truth, shown, strict=True)):
-        pixels = rng.integers(0, 90, (16, 16, 3), dtype=np.uint8)
-        pixels[8 * kind : 8 * kind + 8] += 100
-        place = folder / ("train" if number % 5 else "test") / str(label)
-        place.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "PNG")
-        (place / f"{number}.png").write_bytes(buffer.getvalue())
-    return folder
-
-
-def run_all(output: Path, dataset: Path, params: BenchmarkParams = PARAMS) -> tuple[Store, Prepared, int]:
-    store = open_store(str(output))
-    prepared = preparation.prepare(store, str(dataset), params, device="cpu")
-    for order in grid.missing_orders(store, prepared, params):
-        work.make_order(store, prepared, order, device="cpu")
-    done = [work.run_batch(store, prepared, params, b, device="cpu") for b in batches(store, prepared, params)]
-    return store, prepared, sum(done)
-
-
-def batches(store: Store, prepared: Prepared, params: BenchmarkParams = PARAMS) -> list[grid.Batch]:
-    return grid.plan_batches(store, prepared, params, device="cpu", least_seconds=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -213,9 +176,8 @@ def test_a_strategy_whose_package_is_missing_is_refused_before_any_work(
 KILLED = """
 import sys, time
 sys.path.insert(0, {tests!r})
-import test_benchmark_grid as here
+import small_benchmark as here
 from pathlib import Path
-from typing import Any, TypeAlias
 from wtl_core.workspace import selections
 from wtl_core.benchmark import grid_cells
 write = grid_cells.write
@@ -231,7 +193,7 @@ here.run_all(Path({output!r}), Path({dataset!r}))
 def test_a_killed_grid_goes_on_where_it_was(finished: Finished, tmp_path: Path) -> None:
     folder, store, prepared, done = finished
     output = tmp_path / "out"
-    code = KILLED.format(tests=str(Path(__file__).parent), output=str(output), dataset=str(folder / "set"))
+    code = KILLED.format(tests=str(Path(__file__).parents[1]), output=str(output), dataset=str(folder / "set"))
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
     while len(list((output / "cells").glob("*.parquet"))) < 5:
         assert child.poll() is None, child.stderr.read().decode()

@@ -3,12 +3,11 @@ import io
 import json
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
-from PIL import Image
 
 from tests.conftest import make_jpeg
+from tests.near_duplicates import write_near_duplicates
 from tests.plain_refresh import ranking, refresh
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import cut, labels
@@ -37,16 +36,6 @@ def test_a_pick_names_the_near_duplicates_that_it_replaces(tmp_path: Path) -> No
     assert [pick["replaces"] for pick in picks if pick["sample_id"] == twins[0]] == [[twins[1]]]
     [row] = [row for row in csv.DictReader(io.StringIO(cut.to_csv(picks))) if row["sample_id"] == twins[0]]
     assert row["replaces"] == twins[1]
-
-
-def write_near_duplicates(source: Path, *, pairs: int, alone: int) -> None:
-    """Images `{seed}-90.jpg`, the first `pairs` of them once more with less loss as `{seed}-95.jpg`."""
-    source.mkdir()
-    for seed in range(pairs + alone):
-        coarse = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8))
-        image = coarse.resize((96, 96), Image.Resampling.BICUBIC)
-        for quality in (90, 95) if seed < pairs else (90,):
-            image.save(source / f"{seed}-{quality}.jpg", quality=quality)
 
 
 def test_a_pick_names_its_near_duplicate_group_in_the_last_column(tmp_path: Path) -> None:

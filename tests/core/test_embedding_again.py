@@ -1,21 +1,16 @@
 """When nothing has arrived and there are vectors to make all the same: new weights, images that are there again."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.conftest import make_jpeg
 from tests.plain_refresh import files, refresh
-from tests.small_encoders import timm_weights
+from tests.small_encoders import timm_weights, write_weights
 from wtl_core.embedding import chunks, embedder, vectors
-from wtl_core.encoders.cards import FOLDER, WEIGHTS, save_encoder
-from wtl_core.encoders.networks import NetworkShape, build_network
-from wtl_core.encoders.preprocessing import Preprocessing
 from wtl_core.errors import ConfigError
 from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe
@@ -24,31 +19,6 @@ from wtl_core.shards import reader
 from wtl_core.workspace import ledger
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    source = tmp_path / "source"
-    source.mkdir()
-    for i in range(8):
-        (source / f"{i}.jpg").write_bytes(make_jpeg(i))
-    return source
-
-
-def write_weights(target: Path, seed: int) -> str:
-    """A weights file as `wtl` writes it; the encoder's fingerprint."""
-    torch.manual_seed(seed)
-    shape, store = NetworkShape("resnet9", 8), Store(f"{target}-{seed}")
-    digest = save_encoder(
-        store,
-        build_network(shape).state_dict(),
-        shape=shape,
-        preprocessing=Preprocessing(32),
-        number_format="float32",
-        card={"method": "none"},
-    )
-    shutil.copy(store.path(f"{FOLDER}/{digest}/{WEIGHTS}"), target)
-    return digest
 
 
 def test_a_part_that_fails_keeps_what_it_committed_and_makes_only_the_rest(

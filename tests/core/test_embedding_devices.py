@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.core.test_embedding_again import write_weights
 from tests.plain_refresh import files
+from tests.small_encoders import write_weights
 from wtl_core import pipeline
 from wtl_core.embedding import embedder, vectors
 from wtl_core.encoders.encoder import Encoder

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.core.test_embedding import gather, items, make_encoder
-from tests.core.test_embedding_again import pictures, write_weights
 from tests.plain_refresh import refresh
+from tests.small_embedding import gather, items, make_encoder
+from tests.small_encoders import write_weights
 from wtl_core.embedding import vectors
 from wtl_core.embedding.embedder import embed
 from wtl_core.encoders import compiled
@@ -20,8 +20,6 @@ from wtl_core.encoders.encoder import Encoder
 from wtl_core.errors import ConfigError
 from wtl_core.recipe.recipe import Recipe, build_recipe
 from wtl_core.workspace.storage import Store
-
-__all__ = ["pictures"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own compiler meets torch's own old parts

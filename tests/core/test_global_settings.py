@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.core.test_embedding import make_encoder
+from tests.small_embedding import make_encoder
 from tests.small_encoders import FACTORY
 from wtl_core.encoders.compiled import compiled
 from wtl_core.encoders.encoder import Encoder

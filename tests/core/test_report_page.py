@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.core.test_cut import write_near_duplicates
+from tests.near_duplicates import write_near_duplicates
 from tests.plain_refresh import refresh
 from wtl_core.workspace import commits
 from wtl_core.workspace.storage import Store
