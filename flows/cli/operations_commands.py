@@ -180,7 +180,7 @@ def train_encoder_command(
 
     It takes over with the next refresh, when all vectors are there.
     """
-    params = _next_params(marker.open_workspace(workspace), seconds=seconds, start=start, seed=seed)
+    params = next_params(marker.open_workspace(workspace), seconds=seconds, start=start, seed=seed)
     terminal.configure_logging()
     wait_for_server = flow_process.prepare()
     from flows.train_encoder import train_encoder
@@ -190,7 +190,7 @@ def train_encoder_command(
     click.echo(result.model_dump_json() if as_json else f"encoder      {result.encoder} has taken over")
 
 
-def _next_params(store: Store, **given: Any) -> EncoderParams:
+def next_params(store: Store, **given: Any) -> EncoderParams:
     """The last recipe's encoder, with the flags' fields set; epochs, which would win over `--seconds`, go with it."""
     last = planning.base_recipe(store).encoder.model_dump()
     if given["seconds"] is not None:

@@ -31,7 +31,7 @@ from wtl_core.training import collapse
 from wtl_core.training.image_cache import PoolImages, decode_pool
 from wtl_core.training.sizing import TrainingPlan, plan_training
 from wtl_core.training.trainer import Trainer
-from wtl_core.training.training import _seconds_per_step, trained_whitening
+from wtl_core.training.training import seconds_per_step, trained_whitening
 
 ROOT = Path(__file__).resolve().parents[2]
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
@@ -217,7 +217,7 @@ def run(
     if device.type == "cuda":
         torch.cuda.synchronize()
     warm = time.perf_counter() - started
-    per_step = _seconds_per_step(trainer, at_most=min(1.5, seconds / 10))
+    per_step = seconds_per_step(trainer, at_most=min(1.5, seconds / 10))
     steps = round(seconds / per_step) if seen is None else seen // (plan.batch_images * plan.views)
     plan = dataclasses.replace(plan, steps=max(2, steps))
     trainer = variant.trainer(plan, data.train, device)

@@ -195,7 +195,7 @@ def test_one_image_at_a_time_is_held_in_its_full_size(tmp_path: Path, monkeypatc
 
 def test_a_set_too_small_for_its_hashed_split_is_refused(tmp_path: Path) -> None:
     ids = {seed: hashlib.sha256(png(seed)).hexdigest() for seed in range(40)}
-    trained_with = [seed for seed in ids if datasets._draws([ids[seed]], "test")[0] >= 0.2]
+    trained_with = [seed for seed in ids if datasets.split_draws([ids[seed]], "test")[0] >= 0.2]
     few = [next(seed for seed in trained_with if seed % 2 == kind) for kind in (0, 1)]
     with pytest.raises(InputError, match="found 2 and 0 after the split"):
         datasets.load(str(write_classes(tmp_path, few)), side_px=8)

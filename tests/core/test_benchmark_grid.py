@@ -297,7 +297,7 @@ def test_other_weights_under_an_old_name_are_another_preparation(tmp_path: Path)
         keys = []
         for content in (b"one", b"other"):
             weights.write_bytes(content)
-            keys.append(preparation._key(str(tmp_path / "set"), params, None))
+            keys.append(preparation.preparation_key(str(tmp_path / "set"), params, None))
         assert keys[0] != keys[1], form
 
 

@@ -247,8 +247,8 @@ def test_the_schedule_gives_small_sets_more_passes_and_large_ones_more_steps() -
 
 def test_augmentation_shifts_and_mirrors_but_invents_nothing() -> None:
     images = torch.arange(3 * 8 * 8, dtype=torch.uint8).view(1, 3, 8, 8).repeat(50, 1, 1, 1)
-    views = network._augmented(images, ScratchRecipe(8), torch.Generator().manual_seed(0))
-    known = set(network._normalised(images[:1]).flatten().tolist())
+    views = network.augmented(images, ScratchRecipe(8), torch.Generator().manual_seed(0))
+    known = set(network.normalised_pixels(images[:1]).flatten().tolist())
     assert set(views.flatten().tolist()) <= known
     assert len({tuple(view.flatten().tolist()) for view in views}) > 5
 

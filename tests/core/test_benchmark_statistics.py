@@ -101,7 +101,7 @@ def test_labels_saved_by_a_worked_case() -> None:
     assert statistics.random_labels_needed(baseline, 81.0) is None
     assert statistics.random_labels_needed(baseline, 49.0) is None
     ours = [point(100, 49.0), point(1000, 70.0), point(2000, 81.0)]
-    assert summary._needed(baseline, ours) == "100: less than 100; 1,000: 1,000; 2,000: more than 10,000"
+    assert summary.labels_needed(baseline, ours) == "100: less than 100; 1,000: 1,000; 2,000: more than 10,000"
 
 
 def test_every_strategy_has_a_look_of_its_own_in_both_pictures() -> None:

@@ -69,7 +69,7 @@ def hashes_of(count: int) -> np.ndarray:
 def test_half_the_neighbours_of_like_arrivals_are_arrivals_and_all_of_unlike_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_ids: int
 ) -> None:
-    monkeypatch.setattr(cards, "_ORIGIN_IDS", most_ids)
+    monkeypatch.setattr(cards, "ORIGIN_IDS", most_ids)
     random = np.random.default_rng(0)
     known, same = (random.standard_normal((count, 16)) + 1 for count in (2000, 2000))
     alike = encoder_age.measure(*workspace_of(tmp_path / "alike", known, same), REF)

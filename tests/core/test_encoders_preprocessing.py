@@ -43,9 +43,9 @@ def test_squash_keeps_the_whole_image_and_crop_its_middle(size: tuple[int, int])
 @pytest.mark.parametrize("is_upright", [False, True])
 def test_a_long_strip_is_cropped_before_it_is_scaled_up(is_upright: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, int]] = []
-    scale = preprocessing._resize
+    scale = preprocessing.resized
     monkeypatch.setattr(
-        preprocessing, "_resize", lambda batch, size, how: sizes.append(size) or scale(batch, size, how)
+        preprocessing, "resized", lambda batch, size, how: sizes.append(size) or scale(batch, size, how)
     )
     ramp = torch.linspace(0, 255, 4000).to(torch.uint8).expand(3, 8, 4000)
     strip = ramp.transpose(1, 2) if is_upright else ramp

@@ -236,7 +236,7 @@ def test_killed_by_the_system_it_ends_with_the_same_bits(tmp_path: Path) -> None
 
 def test_a_budget_becomes_a_step_count_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     params = TINY.model_copy(update={"epochs": None, "seconds": 4.0})
-    monkeypatch.setattr(training, "_seconds_per_step", lambda trainer, at_most: 0.5)
+    monkeypatch.setattr(training, "seconds_per_step", lambda trainer, at_most: 0.5)
     steps: set[int] = set()
 
     def kill(done: int, total: int) -> None:
@@ -246,7 +246,7 @@ def test_a_budget_becomes_a_step_count_once(store: Store, monkeypatch: pytest.Mo
 
     with pytest.raises(Killed):
         train(make_pool(40), store, params, device="cpu", on_progress=kill, checkpoint_seconds=0)
-    monkeypatch.setattr(training, "_seconds_per_step", lambda trainer, at_most: 0.01)  # a faster moment
+    monkeypatch.setattr(training, "seconds_per_step", lambda trainer, at_most: 0.01)  # a faster moment
     train(make_pool(40), store, params, device="cpu", on_progress=lambda done, total: steps.add(total))
     assert steps == {8}
 
@@ -318,7 +318,7 @@ def copied(point: Checkpoint) -> Checkpoint:
 
 def test_a_lost_process_ends_the_training_with_a_transient_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    monkeypatch.setattr(training, "_follow", operator.not_)  # does not take these arguments: the process fails at once
+    monkeypatch.setattr(training, "follow", operator.not_)  # does not take these arguments: the process fails at once
     with pytest.raises(TransientError, match="one of 2 processes was lost"):
         train(make_pool(64), store, PAIR, device="cpu", devices=2)
 
@@ -448,9 +448,9 @@ def test_a_large_pool_is_kept_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_every_image_is_seen_once_per_epoch() -> None:
     plan = plan_training(TINY, np.full(48, 16), device="cpu", number_format="float32")
     one = trainer.Trainer(plan, np.zeros((48, 3, 16, 16), np.uint8), torch.device("cpu"))
-    epochs = [np.sort(np.concatenate([one._rows(3 * epoch + step) for step in range(3)])) for epoch in range(2)]
+    epochs = [np.sort(np.concatenate([one.rows_of_step(3 * epoch + step) for step in range(3)])) for epoch in range(2)]
     assert all(np.array_equal(epoch, np.arange(48)) for epoch in epochs)
-    assert not np.array_equal(one._rows(0), one._rows(3))
+    assert not np.array_equal(one.rows_of_step(0), one.rows_of_step(3))
 
 
 def test_a_lost_plan_file_or_outcome_changes_nothing(store: Store) -> None:

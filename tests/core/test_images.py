@@ -400,7 +400,7 @@ def test_thumbnails_are_small_in_pixels_and_bytes() -> None:
 def test_thumbnail_pixels_are_area_averages() -> None:
     pixels = np.asarray(picture(250, 180)).copy()
     assert measure.resize_within(pixels, 200).shape == (144, 200, 3)
-    ours = measure._area(pixels, 90, 125)
+    ours = measure.shrunk_by_area(pixels, 90, 125)
     assert np.abs(ours.astype(int) - measure.resize_within(pixels, 125)).max() <= 1
     boxes = pixels.reshape(90, 2, 125, 2, 3).astype(int).sum(axis=(1, 3))
     assert ours.shape == (90, 125, 3)

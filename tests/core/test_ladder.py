@@ -87,7 +87,7 @@ def test_a_held_out_reference_takes_its_near_duplicates_with_it() -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     order = ranked(vectors)
     found = measure(vectors, order, HELD_OUT, sample_ids=ids_of(240))
-    references, picked = ladder._split_references(content_keys(ids_of(240)), order, HELD_OUT)
+    references, picked = ladder.split_references(content_keys(ids_of(240)), order, HELD_OUT)
     weights = order.weights[np.argsort(order.rows)][references]
     for percent in (5, 30, 100):
         picks = picked[: max(1, int(percent * len(picked) / 100 + 0.5))]
@@ -136,7 +136,7 @@ def test_near_duplicates_and_groups_are_counted() -> None:
 
 def test_the_interval_is_students() -> None:
     draws = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0], [4.0, 5.0], [5.0, 5.0]])
-    mean, low, high = ladder._interval(draws)
+    mean, low, high = ladder.interval_of_draws(draws)
     assert mean.tolist() == [3.0, 5.0]
     assert (high - mean)[0] == pytest.approx(2.776 * np.sqrt(2.5) / np.sqrt(5))
     assert (low[1], high[1]) == (5.0, 5.0)
@@ -145,12 +145,12 @@ def test_the_interval_is_students() -> None:
 def test_the_random_budget_of_equal_coverage_is_read_between_per_cents() -> None:
     count = np.arange(1, 101) * 10
     random = np.linspace(0.01, 1.0, 100)
-    found = ladder._equivalent(np.minimum(random + 0.05, 1.0), random, count)
+    found = ladder.equivalent_labels(np.minimum(random + 0.05, 1.0), random, count)
     assert found[0] == 60
     assert found[-1] == 1000
     level = np.minimum(random, 0.5)
-    assert ladder._equivalent(level, level, count)[[0, 98]].tolist() == [10, 500]
-    assert not ladder._equivalent(0 * random, 0 * random, count).any()
+    assert ladder.equivalent_labels(level, level, count)[[0, 98]].tolist() == [10, 500]
+    assert not ladder.equivalent_labels(0 * random, 0 * random, count).any()
 
 
 def test_advice_says_what_is_next_and_where_selection_does_not_help() -> None:
@@ -209,5 +209,5 @@ def test_at_most_half_of_a_pool_is_held_out() -> None:
 def test_random_orders_are_no_draw_of_another_purpose() -> None:
     keys = content_keys(ids_of(300))
     orders = [shuffled(keys, 0, purpose) for purpose in Purpose if purpose != Purpose.LADDER]
-    random = ladder._random_order(keys, np.arange(300), 0)
+    random = ladder.random_order(keys, np.arange(300), 0)
     assert all((order != random).any() for order in orders)

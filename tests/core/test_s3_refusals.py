@@ -120,7 +120,7 @@ def test_a_list_without_credentials_is_one_refusal(
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_server_in_trouble_stays_transient(endpoint: str, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    monkeypatch.setattr(remote, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.001)
     refused(monkeypatch, keys="", status=status)
     with pytest.raises(TransientError, match="run again"):
         bucket.describe_uri("", "s3://team/x.jpg")

@@ -89,7 +89,7 @@ def test_distances_to_images_outside_are_exact_on_either_device(monkeypatch: pyt
     expected = ((rows[:, None] - anchors[None]) ** 2).sum(2).min(1) / 2
     assert nearest_outside(points, others) == pytest.approx(expected, rel=1e-5, abs=1e-7)
     by_floats = np.full(300, FAR)  # plain torch, which needs no card
-    farthest._lower_by_floats(points, others, np.arange(150), by_floats)
+    farthest.lower_by_floats(points, others, np.arange(150), by_floats)
     assert by_floats == pytest.approx(expected, abs=1e-5)
 
 

@@ -41,7 +41,7 @@ def test_members_without_end_under_one_name_are_not_held_back() -> None:
 
 
 def test_large_members_under_one_name_are_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(samples, "MOST_BYTES", 1000)
     groups, held, out = samples.SampleGroups(), 0, []
     groups.add(Entry("clip.json", 0, -1, 8), b'{"a": 1}')
     for i in range(40):

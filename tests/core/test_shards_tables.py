@@ -197,5 +197,5 @@ def test_large_images_in_parquet_come_a_few_at_a_time() -> None:
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="none", use_dictionary=False)
         opened = tables.open_table(io.BytesIO(buffer.getvalue()))
-        assert tables._batch_rows(opened.metadata) == rows
+        assert tables.rows_at_a_time(opened.metadata) == rows
         assert len(list(tables.read_table(io.BytesIO(buffer.getvalue()), max_file_bytes=1 << 30))) == 10

@@ -217,7 +217,7 @@ def test_a_packed_tar_cut_at_any_byte_is_noticed(tmp_path: Path, pack: Callable[
 
 
 def test_an_archive_that_unpacks_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "_SPARE_BYTES", 1 << 20)
+    monkeypatch.setattr(archives, "SPARE_BYTES", 1 << 20)
     data = make_tar([("a.jpg", JPEG), ("zeros.bin", bytes(8 << 20)), ("b.jpg", make_jpeg(1))])
     for name, body in (("a.tar.gz", gzip.compress(data)), ("b.tar.zst", zstandard.compress(data))):
         entries = read_bytes(tmp_path, name, body)
@@ -272,7 +272,7 @@ def test_a_frames_sidecar_is_its_own(tmp_path: Path) -> None:
 
 def test_what_frames_lack_they_get_from_no_other_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However early large images are given out, and whatever macOS put between the members."""
-    monkeypatch.setattr(samples, "_MOST_BYTES", 3 * len(JPEG))
+    monkeypatch.setattr(samples, "MOST_BYTES", 3 * len(JPEG))
     members = [m for i in range(9) for m in ((f"cam.{i}.jpg", JPEG), (f"cam.{i}.json", b'{"n": %d}' % i))][:-12]
     members += [(f"cam.{i}.jpg", JPEG) for i in range(3, 9)]
     entries = read_bytes(tmp_path, "a.tar", make_tar(members))

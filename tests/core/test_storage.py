@@ -157,7 +157,7 @@ def test_a_file_uri_is_the_path_that_it_encodes(tmp_path: Path) -> None:
 
 
 def test_a_bucket_that_does_not_answer_is_a_transient_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_ATTEMPTS", 1)
+    monkeypatch.setattr(storage, "ATTEMPTS", 1)
     use_s3(monkeypatch, "http://127.0.0.1:9", S3_KEYS)
     store = Store("s3://bucket/data")
     for call in (store.exists, store.read_bytes, store.names, store.delete):

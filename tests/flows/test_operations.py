@@ -19,7 +19,7 @@ import pytest
 import yaml
 from service_stack import free_port
 
-from flows.cli.operations_commands import _next_params
+from flows.cli.operations_commands import next_params
 from flows.serving import processes, server, up
 from flows.serving.deploying import automations
 from flows.serving.site_values import FOLDER, Site, read_settings, read_site, read_template
@@ -341,9 +341,9 @@ def test_seconds_of_the_command_line_win_over_epochs_of_the_last_recipe(source: 
     brief = {"encoder": {"epochs": 1, "side_px": 16, "width": 8}}
     store = storage.open_store(str(tmp_path / "w"))
     pipeline.refresh_workspace(store, [str(source)], build_recipe(brief, name="test"), Machine())
-    params = _next_params(store, seconds=60.0, start=None, seed=3)
+    params = next_params(store, seconds=60.0, start=None, seed=3)
     assert (params.epochs, params.seconds, params.seed, params.width) == (None, 60, 3, 8)
-    assert _next_params(store, seconds=None, start=None, seed=None).epochs == 1
+    assert next_params(store, seconds=None, start=None, seed=None).epochs == 1
 
 
 def test_a_wrong_setting_is_wrong_use(wtl_here: Wtl, tmp_path: Path) -> None:

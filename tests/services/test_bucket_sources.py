@@ -107,7 +107,7 @@ def faults(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         pytest.skip(f"Ceph is not installed: apt-get install {s3_servers.CEPH_PACKAGES}")
     start = {"moto": s3_servers.moto, "ceph": s3_servers.ceph}[request.param]
     with start(tmp_path_factory.mktemp("server")) as target, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(remote, "_FIRST_PAUSE_SECONDS", 0.01)
+        patch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.01)
         made = Faults()
         proxy = make_proxy(target, made)
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
@@ -195,7 +195,7 @@ def test_a_store_that_stays_busy_ends_in_a_transient_error(
 ) -> None:
     fill(store)
     faults.busy = 1000
-    monkeypatch.setattr("wtl_core.workspace.storage._ATTEMPTS", 1)
+    monkeypatch.setattr("wtl_core.workspace.storage.ATTEMPTS", 1)
     fs = filesystem("s3://")
     fs.clear_instance_cache()
     with pytest.raises(TransientError, match=r"run again|failed after retries"):
@@ -250,7 +250,7 @@ def test_an_object_overwritten_while_it_is_read_is_refused_and_read_by_the_next_
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(i)) for i in range(150)]))
-    monkeypatch.setattr(remote, "_BLOCK_BYTES", 4096)
+    monkeypatch.setattr(remote, "BLOCK_BYTES", 4096)
     original, times = part_rows.decode_within, iter(range(1))
 
     def overwrite(*args: object, **kwargs: object) -> object:

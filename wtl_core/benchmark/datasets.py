@@ -133,7 +133,7 @@ def load(
             "by hash; add images, or give folders train and test"
         )
     if test_images is not None:
-        test = test.take(np.sort(np.argsort(_draws(test.sample_ids, "keep"), kind="stable")[:test_images]))
+        test = test.take(np.sort(np.argsort(split_draws(test.sample_ids, "keep"), kind="stable")[:test_images]))
     read = sum(images.count for images in splits.values())
     return LabelledSet(Path(name).name, train, validation, test, names, read - sum(len(s) for s in ready.values()))
 
@@ -334,11 +334,11 @@ def _leave_out_the_judged(name: str, splits: dict[str, _Squares]) -> None:
 
 def _cut(split: Split, share: float, purpose: str) -> tuple[Split, Split]:
     """Two splits; `share` of the rows, chosen by hash, in the second."""
-    is_second = _draws(split.sample_ids, purpose) < share
+    is_second = split_draws(split.sample_ids, purpose) < share
     return split.take(np.flatnonzero(~is_second)), split.take(np.flatnonzero(is_second))
 
 
-def _draws(sample_ids: list[str], purpose: str) -> np.ndarray:
+def split_draws(sample_ids: list[str], purpose: str) -> np.ndarray:
     """A number in 0 to 1 per id."""
     digests = b"".join(hashlib.blake2b(f"{purpose}:{i}".encode(), digest_size=8).digest() for i in sample_ids)
     return np.frombuffer(digests, "<u8") / 2.0**64

@@ -102,7 +102,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = _PEAK_RATE * _one_cycle((step + 0.5) / steps)
             chosen = rows.to(device)
-            views = _augmented(images[chosen], recipe, generator)
+            views = augmented(images[chosen], recipe, generator)
             with _autocast(device):
                 loss = functional.cross_entropy(network(views).float(), labels[chosen], label_smoothing=_SMOOTHING)
             optimizer.zero_grad(set_to_none=True)
@@ -117,7 +117,7 @@ def describe(network: ScratchNetwork, images: torch.Tensor) -> tuple[torch.Tenso
     logits, features = [], []
     with torch.inference_mode(), _autocast(images.device):
         for chunk in torch.split(images, _TEST_ROWS):
-            pooled = network.body(_normalised(chunk))
+            pooled = network.body(normalised_pixels(chunk))
             features.append(pooled.float())
             logits.append(network.head(pooled).float())
     return torch.cat(logits), torch.cat(features)
@@ -150,7 +150,7 @@ def _rows(count: int, batch: int, steps: int, generator: torch.Generator) -> lis
     return list(order[: steps * batch].view(steps, batch))
 
 
-def _augmented(images: torch.Tensor, recipe: ScratchRecipe, generator: torch.Generator) -> torch.Tensor:
+def augmented(images: torch.Tensor, recipe: ScratchRecipe, generator: torch.Generator) -> torch.Tensor:
     """Normalised, each image shifted and perhaps mirrored on its own, by one gather on the device."""
     count, _, height, width = images.shape
     reach = max(1, height // 8)
@@ -161,7 +161,7 @@ def _augmented(images: torch.Tensor, recipe: ScratchRecipe, generator: torch.Gen
     down = torch.arange(height, device=images.device) + shifts[1]
     across, down = _reflected(across, width), _reflected(down, height)
     places = (down.unsqueeze(2) * width + across.unsqueeze(1)).view(count, 1, -1).expand(-1, 3, -1)
-    return _normalised(images.flatten(2).gather(2, places).view_as(images))
+    return normalised_pixels(images.flatten(2).gather(2, places).view_as(images))
 
 
 def _reflected(places: torch.Tensor, size: int) -> torch.Tensor:
@@ -170,7 +170,8 @@ def _reflected(places: torch.Tensor, size: int) -> torch.Tensor:
     return torch.where(places >= size, 2 * (size - 1) - places, places)
 
 
-def _normalised(images: torch.Tensor) -> torch.Tensor:
+def normalised_pixels(images: torch.Tensor) -> torch.Tensor:
+    """Images (N, 3, H, W) of bytes as float32 of mean 0 and deviation 1 by channel, in channels-last order."""
     values = (images.float() / 255 - _MEAN) / _STD
     return values.contiguous(memory_format=torch.channels_last)
 

@@ -111,7 +111,7 @@ def prepare(
     check_installed(params.strategies)
     if Path(dataset).is_dir() and Path(store.root).resolve().is_relative_to(Path(dataset).resolve()):
         raise ConfigError(f"{store.root}: expected a folder outside the set, whose folders are classes; name another")
-    key = _key(dataset, params, vectors)
+    key = preparation_key(dataset, params, vectors)
     if store.exists(f"{key}/prepared.json"):
         prepared = _from_json(json.loads(store.read_bytes(f"{key}/prepared.json")))
         for ref in prepared.pools:
@@ -162,7 +162,7 @@ def load_ids(store: Store, prepared: Prepared, kind: str) -> list[str]:
     return ids
 
 
-def _key(dataset: str, params: BenchmarkParams, vectors: Path | None) -> str:
+def preparation_key(dataset: str, params: BenchmarkParams, vectors: Path | None) -> str:
     """Names the preparation by what was asked for and, for files (weights too), by when they last changed."""
     fields = {"encoder", "encoder_seconds", "side_px", "test_images", "validation_share", "pools", "seed"}
     asked: list[Any] = [VERSION, dataset, str(vectors), params.model_dump(mode="json", include=fields)]

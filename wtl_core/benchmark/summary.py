@@ -229,7 +229,7 @@ def _network(prepared: Prepared, params: BenchmarkParams, device: str) -> str:
     return f"ResNet-9 of width {recipe.width}, {', '.join(learns)} (effort {recipe.effort:g})"
 
 
-def _needed(baseline: list[Mean], points: list[Mean]) -> str:
+def labels_needed(baseline: list[Mean], points: list[Mean]) -> str:
     """Labels that random picks need for the accuracy at each budget; beyond random's own budgets, a bound."""
     sentences = []
     for point in points if baseline else []:
@@ -258,7 +258,7 @@ def _render(template: str, **context: object) -> str:
     environment.filters["signed_bounds"] = lambda of: "" if math.isnan(of.low) else f"{of.low:+.1f} to {of.high:+.1f}"
     environment.filters["chance"] = lambda value: "" if math.isnan(value) else f"{value:.2g}"
     environment.filters["cell"] = lambda value: str(value).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-    environment.globals["needed"] = _needed
+    environment.globals["needed"] = labels_needed
     environment.globals["oracles"] = ORACLES
     environment.globals["verdicts"] = _VERDICTS
     return environment.get_template(template).render(**context)

@@ -22,7 +22,7 @@ from wtl_core.workspace.storage import Store
 
 FOLDER = "encoders"
 WEIGHTS, CARD, ORIGIN = "weights.safetensors", "card.json", "origin.json"
-_ORIGIN_IDS = 5000
+ORIGIN_IDS = 5000
 """Sample ids of the pool that are kept: enough to find 2,500 known and as many new ones (`encoder_age`)."""
 
 
@@ -76,7 +76,7 @@ def save_encoder(
 
 def save_origin(store: Store, digest: str, sample_ids: Sequence[str]) -> None:
     """Store which pool an encoder was trained on."""
-    origin = Origin(len(sample_ids), sorted(sample_ids)[:_ORIGIN_IDS])
+    origin = Origin(len(sample_ids), sorted(sample_ids)[:ORIGIN_IDS])
     store.write_bytes(f"{FOLDER}/{digest}/{ORIGIN}", json.dumps(asdict(origin)).encode())
 
 

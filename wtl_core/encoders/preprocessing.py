@@ -76,7 +76,7 @@ def fit(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     else:
         target = (side, side)
     if target != tuple(batch.shape[-2:]):
-        batch = _resize(batch, target, preprocessing.interpolation)
+        batch = resized(batch, target, preprocessing.interpolation)
     top, left = (target[0] - side) // 2, (target[1] - side) // 2
     batch = batch[..., top : top + side, left : left + side]
     return batch if images.ndim == 4 else batch[0]
@@ -98,7 +98,8 @@ def _middle(batch: torch.Tensor) -> torch.Tensor:
     return batch[..., top : top + longest, left : left + longest]
 
 
-def _resize(batch: torch.Tensor, target: tuple[int, int], interpolation: str) -> torch.Tensor:
+def resized(batch: torch.Tensor, target: tuple[int, int], interpolation: str) -> torch.Tensor:
+    """A batch (N, C, H, W) of bytes scaled to `target` (height, width), rounded to bytes again."""
     if batch.device.type == "cpu":
         # The CPU kernel for bytes is several times faster than float; channels-last is its vector path.
         batch = batch.contiguous(memory_format=torch.channels_last)

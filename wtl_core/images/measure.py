@@ -65,7 +65,7 @@ def resize_within(small: np.ndarray, side_px: int) -> np.ndarray:
         # whole boxes cost a fifth, for a copy that is a few pixels smaller
         return _box(small, factor, np.empty(width * 3, np.uint32))
     shape = (max(1, round(height * side_px / longest)), max(1, round(width * side_px / longest)))
-    return _area(small, *shape)
+    return shrunk_by_area(small, *shape)
 
 
 def _cosines() -> np.ndarray:
@@ -110,7 +110,8 @@ def _box(pixels: np.ndarray, factor: int, sums: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _area(small: np.ndarray, height: int, width: int) -> np.ndarray:
+def shrunk_by_area(small: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image (H, W, 3) of bytes scaled down to `height` by `width`: each pixel is the mean of those it stands for."""
     out = np.empty((height, width, 3), np.uint8)
     num_columns = small.shape[1]
     sums = np.empty(num_columns * 3, np.uint16)

@@ -136,7 +136,7 @@ def _lower(points: Points, others: Points, picks: np.ndarray, values: np.ndarray
     """Bring every row's h down to that of the nearest pick, a row of `others`."""
     if points.right.is_cuda:
         for start in range(0, len(picks), BLOCK_ROWS):
-            _lower_by_floats(points, others, picks[start : start + BLOCK_ROWS], values)
+            lower_by_floats(points, others, picks[start : start + BLOCK_ROWS], values)
         return
     vectors, other_vectors = _vector_bits(points, points.right), _vector_bits(others, others.right)
     for start in range(0, len(picks), BLOCK_ROWS):
@@ -178,7 +178,7 @@ def _lower_rows(
                         limit = _sieve_bits(h)
 
 
-def _lower_by_floats(points: Points, others: Points, picks: np.ndarray, values: np.ndarray) -> None:
+def lower_by_floats(points: Points, others: Points, picks: np.ndarray, values: np.ndarray) -> None:
     """The same by float32 products: a card has them to spare, and its answer differs by their rounding alone."""
     left, left_halves = _floats(others, others.right[torch.from_numpy(picks).to(others.right.device)])
     least = []

@@ -144,8 +144,8 @@ def measure(
     """
     vectors = unit_vectors(vectors, sample_ids, what="vectors")
     keys = content_keys(sample_ids)
-    references, ranked = _split_references(keys, ranking, params)
-    orders = [ranked, *(_random_order(keys, ranked, seed) for seed in range(params.random_draws))]
+    references, ranked = split_references(keys, ranking, params)
+    orders = [ranked, *(random_order(keys, ranked, seed) for seed in range(params.random_draws))]
     bins = np.stack([_bins(order, len(vectors)) for order in orders], axis=1)
     near = level_of(ranking.near_duplicate_distance)
     nearest = _nearest_by_percent(vectors, references, bins, labelled, device, near_level=near)
@@ -167,7 +167,7 @@ def _ladder(
 ) -> Ladder:
     """The record of measured orders, the ranking first: `coverage` (orders, 100), `radius` (orders, 3, 100)."""
     samples = len(ranking.rows)
-    mean, low, high = (np.clip(part, 0.0, 1.0) for part in _interval(coverage[1:]))  # the t knows no bounds
+    mean, low, high = (np.clip(part, 0.0, 1.0) for part in interval_of_draws(coverage[1:]))  # the t knows no bounds
     count = np.array(percents_of(samples))
     balance, random_balance = _group_balance(ranking, count, groups)
     return Ladder(
@@ -183,7 +183,7 @@ def _ladder(
         random_radius_p50=radius[1:, 0].mean(0),
         random_radius_p90=radius[1:, 1].mean(0),
         random_radius_max=radius[1:, 2].mean(0),
-        equivalent_random_count=_equivalent(coverage[0], mean, count),
+        equivalent_random_count=equivalent_labels(coverage[0], mean, count),
         optimum_share=np.minimum(1.0, ranking.coverage[count - 1] / ranking.optimum_bound),
         near_duplicate_rate=_near_duplicate_rate(ranking, count),
         group_balance=balance,
@@ -194,7 +194,7 @@ def _ladder(
     )
 
 
-def _split_references(keys: np.ndarray, ranking: Ranking, params: LadderParams) -> tuple[np.ndarray, np.ndarray]:
+def split_references(keys: np.ndarray, ranking: Ranking, params: LadderParams) -> tuple[np.ndarray, np.ndarray]:
     """Reference rows, and the rows that may be picked in rank order; a small pool is both.
 
     At most half of a larger one are references: with all of them held out there would be nothing to pick.
@@ -207,7 +207,8 @@ def _split_references(keys: np.ndarray, ranking: Ranking, params: LadderParams) 
     return references, ranking.rows[~is_reference[ranking.rows]]
 
 
-def _random_order(keys: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
+def random_order(keys: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
+    """`rows` in an order that their content `keys` and the seed alone decide."""
     drawn = draw(keys[rows], seed, Purpose.LADDER)
     return rows[np.lexsort((keys[rows], drawn))]
 
@@ -306,7 +307,7 @@ def _radius(nearest: np.ndarray) -> np.ndarray:
     return np.stack([distances[_levels(ordered[:, :, place])] for place in places], axis=1)
 
 
-def _interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def interval_of_draws(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over draws with its 95 % interval by Student's t; exactly the common value where all draws agree."""
     mean = draws[0] + (draws - draws[0]).mean(0)
     half = ladder_factor(len(draws) - 1) * (draws - mean).std(0, ddof=1) / np.sqrt(len(draws))
@@ -314,7 +315,7 @@ def _interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean, mean - half, mean + half
 
 
-def _equivalent(coverage: np.ndarray, random: np.ndarray, count: np.ndarray) -> np.ndarray:
+def equivalent_labels(coverage: np.ndarray, random: np.ndarray, count: np.ndarray) -> np.ndarray:
     """The least random budget that covers as well, by straight lines between per cents, (100,) int64."""
     rising = np.maximum.accumulate(np.concatenate(([0.0], random)))
     counts = np.concatenate(([0], count)).astype(np.float64)

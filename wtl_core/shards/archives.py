@@ -15,7 +15,7 @@ from wtl_core.shards import tar
 from wtl_core.shards.objects import APPLE_DOUBLE, Entries, Entry, classify, shown
 from wtl_core.shards.samples import SampleGroups, is_sidecar
 
-_SPARE_BYTES = 256 << 20
+SPARE_BYTES = 256 << 20
 _MOST_EXPANSION = 100
 """An archive may unpack to 256 MiB and 100 times its size: real images hardly shrink, bombs grow a thousandfold."""
 _ZST_WINDOW_BYTES = 1 << 27
@@ -79,7 +79,7 @@ class _Bounded(io.RawIOBase):
 def _unpacked(stream: IO[bytes], packing: str, size: int) -> IO[bytes]:
     if packing == "tar":
         return stream
-    limit = _SPARE_BYTES + _MOST_EXPANSION * size
+    limit = SPARE_BYTES + _MOST_EXPANSION * size
     if packing == "gz":
         return cast(IO[bytes], _Bounded(cast(IO[bytes], gzip.GzipFile(fileobj=stream)), limit))
     unpacker = zstandard.ZstdDecompressor(max_window_size=_ZST_WINDOW_BYTES)
@@ -98,7 +98,7 @@ def read_zip(stream: IO[bytes], *, size: int, max_file_bytes: int) -> Entries:
         members = [info for info in archive.infolist() if not info.is_dir()]
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
         raise ImageError(Reason.BROKEN_SHARD, f"zip directory cannot be read: {error}") from error
-    groups, left = SampleGroups(), _SPARE_BYTES + _MOST_EXPANSION * size
+    groups, left = SampleGroups(), SPARE_BYTES + _MOST_EXPANSION * size
     for ordinal, info in enumerate(members):
         key = shown(info.filename)
         entry = Entry(key, ordinal, -1, info.file_size)

@@ -15,9 +15,9 @@ from wtl_core.workspace.storage import explain, filesystem, is_denied, is_missin
 
 logger = logging.getLogger(__name__)
 
-_BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 8 << 20
 """Read by one request, so that its round trip is short beside its transfer."""
-_ATTEMPTS, _FIRST_PAUSE_SECONDS = 4, 0.2
+_ATTEMPTS, FIRST_PAUSE_SECONDS = 4, 0.2
 """Pauses of 0.2, 0.4 and 0.8 s: the client has waited much longer by itself where the store said to slow down."""
 
 
@@ -30,7 +30,7 @@ def open_key(obj: SourceObject) -> Iterator[IO[bytes]]:
         FileNotFoundError, PermissionError, OSError: the store says so; the last for any other refusal.
         TransientError: the store keeps failing.
     """
-    yield io.BufferedReader(cast(io.RawIOBase, RangedKey(filesystem("s3://"), obj)), _BLOCK_BYTES)
+    yield io.BufferedReader(cast(io.RawIOBase, RangedKey(filesystem("s3://"), obj)), BLOCK_BYTES)
 
 
 class RangedKey(io.RawIOBase):
@@ -123,5 +123,5 @@ def insist(fs: Any, uri: str, method: str, arguments: dict[str, str]) -> Any:
             if attempt == _ATTEMPTS - 1 or isinstance(explained, ConfigError):
                 raise explained from error
             logger.info("%r: %s, tried again", uri, type(error).__name__)
-            time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
+            time.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
     raise AssertionError

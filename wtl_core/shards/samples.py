@@ -5,7 +5,7 @@ import json
 from wtl_core.shards.objects import APPLE_DOUBLE, Entry
 
 MOST_METADATA_BYTES = 64 * 1024
-_MOST_MEMBERS, _MOST_BYTES, _MOST_HELD = 64, 64 << 20, 4096
+_MOST_MEMBERS, MOST_BYTES, _MOST_HELD = 64, 64 << 20, 4096
 """Members, and bytes of images, that are held while a base name goes on: bounds memory where all names share one base.
 `_MOST_HELD` counts what macOS keeps beside files too, which holds no data."""
 
@@ -42,7 +42,7 @@ class SampleGroups:
         if base != self._base or is_full:
             done = self.flush()
             self._base = base
-        elif self._num_bytes + num_bytes > _MOST_BYTES:
+        elif self._num_bytes + num_bytes > MOST_BYTES:
             done = self._give_out()
         if sidecar is not None:
             entry.note = "sidecar"

@@ -61,7 +61,7 @@ def read_table(stream: IO[bytes], *, max_file_bytes: int) -> Iterator[Entry | Ur
             return
         others = [field for field in table.schema_arrow if field.name != column.name and _is_plain(field.type)]
         light = [field.name for field in others if names.count(field.name) == 1]
-        start, rows = 0, _batch_rows(table.metadata)
+        start, rows = 0, rows_at_a_time(table.metadata)
         for batch in table.iter_batches(batch_size=rows, columns=[column.name, *light]):
             yield from _entries(batch, column, light, start, max_file_bytes)
             start += batch.num_rows
@@ -101,7 +101,7 @@ def open_table(stream: IO[bytes]) -> pq.ParquetFile:
     return pq.ParquetFile(stream, pre_buffer=False, buffer_size=_BUFFER_BYTES)
 
 
-def _batch_rows(metadata: pq.FileMetaData) -> int:
+def rows_at_a_time(metadata: pq.FileMetaData) -> int:
     """Rows that a piece has, by the row groups' own figures: images of 20 MB come a few at a time."""
     groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
     row_bytes = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)

@@ -64,7 +64,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.learning_rate * _pace(number, self.plan.steps or 1_000_000)
         self.network.train()
-        rows = self._rows(number)
+        rows = self.rows_of_step(number)
         total = torch.zeros((), device=self.device)
         pieces = np.array_split(rows, self.plan.accumulate)
         devices = [self.device] if self.device.type == "cuda" else []
@@ -145,7 +145,7 @@ class Trainer:
             return self.resident[to_device(torch.from_numpy(rows), self.device)]
         return copy_rows(self.squares, rows).to(self.device)
 
-    def _rows(self, number: int) -> np.ndarray:
+    def rows_of_step(self, number: int) -> np.ndarray:
         """The step's images: each epoch a new order, the remainder that fills no batch left out."""
         batch = self.plan.batch_images
         epoch, position = divmod(number, max(1, len(self.squares) // batch))

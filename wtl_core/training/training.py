@@ -96,7 +96,7 @@ def train(
     checkpoint = folder.load_checkpoint()
     weights = start.weights if start else None
     shared = torch.from_numpy(squares).share_memory_() if devices > 1 else None  # type: ignore[no-untyped-call]
-    with joined(min(devices, plan.accumulate), device, _follow, plan, shared, weights, checkpoint) as peers:
+    with joined(min(devices, plan.accumulate), device, follow, plan, shared, weights, checkpoint) as peers:
         trainer = Trainer(plan, squares, device, start=weights, peers=peers)
         history = _run(trainer, folder, checkpoint, on_progress=on_progress, checkpoint_seconds=checkpoint_seconds)
     whitened_by = trained_whitening(trainer)
@@ -139,7 +139,7 @@ def _first(trainer: Trainer, count: int) -> torch.Tensor:
     return torch.from_numpy(np.asarray(trainer.squares[:count]))
 
 
-def _follow(
+def follow(
     peers: Peers,
     device: torch.device,
     plan: TrainingPlan,
@@ -217,7 +217,7 @@ def _with_steps(
                 trainer.step(step)
             if plan.steps:
                 return plan
-            per_step = _seconds_per_step(trainer, at_most=min(_TIMED_SECONDS, seconds / 10))
+            per_step = seconds_per_step(trainer, at_most=min(_TIMED_SECONDS, seconds / 10))
             return dataclasses.replace(plan, steps=max(1, round(seconds / per_step)))
         except torch.OutOfMemoryError as error:
             plan = dataclasses.replace(plan, accumulate=2 * plan.accumulate)
@@ -229,7 +229,7 @@ def _with_steps(
             _log.warning("training: out of memory, a step is computed in %d pieces", plan.accumulate)
 
 
-def _seconds_per_step(trainer: Trainer, *, at_most: float) -> float:
+def seconds_per_step(trainer: Trainer, *, at_most: float) -> float:
     """Median over some blocks of steps, after a warm-up; a GPU is waited for only at the end of a block.
 
     A single block is timed where one step takes longer than `at_most`.

@@ -34,7 +34,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXT = re.compile(r"os error ({})\b".format("|".join(map(str, _FULL))))
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """What file systems without hard links answer: exFAT, some mounts of SMB and FUSE."""
-_CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 10, 60, 5
+_CONNECT_SECONDS, _READ_SECONDS, ATTEMPTS = 10, 60, 5
 _PASSING_STATUS = (408, 409, 425, 429)
 _PASSING_CODES = ("RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded")
 """Answers that say `not now`; some servers give these codes with status 400."""
@@ -253,7 +253,7 @@ def filesystem(uri: str) -> Any:
     limits = {
         "connect_timeout": _CONNECT_SECONDS,
         "read_timeout": _READ_SECONDS,
-        "retries": {"max_attempts": _ATTEMPTS, "mode": "standard"},
+        "retries": {"max_attempts": ATTEMPTS, "mode": "standard"},
     }
     return fsspec.filesystem("s3", use_listings_cache=False, config_kwargs=limits)
 
