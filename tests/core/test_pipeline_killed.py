@@ -45,16 +45,25 @@ def test_a_held_workspace_is_busy(source: Path, tmp_path: Path) -> None:
         refresh(tmp_path / "w", source)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_run_killed_anywhere_is_finished_by_the_next(source: Path, tmp_path: Path, kills: int) -> None:
+@pytest.mark.parametrize(
+    ("store", "kills"),
+    [
+        ("bytes", 3),
+        ("reference", 2),
+        *(pytest.param(store, 20, marks=pytest.mark.slow) for store in ("bytes", "reference")),
+    ],
+)
+def test_a_run_killed_anywhere_is_finished_by_the_next(source: Path, tmp_path: Path, store: str, kills: int) -> None:
     """SIGKILL when the workspace holds its n-th file, for n spread over the whole run."""
-    refresh(tmp_path / "undisturbed", source)
+    given = {"encoder": {"name": "pixels"}, "ingest": {"store": store}}
+    recipe = Recipe.model_validate(given)
+    refresh(tmp_path / "undisturbed", source, recipe=recipe)
     want = ranking(tmp_path / "undisturbed")
     total = len(files(tmp_path / "undisturbed"))
     landed = 0
     for n in range(2, total, max(1, total // kills)):
         root = tmp_path / f"w{n}"
-        command = [sys.executable, "-c", _SCRIPT, str(root), str(source)]
+        command = [sys.executable, "-c", _SCRIPT, str(root), str(source), json.dumps(given)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
             while child.poll() is None:
                 if sum(len(names) for _, _, names in os.walk(root)) >= n:
@@ -62,19 +71,18 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(source: Path, tmp_path: P
                     landed += 1
                     break
                 time.sleep(0.002)
-        refresh(root, source)
+        refresh(root, source, recipe=recipe)
         assert ranking(root).equals(want), f"killed at file {n} of {total}"
     assert landed >= kills // 2
 
 
 _SCRIPT = """
-import sys
+import json, sys
 from wtl_core import pipeline
-from wtl_core.labelling import cut
 from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace.storage import Store
-recipe = Recipe.model_validate({"encoder": {"name": "pixels"}})
+recipe = Recipe.model_validate(json.loads(sys.argv[3]))
 pipeline.refresh_workspace(Store(sys.argv[1]), [sys.argv[2]], recipe, Machine(embedding_part_images=16))
 """
 
@@ -102,7 +110,6 @@ import json, sys
 from functools import partial
 from wtl_core import pipeline
 from wtl_core.training import training
-from wtl_core.labelling import cut
 from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace.storage import Store
