@@ -1,7 +1,6 @@
 """The values of a site (`deployments/site.toml`), and the Prefect variables and templates filled from them."""
 
 import tomllib
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -14,8 +13,8 @@ from wtl_core.recipe.base import message_of
 from wtl_core.recipe.recipe import build_recipe
 from wtl_core.refresh.sources import source_uri
 
-FOLDER = Path(str(files("flows.serving") / "files")).resolve()
-"""Data only. In a checkout a link to `deployments/`; an installed package holds copies of what is read from here."""
+FOLDER = Path(__file__).parents[2] / "deployments"
+"""Data only, beside the packages: in a checkout, and in what the wheel installs of it."""
 
 
 class Site(BaseModel):

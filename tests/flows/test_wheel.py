@@ -33,7 +33,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkout = folder / "checkout"
     checkout.mkdir()
     for name in ("flows", "tasks", "wtl_core", "deployments"):
-        shutil.copytree(ROOT / name, checkout / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, checkout)
     (checkout / "deployments" / ".env").write_text("POSTGRES_PASSWORD=of-the-builder\n")
