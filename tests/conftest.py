@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import subprocess
 import tarfile
@@ -58,6 +59,12 @@ def build_source(folder: Path, *, count: int = 64, order_seed: int = 0) -> Path:
     (folder / "loose" / "broken.jpg").write_bytes(make_jpeg(1)[:200])
     (folder / "notes.txt").write_text("no image")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def core_lines_are_captured() -> None:
+    """Let caplog see the lines of `wtl_core`: prefect, once it has set up logging here, keeps them from the root."""
+    logging.getLogger("wtl_core").propagate = True
 
 
 @pytest.fixture

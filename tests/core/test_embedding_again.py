@@ -16,7 +16,7 @@ from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import arrivals, novelty
 from wtl_core.shards import reader
-from wtl_core.workspace import ledger
+from wtl_core.workspace import commits, ledger
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
@@ -99,6 +99,9 @@ def test_a_commit_that_names_its_weights_file_by_a_relative_path_still_opens(
     file.write_text(file.read_text().replace(name, "file:w.safetensors"))  # as former versions wrote it
     assert refresh(tmp_path / "w", recipe=None).number == first.number
     assert not caplog.records
+    recorded = commits.latest(Store(str(tmp_path / "w")))
+    assert recorded is not None
+    assert refresh(tmp_path / "w", recipe=recorded.recipe).number == first.number  # as the command line hands it on
     monkeypatch.chdir(tmp_path / "w")
     assert refresh(tmp_path / "w", recipe=None).number == first.number
     assert "encoder file:w.safetensors: expected the files that it was loaded from, found none" in caplog.text

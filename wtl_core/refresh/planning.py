@@ -127,9 +127,12 @@ def plan(
     Cost: one listing of the sources and one join; 1,000,000 objects in under two minutes and 1 GB.
     """
     started = time.perf_counter()
-    recipe = base_recipe(store) if recipe is None else recipe.with_absolute_paths()
-    encoder_names.check_side(recipe.encoder.name, recipe.encoder.side_px)
     last = commits.latest(store)
+    if recipe is None:
+        recipe = base_recipe(store)
+    elif last is None or recipe.encoder != last.recipe.encoder:  # what an earlier run recorded stays as it was written
+        recipe = recipe.with_absolute_paths()
+    encoder_names.check_side(recipe.encoder.name, recipe.encoder.side_px)
     is_remade = last is not None and last_result.makes_other_parts(last, recipe)
     scope = scope_of(store, sources, last, forget=forget, is_remade=is_remade)
     listing = list_objects(store, scope)
