@@ -1,21 +1,19 @@
 """The flow `maintain`: delete what the last refreshes do not need, and compact the tables."""
 
-from dataclasses import asdict
-from typing import Any
-
 from prefect import flow
 
 from tasks.maintain import maintain_workspace
 from tasks.prefect_side.failures import show_failure
 from tasks.prefect_side.time_limits import limited
 from tasks.workspaces import hold, open_existing
+from wtl_core.upkeep.maintenance import Maintained
 
 
 @flow(name="maintain", on_failure=[show_failure])
 @limited
 def maintain(
     workspace: str, keep: int = 10, keep_days: float = 7, patience_seconds: float = 0, time_limit_hours: float = 0
-) -> dict[str, Any]:
+) -> Maintained:
     """House-keeping; changes no result.
 
     The last `keep` refreshes stay whole. Of older ones commit and receipt stay; their parts, rankings, ladders, reports
@@ -30,4 +28,4 @@ def maintain(
     """
     store = open_existing(workspace)
     with hold(store, patience_seconds) as held:
-        return asdict(maintain_workspace(store, held, keep=keep, keep_days=keep_days))
+        return maintain_workspace(store, held, keep=keep, keep_days=keep_days)

@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,7 +102,9 @@ def up_command(
     def say_password() -> None:
         if made is not None:
             say(f"password     the server asks for one, kept in {made}; the pages ask for it, too. For other clients:")
-            say(f"             export PREFECT_API_URL={place.address}/api {CLIENT_PASSWORD}={made.read_text().strip()}")
+            # shown to a person alone: what is written to a pipe or a service's log stays there for others to read
+            password = made.read_text().strip() if sys.stdout.isatty() else f"$(cat {made})"
+            say(f"             export PREFECT_API_URL={place.address}/api {CLIENT_PASSWORD}={password}")
 
     if detach:
         arguments = [*sources, "--state", str(place.folder), "--host", host, "--port", str(port)]
@@ -162,7 +166,7 @@ def deploy_command(
 
     deploy(site, pool_type=pool_type)
     if as_json:
-        click.echo(json.dumps({"site": site.name, "work_pool": site.work_pool, "workspace": site.workspace}))
+        click.echo(json.dumps({"site": site.name, "work_pool": site.work_pool, "workspace": site.workspace_uri}))
         return
     click.echo(f"deployments  refresh-{site.name}, watch-{site.name} and others, in work pool {site.work_pool}")
 
@@ -178,7 +182,7 @@ def train_encoder_command(
 ) -> None:
     """Train the workspace's next encoder.
 
-    It takes over with the next refresh, when all vectors are there.
+    The workspace is then refreshed with it; until that ends, the old ranking stands.
     """
     params = next_params(marker.open_workspace(workspace), seconds=seconds, start=start, seed=seed)
     terminal.configure_logging()
@@ -223,7 +227,15 @@ def maintain_command(workspace: str, keep: int, keep_days: float, as_json: bool)
 
     wait_for_server()
     result = maintain(workspace, keep=keep, keep_days=keep_days)
-    click.echo(json.dumps(result) if as_json else f"maintained   {result}")
+    if as_json:
+        click.echo(json.dumps(asdict(result)))
+        return
+    deleted = ", ".join(f"{count:,} of {name}" for name, count in result.deleted.items() if count) or "nothing"
+    click.echo(f"deleted      {deleted}")
+    click.echo(
+        f"vectors      {result.vectors_dropped:,} dropped; {result.tables_compacted} tables compacted, "
+        f"{result.tables_dropped} dropped"
+    )
 
 
 @click.command("doctor")

@@ -5,6 +5,7 @@ included, also those whose worker has died, which leaves their workspace sound. 
 who is up) lies in one folder outside every workspace.
 """
 
+import errno
 import json
 import os
 import shlex
@@ -134,6 +135,10 @@ def check_free(place: Place) -> None:
     except socket.gaierror as error:
         raise ConfigError(f"host {place.host!r}: expected an address of this machine: {error.strerror}") from error
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ConfigError(
+                f"host {place.host!r}: expected an address of this machine: {error.strerror}; 127.0.0.1 is one"
+            ) from error
         raise ConfigError(f"port {place.port}: expected it free: {error.strerror}; name another by --port") from error
 
 

@@ -219,6 +219,15 @@ def test_nothing_is_watched_that_nobody_named(wtl: Wtl, wtl_here: Wtl, source: P
     assert done.returncode == 4, done.stderr  # past the check: it has asked the server
 
 
+def test_an_address_of_another_machine_is_not_taken_for_a_busy_port(
+    wtl_here: Wtl, source: Path, tmp_path: Path
+) -> None:
+    here = ["--workspace", tmp_path / "w", "--state", tmp_path / "state", "--port", free_port()]
+    done = wtl_here("up", source, *here, "--host", "192.0.2.1")  # kept for documentation: nobody's
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "host '192.0.2.1': expected an address of this machine" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("host", "is_open"),
     [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True), ("::", True), ("no such", True)],
