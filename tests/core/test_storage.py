@@ -91,6 +91,77 @@ def test_of_many_creators_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert store.read_bytes("k") == str(wins[0]).encode()
 
 
+def test_without_hard_links_a_full_disk_leaves_no_file_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up after the first file of the creation was written."""
+    synced: list[int] = []
+
+    def fail_later(handle: int) -> None:
+        synced.append(handle)
+        if len(synced) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fail(path: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path), None, str(target))
+
+    monkeypatch.setattr(os, "link", _refuse_links(errno.EPERM))
+    monkeypatch.setattr(os, "fsync", fail_later)
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(ConfigError, match=r"commits: expected room to write 1\.json, found none left"):
+        Store(str(tmp_path)).create("commits/1.json", b"{}")
+    assert list((tmp_path / "commits").iterdir()) == []
+
+
+def test_without_hard_links_a_file_is_seen_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    store, sync = Store(str(tmp_path)), os.fsync
+
+    def look(handle: int) -> None:
+        seen.append([name for name in store.names("commits") if name.endswith(".json")])
+        sync(handle)
+
+    monkeypatch.setattr(os, "link", _refuse_links(errno.EPERM))
+    monkeypatch.setattr(os, "fsync", look)
+    assert store.create("commits/1.json", b"{}")
+    assert seen == [[]] * len(seen) != []
+    assert not store.create("commits/1.json", b"[]")
+    assert store.read_bytes("commits/1.json") == b"{}"
+    assert store.names("commits") == ["1.json"]
+
+
+def test_without_hard_links_a_killed_creator_leaves_no_file_and_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import os, sys, errno; from pathlib import Path; from wtl_core.workspace.storage import Store\n"
+        "def refuse(*paths): raise OSError(errno.EPERM, 'no links')\n"
+        "def die(*paths): os.kill(os.getpid(), 9)\n"
+        "os.link, Path.replace = refuse, die\n"
+        "syncs, sync = [], os.fsync\n"
+        "os.fsync = lambda handle: die() if syncs else (syncs.append(1), sync(handle))\n"
+        "Store(sys.argv[1]).create('commits/1.json', b'{}')"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == -9
+    store = Store(str(tmp_path))
+    left = store.names("commits")
+    assert left
+    assert [name for name in left if not name.startswith(TEMPORARY_PREFIX) or name.endswith(".json")] == []
+    for name in left:
+        long_ago = (tmp_path / "commits" / name).stat().st_mtime - 61
+        os.utime(tmp_path / "commits" / name, (long_ago, long_ago))
+    monkeypatch.setattr(os, "link", _refuse_links(errno.EPERM))
+    wins: list[bool] = []
+    threads = [threading.Thread(target=lambda: wins.append(store.create("commits/1.json", b"{}"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(wins) == [False] * 7 + [True]
+    store.sweep()
+    assert store.names("commits") == ["1.json"]
+
+
 def test_a_link_that_fails_for_another_reason_is_no_reason_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXT = re.compile(r"os error ({})\b".format("|".join(map(str, _FULL))))
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """What file systems without hard links answer: exFAT, some mounts of SMB and FUSE."""
+_CLAIM_SECONDS = 60.0
+"""A claim is held for one look and one rename, so an older one is of a creator that was killed."""
+_RELOOK_SECONDS = 0.01
 _CONNECT_SECONDS, _READ_SECONDS, ATTEMPTS = 10, 60, 5
 _PASSING_STATUS = (408, 409, 425, 429)
 _PASSING_CODES = ("RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded")
@@ -130,19 +133,20 @@ class Store:
     def create(self, key: str, data: bytes) -> bool:
         """Write a whole file if none is there; False, and nothing changed, if one is. Atomic on both kinds of store.
 
-        A file system without hard links still lets one of many creators win, but a kill in the middle may leave a part
-        of the file there.
+        On a file system without hard links, a creator that is killed in the middle may let the next one wait for 60 s.
+        A full disk is a ConfigError.
         """
         if self.is_local:
             target = Path(self.path(key))
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = _temporary(target)
             try:
-                with explain_full_disk(str(target.parent), target.name), temporary.open("wb") as handle:
-                    handle.write(data)
-                    handle.flush()
-                    os.fsync(handle.fileno())
-                _link(temporary, target, data)
+                with explain_full_disk(str(target.parent), target.name):
+                    with temporary.open("wb") as handle:
+                        handle.write(data)
+                        handle.flush()
+                        os.fsync(handle.fileno())
+                    _link(temporary, target)
             except FileExistsError:
                 return False
             finally:
@@ -296,17 +300,39 @@ def explain_full_disk(folder: str, what: str) -> Iterator[None]:
         ) from error
 
 
-def _link(temporary: Path, target: Path, data: bytes) -> None:
+def _link(temporary: Path, target: Path) -> None:
     """Give the finished file its name. Raises FileExistsError if there is a file of that name."""
     try:
         os.link(temporary, target)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        with target.open("xb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
+        claim = _claim(temporary, target)
+        try:
+            if target.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+            temporary.replace(target)
+        finally:
+            claim.unlink(missing_ok=True)
+
+
+def _claim(temporary: Path, target: Path) -> Path:
+    """Wait for the sole right to rename a file to `target`: a file beside it, for the caller to delete.
+
+    The claim of a killed creator is passed over after 60 s, by claiming the next number, and left to `Store.sweep`: of
+    two that delete an old claim, the second could delete the new claim of the first.
+    """
+    number, start, written = 0, time.monotonic(), temporary.stat().st_mtime
+    while True:
+        claim = target.parent / f"{TEMPORARY_PREFIX}claim-{target.name}-{number}"  # ends as no file of a workspace does
+        try:
+            claim.touch(exist_ok=False)
+            return claim
+        except FileExistsError:
+            now = written + time.monotonic() - start  # by the file system's clock, which may be another host's
+            with suppress(FileNotFoundError):
+                number += abs(now - claim.stat().st_mtime) > _CLAIM_SECONDS
+            time.sleep(_RELOOK_SECONDS)
 
 
 def _temporary(target: Path) -> Path:
