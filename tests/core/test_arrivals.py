@@ -155,6 +155,21 @@ def test_a_sample_of_the_arrivals_is_spread_over_them_and_does_not_follow_their_
     assert few == [data for _, data in novelty.sampled(arrived.reverse(), max_file_bytes=1 << 20)]
 
 
+def test_an_arrival_that_was_cut_and_then_closed_gets_no_vector(refreshed: tuple[Store, Path]) -> None:
+    """Only verifying refuses it, and ingest has not verified what has just arrived."""
+    store, source = refreshed
+    whole, cut = make_jpeg(900), make_jpeg(901, side=200)
+    cut = cut[: len(cut) // 3] + b"\xff\xd9"
+    (source / "cut.jpg").write_bytes(cut)
+    last = commits.latest(store)
+    assert last is not None
+    ledger.append(store, "labelled", sorted(vectors.existing_ids(store, last.encoder)))
+    assert novelty.share(store, arrivals.arrived(store, []), Machine()) == 0.0
+    (source / "whole.jpg").write_bytes(whole)
+    chosen = novelty.sampled(arrivals.arrived(store, []), max_file_bytes=1 << 20)
+    assert [data for _, data in chosen] == [whole]
+
+
 def test_of_a_large_shard_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [make_jpeg(number) for number in range(60)]
     with tarfile.open(tmp_path / "large.tar", "w") as tar:

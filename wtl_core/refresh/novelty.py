@@ -17,6 +17,8 @@ import polars as pl
 from wtl_core.embedding import embedder, vectors
 from wtl_core.encoders import compiled, resolve
 from wtl_core.encoders.encoder import Encoder
+from wtl_core.images.decode import HIGHEST_MAX_PIXELS, decode
+from wtl_core.images.faults import ImageError
 from wtl_core.machine import Machine
 from wtl_core.pool import live_pool
 from wtl_core.recipe import encoder_names
@@ -112,14 +114,28 @@ def _encoder(store: Store, last: Commit, *, device: str) -> Encoder | None:
 
 
 def sampled(arrived: pl.DataFrame, *, max_file_bytes: int) -> Iterator[tuple[str, bytes]]:
-    """Up to `IMAGES` of the new images, as (SHA-256 hex, bytes); the same objects give the same images."""
+    """Up to `IMAGES` of the new images, as (SHA-256 hex, bytes); the same objects give the same images.
+
+    Ingest has not verified them yet, and embedding decodes without verifying. So damaged images are left out here, and
+    no others are chosen in their place.
+    """
     counts = _counts(arrived)
     for obj, entries in read_objects(list(counts), max_file_bytes=max_file_bytes):
         images = ((hashlib.sha256(data).hexdigest(), data) for data in _beginning(entries, counts[obj]))
         try:
-            yield from heapq.nsmallest(counts[obj], images)
+            chosen = heapq.nsmallest(counts[obj], images)
         except ObjectChangedError:
             continue  # still being written: what was read of it does not count
+        yield from ((digest, data) for digest, data in chosen if _is_sound(data))
+
+
+def _is_sound(data: bytes) -> bool:
+    """Whether the bytes are an image that can be decoded and is complete."""
+    try:
+        decode(data, max_pixels=HIGHEST_MAX_PIXELS)
+    except ImageError:
+        return False
+    return True
 
 
 def _counts(arrived: pl.DataFrame) -> dict[SourceObject, int]:
