@@ -55,6 +55,7 @@ FRAME = pl.DataFrame(
         ("taken_at is null", [1, 3]),
         ("metadata.camera is not null", [0, 1]),
         ("sharpness not in (5)", [1, 2]),
+        ("NOT(not ( width > 10 ))AND( not(width = 20)or\twidth = 20 )", [1, 2, 3]),
         ("metadata.camera-id == 'c-1'", [3]),
         ("metadata.\"of it's lens\" > 1.5 or metadata.'of it''s lens' < 1", [0, 3]),
     ],
@@ -95,6 +96,33 @@ def test_a_metadata_key_that_no_sample_has_is_refused_with_the_nearest() -> None
 )
 def test_mistakes_are_named(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        parse_filter(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "width > 10 not",
+        "and",
+        "not",
+        "()",
+        " ",
+        "format = 'x' and not",
+        "width > 5 and not",
+        "width > 5 or",
+        "and width > 5",
+        "width > 10 ()",
+        "() width > 10",
+        "width > 10 (and) width < 20",
+        "width > 10 not and width < 20",
+        "width > 10 and or width < 20",
+        "width > 10 not width < 20",
+        "width > 10)",
+        "width > 10) and (width < 20",
+    ],
+)
+def test_words_and_brackets_that_join_no_comparisons_are_refused_at_once(text: str) -> None:
+    with pytest.raises(ValueError, match="expected comparisons such as sharpness > 10, `and` or `or` between two"):
         parse_filter(text)
 
 

@@ -9,7 +9,7 @@ from tests.conftest import make_jpeg
 from tests.plain_refresh import ranking, refresh
 from wtl_core.embedding import similar
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.labelling import labels
+from wtl_core.labelling import label_files, labels
 from wtl_core.labelling.labels import Added
 from wtl_core.labelling.sample_names import NAMES_SCHEMA, find, match
 from wtl_core.workspace import commits, ledger
@@ -271,3 +271,25 @@ def test_a_labelling_tools_json_names_samples(source: Path, tmp_path: Path) -> N
         (tmp_path / "wrong.json").write_text(json.dumps(wrong))
         with pytest.raises(ConfigError, match=r"JSON list of names.*COCO.*check the file"):
             labels.add(store, tmp_path / "wrong.json")
+
+
+def test_the_images_of_coco_are_named_by_a_column_in_any_case(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    ids = ranking(tmp_path / "w")["sample_id"].head(2).to_list()
+    file = tmp_path / "coco.json"
+    images = [{"id": number, "Stem": sample_id} for number, sample_id in enumerate(ids)]
+    file.write_text(json.dumps({"images": images, "annotations": [{"id": 1, "image_id": 1}]}))
+    for column in ("Stem", "stem"):
+        assert labels.add(store, file, column).found == 1
+    assert ledger.sample_ids(ledger.read(store), "labelled") == ids[1:]
+    for column, missing in ((None, "file_name"), ("Label", "label")):
+        with pytest.raises(ConfigError, match=f"no value of '{missing}': .* with the keys 'id', 'Stem'; expected"):
+            labels.add(store, file, column)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_json_is_read_in_each_of_its_encodings(encoding: str, tmp_path: Path) -> None:
+    file = tmp_path / "names.json"
+    file.write_text(json.dumps(["été.jpg", "b.jpg"], ensure_ascii=False), encoding=encoding)
+    assert label_files.read_names(file) == ["été.jpg", "b.jpg"]

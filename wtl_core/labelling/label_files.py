@@ -66,11 +66,13 @@ def _names(data: bytes, ending: str, column: str | None) -> list[Any]:
             io.BytesIO(data), infer_schema=False, has_header=False, separator="," if ending == ".csv" else "\t"
         )
         return _of_rows(rows, column)
+    if ending == ".json":
+        return _of_json(
+            json.loads(data), column
+        )  # as bytes: it may be UTF-16 or UTF-32, such as PowerShell's `>` writes
     text = data.decode("utf-8-sig")
     if ending in (".jsonl", ".ndjson"):
         return _of_list([json.loads(line) for line in text.split("\n") if line.strip()], column)
-    if ending == ".json":
-        return _of_json(json.loads(text), column)
     if text.lstrip().startswith("<"):
         raise ValueError("XML or HTML, a form that is not read")
     if column is not None:
@@ -114,7 +116,7 @@ def _of_json(data: Any, column: str | None) -> list[Any]:
         annotated = {annotation["image_id"] for annotation in data["annotations"]}
         if unknown := annotated.difference(image["id"] for image in data["images"]):
             raise ValueError(f"an annotation of image {min(unknown, key=str)!r:.60}, which is not among the images")
-        return [image[column or "file_name"] for image in data["images"] if image["id"] in annotated]
+        return [_of_entry(image, column or "file_name") for image in data["images"] if image["id"] in annotated]
     if not isinstance(data, list):
         keys = f" with {shown(list(data))}" if isinstance(data, dict) else ""
         raise TypeError(f"JSON that is neither a list nor COCO's object, but of type {type(data).__name__}{keys}")
@@ -132,4 +134,5 @@ def _of_entry(entry: Any, column: str | None) -> Any:
     for title in COLUMNS if column is None else [column]:
         if fields.get(title) not in (None, ""):
             return fields[title]
-    raise LookupError(f"an entry that names no sample, with the keys {shown(list(map(str, entry)))}")
+    missing = "" if column is None else f"no value of {column!r}: "
+    raise LookupError(f"{missing}an entry that names no sample, with the keys {shown(list(map(str, entry)))}")

@@ -39,6 +39,9 @@ _COMPARISON = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _JOINTS = re.compile(r"(?:\s|[()]|(?:and|or|not)\b)*", re.IGNORECASE)
+# A whole filter with `=` in place of each comparison. SQL alone would read `width > 10 not` as a column named `not`.
+_OPENING = r"(?:[\s(]|not\b)*"
+_FORM = re.compile(rf"{_OPENING}=(?:[\s)]*(?:and|or)\b{_OPENING}=)*[\s)]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -75,22 +78,25 @@ def parse_filter(text: str) -> Condition:
     """
     if len(text) > _MOST_CHARACTERS:
         raise ValueError(f"filter of {len(text)} characters: at most {_MOST_CHARACTERS} are read; use several filters")
-    sql, columns, position = "", list[tuple[str, str]](), 0
+    sql, form, columns, position = "", "", list[tuple[str, str]](), 0
     for found in _COMPARISON.finditer(text):
-        sql += _joint(text, position, found.start())
+        joint = _joint(text, position, found.start())
         kind, comparison = _as_sql(text, found, f"c{len(columns)}")
-        sql += f" coalesce({comparison}, false) "
+        sql += f"{joint} coalesce({comparison}, false) "
+        form += f"{joint}="
         columns.append((_column_name(found["column"]), kind))
         position = found.end()
-    sql += _joint(text, position, len(text))
+    joint = _joint(text, position, len(text))
     try:
-        pl.sql_expr(sql)
+        if not _FORM.fullmatch(form + joint):
+            raise pl.exceptions.SQLSyntaxError("no condition")
+        pl.sql_expr(sql + joint)
     except (pl.exceptions.SQLInterfaceError, pl.exceptions.SQLSyntaxError) as error:
         raise ValueError(
             f"filter {text!r}: expected comparisons such as sharpness > 10, `and` or `or` between two of them, and a "
             "closing bracket for each opening one, nested some tens deep at most"
         ) from error
-    return Condition(sql, tuple(columns))
+    return Condition(sql + joint, tuple(columns))
 
 
 def _joint(text: str, start: int, stop: int) -> str:
