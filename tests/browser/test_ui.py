@@ -42,7 +42,7 @@ def test_a_run_is_seen_in_the_ui(browser: Any, stack: Stack, tmp_path: Path) -> 
         pool = artifact(stack, done["id"], "pool")
         browser.open(f"{ui}/artifacts/artifact/{pool['id']}", shows="duplicates")
         browser.picture(SHOTS / "pool.png")
-        link = browser.evaluate("[...document.links].find(link => link.innerText.includes('event that')).href")
+        link = browser.evaluate("[...document.links].find(link => link.innerText.includes('event of this asset')).href")
         browser.open(link, shows="prefect.asset.materialization.succeeded")
         browser.picture(SHOTS / "event.png")
         browser.open(f"{ui}/runs/flow-run/{broken}", shows="check the path")
