@@ -30,7 +30,7 @@ _state_option = click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="WTL_STATE",
-    default=Path("~/.local/state/wtl"),
+    default=Path(up.DEFAULT_STATE),
     show_default=True,
     help="Folder of the server's database and logs; never inside a workspace.",
 )

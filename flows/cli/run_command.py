@@ -42,6 +42,9 @@ def run_command(
     A SOURCE is a folder, an s3:// prefix, a tar, zip or Parquet shard, or a list of URIs. Without one, all known
     sources are read again. With nothing new, nothing is written.
     """
+    terminal.say(
+        f"run          {', '.join(sources) or 'all known sources'} into workspace {workspace}", is_message=True
+    )
     terminal.configure_logging()
     store = marker.probe_workspace(workspace)
     recipe = _recipe(store, recipe_path, budget=budget, encoder=encoder)

@@ -24,7 +24,12 @@ START_SECONDS = 120.0
 SERVER_PASSWORD, CLIENT_PASSWORD = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
 """Prefect's settings, each `user:password`: what a server asks for, and what worker, deploy and others send."""
 
-_OWN = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_UI_ENABLED": "0", "PREFECT_SERVER_LOGGING_LEVEL": "ERROR"}
+_OWN = {
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+}
 """As Prefect starts its temporary servers: those of its services that a single run has no use for stay off."""
 
 
@@ -75,8 +80,9 @@ class Place:
 
 def start(place: Place) -> Child:
     """Start the server at `place`, its output going to a log there; it answers some seconds later."""
-    bound_to_us = ["flows.serving.parent_watch", str(os.getpid())] if place.is_own else []
-    command = [sys.executable, "-m", *bound_to_us, "prefect", "server", "start"]
+    own = ["flows.serving.own_server", str(os.getpid()), str(place.port)]
+    module = own if place.is_own else ["prefect", "server", "start"]
+    command = [sys.executable, "-m", *module]
     server = Child("server", command, place.environment(), log_file(place.folder, "server"))
     server.start()
     return server
@@ -90,18 +96,24 @@ def wait(server: Child, place: Place) -> None:
     """
     deadline = time.monotonic() + START_SECONDS
     while server.is_running() and time.monotonic() < deadline:
-        with (
-            suppress(urllib.error.URLError, TimeoutError, ConnectionError),
-            urllib.request.urlopen(f"{place.address}/api/health", timeout=5) as answer,  # noqa: S310, our own server
-        ):
-            if answer.status == 200:
-                return
-        time.sleep(0.2)
+        if answers(place):
+            return
+        time.sleep(0.05)
     lines = [line.strip() for line in server.log.read_text(errors="replace").splitlines() if line.strip()][-3:]
     where = "its log" if place.is_own else f"its log, {server.log},"  # an own server's log goes with it
     raise TransientError(
         f"the Prefect server does not answer at {place.address}; {where} ends with: {' / '.join(lines) or 'nothing'}"
     )
+
+
+def answers(place: Place) -> bool:
+    """Whether a server answers there and is well."""
+    with (
+        suppress(urllib.error.URLError, TimeoutError, ConnectionError),
+        urllib.request.urlopen(f"{place.address}/api/health", timeout=5) as answer,  # noqa: S310, our own server
+    ):
+        return bool(answer.status == 200)
+    return False
 
 
 def log_file(folder: Path, name: str) -> Path:

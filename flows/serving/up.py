@@ -24,6 +24,8 @@ from flows.serving.server import Place, log_file
 from flows.serving.site_values import Site
 from wtl_core.errors import ConfigError, TransientError
 
+DEFAULT_STATE = "~/.local/state/wtl"
+"""The folder of state where neither `--state` nor WTL_STATE names one."""
 _RESTART_PAUSE_SECONDS = 5.0
 _STATE_FILE = "up.json"
 
@@ -105,6 +107,15 @@ def down(folder: Path) -> bool:
     return True
 
 
+def running_place(folder: Path) -> Place | None:
+    """The place of the server that `wtl up` keeps with this state folder; None if it is not up or does not answer."""
+    if not (folder / _STATE_FILE).exists() or _read_state(folder) is None:
+        return None
+    state = json.loads((folder / _STATE_FILE).read_text())
+    place = Place(folder, state.get("host", "127.0.0.1"), state.get("port", 4200))
+    return place if server.answers(place) else None
+
+
 def down_command(folder: Path) -> str:
     """What a person types to end it, from wherever they stand."""
     return shlex.join(["wtl", "down", "--state", str(folder)])
@@ -170,7 +181,9 @@ def _keep_up(children: list[Child], say: Callable[[str], object]) -> None:
 
 
 def _write_state(place: Place) -> None:
-    (place.folder / _STATE_FILE).write_text(json.dumps({"pid": os.getpid(), "address": place.address}))
+    (place.folder / _STATE_FILE).write_text(
+        json.dumps({"pid": os.getpid(), "address": place.address, "host": place.host, "port": place.port})
+    )
 
 
 def _read_state(folder: Path) -> psutil.Process | None:

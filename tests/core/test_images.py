@@ -257,7 +257,7 @@ def test_bombs_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPat
     data = bytearray(encoded(picture(), "JPEG"))
     frame = data.find(b"\xff\xc0")
     data[frame + 5 : frame + 9] = b"\xff\xf0\xff\xf0"
-    decode.codecs()
+    decode.load_codecs()
     monkeypatch.setattr(Image.Image, "load", explode)
     monkeypatch.setattr(torch.ops.image, "decode_jpeg", explode)
     monkeypatch.setattr(torch.ops.image, "decode_png", explode)

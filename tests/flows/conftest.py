@@ -27,7 +27,7 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def wtl_alone(prefect_home: Path) -> Wtl:
     """`wtl ARGS...` in a process of its own, whose runs bring a server: some ten seconds for each run."""
-    return _processes({"PREFECT_HOME": str(prefect_home)})
+    return _processes({"PREFECT_HOME": str(prefect_home), "WTL_STATE": str(prefect_home / "no-server-is-kept-here")})
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -15,6 +17,7 @@ from click.testing import CliRunner
 from service_stack import STALL, free_port, until
 
 from flows.cli.main import cli
+from flows.serving import up
 from flows.serving.processes import descendants, is_alive
 from tests.conftest import make_jpeg, result_of
 from tests.flows.conftest import Wtl
@@ -203,6 +206,28 @@ def test_a_server_that_is_away_is_named_and_worth_another_try(
     assert "Traceback" not in done.stderr
 
 
+def test_a_run_finds_the_server_that_up_keeps_and_shows_itself_there(
+    wtl_alone: Wtl, server_address: str, source: Path, tmp_path: Path
+) -> None:
+    """The supervisor of `wtl up` is played by a process with its words; a state of one that has ended is passed by."""
+    address, work = urlsplit(server_address), tmp_path / "w"
+    command = [sys.executable, "-c", "import time; time.sleep(200)", "wtl", "up"]
+    with subprocess.Popen(command) as supervisor:
+        kept = {"pid": supervisor.pid, "host": address.hostname, "port": address.port}
+        (tmp_path / "up.json").write_text(json.dumps(kept))
+        done = wtl_alone("run", source, "-w", work, "--encoder", "pixels", env={"WTL_STATE": str(tmp_path)})
+        supervisor.kill()
+    assert done.returncode == 0, done.stderr
+    assert f"http://127.0.0.1:{address.port}, which `wtl up` keeps, shows this run" in done.stderr
+    asked = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
+    body = json.dumps(asked).encode()
+    request = urllib.request.Request(f"{server_address}/flow_runs/filter", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        shown = [run for run in json.load(answer) if run["parameters"].get("workspace") == str(work)]
+    assert len(shown) == 1
+    assert up.running_place(tmp_path) is None
+
+
 def test_a_server_of_its_own_that_cannot_start_is_said_with_the_reason(
     wtl_alone: Wtl, source: Path, tmp_path: Path
 ) -> None:
@@ -210,7 +235,9 @@ def test_a_server_of_its_own_that_cannot_start_is_said_with_the_reason(
     env = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database, "TMPDIR": str(tmp_path)}
     done = wtl_alone("run", source, "-w", tmp_path / "w", "--encoder", "pixels", env=env)
     assert (done.returncode, done.stdout) == (4, ""), done.stderr
-    (message,) = [line for line in done.stderr.splitlines() if line.startswith("wtl: ")]
+    first, *_ = lines = done.stderr.splitlines()
+    assert first == f"run          {source} into workspace {tmp_path}/w", "said before the server is waited for"
+    (message,) = [line for line in lines if line.startswith("wtl: ")]
     assert "the Prefect server does not answer" in message
     assert "unable to open database file" in message or "Application startup failed" in message
     assert not list(tmp_path.glob("wtl-server-*")), "nothing is left of the server"

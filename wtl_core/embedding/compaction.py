@@ -6,7 +6,7 @@ Handles of open tables only; which table belongs to which encoder is `vectors`'s
 from datetime import datetime, timedelta
 from typing import Any
 
-from lancedb.index import IvfFlat
+from wtl_core.embedding.lance import IvfFlat
 
 KEPT = timedelta(hours=1)
 """Older versions of a table are dropped when it is compacted: no reader takes longer, and a new one sees the newest."""

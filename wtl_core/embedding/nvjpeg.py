@@ -6,12 +6,13 @@ what becomes of refused ones (`tests/core/test_embedding.py`). Whether it is fas
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
+from types import ModuleType
 
 import torch
 
 from wtl_core.embedding.squares import CpuDecoder, ImageFile, Squares
 from wtl_core.encoders.encoder import Encoder
-from wtl_core.images.decode import codecs
 from wtl_core.images.faults import ImageError
 from wtl_core.images.headers import read_jpeg
 
@@ -117,6 +118,15 @@ def _is_upright(data: bytes) -> bool:
         return read_jpeg(data).exif.orientation == 1
     except ImageError:
         return False
+
+
+@cache
+def codecs() -> ModuleType:
+    """`torchvision.io`, loaded for the first image: torch's compiler comes with it and takes a second to import."""
+    import torchvision.io
+
+    module: ModuleType = torchvision.io
+    return module
 
 
 def decode_batch(files: list[bytes], device: torch.device) -> list[torch.Tensor | None]:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
-import lancedb
 import numpy as np
 import pyarrow as pa
 
 from wtl_core.embedding import compaction, staging
+from wtl_core.embedding.lance import lancedb
 from wtl_core.errors import CorruptArtifactError, InputError
 from wtl_core.workspace.storage import Store, explain_full_disk
 

@@ -4,6 +4,7 @@ JPEG and PNG are decoded by torchvision, everything else by Pillow. Pixels are u
 dropped and the first frame taken, as the usual training loaders do. Size is checked on the header, before pixels exist.
 """
 
+import importlib.util
 import io
 import re
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -74,12 +75,19 @@ class Decoded:
 
 
 @cache
-def codecs() -> ModuleType:
-    """`torchvision.io`, loaded for the first image: torch's compiler comes with it and takes seconds to import."""
-    import torchvision.io
+def load_codecs() -> None:
+    """Make torchvision's codecs callable as `torch.ops.image`; called before the first image.
 
-    module: ModuleType = torchvision.io
-    return module
+    Only their library is loaded. The package around it imports torch's compiler, which costs each process that decodes
+    1.0 s.
+    """
+    package = importlib.util.find_spec("torchvision")
+    folder = Path((package and package.origin) or "").parent
+    library = next(folder.glob("image*.so"), None)
+    if library is None:  # another layout of the package: it knows its own
+        import torchvision.io  # noqa: F401
+    else:
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
 
 
 def decode_rgb(data: bytes) -> torch.Tensor:
@@ -187,7 +195,7 @@ def _decode_jpeg(data: bytes, max_pixels: int, min_side_px: int, *, is_verified:
 def _jpeg_planes(data: bytes, header: headers.JpegHeader) -> torch.Tensor:
     """Upright pixels (3, H, W). Raises RuntimeError where torchvision does not read the file."""
     is_turned = header.exif.orientation != 1
-    codecs()
+    load_codecs()
     planes: torch.Tensor = torch.ops.image.decode_jpeg(_as_tensor(data), _RGB, is_turned)
     return planes
 
@@ -196,7 +204,7 @@ def _decode_png(data: bytes, max_pixels: int, min_side_px: int) -> Decoded:
     header = headers.read_png(data)
     check_size(header.width, header.height, max_pixels=max_pixels, min_side_px=min_side_px)
     is_turned = header.exif.orientation != 1
-    codecs()
+    load_codecs()
     try:
         pixels = torch.ops.image.decode_png(_as_tensor(data), _RGB, is_turned)
     except RuntimeError:

@@ -9,7 +9,7 @@ import torch
 from blake3 import blake3
 
 from wtl_core.images import measure
-from wtl_core.images.decode import Decoded, codecs, decode
+from wtl_core.images.decode import Decoded, decode, load_codecs
 from wtl_core.images.measure import Measures
 
 _THUMBNAIL_QUALITIES = (80, 50, 25)
@@ -95,8 +95,9 @@ def _make_thumbnail(small: np.ndarray, limits: Limits) -> bytes | None:
     """A small JPEG; None if even the lowest quality takes more bytes than allowed."""
     # the encoder is twice as fast on pixels that lie row by row than on planes
     pixels = torch.from_numpy(measure.resize_within(small, limits.thumbnail_px)).permute(2, 0, 1)
+    load_codecs()
     for quality in _THUMBNAIL_QUALITIES:
-        thumbnail: bytes = codecs().encode_jpeg(pixels, quality).numpy().tobytes()
+        thumbnail: bytes = torch.ops.image.encode_jpeg(pixels, quality).numpy().tobytes()
         if len(thumbnail) <= limits.thumbnail_bytes:
             return thumbnail
     return None
