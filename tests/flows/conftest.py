@@ -1,4 +1,4 @@
-"""Three ways in which the tests call `wtl`: with a server of its own, on a server that is up, and in this process."""
+"""Ways in which the tests call `wtl`: in a process or in this one, with a server of its own or on one that is up."""
 
 import logging
 import os
@@ -42,9 +42,31 @@ def server_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def wtl(prefect_home: Path, server_address: str) -> Wtl:
-    """`wtl ARGS...` in a process of its own, whose runs are on the shared server."""
+def wtl_process(prefect_home: Path, server_address: str) -> Wtl:
+    """`wtl ARGS...` in a process of its own, whose runs are on the shared server: some eight seconds for each run."""
     return _processes({"PREFECT_HOME": str(prefect_home), "PREFECT_API_URL": server_address})
+
+
+@pytest.fixture
+def wtl(wtl_here: Wtl, server_address: str) -> Wtl:
+    """`wtl ARGS...` by its entry point in this process, whose runs are on the shared server: a second for each run."""
+    from prefect.context import refresh_global_settings_context
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    def call(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        given = {"PREFECT_API_URL": server_address, **(env or {})}
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in given.items():
+                patch.setenv(name, value)
+            refresh_global_settings_context()
+            done = wtl_here(*args)
+            for service in (EventsWorker, APILogWorker):  # which would send what they hold when the server is gone
+                service.drain_all()
+        refresh_global_settings_context()
+        return done
+
+    return call
 
 
 def _processes(given: dict[str, str]) -> Wtl:
@@ -70,6 +92,7 @@ def wtl_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         command = ["wtl", *map(str, args)]
         before, logger = dict(os.environ), logging.getLogger("wtl_core")
         handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+        filters = [(handler, handler.filters[:]) for handler in logging.getLogger().handlers]
         signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         capsys.readouterr()
         settings.cache_clear()
@@ -85,6 +108,8 @@ def wtl_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
             logger.handlers[:] = handlers
             logger.setLevel(level)
             logger.propagate = propagate
+            for handler, before_it in filters:
+                handler.filters[:] = before_it
             for number, handler in signals.items():
                 signal.signal(number, handler)
         shown = capsys.readouterr()

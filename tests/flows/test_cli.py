@@ -28,7 +28,9 @@ from wtl_core.workspace import ledger
 from wtl_core.workspace.storage import Store
 
 
-def test_a_refresh_from_the_command_line_end_to_end(wtl_alone: Wtl, source: Path, tmp_path: Path) -> None:
+def test_a_refresh_from_the_command_line_end_to_end(
+    wtl_alone: Wtl, wtl_here: Wtl, source: Path, tmp_path: Path
+) -> None:
     work = tmp_path / "w"
     first = result_of(wtl_alone("run", source, "-w", work, "--encoder", "pixels", "--budget", "25%", "--json"))
     assert (first["samples"], first["picks"], first["budget"]) == (64, 16, "25%")
@@ -45,13 +47,13 @@ def test_a_refresh_from_the_command_line_end_to_end(wtl_alone: Wtl, source: Path
     cut = wtl_alone("cut", "-w", work, "--at", "10%")
     assert len(cut.stdout.splitlines()) == 1 + 6
     (tmp_path / "done.csv").write_text(cut.stdout)
-    assert result_of(wtl_alone("labels", "add", tmp_path / "done.csv", "-w", work, "--json"))["added"] == 6
-    rest = wtl_alone("cut", "-w", work, "--at", "6")
+    assert result_of(wtl_here("labels", "add", tmp_path / "done.csv", "-w", work, "--json"))["added"] == 6
+    rest = wtl_here("cut", "-w", work, "--at", "6")
     assert "6 images are left out" in rest.stderr
     assert not set(rest.stdout.splitlines()[1:]) & set(cut.stdout.splitlines())
-    assert result_of(wtl_alone("cut", "-w", work, "--at", "6", "--json"))["left_out"] == 6
-    assert wtl_alone("report", "-w", work).stdout.strip() == first["report"]
-    similar = wtl_alone("similar", status["encoder"]["fingerprint"], "-w", work)
+    assert result_of(wtl_here("cut", "-w", work, "--at", "6", "--json"))["left_out"] == 6
+    assert wtl_here("report", "-w", work).stdout.strip() == first["report"]
+    similar = wtl_here("similar", status["encoder"]["fingerprint"], "-w", work)
     assert similar.returncode == 2
     assert "expected the beginning of one sample's id" in similar.stderr
 
@@ -197,10 +199,10 @@ def test_an_automatic_policy_trains_the_next_encoder_through_the_flow(wtl: Wtl, 
 
 @pytest.mark.parametrize("command", ["run", "deploy"])
 def test_a_server_that_is_away_is_named_and_worth_another_try(
-    wtl_alone: Wtl, source: Path, tmp_path: Path, command: str
+    wtl: Wtl, source: Path, tmp_path: Path, command: str
 ) -> None:
     address = f"http://127.0.0.1:{free_port()}/api"
-    done = wtl_alone(command, source, "-w", tmp_path / "w", env={"PREFECT_API_URL": address})
+    done = wtl(command, source, "-w", tmp_path / "w", env={"PREFECT_API_URL": address})
     assert done.returncode == 4, done.stderr
     assert "see that PREFECT_API_URL names one that is up" in done.stderr
     assert "Traceback" not in done.stderr
