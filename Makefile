@@ -11,7 +11,7 @@ WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 # More than cores: these tests wait for timers of the server and for each other's processes.
 SERVICE_WORKERS ?= 3
 
-.PHONY: run test test-services test-slow check format docs bench clean
+.PHONY: run test test-services test-slow check format docs pictures bench clean
 
 # The sample source is built once: written again, its files would look changed. README.txt is its last file.
 run: $(VENV)/.installed-dev
@@ -42,7 +42,12 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.readme
+	$(BIN)/python -m tests.docs
+
+# Needs Chromium: figures of docs/concepts.md, then the output and the picture of a first run in README.md.
+pictures: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.docs_figures
+	$(BIN)/python -m tests.docs_first_run
 
 bench: $(VENV)/.installed-bench
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; PYTHONPATH=. $(BIN)/python $$bench || exit 1; done

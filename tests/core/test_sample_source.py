@@ -38,7 +38,7 @@ def documented_recipes() -> list[str]:
 
 def test_the_documented_recipe_runs_on_the_sample(tmp_path: Path) -> None:
     """With the encoder `pixels`, since the documented one is downloaded."""
-    [text] = documented_recipes()
+    text, *_ = documented_recipes()
     fields = tomllib.loads(text)
     fields["encoder"] = {"name": "pixels"}
     sample_source.build(tmp_path / "sample")

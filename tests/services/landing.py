@@ -13,7 +13,7 @@ from service_stack import Stack, last_commit, until
 
 from tests.conftest import make_jpeg
 
-README = Path(__file__).parents[2] / "deployments" / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 def make_shard(path: Path, first: int, count: int = 12) -> list[bytes]:
@@ -41,11 +41,11 @@ def first_refresh(stack: Stack) -> None:
 
 
 def post_arrival(stack: Stack, key: str, *, is_old: bool = False) -> None:
-    """Run the command by which deployments/README.md lets a bucket tell of an arrival; or as it once said, `source`."""
+    """Run the command by which docs/operations.md lets a bucket tell of an arrival; or as it once said, `source`."""
     missing = [package for name, package in (("curl", "curl"), ("uuidgen", "uuid-runtime")) if not shutil.which(name)]
     if missing:
         pytest.skip(f"not installed: apt-get install {' '.join(missing)}")
-    (command,) = re.findall(r"^\$ (curl .*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    (command,) = re.findall(r"^\$ (curl .*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     if is_old:
         command = re.sub(r'"sources": \[("[^"]*")\]', r'"source": \1', command)
         assert '"source": "' in command

@@ -46,7 +46,7 @@ def test_a_hundred_shards_in_half_a_minute_start_at_most_two_runs(stack: Stack, 
 
 @pytest.mark.timeout(300)
 def test_a_buckets_own_notifications_start_one_run_more_for_what_lands_meanwhile(stack: Stack, tmp_path: Path) -> None:
-    """Twenty posts by the command of deployments/README.md, with the watch switched off; the first as it used to be."""
+    """Twenty posts by the command of docs/operations.md, with the watch switched off; the first as it used to be."""
     with stack.paused("watch"):
         before, landed = ranked(stack.workspace), now()
         for number in range(20):

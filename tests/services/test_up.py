@@ -1,4 +1,4 @@
-"""The walk-through of deployments/README.md in a fresh clone: `wtl up`, a ranking without a further step, `wtl down`.
+"""The walk-through of docs/operations.md in a fresh clone: `wtl up`, a ranking without a further step, `wtl down`.
 
 For speed the clone gets no environment of its own: its packages come from the one that the tests run in, and `flows`,
 `tasks` and `wtl_core` from the clone, by PYTHONPATH. It holds what is committed, and nothing else of this checkout.
@@ -32,8 +32,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def commands(clone: Path) -> list[list[str]]:
-    """The `wtl` commands of the README's first part, in its order."""
-    text = (clone / "deployments" / "README.md").read_text()
+    """The `wtl` commands of the page's first part, in its order."""
+    text = (clone / "docs" / "operations.md").read_text()
     return [shlex.split(line) for line in re.findall(r"^\$ (wtl .*)$", text, re.MULTILINE)]
 
 

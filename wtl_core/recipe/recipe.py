@@ -81,7 +81,7 @@ def _explain(detail: dict[str, Any]) -> str:
         return f"{'.'.join(where)}: {message_of(detail)}, found {detail['input']!r}"
     fields = Recipe.model_fields
     if len(where) > 2:
-        return f"unknown key {'.'.join(where)}; the README's tables show the valid ones"
+        return f"unknown key {'.'.join(where)}; docs/recipe.md shows the valid ones"
     if len(where) == 2:
         model = fields[where[0]].annotation
         assert isinstance(model, type)
