@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.forked import forked
 from tests.small_encoders import FACTORY
 from wtl_core.encoders.resolve import resolve
 from wtl_core.errors import ConfigError
@@ -78,28 +79,25 @@ def test_the_code_that_a_factory_imports_is_part_of_the_fingerprint(store: Store
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     code = (
-        "import sys\nfrom wtl_core.encoders.resolve import resolve\nfrom wtl_core.workspace.storage import open_store\n"
-        "from wtl_core.encoders.factory_source import source_files\n"
-        "print([path.name for path in source_files(sys.argv[1])])\n"
-        "print(resolve(f'python:{sys.argv[1]}:build', open_store('w'), device='cpu').fingerprint)"
+        "import sys\nimport numpy, torch  # without our package's own modules\nsys.dont_write_bytecode = True\n"
+        "def work(module):\n"
+        "    from wtl_core.encoders.resolve import resolve\n    from wtl_core.workspace.storage import open_store\n"
+        "    from wtl_core.encoders.factory_source import source_files\n"
+        "    print([path.name for path in source_files(module)])\n"
+        "    print(resolve(f'python:{module}:build', open_store('w'), device='cpu').fingerprint)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
-
-    def looked(module: str) -> list[str]:
-        command = [sys.executable, "-c", code, module]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
-
-    for module, imported, sources in (
-        ("plain.models.net", "plain/models/parts.py", "['net.py', 'parts.py']"),
-        ("late", "helper.py", "['helper.py', 'late.py']"),
-    ):
-        first = looked(module)
-        assert first[0] == sources
-        assert looked(module) == first
-        (tmp_path / imported).write_text("GAIN = WIDTH = 7\n")
-        assert looked(module)[1] != first[1]
+    with forked(code, cwd=tmp_path) as processes:
+        for module, imported, sources in (
+            ("plain.models.net", "plain/models/parts.py", "['net.py', 'parts.py']"),
+            ("late", "helper.py", "['helper.py', 'late.py']"),
+        ):
+            status, first = processes.run(module)
+            assert (status, first[0]) == (0, sources)
+            assert processes.run(module) == (0, first)
+            (tmp_path / imported).write_text("GAIN = WIDTH = 7\n")
+            status, changed = processes.run(module)
+            assert (status, changed[0]) == (0, sources)
+            assert changed[1] != first[1]
 
 
 def test_a_network_that_cannot_be_copied_is_taken_as_it_is(

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import make_jpeg
+from tests.forked import forked
 from tests.plain_refresh import SSL, files, ranking, refresh
 from wtl_core import pipeline
 from wtl_core.errors import BusyError, TransientError
@@ -61,29 +62,31 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(source: Path, tmp_path: P
     want = ranking(tmp_path / "undisturbed")
     total = len(files(tmp_path / "undisturbed"))
     landed = 0
-    for n in range(2, total, max(1, total // kills)):
-        root = tmp_path / f"w{n}"
-        command = [sys.executable, "-c", _SCRIPT, str(root), str(source), json.dumps(given)]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
-            while child.poll() is None:
-                if sum(len(names) for _, _, names in os.walk(root)) >= n:
-                    child.kill()
-                    landed += 1
-                    break
-                time.sleep(0.002)
-        refresh(root, source, recipe=recipe)
-        assert ranking(root).equals(want), f"killed at file {n} of {total}"
+    with forked(_SCRIPT) as processes:
+        for n in range(2, total, max(1, total // kills)):
+            root = tmp_path / f"w{n}"
+            code, _ = processes.run(
+                str(root),
+                str(source),
+                given,
+                kill_when=lambda n=n, root=root: sum(len(names) for _, _, names in os.walk(root)) >= n,
+            )
+            assert code in (0, -signal.SIGKILL)
+            landed += code == -signal.SIGKILL
+            refresh(root, source, recipe=recipe)
+            assert ranking(root).equals(want), f"killed at file {n} of {total}"
     assert landed >= kills // 2
 
 
 _SCRIPT = """
-import json, sys
 from wtl_core import pipeline
 from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace.storage import Store
-recipe = Recipe.model_validate(json.loads(sys.argv[3]))
-pipeline.refresh_workspace(Store(sys.argv[1]), [sys.argv[2]], recipe, Machine(embedding_part_images=16))
+
+def work(root, source, given):
+    recipe = Recipe.model_validate(given)
+    pipeline.refresh_workspace(Store(root), [source], recipe, Machine(embedding_part_images=16))
 """
 
 

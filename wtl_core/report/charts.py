@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from wtl_core.workspace.commits import Commit
 
 _OURS, _RANDOM = "#0b6e4f", "#8a8f98"
+_MARGINS = {"left": 0.075, "right": 0.995, "bottom": 0.125, "top": 0.93, "wspace": 0.19}
+"""Room for tick labels of six characters. A layout that measures them draws the figure twice: 0.2 s and not 0.1 s."""
 
 
 def headline(commit: Commit) -> str:
@@ -39,8 +41,8 @@ def ladder_png(rungs: pl.DataFrame) -> bytes:
 
 def _figure(rungs: pl.DataFrame) -> Figure:
     """Two panels side by side: all operating points, and the first tenth, where labelling budgets are."""
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    whole, head = figure.subplots(1, 2)
+    figure = Figure(figsize=(11, 4))
+    whole, head = figure.subplots(1, 2, gridspec_kw=_MARGINS)
     _draw(whole, rungs, "Every operating point")
     _draw(head, rungs.filter(pl.col("percent") <= 10), "The first 10 %")
     whole.legend(frameon=False, loc="lower right")
