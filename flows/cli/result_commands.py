@@ -11,7 +11,7 @@ from flows.cli import terminal
 from flows.cli.options import common, workspace_option
 from wtl_core.errors import ConfigError, CorruptArtifactError
 from wtl_core.labelling import cut
-from wtl_core.report import status
+from wtl_core.report import decision, status
 from wtl_core.workspace import commits, marker
 from wtl_core.workspace.storage import Store
 
@@ -43,8 +43,13 @@ def cut_command(workspace: str, at: str, output: Path | None, as_json: bool) -> 
     """
     if output is not None:
         cut.check_output(output)
-    picks = cut.run(marker.open_workspace(workspace), at)
+    store = marker.open_workspace(workspace)
+    picks = cut.run(store, at)
     count, left_out = picks.table.height, picks.left_out
+    decided = decision.read(store, picks.selection, picks=picks.ranks)
+    told = {"decision": decided.to_json()}
+    if count:
+        terminal.say(decided.sentence, is_message=True)
     if not count:
         terminal.say("nothing is left to label: every image of the ranking is labelled", is_message=True)
     if left_out:
@@ -53,10 +58,10 @@ def cut_command(workspace: str, at: str, output: Path | None, as_json: bool) -> 
     if output is not None:
         cut.write(picks, output)
         if as_json:
-            click.echo(json.dumps({"picks": count, "left_out": left_out, "output": str(output)}))
+            click.echo(json.dumps({"picks": count, "left_out": left_out, "output": str(output), **told}))
         terminal.say(f"{count:,} {'pick' if count == 1 else 'picks'} in {output}", is_message=True)
     elif as_json:
-        click.echo(json.dumps({"picks": picks.rows, "left_out": left_out}))
+        click.echo(json.dumps({"picks": picks.rows, "left_out": left_out, **told}))
     else:
         click.echo(cut.to_csv(picks.rows), nl=False)
 

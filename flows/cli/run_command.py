@@ -66,7 +66,7 @@ def run_command(
     elif planned.is_noop and planned.last is not None:
         terminal.show_unchanged(result, number=planned.last.number, created=planned.last.created)
     else:
-        terminal.show_run(result)
+        terminal.show_run(result, workspace)
 
 
 def _run_flow(root: str, sources: list[str], recipe: Recipe, *, allow_removal: bool, forget: list[str]) -> Summary:

@@ -4,17 +4,23 @@ File names come from outside and may hold anything, so nothing is printed but by
 """
 
 import logging
+import shlex
+import shutil
 import sys
+import textwrap
 import unicodedata
 
 import click
 
+from wtl_core.report import decision
 from wtl_core.report.status import PERCENTS, Status
 from wtl_core.report.summary import Summary
 from wtl_core.upkeep.doctor import Findings
 from wtl_core.workspace.selections import Summary as RankingSummary
 
 _CORE = logging.getLogger("wtl_core")
+_LEAST_WIDTH = 40
+"""Narrower terminals, and those of unknown width, wrap lines themselves."""
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of what steers a terminal or a line and shows nothing itself."""
 
@@ -59,15 +65,41 @@ def configure_logging() -> None:
         _CORE.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)
 
 
+def say_field(name: str, text: str) -> None:
+    """Print `text` behind a name in its column; on a terminal that is too narrow, in several lines below each other."""
+    _say_wrapped(f"{name:<12} {text}", indent=13)
+
+
+def say_sentence(text: str) -> None:
+    """Print a sentence, on a terminal in lines that fit."""
+    _say_wrapped(text, indent=0)
+
+
+def _say_wrapped(text: str, *, indent: int) -> None:
+    line = printable(text)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    if width < _LEAST_WIDTH or len(line) <= width:
+        click.echo(line)
+        return
+    below = " " * indent
+    for part in textwrap.wrap(line, width, subsequent_indent=below, break_long_words=False, break_on_hyphens=False):
+        click.echo(part)
+
+
 def show_unchanged(result: Summary, *, number: int, created: str) -> None:
     """The end of a `wtl run` that found nothing to do, so that refresh `number` of that time stands."""
-    say(f"unchanged    nothing new since {created}; refresh {number} of {result.workspace} stands")
+    say_field("unchanged", f"nothing new since {created}; refresh {number} of {result.workspace} stands")
+    say_sentence(result.decision.sentence)
     _show_ranking(result.ranking)
 
 
-def show_run(result: Summary) -> None:
-    """The end of `wtl run`: counts by stage, coverage beside random's, seconds, and where things lie."""
-    say(f"workspace    {result.workspace}")
+def show_run(result: Summary, workspace: str) -> None:
+    """The end of `wtl run`: what the picks give, what changed, counts by stage, coverage, seconds, where things lie."""
+    say_sentence(result.decision.sentence)
+    if told := _found(result) if result.refresh == 1 else result.changed:
+        say_sentence(told)
+    say()
+    say(f"workspace    {result.workspace}  (refresh {result.refresh})")
     say(f"read         {result.read:,} = {result.locations:,} images + {result.ignored:,} ignored")
     say(
         f"pool         {result.samples:,} samples, {result.duplicates:,} duplicates, "
@@ -77,11 +109,9 @@ def show_run(result: Summary) -> None:
         say(f"  {counts['locations']:,} images, {counts['quarantined']:,} quarantined in {name}")
     say(f"vectors      {result.vectors:,} by encoder {result.encoder[:12]}")
     if result.encoder_advice is not None:
-        say(f"advice       {result.encoder_advice}")
+        say_field("advice", result.encoder_advice)
     say(f"ranking      {result.ranked:,} ranked, {result.picks:,} picked (budget {result.budget or 'none'})")
     _show_ranking(result.ranking)
-    if result.pick_changes is not None:
-        say(f"changes      {result.pick_changes.in_words()}")
     say()
     if result.coverage:  # empty where nothing is left to label
         say("coverage     " + "".join(f"{percent + ' %':>10}" for percent in PERCENTS))
@@ -89,14 +119,38 @@ def show_run(result: Summary) -> None:
             say(f"{label:<13}" + "".join(f"{getattr(result, name)[percent]:>10.4f}" for percent in PERCENTS))
         say()
     say("seconds      " + ", ".join(f"{stage} {value:.1f}" for stage, value in result.seconds.items()))
-    cut = f"  (wtl cut --workspace {result.workspace} --at {result.budget or '5%'})" if result.ranked else ""
-    say(f"picks        {result.selection}/ranking.parquet{cut}")
+    cut = f"wtl cut --at {result.budget or '5%'} -w {shlex.quote(workspace)}"
+    say(f"picks        {result.selection}/ranking.parquet{f'  ({cut})' if result.ranked else ''}")
     say(f"report       {result.report}")
+    if result.refresh == 1 and result.ranked:
+        say()
+        say("What to do next: look at the picks, label them, and come back with the labels.")
+        _say_commands(cut, shlex.quote(workspace))
+
+
+def _found(result: Summary) -> str:
+    """What the first refresh found, as a sentence."""
+    copies = f", {result.duplicates:,} more are copies of these" if result.duplicates else ""
+    named = "" if result.changes is None or not result.changes.refused else f" ({result.changes.named()})"
+    refused = f"; {result.quarantined:,} files were refused{named}" if result.quarantined else ""
+    return f"{result.samples:,} images were found{copies}{refused}."
+
+
+def _say_commands(cut: str, workspace: str) -> None:
+    steps = {
+        f"wtl report --open -w {workspace}": "the first picks, beside as many at random",
+        f"{cut} -o picks.csv": "the images to label, best first",
+        f"wtl labels add picks.csv -w {workspace}": "when they are labelled; then run again",
+    }
+    width = max(map(len, steps))
+    for command, what in steps.items():
+        say(f"  {command:<{width}}  # {what}")
 
 
 def show_status(status: Status) -> None:
     """`wtl status` for a person."""
-    say(f"workspace    {status.workspace}")
+    if status.last is None or status.ranking is None:
+        say(f"workspace    {status.workspace}")
     if status.writer is not None:
         dead = "" if status.writer.is_alive else " (dead)"
         say(f"writer       process {status.writer.pid} on {status.writer.host}{dead}")
@@ -105,12 +159,21 @@ def show_status(status: Status) -> None:
         say("refresh      none yet; `wtl run SOURCE --workspace DIR` makes the first")
         return
     counts = last.counts
+    if status.decision is not None:
+        say_sentence(status.decision.sentence)
+    if changed := decision.what_changed(last):
+        say_sentence(changed)
+    if status.labelled_since:
+        images = "image is" if status.labelled_since == 1 else "images are"
+        say_sentence(f"{status.labelled_since:,} {images} labelled since; `wtl run` ranks the rest anew.")
+    say()
+    say(f"workspace    {status.workspace}")
     say(f"refresh      {last.number}, {last.created}")
-    say(f"sources      {', '.join(last.sources)}")
+    say_field("sources", ", ".join(last.sources))
     say(f"pool         {counts.samples:,} samples, {counts.quarantined:,} quarantined")
     say(f"encoder      {last.encoder_name}, {last.encoder[:12]}")
     if status.encoder_advice is not None:
-        say(f"advice       {status.encoder_advice}")
+        say_field("advice", status.encoder_advice)
     say(f"ranking      {counts.ranked:,} ranked, {counts.picks:,} picked (budget {last.budget or 'none'})")
     _show_ranking(status.ranking)
     for percent in PERCENTS if last.coverage else ():
@@ -124,9 +187,10 @@ def _show_ranking(ranking: RankingSummary) -> None:
     if ranking.stop_reason not in (None, "budget"):
         say(f"stop         {ranking.stop_reason}")
     if ranking.quota_cost is not None:
-        say(f"quotas       hold for the first {ranking.quotas_until:,} picks, cost {ranking.quota_cost:.4f} coverage")
+        cost = f"cost {ranking.quota_cost:.4f} coverage of the pool"
+        say(f"quotas       hold for the first {ranking.quotas_until:,} picks, {cost}")
     if ranking.advice is not None:
-        say(f"next         {ranking.advice}")
+        say_field("next", ranking.advice)
 
 
 def show_doctor(findings: Findings) -> None:

@@ -16,7 +16,7 @@ from tasks.prefect_side.asset_events import materialised
 from tasks.prefect_side.event_resources import workspace_resource
 from wtl_core.embedding.chunks import Embedded
 from wtl_core.encoders.encoder_ref import EncoderRef
-from wtl_core.report import charts
+from wtl_core.report import charts, decision
 from wtl_core.workspace import selections
 from wtl_core.workspace.accounts import PoolAccounts
 from wtl_core.workspace.commits import Commit
@@ -108,9 +108,10 @@ def publish_stages(store: Store, commit: Commit) -> None:
     create_table_artifact(key="stages", table=times, description=f"Refresh {commit.number}: seconds by stage")
     path = store.path(commit.report)
     link = f"[{html.escape(path)}]({'file://' if store.is_local else ''}{path.replace(' ', '%20')})"
+    told = "\n\n".join(filter(None, [decision.read(store, commit.selection).sentence, decision.what_changed(commit)]))
     create_markdown_artifact(
         key="report",
-        markdown=f"# Refresh {commit.number}\n\n{charts.headline(commit)}\n\nReport: {link}",
+        markdown=f"# Refresh {commit.number}\n\n{html.escape(told)}\n\nReport: {link}",
         description="Where the report of this refresh lies",
     )
     emit_completed(store, "refresh", {"number": commit.number, "report": path, **commit.counts.model_dump()})
@@ -155,7 +156,7 @@ def _publish_picks(store: Store, selection: SelectionRef) -> None:
             "rank": row["rank"],
             "uri": html.escape(row["uri"]),
             "gain": round(row["gain"], 6),
-            "coverage": round(row["coverage"], 4),
+            "pool coverage": round(row["coverage"], 4),
         }
         for row in head.to_dicts()
     ]

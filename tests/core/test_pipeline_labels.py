@@ -40,9 +40,9 @@ def test_picks_that_leave_because_they_are_labelled_are_no_churn(source: Path, t
     third = refresh(tmp_path / "w")
     assert third.picks_kept is None
     assert third.pick_changes == commits.PickChanges(open=0, stay=0, new=third.counts.picks)
-    assert third.pick_changes.in_words() == f"no pick was open, {third.counts.picks} new"
+    assert third.pick_changes.in_words() == f"no pick was open, {third.counts.picks} are new"
     page = (tmp_path / "w" / second.report).read_text()
-    assert f"Since the refresh before {second.pick_changes.in_words()}" in page
+    assert f"; {second.pick_changes.in_words()}." in page
     assert "Jaccard" not in page
 
 
@@ -79,7 +79,7 @@ def test_a_pool_that_is_labelled_to_the_end_is_a_success_with_nothing_left_to_la
     assert said["stop_reason"] == "nothing left to label"
     assert said["advice"] == "No image is left to label: 64 are labelled. Add images or sources to go on."
     page = store.read_bytes(last.report).decode()
-    assert "Nothing is left to label in this pool of 64 images" in page
+    assert "Nothing is left to label: 64 images are labelled." in page
     assert "No image is left to label: 64 are labelled." in page
     for point in ("500", "5%"):
         picks = cut.run(store, point)

@@ -41,8 +41,11 @@ def test_a_refresh_from_the_command_line_end_to_end(
     created = json.loads((work / "refreshes" / "000001.json").read_text())["created"]
     unchanged, *rest = again.stdout.splitlines()
     assert unchanged == f"unchanged    nothing new since {created}; refresh 1 of {work} stands"
-    assert [line.split()[0] for line in rest] == ["next"]
+    assert rest[0] == first["decision"]["sentence"]
+    assert [line.split()[0] for line in rest[1:]] == ["next"]
     status = result_of(wtl_alone("status", "-w", work, "--json"))
+    assert status["decision"] == first["decision"]
+    assert first["decision"]["sentence"] in Path(first["report"]).read_text()
     assert (status["refresh"], status["writer"]) == (1, None)
     cut = wtl_alone("cut", "-w", work, "--at", "10%")
     assert len(cut.stdout.splitlines()) == 1 + 6

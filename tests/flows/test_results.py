@@ -22,8 +22,11 @@ def test_an_ending_that_says_no_form_is_refused_before_any_work(wtl_here: Wtl, t
 def test_picks_reach_the_file_and_the_json_names_it(wtl_here: Wtl, source: Path, tmp_path: Path) -> None:
     refresh(tmp_path / "w", source)
     done = wtl_here("cut", "-w", tmp_path / "w", "--at", "1", "-o", tmp_path / "picks.parquet", "--json")
-    assert result_of(done) == {"picks": 1, "left_out": 0, "output": str(tmp_path / "picks.parquet")}
-    assert done.stderr == f"1 pick in {tmp_path}/picks.parquet\n"
+    result = result_of(done)
+    decision = result.pop("decision")
+    assert result == {"picks": 1, "left_out": 0, "output": str(tmp_path / "picks.parquet")}
+    assert decision["labels"] == 1
+    assert done.stderr == f"{decision['sentence']}\n1 pick in {tmp_path}/picks.parquet\n"
     assert (tmp_path / "picks.parquet").read_bytes()[:4] == b"PAR1"
 
 

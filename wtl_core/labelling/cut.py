@@ -41,10 +41,14 @@ class Picks:
             pick because of it, as the encoder sees them. `near_group` is the smallest sample id among the images that
             look almost the same by their perceptual hashes, null for an image that is alone.
         left_out: Images that were labelled since the ranking was made, and are not in the table for that.
+        selection: Key of the selection that they are from.
+        ranks: How many first ranks the picks, and the images left out among them, take up.
     """
 
     table: pl.DataFrame
     left_out: int
+    selection: str = ""
+    ranks: int = 0
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -80,7 +84,8 @@ def run(store: Store, at: str) -> Picks:
         live_pool.near_groups(hashes), on="sample_id", how="left", maintain_order="left"
     )
     table = table.with_columns(pl.col("replaces").fill_null(pl.lit([], pl.List(pl.String)))).select(COLUMNS)
-    return Picks(table, left_out=ranked.height - ranking.height)
+    ranks = int(table["rank"][-1]) + 1 if table.height else 0
+    return Picks(table, left_out=ranked.height - ranking.height, selection=last.selection, ranks=ranks)
 
 
 def check_output(file: Path) -> None:

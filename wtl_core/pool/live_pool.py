@@ -67,13 +67,7 @@ def load(store: Store, snapshot: pl.DataFrame, *, filters: Sequence[str] = ()) -
     """
     live, parts = _live(snapshot)
     locations = load_locations(store, snapshot)
-    refused = _live_rows(
-        store,
-        _present(store, "quarantine", parts),
-        live,
-        part_file.QUARANTINE_SCHEMA.names,
-        _empty(part_file.QUARANTINE_SCHEMA),
-    )
+    refused = load_quarantine(store, snapshot)
     ignored = _live_rows(
         store, _present(store, "ignored", parts), live, part_file.IGNORED_SCHEMA.names, _empty(part_file.IGNORED_SCHEMA)
     )
@@ -107,6 +101,13 @@ def load_locations(
     keys = [part_file.pool_key(part) for part in parts]
     wanted = list(dict.fromkeys([*columns, *_LIVE]))
     return _live_rows(store, keys, live, wanted, _empty(part_file.POOL_SCHEMA).select(wanted))
+
+
+def load_quarantine(store: Store, snapshot: pl.DataFrame) -> pl.DataFrame:
+    """Every live location that ingest refused, as `part_file.QUARANTINE_SCHEMA`. Raises what `load` does."""
+    live, parts = _live(snapshot)
+    schema = part_file.QUARANTINE_SCHEMA
+    return _live_rows(store, _present(store, "quarantine", parts), live, schema.names, _empty(schema))
 
 
 def sample_ids(store: Store, snapshot: pl.DataFrame) -> pl.Series:

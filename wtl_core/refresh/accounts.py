@@ -14,9 +14,13 @@ from wtl_core.pool import live_pool
 from wtl_core.pool.live_pool import Pool
 from wtl_core.workspace import snapshots
 from wtl_core.workspace.accounts import Accounts, PoolAccounts
+from wtl_core.workspace.commits import Changes
 from wtl_core.workspace.run import Run
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store
+
+_EXAMPLES = 3
+"""Refused locations that a refresh names; all of them are in the workspace's `quarantine/`."""
 
 
 def of_pool(run: Run, live: Pool) -> PoolAccounts:
@@ -53,6 +57,18 @@ def after_embedding(
         "new_samples": pool_accounts.new_samples - refused_new,
     }
     return Accounts(**counts, vectors=embedded.vectors, ranked=selection.rows, picks=selection.picks)
+
+
+def changes(run: Run, live: Pool, *, added: int, labelled: int) -> Changes:
+    """What came and went since the last refresh, of which `added` samples and `labelled` ones are counted already."""
+    refused, gone = live.quarantine, 0
+    if run.last is not None:
+        former = snapshots.read_snapshot(run.store, run.last.listing)
+        refused = refused.join(live_pool.load_quarantine(run.store, former), on="uri", how="anti")
+        ids = live_pool.sample_ids(run.store, former).to_frame()
+        gone = ids.join(live.samples, on="sample_id", how="anti").height
+    examples = refused.sort("uri").select("uri", "reason").head(_EXAMPLES).rows()
+    return Changes(added=added, gone=gone, refused=refused.height, refused_examples=examples, labelled=labelled)
 
 
 def by_source(run: Run, live: Pool, fingerprint: str) -> dict[str, dict[str, int]]:

@@ -32,12 +32,15 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
     Measures how far the pool has moved from the one that the encoder was trained on, and how many picks changed.
     """
     encoder, embedded, selection = results.encoder, results.embedded, results.selection
+    counts = accounts.after_embedding(run, live, results.pool, embedded, selection, encoder.fingerprint)
     samples = chunks.embeddable(run.store, live.samples, encoder.fingerprint)
-    kept = changes = None
+    kept = pick_changes = None
+    former_labels: list[str] = []
+    labelled = ledger.sample_ids(ledger.read(run.store, run.ledger_length), "labelled")
     if run.last is not None:
-        labelled = ledger.sample_ids(ledger.read(run.store, run.ledger_length), "labelled")
+        former_labels = ledger.sample_ids(ledger.read(run.store, run.last.ledger_length), "labelled")
         kept = selections.kept_share(run.store, run.last.selection, selection.key, labelled=labelled)
-        changes = selections.pick_changes(run.store, run.last.selection, selection.key, labelled=labelled)
+        pick_changes = selections.pick_changes(run.store, run.last.selection, selection.key, labelled=labelled)
     return Commit(
         number=run.number,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -53,11 +56,12 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
         selection=selection.key,
         selection_version=selections.VERSION,
         report=f"reports/{run.number:06d}.html",
-        counts=accounts.after_embedding(run, live, results.pool, embedded, selection, encoder.fingerprint),
+        counts=counts,
         by_source=accounts.by_source(run, live, encoder.fingerprint),
         budget=run.recipe.selection.budget,
         picks_kept=kept,
-        pick_changes=changes,
+        pick_changes=pick_changes,
+        changes=accounts.changes(run, live, added=counts.new_samples, labelled=len(set(labelled) - set(former_labels))),
         coverage=selection.coverage,
         random_coverage=selection.random_coverage,
         seconds={stage: round(value, 3) for stage, value in results.seconds.items()},

@@ -1,4 +1,4 @@
-"""Pictures and sentences about a ladder, for the report and for the Prefect UI."""
+"""Pictures of a ladder, for the report and for the Prefect UI."""
 
 import io
 
@@ -6,22 +6,9 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wtl_core.workspace.commits import Commit
-
 _OURS, _RANDOM = "#0b6e4f", "#8a8f98"
 _MARGINS = {"left": 0.075, "right": 0.995, "bottom": 0.125, "top": 0.93, "wspace": 0.19}
 """Room for tick labels of six characters. A layout that measures them draws the figure twice: 0.2 s and not 0.1 s."""
-
-
-def headline(commit: Commit) -> str:
-    """One sentence: what the first picks cover, beside random; or that nothing is left to label."""
-    if not commit.coverage:
-        return f"Nothing is left to label in this pool of {commit.counts.samples:,} images"
-    shown = [f"{p} %: {commit.coverage[p]:.3f} (random {commit.random_coverage[p]:.3f})" for p in ("1", "5", "10")]
-    sentence = f"Coverage of {commit.counts.samples:,} images by the first picks: " + ", ".join(shown)
-    if commit.pick_changes is not None:
-        sentence += f". Since the refresh before {commit.pick_changes.in_words()}"
-    return sentence
 
 
 def ladder_svg(rungs: pl.DataFrame) -> str:

@@ -16,7 +16,7 @@ from wtl_core.images.faults import ImageError
 from wtl_core.pool import live_pool
 from wtl_core.pool.live_pool import Pool
 from wtl_core.refresh import accounts
-from wtl_core.report import charts
+from wtl_core.report import charts, decision, version
 from wtl_core.training import succession
 from wtl_core.workspace import selections
 from wtl_core.workspace.commits import Commit
@@ -47,7 +47,9 @@ def render(store: Store, commit: Commit, live: Pool) -> str:
     )
     return environment.get_template("page.html.j2").render(
         commit=commit,
-        headline=charts.headline(commit),
+        decision=decision.read(store, commit.selection).sentence,
+        changed=decision.what_changed(commit),
+        version=version.version_text(),
         encoder_advice=succession.advice(commit.encoder_age, commit.recipe.encoder),
         ladder=None if rungs.is_empty() else charts.ladder_svg(rungs),
         rungs=[row for row in rungs.to_dicts() if row["percent"] in _PERCENTS],

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from wtl_core.report import decision
+from wtl_core.report.decision import Decision
 from wtl_core.training import succession
 from wtl_core.workspace import commits, lease, ledger, selections
 from wtl_core.workspace.commits import Commit
@@ -32,6 +34,8 @@ class Status:
         last: The latest commit; None before the first refresh, as then are the two that follow.
         ranking: What its receipt says to a person.
         encoder_advice: What to do about the encoder's age; None while it fits its pool.
+        decision: What labelling the picks gives, and its sentence.
+        labelled_since: Images that were labelled after the latest commit.
     """
 
     workspace: str
@@ -40,6 +44,8 @@ class Status:
     last: Commit | None
     ranking: selections.Summary | None
     encoder_advice: str | None
+    decision: Decision | None
+    labelled_since: int
 
     def to_json(self) -> dict[str, Any]:
         """The object that `wtl status --json` prints."""
@@ -51,6 +57,9 @@ class Status:
         return {
             **shown,
             "refresh": last.number,
+            "decision": None if self.decision is None else self.decision.to_json(),
+            "changed": decision.what_changed(last),
+            "labelled_since": self.labelled_since,
             "created": last.created,
             "sources": last.sources,
             "encoder": {"name": last.encoder_name, "fingerprint": last.encoder},
@@ -69,11 +78,18 @@ def read(store: Store) -> Status:
     """The status of a workspace. Raises what `commits.latest` does."""
     last = commits.latest(store)
     owner = lease.read_owner(store)
+    entries = ledger.length(store)
+    labelled, before = (
+        set(ledger.sample_ids(ledger.read(store, count), "labelled"))
+        for count in (entries, entries if last is None else last.ledger_length)
+    )
     return Status(
         workspace=store.root,
         writer=None if owner is None else Writer(owner.host, owner.pid, lease.is_alive(owner)),
-        ledger=ledger.length(store),
+        ledger=entries,
         last=last,
         ranking=None if last is None else selections.summary(store, last.selection),
         encoder_advice=None if last is None else succession.advice(last.encoder_age, last.recipe.encoder),
+        decision=None if last is None else decision.read(store, last.selection),
+        labelled_since=len(labelled - before),
     )

@@ -1,9 +1,11 @@
 """What `wtl run` prints of a commit."""
 
+from wtl_core.report import decision
+from wtl_core.report.decision import Decision
 from wtl_core.training import succession
 from wtl_core.workspace import selections
 from wtl_core.workspace.accounts import Accounts
-from wtl_core.workspace.commits import Commit, PickChanges
+from wtl_core.workspace.commits import Changes, Commit, PickChanges
 from wtl_core.workspace.storage import Store
 
 
@@ -26,6 +28,14 @@ class Summary(Accounts):
     """The operating point that marks the picks."""
     ranking: selections.Summary
     """Advice, what ended the picks, and what quotas cost."""
+    refresh: int
+    """Its number."""
+    decision: Decision
+    """What labelling the picks gives, and its sentence."""
+    changes: Changes | None
+    """What came and went since the refresh before."""
+    changed: str
+    """The same as a sentence; empty for the first refresh."""
     pick_changes: PickChanges | None
     """The open picks of the refresh before: how many, how many stay, and how many picks are new; None without one."""
     picks_kept: float | None
@@ -51,6 +61,10 @@ def summary(store: Store, commit: Commit, *, is_new: bool) -> Summary:
         encoder_advice=succession.advice(commit.encoder_age, commit.recipe.encoder),
         budget=commit.budget,
         ranking=selections.summary(store, commit.selection),
+        refresh=commit.number,
+        decision=decision.read(store, commit.selection),
+        changes=commit.changes,
+        changed=decision.what_changed(commit),
         picks_kept=commit.picks_kept,
         pick_changes=commit.pick_changes,
         coverage=commit.coverage,

@@ -59,11 +59,34 @@ class PickChanges(BaseModel):
     """Picks now that were none before."""
 
     def in_words(self) -> str:
-        """One clause, as `11 of the 14 open picks stay, 9 new`."""
+        """One clause, as `11 of the 14 open picks stay, 9 are new`."""
+        new = f"{self.new:,} {'is' if self.new == 1 else 'are'} new"
         if not self.open:
-            return f"no pick was open, {self.new:,} new"
+            return f"no pick was open, {new}"
         picks = "pick stays" if self.stay == 1 and self.open == 1 else "picks stay"
-        return f"{self.stay:,} of the {self.open:,} open {picks}, {self.new:,} new"
+        return f"{self.stay:,} of the {self.open:,} open {picks}, {new}"
+
+
+class Changes(BaseModel):
+    """What came and went since the refresh before; everything came with the first one."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    added: int
+    """Samples that were not in the pool."""
+    gone: int
+    """Samples that are no longer in it."""
+    refused: int
+    """Locations that are quarantined now and were not before, those aside that the encoder refused."""
+    refused_examples: list[tuple[str, str]] = []
+    """URI and reason of the first of these."""
+    labelled: int
+    """Samples that were labelled meanwhile."""
+
+    def named(self) -> str:
+        """The refused examples, as `broken.jpg: truncated`, and an ellipsis if there are more."""
+        shown = [f"{uri.rpartition('/')[2]}: {reason.replace('_', ' ')}" for uri, reason in self.refused_examples]
+        return ", ".join([*shown, *(["..."] if self.refused > len(shown) else [])])
 
 
 class Commit(BaseModel):
@@ -112,6 +135,8 @@ class Commit(BaseModel):
     if they are the same; None where there is nothing to compare."""
     pick_changes: PickChanges | None = None
     """The open picks of the refresh before in counts; None where there is none, or where its ranking was deleted."""
+    changes: Changes | None = None
+    """What came and went since the refresh before; None in commits of before it was counted."""
     coverage: dict[str, float]
     """By per cent, `1` to `100`; empty if nothing is left to label."""
     random_coverage: dict[str, float]
