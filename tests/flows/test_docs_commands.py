@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -33,23 +34,30 @@ def grainy_jpeg(seed: int) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder of a reader: `photos` with metadata, `workspace`, and files that a labelling tool wrote."""
-    monkeypatch.chdir(tmp_path)
-    photos = tmp_path / "photos"
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`photos` with metadata, `workspace`, and files that a labelling tool wrote."""
+    folder = tmp_path_factory.mktemp("reader")
+    photos = folder / "photos"
     photos.mkdir()
     names = ["a.jpg", "b.jpg", *(f"{number}.jpg" for number in range(2, COUNT))]
     for number, name in enumerate(names):
         (photos / name).write_bytes(grainy_jpeg(number))
-    cameras = ["north", "south", "gate", "yard"]
-    table = {"path": names, "camera": [cameras[number % 4] for number in range(COUNT)]}
-    table["score"] = [(number + 30) / (COUNT + 30) for number in range(COUNT)]  # type: ignore[assignment]
-    pl.DataFrame(table).write_parquet(photos / "metadata.parquet")
-    refresh(tmp_path / "workspace", photos)
+    cameras = [("north", "south", "gate", "yard")[number % 4] for number in range(COUNT)]
+    scores = [(number + 30) / (COUNT + 30) for number in range(COUNT)]
+    pl.DataFrame({"path": names, "camera": cameras, "score": scores}).write_parquet(photos / "metadata.parquet")
+    refresh(folder / "workspace", photos)
     coco = {"images": [{"id": 1, "file_name": "5.jpg"}], "annotations": [{"image_id": 1}]}
-    (tmp_path / "coco.json").write_text(json.dumps(coco))
-    (tmp_path / "done.csv").write_text("photo,class\n6.jpg,cat\n7.jpg,dog\n")
+    (folder / "coco.json").write_text(json.dumps(coco))
+    (folder / "done.csv").write_text("photo,class\n6.jpg,cat\n7.jpg,dog\n")
+    return folder
+
+
+@pytest.fixture
+def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder of a reader, a copy of `prepared`."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
