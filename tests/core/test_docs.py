@@ -179,18 +179,41 @@ def test_every_message_shown_is_one_that_the_program_gives() -> None:
     assert missing == []
 
 
+def code_trees() -> list[ast.Module]:
+    files = [file for package in ("flows", "tasks", "wtl_core") for file in sorted((ROOT / package).rglob("*.py"))]
+    return [ast.parse(file.read_text()) for file in files]
+
+
 def code_texts() -> list[str]:
     """Every text in the code; where an f-string shows a value, there is a space."""
-    texts = []
-    for package in ("flows", "tasks", "wtl_core"):
-        for file in sorted((ROOT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(file.read_text())):
-                if isinstance(node, ast.JoinedStr):
-                    parts = [part.value if isinstance(part, ast.Constant) else " " for part in node.values]
-                    texts.append("".join(map(str, parts)))
-                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    texts.append(node.value)
-    return texts
+    return [text for tree in code_trees() for node in ast.walk(tree) if (text := text_of(node))]
+
+
+def text_of(node: ast.AST) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else " " for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def test_messages_have_the_exit_codes_shown() -> None:
+    """Of those that are written where they are raised."""
+    codes = {name: kind.exit_code for name, kind in vars(errors).items() if isinstance(kind, type)}  # type: ignore[attr-defined]
+    raised = [
+        (codes[node.exc.func.id], " ".join(text_of(node.exc.args[0]).split()))
+        for tree in code_trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name)
+        if node.exc.func.id in codes and node.exc.args
+    ]
+    checked = 0
+    text = (DOCS / "troubleshooting.md").read_text()
+    for cell, shown in re.findall(r"^\| (`.*?) \| ([1-4](?: or [1-4])*) \|", text, flags=re.MULTILINE):
+        for told in re.findall(r"`([^`]+)`", cell):
+            pieces = [piece.strip() for piece in told.split("...")]
+            given = {code for code, message in raised if all(piece in message for piece in pieces)}
+            assert not given or given & set(map(int, shown.split(" or "))), (told, given)
+            checked += bool(given)
+    assert checked > 40
 
 
 def test_every_folder_of_the_code_is_on_the_front_page() -> None:
