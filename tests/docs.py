@@ -5,7 +5,7 @@ A part stands between `<!-- NAME: ... -->` and `<!-- end of NAME -->`; `PARTS` m
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def _parameters(page: Path) -> str:
     parts, for_experts = [], dict[str, FieldInfo]()
     for stage, field in Recipe.model_fields.items():
         model = field.annotation
-        assert model is not None
+        assert isinstance(model, type)
         assert issubclass(model, BaseModel)
         everyday = {name: field for name, field in model.model_fields.items() if not is_expert(field)}
         parts.append(f"**`[{stage}]`** {field.description}\n\n{_fields(everyday)}")
@@ -78,7 +78,12 @@ def _parameters(page: Path) -> str:
 
 
 def _steering(page: Path) -> str:
-    parts = {"quotas": Quota, "balance": Balance, "weights": WeightBy, "similar_to": SimilarTo}
+    parts: dict[str, type[BaseModel]] = {
+        "quotas": Quota,
+        "balance": Balance,
+        "weights": WeightBy,
+        "similar_to": SimilarTo,
+    }
     return "\n\n".join(f"**`{name}`**\n\n{_fields(dict(model.model_fields))}" for name, model in parts.items())
 
 
@@ -97,7 +102,7 @@ _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    value: Any = field.get_default(call_default_factory=True)  # type: ignore[call-arg]
+    value: Any = field.get_default(call_default_factory=True)
     return "`none`" if value is None or value == () else f"`{value}`"
 
 
@@ -202,7 +207,7 @@ def _summary(file: Path) -> str:
     return first if len(first) <= 120 else first[:117].rsplit(" ", 1)[0] + " ..."
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *(tuple(map(_cell, row)) for row in rows)]
     return "\n".join("|---" * len(head) + "|" if line[0] == "---" else f"| {' | '.join(line)} |" for line in lines)
 

@@ -38,8 +38,7 @@ def draw() -> dict[str, Figure]:
 
 def write(folder: Path = FOLDER) -> None:
     """Write every figure into `folder`."""
-    settings = {"svg.hashsalt": "wtl", "svg.fonttype": "none", "font.family": "sans-serif"}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context({"svg.hashsalt": "wtl", "svg.fonttype": "none", "font.family": "sans-serif"}):
         for name, figure in draw().items():
             figure.savefig(folder / name, metadata={"Date": None, "Creator": None}, facecolor="white")
 

@@ -19,6 +19,8 @@ from tests.docs import DOCS, README, ROOT
 PICTURE = DOCS / "report.png"
 MOST_BYTES = 300_000
 _WORK = ROOT / "test-output" / "first-run"
+_LINES = 13
+"""Of the output, up to the coverage at some per cents; seconds, paths and the next commands follow."""
 _WIDTH, _HEIGHT = 1200, 1640
 _COLOURS = 160
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -40,8 +42,9 @@ def first_run() -> tuple[str, Path]:
 
 
 def as_shown(text: str) -> str:
-    """The printed lines with short paths."""
-    return text.replace(f"{_WORK}/", "").replace(f"{ROOT}/", "").strip()
+    """The first printed lines, with short paths."""
+    lines = text.replace(f"{_WORK}/", "").replace(f"{ROOT}/", "").strip().splitlines()
+    return "\n".join([*lines[:_LINES], "..."] if len(lines) > _LINES else lines)
 
 
 def write_output(text: str) -> None:
