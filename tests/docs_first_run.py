@@ -41,9 +41,14 @@ def first_run() -> tuple[str, Path]:
     return done.stdout, report
 
 
+def with_short_paths(text: str) -> str:
+    """A text without the folders of this machine."""
+    return text.replace(f"{_WORK}/", "").replace(f"{ROOT}/", "")
+
+
 def as_shown(text: str) -> str:
     """The first printed lines, with short paths."""
-    lines = text.replace(f"{_WORK}/", "").replace(f"{ROOT}/", "").strip().splitlines()
+    lines = with_short_paths(text).strip().splitlines()
     return "\n".join([*lines[:_LINES], "..."] if len(lines) > _LINES else lines)
 
 
@@ -62,10 +67,11 @@ def photograph(report: Path, picture: Path = PICTURE) -> None:
     if program is None:
         raise SystemExit("expected Chromium to take a picture of the report, found none: apt-get install chromium")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        shot = Path(folder) / "shot.png"
+        shot, page = Path(folder) / "shot.png", Path(folder) / "report.html"
+        page.write_text(with_short_paths(report.read_text()))
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder}"]
         size = f"--window-size={_WIDTH},{_HEIGHT}"
-        command = [program, *options, size, f"--screenshot={shot}", report.resolve().as_uri()]
+        command = [program, *options, size, f"--screenshot={shot}", page.as_uri()]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=120)
         buffer = io.BytesIO()
         few = Image.open(shot).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
@@ -75,6 +81,6 @@ def photograph(report: Path, picture: Path = PICTURE) -> None:
 
 
 if __name__ == "__main__":
-    printed, page = first_run()
+    printed, made = first_run()
     write_output(printed)
-    photograph(page)
+    photograph(made)
