@@ -129,10 +129,13 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """One server, one worker and a watched folder for all tests of services and browser."""
+    """One server, one worker and a folder for all tests of services and browser.
+
+    Its watch is paused: a look each ten seconds, of three seconds of imports, would take a third of a core.
+    """
     from service_stack import Stack, running
 
     folder = tmp_path_factory.mktemp("stack")
     (folder / "shards").mkdir()
-    with running(Stack(folder, sources=[str(folder / "shards")])) as stack:
+    with running(Stack(folder, sources=[str(folder / "shards")])) as stack, stack.paused("watch"):
         yield stack

@@ -125,14 +125,30 @@ class Stack:
     @contextmanager
     def paused(self, flow: str) -> Iterator[None]:
         """As a person pauses a deployment in the UI: its schedule starts no run, and none is under way at first."""
-        path = f"/deployments/{self.deployment(flow)['id']}"
-        # A PATCH of `paused` would keep scheduled runs that are due already: they began in the middle of a test.
-        self.api("POST", f"{path}/pause_deployment")
+        was_paused = self.deployment(flow)["paused"]
+        self._pause(flow)
         try:
-            until(lambda: not self.unfinished(flow), seconds=90, what=f"no run of {flow} is under way")
             yield
         finally:
-            self.api("POST", f"{path}/resume_deployment")
+            if not was_paused:
+                self._change(flow, "resume_deployment")
+
+    @contextmanager
+    def resumed(self, flow: str) -> Iterator[None]:
+        """The other way round: runs by its schedule, of a deployment that is paused before and after."""
+        self._change(flow, "resume_deployment")
+        try:
+            yield
+        finally:
+            self._pause(flow)
+
+    def _pause(self, flow: str) -> None:
+        # A PATCH of `paused` would keep scheduled runs that are due already: they began in the middle of a test.
+        self._change(flow, "pause_deployment")
+        until(lambda: not self.unfinished(flow), seconds=90, what=f"no run of {flow} is under way", every=0.2)
+
+    def _change(self, flow: str, to: str) -> None:
+        self.api("POST", f"/deployments/{self.deployment(flow)['id']}/{to}")
 
     def wait_for_a_look(self) -> None:
         """Until the watch has made a look that began after this call."""
@@ -201,7 +217,7 @@ class Stack:
             run = self.run(run_id)
             return run if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
-        done: dict[str, Any] = until(ended, seconds=seconds, what=f"run {run_id} ends")
+        done: dict[str, Any] = until(ended, seconds=seconds, what=f"run {run_id} ends", every=0.2)
         return done
 
     def finish(self, flow: str, **parameters: Any) -> dict[str, Any]:

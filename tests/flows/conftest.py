@@ -1,5 +1,6 @@
 """Ways in which the tests call `wtl`: in a process or in this one, with a server of its own or on one that is up."""
 
+import gc
 import logging
 import os
 import signal
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from service_stack import Stack
+from service_stack import free_port
 
 from flows.cli.main import main
+from flows.serving import server
+from flows.serving.server import Place
 from tasks.settings import settings
 
 Wtl: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -32,13 +35,19 @@ def wtl_alone(prefect_home: Path) -> Wtl:
 
 @pytest.fixture(scope="session")
 def server_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the API of a server that all tests of this session share."""
-    stack = Stack(tmp_path_factory.mktemp("server"), sources=[])
+    """The address of the API of a server that all tests of this session share; one as a run without any brings along.
+
+    It has none of the services that schedule and watch runs, which would be at work beside all these tests.
+    """
+    place = Place(tmp_path_factory.mktemp("server"), port=free_port(), is_own=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("server-home")))
+        started = server.start(place)
     try:
-        stack.start_server()
-        yield f"{stack.place.address}/api"
+        server.wait(started, place)
+        yield f"{place.address}/api"
     finally:
-        stack.server.stop()
+        started.stop()
 
 
 @pytest.fixture
@@ -102,6 +111,7 @@ def wtl_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
             with pytest.raises(SystemExit) as ended:
                 main()
         finally:
+            gc.enable()  # which a run that is refused while flows are imported leaves off
             os.environ.clear()
             os.environ.update(before)
             settings.cache_clear()

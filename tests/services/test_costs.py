@@ -17,8 +17,7 @@ def test_a_thousand_small_shards_are_a_handful_of_tasks(stack: Stack, tmp_path: 
     source.mkdir()
     for number in range(SHARDS):
         make_shard(source / f"{number:04d}.tar", 100_000 + number, count=1)
-    with stack.paused("watch"):
-        run = stack.finish("refresh", workspace=str(tmp_path / "workspace"), sources=[str(source)], recipe=PIXELS)
+    run = stack.finish("refresh", workspace=str(tmp_path / "workspace"), sources=[str(source)], recipe=PIXELS)
     commit = last_commit(tmp_path / "workspace")
     assert commit is not None
     assert commit["counts"]["samples"] == SHARDS
