@@ -225,6 +225,15 @@ def test_every_folder_of_the_code_is_on_the_front_page() -> None:
                 assert f"{folder.name}/" in text, folder
 
 
+def test_the_output_of_a_first_run_has_the_fields_that_the_program_prints() -> None:
+    [shown] = re.findall(r"<!-- output, .*?-->\n```\n(.*?)```\n<!-- end of output -->", README.read_text(), re.DOTALL)
+    assert 8 <= len(shown.splitlines()) <= 16
+    printed = (ROOT / "flows" / "cli" / "terminal.py").read_text()
+    fields = re.findall(r"^(\w+) {2,}\S", shown, flags=re.MULTILINE)
+    assert len(fields) > 4
+    assert [field for field in fields if f'"{field}' not in printed] == [], "make pictures"
+
+
 def test_the_picture_of_the_report_is_small() -> None:
     assert 10_000 < PICTURE.stat().st_size <= MOST_BYTES
 
