@@ -361,7 +361,7 @@ def test_a_start_that_drops_layers_by_chance_gives_the_same_bits(tmp_path: Path)
     torch.manual_seed(0)
     torch.save(models.efficientnet_b0(weights=None).state_dict(), tmp_path / "w.pth")
     start = f"torchvision:efficientnet_b0@{tmp_path / 'w.pth'}"
-    params = EncoderParams(start=start, epochs=2, side_px=32, batch_images=8)
+    params = EncoderParams(start=start, epochs=1, side_px=32, batch_images=8)
     trained = set()
     for seed in range(2):
         torch.manual_seed(seed)  # the caller's generator has no say, and is left alone

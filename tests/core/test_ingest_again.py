@@ -3,9 +3,6 @@
 import hashlib
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import build_source, make_jpeg
+from tests.forked import forked
 from tests.plain_ingest import PARAMS, parts_of, plans_of, refresh, write_tar
 from wtl_core.pool import ingest, live_pool, part_rows
 from wtl_core.pool.part_plan import plan_parts, snapshot_rows
@@ -72,36 +70,36 @@ def test_a_shard_written_over_is_read_again_and_a_mended_file_is_admitted(tmp_pa
 
 
 KILLED = """
-import sys
-from pathlib import Path
 from wtl_core.pool import ingest
 from wtl_core.recipe.ingest import IngestParams
 from wtl_core.shards import discover
 from wtl_core.pool.part_plan import plan_parts
 from wtl_core.workspace.storage import open_store
-params = IngestParams(part_images=40)
-print("ready", flush=True)
-ingest.run_many(plan_parts(discover.list_source(sys.argv[1]), params), open_store(sys.argv[2]), params, workers=1)
+
+def work(source, workspace):
+    params = IngestParams(part_images=40)
+    ingest.run_many(plan_parts(discover.list_source(source), params), open_store(workspace), params, workers=1)
 """
 
 
 def test_a_run_killed_at_any_moment_ends_with_the_same_parts(tmp_path: Path) -> None:
     source, params = build_source(tmp_path / "source", count=240), IngestParams(part_images=40)
     whole, _ = refresh(source, tmp_path / "whole", params)
-    for moment in (2, 6):
-        workspace = tmp_path / f"w{moment}"
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(source), str(workspace)], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
-        while process.poll() is None and sum(len(files) for _, _, files in os.walk(workspace)) < moment:
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        store, _ = refresh(source, workspace, params)
-        store.sweep()
-        assert parts_of(workspace) == parts_of(Path(whole.root))
-        assert not [f for f in workspace.rglob("*") if f.is_file() and f.suffix != ".parquet"]
+    with forked(KILLED) as processes:
+        for moment in (2, 6):
+            workspace = tmp_path / f"w{moment}"
+            code, _ = processes.run(
+                str(source),
+                str(workspace),
+                kill_when=lambda workspace=workspace, moment=moment: (
+                    sum(len(files) for _, _, files in os.walk(workspace)) >= moment
+                ),
+            )
+            assert code in (0, -signal.SIGKILL)
+            store, _ = refresh(source, workspace, params)
+            store.sweep()
+            assert parts_of(workspace) == parts_of(Path(whole.root))
+            assert not [f for f in workspace.rglob("*") if f.is_file() and f.suffix != ".parquet"]
 
 
 def test_a_part_that_fails_leaves_nothing_behind(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

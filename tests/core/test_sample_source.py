@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from tests import sample_source
 from tests.plain_refresh import ranking, refresh
@@ -19,13 +20,20 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_it_is_some_three_thousand_images_and_the_same_bytes_again(tmp_path: Path) -> None:
-    images = sample_source.build(tmp_path / "one")
-    sample_source.build(tmp_path / "two")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """The sample, and how many images are in it."""
+    folder = tmp_path_factory.mktemp("built") / "sample"
+    return folder, sample_source.build(folder)
+
+
+def test_it_is_some_three_thousand_images_and_the_same_bytes_again(built: tuple[Path, int], tmp_path: Path) -> None:
+    folder, images = built
+    sample_source.build(tmp_path / "again")
     assert 2_800 <= images <= 3_200
-    assert digests(tmp_path / "one") == digests(tmp_path / "two")
-    assert sum(path.stat().st_size for path in (tmp_path / "one").rglob("*") if path.is_file()) < 60_000_000
-    kinds = {path.suffix for path in (tmp_path / "one").rglob("*") if path.is_file()}
+    assert digests(folder) == digests(tmp_path / "again")
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 60_000_000
+    kinds = {path.suffix for path in folder.rglob("*") if path.is_file()}
     assert {".tar", ".parquet", ".jpg", ".png", ".txt"} == kinds
 
 
@@ -36,15 +44,15 @@ def documented_recipes() -> list[str]:
     return [block for block in blocks if "[selection]" in block]
 
 
-def test_the_documented_recipe_runs_on_the_sample(tmp_path: Path) -> None:
+def test_the_documented_recipe_runs_on_the_sample(built: tuple[Path, int], tmp_path: Path) -> None:
     """With the encoder `pixels`, since the documented one is downloaded."""
     text, *_ = documented_recipes()
     fields = tomllib.loads(text)
     fields["encoder"] = {"name": "pixels"}
-    sample_source.build(tmp_path / "sample")
-    refresh(tmp_path / "w", tmp_path / "sample", recipe=Recipe.model_validate(fields))
+    sample = built[0]
+    refresh(tmp_path / "w", sample, recipe=Recipe.model_validate(fields))
     picks = ranking(tmp_path / "w")
     assert 400 < picks.height < 600
-    names = pl.read_parquet(tmp_path / "sample" / "camera-1.parquet", columns=["camera"])["camera"]
+    names = pl.read_parquet(sample / "camera-1.parquet", columns=["camera"])["camera"]
     first = [names[int(Path(uri.split("#")[1]).stem)] for uri in picks["uri"].head(25)]
     assert first.count("north") >= 5
