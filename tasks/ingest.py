@@ -13,7 +13,8 @@ from wtl_core.workspace.run import Run
 @task(name="ingest", **STAGE)
 def ingest_parts(run: Run, batch: int) -> int:
     """Read shards, decode each image once, keep it or record why not; returns how many parts there are."""
-    with reported("ingest", "bytes") as on_progress:
+    part = f"{batch + 1} of {run.batches}" if run.batches > 1 else ""
+    with reported("ingest", "bytes", part=part) as on_progress:
         return len(pipeline.ingest_parts(run, batch, on_progress=on_progress))
 
 

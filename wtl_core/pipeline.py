@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from wtl_core.embedding import chunks
 from wtl_core.embedding.chunks import ChunkResult, Embedded, EmbeddingChunk
-from wtl_core.encoders import loading
+from wtl_core.encoders import loading, resolve
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.machine import Machine, Progress, Stopwatch
@@ -22,7 +22,7 @@ from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import accounts, last_result, outcome, planning
 from wtl_core.refresh.outcome import Results
 from wtl_core.report import page
-from wtl_core.selection import stage, stage_inputs
+from wtl_core.selection import columns, stage, stage_inputs
 from wtl_core.training import pool_images, succession, training
 from wtl_core.workspace import commits, lease, ledger, marker, snapshots
 from wtl_core.workspace.accounts import PoolAccounts
@@ -43,7 +43,8 @@ def plan_refresh(
 ) -> Run:
     """Plan a refresh, or follow a plan that was handed over; write the listing snapshot unless there is nothing to do.
 
-    Arguments and errors are those of `planning.plan`.
+    Arguments and errors are those of `planning.plan`. An encoder that the last refresh did not use is looked for here,
+    before any image is read, and raises what `ensure_encoder` does.
     """
     planned = planning.ready_plan(store)
     before_seconds = 0.0 if planned is None else planned.seconds
@@ -65,11 +66,21 @@ def plan_refresh(
     )
     if planned.is_noop:
         return run
+    if planned.last is None or planned.last.recipe.encoder != planned.recipe.encoder:
+        _check_encoder(store, planned.recipe.encoder, machine)
     marker.create_workspace(store)
     store.sweep()
     snapshot_key = snapshots.write_snapshot(store, planned.snapshot)
     snapshots.note_pending(store, planned.number, snapshot_key)
     return replace(run, snapshot_key=snapshot_key)
+
+
+def _check_encoder(store: Store, params: EncoderParams, machine: Machine) -> None:
+    """Load an encoder, or the weights that training starts from, so that a wrong name ends the run at once."""
+    if not encoder_names.is_trained_here(params.name):
+        loading.describe(params.name, store, params, machine)
+    elif params.start is not None:
+        resolve.start_from(params.start, store, side_px=params.side_px)
 
 
 def ingest_parts(run: Run, batch: int, *, on_progress: Progress | None = None) -> list[PartCounts]:
@@ -89,12 +100,15 @@ def gather_pool(run: Run) -> PoolAccounts:
     Raises:
         InputError: nothing readable is in it.
         QuarantineBudgetError: more is quarantined than the recipe's budget allows.
+        InputError: a column that the selection needs is missing or not of numbers.
     """
     live = load_pool(run)
     if live.counts.samples == 0:
         folder = run.store.path("quarantine")
         raise InputError(accounts.nothing_readable_message(live, run.sources, quarantine=folder))
     ingest.check_quarantine_budget(live.quarantine, live.by_source, run.recipe.ingest)
+    labelled = ledger.sample_ids(ledger.read(run.store, run.ledger_length), "labelled")
+    columns.check(live.samples, run.recipe.selection, labelled=labelled)
     return accounts.of_pool(run, live)
 
 

@@ -46,10 +46,44 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
 }
 
 
-@click.group(cls=Sections, sections=_SECTIONS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="wtl")
-def cli() -> None:
+_FIRST_STEPS = """\
+wtl, what to label: which images to label next, and how many are enough.
+
+  wtl run SOURCE -w DIR                 rank the images of a folder or bucket
+  wtl report --open -w DIR              look at the picks, beside random ones
+  wtl cut --at 5% -o picks.csv -w DIR   the images to label, best first
+  wtl labels add FILE -w DIR            say which ones are labelled
+  wtl status -w DIR                     what the workspace holds
+
+All commands: wtl --help"""
+_COMPLETION = 'Completion of commands and options: eval "$(_WTL_COMPLETE=bash_source wtl)", or zsh_source, fish_source.'
+
+
+def _show_version(context: click.Context, option: click.Parameter, is_asked: bool) -> None:
+    if is_asked:
+        from wtl_core.report.version import version_text
+
+        click.echo(f"wtl {version_text()}")
+        context.exit()
+
+
+@click.group(
+    cls=Sections,
+    sections=_SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=False,
+    invoke_without_command=True,
+    epilog=_COMPLETION,
+)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version."
+)
+@click.pass_context
+def cli(context: click.Context) -> None:
     """What to label: rank a pool of images by coverage, so that every operating point is a prefix."""
+    if context.invoked_subcommand is None:
+        click.echo(_FIRST_STEPS, err=True)
+        raise SystemExit(2)
     settings()  # a wrong one is refused before anything else, and both S3 clients learn their address here
 
 

@@ -8,12 +8,26 @@ import click
 from flows.cli import terminal
 
 workspace_option = click.option(
-    "--workspace", "-w", required=True, envvar="WTL_WORKSPACE", show_envvar=True, help="A folder or s3:// prefix."
+    "--workspace",
+    "-w",
+    required=True,
+    type=click.Path(),
+    envvar="WTL_WORKSPACE",
+    show_envvar=True,
+    help="A folder or s3:// prefix.",
 )
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options `--json`, which a command gets as `as_json`, and `--debug`, which `terminal.is_debug` answers."""
+    """The options of every command: `--json`, which it gets as `as_json`, and how much is said beside the result."""
+    command = click.option(
+        "--verbose",
+        "-v",
+        is_flag=True,
+        expose_value=False,
+        callback=lambda context, _option, is_verbose: context.meta.update({terminal.VERBOSE: is_verbose}),
+        help="Show what the stages say of their work.",
+    )(command)
     command = click.option(
         "--debug",
         is_flag=True,

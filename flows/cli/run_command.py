@@ -18,12 +18,17 @@ from wtl_core.workspace import marker
 from wtl_core.workspace.storage import Store
 
 
+def _complete_encoder(context: click.Context, option: click.Parameter, begun: str) -> list[str]:
+    """What the shell completes the beginning of an encoder's name to."""
+    return [word for word in encoder_names.BEGINNINGS if word.startswith(begun)]
+
+
 @click.command("run")
-@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path())
 @workspace_option
 @click.option("--recipe", "recipe_path", type=click.Path(path_type=Path), help="A TOML file; default: the last.")
 @click.option("--budget", help="Operating point that marks the picks: 500 or 10%.")
-@click.option("--encoder", help=f"One of: {', '.join(encoder_names.FORMS)}.")
+@click.option("--encoder", shell_complete=_complete_encoder, help=f"One of: {', '.join(encoder_names.FORMS)}.")
 @click.option("--allow-removal", is_flag=True, help="Go on although over half of a source has vanished.")
 @click.option("--forget", multiple=True, metavar="SOURCE", help="Drop a known SOURCE and its images; repeatable.")
 @common

@@ -18,7 +18,10 @@ from wtl_core.report.summary import Summary
 from wtl_core.upkeep.doctor import Findings
 from wtl_core.workspace.selections import Summary as RankingSummary
 
+VERBOSE = "wtl.is_verbose"
+"""Key of a command's context under which `--verbose` is noted."""
 _CORE = logging.getLogger("wtl_core")
+_PROGRESS = "wtl_core.progress"
 _LEAST_WIDTH = 40
 """Narrower terminals, and those of unknown width, wrap lines themselves."""
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -57,12 +60,18 @@ def is_debug() -> bool:
 
 
 def configure_logging() -> None:
-    """Plain lines of the core on stderr where no progress bar is; prefect's console only for what went wrong."""
+    """On stderr: progress and warnings of the core, or all that it says if `--verbose` or `--debug` was given.
+
+    The core's lines reach the log of a Prefect run either way. Times stand before them where nobody watches.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(PrintableLines("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    form = "%(message)s" if sys.stderr.isatty() else "%(asctime)s %(message)s"
+    handler.setFormatter(PrintableLines(form, datefmt="%H:%M:%S"))
+    if not (is_debug() or click.get_current_context().meta.get(VERBOSE)):
+        handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name == _PROGRESS)
     _CORE.addHandler(handler)
     if not is_debug():
-        _CORE.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)
+        _CORE.setLevel(logging.INFO)
 
 
 def say_field(name: str, text: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -10,7 +11,7 @@ from PIL import Image
 from tests.conftest import make_jpeg
 from tests.plain_refresh import SSL, refresh
 from wtl_core.encoders import cards
-from wtl_core.errors import ConfigError, QuarantineBudgetError
+from wtl_core.errors import ConfigError, InputError, QuarantineBudgetError
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace import commits, selections
 from wtl_core.workspace.storage import Store
@@ -102,3 +103,29 @@ def test_what_the_encoder_refuses_counts_against_the_quarantine_budget(
         with pytest.raises(QuarantineBudgetError, match=rf"{refused} of 20 images .*bad_vector {refused}\).*mend"):
             refresh(tmp_path / "w", recipe=recipe)
         assert commits.latest(Store(str(tmp_path / "w"))) == first
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ({"encoder": {"name": "timm:resnet18x"}}, "timm has no such network"),
+        ({"encoder": {"name": "torchvision:resnet18x"}}, "no such network"),
+        ({"encoder": {"name": "file:/nowhere/weights.safetensors"}}, "expected a weights file, found none"),
+        ({"encoder": {"name": "ssl", "start": "file:/nowhere/weights.safetensors"}}, "expected a weights file"),
+    ],
+)
+def test_an_encoder_that_is_not_there_is_refused_before_any_image_is_read(
+    source: Path, tmp_path: Path, recipe: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        refresh(tmp_path / "w", source, recipe=Recipe.model_validate(recipe))
+    assert not [path for path in (tmp_path / "w").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("selection", [{"group_by": "camra"}, {"weights": [{"column": "camra"}]}])
+def test_a_column_that_is_not_there_is_refused_before_an_encoder_is_trained(
+    source: Path, tmp_path: Path, selection: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match="column camra: expected a column of the pool"):
+        refresh(tmp_path / "w", source, recipe=Recipe.model_validate({**SSL, "selection": selection}))
+    assert not (tmp_path / "w" / "encoders").exists()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -178,6 +179,33 @@ def test_help_lists_the_commands(wtl_here: Wtl) -> None:
         places = [text.index(f"\n  {command} ") for command in commands]
         assert places == sorted(places)
     assert not [line for line in text.splitlines()[1:] if line.endswith("...")]
+
+
+def test_without_a_command_the_five_that_matter_are_shown(wtl_here: Wtl) -> None:
+    done = wtl_here()
+    assert (done.returncode, done.stdout) == (2, "")
+    shown = [line.split()[1] for line in done.stderr.splitlines() if line.startswith("  wtl ")]
+    assert shown == ["run", "report", "cut", "labels", "status"]
+
+
+def test_the_version_is_that_of_the_package_and_its_commit(wtl_here: Wtl) -> None:
+    done = wtl_here("--version")
+    assert done.returncode == 0
+    assert re.fullmatch(r"wtl 0\.1\.0( \([0-9a-f]{7,}\))?\n", done.stdout)
+
+
+def test_the_shell_completes_commands_and_encoders(wtl_alone: Wtl) -> None:
+    for words, completed in (("wtl st", "plain,status"), ("wtl run --encoder ti", "plain,timm:")):
+        place = str(len(words.split()) - 1)
+        asked = {"_WTL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": place}
+        assert wtl_alone(env=asked).stdout.splitlines() == [completed]
+
+
+def test_stages_are_heard_by_who_asks_for_it(wtl_here: Wtl, source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    first = f"run          all known sources into workspace {tmp_path}/w"
+    assert wtl_here("run", "-w", tmp_path / "w").stderr == f"{first}\n"
+    assert wtl_here("run", "-w", tmp_path / "w", "-v").stderr.splitlines()[1].endswith(f"{source}: 27 objects")
 
 
 def test_a_traceback_is_shown_to_who_asks_for_it(wtl_here: Wtl, tmp_path: Path) -> None:

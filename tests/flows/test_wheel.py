@@ -1,5 +1,6 @@
 """The package as it is installed from a wheel, far from any checkout."""
 
+import json
 import os
 import shutil
 import site
@@ -76,6 +77,31 @@ def test_the_installed_program_says_its_version_and_takes_a_site(installed: Path
     done = call(installed / "wtl", *words, "--port", free_port(), cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert "nightly = '0 3 * *': expected a cron" in done.stderr
+
+
+def test_the_installed_program_runs_the_whole_circle(
+    installed: Path, prefect_home: Path, source: Path, tmp_path: Path
+) -> None:
+    """Images, picks, labels, picks of what is left: from a folder that is no checkout, on a server of its own."""
+    env = {"PREFECT_HOME": str(prefect_home), "WTL_STATE": str(tmp_path), "WTL_WORKSPACE": str(tmp_path / "w")}
+
+    def wtl(*words: object) -> str:
+        done = call(installed / "wtl", *words, cwd=tmp_path, env=env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = json.loads(wtl("run", source, "--encoder", "pixels", "--budget", "8", "--json"))
+    assert (first["samples"], first["picks"]) == (64, 8)
+    wtl("cut", "--at", "8", "-o", "picks.csv")
+    assert json.loads(wtl("labels", "add", "picks.csv", "--json"))["added"] == 8
+    second = json.loads(wtl("run", "--json"))
+    assert (second["ranked"], second["changes"]["labelled"]) == (56, 8)
+    assert second["decision"]["sentence"] in Path(wtl("report").strip()).read_text()
+    assert json.loads(wtl("status", "--json"))["refresh"] == 2
+    typed = call(installed / "python", "-c", "import wtl_core; print(wtl_core.__path__[0])", cwd=tmp_path)
+    folder = Path(typed.stdout.strip())
+    assert folder.is_relative_to(installed.parent)
+    assert (folder / "py.typed").is_file()
 
 
 def test_a_file_that_is_not_there_is_not_worth_another_try(

@@ -16,7 +16,12 @@ def test_lines_come_at_most_once_in_an_interval(
         for done in range(1, 31):
             now += 1.0
             on_progress(done, 30)
-    assert caplog.messages == [f"ingest: {done} of 30 images" for done in (10, 20, 30)]
+    assert caplog.messages == [
+        "ingest: 10 of 30 images, 1.0 images a second, 20 s left",
+        "ingest: 20 of 30 images, 1.0 images a second, 10 s left",
+        "ingest: 30 of 30 images, 1.0 images a second, 0 s left",
+        "ingest       30 images in 30 s, 1.0 images a second",
+    ]
 
 
 def test_a_short_stage_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -29,9 +34,13 @@ def test_a_server_that_is_away_costs_no_work(monkeypatch: pytest.MonkeyPatch, ca
     def away(**_: object) -> None:
         raise httpx.ConnectError("refused")
 
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress.TaskRunContext, "get", lambda: "a task run")
     monkeypatch.setattr(progress, "create_progress_artifact", away)
-    with caplog.at_level(logging.WARNING, "wtl_core.progress"):
-        progress._Artifact("ingest", "images").show(1, 2)
+    with caplog.at_level(logging.WARNING, "wtl_core.progress"), reported("ingest", "images") as on_progress:
+        now = 6.0
+        on_progress(1, 2)
     assert "could not be shown" in caplog.text
 
 

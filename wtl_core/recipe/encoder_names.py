@@ -22,6 +22,9 @@ FORMS = (
 )
 """Every valid form, as messages show them. `timm:NAME@PATH` and `torchvision:NAME@PATH` take weights from a file."""
 
+BEGINNINGS = ("ssl", "pixels", "timm:", "torchvision:", "file:", "python:")
+"""Whole names, and what names of the other forms begin with."""
+
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _ARCHITECTURE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -106,7 +109,6 @@ def is_trained_here(name: str) -> bool:
 
 
 def _unknown(name: str) -> ConfigError:
-    known = ["ssl", "pixels", "timm:", "torchvision:", "file:", "python:"]
-    nearest = difflib.get_close_matches(name.partition(":")[0] + ":" * (":" in name), known, n=1, cutoff=0.6)
+    nearest = difflib.get_close_matches(name.partition(":")[0] + ":" * (":" in name), BEGINNINGS, n=1, cutoff=0.6)
     advice = f"did you mean {nearest[0]!r}? " if nearest else ""
     return ConfigError(f"encoder {name!r}: expected one of {', '.join(FORMS)}; {advice}name one of these")
