@@ -24,7 +24,7 @@ README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 INDEX = DOCS / "README.md"
 PAGES = (README, *sorted(DOCS.glob("*.md")))
-_IN_EVERY_COMMAND = ("--json", "--debug", "--help")
+_IN_EVERY_COMMAND = ("--json", "--verbose", "--debug", "--help")
 
 
 def build(text: str, page: Path) -> str:
@@ -135,8 +135,8 @@ def commands_by_name() -> dict[str, click.Command]:
         if not isinstance(command, click.Group):
             yield name, command
             return
-        for word in command.list_commands(click.Context(command)):
-            yield from below(f"{name} {word}", command.commands[word])
+        for word, found in command.commands.items():  # in the order of the help
+            yield from below(f"{name} {word}", found)
 
     return dict(below("wtl", cli))
 
