@@ -61,7 +61,8 @@ def cut_command(workspace: str, at: str, output: Path | None, as_json: bool) -> 
             click.echo(json.dumps({"picks": count, "left_out": left_out, "output": str(output), **told}))
         terminal.say(f"{count:,} {'pick' if count == 1 else 'picks'} in {output}", is_message=True)
     elif as_json:
-        click.echo(json.dumps({"picks": picks.rows, "left_out": left_out, **told}))
+        rows = [{**row, "pool_coverage": row["coverage"]} for row in picks.rows]  # the name that it has elsewhere
+        click.echo(json.dumps({"picks": rows, "left_out": left_out, **told}))
     else:
         click.echo(cut.to_csv(picks.rows), nl=False)
 

@@ -108,11 +108,12 @@ def publish_stages(store: Store, commit: Commit) -> None:
     create_table_artifact(key="stages", table=times, description=f"Refresh {commit.number}: seconds by stage")
     path = store.path(commit.report)
     link = f"[{html.escape(path)}]({'file://' if store.is_local else ''}{path.replace(' ', '%20')})"
-    told = "\n\n".join(filter(None, [decision.read(store, commit.selection).sentence, decision.what_changed(commit)]))
+    decided = decision.read(store, commit.selection).sentence
+    told = "\n\n".join(filter(None, [f"**{decided}**", html.escape(decision.what_changed(commit))]))
     create_markdown_artifact(
         key="report",
-        markdown=f"# Refresh {commit.number}\n\n{html.escape(told)}\n\nReport: {link}",
-        description="Where the report of this refresh lies",
+        markdown=f"{told}\n\nReport of refresh {commit.number}: {link}",
+        description=decided,
     )
     emit_completed(store, "refresh", {"number": commit.number, "report": path, **commit.counts.model_dump()})
 

@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -239,6 +240,15 @@ def test_a_server_that_is_away_is_named_and_worth_another_try(
     assert "Traceback" not in done.stderr
 
 
+def ask(server_address: str, what: str, condition: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a server holds of `flow_runs` or `artifacts` that fits the condition."""
+    body = json.dumps({what: condition}).encode()
+    request = urllib.request.Request(f"{server_address}/{what}/filter", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        found: list[dict[str, Any]] = json.load(answer)
+    return found
+
+
 def test_a_run_finds_the_server_that_up_keeps_and_shows_itself_there(
     wtl_alone: Wtl, server_address: str, source: Path, tmp_path: Path
 ) -> None:
@@ -252,12 +262,13 @@ def test_a_run_finds_the_server_that_up_keeps_and_shows_itself_there(
         supervisor.kill()
     assert done.returncode == 0, done.stderr
     assert f"http://127.0.0.1:{address.port}, which `wtl up` keeps, shows this run" in done.stderr
-    asked = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
-    body = json.dumps(asked).encode()
-    request = urllib.request.Request(f"{server_address}/flow_runs/filter", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        shown = [run for run in json.load(answer) if run["parameters"].get("workspace") == str(work)]
+    runs = ask(server_address, "flow_runs", {"state": {"type": {"any_": ["COMPLETED"]}}})
+    shown = [run for run in runs if run["parameters"].get("workspace") == str(work)]
     assert len(shown) == 1
+    sentence = result_of(wtl_alone("status", "-w", work, "--json"))["decision"]["sentence"]
+    assert done.stdout.splitlines()[0] == sentence
+    reports = ask(server_address, "artifacts", {"flow_run_id": {"any_": [shown[0]["id"]]}, "key": {"any_": ["report"]}})
+    assert [(report["description"], sentence in report["data"]) for report in reports] == [(sentence, True)]
     assert up.running_place(tmp_path) is None
 
 

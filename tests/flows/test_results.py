@@ -28,6 +28,8 @@ def test_picks_reach_the_file_and_the_json_names_it(wtl_here: Wtl, source: Path,
     assert decision["labels"] == 1
     assert done.stderr == f"{decision['sentence']}\n1 pick in {tmp_path}/picks.parquet\n"
     assert (tmp_path / "picks.parquet").read_bytes()[:4] == b"PAR1"
+    [pick] = result_of(wtl_here("cut", "-w", tmp_path / "w", "--at", "1", "--json"))["picks"]
+    assert pick["pool_coverage"] == pick["coverage"], "the ranking's own figure, by its own name and by the column's"
 
 
 @pytest.mark.parametrize("is_shown", [True, False])

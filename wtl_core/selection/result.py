@@ -24,7 +24,8 @@ class Ranking:
         rows: int64, the row in the caller's arrays.
         gain: float64, what the pick adds to `coverage`. For the objective `coverage` without quotas it never rises
             from rank `frozen` to rank `tail_from`.
-        coverage: float64, of the pool by all picks up to this one.
+        coverage: float64, pool coverage by all picks up to this one: an image covers itself here, as it does not in
+            the ladder's coverage.
         radius: float64, the distance to the nearest earlier pick or labelled image, 2 where there is none.
         duplicate_of: int64, the row that this one is pixel- or vector-identical to, or -1; such rows come last.
         stands_for: int64, samples within the kernel's reach that are closer to this one than to any earlier pick.
