@@ -4,6 +4,7 @@ import base64
 import io
 import logging
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -42,10 +43,7 @@ def render(store: Store, commit: Commit, live: Pool) -> str:
     chosen = ranking["sample_id"].head(_PICTURES).to_list()
     matched = np.random.default_rng(0).permutation(ranking["sample_id"].to_numpy())[:_PICTURES].tolist()
     refused = accounts.quarantine(live, store, commit.encoder)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("wtl_core.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template("page.html.j2").render(
+    return _template().render(
         commit=commit,
         decision=decision.read(store, commit.selection).sentence,
         changed=decision.what_changed(commit),
@@ -64,6 +62,14 @@ def render(store: Store, commit: Commit, live: Pool) -> str:
         recipe=commit.recipe.model_dump(mode="json"),
         place=store.root,
     )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("wtl_core.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("page.html.j2")
 
 
 def _near_groups(samples: pl.DataFrame) -> list[dict[str, Any]]:
