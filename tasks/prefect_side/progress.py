@@ -78,7 +78,7 @@ class _Pace:
     def in_words(self) -> str:
         """As `1.4 of 3.9 MB, 1.3 MB a second, 2 s left`."""
         if not self.done:
-            return "begins"
+            return self._amount(0, self.total) if self.total else "begins"
         left = _duration((self.total - self.done) / self.rate)
         return f"{self._amount(self.done, self.total)}, {self._amount(self.rate)} a second, {left} left"
 
