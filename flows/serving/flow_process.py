@@ -12,10 +12,10 @@ back, 2,964 images; 2 cores, quiet before and beside some load now), until
 | the result is printed | 8.5 | 5.7 |
 | the command has ended | 10.3 | 6.1 |
 
-So the own server starts before Prefect is imported here, and is asked once as soon as it answers. Memory is not searched
-for garbage during the imports, which make a million objects that stay (0.9 s). The stages themselves waited 1.2 s for
-torchvision, of which only a library is loaded now (`images.decode`). A server within this process, without a network, is
-no way out: its imports take 2 s of the same core, while a process of its own has the second core to itself.
+So the own server starts before Prefect is imported here, and is asked once as soon as it answers. Memory is not
+searched for garbage during the imports, which make a million objects that stay (0.9 s). The stages themselves waited
+1.2 s for torchvision, of which only a library is loaded now (`images.decode`). A server within this process, without a
+network, is no way out: its imports take 2 s of the same core, while a process of its own has the other core.
 """
 
 import atexit
