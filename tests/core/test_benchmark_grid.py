@@ -15,7 +15,18 @@ import numpy as np
 import pytest
 
 from tests.small_benchmark import PARAMS, Finished, batches, run_all, write_set
-from wtl_core.benchmark import datasets, grid, grid_cells, judges, network, preparation, statistics, summary, work
+from wtl_core.benchmark import (
+    datasets,
+    grid,
+    grid_cells,
+    judges,
+    network,
+    plots,
+    preparation,
+    statistics,
+    summary,
+    work,
+)
 from wtl_core.benchmark import params as params_module
 from wtl_core.benchmark.budgets import budgets_of
 from wtl_core.benchmark.grid_cells import GridCell
@@ -301,6 +312,14 @@ def test_other_weights_under_an_old_name_are_another_preparation(tmp_path: Path)
         assert keys[0] != keys[1], form
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without pictures, which take most of a page's second, for those who read its text."""
+    monkeypatch.setattr(plots, "to_svg", lambda _: "<svg></svg>")
+    monkeypatch.setattr(plots, "to_png", lambda _: b"")
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_says_what_a_rivals_seconds_include(finished: Finished) -> None:
     _, store, prepared, _ = finished
     for strategy, is_told in (("k-center", True), ("entropy", False)):
@@ -309,6 +328,7 @@ def test_the_page_says_what_a_rivals_seconds_include(finished: Finished) -> None
         assert (f"those of {strategy} include tracing" in page) == is_told
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_says_how_the_network_from_scratch_learns(finished: Finished) -> None:
     _, store, prepared, _ = finished
     params = PARAMS.model_copy(update={"judges": ("scratch",), "budgets": (16, 128), "scratch_effort": 0.1})
@@ -338,6 +358,7 @@ def rows_of(store: Store) -> list[dict[str, Any]]:
     return pq.read_table(io.BytesIO(store.read_bytes("results.parquet"))).to_pylist()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_says_what_its_figures_are_over(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     _, store, prepared, _ = finished
 
@@ -365,6 +386,7 @@ def test_the_processor_is_named_with_its_cores(monkeypatch: pytest.MonkeyPatch) 
     assert re.fullmatch(r".* CPU, \d+ cores", summary.processor_name())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_costs_stand_at_a_budget_that_all_have_and_count_the_encoder_where_it_is_needed(finished: Finished) -> None:
     _, store, prepared, _ = finished
     more = PARAMS.model_copy(update={"budgets": (10, 30, 60)})
