@@ -60,7 +60,7 @@ $(VENV)/bin/pip:
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
 
 $(VENV)/.installed-dev: $(VENV)/bin/pip pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable . --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[packaged]" --group dev
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from wtl_core.embedding import chunks
 from wtl_core.embedding.chunks import ChunkResult, Embedded, EmbeddingChunk
-from wtl_core.encoders import loading, resolve
+from wtl_core.encoders import loading, resolve, weights_files
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.machine import Machine, Progress, Stopwatch
@@ -23,7 +23,7 @@ from wtl_core.refresh import accounts, last_result, outcome, planning
 from wtl_core.refresh.outcome import Results
 from wtl_core.report import page
 from wtl_core.selection import columns, stage, stage_inputs
-from wtl_core.training import pool_images, succession, training
+from wtl_core.training import making, pool_images, succession
 from wtl_core.workspace import commits, lease, ledger, marker, snapshots
 from wtl_core.workspace.accounts import PoolAccounts
 from wtl_core.workspace.commits import Commit
@@ -113,64 +113,72 @@ def gather_pool(run: Run) -> PoolAccounts:
 
 
 def ensure_encoder(run: Run, *, on_progress: Progress | None = None) -> EncoderRef:
-    """The encoder that the recipe names; one of this workspace's own is trained now if there is none yet."""
+    """The encoder that the recipe names; one of this workspace's own is made now if there is none yet."""
     params = run.recipe.encoder
-    is_ours = encoder_names.is_trained_here(params.name)
-    resolvable = _trained_encoder(run, on_progress) if is_ours else params.name
+    is_ours = encoder_names.is_made_here(params.name)
+    resolvable = _own_encoder(run, on_progress) if is_ours else params.name
     return loading.describe(resolvable, run.store, params, run.machine)
 
 
-def _trained_encoder(run: Run, on_progress: Progress | None) -> str:
-    """The fingerprint of the workspace's encoder, or of one trained now if it has none or a successor is due.
+def _own_encoder(run: Run, on_progress: Progress | None) -> str:
+    """What names the workspace's encoder, or one made now if it has none or a successor is due.
 
-    A successor becomes the workspace's encoder with this refresh's commit.
+    A successor becomes the workspace's encoder with this refresh's commit. An encoder that an earlier version of wtl
+    used as it was, without keeping it, is used on in that way.
     """
+    params = run.recipe.encoder
     is_due = last_result.is_successor_due(run.store, run.last, run.recipe)
-    current = last_result.current_encoder(run.store, run.last, run.recipe.encoder.name)
-    if current is not None and not is_due:
-        return current
-    fingerprint = _train(run.store, load_pool(run), run.recipe.encoder, run.machine, on_progress)
-    if is_due:
-        succession.name_successor(run.store, fingerprint)
-    return fingerprint
+    current = last_result.current_encoder(run.store, run.last, params.name)
+    if current is not None and not is_due and not _is_another_network(run):
+        return loading.kept(run.store, current) or params.name
+    made = _make_encoder(run.store, load_pool(run), params, run.machine, on_progress)
+    if is_due or succession.successor(run.store, params.name) is not None:
+        succession.name_successor(run.store, made, params.name)
+    return made
+
+
+def _is_another_network(run: Run) -> bool:
+    """Whether the recipe's name stands for another network than in the last refresh: another file, or another side.
+
+    What was trained or chosen here stays until it gets a successor, whatever sizes the recipe has now.
+    """
+    if run.last is None or run.recipe.encoder.name in ("auto", "ssl"):
+        return False
+    before, now = run.last.recipe.encoder, run.recipe.encoder
+    return before.side_px != now.side_px or weights_files.has_changed(run.last.encoder_file, now.name)
 
 
 def train_successor(
     store: Store, params: EncoderParams | None, machine: Machine, *, on_progress: Progress | None = None
 ) -> str:
-    """Train the workspace's next encoder on its present pool and return its fingerprint; the next refresh uses it.
+    """Make the workspace's next encoder from its present pool and return its fingerprint; the next refresh uses it.
 
     Without `params` those of the last recipe hold. The same pool and params give the encoder that is there already.
 
     Raises:
-        ConfigError: the workspace has no pool yet, or its encoder is not one that is trained here.
+        ConfigError: the workspace has no pool yet, or its encoder is not one that is made from its pool.
     """
     last = commits.latest(store)
     if last is None:
         raise ConfigError(f"{store.root}: expected a pool to train on, found none yet; `wtl run SOURCE` makes one")
-    if not encoder_names.is_trained_here(last.encoder_name):
+    if not encoder_names.is_made_here(last.encoder_name):
         raise ConfigError(
-            f"{store.root}: expected an encoder that is trained here, found {last.encoder_name!r}; change to one by "
-            "`wtl run --encoder ssl`, which trains it at once"
+            f"{store.root}: expected an encoder that is made from the pool, found {last.encoder_name!r}; change to one "
+            "by `wtl run --encoder auto`, which makes it at once"
         )
     recipe = commits.recipe_of(last)
     live = _pool_of(store, last.listing, recipe.ingest.filters)
-    fingerprint = _train(store, live, params or recipe.encoder, machine, on_progress)
-    succession.name_successor(store, fingerprint)
-    return fingerprint
+    made = _make_encoder(store, live, params or recipe.encoder, machine, on_progress)
+    if encoder_names.parse_name(made).kind == "fingerprint":  # a pool of few images leaves a network as it is
+        succession.name_successor(store, made, last.encoder_name)
+    return made
 
 
-def _train(store: Store, live: Pool, params: EncoderParams, machine: Machine, on_progress: Progress | None) -> str:
-    """Train an encoder on a pool and return its fingerprint."""
-    return training.train(
-        pool_images.of_pool(store, live.samples),
-        store,
-        params,
-        device=machine.device,
-        devices=machine.devices,
-        workers=machine.workers,
-        on_progress=on_progress,
-    )
+def _make_encoder(
+    store: Store, live: Pool, params: EncoderParams, machine: Machine, on_progress: Progress | None
+) -> str:
+    """Make an encoder from a pool; what `resolve` finds it by."""
+    return making.make(pool_images.of_pool(store, live.samples), store, params, machine, on_progress=on_progress)
 
 
 def plan_embedding(run: Run, encoder: EncoderRef) -> list[EmbeddingChunk]:

@@ -103,7 +103,7 @@ def test_few_arrivals_give_no_share_and_a_foreign_encoder_no_age(tmp_path: Path)
     random = np.random.default_rng(0)
     store, samples = workspace_of(tmp_path, random.standard_normal((600, 8)), random.standard_normal((20, 8)))
     assert encoder_age.measure(store, samples, REF) == Age(images_then=600, images_now=620)
-    assert encoder_age.measure(store, samples, replace(REF, fingerprint="b" * 64)) is None
+    assert encoder_age.measure(store, samples, replace(REF, fingerprint="b" * 64, resolvable="b" * 64)) is None
     assert encoder_age.measure(store, samples, replace(REF, name="file:elsewhere.safetensors")) is None
 
 

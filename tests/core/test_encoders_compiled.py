@@ -51,7 +51,7 @@ def test_a_network_that_cannot_be_compiled_as_a_whole_is_refused() -> None:
 
 
 def test_only_networks_given_by_name_are_compiled() -> None:
-    with pytest.raises(ConfigError, match="expected a network given by name, found 'ssl'"):
+    with pytest.raises(ConfigError, match="expected a network given by name, found 'auto'"):
         build_recipe({"encoder": {"compile": True}}, name="r.toml")
 
 

@@ -47,7 +47,7 @@ def test_every_form_is_read(name: str, parsed: EncoderName) -> None:
     ],
 )
 def test_another_form_is_refused_and_the_valid_ones_are_named(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"expected one of ssl, pixels, timm:NAME"):
+    with pytest.raises(ConfigError, match=r"expected one of auto, ssl, pixels, package:NAME, timm:NAME"):
         parse_name(name)
 
 

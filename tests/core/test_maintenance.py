@@ -113,7 +113,7 @@ def test_only_encoders_that_something_names_stay(source: Path, tmp_path: Path) -
     refresh(root, source, recipe=recipe)
     last = commits.latest(store)
     assert last is not None
-    succession.name_successor(store, names["b"])
+    succession.name_successor(store, names["b"], "ssl")
     for fingerprint in (*names.values(), last.encoder):
         for file in ("card.json", "weights.safetensors", "origin.json", "scale.json"):
             store.create(f"encoders/{fingerprint}/{file}", b"{}")

@@ -16,10 +16,10 @@ from wtl_core.benchmark.pools import OUTLIER, LabelledPool
 from wtl_core.encoders import cards, resolve
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.machine import Progress
+from wtl_core.machine import Machine, Progress
 from wtl_core.recipe import encoder_names
 from wtl_core.recipe.encoder import EncoderParams
-from wtl_core.training import training
+from wtl_core.training import making
 from wtl_core.training.image_cache import PoolImages
 from wtl_core.workspace.storage import Store
 
@@ -61,16 +61,17 @@ class EncoderVectors:
         on_progress: Progress | None,
     ) -> "EncoderVectors":
         """The encoder that is named; one that has to be trained is trained on the pool's images."""
-        if not encoder_names.is_trained_here(params.encoder):
+        if not encoder_names.is_made_here(params.encoder):
             return cls(resolve.resolve(params.encoder, store, device=device))
-        side_px = max(16, params.side_px)
+        side_px = max(16, params.side_px) if params.encoder == "ssl" else None
         recipe = EncoderParams(name=params.encoder, seconds=params.encoder_seconds, side_px=side_px)
         images = PoolImages(pool.sample_ids, np.full(len(pool.images), params.side_px), _reader(pool.images))
-        trained = training.train(images, store, recipe, device=device, workers=workers, on_progress=on_progress)
+        machine = Machine(device=device, workers=workers)
+        made = making.make(images, store, recipe, machine, on_progress=on_progress)
         # By the card: a clock around the call above would find no time in an encoder that is there already.
-        card = cards.load_card(store, trained) or {}
+        card = cards.load_card(store, made) or {}
         seconds = float(card.get("seconds_since_last_start", 0.0))
-        return cls(resolve.resolve(trained, store, device=device), training_seconds=seconds)
+        return cls(resolve.resolve(made, store, device=device), training_seconds=seconds)
 
     def of_split(self, name: str, split: Split) -> np.ndarray:  # noqa: ARG002, as the protocol has it
         """(N, D) float16, of unit length."""

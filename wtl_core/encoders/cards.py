@@ -16,7 +16,7 @@ from safetensors.torch import save as save_tensors
 from wtl_core.encoders.encoder import Encoder, NumberFormat, build, fingerprint
 from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing, from_json
-from wtl_core.encoders.whitening import split
+from wtl_core.encoders.whitening import Whitening, split
 from wtl_core.errors import ConfigError, CorruptArtifactError
 from wtl_core.workspace.storage import Store
 
@@ -74,6 +74,28 @@ def save_encoder(
     return digest
 
 
+def save_fitted(store: Store, encoder: Encoder, *, name: str, side_px: int | None, card: dict[str, Any]) -> str:
+    """Store what fits a named network to a pool: its whitening, and the name by which the network is found again.
+
+    The network's own weights stay where they are; `load_encoder` refuses another network under that name.
+
+    Args:
+        store: The workspace.
+        encoder: The fitted encoder, `Encoder.fitted`.
+        name: What `resolve` finds the network by.
+        side_px: The image side that it is loaded with, None for its own.
+        card: What is known of it.
+    """
+    assert encoder.whitening is not None
+    folder = f"{FOLDER}/{encoder.fingerprint}"
+    if not store.exists(f"{folder}/{CARD}"):
+        head = {"fingerprint": encoder.fingerprint, "base": {"name": name, "side_px": side_px}}
+        tensors = {key: value.cpu().contiguous() for key, value in encoder.whitening.tensors().items()}
+        store.write_bytes(f"{folder}/{WEIGHTS}", save_tensors(tensors, {"wtl": json.dumps(head)}))
+        store.write_bytes(f"{folder}/{CARD}", json.dumps({**head, **card}, indent=2, sort_keys=True).encode())
+    return encoder.fingerprint
+
+
 def save_origin(store: Store, digest: str, sample_ids: Sequence[str]) -> None:
     """Store which pool an encoder was trained on."""
     origin = Origin(len(sample_ids), sorted(sample_ids)[:ORIGIN_IDS])
@@ -101,6 +123,20 @@ def load_card(store: Store, digest: str) -> dict[str, Any] | None:
             "folder and train again"
         ) from error
     return card
+
+
+def load_whitening(store: Store, digest: str) -> Whitening:
+    """The whitening of an encoder of this workspace that `save_fitted` wrote. Raises CorruptArtifactError."""
+    where = f"{store.path(FOLDER)}/{digest}"
+    try:
+        _, whitening = split(load_tensors(store.read_bytes(f"{FOLDER}/{digest}/{WEIGHTS}")))
+    except (FileNotFoundError, SafetensorError, KeyError) as error:
+        raise CorruptArtifactError(
+            f"{where}: expected a whitening in {WEIGHTS}, found: {error}; delete the folder and run again"
+        ) from error
+    if whitening is None:
+        raise CorruptArtifactError(f"{where}: expected a whitening in {WEIGHTS}, found none; delete the folder")
+    return whitening
 
 
 def load_encoder(store: Store, digest: str, *, device: torch.device) -> Encoder:
@@ -157,7 +193,7 @@ def from_weights(data: bytes, *, where: str, device: torch.device, card: dict[st
         raise CorruptArtifactError(f"{where}: the weights do not fit their own description: {error}") from error
     return build(
         network,
-        name="ssl",
+        name=shape.kind if ":" in shape.kind else "ssl",
         architecture=shape.to_json(),
         preprocessing=preprocessing,
         device=device,

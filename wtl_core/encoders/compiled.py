@@ -5,7 +5,6 @@ amount of work: all vectors of a table are computed in one way. Tested on the pr
 (`tests/core/test_encoders_compiled.py`, `test_global_settings.py`); times are of a prototype on an H100.
 """
 
-import hashlib
 import logging
 import shutil
 import threading
@@ -17,12 +16,10 @@ import torch
 from torch import nn
 
 from wtl_core.encoders.encoder import Encoder
+from wtl_core.encoders.encoder_ref import compiled_fingerprint
 from wtl_core.errors import ConfigError
 
 _log = logging.getLogger(__name__)
-
-_VERSION = 1
-"""Raise when a compiled network would give other vectors."""
 
 _SHAPES = 128
 """Compilations of one network in a process, at most: one for each GPU and for each halving of its passes."""
@@ -55,11 +52,6 @@ class _Compiled(nn.Module):
     def _passed(self, values: torch.Tensor) -> torch.Tensor:
         features: torch.Tensor = self.network(values)
         return features
-
-
-def compiled_fingerprint(fingerprint: str) -> str:
-    """The fingerprint of an encoder once it is compiled; it is known before that."""
-    return hashlib.sha256(f"compiled {_VERSION} {fingerprint}".encode()).hexdigest()
 
 
 def can_compile() -> bool:

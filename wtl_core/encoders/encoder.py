@@ -7,7 +7,7 @@ Not here: where networks come from (`resolve`, `training`) and how they are kept
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,7 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from wtl_core.encoders import openvino_network
 from wtl_core.encoders.networks import fold_norms
+from wtl_core.encoders.packages import PackagedNetwork
 from wtl_core.encoders.preprocessing import Preprocessing, fit
 from wtl_core.encoders.whitening import Whitening
 from wtl_core.errors import ConfigError
@@ -68,6 +70,13 @@ class Encoder:
         """The distance below which images are near-duplicates, see `near_copies`; None if it was not measured."""
         distance: float | None = self.card.get("near_copy_distance")
         return distance
+
+    def fitted(self, whitening: Whitening) -> "Encoder":
+        """The same encoder with its outputs treated by `whitening`, and a fingerprint of its own."""
+        weights = weights_digest(whitening.tensors())
+        digest = hashlib.sha256(f"fitted {VERSION} {self.fingerprint} {weights}".encode()).hexdigest()
+        moved = whitening.to(self.device)
+        return replace(self, fingerprint=digest, dimensions=whitening.dimensions, whitening=moved)
 
     def fit(self, image: torch.Tensor) -> torch.Tensor:
         """A decoded (3, H, W) uint8 image as the (3, S, S) uint8 square that `encode` takes."""
@@ -142,23 +151,37 @@ def build(
     module = module.eval().requires_grad_(requires_grad=False)
     weights = module.state_dict() | (whitening.tensors() if whitening else {})
     digest = fingerprint(weights, architecture, preprocessing, number_format)
-    ready = fold_norms(module).to(device=device, dtype=getattr(torch, number_format))
-    ready = ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks the keyword
     side = preprocessing.side_px
     rows = _CPU_ROWS if device.type == "cpu" else _cuda_rows(side)
+    ready: nn.Module
+    if device.type == "cpu" and isinstance(module, PackagedNetwork) and openvino_network.is_installed():
+        is_bfloat16 = number_format == "bfloat16"
+        ready = openvino_network.OpenvinoNetwork(module, rows=rows, side_px=side, is_bfloat16=is_bfloat16)
+        dimensions = module.dimensions
+    else:
+        ready = fold_norms(module).to(device=device, dtype=getattr(torch, number_format))
+        ready = ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks the keyword
+        blank = torch.zeros(2, 3, side, side, device=device, dtype=getattr(torch, number_format))
+        dimensions = _dimensions(ready, name, blank)
+    if whitening is not None:
+        dimensions = whitening.dimensions
+    return Encoder(
+        name, digest, dimensions, preprocessing, number_format, rows, ready, device, card or {},
+        whitening.to(device) if whitening else None,
+    )  # fmt: skip
+
+
+def _dimensions(network: nn.Module, name: str, images: torch.Tensor) -> int:
+    """Length of the features that a network gives of two images. Raises ConfigError if it does not give two rows."""
     with torch.inference_mode():
-        probe = ready(torch.zeros(2, 3, side, side, device=device, dtype=getattr(torch, number_format)))
+        probe = network(images)
     if not isinstance(probe, torch.Tensor) or probe.ndim < 2 or len(probe) != 2:
         found = tuple(probe.shape) if isinstance(probe, torch.Tensor) else type(probe).__name__
         raise ConfigError(
             f"encoder {name}: expected a network that gives (n, D) features of n images, found {found} of 2 images; "
             "let it give one row for each"
         )
-    dimensions = probe.flatten(1).shape[1]
-    return Encoder(
-        name, digest, dimensions, preprocessing, number_format, rows, ready, device, card or {},
-        whitening.to(device) if whitening else None,
-    )  # fmt: skip
+    return int(probe.flatten(1).shape[1])
 
 
 def fingerprint(

@@ -1,8 +1,12 @@
 """Which encoder a run works with: the small record that stages pass on instead of a network. Imports no torch."""
 
+import hashlib
 from dataclasses import dataclass
 
 from wtl_core.workspace.commits import WeightsFile
+
+_COMPILED_VERSION = 1
+"""Raise when a compiled network would give other vectors."""
 
 
 @dataclass(frozen=True)
@@ -30,3 +34,13 @@ class EncoderRef:
     is_compiled: bool = False
     near_copy_distance: float | None = None
     side_px: int | None = None
+
+
+def compiled_fingerprint(fingerprint: str) -> str:
+    """The fingerprint of an encoder once it is compiled; it is known before that."""
+    return hashlib.sha256(f"compiled {_COMPILED_VERSION} {fingerprint}".encode()).hexdigest()
+
+
+def makes(encoder: str, vectors: str) -> bool:
+    """Whether the encoder of one fingerprint makes the vectors of the other, compiled or not."""
+    return vectors in (encoder, compiled_fingerprint(encoder))

@@ -2,12 +2,10 @@
 
 from functools import lru_cache
 
-from wtl_core.encoders import compiled, resolve, weights_files
+from wtl_core.encoders import cards, compiled, resolve, weights_files
 from wtl_core.encoders.encoder import Encoder
-from wtl_core.encoders.encoder_ref import EncoderRef
-from wtl_core.errors import ConfigError, TransientError
+from wtl_core.encoders.encoder_ref import EncoderRef, compiled_fingerprint, makes
 from wtl_core.machine import Machine
-from wtl_core.recipe import encoder_names
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.workspace.storage import Store
 
@@ -22,7 +20,7 @@ def describe(resolvable: str, store: Store, params: EncoderParams, machine: Mach
     fingerprint = encoder.fingerprint
     if params.compile:
         compiled.check_can_compile(machine.device)
-        fingerprint = compiled.compiled_fingerprint(fingerprint)
+        fingerprint = compiled_fingerprint(fingerprint)
     return EncoderRef(
         fingerprint,
         params.name,
@@ -35,13 +33,17 @@ def describe(resolvable: str, store: Store, params: EncoderParams, machine: Mach
     )
 
 
+def kept(store: Store, fingerprint: str) -> str | None:
+    """The workspace's encoder that makes vectors of this fingerprint, compiled or not; None if it keeps none."""
+    names = [name for name in store.names(cards.FOLDER) if len(name) == len(fingerprint)]
+    return next((name for name in names if makes(name, fingerprint) and cards.load_card(store, name) is not None), None)
+
+
 @lru_cache(maxsize=1)
 def on_devices(ref: EncoderRef, store: Store, machine: Machine) -> list[Encoder]:
     """The network on each of the machine's devices. It stays loaded until `release`, since chunks come one by one.
 
-    Raises:
-        ConfigError: a factory gives other weights each time that it is called.
-        TransientError: the weights file was replaced since the run began.
+    Raises what `resolve.resolve` does.
     """
     names = [machine.device]
     if machine.devices > 1:
@@ -58,11 +60,5 @@ def _load(ref: EncoderRef, store: Store, device: str) -> Encoder:
     encoder = resolve.resolve(ref.resolvable, store, device=device, side_px=ref.side_px)
     if ref.is_compiled:
         encoder = compiled.compiled(encoder)
-    if encoder.fingerprint == ref.fingerprint:
-        return encoder
-    if encoder_names.parse_name(ref.resolvable).kind == "python":
-        raise ConfigError(
-            f"{ref.resolvable}: expected the same weights each time that the factory is called, found others; "
-            "seed it, or let it load a file"
-        )
-    raise TransientError(f"{ref.resolvable}: the weights were replaced while they were in use; run again")
+    assert encoder.fingerprint == ref.fingerprint, "resolve refuses another network"
+    return encoder

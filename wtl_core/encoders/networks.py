@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wtl_core.encoders.foreign import bare_network
+from wtl_core.encoders.packages import bare_packaged
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,9 @@ class NetworkShape:
 
     Attributes:
         kind: `resnet9` (eight 3 x 3 convolutions), `resnet18`, or a foreign one (`timm:NAME`, `torchvision:NAME`)
-            whose training was continued here.
-        width: Channels of the first stage; vectors have eight times as many dimensions, of foreign networks too.
+            whose training was continued here, or one of a package (`package:NAME`).
+        width: Channels of the first stage; vectors have eight times as many dimensions, of foreign networks too. Of a
+            packaged network: the number of its features itself.
         stem_stride: 1 keeps the resolution (up to some 40 px), 2 halves it, 4 quarters it (convolution, then pooling).
     """
 
@@ -32,7 +34,7 @@ class NetworkShape:
     @property
     def dimensions(self) -> int:
         """Length of the pooled features."""
-        return 8 * self.width
+        return self.width if self.kind.startswith("package:") else 8 * self.width
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object whose values are the constructor's."""
@@ -129,6 +131,8 @@ class ResNet18(nn.Module):
 
 def build_network(shape: NetworkShape) -> nn.Module:
     """An untrained network; its weights come from torch's global generator."""
+    if shape.kind.startswith("package:"):
+        return bare_packaged(shape.kind.removeprefix("package:"))
     if ":" in shape.kind:
         return bare_network(shape.kind)
     assert shape.kind in ("resnet9", "resnet18"), shape.kind

@@ -1,20 +1,29 @@
 """From an encoder's name to an encoder that runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from wtl_core.encoders.cards import FOLDER, WEIGHTS, from_weights, load_encoder, read_weights
-from wtl_core.encoders.encoder import Encoder
+from wtl_core.encoders.cards import (
+    FOLDER,
+    WEIGHTS,
+    from_weights,
+    load_card,
+    load_encoder,
+    load_whitening,
+    read_weights,
+)
+from wtl_core.encoders.encoder import Encoder, build
 from wtl_core.encoders.factory import load_factory
 from wtl_core.encoders.foreign import INCEPTIONS, fetch
 from wtl_core.encoders.networks import NetworkShape
+from wtl_core.encoders.packages import PACKAGED, load_packaged
 from wtl_core.encoders.pixels import pixels
-from wtl_core.encoders.preprocessing import Preprocessing, from_json
+from wtl_core.encoders.preprocessing import Preprocessing, at_side, from_json
 from wtl_core.encoders.pretrained import check_pooled, check_side_as_built, load_pretrained
 from wtl_core.encoders.whitening import split
-from wtl_core.errors import ConfigError
+from wtl_core.errors import ConfigError, TransientError
 from wtl_core.recipe.encoder_names import parse_name
 from wtl_core.workspace.storage import Store, open_store
 
@@ -23,31 +32,64 @@ def resolve(name: str, store: Store, *, device: torch.device | str, side_px: int
     """The encoder of this name, loaded on `device`.
 
     Args:
-        name: Any form of `encoder_names.FORMS` except `ssl`, which has to be trained first (`training.train` returns a
-            fingerprint).
+        name: Any form of `encoder_names.FORMS` except `auto` and `ssl`, which are made from a pool first
+            (`training.fitting` and `training.training` return a fingerprint). Networks of packages, timm, torchvision
+            and factories are given as they are, not fitted to a pool.
         store: The workspace, for fingerprints.
         device: Where it will run.
-        side_px: Image side of a timm or torchvision network; None for its publisher's. Others have their own.
+        side_px: Image side of a package's, timm's or torchvision's network; None for their own. Others have one.
 
     Raises:
         ConfigError: unknown form, unknown network, missing weights, or a side that the network cannot take.
         CorruptArtifactError: the weights do not match their card.
+        TransientError: the network that an encoder of the workspace was fitted with has other weights now.
     """
     device = torch.device(device)
     parsed = parse_name(name)
     if parsed.kind == "pixels":
         return pixels(device)
+    if parsed.kind == "package":
+        return _packaged(parsed.value, device, side_px)
     if parsed.kind in ("timm", "torchvision"):
         return load_pretrained(parsed, device=device, side_px=side_px)
     if parsed.kind == "python":
         return load_factory(parsed, device=device)
     if parsed.kind == "fingerprint":
-        return load_encoder(store, parsed.value, device=device)
+        return _load_kept(store, parsed.value, device)
     if parsed.kind == "file":
         return _load_file(Path(parsed.value).expanduser(), device)
     if parsed.kind == "folder":
         return _load_folder(parsed.value, device)
-    raise ConfigError("encoder 'ssl': expected one that is trained already; run `wtl train-encoder`, or name another")
+    raise ConfigError(f"encoder {name!r}: expected one that is made already; run `wtl run`, or name another")
+
+
+def _packaged(name: str, device: torch.device, side_px: int | None) -> Encoder:
+    network, preprocessing = load_packaged(name)
+    if side_px is not None:
+        preprocessing = at_side(preprocessing, side_px)
+    label, weights = f"package:{name}", PACKAGED[name]
+    card = {"method": "pretrained", "network": label, "licence": weights.licence, "origin": weights.origin}
+    shape = NetworkShape(label, network.dimensions)
+    return build(
+        network, name=label, architecture=shape.to_json(), preprocessing=preprocessing, device=device, card=card
+    )
+
+
+def _load_kept(store: Store, digest: str, device: torch.device) -> Encoder:
+    """An encoder of a workspace: from its own weights, or a named network with the whitening that was kept."""
+    card = load_card(store, digest)
+    if card is None or "base" not in card:
+        return load_encoder(store, digest, device=device)
+    name, side_px = card["base"]["name"], card["base"]["side_px"]
+    encoder = resolve(name, store, device=device, side_px=side_px).fitted(load_whitening(store, digest))
+    if encoder.fingerprint == digest:
+        return replace(encoder, card=card)
+    if parse_name(name).kind == "python":
+        raise ConfigError(
+            f"{name}: expected the same weights each time that the factory is called, found others; "
+            "seed it, or let it load a file"
+        )
+    raise TransientError(f"{name}: the weights were replaced while they were in use; run again")
 
 
 @dataclass(frozen=True)
@@ -69,6 +111,9 @@ def start_from(name: str, store: Store, *, side_px: int | None = None) -> Start:
         CorruptArtifactError: the weights do not match their card.
     """
     parsed = parse_name(name)
+    if parsed.kind == "package":
+        network, preprocessing = load_packaged(parsed.value)
+        return Start(NetworkShape(name, network.dimensions), network.state_dict(), preprocessing)
     if parsed.kind == "torchvision" and parsed.value in INCEPTIONS:
         raise ConfigError(
             f"encoder.start {name!r}: expected a network with one output in training, found several; start from "
@@ -90,6 +135,8 @@ def start_from(name: str, store: Store, *, side_px: int | None = None) -> Start:
     elif parsed.kind in ("fingerprint", "folder"):
         is_here = parsed.kind == "fingerprint"
         home, digest = (store, parsed.value) if is_here else _split_folder(parsed.value)
+        if "base" in (card := load_card(home, digest) or {}):
+            return start_from(card["base"]["name"], store, side_px=side_px)
         load_encoder(home, digest, device=torch.device("cpu"))  # refuses missing and changed weights
         data, where = home.read_bytes(f"{FOLDER}/{digest}/{WEIGHTS}"), home.path(f"{FOLDER}/{digest}")
     else:
@@ -118,7 +165,7 @@ def _read_file(path: Path) -> bytes:
 
 def _load_folder(path: str, device: torch.device) -> Encoder:
     store, digest = _split_folder(path)
-    return load_encoder(store, digest, device=device)
+    return _load_kept(store, digest, device)
 
 
 def _split_folder(path: str) -> tuple[Store, str]:

@@ -11,7 +11,7 @@ from wtl_core.recipe.base import Params
 class EncoderParams(Params):
     """Which network turns an image into a vector, and how one is trained where none is given."""
 
-    name: str = "ssl"
+    name: str = "auto"
     """`ssl`, `pixels`, `timm:NAME`, `torchvision:NAME`, `file:PATH`, or the path of an encoder in a workspace."""
     seconds: float = Field(300, gt=0, le=30 * 86400)
     """Wall-clock budget of training. After a warm-up it becomes a number of steps; a rerun trains the same number."""
@@ -48,7 +48,7 @@ class EncoderParams(Params):
 
     @model_validator(mode="after")
     def _check_compile(self) -> Self:
-        if self.compile and encoder_names.is_trained_here(self.name):
+        if self.compile and self.name in ("auto", "ssl"):
             raise ValueError(
                 f"encoder.compile: expected a network given by name, found {self.name!r}, whose networks are so small "
                 "that compiling takes longer than a million images; leave it false"

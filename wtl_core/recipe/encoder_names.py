@@ -8,11 +8,13 @@ from typing import Literal
 
 from wtl_core.errors import ConfigError
 
-Kind = Literal["ssl", "pixels", "timm", "torchvision", "file", "python", "fingerprint", "folder"]
+Kind = Literal["auto", "ssl", "pixels", "package", "timm", "torchvision", "file", "python", "fingerprint", "folder"]
 
 FORMS = (
+    "auto",
     "ssl",
     "pixels",
+    "package:NAME",
     "timm:NAME",
     "torchvision:NAME",
     "file:PATH",
@@ -22,7 +24,7 @@ FORMS = (
 )
 """Every valid form, as messages show them. `timm:NAME@PATH` and `torchvision:NAME@PATH` take weights from a file."""
 
-BEGINNINGS = ("ssl", "pixels", "timm:", "torchvision:", "file:", "python:")
+BEGINNINGS = ("auto", "ssl", "pixels", "package:", "timm:", "torchvision:", "file:", "python:")
 """Whole names, and what names of the other forms begin with."""
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -51,8 +53,8 @@ def parse_name(name: str) -> EncoderName:
     Raises:
         ConfigError: the form is unknown; the message lists the valid ones.
     """
-    if name in ("ssl", "pixels"):
-        return EncoderName(name, name)  # type: ignore[arg-type]  # the two literals
+    if name in ("auto", "ssl", "pixels"):
+        return EncoderName(name, name)  # type: ignore[arg-type]  # the three literals
     if _FINGERPRINT.fullmatch(name):
         return EncoderName("fingerprint", name)
     prefix, colon, rest = name.partition(":")
@@ -61,6 +63,8 @@ def parse_name(name: str) -> EncoderName:
         if not _ARCHITECTURE.fullmatch(architecture) or (at and not weights):
             raise _unknown(name)
         return EncoderName(prefix, architecture, weights or None)  # type: ignore[arg-type]
+    if colon and prefix == "package" and _ARCHITECTURE.fullmatch(rest):
+        return EncoderName("package", rest)
     if colon and prefix == "file" and rest:
         return EncoderName("file", rest)
     if colon and prefix == "python" and _FACTORY.fullmatch(rest):
@@ -94,18 +98,21 @@ def check_side(name: str, side_px: int | None) -> None:
     """Refuse an image side for an encoder that brings its own.
 
     Raises:
-        ConfigError: `encoder.side_px` is set, and `name` is not trained here and no timm or torchvision network.
+        ConfigError: `encoder.side_px` is set, and `name` is neither `ssl` nor a package's, timm's or torchvision's.
     """
-    if side_px is not None and parse_name(name).kind not in ("ssl", "timm", "torchvision"):
+    if side_px is not None and parse_name(name).kind not in ("ssl", "package", "timm", "torchvision"):
         raise ConfigError(
-            f"encoder.side_px: expected it with ssl, timm:NAME or torchvision:NAME alone, found {side_px} with "
-            f"{name!r}, which has a side of its own; leave it out"
+            "encoder.side_px: expected it with ssl, package:NAME, timm:NAME or torchvision:NAME alone, found "
+            f"{side_px} with {name!r}, which sets its side itself; leave it out"
         )
 
 
-def is_trained_here(name: str) -> bool:
-    """Whether the name asks for an encoder that is learned from the pool itself."""
-    return name == "ssl"
+def is_made_here(name: str) -> bool:
+    """Whether an encoder of this name is made from the pool and kept in the workspace: trained, or fitted to it.
+
+    The others come as they are: the training-free one, and those that a workspace made before.
+    """
+    return parse_name(name).kind not in ("pixels", "file", "folder", "fingerprint")
 
 
 def _unknown(name: str) -> ConfigError:

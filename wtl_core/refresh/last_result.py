@@ -3,6 +3,7 @@
 import polars as pl
 
 from wtl_core.encoders import weights_files
+from wtl_core.encoders.encoder_ref import makes
 from wtl_core.images.faults import TRANSIENT
 from wtl_core.pool import live_pool
 from wtl_core.pool.part_file import quarantine_key
@@ -20,7 +21,7 @@ def still_holds(store: Store, last: Commit, recipe: Recipe, known: pl.DataFrame)
         last.recipe == recipe
         and not last.unknown_recipe_keys
         and last.selection_version == selections.VERSION
-        and current_encoder(store, last, recipe.encoder.name) in (None, last.encoder)
+        and _is_current(store, last, recipe.encoder.name)
         and not is_successor_due(store, last, recipe)
         and not weights_files.has_changed(last.encoder_file, recipe.encoder.name)
         and not _is_embeddable_now(store, last, known)
@@ -34,15 +35,21 @@ def makes_other_parts(last: Commit, recipe: Recipe) -> bool:
 
 
 def current_encoder(store: Store, last: Commit | None, name: str) -> str | None:
-    """Fingerprint of the trained encoder to use for `name`: the successor if one was trained, else the last refresh's.
+    """Fingerprint of the pool's own encoder to use for `name`: the successor if one was made, else the last refresh's.
 
-    None where the name asks for no trained encoder, or where none is there yet.
+    None where the name asks for an encoder as it is, or where none was made yet.
     """
-    if not encoder_names.is_trained_here(name):
+    if not encoder_names.is_made_here(name):
         return None
     if last is not None and last.encoder_name != name:
         last = None
-    return succession.successor(store) or (last.encoder if last is not None else None)
+    return succession.successor(store, name) or (last.encoder if last is not None else None)
+
+
+def _is_current(store: Store, last: Commit, name: str) -> bool:
+    """Whether the last refresh's encoder is the one that `name` asks for now."""
+    current = current_encoder(store, last, name)
+    return current is None or makes(current, last.encoder)
 
 
 def is_successor_due(store: Store, last: Commit | None, recipe: Recipe) -> bool:
@@ -53,7 +60,8 @@ def is_successor_due(store: Store, last: Commit | None, recipe: Recipe) -> bool:
     return (
         last is not None
         and recipe.encoder.retrain == "automatic"
-        and current_encoder(store, last, recipe.encoder.name) == last.encoder
+        and encoder_names.is_made_here(recipe.encoder.name)
+        and _is_current(store, last, recipe.encoder.name)
         and bool(succession.reasons(last.encoder_age, recipe.encoder))
     )
 

@@ -15,13 +15,13 @@ import numpy as np
 import polars as pl
 
 from wtl_core.embedding import embedder, vectors
-from wtl_core.encoders import compiled, resolve
+from wtl_core.encoders import loading, resolve
 from wtl_core.encoders.encoder import Encoder
+from wtl_core.encoders.encoder_ref import makes
 from wtl_core.images.decode import HIGHEST_MAX_PIXELS, decode
 from wtl_core.images.faults import ImageError
 from wtl_core.machine import Machine
 from wtl_core.pool import live_pool
-from wtl_core.recipe import encoder_names
 from wtl_core.selection.identity import content_keys
 from wtl_core.shards.discover import LISTING_SCHEMA
 from wtl_core.shards.objects import Entries, ObjectChangedError, SourceObject
@@ -106,11 +106,9 @@ def nearest_similarity(
 
 def _encoder(store: Store, last: Commit, *, device: str) -> Encoder | None:
     """The workspace's encoder, not compiled; None if its name means another network now."""
-    is_ours = encoder_names.is_trained_here(last.encoder_name)
-    name = last.encoder if is_ours else last.encoder_name
+    name = loading.kept(store, last.encoder) or last.encoder_name
     encoder = resolve.resolve(name, store, device=device, side_px=last.recipe.encoder.side_px)
-    found = encoder.fingerprint
-    return encoder if last.encoder in (found, compiled.compiled_fingerprint(found)) else None
+    return encoder if makes(encoder.fingerprint, last.encoder) else None
 
 
 def sampled(arrived: pl.DataFrame, *, max_file_bytes: int) -> Iterator[tuple[str, bytes]]:

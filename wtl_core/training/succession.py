@@ -13,17 +13,18 @@ from wtl_core.workspace.storage import Store
 _KEY = "encoders/next.json"
 
 
-def name_successor(store: Store, fingerprint: str) -> None:
-    """Let the next refresh use this encoder. Only for the holder of the lease."""
-    store.write_bytes(_KEY, json.dumps({"fingerprint": fingerprint}).encode() + b"\n")
+def name_successor(store: Store, fingerprint: str, name: str) -> None:
+    """Let the next refresh use this encoder where its recipe has this name. Only for the holder of the lease."""
+    store.write_bytes(_KEY, json.dumps({"fingerprint": fingerprint, "name": name}).encode() + b"\n")
 
 
-def successor(store: Store) -> str | None:
-    """Fingerprint of the encoder that the next refresh should use; None if no successor was named."""
+def successor(store: Store, name: str | None = None) -> str | None:
+    """Fingerprint of the encoder to use for a recipe's `name`, any if None; None if no successor was made for it."""
     if not store.exists(_KEY):
         return None
-    fingerprint: str = json.loads(store.read_bytes(_KEY))["fingerprint"]
-    return fingerprint
+    found = json.loads(store.read_bytes(_KEY))
+    fingerprint: str = found["fingerprint"]
+    return fingerprint if name in (None, found.get("name", "ssl")) else None  # once only `ssl` had successors
 
 
 def reasons(age: Age | None, params: EncoderParams) -> list[str]:

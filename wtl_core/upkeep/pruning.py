@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
 from wtl_core.embedding import staging
+from wtl_core.encoders.encoder_ref import makes
 from wtl_core.training import succession
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
@@ -48,7 +49,8 @@ def prune_reports(store: Store, kept: Sequence[Commit]) -> int:
 
 def prune_encoders(store: Store, needed: Collection[str]) -> int:
     """Delete all trained encoders but the needed ones. A scale stays: it was fixed at its encoder's first ranking."""
-    retired = [name for name in store.names("encoders") if _FINGERPRINT.fullmatch(name) and name not in needed]
+    held = [name for name in store.names("encoders") if _FINGERPRINT.fullmatch(name)]
+    retired = [name for name in held if not any(makes(name, other) for other in needed)]
     return sum(_delete_present(store, f"encoders/{name}", _ENCODER_FILES) for name in retired)
 
 

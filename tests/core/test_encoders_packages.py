@@ -1,0 +1,134 @@
+"""Networks whose weights travel inside packages: how they are found, checked, fitted to a pool and kept."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_encoders import images, timm_weights
+
+from wtl_core.encoders import openvino_network, packages, resolve
+from wtl_core.encoders.cards import load_card, load_encoder
+from wtl_core.encoders.packages import PACKAGED, PackagedWeights, load_packaged
+from wtl_core.errors import ConfigError
+from wtl_core.training import choosing, fitting, near_copies
+from wtl_core.training.image_cache import PoolImages
+from wtl_core.workspace.storage import Store
+
+pytestmark = pytest.mark.skipif(not packages.installed(), reason="no package with a network is installed")
+LITE = "package:efficientnet-lite0"
+
+
+def test_the_package_s_tensors_are_timm_s_in_their_order() -> None:
+    import timm
+
+    network, _ = load_packaged("efficientnet-lite0")
+    path = packages.weights_path("efficientnet-lite0")
+    assert path is not None
+    published = torch.load(path, map_location="cpu", weights_only=True)
+    full = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    assert [tuple(values.shape) for values in full.values()] == [tuple(values.shape) for values in published.values()]
+    assert torch.equal(network.state_dict()["stem.0.weight"], next(iter(published.values())))
+
+
+@pytest.mark.parametrize("name", list(PACKAGED))
+def test_every_packaged_network_gives_its_last_stages_beside_training_free_features(name: str) -> None:
+    network, preprocessing = load_packaged(name)
+    with torch.inference_mode():
+        features = network.eval()(torch.rand(2, 3, 96, 96))
+    assert features.shape == (2, network.dimensions)
+    assert features.square().sum(dim=1).numpy() == pytest.approx(1.25, abs=1e-4)  # 1/2 a stage, 1/4 without training
+    assert preprocessing.side_px == packages.SIDE_PX
+
+
+def test_a_name_that_no_package_has_and_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="expected one of efficientnet-lite0, efficientnet-lite1"):
+        load_packaged("resnet50")
+    gone = PackagedWeights("no-such-package", "a.pth", "0" * 64, "tf_efficientnet_lite0", "", "")
+    monkeypatch.setattr(packages, "PACKAGED", {"gone": gone})
+    with pytest.raises(ConfigError, match="expected the package no-such-package, found it not installed; run: pip"):
+        load_packaged("gone")
+    assert packages.installed() == []
+
+
+def test_weights_other_than_the_pinned_ones_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = PACKAGED["efficientnet-lite0"]
+    other = PackagedWeights(known.distribution, known.file, "0" * 64, known.network, "", "")
+    monkeypatch.setattr(packages, "PACKAGED", {"other": other})
+    with pytest.raises(ConfigError, match="expected the weights that wtl knows"):
+        load_packaged("other")
+
+
+@pytest.mark.skipif(not openvino_network.is_installed(), reason="OpenVINO is not installed")
+def test_openvino_agrees_with_torch_and_a_vector_depends_on_its_image_alone(tmp_path: Path) -> None:
+    encoder = resolve.resolve(LITE, Store(str(tmp_path)), device="cpu", side_px=96)
+    squares = images(40, 96)
+    vectors = encoder.encode(squares)
+    assert torch.equal(encoder.encode(squares.flip(0)), vectors.flip(0))
+    assert torch.equal(encoder.encode(squares[7:9]), vectors[7:9])
+    network, _ = load_packaged("efficientnet-lite0")
+    mean, std = encoder.preprocessing.mean[0] * 255, encoder.preprocessing.std[0] * 255
+    with torch.inference_mode():
+        plain = torch.nn.functional.normalize(network.eval()((squares.float() - mean) / std), dim=1)
+    assert float((vectors * plain).sum(dim=1).min()) > 0.99
+
+
+def pool_of(squares: torch.Tensor) -> PoolImages:
+    from torchvision.io import encode_png
+
+    files = [bytes(encode_png(square).numpy()) for square in squares]
+    ids = [f"{row:064x}" for row in range(len(files))]
+    return PoolImages(ids, np.full(len(files), squares.shape[-1]), lambda rows: ((row, files[row]) for row in rows))
+
+
+def test_a_fitted_network_is_whitened_kept_whole_and_the_same_again(tmp_path: Path) -> None:
+    store, pool = Store(str(tmp_path)), pool_of(images(80))
+    made = fitting.fit(pool, store, LITE, side_px=96, device="cpu")
+    assert made == fitting.fit(pool, store, LITE, side_px=96, device="cpu")
+    encoder = resolve.resolve(made, store, device="cpu")
+    assert encoder.dimensions == 256
+    assert load_encoder(store, made, device=torch.device("cpu")).fingerprint == made
+    card = load_card(store, made)
+    assert card is not None
+    assert card["licence"].startswith("Apache-2.0")
+    assert "ImageNet" in card["origin"]
+    assert card["fitted_on"] == 80
+    assert encoder.near_copy_distance == card["near_copy_distance"] > 0
+    squares = torch.stack([encoder.fit(image) for image in images(80)])
+    assert float(encoder.features(squares[:32]).mean(dim=0).norm()) < float(
+        encoder.features(squares[:32]).norm(dim=1).mean()
+    )
+    assert near_copies.distance(encoder, squares) == pytest.approx(encoder.near_copy_distance, abs=1e-3)
+
+
+def test_few_images_leave_a_network_as_it_is(tmp_path: Path) -> None:
+    assert fitting.fit(pool_of(images(10)), Store(str(tmp_path)), LITE, side_px=96, device="cpu") == LITE
+
+
+def test_networks_of_others_keep_their_fit_alone(tmp_path: Path) -> None:
+    name, store = timm_weights("resnet10t", tmp_path), Store(str(tmp_path / "w"))
+    made = fitting.fit(pool_of(images(80)), store, name, side_px=32, device="cpu")
+    encoder = resolve.resolve(made, store, device="cpu")
+    assert (encoder.dimensions, encoder.side_px, encoder.fingerprint) == (256, 32, made)
+    assert Path(store.path(f"encoders/{made}/weights.safetensors")).stat().st_size < 2_000_000
+    raw = resolve.resolve(name, store, device="cpu", side_px=32)
+    assert raw.dimensions == 512
+    assert raw.fingerprint != made
+
+
+def test_the_largest_side_of_use_that_fits_into_the_time() -> None:
+    def of(count: int, side: int, seconds: float) -> int:
+        return choosing.side_for(np.full(9, side), count=count, per_image=0.001, seconds=seconds)[0]
+
+    assert of(1000, 32, 300) == 160  # five times 32 px, not more
+    assert of(1000, 8, 300) == 96  # the smallest of all
+    assert of(1000, 500, 300) == 224
+    assert of(60_000, 32, 300) == 160  # 167 s of the 240 that embedding may take
+    assert of(60_000, 32, 150) == 128
+    assert of(10_000_000, 32, 300) == 96  # the cheapest where none fits
+
+
+def test_without_packages_auto_trains_on_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "PACKAGED", {})
+    choice = choosing.choose(pool_of(images(8)), Store(str(tmp_path)), seconds=40, device="cpu")
+    assert (choice.name, choice.side_px, str(choice)) == ("ssl", None, "ssl, about 40 s")

@@ -1,0 +1,51 @@
+"""Packaged networks on a processor run in OpenVINO, several times as fast as in torch; elsewhere torch runs them.
+
+EfficientNet-Lite's depthwise convolutions are what torch's processor kernels are slowest at. Figures of both, and of
+other runtimes, are in `tests/bench/reports/encoders.md`. Vectors agree with torch's to the rounding of bfloat16.
+"""
+
+import importlib.util
+import warnings
+
+import torch
+from torch import nn
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO is there."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+class OpenvinoNetwork(nn.Module):
+    """A network compiled by OpenVINO for passes of one shape, computed with torch's number of threads.
+
+    One request at a time with a fixed shape: the same image gives the same bits whatever its neighbours are.
+    """
+
+    def __init__(self, network: nn.Module, *, rows: int, side_px: int, is_bfloat16: bool) -> None:
+        super().__init__()
+        import openvino
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+        example = torch.zeros(1, 3, side_px, side_px)  # traced by torch: with all rows that took half a minute
+        # The frontend itself and not `openvino.convert_model`, which reports each use to its makers.
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of `torch.jit.trace`, which OpenVINO builds on
+            # named, since it must outlive `load`
+            decoder = TorchScriptPythonDecoder(network.float(), example_input=example)
+        model = frontend.convert(frontend.load(decoder))
+        model.reshape([rows, 3, side_px, side_px])
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if is_bfloat16 else "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Features (n, D) float32 of (n, 3, S, S) values, where n is the one number of rows."""
+        outputs = self._request.infer([values.float().contiguous().numpy()], share_inputs=True)
+        return torch.from_numpy(outputs[0].copy())

@@ -1,0 +1,138 @@
+"""Which encoder suits a pool, its machine and the time that it may cost (`encoder = "auto"`): no label is asked.
+
+Packaged networks come first wherever they are installed; without any, one is trained on the pool. Which network at
+which image side is a rule of sizes and of a timed pass; the table behind it is in `tests/bench/reports/features.md`.
+"""
+
+import logging
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from wtl_core.encoders import packages, resolve
+from wtl_core.encoders.encoder import Encoder
+from wtl_core.encoders.pixels import pixels
+from wtl_core.training.augment import Strength, random_parameters, views
+from wtl_core.training.image_cache import PoolImages, decode_pool
+from wtl_core.workspace.storage import Store
+
+_log = logging.getLogger(__name__)
+
+_NAMES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+"""Packaged networks, the preferred first: over 13 sets lite2 at 128 px was 0.3 points behind lite0 by 20-NN."""
+_ENLARGED = 5
+"""Side of what the network sees over the longer side of the median image, at most. Over 13 sets this side was 1.8 points
+of 20-NN behind the best encoder of nine, as the best of 60 label-free scores was; always 160 px was 2.2 behind."""
+_SHARE = 0.8
+"""Share of the time that embedding may take; the rest is for decoding, for the fit, and for a busier machine."""
+_TIMED_SIDE_PX, _TIMED_PASSES = 96, 3
+_CHECKED = 1000
+"""Images that the pool's features are checked on."""
+_STRENGTH = Strength(least_area=0.5, jitter=0.4, hue=0.05, grey_probability=0.0)
+"""How far a view may be from its image when features are checked: half of it, in other light."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen and why.
+
+    Attributes:
+        name: `package:NAME` or `ssl`.
+        side_px: Image side; None for `ssl`, which finds its own.
+        seconds: Estimate of embedding the pool on this machine, or of the training.
+    """
+
+    name: str
+    side_px: int | None
+    seconds: float
+
+    def facts(self) -> dict[str, Any]:
+        """For the encoder's card."""
+        return {"chosen": asdict(self)}
+
+    def __str__(self) -> str:
+        side = "" if self.side_px is None else f" at {self.side_px} px"
+        return f"{self.name}{side}, about {duration(self.seconds)}"
+
+
+def choose(images: PoolImages, store: Store, *, seconds: float, device: torch.device | str) -> Choice:
+    """The encoder for a pool, logged with an estimate before it starts.
+
+    Args:
+        images: The pool.
+        store: The workspace.
+        seconds: Time that the features may cost; the side follows from it.
+        device: Where the network will run.
+    """
+    installed = packages.installed()
+    name = next((name for name in _NAMES if name in installed), None)
+    if name is None:
+        choice = Choice("ssl", None, seconds)
+        _log.info("encoder: no package with a pretrained network is installed, so %s is trained on the pool", choice)
+        return choice
+    count, label = len(images.sample_ids), f"package:{name}"
+    per_image = _seconds_per_image(label, store, device)
+    choice = Choice(label, *side_for(images.sides_px, count=count, per_image=per_image, seconds=seconds))
+    _log.info("encoder: %s for %s images", choice, f"{count:,}")
+    return choice
+
+
+def side_for(sides_px: np.ndarray, *, count: int, per_image: float, seconds: float) -> tuple[int, float]:
+    """The largest side of use that fits into the time, the smallest if none does; and the seconds that it takes.
+
+    Args:
+        sides_px: (N,) side of every image.
+        count: Images to embed.
+        per_image: Seconds that the network takes for an image of 96 px here.
+        seconds: Time that the features may cost.
+    """
+    largest = _ENLARGED * float(np.median(sides_px))
+    sides = [side for side in packages.SIDES_PX if side <= largest] or [packages.SIDES_PX[0]]
+    costs = [(side, count * per_image * (side / _TIMED_SIDE_PX) ** 2) for side in sides]
+    return next((option for option in reversed(costs) if option[1] <= _SHARE * seconds), costs[0])
+
+
+def _seconds_per_image(name: str, store: Store, device: torch.device | str) -> float:
+    """Of the network at 96 px: the quickest of some passes after a first one."""
+    encoder = resolve.resolve(name, store, device=device, side_px=_TIMED_SIDE_PX)
+    blank = torch.zeros(encoder.forward_rows, 3, _TIMED_SIDE_PX, _TIMED_SIDE_PX, dtype=torch.uint8)
+    encoder.encode(blank)
+    taken = []
+    for _ in range(_TIMED_PASSES):
+        started = time.perf_counter()
+        encoder.encode(blank).cpu()
+        taken.append(time.perf_counter() - started)
+    return min(taken) / encoder.forward_rows
+
+
+def recognition(encoder: Encoder, squares: torch.Tensor) -> float:
+    """Share of images that are the nearest to another view of themselves among up to 1,000: 0 to 1, no label.
+
+    Args:
+        encoder: The encoder.
+        squares: (n, 3, S, S) uint8 images of the encoder's side.
+    """
+    squares = squares[:_CHECKED]
+    generator = torch.Generator().manual_seed(0)
+    pieces = [
+        (views(part, random_parameters(len(part), _STRENGTH, generator), encoder.side_px) * 255).round().to(torch.uint8)
+        for part in torch.split(squares, 64)
+    ]
+    seen, known = encoder.encode(torch.cat(pieces)), encoder.encode(squares)
+    nearest = (seen @ known.T).argmax(dim=1)
+    return float((nearest == torch.arange(len(known), device=nearest.device)).float().mean())
+
+
+def recognition_by_pixels(images: PoolImages, *, workers: int) -> float:
+    """The same figure of the training-free encoder: what a pool's images show without any learning."""
+    plain = pixels(torch.device("cpu"))
+    count = min(len(images.sample_ids), _CHECKED)
+    return recognition(plain, torch.from_numpy(decode_pool(images, count, plain.preprocessing, workers=workers)))
+
+
+def duration(seconds: float) -> str:
+    """In words, as `40 s` or `3 min`."""
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"

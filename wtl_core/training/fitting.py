@@ -1,0 +1,89 @@
+"""Fits a network of others to a pool: its features are centred, whitened and reduced, and near-copies are measured.
+
+No labels and no training: one pass over some thousand images. What it finds is kept in the workspace under a
+fingerprint of its own, so that every later image is treated in the same way.
+"""
+
+from typing import Any
+
+import torch
+
+from wtl_core.encoders import cards, resolve, whitening
+from wtl_core.encoders.encoder import Encoder
+from wtl_core.encoders.networks import NetworkShape
+from wtl_core.encoders.packages import load_packaged
+from wtl_core.encoders.whitening import fit_whitening
+from wtl_core.recipe.encoder_names import parse_name
+from wtl_core.training import near_copies
+from wtl_core.training.image_cache import PoolImages, decode_pool
+from wtl_core.workspace.storage import Store
+
+
+def fit(
+    images: PoolImages,
+    store: Store,
+    name: str,
+    *,
+    side_px: int | None,
+    device: torch.device | str,
+    workers: int = 2,
+    card: dict[str, Any] | None = None,
+) -> str:
+    """Fit the network of this name to a pool, and keep the result in the workspace; its fingerprint.
+
+    The same images give the same fingerprint, on one kind of processor. A packaged network is kept whole, with its
+    weights; of networks of timm, torchvision and factories only the fit is.
+
+    Args:
+        images: The pool. With fewer than `whitening.LEAST_IMAGES` images features stay as they are.
+        store: The workspace.
+        name: A form of `encoder_names.FORMS` that needs no training.
+        side_px: The image side, None for the network's own.
+        device: Where the network runs.
+        workers: Threads that decode.
+        card: What else is to be kept of it.
+
+    Raises:
+        What `resolve.resolve` does.
+    """
+    base = resolve.resolve(name, store, device=device, side_px=side_px)
+    fitted, squares = fitted_to(base, images, workers=workers)
+    if fitted.whitening is None:
+        return name
+    facts = {
+        **base.card,
+        **(card or {}),
+        "near_copy_distance": near_copies.distance(fitted, squares),
+        "number_format": base.number_format,
+        "fitted_on": len(squares),
+    }
+    parsed = parse_name(name)
+    if parsed.kind == "package":
+        network, _ = load_packaged(parsed.value)
+        fingerprint = cards.save_encoder(
+            store,
+            network.state_dict() | fitted.whitening.tensors(),
+            shape=NetworkShape(name, network.dimensions),
+            preprocessing=base.preprocessing,
+            number_format=base.number_format,
+            card=facts,
+            near_copy_distance=facts["near_copy_distance"],
+        )
+    else:
+        fingerprint = cards.save_fitted(store, fitted, name=name, side_px=side_px, card=facts)
+    cards.save_origin(store, fingerprint, images.sample_ids)
+    return fingerprint
+
+
+def fitted_to(base: Encoder, images: PoolImages, *, workers: int) -> tuple[Encoder, torch.Tensor]:
+    """The network with the whitening of its features of the first images, and these images as (n, 3, S, S) squares.
+
+    The first images are a random sample, since ids are hashes.
+    """
+    count = min(len(images.sample_ids), whitening.IMAGES)
+    squares = torch.from_numpy(decode_pool(images, count, base.preprocessing, workers=workers))
+    if len(squares) < whitening.LEAST_IMAGES:
+        return base, squares
+    features = base.encode(squares)
+    is_finite = torch.isfinite(features).all(dim=1)
+    return base.fitted(fit_whitening(features[is_finite])), squares
