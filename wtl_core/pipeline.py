@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from wtl_core.embedding import chunks
 from wtl_core.embedding.chunks import ChunkResult, Embedded, EmbeddingChunk
-from wtl_core.encoders import loading, resolve, weights_files
+from wtl_core.encoders import loading, packages, resolve, weights_files
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.machine import Machine, Progress, Stopwatch
@@ -77,7 +77,10 @@ def plan_refresh(
 
 def _check_encoder(store: Store, params: EncoderParams, machine: Machine) -> None:
     """Load an encoder, or the weights that training starts from, so that a wrong name ends the run at once."""
-    if not encoder_names.is_trained_here(params.name):
+    parsed = encoder_names.parse_name(params.name)
+    if parsed.kind == "package":
+        packages.load_packaged(parsed.value)  # without OpenVINO, which takes seconds to compile it
+    elif params.name not in ("auto", "ssl"):
         loading.describe(params.name, store, params, machine)
     elif params.start is not None:
         resolve.start_from(params.start, store, side_px=params.side_px)

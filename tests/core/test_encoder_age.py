@@ -19,7 +19,7 @@ from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import encoder_age
 from wtl_core.report import status, summary
 from wtl_core.training import succession
-from wtl_core.training.succession import advice, reasons
+from wtl_core.training.succession import ageing, reasons
 from wtl_core.workspace import commits
 from wtl_core.workspace.commits import Age
 from wtl_core.workspace.storage import Store
@@ -36,14 +36,14 @@ def age(now: int, own: float | None = None) -> Age:
 def test_growth_and_drift_each_call_for_a_successor_and_say_so() -> None:
     params = EncoderParams()
     assert reasons(None, params) == reasons(age(199, 0.6), params) == []
-    assert advice(age(230), params) == (
+    assert ageing(age(230), params) == (
         "the pool is 2.3 x the 100 images that its encoder was trained on: retrain it with `wtl train-encoder`"
     )
-    both = advice(age(200, 0.72), EncoderParams(retrain="automatic"))
+    both = ageing(age(200, 0.72), EncoderParams(retrain="automatic"))
     assert both is not None
     assert "and images that came after its encoder's training form clusters of their own (72% of their nearest" in both
     assert both.endswith("the next refresh retrains it")
-    assert advice(age(900, 1.0), EncoderParams(retrain="never")) is None
+    assert ageing(age(900, 1.0), EncoderParams(retrain="never")) is None
     assert reasons(age(250, 0.9), EncoderParams(retrain_growth=3, retrain_drift=1)) == []
 
 
@@ -133,7 +133,7 @@ def test_a_pool_that_outgrew_its_encoder_is_told_and_keeps_it(pictures: Path, tm
     age_of_grown = Age(images_then=20, images_now=44)
     assert second.encoder_age == age_of_grown
     told = summary.summary(Store(str(root)), second, is_new=True).encoder_advice
-    assert told == advice(age_of_grown, EncoderParams())
+    assert told == ageing(age_of_grown, EncoderParams())
     assert status.read(Store(str(root))).encoder_advice == told
     assert "the pool is 2.2 x the 20 images" in (root / second.report).read_text()
     before = files(root)

@@ -1,5 +1,8 @@
 """Networks whose weights travel inside packages: how they are found, checked, fitted to a pool and kept."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +76,21 @@ def test_openvino_agrees_with_torch_and_a_vector_depends_on_its_image_alone(tmp_
     assert float((vectors * plain).sum(dim=1).min()) > 0.99
 
 
+@pytest.mark.skipif(not openvino_network.is_installed(), reason="OpenVINO is not installed")
+def test_openvino_reports_nothing_to_its_makers(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch\n"
+        "from wtl_core.encoders.openvino_network import OpenvinoNetwork\n"
+        "network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten())\n"
+        "OpenvinoNetwork(network, rows=2, side_px=8, is_bfloat16=False)(torch.zeros(2, 3, 8, 8))\n"
+        "print(sorted(name for name in sys.modules if name.startswith('openvino_telemetry')))\n"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+    assert not (tmp_path / "intel").exists()  # where it would keep whom it reports as
+
+
 def pool_of(squares: torch.Tensor) -> PoolImages:
     from torchvision.io import encode_png
 
@@ -98,7 +116,18 @@ def test_a_fitted_network_is_whitened_kept_whole_and_the_same_again(tmp_path: Pa
     assert float(encoder.features(squares[:32]).mean(dim=0).norm()) < float(
         encoder.features(squares[:32]).norm(dim=1).mean()
     )
-    assert near_copies.distance(encoder, squares) == pytest.approx(encoder.near_copy_distance, abs=1e-3)
+    assert fitting.near_copy_distance(encoder, squares) == pytest.approx(encoder.near_copy_distance, abs=1e-3)
+
+
+def test_near_duplicates_are_closer_than_any_two_images_however_far_near_copies_are(tmp_path: Path) -> None:
+    noise = images(70, 32)  # each pixel for itself: a shifted copy has nothing in common with its origin
+    encoder, squares = fitting.fitted_to(
+        resolve.resolve("pixels", Store(str(tmp_path)), device="cpu"), pool_of(noise), workers=1
+    )
+    vectors = encoder.encode(squares)
+    apart = float((vectors - vectors.roll(1, dims=0)).norm(dim=1).median())
+    assert near_copies.distance(encoder, squares) > 0.7 * apart
+    assert fitting.near_copy_distance(encoder, squares) == pytest.approx(0.6 * apart, abs=1e-3)
 
 
 def test_few_images_leave_a_network_as_it_is(tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing, from_json
 from wtl_core.encoders.whitening import Whitening, split
 from wtl_core.errors import ConfigError, CorruptArtifactError
+from wtl_core.workspace.commits import EncoderCheck
 from wtl_core.workspace.storage import Store
 
 FOLDER = "encoders"
-WEIGHTS, CARD, ORIGIN = "weights.safetensors", "card.json", "origin.json"
+WEIGHTS, CARD, ORIGIN, CHECK = "weights.safetensors", "card.json", "origin.json", "check.json"
 ORIGIN_IDS = 5000
 """Sample ids of the pool that are kept: enough to find 2,500 known and as many new ones (`encoder_age`)."""
 
@@ -107,6 +108,19 @@ def load_origin(store: Store, digest: str) -> Origin | None:
     try:
         found = json.loads(store.read_bytes(f"{FOLDER}/{digest}/{ORIGIN}"))
         return Origin(found["images"], found["sample_ids"])
+    except FileNotFoundError:
+        return None
+
+
+def save_check(store: Store, digest: str, check: EncoderCheck) -> None:
+    """Store how much an encoder's features say about the pool that it was made for."""
+    store.write_bytes(f"{FOLDER}/{digest}/{CHECK}", check.model_dump_json().encode())
+
+
+def load_check(store: Store, digest: str) -> EncoderCheck | None:
+    """What `save_check` wrote; None if the encoder was not checked."""
+    try:
+        return EncoderCheck.model_validate_json(store.read_bytes(f"{FOLDER}/{digest}/{CHECK}"))
     except FileNotFoundError:
         return None
 

@@ -35,6 +35,11 @@ class EncoderRef:
     near_copy_distance: float | None = None
     side_px: int | None = None
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the workspace keeps the encoder, under the fingerprint by which it is resolved."""
+        return makes(self.resolvable, self.fingerprint)
+
 
 def compiled_fingerprint(fingerprint: str) -> str:
     """The fingerprint of an encoder once it is compiled; it is known before that."""

@@ -5,7 +5,10 @@ other runtimes, are in `tests/bench/reports/encoders.md`. Vectors agree with tor
 """
 
 import importlib.util
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -16,6 +19,23 @@ def is_installed() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Keep OpenVINO from reporting its import to its makers, for which it asks on a terminal and waits for an answer.
+
+    It does without its package for that where it cannot be imported.
+    """
+    name = "openvino_telemetry"
+    held = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]  # Python's way to say that a module cannot be imported
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if held is not None:
+            sys.modules[name] = held
+
+
 class OpenvinoNetwork(nn.Module):
     """A network compiled by OpenVINO for passes of one shape, computed with torch's number of threads.
 
@@ -24,12 +44,11 @@ class OpenvinoNetwork(nn.Module):
 
     def __init__(self, network: nn.Module, *, rows: int, side_px: int, is_bfloat16: bool) -> None:
         super().__init__()
-        import openvino
-        from openvino.frontend import FrontEndManager
-        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-
+        with _without_telemetry():
+            import openvino
+            from openvino.frontend import FrontEndManager
+            from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
         example = torch.zeros(1, 3, side_px, side_px)  # traced by torch: with all rows that took half a minute
-        # The frontend itself and not `openvino.convert_model`, which reports each use to its makers.
         frontend = FrontEndManager().load_by_framework("pytorch")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of `torch.jit.trace`, which OpenVINO builds on

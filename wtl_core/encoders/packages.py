@@ -81,8 +81,8 @@ class PackagedNetwork(nn.Module):
 
     The last stages transfer better than the output of the 1,280 channels behind them, which serves ImageNet's classes:
     73.9 against 71.5 % by 20-NN on CIFAR-10 at 96 px after the same whitening to 256 numbers, and the pass is shorter.
-    The training-free features tell apart what ImageNet has nothing of, as printed characters (55.8 against 44.8 %): over
-    14 sets they added 2.0 points by 20-NN on average, and took 0.5 at most (2026-11-26).
+    The training-free features tell apart what ImageNet has nothing of, as printed characters (55.8 against 44.8 %).
+    Over 14 sets they added 2.0 points by 20-NN on average, and took 0.5 at most (2026-11-26).
     """
 
     _STAGES = 2

@@ -15,6 +15,7 @@ from wtl_core.embedding import vectors
 from wtl_core.encoders import cards
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.pool import live_pool
+from wtl_core.recipe.encoder_names import is_made_here
 from wtl_core.training import pool_images
 from wtl_core.workspace.commits import Age
 from wtl_core.workspace.storage import Store
@@ -37,7 +38,7 @@ def measure(store: Store, samples: pl.DataFrame, encoder: EncoderRef) -> Age | N
         samples: `Pool.samples` without those that the encoder refused.
         encoder: The encoder of the refresh.
     """
-    origin = cards.load_origin(store, encoder.resolvable)
+    origin = cards.load_origin(store, encoder.resolvable) if is_made_here(encoder.name) else None
     if origin is None:
         return None
     distinct = pool_images.distinct(samples).join(live_pool.near_groups(samples), on="sample_id", how="left")

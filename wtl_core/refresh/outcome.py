@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from wtl_core.embedding import chunks
 from wtl_core.embedding.chunks import Embedded
+from wtl_core.encoders import cards
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.pool.live_pool import Pool
 from wtl_core.refresh import accounts, encoder_age
@@ -51,6 +52,7 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
         encoder_name=encoder.name,
         encoder_file=encoder.file,
         encoder_age=encoder_age.measure(run.store, samples, encoder),
+        encoder_check=cards.load_check(run.store, encoder.resolvable) if encoder.is_kept else None,
         vector_table_version=embedded.table_version,
         ledger_length=run.ledger_length,
         selection=selection.key,

@@ -48,7 +48,7 @@ def render(store: Store, commit: Commit, live: Pool) -> str:
         decision=decision.read(store, commit.selection).sentence,
         changed=decision.what_changed(commit),
         version=version.version_text(),
-        encoder_advice=succession.advice(commit.encoder_age, commit.recipe.encoder),
+        encoder_advice=succession.advice(commit),
         ladder=None if rungs.is_empty() else charts.ladder_svg(rungs),
         rungs=[row for row in rungs.to_dicts() if row["percent"] in _PERCENTS],
         picks=_thumbnails(store, live.samples, chosen),

@@ -89,7 +89,7 @@ def read(store: Store) -> Status:
         ledger=entries,
         last=last,
         ranking=None if last is None else selections.summary(store, last.selection),
-        encoder_advice=None if last is None else succession.advice(last.encoder_age, last.recipe.encoder),
+        encoder_advice=None if last is None else succession.advice(last),
         decision=None if last is None else decision.read(store, last.selection),
         labelled_since=len(labelled - before),
     )

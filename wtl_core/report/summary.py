@@ -58,7 +58,7 @@ def summary(store: Store, commit: Commit, *, is_new: bool) -> Summary:
         report=store.path(commit.report),
         by_source=commit.by_source,
         encoder=commit.encoder,
-        encoder_advice=succession.advice(commit.encoder_age, commit.recipe.encoder),
+        encoder_advice=succession.advice(commit),
         budget=commit.budget,
         ranking=selections.summary(store, commit.selection),
         refresh=commit.number,

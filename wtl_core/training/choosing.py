@@ -13,10 +13,7 @@ import numpy as np
 import torch
 
 from wtl_core.encoders import packages, resolve
-from wtl_core.encoders.encoder import Encoder
-from wtl_core.encoders.pixels import pixels
-from wtl_core.training.augment import Strength, random_parameters, views
-from wtl_core.training.image_cache import PoolImages, decode_pool
+from wtl_core.training.image_cache import PoolImages
 from wtl_core.workspace.storage import Store
 
 _log = logging.getLogger(__name__)
@@ -24,15 +21,11 @@ _log = logging.getLogger(__name__)
 _NAMES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 """Packaged networks, the preferred first: over 13 sets lite2 at 128 px was 0.3 points behind lite0 by 20-NN."""
 _ENLARGED = 5
-"""Side of what the network sees over the longer side of the median image, at most. Over 13 sets this side was 1.8 points
-of 20-NN behind the best encoder of nine, as the best of 60 label-free scores was; always 160 px was 2.2 behind."""
+"""Side of what the network sees over that of the median image, at most. Over 13 sets this rule was 1.8 points of 20-NN
+behind the best encoder of nine, as the best of 60 label-free scores was; always 160 px was 2.2 behind."""
 _SHARE = 0.8
 """Share of the time that embedding may take; the rest is for decoding, for the fit, and for a busier machine."""
 _TIMED_SIDE_PX, _TIMED_PASSES = 96, 3
-_CHECKED = 1000
-"""Images that the pool's features are checked on."""
-_STRENGTH = Strength(least_area=0.5, jitter=0.4, hue=0.05, grey_probability=0.0)
-"""How far a view may be from its image when features are checked: half of it, in other light."""
 
 
 @dataclass(frozen=True)
@@ -106,31 +99,6 @@ def _seconds_per_image(name: str, store: Store, device: torch.device | str) -> f
         encoder.encode(blank).cpu()
         taken.append(time.perf_counter() - started)
     return min(taken) / encoder.forward_rows
-
-
-def recognition(encoder: Encoder, squares: torch.Tensor) -> float:
-    """Share of images that are the nearest to another view of themselves among up to 1,000: 0 to 1, no label.
-
-    Args:
-        encoder: The encoder.
-        squares: (n, 3, S, S) uint8 images of the encoder's side.
-    """
-    squares = squares[:_CHECKED]
-    generator = torch.Generator().manual_seed(0)
-    pieces = [
-        (views(part, random_parameters(len(part), _STRENGTH, generator), encoder.side_px) * 255).round().to(torch.uint8)
-        for part in torch.split(squares, 64)
-    ]
-    seen, known = encoder.encode(torch.cat(pieces)), encoder.encode(squares)
-    nearest = (seen @ known.T).argmax(dim=1)
-    return float((nearest == torch.arange(len(known), device=nearest.device)).float().mean())
-
-
-def recognition_by_pixels(images: PoolImages, *, workers: int) -> float:
-    """The same figure of the training-free encoder: what a pool's images show without any learning."""
-    plain = pixels(torch.device("cpu"))
-    count = min(len(images.sample_ids), _CHECKED)
-    return recognition(plain, torch.from_numpy(decode_pool(images, count, plain.preprocessing, workers=workers)))
 
 
 def duration(seconds: float) -> str:

@@ -1,8 +1,10 @@
 """Makes the encoder that a recipe names for a pool: trains it, fits it, or chooses which of both (`auto`)."""
 
+from wtl_core.encoders import cards, resolve
 from wtl_core.machine import Machine, Progress
 from wtl_core.recipe.encoder import EncoderParams
-from wtl_core.training import choosing, fitting, training
+from wtl_core.recipe.encoder_names import parse_name
+from wtl_core.training import choosing, fitting, strength_check, training
 from wtl_core.training.image_cache import PoolImages
 from wtl_core.workspace.storage import Store
 
@@ -27,7 +29,7 @@ def make(
         choice = choosing.choose(images, store, seconds=params.seconds, device=machine.device)
         name, side_px, facts = choice.name, choice.side_px, choice.facts()
     if name == "ssl":
-        return training.train(
+        made = training.train(
             images,
             store,
             params.model_copy(update={"name": name}),
@@ -36,4 +38,13 @@ def make(
             workers=machine.workers,
             on_progress=on_progress,
         )
-    return fitting.fit(images, store, name, side_px=side_px, device=machine.device, workers=machine.workers, card=facts)
+    else:
+        made = fitting.fit(
+            images, store, name, side_px=side_px, device=machine.device, workers=machine.workers, card=facts
+        )
+    if parse_name(made).kind == "fingerprint" and cards.load_check(store, made) is None:
+        encoder = resolve.resolve(made, store, device=machine.device)
+        checked = strength_check.check(encoder, images, workers=machine.workers)
+        if checked is not None:
+            cards.save_check(store, made, checked)
+    return made

@@ -16,7 +16,7 @@ from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
 _TABLES = ("ranking.parquet", "ladder.parquet")
-_ENCODER_FILES = ("card.json", "weights.safetensors", "origin.json")
+_ENCODER_FILES = ("card.json", "weights.safetensors", "origin.json", "check.json")
 """In this order: without its card a folder is no encoder, so a kill leaves none with half its files."""
 _TRAININGS = "encoders/.training"
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")

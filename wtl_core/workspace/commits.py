@@ -89,6 +89,17 @@ class Changes(BaseModel):
         return ", ".join([*shown, *(["..."] if self.refused > len(shown) else [])])
 
 
+class EncoderCheck(BaseModel):
+    """How much an encoder's features say about the pool that it was made for, see `training.strength_check`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    shared_neighbours: float
+    """Share of an image's ten nearest that another view of it has too."""
+    by_pixels: float
+    """The same share by features without training."""
+
+
 class Commit(BaseModel):
     """What a refresh ended with. Keys of files are relative to the workspace."""
 
@@ -114,6 +125,8 @@ class Commit(BaseModel):
     """The weights file, or the source of the factory, that the name points to; None if it points to none."""
     encoder_age: Age | None = None
     """How far the pool has moved since the encoder was trained; None where its training pool is not known."""
+    encoder_check: EncoderCheck | None = None
+    """How much its features say about the pool; None where that was not measured."""
     vector_table_version: int
     """LanceDB's version of the table after the run; for people, nothing is derived from it."""
     ledger_length: int

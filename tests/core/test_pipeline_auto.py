@@ -1,0 +1,96 @@
+"""The default encoder end to end: chosen, fitted, kept, used again, and honest where its features are weak."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import make_jpeg
+from tests.plain_refresh import refresh
+from wtl_core.encoders import cards, packages
+from wtl_core.machine import Machine
+from wtl_core.pipeline import train_successor
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.training import succession
+from wtl_core.workspace import commits
+from wtl_core.workspace.commits import EncoderCheck
+from wtl_core.workspace.storage import Store
+
+pytestmark = pytest.mark.skipif(not packages.installed(), reason="no package with a network is installed")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(110):
+        (folder / f"{number:03}.jpg").write_bytes(make_jpeg(number))
+    return folder
+
+
+def test_the_default_encoder_is_chosen_once_kept_and_followed_by_a_successor(pictures: Path, tmp_path: Path) -> None:
+    root, store = tmp_path / "w", Store(str(tmp_path / "w"))
+    first = refresh(root, pictures, recipe=Recipe())
+    assert first.encoder_name == "auto"
+    card = cards.load_card(store, first.encoder)
+    assert card is not None
+    assert card["chosen"]["name"] == card["network"] == "package:efficientnet-lite0"
+    assert card["chosen"]["side_px"] == card["preprocessing"]["side_px"]
+    assert first.encoder_check is not None
+    assert 0 <= first.encoder_check.by_pixels <= 1
+
+    (pictures / "more.jpg").write_bytes(make_jpeg(500))
+    second = refresh(root, recipe=None)
+    assert (second.number, second.encoder) == (2, first.encoder)
+    assert second.encoder_age is not None
+    assert second.encoder_age.images_then == first.encoder_age.images_now if first.encoder_age else True
+    assert refresh(root, recipe=None) == second  # nothing to do
+
+    successor = train_successor(store, None, Machine())
+    assert successor != first.encoder  # one image more
+    third = refresh(root, recipe=None)
+    assert (third.number, third.encoder) == (3, successor)
+    assert refresh(root, recipe=None) == third
+
+
+def test_a_successor_is_for_the_name_that_it_was_made_for(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    succession.name_successor(store, "a" * 64, "auto")
+    assert succession.successor(store, "auto") == succession.successor(store) == "a" * 64
+    assert succession.successor(store, "ssl") is None
+
+
+def test_another_side_of_a_named_network_is_another_encoder(pictures: Path, tmp_path: Path) -> None:
+    root = tmp_path / "w"
+
+    def of(side_px: int) -> str:
+        values = {"encoder": {"name": "package:efficientnet-lite0", "side_px": side_px}}
+        return refresh(root, pictures, recipe=Recipe.model_validate(values)).encoder
+
+    assert of(96) != of(128)
+    assert of(96) == of(96)
+
+
+def test_weak_features_are_named_with_a_remedy(pictures: Path, tmp_path: Path) -> None:
+    commit = refresh(tmp_path / "w", pictures)
+    assert succession.advice(commit) is None
+    weak = commit.model_copy(update={"encoder_check": EncoderCheck(shared_neighbours=0.11, by_pixels=0.15)})
+    told = succession.advice(weak)
+    assert told is not None
+    assert told.startswith("the features say little about these images")
+    assert "share 11% of their nearest neighbours, 15% without any learning" in told
+    assert "--encoder ssl" in told
+    strong = commit.model_copy(update={"encoder_check": EncoderCheck(shared_neighbours=0.36, by_pixels=0.23)})
+    assert succession.advice(strong) is None
+
+
+def test_a_workspace_that_used_a_network_as_it_was_goes_on_so(pictures: Path, tmp_path: Path) -> None:
+    """Before networks were fitted to pools, a commit named the network's own fingerprint, and nothing was kept."""
+    root, store = tmp_path / "w", Store(str(tmp_path / "w"))
+    values = {"encoder": {"name": "package:efficientnet-lite0", "side_px": 96}}
+    first = refresh(root, pictures, recipe=Recipe.model_validate(values))
+    store.delete(f"encoders/{first.encoder}/card.json")  # as if it had not been kept
+    (pictures / "more.jpg").write_bytes(make_jpeg(500))
+    second = refresh(root, recipe=None)
+    assert second.encoder != first.encoder
+    assert cards.load_card(store, second.encoder) is None
+    assert commits.latest(store) == second
