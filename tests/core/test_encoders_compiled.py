@@ -15,8 +15,8 @@ from tests.small_encoders import write_weights
 from wtl_core.embedding import vectors
 from wtl_core.embedding.embedder import embed
 from wtl_core.encoders import compiled
-from wtl_core.encoders.compiled import compiled_fingerprint
 from wtl_core.encoders.encoder import Encoder
+from wtl_core.encoders.fingerprints import compiled_fingerprint
 from wtl_core.errors import ConfigError
 from wtl_core.recipe.recipe import Recipe, build_recipe
 from wtl_core.workspace.storage import Store

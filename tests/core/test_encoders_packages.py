@@ -82,7 +82,7 @@ def test_openvino_reports_nothing_to_its_makers(tmp_path: Path) -> None:
         "import sys, torch\n"
         "from wtl_core.encoders.openvino_network import OpenvinoNetwork\n"
         "network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten())\n"
-        "OpenvinoNetwork(network, rows=2, side_px=8, is_bfloat16=False)(torch.zeros(2, 3, 8, 8))\n"
+        "OpenvinoNetwork(network, digest='', rows=2, side_px=8, is_bfloat16=False)(torch.zeros(2, 3, 8, 8))\n"
         "print(sorted(name for name in sys.modules if name.startswith('openvino_telemetry')))\n"
     )
     environment = {**os.environ, "HOME": str(tmp_path)}

@@ -12,7 +12,7 @@ from wtl_core.pipeline import train_successor
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.training import succession
 from wtl_core.workspace import commits
-from wtl_core.workspace.commits import EncoderCheck
+from wtl_core.workspace.encoder_check import EncoderCheck
 from wtl_core.workspace.storage import Store
 
 pytestmark = pytest.mark.skipif(not packages.installed(), reason="no package with a network is installed")

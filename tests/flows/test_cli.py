@@ -219,7 +219,9 @@ def test_a_traceback_is_shown_to_who_asks_for_it(wtl_here: Wtl, tmp_path: Path) 
 
 def test_an_automatic_policy_trains_the_next_encoder_through_the_flow(wtl: Wtl, source: Path, tmp_path: Path) -> None:
     recipe, workspace = tmp_path / "r.toml", tmp_path / "workspace"
-    recipe.write_text('[encoder]\nepochs = 1\nside_px = 16\nwidth = 8\nretrain = "automatic"\nretrain_growth = 1.5\n')
+    recipe.write_text(
+        '[encoder]\nname = "ssl"\nepochs = 1\nside_px = 16\nwidth = 8\nretrain = "automatic"\nretrain_growth = 1.5\n'
+    )
     first = result_of(wtl("run", source, "-w", workspace, "--recipe", recipe, "--json"))
     for seed in range(100, 140):
         (source / f"{seed}.jpg").write_bytes(make_jpeg(seed))

@@ -347,7 +347,7 @@ def test_maintain_makes_no_workspace(wtl_here: Wtl, tmp_path: Path) -> None:
 
 
 def test_seconds_of_the_command_line_win_over_epochs_of_the_last_recipe(source: Path, tmp_path: Path) -> None:
-    brief = {"encoder": {"epochs": 1, "side_px": 16, "width": 8}}
+    brief = {"encoder": {"name": "ssl", "epochs": 1, "side_px": 16, "width": 8}}
     store = storage.open_store(str(tmp_path / "w"))
     pipeline.refresh_workspace(store, [str(source)], build_recipe(brief, name="test"), Machine())
     params = next_params(store, seconds=60.0, start=None, seed=3)

@@ -18,7 +18,7 @@ from wtl_core.encoders.networks import NetworkShape, build_network
 from wtl_core.encoders.preprocessing import Preprocessing, from_json
 from wtl_core.encoders.whitening import Whitening, split
 from wtl_core.errors import ConfigError, CorruptArtifactError
-from wtl_core.workspace.commits import EncoderCheck
+from wtl_core.workspace.encoder_check import EncoderCheck
 from wtl_core.workspace.storage import Store
 
 FOLDER = "encoders"

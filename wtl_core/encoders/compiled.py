@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from wtl_core.encoders.encoder import Encoder
-from wtl_core.encoders.encoder_ref import compiled_fingerprint
+from wtl_core.encoders.fingerprints import compiled_fingerprint
 from wtl_core.errors import ConfigError
 
 _log = logging.getLogger(__name__)

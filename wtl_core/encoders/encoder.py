@@ -149,14 +149,19 @@ def build(
     """
     number_format = number_format or default_format(device)
     module = module.eval().requires_grad_(requires_grad=False)
-    weights = module.state_dict() | (whitening.tensors() if whitening else {})
-    digest = fingerprint(weights, architecture, preprocessing, number_format)
+    own = module.state_dict()
+    digest = fingerprint(own | (whitening.tensors() if whitening else {}), architecture, preprocessing, number_format)
     side = preprocessing.side_px
     rows = _CPU_ROWS if device.type == "cpu" else _cuda_rows(side)
     ready: nn.Module
     if device.type == "cpu" and isinstance(module, PackagedNetwork) and openvino_network.is_installed():
-        is_bfloat16 = number_format == "bfloat16"
-        ready = openvino_network.OpenvinoNetwork(module, rows=rows, side_px=side, is_bfloat16=is_bfloat16)
+        ready = openvino_network.OpenvinoNetwork(
+            module,
+            digest=weights_digest(own),
+            rows=rows,
+            side_px=side,
+            is_bfloat16=number_format == "bfloat16",
+        )
         dimensions = module.dimensions
     else:
         ready = fold_norms(module).to(device=device, dtype=getattr(torch, number_format))

@@ -1,12 +1,9 @@
 """Which encoder a run works with: the small record that stages pass on instead of a network. Imports no torch."""
 
-import hashlib
 from dataclasses import dataclass
 
+from wtl_core.encoders.fingerprints import makes
 from wtl_core.workspace.commits import WeightsFile
-
-_COMPILED_VERSION = 1
-"""Raise when a compiled network would give other vectors."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +36,3 @@ class EncoderRef:
     def is_kept(self) -> bool:
         """Whether the workspace keeps the encoder, under the fingerprint by which it is resolved."""
         return makes(self.resolvable, self.fingerprint)
-
-
-def compiled_fingerprint(fingerprint: str) -> str:
-    """The fingerprint of an encoder once it is compiled; it is known before that."""
-    return hashlib.sha256(f"compiled {_COMPILED_VERSION} {fingerprint}".encode()).hexdigest()
-
-
-def makes(encoder: str, vectors: str) -> bool:
-    """Whether the encoder of one fingerprint makes the vectors of the other, compiled or not."""
-    return vectors in (encoder, compiled_fingerprint(encoder))

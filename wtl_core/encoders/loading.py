@@ -4,7 +4,8 @@ from functools import lru_cache
 
 from wtl_core.encoders import cards, compiled, resolve, weights_files
 from wtl_core.encoders.encoder import Encoder
-from wtl_core.encoders.encoder_ref import EncoderRef, compiled_fingerprint, makes
+from wtl_core.encoders.encoder_ref import EncoderRef
+from wtl_core.encoders.fingerprints import compiled_fingerprint, makes
 from wtl_core.machine import Machine
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.workspace.storage import Store

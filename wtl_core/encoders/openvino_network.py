@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,32 +40,48 @@ def _without_telemetry() -> Iterator[None]:
 class OpenvinoNetwork(nn.Module):
     """A network compiled by OpenVINO for passes of one shape, computed with torch's number of threads.
 
-    One request at a time with a fixed shape: the same image gives the same bits whatever its neighbours are.
+    One request at a time with a fixed shape: the same image gives the same bits whatever its neighbours are. Compiling
+    takes 1.7 s on 2 cores, so the last networks stay compiled: a first refresh needs the same one several times.
     """
 
-    def __init__(self, network: nn.Module, *, rows: int, side_px: int, is_bfloat16: bool) -> None:
+    def __init__(self, network: nn.Module, *, digest: str, rows: int, side_px: int, is_bfloat16: bool) -> None:
         super().__init__()
-        with _without_telemetry():
-            import openvino
-            from openvino.frontend import FrontEndManager
-            from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-        example = torch.zeros(1, 3, side_px, side_px)  # traced by torch: with all rows that took half a minute
-        frontend = FrontEndManager().load_by_framework("pytorch")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of `torch.jit.trace`, which OpenVINO builds on
-            # named, since it must outlive `load`
-            decoder = TorchScriptPythonDecoder(network.float(), example_input=example)
-        model = frontend.convert(frontend.load(decoder))
-        model.reshape([rows, 3, side_px, side_px])
-        settings = {
-            "INFERENCE_PRECISION_HINT": "bf16" if is_bfloat16 else "f32",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        self._request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+        key = (digest, rows, side_px, is_bfloat16, torch.get_num_threads())
+        if key not in _compiled:
+            if len(_compiled) >= _MOST_COMPILED:
+                del _compiled[next(iter(_compiled))]
+            _compiled[key] = _compile(network, *key[1:])
+        self._request = _compiled[key].create_infer_request()
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Features (n, D) float32 of (n, 3, S, S) values, where n is the one number of rows."""
         outputs = self._request.infer([values.float().contiguous().numpy()], share_inputs=True)
         return torch.from_numpy(outputs[0].copy())
+
+
+_MOST_COMPILED = 4
+_compiled: dict[tuple[str, int, int, bool, int], Any] = {}
+"""By digest of the weights, rows, side, number format and threads; the oldest first."""
+
+
+def _compile(network: nn.Module, rows: int, side_px: int, is_bfloat16: bool, threads: int) -> Any:
+    with _without_telemetry():
+        import openvino
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    example = torch.zeros(1, 3, side_px, side_px)  # traced by torch: with all rows that took half a minute
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of `torch.jit.trace`, which OpenVINO builds on
+        # named, since it must outlive `load`
+        decoder = TorchScriptPythonDecoder(network.float(), example_input=example)
+    model = frontend.convert(frontend.load(decoder))
+    model.reshape([rows, 3, side_px, side_px])
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if is_bfloat16 else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    return openvino.Core().compile_model(model, "CPU", settings)

@@ -3,7 +3,7 @@
 import polars as pl
 
 from wtl_core.encoders import weights_files
-from wtl_core.encoders.encoder_ref import makes
+from wtl_core.encoders.fingerprints import makes
 from wtl_core.images.faults import TRANSIENT
 from wtl_core.pool import live_pool
 from wtl_core.pool.part_file import quarantine_key

@@ -17,7 +17,7 @@ import polars as pl
 from wtl_core.embedding import embedder, vectors
 from wtl_core.encoders import loading, resolve
 from wtl_core.encoders.encoder import Encoder
-from wtl_core.encoders.encoder_ref import makes
+from wtl_core.encoders.fingerprints import makes
 from wtl_core.images.decode import HIGHEST_MAX_PIXELS, decode
 from wtl_core.images.faults import ImageError
 from wtl_core.machine import Machine

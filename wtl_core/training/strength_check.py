@@ -11,7 +11,7 @@ from wtl_core.encoders.encoder import Encoder
 from wtl_core.encoders.pixels import pixels
 from wtl_core.training.augment import Strength, random_parameters, views
 from wtl_core.training.image_cache import PoolImages, decode_pool
-from wtl_core.workspace.commits import EncoderCheck
+from wtl_core.workspace.encoder_check import EncoderCheck
 
 IMAGES = 1000
 """Images that are compared with each other: a share of 0.4 is then known to about 1 point."""

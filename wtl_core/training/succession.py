@@ -7,7 +7,8 @@ ranking stays valid until every sample has a vector of the new encoder and the r
 import json
 
 from wtl_core.recipe.encoder import EncoderParams
-from wtl_core.workspace.commits import Age, Commit, EncoderCheck
+from wtl_core.workspace.commits import Age, Commit
+from wtl_core.workspace.encoder_check import EncoderCheck
 from wtl_core.workspace.storage import Store
 
 _KEY = "encoders/next.json"

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
 from wtl_core.embedding import staging
-from wtl_core.encoders.encoder_ref import makes
+from wtl_core.encoders.fingerprints import makes
 from wtl_core.training import succession
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store

@@ -12,6 +12,7 @@ from wtl_core.errors import ConfigError, CorruptArtifactError, TransientError
 from wtl_core.recipe.recipe import Recipe, read_recorded
 from wtl_core.workspace import marker
 from wtl_core.workspace.accounts import Accounts
+from wtl_core.workspace.encoder_check import EncoderCheck
 from wtl_core.workspace.storage import Store
 
 _FOLDER = "refreshes"
@@ -87,17 +88,6 @@ class Changes(BaseModel):
         """The refused examples, as `broken.jpg: truncated`, and an ellipsis if there are more."""
         shown = [f"{uri.rpartition('/')[2]}: {reason.replace('_', ' ')}" for uri, reason in self.refused_examples]
         return ", ".join([*shown, *(["..."] if self.refused > len(shown) else [])])
-
-
-class EncoderCheck(BaseModel):
-    """How much an encoder's features say about the pool that it was made for, see `training.strength_check`."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    shared_neighbours: float
-    """Share of an image's ten nearest that another view of it has too."""
-    by_pixels: float
-    """The same share by features without training."""
 
 
 class Commit(BaseModel):
