@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 SOURCE ?= sample
 WORKSPACE ?= workspace
-RECIPE ?= deployments/quick.toml
 BIN := $(VENV)/bin
 # Processes that run tests. Each has one thread of torch and takes some 2 GB at most.
 WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
@@ -16,7 +15,7 @@ SERVICE_WORKERS ?= 3
 # The sample source is built once: written again, its files would look changed. README.txt is its last file.
 run: $(VENV)/.installed-dev
 	@if [ "$(SOURCE)" = sample ] && [ ! -f sample/README.txt ]; then $(BIN)/python -m tests.sample_source sample; fi
-	$(BIN)/wtl run "$(SOURCE)" --workspace "$(WORKSPACE)" --recipe "$(RECIPE)"
+	$(BIN)/wtl run "$(SOURCE)" --workspace "$(WORKSPACE)" $(if $(RECIPE),--recipe "$(RECIPE)")
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal

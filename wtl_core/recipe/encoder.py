@@ -12,14 +12,16 @@ class EncoderParams(Params):
     """Which network turns an image into a vector, and how one is trained where none is given."""
 
     name: str = "auto"
-    """`ssl`, `pixels`, `timm:NAME`, `torchvision:NAME`, `file:PATH`, or the path of an encoder in a workspace."""
+    """`auto`, `package:NAME`, `ssl`, `pixels`, `timm:NAME`, `torchvision:NAME`, `file:PATH`, or the path of an encoder
+    in a workspace."""
     seconds: float = Field(300, gt=0, le=30 * 86400)
-    """Wall-clock budget of training. After a warm-up it becomes a number of steps; a rerun trains the same number."""
+    """Wall-clock budget of training, which after a warm-up becomes a number of steps, so that a rerun trains the same
+    number. With `auto` the image side of a packaged network is chosen so that embedding the pool fits into it."""
     epochs: float | None = Field(None, gt=0, le=100_000)
     """Passes over the pool's images instead of seconds."""
     side_px: int | None = Field(None, ge=16, le=512)
-    """Image side of `ssl` and of timm's and torchvision's networks. If not given, `ssl` takes it from the pool's sizes,
-    the others as published."""
+    """Image side of `ssl` and of named networks. If not given, `ssl` takes it from the pool's sizes, `package:` 160,
+    and the others as published. `auto` chooses its own."""
     width: int | None = Field(None, ge=8, le=256)
     """Channels of the first stage of `ssl`; vectors have 8 times as many dimensions. Default: 16 on a CPU, 64 on a
     GPU."""
@@ -33,7 +35,7 @@ class EncoderParams(Params):
     compile: bool = False
     """Compile a named network for its GPU. Takes half a minute a run, which pays from about a million images on."""
     retrain: Literal["advise", "automatic", "never"] = "advise"
-    """What to do when the pool has outgrown its `ssl` encoder: `advise` retraining, or let the next refresh do it
+    """What to do when the pool has outgrown its encoder: `advise` retraining, or let the next refresh do it
     (`automatic`), or nothing (`never`)."""
     retrain_growth: float = Field(2.0, gt=1, le=1_000_000)
     """Retraining is due once the pool has this many times as many images as when the encoder was trained."""
