@@ -59,7 +59,7 @@ def parquet(files: Sequence[Path]) -> pl.DataFrame:
     """Columns `image`, `label` and `source` of a set, whose images may be structs as Hugging Face writes them."""
     table = pl.concat([pl.read_parquet(file) for file in files])
     if isinstance(table.schema["image"], pl.Struct):
-        table = table.with_columns(pl.col("image").struct.field("bytes"))
+        table = table.with_columns(image=pl.col("image").struct.field("bytes"))
     label = pl.col("class" if "class" in table.columns else "label").cast(pl.String)  # clothing has numbers and names
     sources = [pl.col(name).cast(pl.String) for name in ("source", "sender") if name in table.columns]
     return table.select("image", label=label, source=sources[0] if sources else pl.lit(""))
@@ -74,8 +74,8 @@ def as_files(images: np.ndarray, labels: np.ndarray) -> pl.DataFrame:
 def digits() -> pl.DataFrame:
     from sklearn.datasets import load_digits
 
-    held = load_digits()
-    return as_files((held.images * 15.9).astype(np.uint8), held.target)
+    images, labels = load_digits(return_X_y=True)
+    return as_files((images.reshape(-1, 8, 8) * 15.9).astype(np.uint8), labels)
 
 
 def fashion() -> pl.DataFrame:
@@ -88,8 +88,7 @@ def fashion() -> pl.DataFrame:
 def readers(folder: Path | None) -> dict[str, Callable[[], pl.DataFrame]]:
     """What reads each set that is here; a file of `folder` replaces a set of its name."""
     found: dict[str, Callable[[], pl.DataFrame]] = {"digits": digits}
-    if FASHION.is_dir():
-        found["fashion-mnist"] = fashion
+    found |= {"fashion-mnist": fashion} if FASHION.is_dir() else {}
     for name in ("cifar10", "clothing"):
         if files := sorted((SHARED / name).glob("*.parquet")):
             found[name] = partial(parquet, files)
@@ -114,15 +113,14 @@ def sample(name: str, table: pl.DataFrame, images: int) -> LabelledPool:
 
 def nearest_neighbours(vectors: torch.Tensor, pool: LabelledPool) -> float:
     """Per cent of images whose 20 nearest others (fewer where classes are small) are mostly of their class."""
-    _, labels = np.unique(pool.labels, return_inverse=True)
+    labels = np.unique(pool.labels, return_inverse=True)[1]
     similarity = vectors @ vectors.T
     similarity.fill_diagonal_(-2)
     if pool.name in SOURCE_APART:
         similarity[torch.from_numpy(pool.sources[:, None] == pool.sources[None])] = -2
     found = similarity.topk(int(min(_NEIGHBOURS, np.median(np.bincount(labels)) - 1)), dim=1)
     weights = (1 + 1e-3 * found.values) * (found.values > -2)  # of equally many, the nearer ones win
-    classes = functional.one_hot(torch.from_numpy(labels)[found.indices]).float()
-    votes = (classes * weights[:, :, None]).sum(dim=1)
+    votes = (functional.one_hot(torch.from_numpy(labels)[found.indices]) * weights[:, :, None]).sum(dim=1)
     return 100 * float((votes.argmax(dim=1).numpy() == labels).mean())
 
 
@@ -154,12 +152,11 @@ def images_per_second(encoder: Encoder) -> float:
     """Of passes of full size from memory; the median, since other work slows some."""
     blank = torch.zeros(encoder.forward_rows, 3, encoder.side_px, encoder.side_px, dtype=torch.uint8)
     encoder.encode(blank)
-    taken = []
+    ends = [time.perf_counter()]
     for _ in range(_PASSES):
-        started = time.perf_counter()
         encoder.encode(blank)
-        taken.append(time.perf_counter() - started)
-    return encoder.forward_rows / float(np.median(taken))
+        ends.append(time.perf_counter())
+    return encoder.forward_rows / float(np.median(np.diff(ends)))
 
 
 def eager(encoder: Encoder) -> Encoder:
@@ -179,16 +176,16 @@ def main() -> None:
     options = parser.parse_args()
     sides = packages.SIDES_PX[:2] if options.quick else packages.SIDES_PX
     with tempfile.TemporaryDirectory() as folder:
-        store = open_store(folder)
-        packaged = {f"{side} px": resolve.resolve(NETWORK, store, device=CPU, side_px=side) for side in sides}
+        found = [resolve.resolve(NETWORK, open_store(folder), device=CPU, side_px=side) for side in sides]
+    packaged = {f"{encoder.side_px} px": encoder for encoder in found}
     encoders = {"pixels": pixels(CPU), **packaged}
     speeds = {name: images_per_second(encoder) for name, encoder in packaged.items()}
-    count, smallest = 200 if options.quick else options.images, f"{packages.SIDES_PX[0]} px"
-    rows = []
+    rows, seconds_per_image = [], 1 / max(speeds.values())  # at the smallest side
     for name, reader in readers(options.sets).items():
-        rows.append(measure_set(sample(name, reader(), count), encoders, 1 / speeds[smallest]))
+        pool = sample(name, reader(), 200 if options.quick else options.images)
+        rows.append(measure_set(pool, encoders, seconds_per_image))
         print(rows[-1], flush=True)
-    text = f"20-NN, leave one out, in per cent: training-free features and {NETWORK} at several image sides."
+    text = f"20-NN, leave one out, in per cent, by training-free features and by {NETWORK}; neighbours in this order."
     report.write("features", "20-NN by the product's own encoders", text, rows, is_quick=options.quick)
     engine = "OpenVINO" if openvino_network.is_installed() else "torch"
     rows = [{"side": name, f"{engine}, {default_format(CPU)}": f"{speed:,.0f}"} for name, speed in speeds.items()]
