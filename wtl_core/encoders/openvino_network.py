@@ -1,7 +1,7 @@
 """Packaged networks on a processor run in OpenVINO, several times as fast as in torch; elsewhere torch runs them.
 
-EfficientNet-Lite's depthwise convolutions are what torch's processor kernels are slowest at. Figures of both, and of
-other runtimes, are in `tests/bench/reports/encoders.md`. Vectors agree with torch's to the rounding of bfloat16.
+EfficientNet-Lite's depthwise convolutions are what torch's processor kernels are slowest at. Figures of both are in
+`tests/bench/reports/features.md`. Vectors agree with torch's to the rounding of bfloat16.
 """
 
 import importlib.util
