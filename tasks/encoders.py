@@ -31,6 +31,6 @@ def train_next(store: Store, params: EncoderParams | None) -> str:
     with reported("encoder", "steps") as on_progress:
         fingerprint = pipeline.train_successor(store, params, machine(), on_progress=on_progress)
     card = cards.load_card(store, fingerprint)
-    assert card is not None
-    run_names.name_training(card, is_new=fingerprint not in held)
+    if card is not None:  # a pool of few images leaves a network as it is, and nothing is kept
+        run_names.name_training(card, is_new=fingerprint not in held)
     return fingerprint

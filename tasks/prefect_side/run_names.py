@@ -51,9 +51,11 @@ def name_result(changes: ObjectChanges, new_samples: int) -> None:
 
 
 def name_training(card: dict[str, Any], *, is_new: bool) -> None:
-    """Name a training after its encoder's `card`, such as `trained resnet9 on 12,408 images, 5 min`."""
-    what = f"{card['network']['kind']} on {_count(card['images'], 'image')}"
-    rename(f"trained {what}, {_duration(card['seconds_since_last_start'])}" if is_new else f"{what}: trained before")
+    """Name a run after the `card` of the encoder that it made, such as `trained resnet9 on 12,408 images, 5 min`."""
+    is_trained = card["method"] == "contrastive"
+    made, network = ("trained", card["network"]["kind"]) if is_trained else ("fitted", card["network"])
+    what = f"{network} on {_count(card['images'], 'image')}"
+    rename(f"{made} {what}, {_duration(card['seconds_since_last_start'])}" if is_new else f"{what}: {made} before")
 
 
 def name_maintenance(done: "Maintained") -> None:

@@ -110,7 +110,8 @@ def test_a_fitted_network_is_whitened_kept_whole_and_the_same_again(tmp_path: Pa
     assert card is not None
     assert card["licence"].startswith("Apache-2.0")
     assert "ImageNet" in card["origin"]
-    assert card["fitted_on"] == 80
+    assert (card["fitted_on"], card["images"], card["method"]) == (80, 80, "pretrained")  # what a run is named after
+    assert card["seconds_since_last_start"] >= 0
     assert encoder.near_copy_distance == card["near_copy_distance"] > 0
     squares = torch.stack([encoder.fit(image) for image in images(80)])
     assert float(encoder.features(squares[:32]).mean(dim=0).norm()) < float(

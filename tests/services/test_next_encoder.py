@@ -15,8 +15,8 @@ def test_the_next_encoder_takes_over_and_house_keeping_runs(stack: Stack, source
     stack.wtl("run", source, "-w", work, "--encoder", "pixels", "--json")
     refused = stack.wtl("train-encoder", "-w", work, check=False)
     assert refused.returncode == 2
-    assert "wtl run --encoder ssl" in refused.stderr
-    (tmp_path / "r.toml").write_text("[encoder]\nepochs = 1\nside_px = 16\nwidth = 8\n")
+    assert "wtl run --encoder auto" in refused.stderr
+    (tmp_path / "r.toml").write_text('[encoder]\nname = "ssl"\nepochs = 1\nside_px = 16\nwidth = 8\n')
     first = stack.wtl("run", source, "-w", work, "--recipe", tmp_path / "r.toml", "--json")
     trained = json.loads(stack.wtl("train-encoder", "-w", work, "--seed", 7, "--json").stdout)
     assert trained["encoder"] != json.loads(first.stdout)["encoder"]

@@ -14,16 +14,26 @@ def named(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_training_is_named_after_network_images_and_time(named: list[str]) -> None:
-    card = {"network": {"kind": "resnet9"}, "images": 12_408, "seconds_since_last_start": 299.6}
+    card = {
+        "method": "contrastive",
+        "network": {"kind": "resnet9"},
+        "images": 12_408,
+        "seconds_since_last_start": 299.6,
+    }
     run_names.name_training(card, is_new=True)
     run_names.name_training({**card, "seconds_since_last_start": 42.0}, is_new=True)
     run_names.name_training({**card, "seconds_since_last_start": 9_000.0}, is_new=True)
     run_names.name_training(card, is_new=False)
+    fitted = {**card, "method": "pretrained", "network": "package:efficientnet-lite0"}
+    run_names.name_training(fitted, is_new=True)
+    run_names.name_training(fitted, is_new=False)
     assert named == [
         "trained resnet9 on 12,408 images, 5 min",
         "trained resnet9 on 12,408 images, 42 s",
         "trained resnet9 on 12,408 images, 2.5 h",
         "resnet9 on 12,408 images: trained before",
+        "fitted package:efficientnet-lite0 on 12,408 images, 5 min",
+        "package:efficientnet-lite0 on 12,408 images: fitted before",
     ]
 
 

@@ -4,6 +4,7 @@ No labels and no training: one pass over some thousand images. What it finds is 
 fingerprint of its own, so that every later image is treated in the same way.
 """
 
+import time
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ def fit(
     Raises:
         What `resolve.resolve` does.
     """
+    started = time.monotonic()
     base = resolve.resolve(name, store, device=device, side_px=side_px)
     fitted, squares = fitted_to(base, images, workers=workers)
     if fitted.whitening is None:
@@ -60,6 +62,8 @@ def fit(
         "near_copy_distance": near_copy_distance(fitted, squares),
         "number_format": base.number_format,
         "fitted_on": len(squares),
+        "images": len(images.sample_ids),
+        "seconds_since_last_start": round(time.monotonic() - started, 1),
     }
     parsed = parse_name(name)
     if parsed.kind == "package":
