@@ -6,11 +6,12 @@ import pytest
 
 from tests.conftest import make_jpeg
 from tests.plain_refresh import refresh
+from wtl_core.embedding import chunks
 from wtl_core.encoders import cards, packages
 from wtl_core.machine import Machine
 from wtl_core.pipeline import train_successor
 from wtl_core.recipe.recipe import Recipe
-from wtl_core.training import succession
+from wtl_core.training import choosing, succession
 from wtl_core.workspace import commits
 from wtl_core.workspace.encoder_check import EncoderCheck
 from wtl_core.workspace.storage import Store
@@ -50,6 +51,20 @@ def test_the_default_encoder_is_chosen_once_kept_and_followed_by_a_successor(pic
     third = refresh(root, recipe=None)
     assert (third.number, third.encoder) == (3, successor)
     assert refresh(root, recipe=None) == third
+
+
+def test_a_run_after_a_kill_does_not_choose_again(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The choice depends on a timed pass: chosen again on a busier machine, the side could be another one."""
+    root = tmp_path / "w"
+    with monkeypatch.context() as killed:
+        killed.setattr(chunks, "plan", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):  # right after the encoder was made
+            refresh(root, pictures, recipe=Recipe())
+    made = [path.parent.name for path in root.glob("encoders/*/card.json")]
+    monkeypatch.setattr(choosing, "side_for", lambda *_, **__: (96, 1.0))
+    assert [refresh(root, pictures, recipe=Recipe()).encoder] == made
 
 
 def test_a_successor_is_for_the_name_that_it_was_made_for(tmp_path: Path) -> None:

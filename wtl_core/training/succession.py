@@ -14,7 +14,7 @@ from wtl_core.workspace.storage import Store
 _KEY = "encoders/next.json"
 _LEAST_GAIN = 1.1
 """Features that are trusted share so many times more neighbours than features without training. Of 18 sets only digits
-fell below it (0.7), where the training-free features are better by 20-NN; the others had 1.2 to 2.3."""
+fell below it by the network alone (0.7), where the training-free features are better; the others had 1.2 to 2.3."""
 
 
 def name_successor(store: Store, fingerprint: str, name: str) -> None:
