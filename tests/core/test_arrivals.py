@@ -186,7 +186,8 @@ def test_of_a_large_shard_the_beginning_is_read(tmp_path: Path, monkeypatch: pyt
     assert sorted(found) != list(range(5))
 
 
-def test_vectors_of_two_networks_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("count", [20, 80], ids=["as it is", "fitted to the pool"])
+def test_vectors_of_two_networks_are_not_compared(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The factory's network has another width by now: no vector of the workspace says how far its vectors are."""
     factory = (
         "from torch import nn\nfrom wtl_core.encoders.preprocessing import Preprocessing\n"
@@ -194,7 +195,7 @@ def test_vectors_of_two_networks_are_not_compared(tmp_path: Path, monkeypatch: p
     )
     (tmp_path / "wide_nets.py").write_text(factory)
     monkeypatch.syspath_prepend(str(tmp_path))
-    build_source(tmp_path / "source", count=20)
+    build_source(tmp_path / "source", count=count)
     store = storage.open_store(str(tmp_path / "w"))
     recipe = Recipe.model_validate({"encoder": {"name": "python:wide_nets:build"}})
     last = pipeline.refresh_workspace(store, [str(tmp_path / "source")], recipe, Machine())

@@ -78,7 +78,7 @@ def save_encoder(
 def save_fitted(store: Store, encoder: Encoder, *, name: str, side_px: int | None, card: dict[str, Any]) -> str:
     """Store what fits a named network to a pool: its whitening, and the name by which the network is found again.
 
-    The network's own weights stay where they are; `load_encoder` refuses another network under that name.
+    The network's own weights stay where they are; `resolve.resolve` refuses another network under that name.
 
     Args:
         store: The workspace.

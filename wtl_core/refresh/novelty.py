@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from wtl_core.embedding import embedder, vectors
-from wtl_core.encoders import loading, resolve
+from wtl_core.encoders import loading, resolve, weights_files
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.encoders.fingerprints import makes
 from wtl_core.images.decode import HIGHEST_MAX_PIXELS, decode
@@ -106,6 +106,8 @@ def nearest_similarity(
 
 def _encoder(store: Store, last: Commit, *, device: str) -> Encoder | None:
     """The workspace's encoder, not compiled; None if its name means another network now."""
+    if weights_files.has_changed(last.encoder_file, last.encoder_name):
+        return None
     name = loading.kept(store, last.encoder) or last.encoder_name
     encoder = resolve.resolve(name, store, device=device, side_px=last.recipe.encoder.side_px)
     return encoder if makes(encoder.fingerprint, last.encoder) else None
