@@ -31,12 +31,14 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 RIVALS = ("class-balanced-random", "stratified-random", "k-center", "typicality", "probability-coverage", "mundig")
 SECTIONS = {
     "scratch": "CIFAR-10, a network trained from scratch: coverage against random",
+    "scratch-auto": "CIFAR-10, from scratch, picks by the encoder that `auto` chooses",
     "scratch-hasty": "CIFAR-10, the same by networks trained for 0.4 of the passes",
     "scratch-given": "CIFAR-10, from scratch, picks by the SimCLR vectors of the set",
     "scratch-given-hasty": "CIFAR-10, the same by networks trained for 0.4 of the passes, picks by the SimCLR vectors",
     "scratch-large": "CIFAR-10, from scratch on 10,000 and 20,000 images, picks by the SimCLR vectors of the set",
     "tail": "CIFAR-10 with a long tail (50:1) and bursts, a network trained from scratch",
     "tail-given": "CIFAR-10 with a long tail and bursts, from scratch, picks by the SimCLR vectors of the set",
+    "tail-auto": "CIFAR-10 with a long tail and bursts, from scratch, picks by the encoder that `auto` chooses",
     "rivals": "CIFAR-10, one-pass strategies judged on the vectors",
     "rivals-tail": "CIFAR-10 with a long tail and bursts, one-pass strategies judged on the vectors",
     "loops": "CIFAR-10, active learning on the vectors",
@@ -66,12 +68,14 @@ def params_of(section: str, *, is_cuda: bool, is_quick: bool, seeds: int | None)
     tiny = {"encoder": "pixels", "has_flips": False, "seeds": 10}
     values: dict = {
         "scratch": {**scratch, "budgets": high if is_cuda else low},
+        "scratch-auto": {**scratch, "encoder": "auto", "budgets": low},
         "scratch-hasty": {**scratch, "scratch_effort": 0.4, "budgets": low},
         "scratch-given": {**scratch, "budgets": low},
         "scratch-given-hasty": {**scratch, "scratch_effort": 0.4, "budgets": low},
         "scratch-large": {**hasty, "budgets": (10_000, 20_000)},
         "tail": {**scratch, "budgets": low, "pools": ("long-tail-bursts",)},
         "tail-given": {**scratch, "budgets": low, "pools": ("long-tail-bursts",)},
+        "tail-auto": {**scratch, "encoder": "auto", "budgets": low, "pools": ("long-tail-bursts",)},
         "rivals": rivals,
         "rivals-tail": {**rivals, "pools": ("long-tail-bursts",)},
         "loops": {**on_vectors, **loops, **loops_on_vectors, "pool_share": 0.9},
@@ -111,7 +115,8 @@ def run_section(name: str, options: argparse.Namespace, deadline: float) -> None
     if name != "digits" and not Path(dataset).is_dir():
         print(f"{name}: left out, {dataset} is not there", flush=True)
         return
-    vectors = (options.vectors or options.data) if dataset == str(options.data) else None
+    takes_vectors = dataset == str(options.data) and params.encoder != "auto"
+    vectors = (options.vectors or options.data) if takes_vectors else None
     if vectors is not None and not (vectors / "train-embeddings.npy").is_file():
         vectors = None
     store = open_store(str(options.output / name))
