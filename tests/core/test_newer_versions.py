@@ -135,7 +135,7 @@ def test_unknown_columns_of_tables_are_passed_by(source: Path, tmp_path: Path) -
     ledger.append(store, "labelled", ranking(tmp_path / "w")["sample_id"].head(2).to_list())
     for name in ("ledger/000001.parquet", first.listing, f"{first.selection}/ranking.parquet"):
         pl.read_parquet(tmp_path / "w" / name).with_columns(of_tomorrow=pl.lit(1)).write_parquet(tmp_path / "w" / name)
-    assert ledger.read(store).columns == ["sample_id", "kind", "created"]
+    assert ledger.read(store).columns == list(ledger.SCHEMA)
     (source / "more.jpg").write_bytes(make_jpeg(900))
     assert refresh(tmp_path / "w").counts.ranked == 63
     assert len(cut.run(store, "5").rows) == 5

@@ -1,8 +1,10 @@
-"""The ledger: append-only record of which samples were labelled or exported, one Parquet file an entry.
+"""The ledger: append-only record of which samples were labelled, with their classes, or exported; one file an entry.
 
-Labelled samples shape the picks and leave the ranking; exported ones keep their rank.
+Labelled samples shape the picks and leave the ranking; exported ones keep their rank. Nothing is ever changed: a later
+entry corrects an earlier one, or undoes it.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -13,8 +15,19 @@ from wtl_core.workspace import storage
 from wtl_core.workspace.storage import Store
 
 _FOLDER = "ledger"
-Kind = Literal["labelled", "exported"]
-_SCHEMA = {"sample_id": pl.String, "kind": pl.String, "created": pl.String}
+Kind = Literal["labelled", "unlabelled", "exported"]
+Classes = Sequence[str] | None
+"""Of one sample: names of classes, none for an image that holds nothing of interest, None where they are not known."""
+_STORED = {
+    "sample_id": pl.String(),
+    "kind": pl.String(),
+    "created": pl.String(),
+    "classes": pl.List(pl.String),
+    "origin": pl.String(),
+    "undoes": pl.Int64(),
+}
+SCHEMA = {**_STORED, "entry": pl.Int64()}
+LABELS_SCHEMA = {name: SCHEMA[name] for name in ("sample_id", "classes", "created", "origin", "entry")}
 
 
 def length(store: Store) -> int:
@@ -23,27 +36,75 @@ def length(store: Store) -> int:
 
 
 def read(store: Store, entries: int | None = None) -> pl.DataFrame:
-    """Rows `sample_id, kind, created` of the first `entries` entries (all if None), oldest first."""
+    """Rows of the first `entries` entries (all if None), oldest first, in columns of `SCHEMA`.
+
+    `classes` is null where they are not known, and an empty list for an image that holds nothing of interest. `origin`
+    is the file that a label came from, null where not known. Rows of kind `unlabelled` take labels back: with `undoes`
+    null every label that the sample has, else what this entry says of it. `entry` counts from 1. Columns that an
+    entry of an earlier version lacks are null.
+    """
     names = _entries(store)[:entries]
-    frames = [store.read_frame(f"{_FOLDER}/{name}", columns=list(_SCHEMA)) for name in names]
-    return pl.concat([pl.DataFrame(schema=_SCHEMA), *frames])
+    frames = [_entry(store.read_frame(f"{_FOLDER}/{name}"), number) for number, name in enumerate(names, 1)]
+    return pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
 
 
-def sample_ids(ledger: pl.DataFrame, kind: Kind) -> list[str]:
-    """The samples that the ledger names as labelled or exported, each once, in the order of the entries."""
+def labels(ledger: pl.DataFrame) -> pl.DataFrame:
+    """What the rows of `read` come to: one row for each sample that is labelled, in columns of `LABELS_SCHEMA`.
+
+    A sample's last label that was not undone counts. `classes` is a sorted list without repetition, empty for an image
+    that holds nothing of interest, null where the classes are not known; `created`, `origin` and `entry` are those of
+    the label that counts. Sorted by `sample_id`.
+    """
+    is_of_entry = pl.col("undoes").is_not_null()
+    undone = ledger.filter(pl.col("kind") == "unlabelled", is_of_entry).select("sample_id", entry="undoes")
+    standing = ledger.filter(pl.col("kind").is_in(["labelled", "unlabelled"]), ~is_of_entry)
+    standing = standing.join(undone, on=["sample_id", "entry"], how="anti", maintain_order="left")
+    last = standing.unique("sample_id", keep="last", maintain_order=True).filter(pl.col("kind") == "labelled")
+    return last.select(list(LABELS_SCHEMA)).sort("sample_id")
+
+
+def sample_ids(ledger: pl.DataFrame, kind: Literal["labelled", "exported"]) -> list[str]:
+    """The samples that are labelled, sorted, or those that were exported, in the order of the entries; each once."""
+    if kind == "labelled":
+        return labels(ledger)["sample_id"].to_list()
     return ledger.filter(pl.col("kind") == kind)["sample_id"].unique(maintain_order=True).to_list()
 
 
-def append(store: Store, kind: Kind, ids: list[str]) -> int:
+def append(
+    store: Store,
+    kind: Kind,
+    ids: Sequence[str],
+    *,
+    classes: Sequence[Classes] | None = None,
+    origin: str | None = None,
+    undoes: int | None = None,
+) -> int:
     """Add one entry, in the order given; returns the new length. Samples of earlier entries may be in it again.
+
+    Args:
+        store: The workspace.
+        kind: What becomes of the samples.
+        ids: The samples; the first of equal ones counts.
+        classes: Of each of `ids`, for labels; None where all are unknown.
+        origin: The file or tool that the labels came from.
+        undoes: The entry that no longer counts for `unlabelled` samples; None takes all their labels back.
 
     Raises:
         TransientError: another process appended at the same moment.
     """
     number = length(store) + 1
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    rows = pl.DataFrame({"sample_id": list(dict.fromkeys(ids))}, schema={"sample_id": pl.String})
-    entry = rows.with_columns(kind=pl.lit(kind), created=pl.lit(now))
+    named = [None if names is None else sorted(set(names)) for names in classes or [None] * len(ids)]
+    columns = {"sample_id": list(ids), "classes": named}
+    rows = pl.DataFrame(columns, schema={name: _STORED[name] for name in columns})
+    entry = rows.unique("sample_id", keep="first", maintain_order=True).select(
+        "sample_id",
+        kind=pl.lit(kind, pl.String),
+        created=pl.lit(now, pl.String),
+        classes="classes",
+        origin=pl.lit(origin, pl.String),
+        undoes=pl.lit(undoes, pl.Int64),
+    )
     if not store.create(f"{_FOLDER}/{number:06d}.parquet", storage.to_parquet(entry)):
         raise TransientError(f"{store.root}: another process wrote the ledger's entry {number} meanwhile; run again")
     return number
@@ -51,3 +112,9 @@ def append(store: Store, kind: Kind, ids: list[str]) -> int:
 
 def _entries(store: Store) -> list[str]:
     return [name for name in store.names(_FOLDER) if name.endswith(".parquet")]
+
+
+def _entry(rows: pl.DataFrame, number: int) -> pl.DataFrame:
+    """The rows of one file in columns of `SCHEMA`; columns of a newer version are passed by."""
+    missing = [pl.lit(None, kind).alias(name) for name, kind in _STORED.items() if name not in rows.columns]
+    return rows.with_columns(*missing, entry=pl.lit(number, pl.Int64)).select(list(SCHEMA))
