@@ -1,4 +1,4 @@
-"""`wtl labels` and `wtl similar`: marking images as labelled, and finding images like a given one."""
+"""`wtl labels` and `wtl similar`: labels in and out of the ledger, and images like a given one."""
 
 import json
 from pathlib import Path
@@ -8,34 +8,156 @@ import click
 from flows.cli import terminal
 from flows.cli.options import common, workspace_option
 from wtl_core.errors import ConfigError
-from wtl_core.labelling import labels, sample_names
+from wtl_core.labelling import labels, sample_names, table_files
+from wtl_core.labelling.formats.rows import Reading
+from wtl_core.labelling.labels import Added
 from wtl_core.workspace import commits, lease, marker
+
+_SHOWN_CLASSES = 10
+"""Classes that are shown with their counts after an addition; `--json` has all."""
 
 
 @click.group("labels")
 def labels_group() -> None:
-    """Mark images as labelled."""
+    """Enter labels, list them, take them back."""
+
+
+def _renamed(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values]
+    if wrong := [old for old, mark, new in pairs if not (mark and old and new.strip())]:
+        raise click.BadParameter(f"expected OLD=NEW, found {wrong[0]!r}")
+    return {old: new for old, _, new in pairs}
 
 
 @labels_group.command("add")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--column", help="Title of the column that names images, if it is another one.")
+@click.option("--class-column", help="Title of the column that holds classes; of a control in Label Studio's JSON.")
+@click.option("--class-separator", metavar="TEXT", help="What stands between several classes in one cell, such as ';'.")
+@click.option("--several", is_flag=True, help="Rows of one image add up, as in a table of boxes.")
+@click.option("--empty", is_flag=True, help="Images that FILE lists without a label hold nothing of interest.")
+@click.option("--rename", metavar="OLD=NEW", multiple=True, callback=_renamed, help="Take a class for another one.")
+@click.option("--distinct", is_flag=True, help="Classes that differ in case or blanks alone are different ones.")
+@click.option("--partial", is_flag=True, help="Leave out what names no image or several; enter the rest.")
 @workspace_option
 @common
-def add_command(file: Path, column: str | None, workspace: str, as_json: bool) -> None:
-    """Mark the images that FILE names as labelled.
+def add_command(
+    file: Path,
+    column: str | None,
+    class_column: str | None,
+    class_separator: str | None,
+    several: bool,
+    empty: bool,
+    rename: dict[str, str],
+    distinct: bool,
+    partial: bool,
+    workspace: str,
+    as_json: bool,
+) -> None:
+    """Enter the images that FILE names as labelled, with their classes.
 
-    FILE is a table (CSV, TSV, Parquet, JSON lines, a JSON list) with a column such as sample_id, path or filename, a
-    JSON list of names, COCO's JSON, or plain text with one name a line. A name is a sample id, a path or its end, or
-    the key of a member. The next run shapes its picks by these images and ranks the rest.
+    FILE is a table (CSV, TSV, Parquet, JSON lines, a JSON list) with a column such as sample_id, path or filename, and
+    one such as label or class; JSON of COCO or Label Studio; XML of CVAT or Pascal VOC; a folder or zip of YOLO's or
+    Pascal VOC's files; or a list of names, whose classes stay unknown. A name is a sample id, a path or its end, or the
+    key of a member. The class `empty` says that an image holds nothing of interest. Labels that are in the ledger
+    already are corrected. The next run shapes its picks by these images and ranks the rest.
     """
     store = marker.open_workspace(workspace)
+    reading = Reading(
+        column=column,
+        class_column=class_column,
+        separator=class_separator or None,
+        adds_up=several,
+        bare_is_empty=empty,
+        renamed=rename,
+    )
     with lease.hold(store):
-        added = labels.add(store, file, column)
+        added = labels.add(store, file, reading, is_partial=partial, are_distinct=distinct)
     if as_json:
         click.echo(json.dumps(added.to_json()))
     else:
-        click.echo(f"{added.named:,} named, {added.added:,} added to the ledger; `wtl run` ranks the rest anew")
+        _show(added)
+
+
+def _show(added: Added) -> None:
+    counts = [f"{added.named:,} named", f"{added.added:,} added to the ledger"]
+    counts += [f"{added.corrected:,} corrected"] if added.corrected else []
+    counts += [f"{added.completed:,} got their class"] if added.completed else []
+    terminal.say(f"{', '.join(counts)}; `wtl run` ranks the rest anew")
+    if added.classes:
+        first = [f"{count:,} {name}" for name, count in list(added.classes.items())[:_SHOWN_CLASSES]]
+        more = len(added.classes) - len(first)
+        terminal.say(f"classes: {', '.join(first)}{f' and {more:,} more classes' if more else ''}")
+    if added.unknown:
+        which = "all of them" if added.unknown == added.found else f"{added.unknown:,} of them"
+        terminal.say(
+            f"the classes of {which} are unknown: the next picks still differ from these images, but no class can be "
+            "weighed, and no wrong label be found; add a file with classes to tell them",
+            is_message=True,
+        )
+    if added.bare:
+        are = "1 image is" if added.bare == 1 else f"{added.bare:,} images are"
+        terminal.say(f"{are} listed without a label and stay unlabelled (--empty: they hold nothing)", is_message=True)
+    if added.left_out:
+        names = "1 name is" if added.left_out == 1 else f"{added.left_out:,} names are"
+        terminal.say(f"{names} left out, those of no image or of several: {added.aside}", is_message=True)
+
+
+@labels_group.command("list")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"A file ending in {', '.join(table_files.ENDINGS)}; if not given, CSV on stdout.",
+)
+@workspace_option
+@common
+def list_command(output: Path | None, workspace: str, as_json: bool) -> None:
+    """Print the labels that count now, with the file that each came from.
+
+    In CSV several classes are a JSON list, `empty` stands for an image that holds nothing of interest, and a blank for
+    classes that are not known. `wtl labels add` reads it back.
+    """
+    if output is not None:
+        table_files.check_output(output)
+    table = labels.listed(marker.open_workspace(workspace))
+    is_text = output is None or output.suffix.lower() in (".csv", ".tsv")
+    shown = labels.as_text(table) if is_text else table
+    if output is not None:
+        table_files.write(shown, output)
+    if as_json:
+        rows = {"output": str(output)} if output is not None else {"labels": table.to_dicts()}
+        click.echo(json.dumps({"labelled": table.height, **rows}))
+    elif output is None:
+        click.echo(table_files.to_csv(shown), nl=False)
+    else:
+        images = "1 image is" if table.height == 1 else f"{table.height:,} images are"
+        terminal.say(f"{images} labelled: {output}", is_message=True)
+
+
+@labels_group.command("undo")
+@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.option("--entry", type=click.IntRange(min=1), help="The addition to take back, as `labels list` numbers them.")
+@workspace_option
+@common
+def undo_command(images: tuple[str, ...], entry: int | None, workspace: str, as_json: bool) -> None:
+    """Take back the last addition of labels, or the labels of each IMAGE.
+
+    Images whose label is taken back can be picked again; a label that an earlier addition gave counts again. Nothing is
+    deleted: that it was undone is entered too.
+    """
+    if images and entry is not None:
+        raise click.UsageError("expected images or --entry, found both; undo one after the other")
+    store = marker.open_workspace(workspace)
+    with lease.hold(store):
+        undone = labels.undo(store, images, entry=entry)
+    if as_json:
+        click.echo(json.dumps(undone.to_json()))
+        return
+    what = "" if undone.entry is None else f" of entry {undone.entry} ({undone.origin or 'from a file not known'})"
+    again = f", {undone.labelled:,} have an earlier label again" if undone.labelled else ""
+    count = "1 label" if undone.samples == 1 else f"{undone.samples:,} labels"
+    terminal.say(f"{count}{what} taken back{again}; `wtl run` ranks their images anew")
 
 
 @click.command("similar")

@@ -10,7 +10,7 @@ import click
 from flows.cli import terminal
 from flows.cli.options import common, workspace_option
 from wtl_core.errors import ConfigError, CorruptArtifactError
-from wtl_core.labelling import cut
+from wtl_core.labelling import cut, table_files
 from wtl_core.report import decision, status
 from wtl_core.workspace import commits, marker
 from wtl_core.workspace.storage import Store
@@ -32,7 +32,7 @@ def status_command(workspace: str, as_json: bool) -> None:
     "--output",
     "-o",
     type=click.Path(path_type=Path, dir_okay=False),
-    help=f"A file ending in {', '.join(cut.ENDINGS)}; if not given, CSV on stdout.",
+    help=f"A file ending in {', '.join(table_files.ENDINGS)}; if not given, CSV on stdout.",
 )
 @common
 def cut_command(workspace: str, at: str, output: Path | None, as_json: bool) -> None:
@@ -42,7 +42,7 @@ def cut_command(workspace: str, at: str, output: Path | None, as_json: bool) -> 
     left out.
     """
     if output is not None:
-        cut.check_output(output)
+        table_files.check_output(output)
     store = marker.open_workspace(workspace)
     picks = cut.run(store, at)
     count, left_out = picks.table.height, picks.left_out
@@ -56,7 +56,7 @@ def cut_command(workspace: str, at: str, output: Path | None, as_json: bool) -> 
         are = "1 image is" if left_out == 1 else f"{left_out:,} images are"
         terminal.say(f"{are} left out, labelled since the last `wtl run`", is_message=True)
     if output is not None:
-        cut.write(picks, output)
+        table_files.write(picks.table, output)
         if as_json:
             click.echo(json.dumps({"picks": count, "left_out": left_out, "output": str(output), **told}))
         terminal.say(f"{count:,} {'pick' if count == 1 else 'picks'} in {output}", is_message=True)
@@ -64,7 +64,7 @@ def cut_command(workspace: str, at: str, output: Path | None, as_json: bool) -> 
         rows = [{**row, "pool_coverage": row["coverage"]} for row in picks.rows]  # the name that it has elsewhere
         click.echo(json.dumps({"picks": rows, "left_out": left_out, **told}))
     else:
-        click.echo(cut.to_csv(picks.rows), nl=False)
+        click.echo(table_files.to_csv(picks.table), nl=False)
 
 
 @click.command("report")

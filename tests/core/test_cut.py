@@ -10,7 +10,7 @@ from tests.conftest import make_jpeg
 from tests.near_duplicates import write_near_duplicates
 from tests.plain_refresh import ranking, refresh
 from wtl_core.errors import ConfigError
-from wtl_core.labelling import cut, labels
+from wtl_core.labelling import cut, labels, table_files
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace import ledger
 from wtl_core.workspace.storage import Store
@@ -18,7 +18,7 @@ from wtl_core.workspace.storage import Store
 
 def test_cells_that_a_spreadsheet_would_run_are_disarmed() -> None:
     row = dict.fromkeys(cut.COLUMNS, 1.0) | {"uri": "=cmd|'calc'!A0", "sample_id": "@x", "duplicate_of": None}
-    [back] = csv.DictReader(io.StringIO(cut.to_csv([row])))
+    [back] = csv.DictReader(io.StringIO(table_files.to_csv(pl.DataFrame([row]))))
     assert back["uri"] == "'=cmd|'calc'!A0"
     assert back["sample_id"] == "'@x"
     assert back["duplicate_of"] == ""
@@ -34,7 +34,11 @@ def test_a_pick_names_the_near_duplicates_that_it_replaces(tmp_path: Path) -> No
     picks = cut.run(Store(str(tmp_path / "w")), "100%").rows
     twins = [pick["sample_id"] for pick in picks if Path(pick["uri"]).name in ("3.jpg", "twin.jpg")]
     assert [pick["replaces"] for pick in picks if pick["sample_id"] == twins[0]] == [[twins[1]]]
-    [row] = [row for row in csv.DictReader(io.StringIO(cut.to_csv(picks))) if row["sample_id"] == twins[0]]
+    [row] = [
+        row
+        for row in csv.DictReader(io.StringIO(table_files.to_csv(pl.DataFrame(picks, infer_schema_length=None))))
+        if row["sample_id"] == twins[0]
+    ]
     assert row["replaces"] == twins[1]
 
 
@@ -49,7 +53,7 @@ def test_a_pick_names_its_near_duplicate_group_in_the_last_column(tmp_path: Path
         smallest = min(ids[f"{seed}-90.jpg"], ids[f"{seed}-95.jpg"])
         assert groups[f"{seed}-90.jpg"] == groups[f"{seed}-95.jpg"] == smallest
     assert groups["2-90.jpg"] is groups["3-90.jpg"] is None
-    rows = list(csv.DictReader(io.StringIO(cut.to_csv(picks))))
+    rows = list(csv.DictReader(io.StringIO(table_files.to_csv(pl.DataFrame(picks, infer_schema_length=None)))))
     assert list(rows[0])[-1] == "near_group"
     assert sorted(row["near_group"] for row in rows)[:2] == ["", ""]
 
@@ -63,7 +67,7 @@ def test_a_distance_that_is_not_known_is_null_and_an_empty_cell(tmp_path: Path) 
     picks = cut.run(Store(str(tmp_path / "w")), "100%").rows
     assert [pick["radius"] is None for pick in picks] == [False, True, True, True]
     assert json.loads(json.dumps(picks, allow_nan=False)) == picks
-    rows = list(csv.DictReader(io.StringIO(cut.to_csv(picks))))
+    rows = list(csv.DictReader(io.StringIO(table_files.to_csv(pl.DataFrame(picks, infer_schema_length=None)))))
     assert [row["radius"] == "" for row in rows] == [False, True, True, True]
 
 
@@ -91,13 +95,13 @@ def test_picks_are_written_as_the_ending_says(source: Path, tmp_path: Path) -> N
     store = Store(str(tmp_path / "w"))
     picks = cut.run(store, "10")
     ids = [row["sample_id"] for row in picks.rows]
-    for ending in cut.ENDINGS:
+    for ending in table_files.ENDINGS:
         file = tmp_path / f"picks{ending.upper()}"
         file.write_text("an older file")
-        cut.write(picks, file)
+        table_files.write(picks.table, file)
         if ending in (".csv", ".tsv"):
             separator = "," if ending == ".csv" else "\t"
-            assert file.read_text() == cut.to_csv(picks.rows, separator=separator)
+            assert file.read_text() == table_files.to_csv(picks.table, separator=separator)
             rows = list(csv.DictReader(io.StringIO(file.read_text()), delimiter=separator))
         elif ending == ".parquet":
             assert pl.read_parquet(file).equals(picks.table)
@@ -109,7 +113,7 @@ def test_picks_are_written_as_the_ending_says(source: Path, tmp_path: Path) -> N
         assert [row["sample_id"] for row in rows] == ids
         assert labels.add(store, file).found == 10
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == sorted(
-        f"picks{ending.upper()}" for ending in cut.ENDINGS
+        f"picks{ending.upper()}" for ending in table_files.ENDINGS
     )
 
 
@@ -123,7 +127,7 @@ def test_picks_are_written_as_the_ending_says(source: Path, tmp_path: Path) -> N
 )
 def test_a_file_that_cannot_be_written_is_refused_and_nothing_is_made(tmp_path: Path, name: str, told: str) -> None:
     picks = cut.Picks(pl.DataFrame(schema=dict.fromkeys(cut.COLUMNS, pl.String)), 0)
-    for refuse in (cut.check_output, lambda file: cut.write(picks, file)):
+    for refuse in (table_files.check_output, lambda file: table_files.write(picks.table, file)):
         with pytest.raises(ConfigError, match=told):
             refuse(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
@@ -138,11 +142,11 @@ def test_a_killed_write_leaves_the_older_file(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(ConfigError, match="Input/output error; name another file"):
-        cut.write(picks, tmp_path / "picks.csv")
+        table_files.write(picks.table, tmp_path / "picks.csv")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["older"]
 
 
 def test_names_with_newlines_and_quotes_survive() -> None:
     row = dict.fromkeys(cut.COLUMNS, 1) | {"uri": 'two\nlines "quoted",\r\n', "sample_id": "a", "duplicate_of": "b"}
-    [back] = csv.DictReader(io.StringIO(cut.to_csv([row]), newline=""))
+    [back] = csv.DictReader(io.StringIO(table_files.to_csv(pl.DataFrame([row])), newline=""))
     assert back["uri"] == row["uri"]

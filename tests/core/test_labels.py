@@ -10,10 +10,15 @@ from tests.plain_refresh import ranking, refresh
 from wtl_core.embedding import similar
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.labelling import label_files, labels
+from wtl_core.labelling.formats.rows import Reading
 from wtl_core.labelling.labels import Added
 from wtl_core.labelling.sample_names import NAMES_SCHEMA, find, match
 from wtl_core.workspace import commits, ledger
 from wtl_core.workspace.storage import Store
+
+
+def counts(added: Added) -> tuple[int, int, int]:
+    return added.named, added.found, added.added
 
 
 def test_ids_paths_and_keys_name_samples(source: Path, tmp_path: Path) -> None:
@@ -22,7 +27,7 @@ def test_ids_paths_and_keys_name_samples(source: Path, tmp_path: Path) -> None:
     table = ranking(tmp_path / "w")
     loose = next(uri for uri in table["uri"] if "loose" in uri and "copy" not in uri)
     (tmp_path / "done.csv").write_text(f"uri\n{loose}\n{table['sample_id'][5]}\n")
-    assert labels.add(store, tmp_path / "done.csv") == Added(named=2, found=2, added=2)
+    assert counts(labels.add(store, tmp_path / "done.csv")) == (2, 2, 2)
     assert labels.add(store, tmp_path / "done.csv").added == 0
     assert len(ledger.sample_ids(ledger.read(store), "labelled")) == 2
     table.head(3).write_parquet(tmp_path / "done.parquet")
@@ -43,8 +48,8 @@ def test_a_value_that_names_nothing_or_several_enters_nothing(source: Path, tmp_
         labels.add(store, tmp_path / "several.csv")
     with pytest.raises(ConfigError, match=r"missing\.csv: no such file$"):
         labels.add(store, tmp_path / "missing.csv")
-    with pytest.raises(ConfigError, match="expected a file of names: Is a directory; check the path"):
-        labels.add(store, tmp_path)
+    with pytest.raises(ConfigError, match="a folder or zip with neither XML nor YOLO"):
+        labels.add(store, source / "loose")
     assert ledger.length(store) == 0
 
 
@@ -173,16 +178,16 @@ def test_a_column_with_another_title_is_named_by_the_caller(source: Path, tmp_pa
     (tmp_path / "d.json").write_text(json.dumps([{"the image": i} for i in ids]))
     pl.DataFrame({"The Image": ids}).write_parquet(tmp_path / "e.parquet")
     for name in ("a.csv", "b.tsv", "c.jsonl", "d.json", "e.parquet"):
-        assert labels.add(store, tmp_path / name, "the image").found == 3
+        assert labels.add(store, tmp_path / name, Reading(column="the image")).found == 3
     for name, told in (
         ("a.csv", r"no column 'label' among 'The Image' \(--column NAME says which"),
         ("c.jsonl", "names no sample, with the keys 'The image', 'path'"),
     ):
         with pytest.raises(ConfigError, match=told):
-            labels.add(store, tmp_path / name, "label")
+            labels.add(store, tmp_path / name, Reading(column="label"))
     (tmp_path / "f.txt").write_text(ids[0])
     with pytest.raises(ConfigError, match="plain text, which has no columns"):
-        labels.add(store, tmp_path / "f.txt", "label")
+        labels.add(store, tmp_path / "f.txt", Reading(column="label"))
 
 
 def test_a_file_of_another_form_is_not_printed_back(source: Path, tmp_path: Path) -> None:
@@ -246,7 +251,7 @@ def test_a_table_is_read_by_the_columns_that_name_images_and_by_no_other(source:
         ("k.jsonl", f'{{"sample_id": "{ids[0]}"}}\n\n{{"path": "{rows[1]}"}}\n{{"image_path": "{rows[2]}"}}\n'),
     ):
         (tmp_path / name).write_text(text)
-        assert labels.add(store, tmp_path / name) == Added(named=3, found=3, added=0)
+        assert counts(labels.add(store, tmp_path / name)) == (3, 3, 0)
 
 
 def test_names_are_taken_as_they_are_before_blanks_and_apostrophes_go(source: Path, tmp_path: Path) -> None:
@@ -281,15 +286,15 @@ def test_the_images_of_coco_are_named_by_a_column_in_any_case(source: Path, tmp_
     images = [{"id": number, "Stem": sample_id} for number, sample_id in enumerate(ids)]
     file.write_text(json.dumps({"images": images, "annotations": [{"id": 1, "image_id": 1}]}))
     for column in ("Stem", "stem"):
-        assert labels.add(store, file, column).found == 1
+        assert labels.add(store, file, Reading(column=column)).found == 1
     assert ledger.sample_ids(ledger.read(store), "labelled") == ids[1:]
     for column, missing in ((None, "file_name"), ("Label", "label")):
         with pytest.raises(ConfigError, match=f"no value of '{missing}': .* with the keys 'id', 'Stem'; expected"):
-            labels.add(store, file, column)
+            labels.add(store, file, Reading(column=column))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
 def test_json_is_read_in_each_of_its_encodings(encoding: str, tmp_path: Path) -> None:
     file = tmp_path / "names.json"
     file.write_text(json.dumps(["été.jpg", "b.jpg"], ensure_ascii=False), encoding=encoding)
-    assert label_files.read_names(file) == ["été.jpg", "b.jpg"]
+    assert label_files.read(file).names == ["été.jpg", "b.jpg"]

@@ -1,10 +1,6 @@
 """An operating point of the latest ranking as a table of picks. Reads only, computes nothing, freezes nothing."""
 
-import csv
-import io
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -12,7 +8,7 @@ import polars as pl
 from wtl_core.errors import ConfigError
 from wtl_core.pool import live_pool
 from wtl_core.recipe.operating_point import OperatingPoint
-from wtl_core.workspace import commits, ledger, selections, snapshots, storage
+from wtl_core.workspace import commits, ledger, selections, snapshots
 from wtl_core.workspace.storage import Store
 
 _OF_RANKING = (
@@ -27,9 +23,6 @@ _OF_RANKING = (
     "nearest_earlier",
 )
 COLUMNS = (*_OF_RANKING, "replaces", "near_group")
-ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-"""Of files that picks can be written to."""
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -86,52 +79,3 @@ def run(store: Store, at: str) -> Picks:
     table = table.with_columns(pl.col("replaces").fill_null(pl.lit([], pl.List(pl.String)))).select(COLUMNS)
     ranks = int(table["rank"][-1]) + 1 if table.height else 0
     return Picks(table, left_out=ranked.height - ranking.height, selection=last.selection, ranks=ranks)
-
-
-def check_output(file: Path) -> None:
-    """Refuse a file that picks cannot be written to, before anything else is done. Raises ConfigError."""
-    if file.suffix.lower() not in ENDINGS:
-        found = file.suffix or "none"
-        raise ConfigError(f"{file}: expected an ending out of {', '.join(ENDINGS)}, found {found}; name another file")
-    if not file.absolute().parent.is_dir():
-        raise ConfigError(f"{file}: expected a folder to write into, found none; make it, or name another file")
-
-
-def write(picks: Picks, file: Path) -> None:
-    """Write the picks in the form that the file's ending says, seen whole or not at all.
-
-    .csv and .tsv are as `to_csv` makes them, .json is a list of objects, .jsonl has one object a line, .parquet has the
-    columns of the table.
-
-    Raises:
-        ConfigError: the file cannot be written, or its ending is none of `ENDINGS`.
-    """
-    check_output(file)
-    ending = file.suffix.lower()
-    if ending == ".parquet":
-        data = storage.to_parquet(picks.table)
-    elif ending == ".json":
-        data = (json.dumps(picks.rows, indent=1) + "\n").encode()
-    elif ending == ".jsonl":
-        data = "".join(f"{json.dumps(row)}\n" for row in picks.rows).encode()
-    else:
-        data = to_csv(picks.rows, separator="," if ending == ".csv" else "\t").encode()
-    try:
-        Store(str(file.absolute().parent)).write_bytes(file.name, data)
-    except OSError as error:
-        raise ConfigError(f"{file}: expected a file to write: {error.strerror}; name another file") from error
-
-
-def to_csv(rows: list[dict[str, Any]], *, separator: str = ",") -> str:
-    """The picks as CSV, lists as words. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", delimiter=separator)
-    writer.writeheader()
-    writer.writerows({name: _safe(value) for name, value in row.items()} for row in rows)
-    return buffer.getvalue()
-
-
-def _safe(value: Any) -> Any:
-    if isinstance(value, list):
-        return " ".join(value)
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value

@@ -1,138 +1,138 @@
-"""Files that say which samples are labelled, and the names in them. Looks into no workspace.
-
-One rule: a table names its samples by a column that is known by its title, or that the caller names; plain text has one
-name a line.
-"""
+"""Files that say which samples are labelled, and as what: told apart by what is in them. Looks into no workspace."""
 
 import io
 import json
-from collections.abc import Sequence
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import yaml
 
 from wtl_core.errors import ConfigError
-from wtl_core.shards.tables import URI_NAMES
+from wtl_core.labelling.formats import coco, label_studio, tables, xml_files, yolo
+from wtl_core.labelling.formats.rows import LabelRows, Reading, shown
 
-COLUMNS = tuple(dict.fromkeys(("sample_id", "uri", "path", "key", "filename", "image", "file_name", *URI_NAMES)))
-"""Titles of columns that name samples, in any case; of several that a row fills the first one counts."""
 _FORMS = (
     "a table (CSV, TSV, Parquet, JSON lines, a JSON list of objects) with a column such as sample_id, path or filename "
-    "or one that --column names; a JSON list of names; COCO's JSON; or plain text with one name a line"
+    "or one that --column names; a JSON list of names; JSON of COCO or Label Studio; XML of CVAT or Pascal VOC; a "
+    "folder or zip of YOLO's or Pascal VOC's files; or plain text with one name a line"
 )
-_SHOWN, _SHOWN_CHARACTERS = 3, 60
-_REASON_CHARACTERS = 200
+_REASON_CHARACTERS = 240
+_ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
+_FOLDER_ENDINGS = (".txt", ".xml", ".yaml", ".yml", ".names")
+_MOST_BYTES = 2 << 30
+"""Of the files in a folder or zip together: labels of millions of images; a zip could unpack to any size."""
+_UNREADABLE = (
+    *(ValueError, TypeError, LookupError, RecursionError, pl.exceptions.PolarsError),
+    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, yaml.YAMLError),
+)
 
 
-def read_names(file: Path, column: str | None = None) -> list[str]:
-    """The names in a file as they stand there, blank ones left out, in the file's order; they may repeat.
+def read(file: Path, reading: Reading | None = None) -> LabelRows:
+    """The labels in a file, a folder or a zip, in its order.
 
-    Of COCO's JSON these are the images that have an annotation. A CSV or TSV of one column without a known title is
-    plain text.
-
-    Args:
-        file: Its ending says the form: .csv, .tsv, .parquet, .jsonl or .ndjson, .json; every other is plain text.
-        column: The title of the column that names samples, where it is none of `COLUMNS`.
+    Where a table has a column of classes, or the form knows them, images without one are not labelled and are only
+    counted; where it has none, every image that is named is labelled and its classes are unknown. A CSV or TSV of one
+    column without a known title is plain text.
 
     Raises:
-        ConfigError: no such file, or one that cannot be read as its ending says; its content is not printed.
+        ConfigError: no such file, or one that is none of the forms, or is cut; its content is not printed.
     """
+    reading = reading or Reading()
     try:
+        if file.is_dir():
+            return _of_files(_folder(file), reading)
         data = file.read_bytes()
+        if data.startswith(_ZIP_STARTS):
+            return _of_files(_zipped(data), reading)
+        return _of_bytes(data, file, reading)
     except FileNotFoundError as error:
         raise ConfigError(f"{file}: no such file") from error
     except OSError as error:
-        raise ConfigError(f"{file}: expected a file of names: {error.strerror}; check the path") from error
-    try:
-        names = _names(data, file.suffix.lower(), None if column is None else column.strip().lower())
-    except (ValueError, TypeError, LookupError, pl.exceptions.PolarsError) as error:
+        raise ConfigError(f"{file}: expected a file of labels: {error.strerror}; check the path") from error
+    except _UNREADABLE as error:
         reason = str(error).partition("\n")[0][:_REASON_CHARACTERS]
-        raise ConfigError(f"{file}: {reason}; expected {_FORMS}; check the file") from error
-    return [name for name in map(str, names) if name.strip()]
+        raise ConfigError(f"{file}: {reason}; expected {_FORMS}; check the file; nothing is entered") from error
 
 
-def shown(names: Sequence[str]) -> str:
-    """The first few names for a message, long ones cut."""
-    cut = [name if len(name) <= _SHOWN_CHARACTERS else f"{name[: _SHOWN_CHARACTERS - 3]}..." for name in names[:_SHOWN]]
-    return ", ".join(map(repr, cut)) + (", ..." if len(names) > _SHOWN else "")
-
-
-def _names(data: bytes, ending: str, column: str | None) -> list[Any]:
+def _of_bytes(data: bytes, file: Path, reading: Reading) -> LabelRows:
     if data[:4] == b"PAR1":
-        return _of_table(pl.read_parquet(io.BytesIO(data)), column)
-    if ending in (".csv", ".tsv"):
-        rows = pl.read_csv(
-            io.BytesIO(data), infer_schema=False, has_header=False, separator="," if ending == ".csv" else "\t"
-        )
-        return _of_rows(rows, column)
-    if ending == ".json":
-        return _of_json(
-            json.loads(data), column
-        )  # as bytes: it may be UTF-16 or UTF-32, such as PowerShell's `>` writes
-    text = data.decode("utf-8-sig")
+        return tables.of_parquet(data, reading)
+    ending = file.suffix.lower()
+    text = data.decode(json.detect_encoding(data))  # UTF-8, -16 or -32: such as PowerShell's `>` writes
+    start = text.lstrip()[:1]
+    if start == "<":
+        return xml_files.of_xml({file.name: data}, reading)
     if ending in (".jsonl", ".ndjson"):
-        return _of_list([json.loads(line) for line in text.split("\n") if line.strip()], column)
-    if text.lstrip().startswith("<"):
-        raise ValueError("XML or HTML, a form that is not read")
-    if column is not None:
+        return _of_json(_lines(text), reading)
+    if ending == ".json" or start in ("{", "["):
+        try:
+            return _of_json(json.loads(text), reading)
+        except json.JSONDecodeError:
+            if ending == ".json":
+                raise
+    separator = {".csv": ",", ".tsv": "\t"}.get(ending)
+    table = tables.of_text(text, reading, separator=separator)
+    if table is not None:
+        return table
+    if reading.column is not None or reading.class_column is not None:
         raise LookupError("plain text, which has no columns")
-    return text.splitlines()
+    return tables.of_names(text.splitlines())
 
 
-def _of_rows(rows: pl.DataFrame, column: str | None) -> list[Any]:
-    """The names in rows of text whose first one holds the titles."""
-    titles = [(cell or "").strip() for cell in rows.row(0)]
-    if len(titles) == 1 and column is None and titles[0].lower() not in COLUMNS:
-        return rows.to_series().drop_nulls().to_list()
-    titles = [title or f"column {number}" for number, title in enumerate(titles, 1)]
-    if len(set(titles)) < len(titles):
-        raise LookupError(f"columns of the same title among {shown(titles)}")
-    return _of_table(rows[1:].rename(dict(zip(rows.columns, titles, strict=True))), column)
+def _lines(text: str) -> list[Any]:
+    entries = []
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            entries += [json.loads(line)] if line.strip() else []
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number} is no JSON: {error.msg}") from error
+    return entries
 
 
-def _of_table(frame: pl.DataFrame, column: str | None) -> list[Any]:
-    """What each row names, by the first of the known columns that it fills; rows without a value are left out."""
-    titles = {
-        title.strip().lower(): title
-        for title, kind in frame.schema.items()
-        if not kind.is_nested() and kind != pl.Binary
-    }
-    wanted = [titles[title] for title in (COLUMNS if column is None else [column]) if title in titles]
-    if not wanted:
-        what = "that names samples" if column is None else f"{column!r}"
-        raise LookupError(f"no column {what} among {shown(frame.columns)} (--column NAME says which one does)")
-    columns = [pl.col(title).cast(pl.String).replace("", None) for title in wanted]
-    named = frame.select(name=pl.coalesce(columns), is_blank=pl.all_horizontal(pl.all().is_null()))
-    names: list[Any] = named.filter(~pl.col("is_blank"))["name"].to_list()
-    if None in names:
-        raise LookupError(f"row {names.index(None) + 1} names none")
-    return names
-
-
-def _of_json(data: Any, column: str | None) -> list[Any]:
-    """The names in a list, or in COCO's object, whose images without an annotation are not labelled."""
-    if isinstance(data, dict) and {"images", "annotations"} <= data.keys():
-        annotated = {annotation["image_id"] for annotation in data["annotations"]}
-        if unknown := annotated.difference(image["id"] for image in data["images"]):
-            raise ValueError(f"an annotation of image {min(unknown, key=str)!r:.60}, which is not among the images")
-        return [_of_entry(image, column or "file_name") for image in data["images"] if image["id"] in annotated]
+def _of_json(data: Any, reading: Reading) -> LabelRows:
+    if coco.is_coco(data):
+        return coco.of_coco(data, reading)
+    if label_studio.are_tasks(data):
+        return label_studio.of_tasks(data, reading)
     if not isinstance(data, list):
         keys = f" with {shown(list(data))}" if isinstance(data, dict) else ""
-        raise TypeError(f"JSON that is neither a list nor COCO's object, but of type {type(data).__name__}{keys}")
-    return _of_list(data, column)
+        kind = type(data).__name__
+        raise TypeError(f"JSON that is neither a list nor COCO's object, but of type {kind}{keys}")
+    return tables.of_objects(data, reading)
 
 
-def _of_list(entries: Sequence[Any], column: str | None) -> list[Any]:
-    return [entry if isinstance(entry, str) else _of_entry(entry, column) for entry in entries]
+def _of_files(files: dict[str, bytes], reading: Reading) -> LabelRows:
+    """The labels in a folder or zip, by what it holds."""
+    xml = {name: data for name, data in files.items() if name.endswith(".xml")}
+    if xml and yolo.is_yolo(files):
+        raise ValueError("XML and YOLO's text files in one folder: name one of them")
+    if xml:
+        return xml_files.of_xml(xml, reading)
+    if yolo.is_yolo(files):
+        return yolo.of_yolo(files, reading)
+    raise ValueError(
+        f"a folder or zip with neither XML nor YOLO's text files ({len(files)} files that could be labels)"
+    )
 
 
-def _of_entry(entry: Any, column: str | None) -> Any:
-    if not isinstance(entry, dict):
-        raise TypeError(f"an entry that names no sample, of type {type(entry).__name__}")
-    fields = {str(key).strip().lower(): value for key, value in entry.items()}
-    for title in COLUMNS if column is None else [column]:
-        if fields.get(title) not in (None, ""):
-            return fields[title]
-    missing = "" if column is None else f"no value of {column!r}: "
-    raise LookupError(f"{missing}an entry that names no sample, with the keys {shown(list(map(str, entry)))}")
+def _folder(folder: Path) -> dict[str, bytes]:
+    """The files below a folder that may be labels, by their paths in it, sorted."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _FOLDER_ENDINGS and path.is_file())
+    _check_size(sum(path.stat().st_size for path in found))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def _zipped(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        found = [member for member in archive.infolist() if member.filename.lower().endswith(_FOLDER_ENDINGS)]
+        found = [member for member in found if not member.filename.startswith("__MACOSX/")]
+        _check_size(sum(member.file_size for member in found))
+        return {member.filename: archive.read(member) for member in sorted(found, key=lambda member: member.filename)}
+
+
+def _check_size(size: int) -> None:
+    if size > _MOST_BYTES:
+        raise ValueError(f"{size >> 20:,} MiB of files that could be labels, at most {_MOST_BYTES >> 20:,} are read")

@@ -1,14 +1,22 @@
-"""Marking samples as labelled: writes the names in a file as an entry of the ledger. Reads no image."""
+"""Labels in and out of the ledger: what a file says becomes an entry, and an entry can be undone. Reads no image."""
 
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from wtl_core.errors import InputError
-from wtl_core.labelling import label_files, sample_names
-from wtl_core.workspace import ledger
+from wtl_core.errors import ConfigError, InputError
+from wtl_core.labelling import label_conflicts, label_files, sample_names, table_files
+from wtl_core.labelling.formats.rows import EMPTY, Classes, LabelRows, Reading, shown
+from wtl_core.pool import live_pool
+from wtl_core.shards.paths import uri_of
+from wtl_core.workspace import commits, ledger, snapshots
 from wtl_core.workspace.storage import Store
+
+_COLUMNS = ("sample_id", "uri", "classes", "created", "origin", "entry")
 
 
 @dataclass(frozen=True)
@@ -19,55 +27,237 @@ class Added:
         named: Distinct names in the file.
         found: Samples that they name.
         added: Those of them that were not labelled before.
+        corrected: Those that had other classes.
+        completed: Those whose classes were not known, and are now.
+        bare: Images that the file lists without a label; they are not labelled.
+        left_out: Names of no sample or of several, which are kept aside.
+        aside: The file that these are in; empty without any.
+        classes: How many of the samples found have which class; `empty` are those that hold nothing of interest.
+        unknown: How many of them have classes that are not known.
+        entry: The ledger's entry; 0 if nothing new was said.
     """
 
     named: int
     found: int
     added: int
+    corrected: int = 0
+    completed: int = 0
+    bare: int = 0
+    left_out: int = 0
+    aside: str = ""
+    classes: dict[str, int] = field(default_factory=dict)
+    unknown: int = 0
+    entry: int = 0
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, Any]:
         """What `wtl labels add --json` prints."""
         return asdict(self)
 
 
-def add(store: Store, file: Path, column: str | None = None) -> Added:
-    """Enter the samples that `file` names as labelled.
+@dataclass(frozen=True)
+class Undone:
+    """Labels that were taken back.
+
+    Attributes:
+        entry: The ledger's entry that no longer counts; None where samples were named.
+        origin: The file that it came from; None where not known.
+        samples: Samples whose label was taken back.
+        labelled: Those of them that an earlier entry labels.
+    """
+
+    entry: int | None
+    origin: str | None
+    samples: int
+    labelled: int
+
+    def to_json(self) -> dict[str, Any]:
+        """What `wtl labels undo --json` prints."""
+        return asdict(self)
+
+
+def add(
+    store: Store, file: Path, reading: Reading | None = None, *, is_partial: bool = False, are_distinct: bool = False
+) -> Added:
+    """Enter the samples that `file` names as labelled, with their classes. All of it is entered, or nothing.
 
     A name is a `sample_id`, the URI or path of a location, the end of one from a `/` on, the key of a member of an
     archive, or a file name. Names that several samples answer to are refused. A sample that has left the pool can be
-    named by its id as long as its vector is there.
+    named by its id as long as its vector is there. Other classes than those that the ledger holds correct them; where
+    the file does not know a sample's classes, those that the ledger holds stay.
 
     Args:
         store: The workspace.
-        file: What `label_files.read_names` reads.
-        column: The title of the column that names samples, where it is none of `label_files.COLUMNS`.
+        file: What `label_files.read` reads.
+        reading: How it is read where its content leaves a choice.
+        is_partial: Names of no sample or of several are left out; else they refuse the file. Either way they are
+            written, with their classes, to `FILE.unmatched.csv`.
+        are_distinct: Classes whose names differ in case, blanks, dashes or underscores alone are different ones.
 
     Raises:
         ConfigError: the file cannot be read, or the workspace has no refresh yet.
-        InputError: it names no sample, or some names are those of no sample or of several; nothing is entered.
+        InputError: it names no sample, some names are those of no sample or of several, an image has two classes that
+            exclude each other, or a class two spellings; nothing is entered.
+
+    Cost: 100,000 rows into a pool of 1,000,000 in under 10 s and 1 GB.
     """
-    names = list(dict.fromkeys(label_files.read_names(file, column)))
-    if not names:
-        raise InputError(f"{file}: expected names of samples, found none; nothing is entered")
-    matched = sample_names.match(sample_names.known_names(store), names)
-    count = pl.col("sample_ids").list.len()
-    unknown, ambiguous = matched.filter(count == 0)["value"], matched.filter(count > 1)["value"]
-    if len(unknown) or len(ambiguous):
-        raise InputError(_explain(file, unknown.to_list(), ambiguous.to_list()))
-    found = matched["sample_ids"].list.first().unique(maintain_order=True)
-    labelled = ledger.sample_ids(ledger.read(store), "labelled")
-    new = found.filter(~found.is_in(labelled)).to_list()
-    if new:
-        ledger.append(store, "labelled", new)
-    return Added(named=len(names), found=len(found), added=len(new))
+    reading = reading or Reading()
+    rows = label_files.read(file, reading)
+    if not rows.names:
+        bare = f" ({rows.bare:,} are listed without a label)" if rows.bare else ""
+        raise InputError(f"{file}: expected names of labelled samples, found none{bare}; nothing is entered")
+    label_conflicts.check_renamed(file, rows.classes, reading.renamed)
+    sample_of, strays = _matched(store, rows)
+    aside = _keep_aside(file, rows, strays) if strays else ""
+    if strays and not (is_partial and sample_of):
+        raise InputError(_explain(file, strays, aside))
+    given = label_conflicts.by_sample(file, rows, sample_of, reading)
+    before = ledger.labels(ledger.read(store))
+    present: dict[str, Classes] = {
+        sample_id: None if names is None else tuple(names)
+        for sample_id, names in before.select("sample_id", "classes").iter_rows()
+    }
+    label_conflicts.check_spellings(file, given, present, are_distinct=are_distinct)
+    new = {key: names for key, names in given.items() if key not in present}
+    changed = {
+        key: names
+        for key, names in given.items()
+        if key in present and names is not None and sorted(names) != _sorted(present[key])
+    }
+    entry = 0
+    if entered := {**new, **changed}:
+        origin = uri_of(str(file))
+        entry = ledger.append(store, "labelled", list(entered), classes=list(entered.values()), origin=origin)
+    completed = sum(present[key] is None for key in changed)
+    return Added(
+        named=len(set(rows.names)),
+        found=len(given),
+        added=len(new),
+        corrected=len(changed) - completed,
+        completed=completed,
+        bare=rows.bare,
+        left_out=len(strays),
+        aside=aside,
+        classes=_counts(given.values()),
+        unknown=sum(names is None for names in given.values()),
+        entry=entry,
+    )
 
 
-def _explain(file: Path, unknown: list[str], ambiguous: list[str]) -> str:
+def undo(store: Store, values: Sequence[str] = (), *, entry: int | None = None) -> Undone:
+    """Take labels back, by an entry of its own: the images can be picked again.
+
+    Args:
+        store: The workspace.
+        values: Names of samples as `add` takes them, which lose every label; none for a whole addition.
+        entry: The entry of the ledger to take back; the last one that a present label comes from if None. Labels of
+            earlier entries then count again.
+
+    Raises:
+        ConfigError: there is nothing to take back, no such addition, or a value that names no labelled sample.
+    """
+    table = ledger.read(store)
+    present = ledger.labels(table)
+    if values:
+        names = sample_names.known_names(store)
+        labelled = set(present["sample_id"])
+        matched = sample_names.match(names, list(dict.fromkeys(values)))
+        wrong = [value for value, ids in matched.iter_rows() if len(ids) != 1 or ids[0] not in labelled]
+        if wrong:
+            raise ConfigError(f"expected names of labelled images, found others ({shown(wrong)}); nothing is undone")
+        ids = list(dict.fromkeys(ids[0] for ids in matched["sample_ids"]))
+        ledger.append(store, "unlabelled", ids)
+        return Undone(None, None, len(ids), 0)
+    last = max(present["entry"], default=None) if entry is None else entry
+    if last is None:
+        raise ConfigError(f"{store.root}: expected labels to take back, found none; nothing is undone")
+    rows = table.filter(pl.col("entry") == last, pl.col("kind") == "labelled")
+    ids = rows.join(present, on=["sample_id", "entry"], how="semi")["sample_id"].to_list()
+    if not ids:
+        told = f"expected an addition with labels that count, found entry {last} without"
+        raise ConfigError(f"{store.root}: {told}; `wtl labels list` shows which entries do; nothing is undone")
+    ledger.append(store, "unlabelled", rows["sample_id"].to_list(), undoes=last)
+    after = ledger.labels(ledger.read(store))
+    return Undone(last, rows["origin"][0], len(ids), after.filter(pl.col("sample_id").is_in(ids)).height)
+
+
+def listed(store: Store) -> pl.DataFrame:
+    """The present labels: `sample_id`, `uri`, `classes`, `created`, `origin`, `entry`, as `ledger.labels` has them.
+
+    `uri` is the sample's first location, null for one that has left the pool. Sorted by `sample_id`.
+    """
+    labels = ledger.labels(ledger.read(store))
+    last = commits.latest(store)
+    if last is None:
+        return labels.with_columns(uri=pl.lit(None, pl.String)).select(_COLUMNS)
+    snapshot = snapshots.read_snapshot(store, last.listing)
+    places = live_pool.load_locations(store, snapshot, columns=["sample_id", "uri"])
+    first = places.join(labels, on="sample_id", how="semi").group_by("sample_id").agg(pl.min("uri"))
+    return labels.join(first, on="sample_id", how="left", maintain_order="left").select(_COLUMNS)
+
+
+def as_text(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with its classes as texts that `add` reads back from CSV.
+
+    One class is its name, several are a JSON list, `empty` stands for none, and null for classes that are not known.
+    """
+    texts = [None if names is None else _as_text(names) for names in table["classes"].to_list()]
+    return table.with_columns(pl.Series("classes", texts, pl.String))
+
+
+def _as_text(names: list[str]) -> str:
+    return json.dumps(names, ensure_ascii=False) if len(names) > 1 else names[0] if names else EMPTY
+
+
+def _matched(store: Store, rows: LabelRows) -> tuple[dict[str, str], dict[str, int]]:
+    """The sample of each name, and how many samples answer to each other name: none or several."""
+    names = list(dict.fromkeys(rows.names))
+    match = sample_names.match_stems if rows.are_stems else sample_names.match
+    matched = match(sample_names.known_names(store), names)
+    alone = matched.filter(pl.col("sample_ids").list.len() == 1)
+    others = matched.filter(pl.col("sample_ids").list.len() != 1)
+    sample_of = dict(alone.select("value", pl.col("sample_ids").list.first()).iter_rows())
+    return sample_of, dict(others.select("value", pl.col("sample_ids").list.len()).iter_rows())
+
+
+def _keep_aside(file: Path, rows: LabelRows, strays: dict[str, int]) -> str:
+    """Write the rows that name no one sample beside their file; the path, or why that failed."""
+    target = file.absolute().with_name(f"{file.name}.unmatched.csv")
+    kept = [(name, classes) for name, classes in zip(rows.names, rows.classes, strict=True) if name in strays]
+    table = pl.DataFrame(
+        {
+            "path": [name for name, _ in kept],
+            "classes": [None if classes is None else list(classes) for _, classes in kept],
+            "why": ["names several samples" if strays[name] else "names no sample" for name, _ in kept],
+        },
+        schema={"path": pl.String, "classes": pl.List(pl.String), "why": pl.String},
+    )
+    try:
+        is_known = table["classes"].is_not_null().any()
+        table_files.write(as_text(table) if is_known else table.drop("classes"), target)
+    except ConfigError as error:
+        return f"none, since {error}"
+    return str(target)
+
+
+def _explain(file: Path, strays: dict[str, int], aside: str) -> str:
     found = []
-    if unknown:
-        name = "names" if len(unknown) == 1 else "name"
-        found.append(f"{len(unknown):,} that {name} no sample of the pool ({label_files.shown(unknown)})")
-    if ambiguous:
-        name = "names" if len(ambiguous) == 1 else "name"
-        found.append(f"{len(ambiguous):,} that {name} several ({label_files.shown(ambiguous)})")
-    return f"{file}: expected names of samples, found {' and '.join(found)}; use sample ids; nothing is entered"
+    for several, what in ((False, "no sample of the pool"), (True, "several")):
+        names = [name for name, count in strays.items() if bool(count) == several]
+        if names:
+            found.append(f"{len(names):,} that {'names' if len(names) == 1 else 'name'} {what} ({shown(names)})")
+    return (
+        f"{file}: expected names of samples, found {' and '.join(found)}; use sample ids; nothing is entered "
+        f"(--partial enters the others; these are in {aside})"
+    )
+
+
+def _sorted(classes: Classes) -> list[str] | None:
+    return None if classes is None else sorted(classes)
+
+
+def _counts(given: Iterable[Classes]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for names in given:
+        for name in () if names is None else names or (EMPTY,):
+            counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

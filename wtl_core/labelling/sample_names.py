@@ -41,24 +41,46 @@ def match(names: pl.DataFrame, values: Sequence[str]) -> pl.DataFrame:
 
     Cost: one join, and one pass over the names for each depth of a relative path.
     """
-    forms = pl.DataFrame(
-        [
-            (value, order, form)
-            for value in values
-            for first, spelling in ((0, value), (3, _plain(value)))
-            for order, form in ((first, spelling), (first + 1, str(Path(spelling).absolute())))
-        ],
-        schema={"value": pl.String, "order": pl.Int64, "form": pl.String},
-        orient="row",
-    )
-    exact = forms.join(names, left_on="form", right_on="name")
-    relative = forms.filter(pl.col("order") % 3 == 0, pl.col("form").str.contains("/", literal=True))
-    relative = relative.with_columns(pl.col("order") + 2, pl.col("form").str.strip_prefix("./"))
+    forms = [
+        (value, order, form, order % 3 == 2)
+        for value in values
+        for first, spelling in ((0, value), (3, _plain(value)))
+        for order, form in (
+            (first, spelling),
+            (first + 1, str(Path(spelling).absolute())),
+            (first + 2, spelling.removeprefix("./")),
+        )
+        if order % 3 < 2 or "/" in spelling
+    ]
+    return _best(names, values, forms)
+
+
+def match_stems(names: pl.DataFrame, values: Sequence[str]) -> pl.DataFrame:
+    """The samples that paths without an ending name, as `match` returns them.
+
+    The folders in front may be those of a tool: of a value's ends, from a `/` on, the longest one that names a sample
+    without its ending counts. Names of samples lose what follows their last dot.
+    """
+    ends = [(value, value.split("/")) for value in values]
+    forms = [
+        (value, order, "/".join(parts[order:]), order < len(parts) - 1)
+        for value, parts in ends
+        for order in range(len(parts))
+    ]
+    return _best(names.with_columns(pl.col("name").str.replace(r"\.[^./]*$", "")), values, forms)
+
+
+def _best(names: pl.DataFrame, values: Sequence[str], forms: list[tuple[str, int, str, bool]]) -> pl.DataFrame:
+    """The samples of each value by the first of its forms that has any: (value, order, form, whether it is an end)."""
+    kinds = {"value": pl.String, "order": pl.Int64, "form": pl.String, "is_end": pl.Boolean}
+    asked = pl.DataFrame(forms, schema=kinds, orient="row")
+    exact = asked.filter(~pl.col("is_end")).join(names, left_on="form", right_on="name")
+    relative = asked.filter("is_end")
     found = pl.concat([exact, relative.join(_ends(names, relative["form"]), on="form")])
     best = found.filter(pl.col("order") == pl.col("order").min().over("value"))
     ids = best.group_by("value").agg(pl.col("sample_id").unique().sort().alias("sample_ids"))
-    asked = pl.DataFrame({"value": list(values)}, schema={"value": pl.String})
-    matched = asked.join(ids, on="value", how="left", maintain_order="left")
+    wanted = pl.DataFrame({"value": list(values)}, schema={"value": pl.String})
+    matched = wanted.join(ids, on="value", how="left", maintain_order="left")
     return matched.with_columns(pl.col("sample_ids").fill_null(pl.lit([], pl.List(pl.String))))
 
 

@@ -1,0 +1,97 @@
+"""Labels in Label Studio's JSON export: what its controls hold of each task's annotations.
+
+Its CSV and its short JSON are tables.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from wtl_core.labelling.formats.rows import Classes, LabelRows, Reading, classes_of, collect, required, shown
+from wtl_core.labelling.formats.tables import name_of
+
+_LOCAL_FILES = "/data/local-files/"
+"""How a task names a file of the server's own disk: the path below its root stands behind `?d=`."""
+
+
+def are_tasks(entries: Any) -> bool:
+    """Whether JSON is a list of tasks with their annotations."""
+    return isinstance(entries, list) and any(
+        isinstance(entry, dict) and "data" in entry and {"annotations", "completions"} & entry.keys()
+        for entry in entries[:1]
+    )
+
+
+def of_tasks(tasks: Sequence[Any], reading: Reading) -> LabelRows:
+    """One row for each annotation that was submitted; a task without any is not labelled.
+
+    An annotation that was submitted with nothing in it says that the image holds nothing of interest. One that holds
+    texts or ratings alone leaves the classes unknown.
+
+    Raises:
+        ValueError, LookupError, TypeError: an entry without what a task has, or several controls that hold classes.
+    """
+    labels: list[tuple[str, Classes]] = []
+    unknown: list[str] = []
+    controls: dict[str, None] = {}
+    for task in tasks:
+        name = str(_name(required(task, "data", "a task"), reading))
+        submitted = [entry for entry in _annotations(task) if not (entry.get("was_cancelled") or entry.get("skipped"))]
+        if not submitted:
+            labels.append((name, None))
+        for annotation in submitted:
+            results = _results(annotation)
+            given = [(control, value) for control, value in map(_of_result, results) if value is not None]
+            controls.update(dict.fromkeys(control for control, _ in given))
+            wanted = [value for control, value in given if reading.class_column in (None, control)]
+            if results and not wanted:
+                unknown.append(name)
+            else:
+                labels.append((name, classes_of(wanted) if wanted else ()))
+    if reading.class_column is not None and reading.class_column not in controls:
+        raise LookupError(f"no control {reading.class_column!r} among {shown(list(controls))}")
+    if reading.class_column is None and len(controls) > 1:
+        raise LookupError(
+            f"several controls that hold classes, {shown(list(controls))} (--class-column NAME says which)"
+        )
+    rows = collect(labels)
+    return LabelRows([*rows.names, *unknown], [*rows.classes, *([None] * len(unknown))], bare=rows.bare)
+
+
+def _annotations(task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    entries = task.get("annotations") or task.get("completions") or []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise TypeError("a task whose annotations are no list of objects")
+    return entries
+
+
+def _results(annotation: Mapping[str, Any]) -> list[Any]:
+    results = required(annotation, "result", "an annotation")
+    if not isinstance(results, list):
+        raise TypeError(f"an annotation whose result is no list, of type {type(results).__name__}")
+    return results
+
+
+def _of_result(result: Any) -> tuple[str, Any]:
+    """The control that a result comes from, and what it says of classes; None for a text, a rating or a relation."""
+    if not isinstance(result, dict):
+        raise TypeError(f"a result that is no object, of type {type(result).__name__}")
+    value = result.get("value")
+    is_class = isinstance(value, dict) and any(
+        key in ("choices", "taxonomy") or key.endswith("labels") for key in value
+    )
+    return str(result.get("from_name", "")), value if is_class else None
+
+
+def _name(data: Any, reading: Reading) -> Any:
+    """What names a task's image; where no field is known by its title, the only one that holds a text."""
+    try:
+        value = name_of(data, reading.column)
+    except LookupError:
+        texts = [held for held in data.values() if isinstance(held, str)]
+        if reading.column is not None or len(texts) != 1:
+            raise
+        value = texts[0]
+    if isinstance(value, str) and value.startswith(_LOCAL_FILES):
+        return parse_qs(urlsplit(value).query).get("d", [value])[0]
+    return value
