@@ -37,12 +37,12 @@ def test_growth_and_drift_each_call_for_a_successor_and_say_so() -> None:
     params = EncoderParams()
     assert reasons(None, params) == reasons(age(199, 0.6), params) == []
     assert ageing(age(230), params) == (
-        "the pool is 2.3 x the 100 images that its encoder was trained on: retrain it with `wtl train-encoder`"
+        "the pool is 2.3 x the 100 images that its encoder was made from: make a new one with `wtl train-encoder`"
     )
     both = ageing(age(200, 0.72), EncoderParams(retrain="automatic"))
     assert both is not None
-    assert "and images that came after its encoder's training form clusters of their own (72% of their nearest" in both
-    assert both.endswith("the next refresh retrains it")
+    assert "and images that came after its encoder was made form clusters of their own (72% of their nearest" in both
+    assert both.endswith("the next refresh makes a new one")
     assert ageing(age(900, 1.0), EncoderParams(retrain="never")) is None
     assert reasons(age(250, 0.9), EncoderParams(retrain_growth=3, retrain_drift=1)) == []
 

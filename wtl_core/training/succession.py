@@ -1,7 +1,7 @@
-"""When an encoder that was trained here is retrained, and which encoder the next refresh takes. Imports no torch.
+"""When an encoder that was trained on or fitted to the pool is made anew, and which one the next refresh takes.
 
 The successor is named in a file, by `wtl train-encoder` or by a refresh whose recipe retrains automatically. The old
-ranking stays valid until every sample has a vector of the new encoder and the refresh is committed.
+ranking stays valid until every sample has a vector of the new encoder and the refresh is committed. Imports no torch.
 """
 
 import json
@@ -32,23 +32,23 @@ def successor(store: Store, name: str | None = None) -> str | None:
 
 
 def reasons(age: Age | None, params: EncoderParams) -> list[str]:
-    """Why the recipe wants the encoder retrained, one clause for each reason; empty if it does not."""
+    """Why the recipe wants the encoder made anew, one clause for each reason; empty if it does not."""
     if age is None or params.retrain == "never":
         return []
     found = []
     growth = age.images_now / age.images_then
     if growth >= params.retrain_growth:
-        found.append(f"the pool is {growth:.1f} x the {age.images_then:,} images that its encoder was trained on")
+        found.append(f"the pool is {growth:.1f} x the {age.images_then:,} images that its encoder was made from")
     if age.own_share is not None and age.own_share > params.retrain_drift:
         found.append(
-            "images that came after its encoder's training form clusters of their own "
+            "images that came after its encoder was made form clusters of their own "
             f"({age.own_share:.0%} of their nearest neighbours are new too; 50% would be chance)"
         )
     return found
 
 
 def advice(commit: Commit) -> str | None:
-    """For a person: that the features are weak or that the encoder should be retrained; None if all is well."""
+    """For a person: that the features are weak or that the encoder should be made anew; None if all is well."""
     said = (_weakness(commit.encoder_check), ageing(commit.encoder_age, commit.recipe.encoder))
     return "; ".join(sentence for sentence in said if sentence) or None
 
@@ -65,10 +65,10 @@ def _weakness(check: EncoderCheck | None) -> str | None:
 
 
 def ageing(age: Age | None, params: EncoderParams) -> str | None:
-    """One sentence for a person: why the encoder should be retrained and what does it; None if there is no need."""
+    """One sentence for a person: why the encoder should be made anew and what does it; None if there is no need."""
     found = reasons(age, params)
     if not found:
         return None
     is_automatic = params.retrain == "automatic"
-    remedy = "the next refresh retrains it" if is_automatic else "retrain it with `wtl train-encoder`"
+    remedy = "the next refresh makes a new one" if is_automatic else "make a new one with `wtl train-encoder`"
     return f"{', and '.join(found)}: {remedy}"
