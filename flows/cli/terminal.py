@@ -115,7 +115,7 @@ def show_run(result: Summary, workspace: str) -> None:
         f"{result.quarantined:,} quarantined; {result.new_samples:,} new"
     )
     for name, counts in result.by_source.items() if len(result.by_source) > 1 else ():
-        say(f"  {counts['locations']:,} images, {counts['quarantined']:,} quarantined in {name}")
+        say(f"  {counts.locations:,} images, {counts.quarantined:,} quarantined in {name}")
     say(f"vectors      {result.vectors:,} by encoder {result.encoder[:12]}")
     if result.encoder_advice is not None:
         say_field("advice", result.encoder_advice)

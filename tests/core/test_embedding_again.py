@@ -159,7 +159,7 @@ def test_an_image_that_could_not_be_read_for_its_vector_gets_one_later(
         patch.setattr(reader, "read_again", failing)
         first = refresh(tmp_path / "w", pictures, recipe=recipe)
         assert (first.counts.vectors, first.counts.quarantined) == (7, 1)
-        assert first.by_source[str(pictures)]["quarantined"] == 1
+        assert first.by_source[str(pictures)].quarantined == 1
         assert first.counts.new_samples == 7
         page = (tmp_path / "w" / first.report).read_text()
         assert "<tr><td>missing</td><td>1</td></tr>" in page

@@ -18,6 +18,7 @@ from wtl_core.pool import ingest, live_pool
 from wtl_core.pool.part_plan import snapshot_rows
 from wtl_core.recipe.ingest import IngestParams
 from wtl_core.shards import discover
+from wtl_core.workspace.accounts import SourceAccounts
 from wtl_core.workspace.storage import open_store
 
 
@@ -116,7 +117,10 @@ def test_parts_are_byte_equal_with_one_thread_or_several(tmp_path: Path) -> None
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
 def test_the_quarantine_budget_refuses_above_its_share(share: float) -> None:
     quarantine = pl.DataFrame({"reason": ["truncated", "empty"]})
-    by_source = {"/a": {"locations": 60, "quarantined": 0}, "/b": {"locations": 40, "quarantined": 2}}
+    by_source = {
+        "/a": SourceAccounts(read=60, locations=60, quarantined=0, ignored=0),
+        "/b": SourceAccounts(read=41, locations=40, quarantined=2, ignored=1),
+    }
     params = IngestParams(quarantine_budget=share)
     if share >= 0.02:
         ingest.check_quarantine_budget(quarantine, by_source, params)

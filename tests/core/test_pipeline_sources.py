@@ -13,6 +13,7 @@ from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import arrivals
 from wtl_core.workspace import commits
+from wtl_core.workspace.accounts import SourceAccounts
 from wtl_core.workspace.storage import Store
 
 
@@ -117,11 +118,11 @@ def test_accounts_by_source_add_up_to_the_accounts(source: Path, tmp_path: Path)
     (tmp_path / "more" / "y.jpg").write_bytes(b"junk")
     record = refresh(tmp_path / "w", source, tmp_path / "more")
     assert record.by_source == {
-        str(tmp_path / "more"): {"read": 2, "locations": 2, "quarantined": 1, "ignored": 0},
-        str(source): {"read": 67, "locations": 66, "quarantined": 1, "ignored": 1},
+        str(tmp_path / "more"): SourceAccounts(read=2, locations=2, quarantined=1, ignored=0),
+        str(source): SourceAccounts(read=67, locations=66, quarantined=1, ignored=1),
     }
     for name in ("read", "locations", "quarantined", "ignored"):
-        assert sum(counts[name] for counts in record.by_source.values()) == getattr(record.counts, name)
+        assert sum(getattr(counts, name) for counts in record.by_source.values()) == getattr(record.counts, name)
 
 
 def test_a_source_that_was_deleted_can_be_forgotten(source: Path, tmp_path: Path) -> None:

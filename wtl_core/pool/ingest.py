@@ -27,6 +27,7 @@ from wtl_core.pool.part_rows import RowMaker
 from wtl_core.recipe.ingest import IngestParams
 from wtl_core.shards.objects import ObjectChangedError
 from wtl_core.shards.reader import changed_entry, read_objects
+from wtl_core.workspace.accounts import SourceAccounts
 from wtl_core.workspace.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -158,7 +159,7 @@ def _run_here(
 
 
 def check_quarantine_budget(
-    quarantine: pl.DataFrame, by_source: dict[str, dict[str, int]], params: IngestParams
+    quarantine: pl.DataFrame, by_source: dict[str, SourceAccounts], params: IngestParams
 ) -> None:
     """Refuse a pool of which more than `quarantine_budget` of what claimed to be images is quarantined, or all of it.
 
@@ -171,14 +172,14 @@ def check_quarantine_budget(
     Raises:
         QuarantineBudgetError: naming share, budget, reasons and the worst source.
     """
-    quarantined, locations = quarantine.height, sum(counts["locations"] for counts in by_source.values())
+    quarantined, locations = quarantine.height, sum(counts.locations for counts in by_source.values())
     is_all = quarantined == locations
     if not locations or (quarantined <= params.quarantine_budget * locations and not is_all):
         return
     reasons = quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
     listed = ", ".join(f"{reason} {count}" for reason, count in reasons.iter_rows())
-    worst, counts = max(by_source.items(), key=lambda item: item[1]["quarantined"])
-    where = f"; {counts['quarantined']} of them in {worst}" if len(by_source) > 1 else ""
+    worst, counts = max(by_source.items(), key=lambda item: item[1].quarantined)
+    where = f"; {counts.quarantined} of them in {worst}" if len(by_source) > 1 else ""
     allowed = "none is left to rank" if is_all else f"at most {params.quarantine_budget:.1%} allowed"
     raise QuarantineBudgetError(
         f"{quarantined} of {locations} images ({quarantined / locations:.1%}) are quarantined, {allowed} "

@@ -18,6 +18,7 @@ from wtl_core.pool import part_file
 from wtl_core.recipe.filters import parse_filter
 from wtl_core.shards import reader
 from wtl_core.shards.reader import Wanted
+from wtl_core.workspace.accounts import SourceAccounts
 from wtl_core.workspace.storage import Store
 
 _THREADS = 8
@@ -41,16 +42,14 @@ class PoolCounts:
 
 @dataclass(frozen=True)
 class Pool:
-    """The live samples (one row each, sorted by sample_id), what was refused, and the row accounts.
-
-    `by_source` counts read, locations, quarantined and ignored for each source, which add up to `counts`.
-    """
+    """The live samples (one row each, sorted by sample_id), what was refused, and the row accounts."""
 
     samples: pl.DataFrame
     quarantine: pl.DataFrame
     ignored: pl.DataFrame
     counts: PoolCounts
-    by_source: dict[str, dict[str, int]]
+    by_source: dict[str, SourceAccounts]
+    """These add up to `counts`."""
 
 
 def load(store: Store, snapshot: pl.DataFrame, *, filters: Sequence[str] = ()) -> Pool:
@@ -182,19 +181,19 @@ def _from_source(places: list[dict[str, Any]], rows: list[int]) -> Iterator[tupl
             yield row, data if is_same else None
 
 
-def _by_source(locations: pl.DataFrame, refused: pl.DataFrame, ignored: pl.DataFrame) -> dict[str, dict[str, int]]:
+def _by_source(locations: pl.DataFrame, refused: pl.DataFrame, ignored: pl.DataFrame) -> dict[str, SourceAccounts]:
     images, quarantined, others = (
         dict(frame.group_by("source").len().iter_rows()) for frame in (locations, refused, ignored)
     )
     accounts = {}
     for source in sorted({*images, *quarantined, *others}):
         claimed = images.get(source, 0) + quarantined.get(source, 0)
-        accounts[source] = {
-            "read": claimed + others.get(source, 0),
-            "locations": claimed,
-            "quarantined": quarantined.get(source, 0),
-            "ignored": others.get(source, 0),
-        }
+        accounts[source] = SourceAccounts(
+            read=claimed + others.get(source, 0),
+            locations=claimed,
+            quarantined=quarantined.get(source, 0),
+            ignored=others.get(source, 0),
+        )
     return accounts
 
 

@@ -13,7 +13,7 @@ from wtl_core.embedding.chunks import Embedded
 from wtl_core.pool import live_pool
 from wtl_core.pool.live_pool import Pool
 from wtl_core.workspace import snapshots
-from wtl_core.workspace.accounts import Accounts, PoolAccounts
+from wtl_core.workspace.accounts import Accounts, PoolAccounts, SourceAccounts
 from wtl_core.workspace.commits import Changes
 from wtl_core.workspace.run import Run
 from wtl_core.workspace.selections import SelectionRef
@@ -71,7 +71,7 @@ def changes(run: Run, live: Pool, *, added: int, labelled: int) -> Changes:
     return Changes(added=added, gone=gone, refused=refused.height, refused_examples=examples, labelled=labelled)
 
 
-def by_source(run: Run, live: Pool, fingerprint: str) -> dict[str, dict[str, int]]:
+def by_source(run: Run, live: Pool, fingerprint: str) -> dict[str, SourceAccounts]:
     """The accounts by source after embedding: what the encoder refused is quarantined in every source that holds it."""
     refused = chunks.refused(run.store, fingerprint).select("sample_id")
     refused = refused.join(live.samples, on="sample_id", how="semi")
@@ -80,7 +80,7 @@ def by_source(run: Run, live: Pool, fingerprint: str) -> dict[str, dict[str, int
     locations = live_pool.load_locations(run.store, snapshots.read_snapshot(run.store, run.snapshot_key))
     moved = dict(locations.join(refused, on="sample_id", how="semi").group_by("source").len().iter_rows())
     return {
-        source: {**counts, "quarantined": counts["quarantined"] + moved.get(source, 0)}
+        source: counts.model_copy(update={"quarantined": counts.quarantined + moved.get(source, 0)})
         for source, counts in live.by_source.items()
     }
 

@@ -4,7 +4,7 @@ from wtl_core.report import decision
 from wtl_core.report.decision import Decision
 from wtl_core.training import succession
 from wtl_core.workspace import selections
-from wtl_core.workspace.accounts import Accounts
+from wtl_core.workspace.accounts import Accounts, SourceAccounts
 from wtl_core.workspace.commits import Changes, Commit, PickChanges
 from wtl_core.workspace.storage import Store
 
@@ -18,7 +18,7 @@ class Summary(Accounts):
     """The folder of ranking, ladder and receipt."""
     report: str
     """The HTML report."""
-    by_source: dict[str, dict[str, int]]
+    by_source: dict[str, SourceAccounts]
     """read, locations, quarantined, ignored of each source."""
     encoder: str
     """Fingerprint."""

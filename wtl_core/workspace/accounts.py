@@ -6,6 +6,21 @@
 from pydantic import BaseModel, ConfigDict
 
 
+class SourceAccounts(BaseModel):
+    """The accounts of one source; those of all sources add up to the pool's."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    read: int
+    """Rows that were read: images, and whatever else lay beside them."""
+    locations: int
+    """Rows that claim to be images."""
+    quarantined: int
+    """Locations that were refused with a reason."""
+    ignored: int
+    """Rows that claim to be no image."""
+
+
 class PoolAccounts(BaseModel):
     """The accounts of a pool before it is embedded."""
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from wtl_core.errors import ConfigError, CorruptArtifactError, TransientError
 from wtl_core.recipe.recipe import Recipe, read_recorded
 from wtl_core.workspace import marker
-from wtl_core.workspace.accounts import Accounts
+from wtl_core.workspace.accounts import Accounts, SourceAccounts
 from wtl_core.workspace.encoder_check import EncoderCheck
 from wtl_core.workspace.storage import Store
 
@@ -129,7 +129,7 @@ class Commit(BaseModel):
     """Key of the HTML report."""
     counts: Accounts
     """The row accounts."""
-    by_source: dict[str, dict[str, int]] = {}
+    by_source: dict[str, SourceAccounts] = {}
     """read, locations, quarantined, ignored of each source; empty in commits of before it was counted."""
     budget: int | str | None
     """The operating point that marks the picks."""
