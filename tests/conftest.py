@@ -1,10 +1,12 @@
 """Shared parts of the tests: small real images, a messy source of them, and how `wtl` is called as a stranger does."""
 
+import fcntl
 import io
 import json
 import logging
 import os
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +36,14 @@ def make_jpeg(seed: int, side: int = 40) -> bytes:
     buffer = io.BytesIO()
     coarse.resize((side, side), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
+
+
+def write_pictures(folder: Path, *, count: int, side: int = 40) -> Path:
+    """A folder of `count` loose images and nothing else."""
+    folder.mkdir()
+    for seed in range(count):
+        (folder / f"{seed}.jpg").write_bytes(make_jpeg(seed, side))
+    return folder
 
 
 def build_source(folder: Path, *, count: int = 64, order_seed: int = 0) -> Path:
@@ -111,6 +121,28 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Selection's own pools, which are as wide as torch's, have two threads although torch has one."""
     monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+
+
+_MAKE_DATABASE = (
+    "import asyncio; from prefect.server.database import provide_database_interface as interface\n"
+    "asyncio.run(interface().create_db())"
+)
+
+
+@pytest.fixture(scope="session")
+def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new database of a Prefect server, to be copied into homes: 5 s of migrations, once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "prefect-database"
+    home.mkdir(exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "made").exists():
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+            environment |= {"PREFECT_HOME": str(home), "PREFECT_LOGGING_TO_API_ENABLED": "false"}
+            subprocess.run([sys.executable, "-c", _MAKE_DATABASE], check=True, timeout=200, env=environment)
+            (home / "made").touch()
+    return home / "prefect.db"
 
 
 @pytest.fixture(scope="session")

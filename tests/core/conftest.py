@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import make_jpeg
+from tests.conftest import write_pictures
 from wtl_core.workspace.storage import Store, open_store
 
 
@@ -17,8 +17,4 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A source of eight images."""
-    source = tmp_path / "source"
-    source.mkdir()
-    for i in range(8):
-        (source / f"{i}.jpg").write_bytes(make_jpeg(i))
-    return source
+    return write_pictures(tmp_path / "source", count=8)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import make_jpeg
+from tests.conftest import make_jpeg, write_pictures
 from tests.plain_refresh import refresh
 from wtl_core.embedding import chunks
-from wtl_core.encoders import cards, packages
+from wtl_core.encoders import cards, packages, whitening
 from wtl_core.machine import Machine
 from wtl_core.pipeline import train_successor
 from wtl_core.recipe.recipe import Recipe
@@ -20,26 +20,29 @@ pytestmark = pytest.mark.skipif(not packages.installed(), reason="no package wit
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for number in range(110):
-        (folder / f"{number:03}.jpg").write_bytes(make_jpeg(number))
-    return folder
+def many(tmp_path: Path) -> Path:
+    """As many images as say how strong features are, and so small that the smallest side is chosen."""
+    return write_pictures(tmp_path / "source", count=110, side=20)
 
 
-def test_the_default_encoder_is_chosen_once_kept_and_followed_by_a_successor(pictures: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def enough(tmp_path: Path) -> Path:
+    """As few images as a network is fitted to."""
+    return write_pictures(tmp_path / "source", count=whitening.LEAST_IMAGES, side=20)
+
+
+def test_the_default_encoder_is_chosen_once_kept_and_followed_by_a_successor(many: Path, tmp_path: Path) -> None:
     root, store = tmp_path / "w", Store(str(tmp_path / "w"))
-    first = refresh(root, pictures, recipe=Recipe())
+    first = refresh(root, many, recipe=Recipe())
     assert first.encoder_name == "auto"
     card = cards.load_card(store, first.encoder)
     assert card is not None
     assert card["chosen"]["name"] == card["network"] == "package:efficientnet-lite0"
-    assert card["chosen"]["side_px"] == card["preprocessing"]["side_px"]
+    assert card["chosen"]["side_px"] == card["preprocessing"]["side_px"] == 96
     assert first.encoder_check is not None
     assert 0 <= first.encoder_check.by_pixels <= 1
 
-    (pictures / "more.jpg").write_bytes(make_jpeg(500))
+    (many / "more.jpg").write_bytes(make_jpeg(500))
     second = refresh(root, recipe=None)
     assert (second.number, second.encoder) == (2, first.encoder)
     assert second.encoder_age is not None
@@ -54,17 +57,18 @@ def test_the_default_encoder_is_chosen_once_kept_and_followed_by_a_successor(pic
 
 
 def test_a_run_after_a_kill_does_not_choose_again(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    enough: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The choice depends on a timed pass: chosen again on a busier machine, the side could be another one."""
     root = tmp_path / "w"
+    monkeypatch.setattr(choosing, "side_for", lambda *_, **__: (96, 1.0))
     with monkeypatch.context() as killed:
         killed.setattr(chunks, "plan", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):  # right after the encoder was made
-            refresh(root, pictures, recipe=Recipe())
+            refresh(root, enough, recipe=Recipe())
     made = [path.parent.name for path in root.glob("encoders/*/card.json")]
-    monkeypatch.setattr(choosing, "side_for", lambda *_, **__: (96, 1.0))
-    assert [refresh(root, pictures, recipe=Recipe()).encoder] == made
+    monkeypatch.setattr(choosing, "side_for", lambda *_, **__: (128, 1.0))
+    assert [refresh(root, enough, recipe=Recipe()).encoder] == made
 
 
 def test_a_successor_is_for_the_name_that_it_was_made_for(tmp_path: Path) -> None:
@@ -74,19 +78,19 @@ def test_a_successor_is_for_the_name_that_it_was_made_for(tmp_path: Path) -> Non
     assert succession.successor(store, "ssl") is None
 
 
-def test_another_side_of_a_named_network_is_another_encoder(pictures: Path, tmp_path: Path) -> None:
+def test_another_side_of_a_named_network_is_another_encoder(enough: Path, tmp_path: Path) -> None:
     root = tmp_path / "w"
 
     def of(side_px: int) -> str:
         values = {"encoder": {"name": "package:efficientnet-lite0", "side_px": side_px}}
-        return refresh(root, pictures, recipe=Recipe.model_validate(values)).encoder
+        return refresh(root, enough, recipe=Recipe.model_validate(values)).encoder
 
     assert of(96) != of(128)
     assert of(96) == of(96)
 
 
-def test_weak_features_are_named_with_a_remedy(pictures: Path, tmp_path: Path) -> None:
-    commit = refresh(tmp_path / "w", pictures)
+def test_weak_features_are_named_with_a_remedy(many: Path, tmp_path: Path) -> None:
+    commit = refresh(tmp_path / "w", many)
     assert succession.advice(commit) is None
     weak = commit.model_copy(update={"encoder_check": EncoderCheck(shared_neighbours=0.11, by_pixels=0.15)})
     told = succession.advice(weak)
@@ -98,13 +102,13 @@ def test_weak_features_are_named_with_a_remedy(pictures: Path, tmp_path: Path) -
     assert succession.advice(strong) is None
 
 
-def test_a_workspace_that_used_a_network_as_it_was_goes_on_so(pictures: Path, tmp_path: Path) -> None:
+def test_a_workspace_that_used_a_network_as_it_was_goes_on_so(enough: Path, tmp_path: Path) -> None:
     """Before networks were fitted to pools, a commit named the network's own fingerprint, and nothing was kept."""
     root, store = tmp_path / "w", Store(str(tmp_path / "w"))
     values = {"encoder": {"name": "package:efficientnet-lite0", "side_px": 96}}
-    first = refresh(root, pictures, recipe=Recipe.model_validate(values))
+    first = refresh(root, enough, recipe=Recipe.model_validate(values))
     store.delete(f"encoders/{first.encoder}/card.json")  # as if it had not been kept
-    (pictures / "more.jpg").write_bytes(make_jpeg(500))
+    (enough / "more.jpg").write_bytes(make_jpeg(500))
     second = refresh(root, recipe=None)
     assert second.encoder != first.encoder
     assert cards.load_card(store, second.encoder) is None

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import make_jpeg
-from tests.forked import forked
+from tests.forked import Forks, forked
 from tests.plain_refresh import SSL, files, ranking, refresh
 from wtl_core import pipeline
 from wtl_core.errors import BusyError, TransientError
@@ -46,6 +47,12 @@ def test_a_held_workspace_is_busy(source: Path, tmp_path: Path) -> None:
         refresh(tmp_path / "w", source)
 
 
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Forks]:
+    with forked(_SCRIPT) as processes:
+        yield processes
+
+
 @pytest.mark.parametrize(
     ("store", "kills"),
     [
@@ -54,7 +61,9 @@ def test_a_held_workspace_is_busy(source: Path, tmp_path: Path) -> None:
         *(pytest.param(store, 20, marks=pytest.mark.slow) for store in ("bytes", "reference")),
     ],
 )
-def test_a_run_killed_anywhere_is_finished_by_the_next(source: Path, tmp_path: Path, store: str, kills: int) -> None:
+def test_a_run_killed_anywhere_is_finished_by_the_next(
+    processes: Forks, source: Path, tmp_path: Path, store: str, kills: int
+) -> None:
     """SIGKILL when the workspace holds its n-th file, for n spread over the whole run."""
     given = {"encoder": {"name": "pixels"}, "ingest": {"store": store}}
     recipe = Recipe.model_validate(given)
@@ -62,19 +71,18 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(source: Path, tmp_path: P
     want = ranking(tmp_path / "undisturbed")
     total = len(files(tmp_path / "undisturbed"))
     landed = 0
-    with forked(_SCRIPT) as processes:
-        for n in range(2, total, max(1, total // kills)):
-            root = tmp_path / f"w{n}"
-            code, _ = processes.run(
-                str(root),
-                str(source),
-                given,
-                kill_when=lambda n=n, root=root: sum(len(names) for _, _, names in os.walk(root)) >= n,
-            )
-            assert code in (0, -signal.SIGKILL)
-            landed += code == -signal.SIGKILL
-            refresh(root, source, recipe=recipe)
-            assert ranking(root).equals(want), f"killed at file {n} of {total}"
+    for n in range(2, total, max(1, total // kills)):
+        root = tmp_path / f"w{n}"
+        code, _ = processes.run(
+            str(root),
+            str(source),
+            given,
+            kill_when=lambda n=n, root=root: sum(len(names) for _, _, names in os.walk(root)) >= n,
+        )
+        assert code in (0, -signal.SIGKILL)
+        landed += code == -signal.SIGKILL
+        refresh(root, source, recipe=recipe)
+        assert ranking(root).equals(want), f"killed at file {n} of {total}"
     assert landed >= kills // 2
 
 

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,38 +23,44 @@ Wtl: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One Prefect home for the session, so that the embedded server makes its database once."""
-    return tmp_path_factory.mktemp("prefect")
+def prefect_home(prefect_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One Prefect home for the session, whose database is there already."""
+    home = tmp_path_factory.mktemp("prefect")
+    shutil.copy(prefect_database, home)
+    return home
 
 
 @pytest.fixture
 def wtl_alone(prefect_home: Path) -> Wtl:
     """`wtl ARGS...` in a process of its own, whose runs bring a server: some ten seconds for each run."""
-    return _processes({"PREFECT_HOME": str(prefect_home), "WTL_STATE": str(prefect_home / "no-server-is-kept-here")})
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    environment |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    environment |= {"PREFECT_HOME": str(prefect_home), "WTL_STATE": str(prefect_home / "no-server-is-kept-here")}
+
+    def call(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("wtl")), *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, env={**environment, **(env or {})})
+
+    return call
 
 
 @pytest.fixture(scope="session")
-def server_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_address(prefect_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the API of a server that all tests of this session share; one as a run without any brings along.
 
     It has none of the services that schedule and watch runs, which would be at work beside all these tests.
     """
     place = Place(tmp_path_factory.mktemp("server"), port=free_port(), is_own=True)
+    home = tmp_path_factory.mktemp("server-home")
+    shutil.copy(prefect_database, home)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("server-home")))
+        patch.setenv("PREFECT_HOME", str(home))
         started = server.start(place)
     try:
         server.wait(started, place)
         yield f"{place.address}/api"
     finally:
         started.stop()
-
-
-@pytest.fixture
-def wtl_process(prefect_home: Path, server_address: str) -> Wtl:
-    """`wtl ARGS...` in a process of its own, whose runs are on the shared server: some eight seconds for each run."""
-    return _processes({"PREFECT_HOME": str(prefect_home), "PREFECT_API_URL": server_address})
 
 
 @pytest.fixture
@@ -74,17 +81,6 @@ def wtl(wtl_here: Wtl, server_address: str) -> Wtl:
                 service.drain_all()
         refresh_global_settings_context()
         return done
-
-    return call
-
-
-def _processes(given: dict[str, str]) -> Wtl:
-    silent = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | silent | given
-
-    def call(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("wtl")), *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=240, env={**environment, **(env or {})})
 
     return call
 

@@ -43,11 +43,9 @@ def labelled(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_one_command_makes_the_page_and_a_second_one_only_finds_it(
-    wtl_process: Wtl, wtl: Wtl, labelled: Path, tmp_path: Path
-) -> None:
+def test_one_command_makes_the_page_and_a_second_one_only_finds_it(wtl: Wtl, labelled: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    result = result_of(wtl_process("benchmark", labelled, "--output", output, *FLAGS))
+    result = result_of(wtl("benchmark", labelled, "--output", output, *FLAGS))
     assert (result["missing"], result["cells"]) == (0, 2 * 2 * 2)
     assert "coverage" in (output / result["html"]).read_text()
     assert (output / "results.parquet").is_file()

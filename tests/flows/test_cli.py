@@ -31,10 +31,11 @@ from wtl_core.workspace.storage import Store
 
 
 def test_a_refresh_from_the_command_line_end_to_end(
-    wtl_alone: Wtl, wtl_here: Wtl, source: Path, tmp_path: Path
+    wtl: Wtl, wtl_alone: Wtl, wtl_here: Wtl, source: Path, tmp_path: Path
 ) -> None:
+    """Its first command as a process with a server of its own is in `test_wheel.py`."""
     work = tmp_path / "w"
-    first = result_of(wtl_alone("run", source, "-w", work, "--encoder", "pixels", "--budget", "25%", "--json"))
+    first = result_of(wtl("run", source, "-w", work, "--encoder", "pixels", "--budget", "25%", "--json"))
     assert (first["samples"], first["picks"], first["budget"]) == (64, 16, "25%")
     assert first["coverage"]["100"] == pytest.approx(first["random_coverage"]["100"], abs=1e-6)
     assert Path(first["report"]).is_file()

@@ -80,10 +80,11 @@ def test_the_installed_program_says_its_version_and_takes_a_site(installed: Path
 
 
 def test_the_installed_program_runs_the_whole_circle(
-    installed: Path, prefect_home: Path, source: Path, tmp_path: Path
+    installed: Path, prefect_home: Path, server_address: str, source: Path, tmp_path: Path
 ) -> None:
-    """Images, picks, labels, picks of what is left: from a folder that is no checkout, on a server of its own."""
+    """Images, picks, labels, picks of what is left: from a folder that is no checkout, first on a server of its own."""
     env = {"PREFECT_HOME": str(prefect_home), "WTL_STATE": str(tmp_path), "WTL_WORKSPACE": str(tmp_path / "w")}
+    env["NUMBA_OPT"] = "0"  # the installed files have no compiled functions yet: 7 s to make them, and not 10
 
     def wtl(*words: object) -> str:
         done = call(installed / "wtl", *words, cwd=tmp_path, env=env)
@@ -94,6 +95,7 @@ def test_the_installed_program_runs_the_whole_circle(
     assert (first["samples"], first["picks"]) == (64, 8)
     wtl("cut", "--at", "8", "-o", "picks.csv")
     assert json.loads(wtl("labels", "add", "picks.csv", "--json"))["added"] == 8
+    env["PREFECT_API_URL"] = server_address
     second = json.loads(wtl("run", "--json"))
     assert (second["ranked"], second["changes"]["labelled"]) == (56, 8)
     assert second["decision"]["sentence"] in Path(wtl("report").strip()).read_text()
