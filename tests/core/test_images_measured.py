@@ -58,6 +58,27 @@ def test_perceptual_hash_survives_recompression_and_tells_images_apart() -> None
         assert (phash(image) ^ phash(picture(300, 200, seed + 100))).bit_count() > 8
 
 
+def naive_hash(pixels: np.ndarray) -> int:
+    """A bit for each of the 8 x 8 lowest frequencies but the first that is above the median of these 63."""
+    luma = ((pixels.astype(np.int64) @ np.array([77, 150, 29]) + 128) >> 8).astype(np.float64)
+    edges = [(np.arange(33) * size / 32) for size in luma.shape]
+    starts, ends = ([np.floor(e[:-1]).astype(int) for e in edges], [np.ceil(e[1:]).astype(int) for e in edges])
+    cells = [
+        [luma[a:b, c:d].mean() for c, d in zip(starts[1], ends[1], strict=True)]
+        for a, b in zip(starts[0], ends[0], strict=True)
+    ]
+    cosines = np.cos(np.pi * np.arange(8)[:, None] * (2 * np.arange(32) + 1) / 64)
+    values = (cosines @ np.array(cells) @ cosines.T).ravel()
+    return sum(1 << i for i in range(1, 64) if values[i] > np.median(values[1:]) + 1e-6)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (31, 9), (256, 256), (100, 37)])
+def test_the_perceptual_hash_is_that_of_its_definition(size: tuple[int, int]) -> None:
+    for seed in range(5):
+        pixels = np.asarray(picture(*size, seed))
+        assert measure.measure(pixels.copy()).phash == naive_hash(pixels)
+
+
 def test_twins_share_a_pixel_digest_and_near_twins_do_not() -> None:
     for size in ((64, 64), (400, 300)):
         data = encoded(picture(*size), "JPEG")
