@@ -160,7 +160,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def stack(prefect_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One server, one worker and a folder for all tests of services and browser.
 
     Its watch is paused: a look each ten seconds, of three seconds of imports, would take a third of a core.
@@ -169,5 +169,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     folder = tmp_path_factory.mktemp("stack")
     (folder / "shards").mkdir()
-    with running(Stack(folder, sources=[str(folder / "shards")])) as stack, stack.paused("watch"):
+    stack = Stack(folder, sources=[str(folder / "shards")], new_database=prefect_database)
+    with running(stack), stack.paused("watch"):
         yield stack

@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import report
 
+from tests.plain_ingest import write_tar
 from wtl_core.encoders.cards import save_encoder
 from wtl_core.encoders.encoder import default_format
 from wtl_core.encoders.networks import NetworkShape, build_network
@@ -119,15 +119,6 @@ def make_tars(folder: Path, count: int) -> Path:
             write_tar(folder / f"{i // 1000:03d}.tar", members)
             members = []
     return folder
-
-
-def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
-    """A plain tar."""
-    with tarfile.open(path, "w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
 
 
 def tiny_jpeg(seed: int) -> bytes:

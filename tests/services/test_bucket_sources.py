@@ -7,9 +7,7 @@ import contextlib
 import hashlib
 import http.client
 import http.server
-import io
 import socket
-import tarfile
 import threading
 import uuid
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ import pytest
 
 from tests.conftest import S3_KEYS, make_jpeg, use_s3
 from tests.services import s3_servers
+from tests.small_shards import make_tar
 from wtl_core.errors import ConfigError, TransientError
 from wtl_core.pool import ingest, live_pool, part_rows
 from wtl_core.pool.part_plan import plan_parts, snapshot_rows
@@ -130,19 +129,9 @@ def store(faults: Faults) -> Store:
     return open_store(f"s3://{name}/data")
 
 
-def tar_of(members: list[tuple[str, bytes]]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
 def fill(store: Store) -> None:
     """A tar, two loose images, a broken one and a text."""
-    store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(i)) for i in range(5)]))
+    store.write_bytes("a.tar", make_tar([(f"{i}.jpg", make_jpeg(i)) for i in range(5)]))
     store.write_bytes("deep/er/5.jpg", make_jpeg(5))
     store.write_bytes("deep/6.jpg", make_jpeg(6))
     store.write_bytes("deep/broken.jpg", make_jpeg(7)[:300])
@@ -249,13 +238,13 @@ def test_a_denied_or_unknown_bucket_is_said_so(store: Store, faults: Faults) -> 
 def test_an_object_overwritten_while_it_is_read_is_refused_and_read_by_the_next_run(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(i)) for i in range(150)]))
+    store.write_bytes("a.tar", make_tar([(f"{i}.jpg", make_jpeg(i)) for i in range(150)]))
     monkeypatch.setattr(remote, "BLOCK_BYTES", 4096)
     original, times = part_rows.decode_within, iter(range(1))
 
     def overwrite(*args: object, **kwargs: object) -> object:
         if next(times, None) == 0:
-            store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(100 + i)) for i in range(30)]))
+            store.write_bytes("a.tar", make_tar([(f"{i}.jpg", make_jpeg(100 + i)) for i in range(30)]))
         return original(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(part_rows, "decode_within", overwrite)
@@ -274,7 +263,7 @@ def test_a_key_overwritten_after_the_listing_gives_nothing_under_the_listed_name
 
     def write(first: int) -> None:
         store.write_bytes("1.jpg", make_jpeg(first))
-        store.write_bytes("a.tar", tar_of([(f"{i}.jpg", make_jpeg(first + i)) for i in range(1, 5)]))
+        store.write_bytes("a.tar", make_tar([(f"{i}.jpg", make_jpeg(first + i)) for i in range(1, 5)]))
 
     write(10)
     store.write_bytes("same.jpg", make_jpeg(99))

@@ -17,12 +17,13 @@ pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
-def shipped(bucket: str, tmp_path: Path) -> Iterator[Stack]:
+def shipped(prefect_database: Path, bucket: str, tmp_path: Path) -> Iterator[Stack]:
     """A stack that has ranked once, watches a folder and a bucket, and looks at them as often as shipped."""
     folder = tmp_path / "stack"
     (folder / "shards").mkdir(parents=True)
     sources = [str(folder / "shards"), "s3://shards/incoming"]
-    stack = Stack(folder, sources=sources, env={**S3_KEYS, "WTL_S3_ENDPOINT_URL": bucket})
+    env = {**S3_KEYS, "WTL_S3_ENDPOINT_URL": bucket}
+    stack = Stack(folder, sources=sources, env=env, new_database=prefect_database)
     site = re.sub("watch_seconds = .*", f"watch_seconds = {Site().watch_seconds}", stack.site.read_text())
     stack.site.write_text(site)
     with running(stack):

@@ -38,7 +38,7 @@ def ask(address: str, path: str, password: str | None) -> tuple[int, bytes]:
 def test_a_server_that_others_reach_refuses_who_has_no_password(tmp_path: Path) -> None:
     build_source(tmp_path / "shards")
     site = tmp_path / "site.toml"
-    site.write_text('quiet_seconds = 1\nwatch_seconds = 5\n[recipe.encoder]\nname = "pixels"\n')
+    site.write_text('quiet_seconds = 1\nwatch_seconds = 20\n[recipe.encoder]\nname = "pixels"\n')
     state, port = tmp_path / "above" / "state", free_port()
     unset = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING")
     env = {name: value for name, value in os.environ.items() if name not in unset}
