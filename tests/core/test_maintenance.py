@@ -39,7 +39,7 @@ def test_house_keeping_keeps_what_labelled_samples_that_left_still_say(source: P
     refresh(root, source)
     assert set(ranking(root)["sample_id"]) < set(before["sample_id"])
     (tmp_path / "left.txt").write_text(labelled)
-    assert labels.add(store, tmp_path / "left.txt") == labels.Added(named=1, found=1, added=0)
+    assert labels.add(store, tmp_path / "left.txt") == labels.Added(named=1, found=1, added=0, unknown=1)
 
 
 def test_house_keeping_spares_what_a_killed_refresh_has_done(source: Path, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def _median(values: np.ndarray) -> float:
             below += value < candidate
             equal += value == candidate
         if below <= middle < below + equal:
-            return candidate
+            return float(candidate)
     return np.nan
 
 
