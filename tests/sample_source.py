@@ -1,95 +1,172 @@
-"""A small messy source to try the pipeline on, cut from photographs that scikit-image and scikit-learn ship.
+"""A small messy source to try the pipeline on, as cameras leave it: few scenes many times, many scenes a few times.
 
-Some 3,000 crops of 64 to 128 px: a long tail over the photographs, bursts of near-duplicates and a few broken files,
-spread over a tar, a Parquet file and loose files. The same bytes on every run with the same Pillow.
+Some 3,000 images of 160 to 240 px, made from 70 photographs that come with scikit-image and scikit-learn (BSD) and
+mvtb-data (MIT). The same bytes on every run with the same Pillow.
+
+    north.parquet, south.tar, gate.parquet    cameras that stand still: the same views again and again, day and dusk
+    walk.parquet                              a person's shots: many places, most of them rarely; bursts, blurred, dark
+    inbox/                                    loose files: copies, resaved, made smaller or mirrored, and broken ones
+
+The keys `camera` and `score` come with each image but those of the inbox; EXIF holds the time, and so the day, of all.
 
     python -m tests.sample_source FOLDER
 """
 
 import hashlib
 import io
+import json
 import sys
 import tarfile
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, ImageFilter, ImageOps
 
-_PHOTOGRAPHS = (
-    ("skimage.data", "chelsea.png"),
-    ("skimage.data", "astronaut.png"),
-    ("skimage.data", "coffee.png"),
-    ("sklearn.datasets.images", "china.jpg"),
-    ("sklearn.datasets.images", "flower.jpg"),
-    ("skimage.data", "rocket.jpg"),
-    ("skimage.data", "hubble_deep_field.jpg"),
-    ("skimage.data", "ihc.png"),
-    ("skimage.data", "motorcycle_left.png"),
-    ("skimage.data", "retina.jpg"),
-    ("skimage.data", "coins.png"),
-    ("skimage.data", "grass.png"),
-    ("skimage.data", "brick.png"),
-    ("skimage.data", "gravel.png"),
-    ("skimage.data", "moon.png"),
-    ("skimage.data", "page.png"),
-    ("skimage.data", "text.png"),
-    ("skimage.data", "camera.png"),
-)
-"""From the most to the least frequent; the tail holds textures and documents that few crops show."""
+_STANDING = {
+    "north": (("campus/P1070498.png", 260), ("campus/P1070504.png", 110), ("campus/P1070512.png", 60)),
+    "south": (("flowers4.png", 220), ("parks.png", 90), ("tomato_54.png", 50)),
+    "gate": (("road.png", 240), ("walls-l.png", 130), ("street.png", 70)),
+}
+"""The views of each camera that stands still (of mvtb-data), and how many frames it took of each."""
 
-_CROPS = 2_400
-_BURSTS, _BURST_LENGTHS = 40, (8, 22)
-_TAIL_EXPONENT = 1.1
-_SIDES = (64, 129)
-_LARGEST_SIDE = 900
-_CAMERAS = ("north", "south", "gate")
-"""Metadata of the Parquet file, with a `score` from 0 to 0.99: what the README's recipe groups and filters by."""
-_SEED = 20_260
+_WALKED = {
+    "mvtbdata.images": (
+        *(f"campus/P10704{number}.png" for number in (91, 93, 94, 95, 96, 97, 99)),
+        *(f"campus/P1070{number}.png" for number in (500, 501, 503, 505, 506, 507, 509, 510, 514, 515)),
+        *(f"campus/holdout/P1070{number}.png" for number in (492, 502, 508, 511, 513)),
+        *(f"flowers{number}.png" for number in (1, 2, 3, 5, 6, 7, 8, 9)),
+        *(f"tomato_{number}.png" for number in (124, 14, 35)),
+        *("arucoboard.png", "building2-3.png", "butterfly.jpg", "castle.png", "church.png"),
+        *("eiffel-1.png", "eiffel-2.png", "greenscreen.png", "lab-scene.png", "monalisa.png", "notre-dame.png"),
+        *(
+            "penguins.png",
+            "roof.png",
+            "tags.png",
+            "yellowtargets.png",
+            "mosaic/aerial-10.png",
+            "mosaic/aerial2-004.png",
+        ),
+    ),
+    "skimage.data": (
+        *(
+            "astronaut.png",
+            "brick.png",
+            "camera.png",
+            "chelsea.png",
+            "coffee.png",
+            "coins.png",
+            "grass.png",
+            "gravel.png",
+        ),
+        *(
+            "hubble_deep_field.jpg",
+            "ihc.png",
+            "moon.png",
+            "motorcycle_left.png",
+            "page.png",
+            "retina.jpg",
+            "rocket.jpg",
+        ),
+    ),
+    "sklearn.datasets.images": ("china.jpg", "flower.jpg"),
+}
+"""What the person with the camera passed, by package."""
+
+_WALKED_FRAMES = 1_600
+_TAIL_EXPONENT = 0.9
+_BURST_SHARE, _BURST_FRAMES = 0.06, (6, 19)
+_BLURRED_SHARE = _DARK_SHARE = 0.03
+_COPIES = 60
+_WIDTHS = (160, 192, 240)
+_LARGEST_SIDE = 1_000
+_FIRST_DAY, _DAYS = datetime(2026, 3, 2), 14
+_SEED = 7
+"""Also decides which places are frequent; with this one they look different from each other."""
+_EXIF_IFD, _TAKEN_AT = 0x8769, 0x9003
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """A JPEG, and what is known of it."""
+
+    data: bytes
+    camera: str
+    score: float
 
 
 def build(folder: Path) -> int:
     """Write the source into `folder` (made if missing, an earlier one is written over). Returns the readable images.
 
     Raises:
-        ModuleNotFoundError: scikit-image or scikit-learn is not installed.
+        ModuleNotFoundError: scikit-image, scikit-learn or mvtb-data is not installed.
     """
     rng = np.random.default_rng(_SEED)
-    images = _crops(rng) + _bursts(rng)
-    order = rng.permutation(len(images))
-    images = [images[i] for i in order]
-    third = len(images) // 3
-    (folder / "loose" / "camera-2").mkdir(parents=True, exist_ok=True)
-    _write_tar(folder / "camera-0.tar", images[:third])
-    _write_parquet(folder / "camera-1.parquet", images[third : 2 * third])
-    for i, data in enumerate(images[2 * third :]):
-        (folder / "loose" / "camera-2" / f"{i:05d}.jpg").write_bytes(data)
-    _write_broken(folder, images)
-    return len(images)
+    walked = _walk(rng)
+    standing = {camera: _stand(camera, rng) for camera in _STANDING}
+    copies = _copies(walked, rng)
+    (folder / "inbox").mkdir(parents=True, exist_ok=True)
+    _write_parquet(folder / "north.parquet", standing["north"])
+    _write_tar(folder / "south.tar", standing["south"])
+    _write_parquet(folder / "gate.parquet", standing["gate"])
+    _write_parquet(folder / "walk.parquet", walked)
+    for i, data in enumerate(copies):
+        (folder / "inbox" / f"{i:05d}.jpg").write_bytes(data)
+    _write_broken(folder, walked[0].data)
+    return sum(map(len, standing.values())) + len(walked) + len(copies)
 
 
-def _crops(rng: np.random.Generator) -> list[bytes]:
-    photographs = [_open(package, name) for package, name in _PHOTOGRAPHS]
-    weights = 1.0 / np.arange(1, len(photographs) + 1) ** _TAIL_EXPONENT
-    choices = rng.choice(len(photographs), size=_CROPS, p=weights / weights.sum())
-    return [_encode(_crop(photographs[choice], rng)) for choice in choices]
+def _stand(camera: str, rng: np.random.Generator) -> list[_Shot]:
+    """The frames of a camera that stands still: a few pixels of shift, and the light of the hour."""
+    shots = []
+    for name, frames in _STANDING[camera]:
+        scene = _window(_open("mvtbdata.images", name), rng, smallest=0.9)
+        for moment in np.sort(rng.uniform(0, _DAYS, size=frames)):
+            hour = 6 + 14 * (moment % 1)
+            light = 0.75 + 0.3 * float(np.sin(np.pi * (hour - 5) / 16))
+            frame = _shifted(scene, rng, width=192, light=light)
+            shots.append(_shot(frame, camera, _FIRST_DAY + timedelta(days=int(moment), hours=hour), rng))
+    return shots
 
 
-def _bursts(rng: np.random.Generator) -> list[bytes]:
-    """Near-duplicates as a camera that stands still makes them: a pixel's shift and a breath of light apart."""
-    frames = []
-    for _ in range(_BURSTS):
-        package, name = _PHOTOGRAPHS[int(rng.integers(len(_PHOTOGRAPHS) // 2))]
-        scene = _crop(_open(package, name), rng, margin=4)
-        side = scene.width - 4
-        for _ in range(int(rng.integers(*_BURST_LENGTHS))):
-            left, top = (int(v) for v in rng.integers(0, 5, size=2))
-            frame = np.asarray(scene.crop((left, top, left + side, top + side)), dtype=np.float32)
-            light = np.clip(frame * rng.uniform(0.97, 1.03), 0, 255).astype(np.uint8)
-            frames.append(_encode(Image.fromarray(light)))
-    return frames
+def _walk(rng: np.random.Generator) -> list[_Shot]:
+    """Shots of many places, most of them of few; some are bursts, some blurred, some dark."""
+    places = [(package, name) for package, names in _WALKED.items() for name in names]
+    places = [places[i] for i in rng.permutation(len(places))]
+    photographs = [_open(package, name) for package, name in places]
+    weights = 1.0 / np.arange(1, len(places) + 1) ** _TAIL_EXPONENT
+    shots: list[_Shot] = []
+    while len(shots) < _WALKED_FRAMES:
+        scene = _window(photographs[rng.choice(len(places), p=weights / weights.sum())], rng, smallest=0.92)
+        width = int(rng.choice(_WIDTHS))
+        moment = _FIRST_DAY + timedelta(days=int(rng.integers(_DAYS)), seconds=int(rng.integers(8 * 3600, 18 * 3600)))
+        frames = int(rng.integers(*_BURST_FRAMES)) if rng.random() < _BURST_SHARE else 1
+        for number in range(frames):
+            frame = _shifted(scene, rng, width=width, light=float(rng.uniform(0.95, 1.05)))
+            fault = rng.random()
+            if fault < _BLURRED_SHARE:
+                frame = frame.filter(ImageFilter.GaussianBlur(float(rng.uniform(3, 6))))
+            elif fault < _BLURRED_SHARE + _DARK_SHARE:
+                frame = _lit(frame, float(rng.uniform(0.05, 0.15)))
+            shots.append(_shot(frame, "walk", moment + timedelta(seconds=number), rng))
+    return shots
+
+
+def _copies(shots: list[_Shot], rng: np.random.Generator) -> list[bytes]:
+    """What comes back by mail: shots resaved, made smaller or mirrored."""
+    copies = []
+    for number, row in enumerate(rng.choice(len(shots), size=_COPIES, replace=False)):
+        image = Image.open(io.BytesIO(shots[row].data))
+        exif = image.getexif()
+        changed = (image, image.resize((image.width * 2 // 3, image.height * 2 // 3)), ImageOps.mirror(image))[
+            number % 3
+        ]
+        copies.append(_encode(changed, exif, quality=60))
+    return copies
 
 
 def _open(package: str, name: str) -> Image.Image:
@@ -98,44 +175,65 @@ def _open(package: str, name: str) -> Image.Image:
     return image
 
 
-def _crop(image: Image.Image, rng: np.random.Generator, *, margin: int = 0) -> Image.Image:
-    """A square of the photograph at one of several scales, resized to a side between 64 and 128 px (plus `margin`)."""
-    side = int(rng.integers(*_SIDES)) + margin
-    extent = min(int(side * rng.uniform(1.0, 2.5)), image.width, image.height)
-    left, top = int(rng.integers(image.width - extent + 1)), int(rng.integers(image.height - extent + 1))
-    return image.crop((left, top, left + extent, top + extent)).resize((side, side), Image.Resampling.LANCZOS)
+def _window(image: Image.Image, rng: np.random.Generator, *, smallest: float) -> Image.Image:
+    """A part of the photograph, three wide and two high, at least `smallest` as wide as the widest such part."""
+    extent = min(image.width / 3, image.height / 2) * rng.uniform(smallest, 1.0)
+    width, height = int(3 * extent), int(2 * extent)
+    left, top = int(rng.integers(image.width - width + 1)), int(rng.integers(image.height - height + 1))
+    return image.crop((left, top, left + width, top + height))
 
 
-def _encode(image: Image.Image) -> bytes:
+def _shifted(scene: Image.Image, rng: np.random.Generator, *, width: int, light: float) -> Image.Image:
+    """The scene in `width` pixels, up to 4 pixels off, in the given light."""
+    height = width * 2 // 3
+    left, top = (int(v) for v in rng.integers(0, 5, size=2))
+    large = scene.resize((width + 4, height + 4), Image.Resampling.LANCZOS)
+    return _lit(large.crop((left, top, left + width, top + height)), light)
+
+
+def _lit(image: Image.Image, light: float) -> Image.Image:
+    return Image.fromarray(np.clip(np.asarray(image, dtype=np.float32) * light, 0, 255).astype(np.uint8))
+
+
+def _shot(image: Image.Image, camera: str, taken: datetime, rng: np.random.Generator) -> _Shot:
+    exif = Image.Exif()
+    exif.get_ifd(_EXIF_IFD)[_TAKEN_AT] = taken.strftime("%Y:%m:%d %H:%M:%S")
+    return _Shot(_encode(image, exif, quality=85), camera, round(float(rng.random()), 2))
+
+
+def _encode(image: Image.Image, exif: Image.Exif, *, quality: int) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90)
+    image.save(buffer, "JPEG", quality=quality, exif=exif)
     return buffer.getvalue()
 
 
-def _write_tar(path: Path, images: list[bytes]) -> None:
+def _write_tar(path: Path, shots: list[_Shot]) -> None:
+    """Each image with a JSON file of the same base name, as in WebDataset."""
     with tarfile.open(path, "w") as tar:
-        for i, data in enumerate(images):
-            member = tarfile.TarInfo(f"{i:05d}.jpg")
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
+        for i, shot in enumerate(shots):
+            keys = json.dumps({"camera": shot.camera, "score": shot.score}).encode()
+            for name, data in ((f"{i:05d}.jpg", shot.data), (f"{i:05d}.json", keys)):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
 
 
-def _write_parquet(path: Path, images: list[bytes]) -> None:
-    rows = [{"bytes": data, "path": f"{i:05d}.jpg"} for i, data in enumerate(images)]
+def _write_parquet(path: Path, shots: list[_Shot]) -> None:
+    rows = [{"bytes": shot.data, "path": f"{i:05d}.jpg"} for i, shot in enumerate(shots)]
     columns = {
         "image": pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-        "camera": pa.array([_CAMERAS[i % len(_CAMERAS)] for i in range(len(images))]),
-        "score": pa.array([i % 100 / 100 for i in range(len(images))]),
+        "camera": pa.array([shot.camera for shot in shots]),
+        "score": pa.array([shot.score for shot in shots]),
     }
     pq.write_table(pa.table(columns), path, row_group_size=250)
 
 
-def _write_broken(folder: Path, images: list[bytes]) -> None:
-    (folder / "loose" / "cut-off.jpg").write_bytes(images[0][: len(images[0]) // 2])
-    (folder / "loose" / "empty.jpg").write_bytes(b"")
-    (folder / "loose" / "a-web-page.jpg").write_bytes(b"<html>404 not found</html>\n")
-    (folder / "loose" / "noise.png").write_bytes(b"\x89PNG\r\n\x1a\n" + hashlib.sha512(b"noise").digest())
-    (folder / "loose" / "copy-of-the-first.jpg").write_bytes(images[0])
+def _write_broken(folder: Path, image: bytes) -> None:
+    (folder / "inbox" / "cut-off.jpg").write_bytes(image[: len(image) // 2])
+    (folder / "inbox" / "empty.jpg").write_bytes(b"")
+    (folder / "inbox" / "a-web-page.jpg").write_bytes(b"<html>404 not found</html>\n")
+    (folder / "inbox" / "noise.png").write_bytes(b"\x89PNG\r\n\x1a\n" + hashlib.sha512(b"noise").digest())
+    (folder / "inbox" / "copy-of-the-first.jpg").write_bytes(image)
     (folder / "README.txt").write_text("A sample source for wtl; no image, so it is counted as ignored.\n")
 
 

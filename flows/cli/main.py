@@ -120,8 +120,9 @@ def _terminate(number: int, frame: object) -> None:
 
 def _explain(error: BaseException) -> tuple[int, str]:
     """The exit code for an error, and the message for a person; empty where click has shown its own."""
-    if (number := _signal_behind(error)) is not None:
-        return 128 + number, "wtl: interrupted; what was finished is kept, the next run goes on from there"
+    if (found := _signal_behind(error)) is not None:
+        number, kept = found
+        return 128 + number, f"wtl: interrupted; {kept or 'what was finished is kept'}, the next run goes on from there"
     if isinstance(error, WtlError):
         return error.exit_code, f"wtl: {error}"
     if isinstance(error, click.ClickException):
@@ -152,17 +153,23 @@ def _is_server_away(error: BaseException) -> bool:
     return (httpx is not None and isinstance(error, httpx.TransportError)) or str(error).startswith(_SERVER_AWAY)
 
 
-def _signal_behind(error: BaseException | None) -> int | None:
-    """The signal behind `error` or one of its causes; an error on the way out, as of the server, may hide it."""
+def _signal_behind(error: BaseException | None) -> tuple[int, str] | None:
+    """The signal behind `error` or one of its causes; an error on the way out, as of the server, may hide it.
+
+    With it what a training says that Ctrl-C has ended; click's own error stands before that one.
+    """
+    number: int | None = None
     while error is not None:
         if isinstance(error, KeyboardInterrupt | click.Abort):
-            return signal.SIGINT
-        if isinstance(error, _Terminated):
-            return error.number
-        if type(error).__name__ == "TerminationSignal":  # Prefect's, in a flow
-            return signal.SIGTERM
+            number = signal.SIGINT
+            if str(error):
+                return number, str(error)
+        elif isinstance(error, _Terminated):
+            return error.number, ""
+        elif type(error).__name__ == "TerminationSignal":  # Prefect's, in a flow
+            return signal.SIGTERM, ""
         error = error.__cause__ or error.__context__
-    return None
+    return None if number is None else (number, "")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ import pytest
 
 from tests import sample_source
 from tests.plain_refresh import ranking, refresh
+from wtl_core.pool import live_pool
 from wtl_core.recipe.recipe import Recipe
+from wtl_core.workspace import snapshots
+from wtl_core.workspace.storage import Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,22 +40,33 @@ def test_it_is_some_three_thousand_images_and_the_same_bytes_again(built: tuple[
     assert {".tar", ".parquet", ".jpg", ".png", ".txt"} == kinds
 
 
-def documented_recipes() -> list[str]:
-    """The recipes that README and docs show, as TOML."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    blocks = [block for page in pages for block in re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)]
-    return [block for block in blocks if "[selection]" in block]
+@pytest.fixture(scope="module")
+def documented_recipes() -> list[Recipe]:
+    """The recipes of docs/recipe.md, with the encoder `pixels`: the documented one is downloaded."""
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "recipe.md").read_text(), re.DOTALL)
+    return [Recipe.model_validate(tomllib.loads(block) | {"encoder": {"name": "pixels"}}) for block in blocks]
 
 
-def test_the_documented_recipe_runs_on_the_sample(built: tuple[Path, int], tmp_path: Path) -> None:
-    """With the encoder `pixels`, since the documented one is downloaded."""
-    text, *_ = documented_recipes()
-    fields = tomllib.loads(text)
-    fields["encoder"] = {"name": "pixels"}
-    sample = built[0]
-    refresh(tmp_path / "w", sample, recipe=Recipe.model_validate(fields))
-    picks = ranking(tmp_path / "w")
-    assert 400 < picks.height < 600
-    names = pl.read_parquet(sample / "camera-1.parquet", columns=["camera"])["camera"]
-    first = [names[int(Path(uri.split("#")[1]).stem)] for uri in picks["uri"].head(25)]
-    assert first.count("north") >= 5
+def test_the_documented_recipes_run_on_the_sample(
+    built: tuple[Path, int], documented_recipes: list[Recipe], tmp_path: Path
+) -> None:
+    sample, images = built
+    cameras, days, *_ = documented_recipes
+
+    refresh(tmp_path / "w", sample, recipe=cameras)
+    picks = ranking(tmp_path / "w")["uri"].to_list()
+    assert images / 4 < len(picks) < images / 2  # those that are sharp and have a score of 0.5 at least
+    first = picks[: round(0.05 * len(picks))]
+    assert sum("north.parquet" in uri for uri in first) >= int(0.2 * len(first))
+    assert not any("gate.parquet" in uri for uri in first)
+
+    last = refresh(tmp_path / "w", sample, recipe=days)
+    assert last.counts.picks == 500
+    store = Store(str(tmp_path / "w"))
+    pool = live_pool.load(store, snapshots.read_snapshot(store, last.listing))
+    assert pool.samples["taken_at"].null_count() == 0
+    assert pool.samples["taken_at"].str.head(10).n_unique() == 14
+    assert dict(pool.quarantine.group_by("reason").len().iter_rows()) == {
+        "empty": 1, "not_an_image": 1, "truncated": 1, "corrupt": 1
+    }  # fmt: skip
+    assert live_pool.near_groups(pool.samples).height > images / 3  # frames of bursts and of cameras that stand still

@@ -15,7 +15,7 @@ from tests.small_training import TINY, Killed, make_pool
 from wtl_core.encoders.cards import WEIGHTS
 from wtl_core.errors import TransientError
 from wtl_core.recipe.encoder import EncoderParams
-from wtl_core.training import peers, training
+from wtl_core.training import interruption, peers, training
 from wtl_core.training.checkpoint import Checkpoint, TrainingFolder
 from wtl_core.training.training import train
 from wtl_core.workspace.storage import Store, open_store
@@ -57,6 +57,38 @@ def test_killed_by_the_system_it_ends_with_the_same_bits(tmp_path: Path) -> None
     process.stdin.close()
     assert list((tmp_path / "killed").glob("encoders/.training/*/checkpoint.safetensors"))
     assert train(make_pool(40), open_store(root), TINY, device="cpu") == straight
+
+
+def test_ctrl_c_ends_it_after_the_step_and_the_next_call_goes_on_from_there(tmp_path: Path) -> None:
+    straight = train(make_pool(40), open_store(str(tmp_path / "straight")), TINY, device="cpu")
+    store = open_store(str(tmp_path / "interrupted"))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of the tests may have another
+
+    def press(done: int, steps: int) -> None:
+        if done == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    try:
+        with pytest.raises(KeyboardInterrupt, match=r"^3 of 5 steps of the training are kept \(60%\)$"):
+            train(make_pool(40), store, TINY, device="cpu", on_progress=press, checkpoint_seconds=1000)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    seen: list[int] = []
+    assert train(make_pool(40), store, TINY, device="cpu", on_progress=lambda done, _: seen.append(done)) == straight
+    assert seen == [4, 5]
+
+
+def test_a_second_ctrl_c_is_not_held_back() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with interruption.held_back() as is_pressed:
+            signal.raise_signal(signal.SIGINT)
+            assert is_pressed()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 PAIR = TINY.model_copy(update={"batch_images": 32})

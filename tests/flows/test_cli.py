@@ -336,6 +336,38 @@ def test_an_interrupted_run_ends_at_once_and_its_server_with_it(
             child.kill()
 
 
+def test_ctrl_c_keeps_what_is_trained_and_the_next_run_goes_on_there(
+    prefect_home: Path, source: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[encoder]\nname = "ssl"\nepochs = 20000\nwidth = 8\nside_px = 16\nbatch_images = 16\n')
+    command = [str(Path(sys.executable).with_name("wtl")), "run", str(source), "-w", str(tmp_path / "w")]
+    command += ["--recipe", str(recipe)]
+    environment = {**os.environ, "PREFECT_HOME": str(prefect_home)}
+    log = tmp_path / "log"
+
+    def interrupted() -> tuple[str, int]:
+        """What a run says that Ctrl-C ends a while after its training began, and the steps that are kept."""
+        with log.open("w") as told:
+            process = subprocess.Popen(command, env=environment, stderr=told, start_new_session=True)
+            try:
+                until(lambda: " steps a second" in log.read_text(), seconds=240, what="it trains", every=0.2)
+                os.killpg(process.pid, signal.SIGINT)
+                assert process.wait(40) == 130, log.read_text()
+            finally:
+                process.kill()
+        said = r"wtl: interrupted; ([\d,]+) of 80,000 steps of the training are kept .* the next run goes on from there"
+        found = re.search(said, log.read_text())
+        assert found is not None, log.read_text()
+        return log.read_text(), int(found[1].replace(",", ""))
+
+    first, done = interrupted()
+    assert "encoder: the training of ssl on 64 images takes 80,000 steps; Ctrl-C keeps what is trained" in first
+    second, later = interrupted()
+    assert f"goes on at step {done:,} and takes {80_000 - done:,} steps" in second
+    assert later > done > 0
+
+
 def test_a_relative_weights_file_is_taken_from_the_current_folder_once(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

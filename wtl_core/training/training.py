@@ -22,7 +22,7 @@ from wtl_core.encoders.whitening import Whitening, fit_whitening
 from wtl_core.errors import ConfigError
 from wtl_core.machine import Progress
 from wtl_core.recipe.encoder import EncoderParams
-from wtl_core.training import collapse, near_copies, sizing
+from wtl_core.training import collapse, interruption, near_copies, sizing
 from wtl_core.training.checkpoint import Checkpoint, TrainingFolder
 from wtl_core.training.image_cache import PoolImages, decode_pool
 from wtl_core.training.peers import Peers, joined
@@ -31,6 +31,7 @@ from wtl_core.training.trainer import Trainer
 from wtl_core.workspace.storage import Store
 
 _log = logging.getLogger(__name__)
+_told = logging.getLogger("wtl_core.progress")  # what a user hears without asking for more
 
 _CHECKS = 10
 """How often the health of a training is measured, evenly over its steps."""
@@ -74,6 +75,7 @@ def train(
     Raises:
         InputError: too few images, or a collapse; the message says what to try.
         ConfigError: `params.start` does not fit.
+        KeyboardInterrupt: Ctrl-C was pressed; the steps done are kept, and the message says how many.
     """
     device = torch.device(device)
     kind: Literal["cpu", "cuda"] = "cuda" if device.type == "cuda" else "cpu"
@@ -94,6 +96,7 @@ def train(
     _log.info("training: %s, %d images, %d steps of %d", network, len(squares), plan.steps, plan.batch_images)
     started = time.monotonic()
     checkpoint = folder.load_checkpoint()
+    _told.info("%s", _beginning(plan, params, checkpoint, images=len(squares)))
     weights = start.weights if start else None
     shared = torch.from_numpy(squares).share_memory_() if devices > 1 else None  # type: ignore[no-untyped-call]
     with joined(min(devices, plan.accumulate), device, follow, plan, shared, weights, checkpoint) as peers:
@@ -175,17 +178,37 @@ def _run(
     history: list[dict[str, Any]] = [] if checkpoint is None else checkpoint.history
     kept = time.monotonic()
     checks = {round(plan.steps * number / _CHECKS) for number in range(1, _CHECKS + 1)}
-    for step in range(first, plan.steps):
-        loss = trainer.step(step)
-        done = step + 1
-        if done in checks:
-            history.append(_check(trainer, done, float(loss)))
-        if done < plan.steps and time.monotonic() - kept >= checkpoint_seconds:
-            folder.save_checkpoint(Checkpoint(done, trainer.tensors(), history))
-            kept = time.monotonic()
-        if on_progress:
-            on_progress(done, plan.steps)
+    with interruption.held_back() as is_interrupted:
+        for step in range(first, plan.steps):
+            loss = trainer.step(step)
+            done = step + 1
+            if done in checks:
+                history.append(_check(trainer, done, float(loss)))
+            is_last = is_interrupted()
+            if is_last or (done < plan.steps and time.monotonic() - kept >= checkpoint_seconds):
+                folder.save_checkpoint(Checkpoint(done, trainer.tensors(), history))
+                kept = time.monotonic()
+            if on_progress:
+                on_progress(done, plan.steps)
+            if is_last:
+                raise KeyboardInterrupt(_kept(done, plan.steps))
     return history
+
+
+def _beginning(plan: TrainingPlan, params: EncoderParams, checkpoint: Checkpoint | None, *, images: int) -> str:
+    """What a user reads before the first step."""
+    done = 0 if checkpoint is None else checkpoint.step
+    goes_on = f" goes on at step {done:,} and" if done else ""
+    minutes = params.seconds / 60 * (1 - done / plan.steps)
+    cost = "" if params.epochs is not None else f", about {minutes:.{0 if minutes >= 10 else 1}f} min"
+    return (
+        f"encoder: the training of ssl on {images:,} images{goes_on} takes {plan.steps - done:,} steps{cost}; "
+        "Ctrl-C keeps what is trained"
+    )
+
+
+def _kept(done: int, steps: int) -> str:
+    return f"{done:,} of {steps:,} steps of the training are kept ({done / steps:.0%})"
 
 
 def _check(trainer: Trainer, step: int, loss: float) -> dict[str, Any]:
