@@ -83,7 +83,8 @@ _BURST_SHARE, _BURST_FRAMES = 0.06, (6, 19)
 _BLURRED_SHARE = _DARK_SHARE = 0.03
 _COPIES = 60
 _WIDTHS = (160, 192, 240)
-_LARGEST_SIDE = 1_000
+_LARGEST_SIDE = 640
+_SHIFT = 4
 _FIRST_DAY, _DAYS = datetime(2026, 3, 2), 14
 _SEED = 7
 """Also decides which places are frequent; with this one they look different from each other."""
@@ -124,11 +125,11 @@ def _stand(camera: str, rng: np.random.Generator) -> list[_Shot]:
     """The frames of a camera that stands still: a few pixels of shift, and the light of the hour."""
     shots = []
     for name, frames in _STANDING[camera]:
-        scene = _window(_open("mvtbdata.images", name), rng, smallest=0.9)
+        scene = _view(_open("mvtbdata.images", name), rng, smallest=0.9, width=192)
         for moment in np.sort(rng.uniform(0, _DAYS, size=frames)):
             hour = 6 + 14 * (moment % 1)
             light = 0.75 + 0.3 * float(np.sin(np.pi * (hour - 5) / 16))
-            frame = _shifted(scene, rng, width=192, light=light)
+            frame = _frame(scene, rng, light=light)
             shots.append(_shot(frame, camera, _FIRST_DAY + timedelta(days=int(moment), hours=hour), rng))
     return shots
 
@@ -141,12 +142,12 @@ def _walk(rng: np.random.Generator) -> list[_Shot]:
     weights = 1.0 / np.arange(1, len(places) + 1) ** _TAIL_EXPONENT
     shots: list[_Shot] = []
     while len(shots) < _WALKED_FRAMES:
-        scene = _window(photographs[rng.choice(len(places), p=weights / weights.sum())], rng, smallest=0.92)
-        width = int(rng.choice(_WIDTHS))
+        photograph = photographs[rng.choice(len(places), p=weights / weights.sum())]
+        scene = _view(photograph, rng, smallest=0.92, width=int(rng.choice(_WIDTHS)))
         moment = _FIRST_DAY + timedelta(days=int(rng.integers(_DAYS)), seconds=int(rng.integers(8 * 3600, 18 * 3600)))
         frames = int(rng.integers(*_BURST_FRAMES)) if rng.random() < _BURST_SHARE else 1
         for number in range(frames):
-            frame = _shifted(scene, rng, width=width, light=float(rng.uniform(0.95, 1.05)))
+            frame = _frame(scene, rng, light=float(rng.uniform(0.95, 1.05)))
             fault = rng.random()
             if fault < _BLURRED_SHARE:
                 frame = frame.filter(ImageFilter.GaussianBlur(float(rng.uniform(3, 6))))
@@ -175,20 +176,22 @@ def _open(package: str, name: str) -> Image.Image:
     return image
 
 
-def _window(image: Image.Image, rng: np.random.Generator, *, smallest: float) -> Image.Image:
-    """A part of the photograph, three wide and two high, at least `smallest` as wide as the widest such part."""
+def _view(image: Image.Image, rng: np.random.Generator, *, smallest: float, width: int) -> Image.Image:
+    """A part of the photograph, three wide and two high, at least `smallest` as wide as the widest such part.
+
+    It is resized to frames of the `width`, with a margin for frames that are shifted.
+    """
     extent = min(image.width / 3, image.height / 2) * rng.uniform(smallest, 1.0)
-    width, height = int(3 * extent), int(2 * extent)
-    left, top = int(rng.integers(image.width - width + 1)), int(rng.integers(image.height - height + 1))
-    return image.crop((left, top, left + width, top + height))
+    left = int(rng.integers(image.width - int(3 * extent) + 1))
+    top = int(rng.integers(image.height - int(2 * extent) + 1))
+    box = (left, top, left + int(3 * extent), top + int(2 * extent))
+    return image.resize((width + _SHIFT, width * 2 // 3 + _SHIFT), Image.Resampling.LANCZOS, box, reducing_gap=2.0)
 
 
-def _shifted(scene: Image.Image, rng: np.random.Generator, *, width: int, light: float) -> Image.Image:
-    """The scene in `width` pixels, up to 4 pixels off, in the given light."""
-    height = width * 2 // 3
-    left, top = (int(v) for v in rng.integers(0, 5, size=2))
-    large = scene.resize((width + 4, height + 4), Image.Resampling.LANCZOS)
-    return _lit(large.crop((left, top, left + width, top + height)), light)
+def _frame(view: Image.Image, rng: np.random.Generator, *, light: float) -> Image.Image:
+    """The view as a camera sees it at one moment: some pixels off, in the given light."""
+    left, top = (int(v) for v in rng.integers(0, _SHIFT + 1, size=2))
+    return _lit(view.crop((left, top, left + view.width - _SHIFT, top + view.height - _SHIFT)), light)
 
 
 def _lit(image: Image.Image, light: float) -> Image.Image:

@@ -139,9 +139,9 @@ def _shown(value: object) -> str:
 
 def _publish_ladder(store: Store, selection: SelectionRef) -> None:
     rungs = selections.read_ladder(store, selection.key)
-    picture = base64.b64encode(charts.ladder_png(rungs)).decode()
+    picture = base64.b64encode(charts.ladder_svg(rungs).encode()).decode()  # a PNG takes 0.1 s longer to draw
     create_image_artifact(
-        key="ladder-picture", image_url=f"data:image/png;base64,{picture}", description="Coverage against random"
+        key="ladder-picture", image_url=f"data:image/svg+xml;base64,{picture}", description="Coverage against random"
     )
     shown = [row for row in rungs.to_dicts() if row["percent"] in _PERCENTS]
     names = ("percent", "count", "coverage", "random_coverage_mean", "equivalent_random_count")

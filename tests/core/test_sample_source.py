@@ -5,7 +5,6 @@ import re
 import tomllib
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from tests import sample_source

@@ -19,13 +19,6 @@ def ladder_svg(rungs: pl.DataFrame) -> str:
     return text[text.index("<svg") :]
 
 
-def ladder_png(rungs: pl.DataFrame) -> bytes:
-    """The ladder as a PNG file."""
-    buffer = io.BytesIO()
-    _figure(rungs).savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
-
-
 def _figure(rungs: pl.DataFrame) -> Figure:
     """Two panels side by side: all operating points, and the first tenth, where labelling budgets are."""
     figure = Figure(figsize=(11, 4))
