@@ -12,6 +12,7 @@ from wtl_core.benchmark.datasets import Split
 from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.params import ONE_PASS, ORACLES
 from wtl_core.benchmark.queries import Predictions
+from wtl_core.selection import linear_probe
 
 CLASSES = 4
 
@@ -132,7 +133,9 @@ def test_the_mean_of_a_hundred_draws_agrees_with_a_plain_loop(monkeypatch: pytes
     monkeypatch.setattr(loops, "CHUNK", 7)
     ours = learner.predict(np.arange(20, 90), np.arange(20), has_draws=True).dropout_probabilities
     assert loops.DRAWS == 100
-    masks = judges.dropout_mask((100, tensors[0].shape[1]), loops.DROPOUT, learner.generator.set_state(state), "cpu")
+    masks = linear_probe.dropout_mask(
+        (100, tensors[0].shape[1]), loops.DROPOUT, learner.generator.set_state(state), "cpu"
+    )
     ready = (tensors[0][20:] - learner.probe.mean) / learner.probe.scale
     draws = [((ready * mask) @ learner.probe.weight + learner.probe.bias).softmax(1) for mask in masks]
     torch.testing.assert_close(ours, torch.stack(draws).mean(0))
@@ -150,9 +153,9 @@ def test_a_loop_with_dropout_is_judged_without_it_where_it_is_reported(monkeypat
         return [loops.ProbeLearner(**vectors, **held, dropout=dropout), of_images]
 
     arguments = {"start": np.arange(60), "seed": 0, "candidates": 40, "reported": [8]}
-    told, fit_probe, train_network = [], judges.fit_probe, network.train
+    told, fit_probe, train_network = [], linear_probe.fit_probe, network.train
 
-    def watched_probe(*args: Any, dropout: float, **kinds: Any) -> judges.Probe:
+    def watched_probe(*args: Any, dropout: float, **kinds: Any) -> linear_probe.Probe:
         told.append(dropout)
         return fit_probe(*args, dropout=dropout, **kinds)
 
@@ -160,7 +163,7 @@ def test_a_loop_with_dropout_is_judged_without_it_where_it_is_reported(monkeypat
         told.append(recipe.dropout)
         return train_network(*args, recipe=recipe, **kinds)
 
-    monkeypatch.setattr(judges, "fit_probe", watched_probe)
+    monkeypatch.setattr(linear_probe, "fit_probe", watched_probe)
     monkeypatch.setattr(network, "train", watched_network)
     for learner, plain in zip(learners(loops.DROPOUT), learners(0.0), strict=True):
         told.clear()
@@ -217,7 +220,7 @@ def test_one_near_label_outvotes_more_that_are_far() -> None:
 def test_a_probe_learns_and_repeats_itself() -> None:
     train, test = blobs(60), blobs(200, seed=1)
     values, labels = torch.from_numpy(vectors_of(train)), torch.from_numpy(train.labels)
-    probes = [judges.fit_probe(values, labels, classes=CLASSES) for _ in range(2)]
+    probes = [linear_probe.fit_probe(values, labels, classes=CLASSES) for _ in range(2)]
     torch.testing.assert_close(probes[0].weight, probes[1].weight)
     got = judges.probe_accuracy(probes[0], torch.from_numpy(vectors_of(test)), torch.from_numpy(test.labels))
     assert got > 0.95

@@ -15,6 +15,7 @@ import torch
 from wtl_core.benchmark import judges, network, queries
 from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.queries import Predictions
+from wtl_core.selection import linear_probe
 
 DROPOUT, DRAWS = 0.3, 100  # share of inputs that a draw leaves out, and draws
 CHUNK = 1024  # rows in one product of Monte-Carlo draws
@@ -155,14 +156,14 @@ class ProbeLearner:
         looked = self.vectors[judges.as_device(rows, self.device)]
         drawn = None
         if has_draws:
-            masks = judges.dropout_mask((DRAWS, looked.shape[1]), self.dropout, self.generator, self.device)
+            masks = linear_probe.dropout_mask((DRAWS, looked.shape[1]), self.dropout, self.generator, self.device)
             drawn = mean_of_draws(self.probe.standardised(looked), self.probe.weight, self.probe.bias, masks)
         known = self.vectors[judges.as_device(labelled, self.device)]
         return Predictions(self.probe.logits(looked).softmax(dim=1), looked.float(), known.float(), drawn)
 
-    def _trained(self, dropout: float) -> judges.Probe:
+    def _trained(self, dropout: float) -> linear_probe.Probe:
         vectors, labels = self.vectors[self.rows], self.labels[self.rows]
-        return judges.fit_probe(vectors, labels, classes=self.classes, dropout=dropout, generator=self.generator)
+        return linear_probe.fit_probe(vectors, labels, classes=self.classes, dropout=dropout, generator=self.generator)
 
 
 class ScratchLearner:
@@ -200,7 +201,9 @@ class ScratchLearner:
         known = network.describe(self.network, self.images[judges.as_device(labelled, self.device)])[1]
         drawn = None
         if has_draws:
-            masks = judges.dropout_mask((DRAWS, features.shape[1]), self.recipe.dropout, self.generator, self.device)
+            masks = linear_probe.dropout_mask(
+                (DRAWS, features.shape[1]), self.recipe.dropout, self.generator, self.device
+            )
             head = self.network.head
             drawn = mean_of_draws(features, head.weight.detach().T, head.bias.detach(), masks)
         return Predictions(logits.softmax(dim=1), features, known, drawn)

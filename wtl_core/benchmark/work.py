@@ -18,6 +18,7 @@ from wtl_core.benchmark.grid_cells import GridCell, Identity, Result
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.benchmark.preparation import Prepared, load_array, load_ids
 from wtl_core.machine import Progress
+from wtl_core.selection import linear_probe
 from wtl_core.workspace.storage import Store
 
 Measure = Callable[[torch.Tensor, torch.Tensor], float]
@@ -157,7 +158,7 @@ class Bench:
         if cell.judge == "nearest":
             return lambda v, y: judges.nearest_accuracy(values, labels, v, y, classes=self.classes)
         if cell.judge == "probe":
-            probe = judges.fit_probe(values, labels, classes=self.classes)
+            probe = linear_probe.fit_probe(values, labels, classes=self.classes)
             return lambda v, y: judges.probe_accuracy(probe, v, y)
         trained = network.train(values, labels, classes=self.classes, recipe=self.recipe, seed=cell.seed)
         return lambda x, y: network.accuracy(trained, x, y, has_flips=self.recipe.has_flips)

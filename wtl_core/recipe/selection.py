@@ -72,9 +72,9 @@ class SelectionParams(Params):
     """From vectors to a ranking.
 
     Steering is applied in this order: filters; pixel-identical copies go to the end; weights by near-duplicates,
-    columns, similarity and balance, which are multiplied; quotas, at each pick; last the stop conditions, which only
-    mark how many of the ranking are picked. Quotas win over stop conditions: picks go on until all minima are met, or
-    to the budget. Lightly's configuration is read too, see `recipe.lightly`.
+    columns, similarity, labels and balance, which are multiplied; quotas, at each pick; last the stop conditions, which
+    only mark how many of the ranking are picked. Quotas win over stop conditions: picks go on until all minima are met,
+    or to the budget. Lightly's configuration is read too, see `recipe.lightly`.
     """
 
     seed: int = Field(0, ge=0)
@@ -126,6 +126,10 @@ class SelectionParams(Params):
     """Columns that say how much samples matter: tables of `column` and `strength`."""
     similar_to: tuple[SimilarTo, ...] = ()
     """Images that picks should be like, or unlike: tables of `sample_ids` and `strength`."""
+    labels: Literal["auto", "use", "ignore"] = "auto"
+    """Whether the classes of labels that came back steer the picks: towards samples of which the labels say different
+    things, and towards rare classes. `auto` lets them once labelled images name each other's classes better than by
+    chance, `use` from two classes on, `ignore` never. Labels that sources carry are metadata, and have no say."""
     clusters: int = Field(500, ge=2, le=20_000, json_schema_extra=EXPERT)
     """Clusters of `stratified-random`, and of `typicality` at most."""
 
@@ -144,6 +148,11 @@ class SelectionParams(Params):
     def _is_budget(cls, value: Any) -> int | str | None:
         return None if value is None else OperatingPoint.parse(value).written
 
+    @property
+    def is_coverage(self) -> bool:
+        """Whether samples are picked by what they cover, so that weights steer."""
+        return self.objective in ("coverage", "probability-coverage")
+
     def budget_of(self, samples: int) -> int | None:
         """The budget as a number of picks out of a pool of so many samples; None without a budget."""
         return None if self.budget is None else OperatingPoint.parse(self.budget).of(samples)
@@ -158,9 +167,13 @@ class SelectionParams(Params):
         if sum(quota.minimum_share for quota in self.quotas) > 1.0 + 1e-9:
             raise ValueError("quotas: expected minimum shares that sum to at most 1")
         steering = ("quotas", "balance", "weights", "similar_to")
-        if self.objective not in ("coverage", "probability-coverage") and any(getattr(self, name) for name in steering):
+        if not self.is_coverage and any(getattr(self, name) for name in steering):
             named = ", ".join(name for name in steering if getattr(self, name))
             raise ValueError(f"{named}: expected objective coverage or probability-coverage, found {self.objective}")
+        if not self.is_coverage and self.labels == "use":
+            raise ValueError(
+                f"labels: expected objective coverage or probability-coverage for 'use', found {self.objective}"
+            )
         return self
 
 

@@ -25,6 +25,8 @@ class Purpose(IntEnum):
     """Random orders that the ladder compares with."""
     CELLS = 7
     """Rows that cells are trained on."""
+    LABELS = 8
+    """Rows by which shares of classes are estimated."""
 
 
 def content_keys(sample_ids: Sequence[str]) -> np.ndarray:

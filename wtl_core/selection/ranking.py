@@ -19,6 +19,7 @@ from wtl_core.selection.dense import cover_by
 from wtl_core.selection.greedy import State, new_state
 from wtl_core.selection.identity import Purpose, content_keys, shuffled
 from wtl_core.selection.kernels import ONE, kernel_table, median_scale
+from wtl_core.selection.label_weights import listen
 from wtl_core.selection.neighbours import Points, level_of, prepare
 from wtl_core.selection.problem import Problem
 from wtl_core.selection.result import Ranking, assemble
@@ -41,6 +42,8 @@ class Steering:
             pixel-identical samples the one that is kept takes the largest.
         groups: (N,) each sample's group, for quotas and balance.
         labelled: (L, D) vectors of images that are labelled already; they cover from the start and are never picked.
+        labelled_classes: The classes of each of those labelled images: none for an image that holds nothing of
+            interest, None where not known. They steer `coverage` as `params.labels` says.
         labelled_groups: The groups of those labelled images whose group is known; they count towards minima.
         frozen: Rows that keep their rank: the ranking begins with them, in this order.
         similar: Pairs of the vectors (Q, D) of given images and the exponent of exp(-d / s), where d is the distance
@@ -51,6 +54,7 @@ class Steering:
     weights: np.ndarray | None = None
     groups: Names | None = None
     labelled: np.ndarray | None = None
+    labelled_classes: Sequence[Sequence[str] | None] = ()
     labelled_groups: Names = ()
     frozen: np.ndarray | None = None
     similar: Sequence[tuple[np.ndarray, float]] = ()
@@ -103,11 +107,19 @@ def rank(
     state = _covered_by(points, labelled_points, table)
     names, codes, labelled_by_group = _groups(steering, samples, inside)
     similar = [(prepare(_checked(some, samples, what="similar"), device), power) for some, power in steering.similar]
+    weights = _similar_weights(base[inside], similar, points, scale * params.scale_factor)
+    say = None
+    if labelled_points is not None and labelled is not None and params.labels != "ignore" and params.is_coverage:
+        own = samples.vectors if is_inside.all() else samples.vectors[inside]
+        order = shuffled(keys, 0, Purpose.LABELS)
+        say = listen(points, own, labelled_points, labelled, steering.labelled_classes, order=order, mode=params.labels)
+    if say is not None and say.is_heard:
+        weights = weights * say.factors
     problem = Problem(
         points=points,
         keys=keys,
         table=table,
-        weights=_similar_weights(base[inside], similar, points, scale * params.scale_factor),
+        weights=weights / weights.max(),
         near_level=level_of(near),
         scale=scale,
         best=state.best,
@@ -121,7 +133,7 @@ def rank(
         params=params,
     )
     ordered, quotas = orders.order_rows(problem, total, on_progress=on_progress)
-    return assemble(problem, ordered, samples, inside, near=near, labelled=labelled, quotas=quotas)
+    return assemble(problem, ordered, samples, inside, near=near, labelled=labelled, quotas=quotas, say=say)
 
 
 def _kernel_of(params: SelectionParams) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wtl_core.selection.kernels import ONE, WEIGHT_ONE
+from wtl_core.selection.label_weights import LabelSay
 from wtl_core.selection.neighbours import exact_distances
 from wtl_core.selection.problem import PickOrder, Problem
 from wtl_core.selection.quotas import QuotaOutcome
@@ -43,6 +44,8 @@ class Ranking:
         quota_cost: The coverage at the budget that quotas cost.
         quota_advice: Which quota does not hold up to the budget; empty if all do.
         optimum_bound: (100,) float64, no choice of p % of the rows covers the pool better.
+        labels: What the labels' classes say; None where none are known, or nothing asked for them.
+        label_rows: int64, the row of each sample in the arrays of `labels`, -1 for those that were set aside.
     """
 
     rows: np.ndarray
@@ -65,6 +68,8 @@ class Ranking:
     quota_cost: float
     quota_advice: str
     optimum_bound: np.ndarray
+    labels: LabelSay | None
+    label_rows: np.ndarray
 
     @property
     def picks(self) -> int:
@@ -102,6 +107,8 @@ def empty_ranking() -> Ranking:
         quota_cost=0.0,
         quota_advice="",
         optimum_bound=np.ones(100),
+        labels=None,
+        label_rows=rows,
     )
 
 
@@ -114,6 +121,7 @@ def assemble(
     near: float,
     labelled: np.ndarray | None,
     quotas: QuotaOutcome,
+    say: LabelSay | None,
 ) -> Ranking:
     """Append the rows that were set aside, and translate all into the caller's rows.
 
@@ -162,6 +170,8 @@ def assemble(
         quota_cost=quotas.cost,
         quota_advice=quotas.advice,
         optimum_bound=ordered.bounds / whole,
+        labels=say,
+        label_rows=np.concatenate([state.order, np.full(len(behind), -1)]).astype(np.int64),
     )
 
 

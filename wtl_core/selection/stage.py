@@ -105,6 +105,7 @@ def make(
         weights=_weights(samples, params),
         groups=groups,
         labelled=labelled,
+        labelled_classes=inputs.label_classes,
         labelled_groups=labelled_groups,
         frozen=np.array([position[sample_id] for sample_id in inputs.exported], np.int64),
         similar=[
@@ -150,6 +151,7 @@ def _selected(ranked: Ranking, measured: Ladder, samples: pl.DataFrame, *, scale
         "quotas_until": int(ranked.quotas_until),
         "quota_cost": ranked.quota_cost,
         "random_group_balance": measured.random_group_balance,
+        "labels": None if ranked.labels is None else ranked.labels.facts(),
     }
     return Selected(_ranking_frame(ranked, samples), _ladder_frame(measured), scale, facts)
 
@@ -216,8 +218,17 @@ def _ranking_frame(ranked: Ranking, samples: pl.DataFrame) -> pl.DataFrame:
             "stands_for": ranked.stands_for,
             "nearest_earlier": id_at(ranked.nearest_earlier),
             "replaced_by": id_at(ranked.replaced_by),
+            "why": _reasons(ranked),
         }
     )
+
+
+def _reasons(ranked: Ranking) -> pl.Series:
+    """What the labels say of each sample, null where they have no say."""
+    say = ranked.labels
+    if say is None or not say.is_heard:
+        return pl.Series([None] * len(ranked.rows), dtype=pl.String)
+    return pl.Series([None if row < 0 else say.reason(row) for row in ranked.label_rows.tolist()], dtype=pl.String)
 
 
 def _ladder_frame(measured: Ladder) -> pl.DataFrame:

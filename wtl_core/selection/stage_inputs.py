@@ -32,6 +32,8 @@ class StageInputs:
             `near_duplicate_distance`.
         candidates: Samples to rank, as `Pool.samples`, sorted by `sample_id`.
         labelled: Ids of all labelled samples that have a vector, sorted; those that left the sources included.
+        label_classes: The classes of each of `labelled`: none for an image that holds nothing of interest, None where
+            they are not known.
         labelled_samples: Those of them that are in the pool, which alone have metadata and so a group.
         exported: Ids of candidates that keep their rank, in the order of their exports.
         filtered: How many unlabelled samples the recipe's filters exclude.
@@ -42,6 +44,7 @@ class StageInputs:
     near_copy_distance: float | None
     candidates: pl.DataFrame
     labelled: list[str]
+    label_classes: list[list[str] | None]
     labelled_samples: pl.DataFrame
     exported: list[str]
     filtered: int
@@ -62,6 +65,7 @@ class StageInputs:
                 [labelled, *(self.labelled_samples[name] for name in ("sample_id", "uri", "metadata"))]
             ),
             "labelled_samples": len(self.labelled),
+            "label_classes": digest_of(self.label_classes),
             "exported": digest_of(self.exported),
             "selection": self.recipe.selection.model_dump(mode="json"),
             "ladder": self.recipe.ladder.model_dump(mode="json"),
@@ -94,7 +98,8 @@ def read_inputs(
             "for one; take ids from `wtl cut`, and add images from elsewhere as a source first"
         )
     entries = ledger.read(store, ledger_length)
-    labelled = sorted(has_vector.intersection(ledger.sample_ids(entries, "labelled")))
+    labels = ledger.labels(entries).filter(pl.col("sample_id").is_in(list(has_vector)))
+    labelled = labels["sample_id"].to_list()
     is_labelled = pl.col("sample_id").is_in(labelled)
     candidates, labelled_samples = samples.filter(~pl.col("is_filtered") & ~is_labelled), samples.filter(is_labelled)
     if candidates.is_empty() and labelled_samples.is_empty():
@@ -109,6 +114,7 @@ def read_inputs(
         near_copy_distance=near_copy_distance,
         candidates=candidates,
         labelled=labelled,
+        label_classes=labels["classes"].to_list(),
         labelled_samples=labelled_samples,
         exported=[sample_id for sample_id in exported if sample_id in can_be_picked],
         filtered=samples.height - candidates.height - labelled_samples.height,
