@@ -125,6 +125,31 @@ def test_labelling_a_quotas_whole_group_does_not_end_the_refreshes(store: Store,
         run(store, {**selection, "quotas": [{"group": "north"}]}, entries=1, given=only, number=2)
 
 
+def test_classes_of_labels_steer_and_are_told_and_recorded(store: Store) -> None:
+    ids = samples()["sample_id"].to_list()
+    held = vectors.load(store, ENCODER, ids)
+    sides = [["left"] if value < 0 else ["right"] for value in held[:, 0].astype(np.float64)]
+    ledger.append(store, "labelled", ids[:60], classes=sides[:60])
+    ref = run(store, {"labels": "use"}, entries=1)  # `auto` would not: in such vectors hardly any are alike
+    receipt = selections.read_receipt(store, ref.key)
+    ranking = selections.read_ranking(store, ref.key)
+    assert receipt["labels"]["is_heard"]
+    assert (receipt["labels"]["labelled"], receipt["labels"]["classes"]) == (60, 2)
+    assert "Labels of 60 images in 2 classes steer the picks" in receipt["advice"]
+    assert set(ranking["why"]) == {
+        "like left",
+        "like right",
+        "unsure between left and right",
+        "unsure between right and left",
+    }
+    ledger.append(store, "labelled", ids[:1], classes=[["other"]])
+    corrected = selections.read_receipt(store, run(store, {"labels": "use"}, entries=2, number=2).key)
+    assert corrected["label_classes"] != receipt["label_classes"]
+    plain = selections.read_ranking(store, run(store, {"labels": "ignore"}, entries=2, number=3).key)
+    assert plain["why"].null_count() == 60
+    assert plain["sample_id"].to_list() != ranking["sample_id"].to_list()
+
+
 def test_given_images_that_the_workspace_does_not_have_are_named(store: Store) -> None:
     known, wrong = samples()["sample_id"][3], "abc"
     assert run(store, {"similar_to": [{"sample_ids": [known]}]}).key

@@ -21,6 +21,7 @@ _OF_RANKING = (
     "duplicate_of",
     "stands_for",
     "nearest_earlier",
+    "why",
 )
 COLUMNS = (*_OF_RANKING, "replaces", "near_group")
 

@@ -89,6 +89,14 @@ class LabelSay:
             "commonest": round(self.commonest, 4),
         }
 
+    def sentence(self) -> str:
+        """What a run tells of them."""
+        given = f"Labels of {self.labelled:,} images in {len(self.names):,} classes"
+        check = f"by the others {self.agreement:.0%} get their class, the commonest class is {self.commonest:.0%}"
+        return (
+            f"{given} steer the picks ({check})." if self.is_heard else f"{given} do not steer the picks yet: {check}."
+        )
+
     def reason(self, row: int) -> str:
         """What the labels say of a candidate, in words."""
         first, second = self.names[self.likeliest[row]], self.names[self.second[row]]

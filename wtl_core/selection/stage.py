@@ -138,6 +138,7 @@ def make(
 
 
 def _selected(ranked: Ranking, measured: Ladder, samples: pl.DataFrame, *, scale: float | None) -> Selected:
+    told = "" if ranked.labels is None else ranked.labels.sentence()
     facts = {
         "numeric_path": ranked.numeric_path,
         "exact_until": int(ranked.exact_until),
@@ -147,7 +148,7 @@ def _selected(ranked: Ranking, measured: Ladder, samples: pl.DataFrame, *, scale
         "stop": asdict(ranked.stop),
         "references": measured.references,
         "is_held_out": measured.is_held_out,
-        "advice": " ".join(filter(None, [measured.advice, ranked.quota_advice])),
+        "advice": " ".join(filter(None, [measured.advice, ranked.quota_advice, told])),
         "quotas_until": int(ranked.quotas_until),
         "quota_cost": ranked.quota_cost,
         "random_group_balance": measured.random_group_balance,

@@ -1,0 +1,166 @@
+"""Classes of labels steer the picks: the factors by a plain reference, and when they count."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from tests.clustered_pool import LARGE, clustered, rank
+from wtl_core.recipe.selection import SelectionParams
+from wtl_core.selection import label_weights
+from wtl_core.selection.label_weights import EMPTY, LabelSay
+from wtl_core.selection.linear_probe import fit_probe
+from wtl_core.selection.neighbours import prepare
+
+pytestmark = pytest.mark.usefixtures("two_threads")
+
+Classes = list[tuple[str, ...] | None]
+
+
+def listen(vectors: np.ndarray, labelled: np.ndarray, classes: Sequence[Sequence[str] | None]) -> LabelSay | None:
+    order = np.random.default_rng(1).permutation(len(vectors))
+    return label_weights.listen(prepare(vectors), vectors, prepare(labelled), labelled, classes, order=order)
+
+
+def pool_with_classes(rows: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors in six clusters, and the cluster of each, the first ones far commoner."""
+    draw = np.random.default_rng(seed)
+    centres = np.random.default_rng(9).normal(size=(6, 12))
+    codes = draw.choice(6, rows, p=[0.5, 0.25, 0.12, 0.06, 0.04, 0.03])
+    vectors = centres[codes] + 0.6 * draw.normal(size=(rows, 12))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), codes
+
+
+def named(codes: np.ndarray) -> Classes:
+    return [(f"class {code}",) for code in codes]
+
+
+def reference(vectors: np.ndarray, labelled: np.ndarray, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
+    """Factors and disagreement by the formula, in float64 and without blocks."""
+    known = [(row, list(found) or [EMPTY]) for row, found in enumerate(classes) if found is not None]
+    names = sorted({name for _, found in known for name in found})
+    target = np.zeros((len(known), len(names)))
+    for at, (_, found) in enumerate(known):
+        for name in found:
+            target[at, names.index(name)] = 1 / len(found)
+    rows = [row for row, _ in known]
+    given = torch.from_numpy(labelled[rows])
+    probe = fit_probe(given, torch.from_numpy(target.astype(np.float32)), classes=len(names))
+    probed = probe.logits(torch.from_numpy(vectors)).softmax(1).numpy().astype(np.float64)
+    squared = ((vectors[:, None].astype(np.float64) - labelled[rows][None].astype(np.float64)) ** 2).sum(2)
+    votes = np.exp(-squared / 2 / 0.07) @ target
+    voted = votes / votes.sum(1, keepdims=True)
+    both = (probed + voted) / 2
+    share = np.maximum(np.bincount(both.argmax(1), minlength=len(names)) / len(vectors), 1e-3 / len(names))
+    disagreement = np.abs(probed - voted).sum(1) / 2
+    return (1 + 5 * disagreement) * (both @ share**-0.5), disagreement
+
+
+@pytest.mark.parametrize("rows", [60, 3000])
+def test_factors_are_those_of_the_formula(rows: int) -> None:
+    vectors, codes = pool_with_classes(rows)
+    labelled, theirs = pool_with_classes(700, seed=1)
+    classes = named(theirs)
+    classes[0], classes[1], classes[2], classes[3] = ("class 0", "class 3"), (), None, ("class 1", "class 2", "rare")
+    say = listen(vectors, labelled, classes)
+    assert say is not None
+    factors, disagreement = reference(vectors, labelled, classes)
+    # distances are rounded by 0.2 %, so that a vote differs by some per cent
+    np.testing.assert_allclose(say.disagreement, disagreement, atol=0.03)
+    np.testing.assert_allclose(say.factors, factors, rtol=0.05)
+    assert say.names == sorted({*(f"class {code}" for code in range(6)), EMPTY, "rare"})
+    assert ([say.names[code] for code in say.likeliest] == np.char.add("class ", codes.astype(str))).mean() > 0.8
+    assert (say.likeliest != say.second).all()
+    assert say.labelled == 699
+
+
+def test_the_check_asks_all_other_labels_of_an_image() -> None:
+    labelled, codes = pool_with_classes(400)
+    squared = ((labelled[:, None] - labelled[None]) ** 2).sum(2)
+    votes = np.exp(-squared / 2 / 0.07)
+    np.fill_diagonal(votes, 0)
+    expected = ((votes @ np.eye(6)[codes]).argmax(1) == codes).mean()
+    say = listen(labelled[:50], labelled, named(codes))
+    assert say is not None
+    assert say.agreement == pytest.approx(expected, abs=0.01)
+    assert say.commonest == pytest.approx(np.bincount(codes).max() / 400)
+    assert say.is_heard
+
+
+def test_fewer_than_two_classes_say_nothing() -> None:
+    vectors, _ = pool_with_classes(40)
+    assert listen(vectors, vectors[:5], [("a",)] * 5) is None
+    assert listen(vectors, vectors[:5], [None] * 5) is None
+    assert listen(vectors, vectors[:5], [("a",), ("b",), None, None, None]) is not None
+
+
+def test_rare_classes_get_more_picks() -> None:
+    vectors, codes = pool_with_classes(1500)
+    labelled, theirs = pool_with_classes(150, seed=1)
+    order = {
+        mode: rank(vectors, {"labels": mode}, labelled=labelled, labelled_classes=named(theirs)).rows[:150]
+        for mode in ("auto", "ignore")
+    }
+    rare = {mode: int((codes[rows] >= 3).sum()) for mode, rows in order.items()}
+    assert rare["auto"] > 1.3 * rare["ignore"]
+
+
+@pytest.mark.parametrize("more", [{}, LARGE])
+def test_labels_that_name_each_other_no_better_than_by_chance_do_not_count(more: dict[str, object]) -> None:
+    vectors, _ = pool_with_classes(300)
+    labelled, codes = pool_with_classes(200, seed=1)
+    shuffled = named(np.random.default_rng(0).permutation(codes))
+    plain = rank(vectors, more, labelled=labelled)
+    auto = rank(vectors, more, labelled=labelled, labelled_classes=shuffled)
+    assert auto.labels is not None
+    assert not auto.labels.is_heard
+    np.testing.assert_array_equal(auto.rows, plain.rows)
+    forced = rank(vectors, {**more, "labels": "use"}, labelled=labelled, labelled_classes=shuffled)
+    assert not np.array_equal(forced.rows, plain.rows)
+    ignored = rank(vectors, {**more, "labels": "ignore"}, labelled=labelled, labelled_classes=named(codes))
+    assert ignored.labels is None
+    np.testing.assert_array_equal(ignored.rows, plain.rows)
+
+
+@pytest.mark.parametrize("more", [{}, LARGE])
+def test_steered_rankings_depend_on_neither_threads_nor_the_order_of_rows(more: dict[str, object]) -> None:
+    vectors, _ = pool_with_classes(300)
+    labelled, codes = pool_with_classes(200, seed=1)
+    first = rank(vectors, more, labelled=labelled, labelled_classes=named(codes))
+    torch.set_num_threads(1)
+    np.testing.assert_array_equal(
+        rank(vectors, more, labelled=labelled, labelled_classes=named(codes)).rows, first.rows
+    )
+    assert first.labels is not None
+    assert first.labels.is_heard
+    assert sorted(first.rows) == list(range(300))
+    by_row = {int(row): first.labels.reason(int(at)) for row, at in zip(first.rows, first.label_rows, strict=True)}
+    probes = sum(reason.startswith("unsure between class ") for reason in by_row.values())
+    assert 0 < probes < len(by_row)
+
+
+def test_labels_combine_with_quotas_weights_and_frozen_picks() -> None:
+    vectors, _ = pool_with_classes(300)
+    labelled, codes = pool_with_classes(200, seed=1)
+    groups = np.array(["a", "b", "c"])[np.arange(300) % 3]
+    weights = np.where(np.arange(300) < 10, 0.0, 1.0)
+    params = {"budget": 60, "group_by": "x", "quotas": [{"group": "a", "maximum": 5}]}
+    found = rank(
+        vectors, params, labelled=labelled, labelled_classes=named(codes), groups=groups, weights=weights,
+        frozen=np.array([20, 11]),
+    )  # fmt: skip
+    assert found.rows[:2].tolist() == [20, 11]
+    assert (groups[found.rows[:60]] == "a").sum() <= 5
+    assert set(range(10)) == set(found.rows[-10:].tolist())
+    assert (found.label_rows[-10:] == -1).all()
+
+
+def test_an_objective_without_weights_refuses_labels_that_are_to_be_used() -> None:
+    with pytest.raises(ValidationError, match="labels: expected objective coverage"):
+        SelectionParams.model_validate({"objective": "k-center", "labels": "use"})
+    vectors = clustered(60)
+    labelled = {"labelled": vectors[:20], "labelled_classes": named(np.arange(20) % 2)}
+    found = rank(vectors[20:], {"objective": "k-center"}, **labelled)
+    assert found.labels is None
