@@ -16,6 +16,7 @@ SERVICE_WORKERS ?= 3
 run: $(VENV)/.installed-dev
 	@if [ "$(SOURCE)" = sample ] && [ ! -f sample/README.txt ]; then $(BIN)/python -m tests.sample_source sample; fi
 	$(BIN)/wtl run "$(SOURCE)" --workspace "$(WORKSPACE)" $(if $(RECIPE),--recipe "$(RECIPE)")
+	@command -v wtl >/dev/null || echo "In this shell, first: . $(BIN)/activate" >&2
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
