@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from flows.cli import terminal
 from flows.cli.options import common
 from flows.serving import flow_process
-from wtl_core.benchmark.params import LOOPS, ONE_PASS, BenchmarkParams, can_run, check_installed
+from wtl_core.benchmark.params import STRATEGIES, BenchmarkParams, can_run, check_installed
 from wtl_core.errors import ConfigError
 from wtl_core.recipe.base import message_of
 
@@ -23,7 +23,7 @@ _LISTS = ("strategies", "budgets", "pools", "judges")
 @click.command("benchmark")
 @click.argument("dataset")
 @click.option("--output", "-o", help="A local folder; a rerun finds its finished cells.  [default: benchmark-DATASET]")
-@click.option("--strategies", help=f"Comma-separated, out of {', '.join((*ONE_PASS, *LOOPS))}; or `all`.")
+@click.option("--strategies", help=f"Comma-separated, out of {', '.join(STRATEGIES)}; or `all`.")
 @click.option("--budgets", help="Comma-separated operating points: 500,1000 or 1%,5%.")
 @click.option("--pools", help="balanced, long-tail, bursts, long-tail-bursts, outliers.")
 @click.option("--judges", help="nearest, probe, scratch.")
@@ -88,7 +88,7 @@ def read_params(path: Path | None, flags: dict[str, Any]) -> BenchmarkParams:
 
 
 def _all_that_run() -> list[str]:
-    missing = [name for name in ONE_PASS if not can_run(name)]
+    missing = [name for name in STRATEGIES if not can_run(name)]
     if missing:
         click.echo(f"left out     {', '.join(missing)}: pip install lightly-mundig to have it compared too", err=True)
-    return [name for name in (*ONE_PASS, *LOOPS) if name not in missing]
+    return [name for name in STRATEGIES if name not in missing]

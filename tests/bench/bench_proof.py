@@ -22,11 +22,12 @@ import report
 import torch
 
 from wtl_core.benchmark import grid, preparation, summary, work
-from wtl_core.benchmark.params import LOOPS, BenchmarkParams
+from wtl_core.benchmark.params import LOOPS, STRATEGIES, BenchmarkParams
 from wtl_core.workspace.storage import open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
+CLOTHING = ROOT.parent / "shared" / "data" / "clothing"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 RIVALS = ("class-balanced-random", "stratified-random", "k-center", "typicality", "probability-coverage", "mundig")
 SECTIONS = {
@@ -44,6 +45,11 @@ SECTIONS = {
     "loops": "CIFAR-10, active learning on the vectors",
     "loops-small": "CIFAR-10, active learning on the vectors, from pools of 10,000",
     "loops-scratch": "CIFAR-10, active learning with networks trained from scratch",
+    "labels": "CIFAR-10, balanced, labels that come back: coverage ranked again by them at each budget",
+    "labels-tail": "CIFAR-10 with a long tail (50:1), labels that come back",
+    "labels-bursts": "CIFAR-10 with a long tail and bursts, labels that come back",
+    "labels-clothing": "Photographs of clothes, a long tail, labels that come back, by the encoder that `auto` chooses",
+    "labels-scratch": "CIFAR-10 with a long tail (50:1), labels that come back, networks trained from scratch",
     "digits": "scikit-learn's digits: balanced, long tail with bursts, outliers; each seed with a pool of its own",
     "fashion": "Fashion-MNIST, judged on the vectors of the training-free encoder",
 }
@@ -65,6 +71,15 @@ def params_of(section: str, *, is_cuda: bool, is_quick: bool, seeds: int | None)
     loops = {"strategies": ("random", "coverage", *LOOPS), "loop_budget": 2500, "loop_seeds": 5 if is_cuda else 3}
     loops_on_vectors = {"judges": ("probe",), "budgets": few, "seeds": 10, "loop_seeds": 10}
     rivals = {**on_vectors, "strategies": ("random", "coverage", *RIVALS)}
+    labels = {
+        "strategies": ("random", "coverage", "coverage+labels", "margin", "badge"),
+        "judges": ("nearest", "probe"),
+        "seeds": 10,
+        "loop_seeds": 10,
+        "budgets": few,
+        "loop_budget": 5000,
+        "pool_share": 0.9,
+    }
     tiny = {"encoder": "pixels", "has_flips": False, "seeds": 10}
     values: dict = {
         "scratch": {**scratch, "budgets": high if is_cuda else low},
@@ -81,6 +96,18 @@ def params_of(section: str, *, is_cuda: bool, is_quick: bool, seeds: int | None)
         "loops": {**on_vectors, **loops, **loops_on_vectors, "pool_share": 0.9},
         "loops-small": {**on_vectors, **loops, **loops_on_vectors, "pool_share": 0.2},
         "loops-scratch": {**hasty, **loops, "budgets": (500, 1000, 2500) if is_cuda else (500, 1000)},
+        # some 12,000 images of 50,000, 14,000 and 45,000: pools are drawn anew for each seed
+        "labels": {**labels, "budgets": (*few, 5000), "pool_share": 0.24},
+        "labels-tail": {**labels, "pools": ("long-tail",)},
+        "labels-bursts": {**labels, "pools": ("long-tail-bursts",), "pool_share": 0.28},
+        "labels-clothing": {**labels, "encoder": "auto", "side_px": 160, "pool_share": 0.8},
+        "labels-scratch": {
+            **labels,
+            **hasty,
+            "pools": ("long-tail",),
+            "budgets": (500, 1000, 2500),
+            "loop_budget": 2500,
+        },
         "digits": {
             **tiny,
             "strategies": ("random", "coverage", *RIVALS, *LOOPS),
@@ -110,8 +137,11 @@ def run_section(name: str, options: argparse.Namespace, deadline: float) -> None
         asked["budgets"] = tuple(options.budgets)
     if options.effort:
         asked["scratch_effort"] = options.effort
+    if options.strategies:
+        asked["strategies"] = tuple(options.strategies)
     params = params.model_copy(update=asked)
-    dataset = {"digits": "sklearn:digits", "fashion": str(options.fashion)}.get(name, str(options.data))
+    elsewhere = {"digits": "sklearn:digits", "fashion": str(options.fashion), "labels-clothing": str(options.clothing)}
+    dataset = elsewhere.get(name, str(options.data))
     if name != "digits" and not Path(dataset).is_dir():
         print(f"{name}: left out, {dataset} is not there", flush=True)
         return
@@ -178,7 +208,7 @@ def assembled(output: Path, old: str) -> str:
 def is_others_test(line: str) -> bool:
     """Whether a line is a test of a strategy that is not ours against random: eight columns, a verdict in the last."""
     columns = [column.strip() for column in line.strip("| ").split("|")]
-    return len(columns) == 8 and columns[0] not in ("coverage", "paired, minus random", "---")
+    return len(columns) == 8 and columns[0] not in ("coverage", "coverage+labels", "paired, minus random", "---")
 
 
 def main() -> None:
@@ -188,11 +218,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(SECTIONS), help="default: all that a device does in minutes")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--budgets", type=int, nargs="*", help="instead of the section's")
+    parser.add_argument("--strategies", nargs="*", choices=STRATEGIES, help="instead of the section's")
     parser.add_argument("--effort", type=float, help="passes of networks trained from scratch, over the section's")
     parser.add_argument("--seconds", type=float, default=600, help="no batch begins after these")
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
     parser.add_argument("--data", type=Path, default=CIFAR)
     parser.add_argument("--fashion", type=Path, default=FASHION)
+    parser.add_argument("--clothing", type=Path, default=CLOTHING)
     parser.add_argument("--vectors", type=Path, help="a folder of vectors that our own encoder made")
     parser.add_argument(
         "--encoder-seconds", type=float, default=300, help="to train our own, where there are no vectors"

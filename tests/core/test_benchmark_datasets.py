@@ -177,6 +177,9 @@ def test_parquet_rows_without_a_label_are_left_out_and_keep_their_place(tmp_path
     pq.write_table(pa.table(numbers), tmp_path / "a.parquet")
     held = datasets.load(str(tmp_path / "a.parquet"), side_px=8)
     assert (held.classes, held.left_out) == (["0.0", "1.0"], 1)
+    pq.write_table(pa.table({**rows, "label": [-1, *(seed % 2 for seed in range(19))]}), tmp_path / "a.parquet")
+    held = datasets.load(str(tmp_path / "a.parquet"), side_px=8)
+    assert (held.classes, held.left_out) == (["0", "1"], 1)
 
 
 def test_one_image_at_a_time_is_held_in_its_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.small_benchmark import PARAMS, Finished, batches, run_all, write_set
 from wtl_core.benchmark import (
@@ -24,13 +25,14 @@ from wtl_core.benchmark import (
     plots,
     preparation,
     statistics,
+    strategies,
     summary,
     work,
 )
 from wtl_core.benchmark import params as params_module
 from wtl_core.benchmark.budgets import budgets_of
 from wtl_core.benchmark.grid_cells import GridCell
-from wtl_core.benchmark.params import RANKED, BenchmarkParams
+from wtl_core.benchmark.params import RANKED, STEERED, BenchmarkParams
 from wtl_core.benchmark.preparation import Prepared
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.training.image_cache import PoolImages
@@ -46,7 +48,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 def test_a_finished_grid_is_not_touched_again(finished: Finished) -> None:
     folder, _, prepared, done = finished
-    assert done == len(grid.all_cells(prepared, PARAMS)) == 3 * 2 * 3 * 2 + 2 * 2
+    assert done == len(grid.all_cells(prepared, PARAMS)) == 3 * 2 * 3 * 2 + 2 * 2 * 2
     before = {f.name: f.stat().st_mtime_ns for f in (folder / "out" / "cells").iterdir()}
     assert run_all(folder / "out", folder / "set")[2] == 0
     assert before == {f.name: f.stat().st_mtime_ns for f in (folder / "out" / "cells").iterdir()}
@@ -112,6 +114,74 @@ def test_another_selection_makes_its_orders_and_their_cells_anew_and_no_others(
     monkeypatch.setattr(selections, "VERSION", selections.VERSION + 1)
     assert {order.strategy for order in grid.missing_orders(store, prepared, PARAMS)} == {"coverage"}
     assert {cell.strategy for batch in batches(store, prepared) for cell in batch.cells} == {"coverage"}
+
+
+def test_coverage_with_labels_is_one_order_for_all_judges_with_a_wait_at_each_budget(
+    finished: Finished, tmp_path: Path
+) -> None:
+    folder, _, _, _ = finished
+    params = PARAMS.model_copy(
+        update={"strategies": ("random", "coverage", STEERED), "judges": ("nearest", "probe", "scratch"), "seeds": 2,
+                "scratch_width": 8, "scratch_effort": 0.1, "pool_share": 0.8, "budgets": (10, 20, 40)}
+    )  # fmt: skip
+    store, prepared, _ = run_all(tmp_path / "out", folder / "set", params)
+    assert len(store.names("orders")) == 2 * 2
+    rows = grid_cells.gather(store, grid.identity_of(prepared, params, "cpu"), grid.all_cells(prepared, params))
+    steered = [row for row in rows if row["strategy"] == STEERED]
+    assert {(row["labels"], row["rounds"], row["label_waits"]) for row in steered} == {
+        (10, 0, 1),
+        (20, 1, 2),
+        (40, 2, 3),
+    }
+    for judge in params.judges:
+        spent = [row["selection_seconds"] for row in steered if (row["judge"], row["seed"]) == (judge, 0)]
+        assert spent == sorted(set(spent))
+        same = [row["accuracy"] for row in rows if (row["judge"], row["labels"], row["seed"]) == (judge, 10, 0)]
+        assert same[1] == same[2]  # up to the first wait it is coverage
+    bench = work.Bench(store, prepared, params, "balanced", "cpu")
+    held = bench.picks_of(GridCell("balanced", STEERED, "probe", 40, 0))[0]
+    assert set(held) <= set(strategies.members(bench.ids, share=0.8, seed=0))
+    last = [cell for batch in batches(store, prepared, params.model_copy(update={"budgets": (10, 20, 40, 60)}))
+            for cell in batch.cells]  # fmt: skip
+    assert {cell.labels for cell in last} == {60}
+    between = [cell for batch in batches(store, prepared, params.model_copy(update={"budgets": (10, 15, 20, 40)}))
+               for cell in batch.cells]  # fmt: skip
+    assert {cell.labels for cell in between if cell.strategy == STEERED} == {15, 20, 40}
+    assert {cell.labels for cell in between if cell.strategy != STEERED} == {15}
+
+
+def test_other_labels_make_another_order_with_labels(finished: Finished) -> None:
+    _, _, prepared, _ = finished
+    other = replace(prepared, digest="another")
+    for strategy, is_same in (("coverage", True), (STEERED, False)):
+        cell = GridCell("balanced", strategy, "probe", 10, 0)
+        keys = {grid.order_of(held, PARAMS, cell).key() for held in (prepared, other)}
+        assert (len(keys) == 1) == is_same
+
+
+def test_what_a_loop_by_the_probe_picks_is_judged_by_nearest_too(finished: Finished) -> None:
+    folder, store, prepared, _ = finished
+    identity = grid.identity_of(prepared, PARAMS, "cpu")
+    vectors, labels = (preparation.load_array(store, prepared, f"balanced-{what}") for what in ("vectors", "labels"))
+    asked = [preparation.load_array(store, prepared, name) for name in ("balanced-test-vectors", "test-labels")]
+    for seed in range(2):
+        chosen, judged = (
+            grid_cells.read(store, identity, GridCell("balanced", "margin", judge, 30, seed))
+            for judge in ("probe", "nearest")
+        )
+        assert chosen is not None
+        assert judged is not None
+        tensors = [torch.from_numpy(np.array(a)) for a in (vectors[chosen["picks"]], labels[chosen["picks"]], *asked)]
+        assert judged["accuracy"] == judges.nearest_accuracy(*tensors, classes=2)
+        for same in ("rounds", "label_waits", "selection_seconds", "usable"):
+            assert judged[same] == chosen[same]
+        assert judged["picks"] == []
+        again = GridCell("balanced", "margin", "nearest", 30, seed)
+        Path(store.path(identity.key(again))).unlink()
+        assert run_all(Path(store.root), folder / "set")[2] == 1  # by the picks of the finished loop
+        repeated = grid_cells.read(store, identity, again)
+        assert repeated is not None
+        assert repeated["accuracy"] == judged["accuracy"]
 
 
 def test_shuffled_labels_change_no_order_and_no_vector(finished: Finished, tmp_path: Path) -> None:
@@ -349,7 +419,7 @@ def test_the_page_names_strategies_tests_and_costs(finished: Finished) -> None:
     assert "wtl benchmark &lt;set&gt;" in page
     assert all(store.read_bytes(picture).startswith(b"\x89PNG") for picture in made.pictures)
     waits = [row["label_waits"] for row in rows_of(store) if row["strategy"] == "margin" and row["labels"] == 30]
-    assert waits == [5, 5]
+    assert waits == [5] * 4
 
 
 def rows_of(store: Store) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from wtl_core.benchmark import plots, statistics, summary
-from wtl_core.benchmark.params import LOOPS, ONE_PASS
+from wtl_core.benchmark.params import STEERED, STRATEGIES, WAITING, BenchmarkParams
+from wtl_core.benchmark.preparation import PoolRef, Prepared
 from wtl_core.benchmark.statistics import Comparison, Mean
 from wtl_core.benchmark.summary import Section
 from wtl_core.selection import student
@@ -85,6 +86,46 @@ def test_findings_tell_what_only_an_interval_says() -> None:
     ]
 
 
+def test_findings_hold_coverage_with_labels_against_one_pass_and_each_loop() -> None:
+    def waits(count: int) -> list[Mean]:
+        return [Mean(200, 20, 50.0, 49.0, 51.0, 5, 10, 200, count - 1, count, 0.0, 0.0)]
+
+    def ours(labels: int, against: str, difference: float, p: float, strategy: str = STEERED) -> Comparison:
+        low, high = (math.nan, math.nan) if math.isnan(p) else (difference - 0.5, difference + 0.5)
+        return Comparison(labels, strategy, against, 3, difference, low, high, p, p)
+
+    curves = {"random": waits(1), "coverage": waits(1), STEERED: waits(2), "margin": waits(5), "k-center": waits(1)}
+    tests = [ours(200, "random", 3.0, 0.01, "coverage"), ours(200, "random", 4.0, 0.01)]
+    rivals = [
+        ours(200, "margin", -1.0, 0.01, "coverage"), ours(200, "k-center", 1.0, 0.01, "coverage"),
+        ours(100, "coverage", 0.0, math.nan), ours(200, "coverage", 1.0, 0.02), ours(200, "margin", 0.2, 0.6),
+        ours(200, "k-center", 2.0, 0.01),
+    ]  # fmt: skip
+    assert summary.findings(Section("long-tail", "probe", curves, tests, rivals)) == [
+        "long-tail, probe: coverage is above random at 200 (+3.0) labels.",
+        "long-tail, probe: margin (5 waits for labels) is ahead of coverage at 200 (+1.0) labels.",
+        "long-tail, probe: coverage+labels (2 waits for labels) is above random at 200 (+4.0) labels.",
+        "long-tail, probe: coverage+labels is above coverage at 200 (+1.0) labels; "
+        "equally far from coverage in every run, so without an interval, at 100 (+0.0) labels.",
+        "long-tail, probe: coverage+labels is not shown to differ from margin (5 waits for labels) "
+        "at 200 (+0.2) labels.",
+    ]
+
+
+def test_pairs_of_ours_are_told_once() -> None:
+    rows = [
+        row(name, 100, seed, 0.4 + 0.01 * seed * place)
+        for seed in range(3)
+        for place, name in enumerate(("random", "coverage", STEERED, "margin"))
+    ]
+    pool = PoolRef("balanced", 1000, "", "pixels", 0.0, None)
+    prepared = Prepared("", "set", "", ["a", "b"], {}, [pool])
+    (section,) = summary.sections_of(rows, prepared, BenchmarkParams(judges=("probe",)))
+    assert [(r.strategy, r.against) for r in section.rivals] == [
+        ("coverage", "margin"), (STEERED, "coverage"), (STEERED, "margin")
+    ]  # fmt: skip
+
+
 def test_holm_keeps_order_and_never_falls() -> None:
     assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert statistics.holm([0.5, 0.9]) == [1.0, 1.0]
@@ -107,12 +148,13 @@ def test_labels_saved_by_a_worked_case() -> None:
 def test_every_strategy_has_a_look_of_its_own_in_both_pictures() -> None:
     curves = {
         name: [
-            Mean(n, n / 10, m, m - 1, m + 1, 5, 10, n, 0, 1 + (name in LOOPS), 0.0, 0.0) for n, m in ((9, 50), (90, 60))
+            Mean(n, n / 10, m, m - 1, m + 1, 5, 10, n, 0, 1 + (name in WAITING), 0.0, 0.0)
+            for n, m in ((9, 50), (90, 60))
         ]
-        for name in (*ONE_PASS, *LOOPS)
+        for name in STRATEGIES
     }
     lines = plots.accuracy_figure(curves, title="all").axes[0].get_lines()
-    assert len({line.get_color() for line in lines}) == len(curves) == 15
+    assert len({line.get_color() for line in lines}) == len(curves) == 16
     few = {name: curves[name] for name in ("random", "core-set", "class-balanced-random")}
     for figure in (plots.accuracy_figure(few, title="few"), plots.saved_figure(few, title="few")):
         shown = {line.get_label(): line for line in figure.axes[0].get_lines()}

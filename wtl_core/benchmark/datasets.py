@@ -210,7 +210,8 @@ def _with_test(splits: dict[str, Iterator[Decoded]]) -> dict[str, Iterator[Decod
 def _parquet(files: Iterable[Path]) -> Iterator[Decoded]:
     """Rows with `image` (bytes, or a struct that holds them) and `label`.
 
-    Rows that cannot be decoded, and those without a label (null, NaN or empty), are no images, but keep their place.
+    Rows that cannot be decoded, and those without a label (null, NaN, empty, or -1 as the library datasets has it), are
+    no images, but keep their place.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -229,7 +230,7 @@ def _parquet(files: Iterable[Path]) -> Iterator[Decoded]:
                 image = batch.column("image")
                 data = image.field("bytes") if pa.types.is_struct(kind) else image
                 for encoded, label in zip(data.to_pylist(), batch.column("label").to_pylist(), strict=True):
-                    is_labelled = label is not None and label == label and label != ""  # NaN is not itself
+                    is_labelled = label is not None and label == label and label not in ("", -1)  # NaN is not itself
                     yield from _decoded(encoded if is_labelled else None, str(label))
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{file}: expected a Parquet file: {error}; write it again") from error

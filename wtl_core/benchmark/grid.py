@@ -13,7 +13,7 @@ from wtl_core.benchmark import grid_cells, network, strategies
 from wtl_core.benchmark.budgets import budgets_of, loop_budgets
 from wtl_core.benchmark.grid_cells import GridCell, Identity
 from wtl_core.benchmark.network import ScratchRecipe
-from wtl_core.benchmark.params import RANKED, BenchmarkParams
+from wtl_core.benchmark.params import RANKED, STEERED, BenchmarkParams
 from wtl_core.benchmark.preparation import PoolRef, Prepared
 from wtl_core.recipe.base import digest_of
 from wtl_core.workspace import selections
@@ -25,20 +25,32 @@ _LEAST_SECONDS = 20.0  # of a task: from some ten seconds on it is worth its ove
 
 @dataclass(frozen=True)
 class Order:
-    """One pass of one strategy over one pool, `count` picks of it or more."""
+    """One strategy's order of one pool.
+
+    Attributes:
+        pool: What is ordered.
+        strategy: By what.
+        seed: Of the strategy's draws, and of the share.
+        budgets: Rising; there are as many picks as the last of them, or more. `coverage+labels` gets labels at each.
+        share: Of the pool.
+        labelled: Digest of the set with its labels.
+    """
 
     pool: PoolRef
     strategy: str
     seed: int
-    count: int
-    share: float = 1.0
+    budgets: tuple[int, ...]
+    share: float
+    labelled: str
 
     def key(self) -> str:
-        """Where it lies; no label enters, the oracle's aside, which is never stored."""
-        count = self.count if self.strategy in strategies.LIMITED else None
-        identity = [strategies.VERSION, self.pool.digest, self.strategy, self.seed, count, self.share]
+        """Where it lies; labels enter where they have a say (the oracle's order is never stored)."""
+        count = self.budgets[-1] if self.strategy in strategies.LIMITED else None
+        identity: list[object] = [strategies.VERSION, self.pool.digest, self.strategy, self.seed, count, self.share]
         if self.strategy in RANKED:
             identity.append(selections.VERSION)
+        if self.strategy == STEERED:
+            identity += [selections.VERSION, self.budgets, self.labelled]
         return f"orders/{digest_of(identity)[:32]}.npz"
 
 
@@ -58,9 +70,9 @@ def all_cells(prepared: Prepared, params: BenchmarkParams) -> list[GridCell]:
         for pool in prepared.pools:
             counts = budgets_of(params, pool.size)
             for judge in params.judges:
-                for strategy in params.one_pass:
+                for strategy in params.orders:
                     found += [GridCell(pool.kind, strategy, judge, count, seed) for count in counts]
-                if judge == "nearest" or seed >= params.loop_seeds:
+                if seed >= params.loop_seeds or (judge == "nearest" and "probe" not in params.judges):
                     continue
                 for strategy in params.loops:
                     found += [GridCell(pool.kind, strategy, judge, c, seed) for c in loop_budgets(params, pool.size)]
@@ -83,7 +95,7 @@ def plan_batches(
     for cell in all_cells(prepared, params):
         if identity.key(cell) not in there:
             is_loop = cell.strategy in params.loops
-            key = (cell.pool, cell.judge, cell.seed, cell.strategy) if is_loop else tuple(asdict(cell).values())
+            key = (cell.pool, cell.model, cell.seed, cell.strategy) if is_loop else tuple(asdict(cell).values())
             groups.setdefault(key, []).append(cell)
     batches: list[Batch] = []
     held: list[GridCell] = []
@@ -105,7 +117,7 @@ def identity_of(prepared: Prepared, params: BenchmarkParams, device: str) -> Ide
         pools={pool.kind: digest_of([*shared, pool.digest]) for pool in prepared.pools},
         scratch=digest_of([network.VERSION, asdict(recipe_of(params, device))]),
         loop=digest_of([params.loop_rounds, params.loop_candidates]),
-        loop_budgets={pool.kind: loop_budgets(params, pool.size) for pool in prepared.pools},
+        budgets={pool.kind: budgets_of(params, pool.size) for pool in prepared.pools},
         ranking=digest_of(["selection", selections.VERSION]),
         device=torch.device(device).type,
     )
@@ -129,7 +141,8 @@ def order_of(prepared: Prepared, params: BenchmarkParams, cell: GridCell) -> Ord
     pool = prepared.pool(cell.pool)
     is_drawn = cell.strategy in strategies.SEEDED or params.pool_share < 1.0
     seed = cell.seed if is_drawn else 0
-    return Order(pool, cell.strategy, seed, max(budgets_of(params, pool.size)), params.pool_share)
+    budgets = tuple(budgets_of(params, pool.size))
+    return Order(pool, cell.strategy, seed, budgets, params.pool_share, prepared.digest)
 
 
 def _estimate(group: Sequence[GridCell], params: BenchmarkParams, device: str, *, is_loop: bool) -> float:

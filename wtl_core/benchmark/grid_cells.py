@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wtl_core.benchmark.params import LOOPS, RANKED
+from wtl_core.benchmark.params import LOOPS, RANKED, STEERED, WAITING
 from wtl_core.recipe.base import digest_of
 from wtl_core.workspace.storage import Store
 
@@ -39,6 +39,11 @@ class GridCell:
     labels: int
     seed: int
 
+    @property
+    def model(self) -> str:
+        """Of a loop, the judge whose model chooses: `nearest` judges what a loop by `probe` chose."""
+        return "probe" if self.judge == "nearest" else self.judge
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -50,7 +55,7 @@ class Identity:
         pools: By kind: the set, the pool, its vectors, and the share of it that a seed has.
         scratch: The recipe of the network trained from scratch.
         loop: Rounds and candidates of loops.
-        loop_budgets: By kind of pool: where loops report, rising; a loop's cell depends on those up to its own.
+        budgets: By kind of pool, rising; a cell of a strategy that waits for labels depends on those up to its own.
         ranking: The version of the selection that ranks.
         device: `cpu` or `cuda`.
     """
@@ -58,17 +63,18 @@ class Identity:
     pools: dict[str, str]
     scratch: str
     loop: str
-    loop_budgets: dict[str, list[int]]
+    budgets: dict[str, list[int]]
     ranking: str
     device: str
 
     def key(self, cell: GridCell) -> str:
         """Where a cell's result lies."""
         judge = {"scratch": self.scratch, "nearest": _NEAREST_VERSION}.get(cell.judge, "")
-        choice = self.loop if cell.strategy in LOOPS else self.ranking if cell.strategy in RANKED else ""
+        is_ranked = cell.strategy in (*RANKED, STEERED)
+        choice = self.loop if cell.strategy in LOOPS else self.ranking if is_ranked else ""
         identity = [VERSION, self.pools[cell.pool], judge, choice, self.device, *asdict(cell).values()]
-        if cell.strategy in LOOPS:
-            earlier = [labels for labels in self.loop_budgets[cell.pool] if labels <= cell.labels]
+        if cell.strategy in WAITING:
+            earlier = [labels for labels in self.budgets[cell.pool] if labels <= cell.labels]
             identity += [earlier, LOOP_VERSIONS.get(cell.strategy, 1)]
         return f"cells/{digest_of(identity)[:32]}.parquet"
 
@@ -81,15 +87,15 @@ class Result:
         cell: The cell.
         pool_size: Images to choose from.
         accuracy: On the test split, 0 to 1; 0 where no label names a class.
-        validation_accuracy: On the validation split; NaN without one, and for loops.
+        validation_accuracy: On the validation split; NaN without one, and for loops by the judge that chooses.
         usable: Labels that name a class; the rest were outliers.
         classes: Classes among them.
-        rounds: Models trained before the last label was asked for.
+        rounds: Models trained, or rankings steered, before the last label was asked for.
         label_waits: Times that somebody had to be asked.
         selection_seconds: All that was spent before the last label was asked for, encoder and vectors excluded.
         train_seconds: The judge's own training, without judging; of a loop with dropout, that of the model that asks.
         device: What it ran on.
-        picks: Rows labelled; kept for loops, which go on from there.
+        picks: Rows labelled; kept where a loop goes on from there.
     """
 
     cell: GridCell

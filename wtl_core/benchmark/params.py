@@ -17,8 +17,13 @@ RANKED = ("stratified-random", "k-center", "typicality", "probability-coverage",
 ONE_PASS = ("random", "class-balanced-random", *RANKED, "mundig")
 """Strategies that order the whole pool once. `class-balanced-random` is an oracle: it reads the labels."""
 ORACLES = frozenset({"class-balanced-random"})
+STEERED = "coverage+labels"
+"""Coverage whose rest is ranked again at each budget, steered by the labels of all picks so far."""
 LOOPS = ("least-confidence", "margin", "entropy", "mc-dropout", "core-set", "dal", "badge")
 """Active learning: a model is trained on what is labelled, says what to label next, and is trained again."""
+WAITING = (STEERED, *LOOPS)
+"""Strategies that wait for labels, so that their picks at a budget depend on the budgets before it."""
+STRATEGIES = (*ONE_PASS, *WAITING)
 
 
 class BenchmarkParams(BaseModel):
@@ -39,11 +44,12 @@ class BenchmarkParams(BaseModel):
     pools: tuple[PoolKind, ...] = ("balanced",)
     """Kinds of pools to choose from, each made reproducibly from the training split."""
     strategies: tuple[str, ...] = ("random", "coverage")
-    """What is compared: strategies that order the pool in one pass, and active-learning loops."""
+    """What is compared: strategies that order the pool in one pass, active-learning loops, and `coverage+labels`, which
+    waits for labels once at each budget and ranks the rest again by them, as a refresh does."""
     judges: tuple[Judge, ...] = ("nearest", "probe")
     """How accuracy is measured: `nearest`, 20 nearest neighbours on the vectors; `probe`, a linear classifier on them;
-    `scratch`, a small network trained from scratch on the images. Loops run with `probe` and `scratch` only, since they
-    retrain their model each round."""
+    `scratch`, a small network trained from scratch on the images. Loops retrain their model each round, the `probe` or
+    the one from `scratch`; picks of loops by the `probe` are judged by `nearest` too."""
     budgets: tuple[int | str, ...] = ("1%", "2%", "5%", "10%", "20%", "40%")
     """Operating points: counts, or `p%` of the pool."""
     loop_budget: int | str = "5%"
@@ -80,9 +86,8 @@ class BenchmarkParams(BaseModel):
     @field_validator("strategies")
     @classmethod
     def _are_strategies(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        known = (*ONE_PASS, *LOOPS)
-        if unknown := [name for name in names if name not in known]:
-            raise ValueError(f"expected strategies out of {', '.join(known)}; found {', '.join(unknown)}")
+        if unknown := [name for name in names if name not in STRATEGIES]:
+            raise ValueError(f"expected strategies out of {', '.join(STRATEGIES)}; found {', '.join(unknown)}")
         return tuple(dict.fromkeys(names))
 
     @field_validator("pools", "judges")
@@ -117,13 +122,13 @@ class BenchmarkParams(BaseModel):
         return self
 
     @property
-    def one_pass(self) -> tuple[str, ...]:
-        """The strategies that need no loop."""
-        return tuple(name for name in self.strategies if name in ONE_PASS)
+    def orders(self) -> tuple[str, ...]:
+        """The strategies whose picks are the same whoever judges them: all but loops."""
+        return tuple(name for name in self.strategies if name not in LOOPS)
 
     @property
     def loops(self) -> tuple[str, ...]:
-        """The strategies that need one."""
+        """The strategies that train the judge's model to choose."""
         return tuple(name for name in self.strategies if name in LOOPS)
 
 

@@ -8,11 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wtl_core.benchmark import statistics
-from wtl_core.benchmark.params import LOOPS, ORACLES
+from wtl_core.benchmark.params import ORACLES, STEERED, WAITING
 from wtl_core.benchmark.statistics import BASELINE, Mean
 
 _COLORS = {
-    "random": "#5f6670", "coverage": "#0b6e4f", "class-balanced-random": "#111111", "stratified-random": "#3566b8",
+    "random": "#5f6670", "coverage": "#0b6e4f", STEERED: "#00c17c",
+    "class-balanced-random": "#111111", "stratified-random": "#3566b8",
     "k-center": "#d9661f", "typicality": "#8b3fa0", "probability-coverage": "#c99700", "mundig": "#27a3b5",
     "least-confidence": "#a1283b", "margin": "#6b7f1e", "entropy": "#e377c2", "mc-dropout": "#7a5230",
     "core-set": "#5a4fcf", "dal": "#4fb06d", "badge": "#f08a7a",
@@ -85,7 +86,7 @@ def curves_of(rows: Sequence[dict[str, Any]], *, pool: str, judge: str) -> Curve
 
 def _draw(axes: Axes, name: str, points: list[Mean], *, has_band: bool) -> None:
     percent = [point.percent for point in points]
-    is_main = name in ("coverage", BASELINE)
+    is_main = name in ("coverage", STEERED, BASELINE)
     axes.plot(
         percent,
         [point.mean for point in points],
@@ -99,11 +100,11 @@ def _draw(axes: Axes, name: str, points: list[Mean], *, has_band: bool) -> None:
 
 
 def _look(name: str) -> dict[str, Any]:
-    """A strategy's own, the same in every picture: loops are dashed, and the oracle is marked as one."""
+    """A strategy's own, the same in every picture: what waits for labels is dashed, the oracle is marked as one."""
     return {
         "color": _COLORS[name],
         "marker": "o",
-        "linestyle": "--" if name in LOOPS else "-",
+        "linestyle": "--" if name in WAITING else "-",
         "label": f"{name} (oracle)" if name in ORACLES else name,
     }
 

@@ -26,7 +26,7 @@ from wtl_core.recipe import encoder_names
 from wtl_core.recipe.base import digest_of
 from wtl_core.workspace.storage import Store
 
-VERSION = 5
+VERSION = 6
 """Raised when the same set and params would be prepared otherwise."""
 _JUDGED = ("validation", "test")
 _log = logging.getLogger(__name__)

@@ -1,14 +1,18 @@
-"""Orders of a pool in one pass, before any label is known: coverage, other methods, and two random baselines.
+"""Orders of a pool before any label is known: coverage, other methods, two random baselines; and coverage with labels.
 
-Functions take vectors and ids and give rows. None sees labels but `class_balanced`, the oracle.
+Functions take vectors and ids and give rows. None sees labels but two: `class_balanced`, the oracle, sees all, and
+`order_with_labels` those of its earlier picks.
 """
+
+import time
+from collections.abc import Sequence
 
 import numpy as np
 
 from wtl_core.benchmark.budgets import share_count
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection.identity import content_keys, shuffled
-from wtl_core.selection.ranking import rank
+from wtl_core.selection.ranking import Steering, rank
 
 VERSION = 1
 SEEDED = frozenset({"stratified-random"})
@@ -49,6 +53,49 @@ def order_by_strategy(
         {"objective": strategy, "seed": seed, "budget": count, "near_duplicate_distance": near_copy_distance}
     )
     return rank(vectors, params, sample_ids=sample_ids, device=device).rows
+
+
+def order_with_labels(
+    vectors: np.ndarray,
+    sample_ids: list[str],
+    labels: np.ndarray,
+    *,
+    budgets: Sequence[int],
+    device: str,
+    near_copy_distance: float | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage whose labels come back at each budget: the rest is ranked again by what they say, as a refresh does.
+
+    Up to the first budget the picks are those of coverage in one pass. The kernel's scale stays that of its ranking.
+
+    Args:
+        vectors: (N, D) of the pool.
+        sample_ids: N distinct ids.
+        labels: (N,), below 0 for an image of no class: labelled as one that holds nothing of interest.
+        budgets: Rising, the last at most N.
+        device: `cpu` or a CUDA device.
+        near_copy_distance: As in `order_by_strategy`.
+
+    Returns:
+        (last budget,) int64, the picks in their order, and (budgets,) float64, the seconds that choosing up to each
+        budget took in all.
+    """
+    params = SelectionParams(budget=budgets[-1], near_duplicate_distance=near_copy_distance)
+    rest, picks = np.arange(len(vectors)), np.zeros(0, np.int64)
+    scale, seconds = None, []
+    began = time.perf_counter()
+    for budget in budgets:
+        classes = [(str(label),) if label >= 0 else () for label in labels[picks]]
+        steering = Steering(labelled=vectors[picks], labelled_classes=classes)
+        ranking = rank(
+            vectors[rest], params, sample_ids=[sample_ids[row] for row in rest], steering=steering, device=device,
+            scale=scale,
+        )  # fmt: skip
+        scale = ranking.scale
+        picks = np.concatenate([picks, rest[ranking.rows[: budget - len(picks)]]])
+        rest = np.setdiff1d(rest, picks)
+        seconds.append(time.perf_counter() - began)
+    return picks, np.array(seconds)
 
 
 def members(sample_ids: list[str], *, share: float, seed: int) -> np.ndarray:

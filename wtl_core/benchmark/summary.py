@@ -16,18 +16,27 @@ import torch
 
 from wtl_core.benchmark import grid, grid_cells, plots, statistics, strategies
 from wtl_core.benchmark.budgets import budgets_of
-from wtl_core.benchmark.params import LOOPS, ORACLES, BenchmarkParams
+from wtl_core.benchmark.params import LOOPS, ORACLES, STEERED, WAITING, BenchmarkParams
 from wtl_core.benchmark.plots import Curves
 from wtl_core.benchmark.preparation import Prepared
 from wtl_core.benchmark.statistics import BASELINE, Comparison, Mean
 from wtl_core.workspace.storage import Store
 
-OURS = "coverage"
+OURS = ("coverage", STEERED)
 JUDGES = {
     "nearest": "20 nearest neighbours on the vectors",
     "probe": "linear probe on the vectors",
     "scratch": "ResNet-9 trained from scratch on the chosen images",
 }
+_WORDS = (
+    ("better", "above {}"),
+    ("better by the interval alone", "above {} by the interval alone"),
+    ("no difference shown", "not shown to differ from {}"),
+    ("worse by the interval alone", "below {} by the interval alone"),
+    ("worse", "below {}"),
+    ("nothing varies", "equally far from {} in every run, so without an interval,"),
+    ("a single pair", "measured once beside {}, so without an interval,"),
+)
 _VERDICTS = (
     "Better and worse need both: an interval without zero, and a p under 0.05 after Holm over the budgets of a pair. "
     "Where only the interval says so, the table does too: some of many such intervals leave out zero by chance."
@@ -38,7 +47,8 @@ _VERDICTS = (
 class Section:
     """One pool by one judge.
 
-    `tests` hold every strategy against random; `rivals` hold ours against each of the others.
+    `tests` hold every strategy against random; `rivals` hold each of ours against the others, those with labels against
+    one pass.
     """
 
     pool: str
@@ -122,44 +132,54 @@ def sections_of(rows: statistics.Rows, prepared: Prepared, params: BenchmarkPara
             tests = [c for name in others for c in statistics.compare(rows, **place, strategy=name)]
             rivals = [
                 c
+                for ours in OURS
+                if ours in curves
                 for name in others
-                if name != OURS and OURS in curves
-                for c in statistics.compare(rows, **place, strategy=OURS, against=name)
+                if name not in (ours, STEERED)
+                for c in statistics.compare(rows, **place, strategy=ours, against=name)
             ]
             found.append(Section(pool.kind, judge, curves, tests, rivals))
     return found
 
 
 def findings(section: Section) -> list[str]:
-    """Plain sentences: where coverage beats random, where not, and which rivals are ahead of it."""
-    ours = [test for test in section.tests if test.strategy == OURS]
-    if not ours:
-        return []
-    said = []
-    for verdict, words in (
-        ("better", "above random"),
-        ("better by the interval alone", "above random by the interval alone"),
-        ("no difference shown", "not shown to differ from random"),
-        ("worse by the interval alone", "below random by the interval alone"),
-        ("worse", "below random"),
-        ("nothing varies", "the same in every run, so without an interval,"),
-        ("a single pair", "measured once, so without an interval,"),
-    ):
-        at = [f"{t.labels:,} ({t.difference:+.1f})" for t in ours if t.verdict == verdict]
-        if at:
-            said.append(f"{words} at {', '.join(at)} labels")
-    sentences = [f"{section.title}: coverage is {'; '.join(said)}."] if said else []
-    for name in dict.fromkeys(rival.against for rival in section.rivals):
-        kind = " (an oracle)" if name in ORACLES else f" ({_waits(section, name)})" if name in LOOPS else ""
-        for verdict, words in (("worse", ""), ("worse by the interval alone", " by the interval alone")):
-            ahead = [r for r in section.rivals if (r.against, r.verdict) == (name, verdict)]
-            if where := ", ".join(f"{r.labels:,} ({-r.difference:+.1f})" for r in ahead):
-                sentences.append(f"{section.title}: {name}{kind} is ahead of coverage{words} at {where} labels.")
+    """Plain sentences: where ours beat random, where not, and which rivals are ahead of them.
+
+    Coverage with labels is also held against one pass and against each loop, whoever is ahead.
+    """
+    sentences = []
+    for ours in OURS:
+        tests = [test for test in section.tests if test.strategy == ours]
+        if not tests:
+            continue
+        sentences.append(f"{section.title}: {_named(section, ours)} is {_verdicts(section, tests)}.")
+        rivals = [rival for rival in section.rivals if rival.strategy == ours]
+        for against in dict.fromkeys(rival.against for rival in rivals):
+            found = [rival for rival in rivals if rival.against == against]
+            if ours == STEERED and against in ("coverage", *LOOPS):
+                sentences.append(f"{section.title}: {ours} is {_verdicts(section, found)}.")
+                continue
+            for verdict, words in (("worse", ""), ("worse by the interval alone", " by the interval alone")):
+                if at := ", ".join(f"{r.labels:,} ({-r.difference:+.1f})" for r in found if r.verdict == verdict):
+                    ahead = f"{_named(section, against)} is ahead of {ours}{words}"
+                    sentences.append(f"{section.title}: {ahead} at {at} labels.")
     return sentences
 
 
-def _waits(section: Section, name: str) -> str:
-    return f"{max(point.label_waits for point in section.curves[name])} waits for labels"
+def _verdicts(section: Section, found: list[Comparison]) -> str:
+    """At which budgets one strategy is above another, level, or below."""
+    said = []
+    for verdict, words in _WORDS:
+        if at := ", ".join(f"{t.labels:,} ({t.difference:+.1f})" for t in found if t.verdict == verdict):
+            said.append(f"{words.format(_named(section, found[0].against))} at {at} labels")
+    return "; ".join(said)
+
+
+def _named(section: Section, name: str) -> str:
+    """With what should be known beside the name."""
+    if name in WAITING:
+        return f"{name} ({max(point.label_waits for point in section.curves[name])} waits for labels)"
+    return f"{name} (an oracle)" if name in ORACLES else name
 
 
 def _facts(
@@ -183,7 +203,11 @@ def _facts(
             f"{params.loop_rounds} rounds from one budget to the next; a round looks at up to "
             f"{params.loop_candidates:,} unlabelled images, drawn anew"
         )
-    if OURS in params.strategies and params.pool_share >= 1.0:
+    if STEERED in params.strategies:
+        facts[STEERED] = (
+            "labels come back at each budget, and the rest is ranked again by them; up to the first budget as coverage"
+        )
+    if "coverage" in params.strategies and params.pool_share >= 1.0:
         facts["intervals"] = (
             "over the networks' seeds and random draws, not over pools or encoders: the order of coverage is one for "
             "all seeds"

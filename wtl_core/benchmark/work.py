@@ -8,15 +8,17 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
 
 from wtl_core.benchmark import grid, grid_cells, judges, loops, network, strategies
-from wtl_core.benchmark.budgets import loop_budgets, share_count
+from wtl_core.benchmark.budgets import budgets_of, loop_budgets, share_count
 from wtl_core.benchmark.grid_cells import GridCell, Identity, Result
-from wtl_core.benchmark.params import BenchmarkParams
+from wtl_core.benchmark.params import STEERED, BenchmarkParams
 from wtl_core.benchmark.preparation import Prepared, load_array, load_ids
+from wtl_core.errors import CorruptArtifactError
 from wtl_core.machine import Progress
 from wtl_core.selection import linear_probe
 from wtl_core.workspace.storage import Store
@@ -30,21 +32,23 @@ def make_order(store: Store, prepared: Prepared, order: grid.Order, *, device: s
     inside = strategies.members(ids, share=order.share, seed=order.seed)
     vectors = load_array(store, prepared, f"{order.pool.kind}-vectors")[inside]
     held = [ids[row] for row in inside]
-    started = time.perf_counter()
-    rows = strategies.order_by_strategy(
-        order.strategy,
-        vectors,
-        held,
-        count=order.count,
-        seed=order.seed,
-        device=device,
-        near_copy_distance=order.pool.near_copy_distance,
-    )
-    seconds = time.perf_counter() - started
+    near = order.pool.near_copy_distance
+    if order.strategy == STEERED:
+        labels = load_array(store, prepared, f"{order.pool.kind}-labels")[inside]
+        rows, seconds = strategies.order_with_labels(
+            vectors, held, labels, budgets=order.budgets, device=device, near_copy_distance=near
+        )
+    else:
+        started = time.perf_counter()
+        rows = strategies.order_by_strategy(
+            order.strategy, vectors, held, count=order.budgets[-1], seed=order.seed, device=device,
+            near_copy_distance=near,
+        )  # fmt: skip
+        seconds = np.array([time.perf_counter() - started])
     buffer = io.BytesIO()
-    np.savez(buffer, rows=inside[rows], seconds=np.float64(seconds))
+    np.savez(buffer, rows=inside[rows], seconds=seconds)
     store.write_bytes(order.key(), buffer.getvalue())
-    return seconds
+    return float(seconds[-1])
 
 
 def run_batch(
@@ -63,12 +67,15 @@ def run_batch(
             done += 1
             if on_progress:
                 on_progress(done, len(todo))
-    for key in dict.fromkeys((c.strategy, c.judge, c.seed) for c in todo if c.strategy in params.loops):
-        for result in bench.loop(*key, identity=identity):
-            grid_cells.write(store, identity, result)
-            done += 1
-            if on_progress:
-                on_progress(done, len(todo))
+    looped = [cell for cell in todo if cell.strategy in params.loops]
+    trained = dict.fromkeys((c.strategy, c.judge, c.seed) for c in looped if c.judge == c.model)
+    also_judged = [cell for cell in looped if cell.judge != cell.model]
+    results = chain.from_iterable(bench.loop(*key, identity=identity) for key in trained)
+    for result in chain(results, (bench.judge_loop(cell, identity=identity) for cell in also_judged)):
+        grid_cells.write(store, identity, result)
+        done += 1
+        if on_progress:
+            on_progress(done, len(todo))
     return done
 
 
@@ -86,18 +93,35 @@ class Bench:
         self._tensors: dict[str, torch.Tensor] = {}
 
     def judge(self, cell: GridCell) -> Result:
-        """One cell of a one-pass strategy."""
+        """One cell of a strategy that is no loop."""
         picks, selection_seconds = self.picks_of(cell)
+        earlier = self._place(cell) if cell.strategy == STEERED else 0
+        return self._judged(cell, picks, earlier, 1 + earlier, selection_seconds)
+
+    def judge_loop(self, cell: GridCell, *, identity: Identity) -> Result:
+        """One cell of a loop by the judge that does not choose; the cell of the judge that does is finished."""
+        chosen = grid_cells.read(self.store, identity, replace(cell, judge=cell.model))
+        if chosen is None:
+            raise CorruptArtifactError(
+                f"{cell.strategy}, {cell.labels:,} labels, seed {cell.seed}: expected its finished cell by "
+                f"{cell.model}, found none; run the benchmark again"
+            )
+        picks = np.asarray(chosen["picks"], np.int64)
+        return self._judged(cell, picks, chosen["rounds"], chosen["label_waits"], chosen["selection_seconds"])
+
+    def _judged(self, cell: GridCell, picks: np.ndarray, rounds: int, waits: int, selection_seconds: float) -> Result:
+        """The result of a cell whose picks are known."""
         rows = judges.as_device(picks[self.labels[picks] >= 0], self.device)
         if not len(rows):
             accuracies = (0.0, 0.0 if self.prepared.counts["validation"] else float("nan"))
-            return self._result(cell, picks, accuracies, 0, 1, selection_seconds, 0.0)
+            return self._result(cell, picks, accuracies, rounds, waits, selection_seconds, 0.0)
         what = "images" if cell.judge == "scratch" else "vectors"
         values, labels = self._get(what)[rows], self._get("labels")[rows]
         began = judges.clock(self.device)
         measure = self._trained(cell, values, labels)
         seconds = judges.clock(self.device) - began
-        return self._result(cell, picks, self._on_both(what, measure), 0, 1, selection_seconds, seconds)
+        accuracies = self._on_both(what, measure)
+        return self._result(cell, picks, accuracies, rounds, waits, selection_seconds, seconds)
 
     def loop(self, strategy: str, judge: str, seed: int, *, identity: Identity) -> Iterator[Result]:
         """The unfinished budgets of one loop, in order, continued from the last finished one."""
@@ -139,7 +163,8 @@ class Bench:
         order = grid.order_of(self.prepared, self.params, cell)
         if order is not None:
             held = np.load(io.BytesIO(self.store.read_bytes(order.key())), allow_pickle=False)
-            return held["rows"][: cell.labels], float(held["seconds"])
+            seconds = np.atleast_1d(held["seconds"])
+            return held["rows"][: cell.labels], float(seconds[self._place(cell) if len(seconds) > 1 else 0])
         started = time.perf_counter()
         inside, ids = self._members(cell.seed)
         if cell.strategy == "class-balanced-random":
@@ -147,6 +172,10 @@ class Bench:
         else:
             rows = strategies.random_order(ids, seed=cell.seed)
         return inside[rows[: cell.labels]], time.perf_counter() - started
+
+    def _place(self, cell: GridCell) -> int:
+        """The place of the cell's budget among all."""
+        return budgets_of(self.params, len(self.labels)).index(cell.labels)
 
     def _members(self, seed: int) -> tuple[np.ndarray, list[str]]:
         """Rows of the seed's pool and their ids."""
@@ -190,7 +219,7 @@ class Bench:
         named = self.labels[picks]
         named = named[named >= 0]
         size = share_count(len(self.labels), self.params.pool_share)
-        is_loop = cell.strategy in self.params.loops
+        is_loop = cell.strategy in self.params.loops and cell.judge == cell.model
         return Result(
             cell, size, *accuracies, len(named), len(np.unique(named)), rounds, waits,
             selection_seconds, train_seconds, self.name, np.asarray(picks) if is_loop else np.zeros(0, np.int64),
