@@ -160,6 +160,50 @@ def undo_command(images: tuple[str, ...], entry: int | None, workspace: str, as_
     terminal.say(f"{count}{what} taken back{again}; `wtl run` ranks their images anew")
 
 
+@labels_group.command("check")
+@click.option("--count", "-n", default=20, show_default=True, type=click.IntRange(min=1), help="Labels to show.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"All of them in a file ending in {', '.join(table_files.ENDINGS)}.",
+)
+@workspace_option
+@common
+def check_command(count: int, output: Path | None, workspace: str, as_json: bool) -> None:
+    """Show labels that may be wrong, the most doubtful first.
+
+    They are those that the nearest labelled images and a probe, taught without the image, disagree with. Nothing is
+    changed: look at them, and enter corrections by `wtl labels add`.
+    """
+    from wtl_core.labelling import label_errors  # imports torch and lancedb
+
+    if output is not None:
+        table_files.check_output(output)
+    checked = label_errors.check(marker.open_workspace(workspace))
+    table = checked.table
+    if output is not None:
+        table_files.write(table, output)
+    if as_json:
+        left_out = {name: getattr(checked, name) for name in ("several", "rare", "unknown", "departed")}
+        rows = {"output": str(output)} if output is not None else {"doubtful": table.to_dicts()}
+        click.echo(json.dumps({"checked": checked.checked, "count": table.height, "not_checked": left_out, **rows}))
+        return
+    for row in table.head(count).iter_rows(named=True):
+        terminal.say(f"{row['sample_id'][:16]}  {row['reason']}  {row['uri'] or 'no longer in the pool'}")
+    doubtful = f"{table.height:,} of {checked.checked:,} labels are doubtful"
+    more = f", the first {count:,} are shown" if table.height > count and output is None else ""
+    terminal.say(f"{doubtful}{more}{f': {output}' if output is not None else ''}", is_message=True)
+    reasons = (
+        (checked.several, "with several classes"),
+        (checked.rare, "of classes with fewer than five images"),
+        (checked.unknown, "without a known class"),
+        (checked.departed, "of images without a vector"),
+    )
+    if left := [f"{number:,} {why}" for number, why in reasons if number]:
+        terminal.say(f"not checked: {', '.join(left)}", is_message=True)
+
+
 @click.command("similar")
 @click.argument("image")
 @click.option("--count", "-n", default=10, show_default=True, type=click.IntRange(1, 1000), help="Images to show.")

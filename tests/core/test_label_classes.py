@@ -258,7 +258,8 @@ def test_any_sequence_of_additions_and_undoings_comes_to_what_it_should(
                 else:
                     file.write_text(json.dumps([f"{name}.jpg" for name in wanted]))
                     labels.add(store, file)
-                before, layer = model(), {}
+                before = model()
+                layer: dict[str, Classes] = {}
                 for name, label in wanted.items():
                     classes = None if label is None else () if label == "empty" else (label,)
                     if name not in before or (classes is not None and classes != before[name]):

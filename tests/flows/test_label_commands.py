@@ -84,3 +84,32 @@ def test_labels_are_listed_in_every_form_and_taken_back(work: Path, tmp_path: Pa
     assert wtl_here("labels", "undo", "-w", work).returncode == 2
     assert wtl_here("labels", "undo", "1.jpg", "--entry", "1", "-w", work).returncode == 2
     assert ledger.sample_ids(ledger.read(Store(str(work))), "labelled") == []
+
+
+def test_doubtful_labels_are_shown_with_a_reason_and_written_whole(tmp_path: Path, wtl_here: Wtl) -> None:
+    from tests.core.test_label_errors import NAMES, coloured
+
+    (tmp_path / "photos").mkdir()
+    lines = ["path,label"]
+    for number, colour in enumerate(NAMES):
+        for seed in range(8):
+            (tmp_path / "photos" / f"{colour}-{seed}.png").write_bytes(coloured(100 * number + seed, colour))
+            lines.append(f"{colour}-{seed}.png,{'blue' if (colour, seed) == ('amber', 2) else colour}")
+    refresh(tmp_path / "w", tmp_path / "photos")
+    none = wtl_here("labels", "check", "-w", tmp_path / "w")
+    assert (none.returncode, "found 0 of 0 labels" in none.stderr) == (2, True)
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    assert wtl_here("labels", "add", tmp_path / "t.csv", "-w", tmp_path / "w").returncode == 0
+    shown = wtl_here("labels", "check", "-w", tmp_path / "w")
+    assert "labelled blue; " in shown.stdout
+    assert "of 5 neighbours and the probe say amber" in shown.stdout
+    assert shown.stderr == "1 of 24 labels are doubtful\n"
+    told = result_of(wtl_here("labels", "check", "-w", tmp_path / "w", "--json"))
+    assert (told["checked"], told["count"], told["doubtful"][0]["suggestion"]) == (24, 1, "amber")
+    file = tmp_path / "doubtful.csv"
+    written = result_of(wtl_here("labels", "check", "-w", tmp_path / "w", "-o", file, "--json"))
+    assert written["output"] == str(file)
+    assert pl.read_csv(file)["label"].to_list() == ["blue"]
+    corrected = wtl_here("labels", "add", file, "--class-column", "suggestion", "-w", tmp_path / "w")
+    assert corrected.stdout.startswith("1 named, 0 added to the ledger, 1 corrected; ")
+    assert wtl_here("labels", "check", "-w", tmp_path / "w").stderr == "0 of 24 labels are doubtful\n"

@@ -158,9 +158,8 @@ def undo(store: Store, values: Sequence[str] = (), *, entry: int | None = None) 
     table = ledger.read(store)
     present = ledger.labels(table)
     if values:
-        names = sample_names.known_names(store)
         labelled = set(present["sample_id"])
-        matched = sample_names.match(names, list(dict.fromkeys(values)))
+        matched = sample_names.match_in_pool(store, list(dict.fromkeys(values)))
         wrong = [value for value, ids in matched.iter_rows() if len(ids) != 1 or ids[0] not in labelled]
         if wrong:
             raise ConfigError(f"expected names of labelled images, found others ({shown(wrong)}); nothing is undone")
@@ -190,8 +189,9 @@ def listed(store: Store) -> pl.DataFrame:
     if last is None:
         return labels.with_columns(uri=pl.lit(None, pl.String)).select(_COLUMNS)
     snapshot = snapshots.read_snapshot(store, last.listing)
-    places = live_pool.load_locations(store, snapshot, columns=["sample_id", "uri"])
-    first = places.join(labels, on="sample_id", how="semi").group_by("sample_id").agg(pl.min("uri"))
+    is_labelled = pl.col("sample_id").is_in(labels["sample_id"].implode())
+    places = live_pool.load_locations(store, snapshot, columns=["sample_id", "uri"], where=is_labelled)
+    first = places.group_by("sample_id").agg(pl.min("uri"))
     return labels.join(first, on="sample_id", how="left", maintain_order="left").select(_COLUMNS)
 
 
@@ -211,8 +211,7 @@ def _as_text(names: list[str]) -> str:
 def _matched(store: Store, rows: LabelRows) -> tuple[dict[str, str], dict[str, int]]:
     """The sample of each name, and how many samples answer to each other name: none or several."""
     names = list(dict.fromkeys(rows.names))
-    match = sample_names.match_stems if rows.are_stems else sample_names.match
-    matched = match(sample_names.known_names(store), names)
+    matched = sample_names.match_in_pool(store, names, are_stems=rows.are_stems)
     alone = matched.filter(pl.col("sample_ids").list.len() == 1)
     others = matched.filter(pl.col("sample_ids").list.len() != 1)
     sample_of = dict(alone.select("value", pl.col("sample_ids").list.first()).iter_rows())

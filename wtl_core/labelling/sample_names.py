@@ -12,20 +12,37 @@ from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
 NAMES_SCHEMA = {"name": pl.String, "sample_id": pl.String}
+Form = tuple[str, int, str, bool]
+"""A value, the place of a way to read it among all ways, that reading, and whether it is the end of a name."""
+_INSIDE = pl.when(pl.col("key") != "").then("key").otherwise("object_uri")
+"""Of a location: the key of a member or a row, or the path of a file."""
+_ID = "^[0-9a-f]{64}$"
 _SHOWN = 3
 
 
-def known_names(store: Store) -> pl.DataFrame:
-    """Every way to name a sample of the workspace, a row each: `name`, `sample_id`; rows may repeat.
+def match_in_pool(store: Store, values: Sequence[str], *, are_stems: bool = False) -> pl.DataFrame:
+    """What `match` returns for all samples of the workspace; of stems, which lack their ending, the longest end counts.
 
     A sample has its id as a name, the URI of each of its locations, the path of that or the key of a member, and the
     file name in it. A sample that has left the pool has its id as long as its vector is there.
 
     Raises:
         ConfigError: the workspace has no refresh yet.
+
+    Cost: only locations whose file name is that of a value are looked at more closely; 100,000 values in 1,000,000
+    locations in under 10 s and 1 GB.
     """
     last = _latest(store)
-    return _names_of(store, last, _locations(store, last))
+    forms = _stem_forms(values) if are_stems else _forms(values)
+    wanted = pl.Series(list({form.rsplit("/", 1)[-1] for _, _, form, _ in forms}), dtype=pl.String)
+    ends = [_last(_stem(name) if are_stems else name) for name in (pl.col("uri"), _INSIDE)]
+    where = pl.any_horizontal(name.is_in(wanted.implode()) for name in (*ends, pl.col("sample_id")))
+    locations = _locations(store, last, where)
+    names = _names_of(locations)
+    if are_stems:
+        return _best(names.with_columns(_stem(pl.col("name"))), values, forms)
+    ids = set(wanted.filter(wanted.str.contains(_ID))) - set(locations["sample_id"])
+    return _best(pl.concat([names, _departed(store, last, ids)]) if ids else names, values, forms)
 
 
 def match(names: pl.DataFrame, values: Sequence[str]) -> pl.DataFrame:
@@ -36,42 +53,38 @@ def match(names: pl.DataFrame, values: Sequence[str]) -> pl.DataFrame:
     spreadsheet would take for a formula. The first of these that finds a sample counts.
 
     Args:
-        names: What `known_names` returns.
+        names: Every way to name a sample, a row each: `name`, `sample_id`; rows may repeat.
         values: Distinct values.
 
     Cost: one join, and one pass over the names for each depth of a relative path.
     """
-    forms = [
-        (value, order, form, order % 3 == 2)
-        for value in values
-        for first, spelling in ((0, value), (3, _plain(value)))
-        for order, form in (
-            (first, spelling),
-            (first + 1, str(Path(spelling).absolute())),
-            (first + 2, spelling.removeprefix("./")),
-        )
-        if order % 3 < 2 or "/" in spelling
-    ]
-    return _best(names, values, forms)
+    return _best(names, values, _forms(values))
 
 
-def match_stems(names: pl.DataFrame, values: Sequence[str]) -> pl.DataFrame:
-    """The samples that paths without an ending name, as `match` returns them.
+def _forms(values: Sequence[str]) -> list[Form]:
+    forms = []
+    for value in values:
+        spellings = dict.fromkeys((value, _plain(value)))
+        for first, spelling in zip((0, 3), spellings, strict=False):
+            absolute = str(Path(spelling).absolute())
+            forms.append((value, first, spelling, False))
+            forms += [(value, first + 1, absolute, False)] if absolute != spelling else []
+            forms += [(value, first + 2, spelling.removeprefix("./"), True)] if "/" in spelling else []
+    return forms
 
-    The folders in front may be those of a tool: of a value's ends, from a `/` on, the longest one that names a sample
-    without its ending counts. Names of samples lose what follows their last dot.
-    """
+
+def _stem_forms(values: Sequence[str]) -> list[Form]:
+    """Of paths without an ending, whose folders in front may be those of a tool: the longest end that fits counts."""
     ends = [(value, value.split("/")) for value in values]
-    forms = [
+    return [
         (value, order, "/".join(parts[order:]), order < len(parts) - 1)
         for value, parts in ends
         for order in range(len(parts))
     ]
-    return _best(names.with_columns(pl.col("name").str.replace(r"\.[^./]*$", "")), values, forms)
 
 
-def _best(names: pl.DataFrame, values: Sequence[str], forms: list[tuple[str, int, str, bool]]) -> pl.DataFrame:
-    """The samples of each value by the first of its forms that has any: (value, order, form, whether it is an end)."""
+def _best(names: pl.DataFrame, values: Sequence[str], forms: list[Form]) -> pl.DataFrame:
+    """The samples of each value by the first of its forms that has any."""
     kinds = {"value": pl.String, "order": pl.Int64, "form": pl.String, "is_end": pl.Boolean}
     asked = pl.DataFrame(forms, schema=kinds, orient="row")
     exact = asked.filter(~pl.col("is_end")).join(names, left_on="form", right_on="name")
@@ -92,7 +105,7 @@ def find(store: Store, value: str) -> str:
     """
     last = _latest(store)
     locations = _locations(store, last)
-    names = _names_of(store, last, locations)
+    names = pl.concat([_names_of(locations), _departed(store, last)])
     ids: list[str] = match(names, [value])["sample_ids"][0].to_list()
     if not ids and value:
         ids = names.filter(pl.col("sample_id").str.starts_with(value))["sample_id"].unique().sort().to_list()
@@ -116,18 +129,24 @@ def _latest(store: Store) -> Commit:
     return last
 
 
-def _locations(store: Store, commit: Commit) -> pl.DataFrame:
-    return live_pool.load_locations(store, snapshots.read_snapshot(store, commit.listing))
+def _locations(store: Store, commit: Commit, where: pl.Expr | None = None) -> pl.DataFrame:
+    snapshot = snapshots.read_snapshot(store, commit.listing)
+    return live_pool.load_locations(store, snapshot, columns=["sample_id", "uri", "key"], where=where)
 
 
-def _names_of(store: Store, commit: Commit, locations: pl.DataFrame) -> pl.DataFrame:
-    from wtl_core.embedding import vectors  # here: the command line does without LanceDB until names are asked for
+def _names_of(locations: pl.DataFrame) -> pl.DataFrame:
+    """`name`, `sample_id`: every way to name the samples of these locations; rows may repeat."""
+    names = [pl.col("sample_id"), pl.col("uri"), _INSIDE, _last(_INSIDE)]
+    return pl.concat([locations.select(name.alias("name"), "sample_id") for name in names])
 
-    embedded = pl.DataFrame({"name": list(vectors.existing_ids(store, commit.encoder))}, schema={"name": pl.String})
-    inside = pl.when(pl.col("key") != "").then("key").otherwise("object_uri")
-    names = [pl.col("sample_id"), pl.col("uri"), inside, inside.str.split("/").list.last()]
-    frames = [locations.select(name.alias("name"), "sample_id") for name in names]
-    return pl.concat([embedded.with_columns(sample_id="name"), *frames])
+
+def _departed(store: Store, commit: Commit, wanted: set[str] | None = None) -> pl.DataFrame:
+    """`name`, `sample_id`: the ids, of those wanted, that have a vector and so may be of samples that left the pool."""
+    from wtl_core.embedding import vectors  # here: the command line does without LanceDB until it is asked for
+
+    embedded = vectors.existing_ids(store, commit.encoder)
+    ids = list(embedded if wanted is None else embedded & wanted)
+    return pl.DataFrame({"name": ids, "sample_id": ids}, schema=NAMES_SCHEMA)
 
 
 def _ends(names: pl.DataFrame, wanted: pl.Series) -> pl.DataFrame:
@@ -139,6 +158,15 @@ def _ends(names: pl.DataFrame, wanted: pl.Series) -> pl.DataFrame:
             names.select(end.alias("form"), "sample_id").join(wanted.unique().to_frame("form"), on="form", how="semi")
         )
     return pl.concat(frames)
+
+
+def _last(name: pl.Expr) -> pl.Expr:
+    return name.str.extract(r"([^/]*)$")
+
+
+def _stem(name: pl.Expr) -> pl.Expr:
+    """Without what follows the last dot of a file name."""
+    return name.str.replace(r"\.[^./]*$", "")
 
 
 def _plain(value: str) -> str:

@@ -23,6 +23,8 @@ from wtl_core.workspace.storage import Store
 
 _THREADS = 8
 """Parts of a workspace in a bucket that are read side by side: each waits for its answer most of the time."""
+_FILES_AT_ONCE = 32
+"""Parts of a folder that are read before a condition is applied: some hundred thousand rows."""
 _LIVE = ("source", "object_uri", "part")
 _WHERE = ("sample_id", "object_uri", "key", "ordinal", "offset", "byte_length")
 
@@ -84,7 +86,11 @@ def load(store: Store, snapshot: pl.DataFrame, *, filters: Sequence[str] = ()) -
 
 
 def load_locations(
-    store: Store, snapshot: pl.DataFrame, *, columns: Sequence[str] = part_file.LIGHT_COLUMNS
+    store: Store,
+    snapshot: pl.DataFrame,
+    *,
+    columns: Sequence[str] = part_file.LIGHT_COLUMNS,
+    where: pl.Expr | None = None,
 ) -> pl.DataFrame:
     """Every live location of every sample, one row each.
 
@@ -92,6 +98,7 @@ def load_locations(
         store: The workspace.
         snapshot: The listing with its parts.
         columns: Columns of the pool to read besides `source`, `object_uri` and `part`; all but image and thumbnail.
+        where: A condition on these columns that rows must satisfy, so that others do not stay in memory.
 
     Raises:
         CorruptArtifactError: a part of the snapshot is not there.
@@ -99,7 +106,7 @@ def load_locations(
     live, parts = _live(snapshot)
     keys = [part_file.pool_key(part) for part in parts]
     wanted = list(dict.fromkeys([*columns, *_LIVE]))
-    return _live_rows(store, keys, live, wanted, _empty(part_file.POOL_SCHEMA).select(wanted))
+    return _live_rows(store, keys, live, wanted, _empty(part_file.POOL_SCHEMA).select(wanted), where=where)
 
 
 def load_quarantine(store: Store, snapshot: pl.DataFrame) -> pl.DataFrame:
@@ -140,7 +147,7 @@ def near_groups(samples: pl.DataFrame) -> pl.DataFrame:
 
 def _live(snapshot: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     """The objects that are there, each with its part, and the parts."""
-    live = snapshot.select("source", pl.col("uri").alias("object_uri"), "part").unique()
+    live = snapshot.select("source", pl.col("uri").alias("object_uri"), "part")
     return live, live["part"].unique().sort().to_list()
 
 
@@ -203,17 +210,29 @@ def _present(store: Store, folder: str, parts: list[str]) -> list[str]:
 
 
 def _live_rows(
-    store: Store, keys: list[str], live: pl.DataFrame, columns: Sequence[str], empty: pl.DataFrame
+    store: Store,
+    keys: list[str],
+    live: pl.DataFrame,
+    columns: Sequence[str],
+    empty: pl.DataFrame,
+    *,
+    where: pl.Expr | None = None,
 ) -> pl.DataFrame:
-    """Rows of the files whose object the snapshot still lists under that part."""
+    """Rows of the files whose object the snapshot still lists under that part, and that satisfy the condition."""
     if not keys:
         return empty
+    condition = pl.lit(True) if where is None else where
     try:
         if store.is_local:
-            rows = pl.read_parquet([store.path(key) for key in keys], columns=list(columns), glob=False)
+            paths = [store.path(key) for key in keys]
+            step = len(paths) if where is None else _FILES_AT_ONCE
+            pieces = (paths[start : start + step] for start in range(0, len(paths), step))
+            rows = pl.concat(
+                pl.read_parquet(piece, columns=list(columns), glob=False).filter(condition) for piece in pieces
+            )
         else:
             with ThreadPoolExecutor(_THREADS) as pool:
-                rows = pl.concat(pool.map(lambda key: _read_columns(store, key, columns), keys))
+                rows = pl.concat(pool.map(lambda key: _read_columns(store, key, columns).filter(condition), keys))
     except (FileNotFoundError, pl.exceptions.ComputeError) as error:
         raise CorruptArtifactError(f"{store.root}: expected {len(keys)} parts, one cannot be read: {error}") from error
     return rows.join(live, on=list(_LIVE), how="semi")
