@@ -46,6 +46,18 @@ def write_pictures(folder: Path, *, count: int, side: int = 40) -> Path:
     return folder
 
 
+TINTS = {"amber": (200, 120, 20), "blue": (20, 40, 200), "cyan": (20, 190, 200)}
+
+
+def make_tinted(seed: int, tint: tuple[int, int, int]) -> bytes:
+    """A small image whose pixels scatter about one colour, as a class of its own."""
+    noise = np.random.default_rng(seed).integers(-20, 20, (8, 8, 3))
+    pixels = np.clip(np.array(tint) + noise, 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((40, 40)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def build_source(folder: Path, *, count: int = 64, order_seed: int = 0) -> Path:
     """`count` images over a tar, a Parquet file and loose files, with a copy, a broken file and a text beside them.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from flows.cli import terminal
-from flows.cli.options import common, workspace_option
+from flows.cli.options import common, pairs, workspace_option
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import labels, sample_names, table_files
 from wtl_core.labelling.formats.rows import Reading
@@ -22,13 +22,6 @@ def labels_group() -> None:
     """Enter labels, list them, take them back."""
 
 
-def _renamed(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    pairs = [value.partition("=") for value in values]
-    if wrong := [old for old, mark, new in pairs if not (mark and old and new.strip())]:
-        raise click.BadParameter(f"expected OLD=NEW, found {wrong[0]!r}")
-    return {old: new for old, _, new in pairs}
-
-
 @labels_group.command("add")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--column", help="Title of the column that names images, if it is another one.")
@@ -36,7 +29,7 @@ def _renamed(_context: click.Context, _option: click.Parameter, values: tuple[st
 @click.option("--class-separator", metavar="TEXT", help="What stands between several classes in one cell, such as ';'.")
 @click.option("--several", is_flag=True, help="Rows of one image add up, as in a table of boxes.")
 @click.option("--empty", is_flag=True, help="Images that FILE lists without a label hold nothing of interest.")
-@click.option("--rename", metavar="OLD=NEW", multiple=True, callback=_renamed, help="Take a class for another one.")
+@click.option("--rename", metavar="OLD=NEW", multiple=True, callback=pairs, help="Take a class for another one.")
 @click.option("--distinct", is_flag=True, help="Classes that differ in case or blanks alone are different ones.")
 @click.option("--partial", is_flag=True, help="Leave out what names no image or several; enter the rest.")
 @workspace_option

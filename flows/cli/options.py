@@ -38,6 +38,14 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
 
 
+def pairs(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """The values of an option that is given as OLD=NEW, once for each pair; a callback of click."""
+    found = [value.partition("=") for value in values]
+    if wrong := [value for value, (old, _, new) in zip(values, found, strict=True) if not (old and new.strip())]:
+        raise click.BadParameter(f"expected {option.metavar}, found {wrong[0]!r}")
+    return {old: new for old, _, new in found}
+
+
 class Sections(click.Group):
     """A group whose help shows its commands by section, in the order given."""
 

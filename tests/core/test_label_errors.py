@@ -1,21 +1,18 @@
 """Labels that may be wrong: planted ones are found, with the reason, and what cannot be judged is told."""
 
-import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
+from tests.conftest import TINTS, make_tinted
 from tests.plain_refresh import refresh
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import label_errors, labels
 from wtl_core.workspace import ledger
 from wtl_core.workspace.storage import Store
-
-NAMES = ("amber", "blue", "cyan")
 
 
 def clusters(seed: int, *, count: int = 300, spread: float = 0.25) -> tuple[np.ndarray, np.ndarray]:
@@ -81,30 +78,21 @@ def test_few_images_have_fewer_neighbours() -> None:
     assert np.isfinite(found.doubt).all()
 
 
-def coloured(seed: int, colour: str) -> bytes:
-    tint = {"amber": (200, 120, 20), "blue": (20, 40, 200), "cyan": (20, 190, 200)}[colour]
-    noise = np.random.default_rng(seed).integers(-20, 20, (8, 8, 3))
-    image = Image.fromarray(np.clip(np.array(tint) + noise, 0, 255).astype(np.uint8)).resize((40, 40))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 @pytest.fixture(scope="module")
 def coloured_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`photos/<colour>-<n>.png`, twelve of each colour, and a workspace `w`."""
     folder = tmp_path_factory.mktemp("coloured")
     (folder / "photos").mkdir()
-    for number, colour in enumerate(NAMES):
+    for number, colour in enumerate(TINTS):
         for seed in range(12):
-            (folder / "photos" / f"{colour}-{seed}.png").write_bytes(coloured(100 * number + seed, colour))
+            (folder / "photos" / f"{colour}-{seed}.png").write_bytes(make_tinted(100 * number + seed, TINTS[colour]))
     refresh(folder / "w", folder / "photos")
     return folder
 
 
 def test_wrong_labels_of_a_workspace_are_listed_with_their_reason(coloured_pool: Path, tmp_path: Path) -> None:
     store = Store(str(coloured_pool / "w"))
-    given = {f"{colour}-{seed}.png": [colour] for colour in NAMES for seed in range(12)}
+    given = {f"{colour}-{seed}.png": [colour] for colour in TINTS for seed in range(12)}
     given["blue-3.png"] = ["amber"]
     given["cyan-5.png"] = ["blue"]
     given["cyan-0.png"], given["cyan-1.png"], given["amber-0.png"] = ["cyan", "blue"], ["rare"], []

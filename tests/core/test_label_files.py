@@ -44,7 +44,9 @@ def test_a_table_holds_classes_in_a_column_that_is_known_by_its_title(title: str
         assert (told(found), found.bare) == (expected, 1)
     objects = [{"path": name, title: label} for name, label in rows]
     assert read(written(tmp_path, "t.json", json.dumps(objects))) == expected
-    assert read(written(tmp_path, "t.jsonl", "\n".join(map(json.dumps, objects)))) == expected
+    for name in ("t.jsonl", "t.txt", "t"):
+        assert read(written(tmp_path, name, "\n".join(map(json.dumps, objects)))) == expected
+    assert read(tmp_path / "t.jsonl", bare_is_empty=True) == [*expected[:2], ("c.jpg", ()), expected[2]]
     pl.DataFrame(objects).write_parquet(tmp_path / "t.parquet")
     assert read(tmp_path / "t.parquet") == expected
 
@@ -91,6 +93,7 @@ def test_a_list_of_names_leaves_the_classes_unknown(tmp_path: Path) -> None:
     assert read(written(tmp_path, "t.txt", "a.jpg\n\nb.jpg\n")) == expected
     assert read(written(tmp_path, "t.csv", "a.jpg\nb.jpg\n")) == expected
     assert read(written(tmp_path, "t.json", '["a.jpg", " ", "b.jpg"]')) == expected
+    assert read(written(tmp_path, "u.txt", "[1] a.jpg\n{2}.jpg\n")) == [("[1] a.jpg", None), ("{2}.jpg", None)]
     assert read(written(tmp_path, "u.csv", "path,camera\na.jpg,x\nb.jpg,y\n")) == expected
 
 
@@ -134,6 +137,13 @@ def test_coco_gives_an_image_the_categories_of_its_annotations(tmp_path: Path) -
     assert read(file) == expected
     assert label_files.read(file).bare == 1
     assert read(file, bare_is_empty=True) == [*expected, ("1.jpg", ())]
+
+
+def test_coco_in_a_zip_is_found(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "cvat.zip", "w") as archive:
+        archive.writestr("annotations/instances_default.json", json.dumps(coco()))
+        archive.writestr("images/0.jpg", b"x")
+    assert read(tmp_path / "cvat.zip") == [("0.jpg", ("cat", "dog")), ("2.jpg", ("dog",))]
 
 
 def test_coco_without_categories_leaves_the_classes_unknown(tmp_path: Path) -> None:
@@ -281,6 +291,8 @@ def test_pascal_voc_gives_the_names_of_an_images_objects(tmp_path: Path) -> None
             (tmp_path / "voc" / name).write_text(text)
             archive.writestr(name, text)
         archive.writestr("__MACOSX/._a.xml", b"\0")
+    lists = {"labelmap.txt": "# label:color_rgb\ncar:::", "ImageSets/Main/car_train.txt": "000005 -1\n000007  1\n"}
+    folder_of(lists, tmp_path / "voc")  # as CVAT and others write them beside the labels
     expected: list[tuple[str, Classes]] = [("a & b.jpg", ("car", "bus"))]
     for place in (tmp_path / "voc", tmp_path / "voc.zip", tmp_path / "voc" / "a.xml"):
         assert read(place) == expected
@@ -350,7 +362,8 @@ def test_yolo_gives_the_names_of_its_numbers_and_files_that_are_no_labels_are_pa
         ({"a.txt": "0 1 1 1 1", "data.yaml": "names: ["}, "data.yaml: YAML that cannot be read"),
         ({"a.txt": "0 1 1 1 1", "classes.txt": ""}, "classes.txt: expected names of classes, found none"),
         ({"a.txt": "0 1 1 1 1", "b.xml": "<x/>"}, "XML and YOLO's text files in one folder"),
-        ({"notes.md": "x"}, "a folder or zip with neither XML nor YOLO's text files"),
+        ({"notes.md": "x"}, "neither XML nor YOLO's text files, but no file that could be labels"),
+        ({"a.json": "[]", "b.json": "[]"}, "neither XML nor YOLO's text files, but 2 files of JSON: name one of them"),
     ],
 )
 def test_yolo_that_is_not_whole_is_refused(files: dict[str, str], message: str, tmp_path: Path) -> None:
@@ -410,7 +423,7 @@ def test_what_no_tool_writes_is_refused_in_one_line(tmp_path: Path) -> None:
         ("binary.csv", bytes(range(256)) * 4),
         ("latin.txt", "été".encode("latin-1")),
         ("number.json", b"5"),
-        ("surrogate.json", b'[{"path": "\\ud800.jpg", "label": 1.5}]'),
+        ("surrogate.json", b'[{"path": "\\ud800.jpg", "label": "a"}]'),
     ):
         with pytest.raises(ConfigError, match="nothing is entered") as refused:
             read(written(tmp_path, name, data))

@@ -20,6 +20,7 @@ from tests.plain_refresh import ranking, refresh
 from wtl_core.recipe.recipe import Recipe
 
 READING = {"status", "cut", "report", "labels", "similar", "doctor"}
+HANDING_OUT = {"export", "batches"}
 NEEDS = re.compile(r"timm:|s3://|ssl|--recipe|--open")
 """In commands that need a download, a bucket, minutes of training, a file of the reader's own, or a browser."""
 COUNT = 120
@@ -48,7 +49,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     refresh(folder / "workspace", photos)
     coco = {"images": [{"id": 1, "file_name": "5.jpg"}], "annotations": [{"image_id": 1}]}
     (folder / "coco.json").write_text(json.dumps(coco))
-    (folder / "done.csv").write_text("photo,class\n6.jpg,cat\n7.jpg,dog\n")
+    rows = [f"{number}.jpg,{('cat', 'dog')[number % 2]}" for number in range(6, 26)]
+    (folder / "done.csv").write_text("\n".join(["photo,class", *rows]))
     return folder
 
 
@@ -61,7 +63,7 @@ def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def is_run_here(words: list[str]) -> bool:
-    return words[0] in READING and not NEEDS.search(" ".join(words))
+    return words[0] in READING | HANDING_OUT and not NEEDS.search(" ".join(words))
 
 
 @pytest.mark.parametrize(

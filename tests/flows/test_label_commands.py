@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.conftest import make_jpeg, result_of
+from tests.conftest import TINTS, make_jpeg, make_tinted, result_of
 from tests.flows.conftest import Wtl
 from tests.plain_refresh import refresh
 from wtl_core.workspace import ledger
@@ -87,13 +87,11 @@ def test_labels_are_listed_in_every_form_and_taken_back(work: Path, tmp_path: Pa
 
 
 def test_doubtful_labels_are_shown_with_a_reason_and_written_whole(tmp_path: Path, wtl_here: Wtl) -> None:
-    from tests.core.test_label_errors import NAMES, coloured
-
     (tmp_path / "photos").mkdir()
     lines = ["path,label"]
-    for number, colour in enumerate(NAMES):
+    for number, colour in enumerate(TINTS):
         for seed in range(8):
-            (tmp_path / "photos" / f"{colour}-{seed}.png").write_bytes(coloured(100 * number + seed, colour))
+            (tmp_path / "photos" / f"{colour}-{seed}.png").write_bytes(make_tinted(100 * number + seed, TINTS[colour]))
             lines.append(f"{colour}-{seed}.png,{'blue' if (colour, seed) == ('amber', 2) else colour}")
     refresh(tmp_path / "w", tmp_path / "photos")
     none = wtl_here("labels", "check", "-w", tmp_path / "w")

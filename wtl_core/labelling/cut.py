@@ -9,6 +9,7 @@ from wtl_core.errors import ConfigError
 from wtl_core.pool import live_pool
 from wtl_core.recipe.operating_point import OperatingPoint
 from wtl_core.workspace import commits, ledger, selections, snapshots
+from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
 _OF_RANKING = (
@@ -70,6 +71,13 @@ def run(store: Store, at: str) -> Picks:
     labelled = ledger.sample_ids(ledger.read(store), "labelled")
     ranking = ranked.filter(~pl.col("sample_id").is_in(labelled))
     picks = ranking.head(point.within(ranking.height)) if ranking.height else ranking  # all labelled: no point fits
+    table = described(store, last, ranking, picks)
+    ranks = int(table["rank"][-1]) + 1 if table.height else 0
+    return Picks(table, left_out=ranked.height - ranking.height, selection=last.selection, ranks=ranks)
+
+
+def described(store: Store, last: Commit, ranking: pl.DataFrame, picks: pl.DataFrame) -> pl.DataFrame:
+    """Rows of a ranking in `COLUMNS`, in their order, with the near-duplicates that they stand for."""
     replaced = ranking.group_by(pick="replaced_by", maintain_order=True).agg(replaces="sample_id")
     hashes = live_pool.load_locations(
         store, snapshots.read_snapshot(store, last.listing), columns=["sample_id", "phash"]
@@ -77,6 +85,4 @@ def run(store: Store, at: str) -> Picks:
     table = picks.join(replaced, left_on="sample_id", right_on="pick", how="left", maintain_order="left").join(
         live_pool.near_groups(hashes), on="sample_id", how="left", maintain_order="left"
     )
-    table = table.with_columns(pl.col("replaces").fill_null(pl.lit([], pl.List(pl.String)))).select(COLUMNS)
-    ranks = int(table["rank"][-1]) + 1 if table.height else 0
-    return Picks(table, left_out=ranked.height - ranking.height, selection=last.selection, ranks=ranks)
+    return table.with_columns(pl.col("replaces").fill_null(pl.lit([], pl.List(pl.String)))).select(COLUMNS)

@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ _FORMS = (
 )
 _REASON_CHARACTERS = 240
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
-_FOLDER_ENDINGS = (".txt", ".xml", ".yaml", ".yml", ".names")
+_FOLDER_ENDINGS = (".txt", ".xml", ".json", ".yaml", ".yml", ".names")
 _MOST_BYTES = 2 << 30
 """Of the files in a folder or zip together: labels of millions of images; a zip could unpack to any size."""
 _UNREADABLE = (
@@ -42,12 +43,9 @@ def read(file: Path, reading: Reading | None = None) -> LabelRows:
     """
     reading = reading or Reading()
     try:
-        if file.is_dir():
-            return _of_files(_folder(file), reading)
-        data = file.read_bytes()
-        if data.startswith(_ZIP_STARTS):
-            return _of_files(_zipped(data), reading)
-        return _of_bytes(data, file, reading)
+        rows = _read(file, reading)
+        for text in (*rows.names, *(name for classes in rows.classes for name in classes or ())):
+            text.encode()  # JSON can spell halves of characters, which are none
     except FileNotFoundError as error:
         raise ConfigError(f"{file}: no such file") from error
     except OSError as error:
@@ -55,6 +53,16 @@ def read(file: Path, reading: Reading | None = None) -> LabelRows:
     except _UNREADABLE as error:
         reason = str(error).partition("\n")[0][:_REASON_CHARACTERS]
         raise ConfigError(f"{file}: {reason}; expected {_FORMS}; check the file; nothing is entered") from error
+    return rows
+
+
+def _read(file: Path, reading: Reading) -> LabelRows:
+    if file.is_dir():
+        return _of_files(_folder(file), reading)
+    data = file.read_bytes()
+    if data.startswith(_ZIP_STARTS):
+        return _of_files(_zipped(data), reading)
+    return _of_bytes(data, file, reading)
 
 
 def _of_bytes(data: bytes, file: Path, reading: Reading) -> LabelRows:
@@ -67,12 +75,12 @@ def _of_bytes(data: bytes, file: Path, reading: Reading) -> LabelRows:
         return xml_files.of_xml({file.name: data}, reading)
     if ending in (".jsonl", ".ndjson"):
         return _of_json(_lines(text), reading)
-    if ending == ".json" or start in ("{", "["):
-        try:
-            return _of_json(json.loads(text), reading)
-        except json.JSONDecodeError:
-            if ending == ".json":
-                raise
+    if ending == ".json":
+        return _of_json(json.loads(text), reading)
+    if start in ("{", "["):  # a list of names may begin so too
+        found = _json_or_lines(text)
+        if found is not None:
+            return _of_json(found, reading)
     separator = {".csv": ",", ".tsv": "\t"}.get(ending)
     table = tables.of_text(text, reading, separator=separator)
     if table is not None:
@@ -80,6 +88,14 @@ def _of_bytes(data: bytes, file: Path, reading: Reading) -> LabelRows:
     if reading.column is not None or reading.class_column is not None:
         raise LookupError("plain text, which has no columns")
     return tables.of_names(text.splitlines())
+
+
+def _json_or_lines(text: str) -> Any:
+    """What JSON or JSON lines hold; None of a text that is neither."""
+    for parse in (json.loads, _lines):
+        with suppress(ValueError, RecursionError):
+            return parse(text)
+    return None
 
 
 def _lines(text: str) -> list[Any]:
@@ -106,16 +122,18 @@ def _of_json(data: Any, reading: Reading) -> LabelRows:
 
 def _of_files(files: dict[str, bytes], reading: Reading) -> LabelRows:
     """The labels in a folder or zip, by what it holds."""
-    xml = {name: data for name, data in files.items() if name.endswith(".xml")}
-    if xml and yolo.is_yolo(files):
+    xml, json_files = ({name: data for name, data in files.items() if name.endswith(end)} for end in (".xml", ".json"))
+    if xml and yolo.holds_boxes(files):
         raise ValueError("XML and YOLO's text files in one folder: name one of them")
     if xml:
         return xml_files.of_xml(xml, reading)
     if yolo.is_yolo(files):
         return yolo.of_yolo(files, reading)
-    raise ValueError(
-        f"a folder or zip with neither XML nor YOLO's text files ({len(files)} files that could be labels)"
-    )
+    if len(json_files) == 1:
+        [data] = json_files.values()
+        return _of_json(json.loads(data), reading)
+    found = f"{len(json_files)} files of JSON: name one of them" if json_files else "no file that could be labels"
+    raise ValueError(f"a folder or zip with neither XML nor YOLO's text files, but {found}")
 
 
 def _folder(folder: Path) -> dict[str, bytes]:

@@ -4,9 +4,9 @@ Labelled samples shape the picks and leave the ranking; exported ones keep their
 entry corrects an earlier one, or undoes it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -25,6 +25,9 @@ _STORED = {
     "classes": pl.List(pl.String),
     "origin": pl.String(),
     "undoes": pl.Int64(),
+    "batch": pl.String(),
+    "is_control": pl.Boolean(),
+    "request": pl.String(),
 }
 SCHEMA = {**_STORED, "entry": pl.Int64()}
 LABELS_SCHEMA = {name: SCHEMA[name] for name in ("sample_id", "classes", "created", "origin", "entry")}
@@ -40,8 +43,9 @@ def read(store: Store, entries: int | None = None) -> pl.DataFrame:
 
     `classes` is null where they are not known, and an empty list for an image that holds nothing of interest. `origin`
     is the file that a label came from, null where not known. Rows of kind `unlabelled` take labels back: with `undoes`
-    null every label that the sample has, else what this entry says of it. `entry` counts from 1. Columns that an
-    entry of an earlier version lacks are null.
+    null every label that the sample has, else what this entry says of it. Rows of kind `exported` name their `batch`,
+    whether they were drawn at random (`is_control`), and what was asked for (`request`). `entry` counts from 1. Columns
+    that an entry of an earlier version lacks are null.
     """
     names = _entries(store)[:entries]
     frames = [_entry(store.read_frame(f"{_FOLDER}/{name}"), number) for number, name in enumerate(names, 1)]
@@ -92,19 +96,35 @@ def append(
     Raises:
         TransientError: another process appended at the same moment.
     """
-    number = length(store) + 1
-    now = datetime.now(UTC).isoformat(timespec="seconds")
     named = [None if names is None else sorted(set(names)) for names in classes or [None] * len(ids)]
-    columns = {"sample_id": list(ids), "classes": named}
+    columns: dict[str, list[Any]] = {"sample_id": list(ids), "classes": named}
+    return _create(store, kind, columns, {"origin": origin, "undoes": undoes})
+
+
+def append_batch(store: Store, batch: str, ids: Sequence[str], *, controls: Container[str], request: str) -> int:
+    """Add the entry of samples that are handed out for labelling; returns the new length.
+
+    Args:
+        store: The workspace.
+        batch: Its name.
+        ids: The samples, each once, in the order in which they are handed out.
+        controls: Those of them that were drawn at random.
+        request: What was asked for.
+
+    Raises:
+        TransientError: another process appended at the same moment.
+    """
+    is_control = [sample_id in controls for sample_id in ids]
+    columns: dict[str, list[Any]] = {"sample_id": list(ids), "is_control": is_control}
+    return _create(store, "exported", columns, {"batch": batch, "request": request})
+
+
+def _create(store: Store, kind: Kind, columns: dict[str, list[Any]], constants: dict[str, Any]) -> int:
+    number = length(store) + 1
     rows = pl.DataFrame(columns, schema={name: _STORED[name] for name in columns})
-    entry = rows.unique("sample_id", keep="first", maintain_order=True).select(
-        "sample_id",
-        kind=pl.lit(kind, pl.String),
-        created=pl.lit(now, pl.String),
-        classes="classes",
-        origin=pl.lit(origin, pl.String),
-        undoes=pl.lit(undoes, pl.Int64),
-    )
+    same = {"kind": kind, "created": datetime.now(UTC).isoformat(timespec="seconds"), **constants}
+    others = [pl.lit(same.get(name), _STORED[name]).alias(name) for name in _STORED if name not in columns]
+    entry = rows.unique("sample_id", keep="first", maintain_order=True).with_columns(others).select(list(_STORED))
     if not store.create(f"{_FOLDER}/{number:06d}.parquet", storage.to_parquet(entry)):
         raise TransientError(f"{store.root}: another process wrote the ledger's entry {number} meanwhile; run again")
     return number

@@ -65,9 +65,9 @@ def of_objects(entries: Sequence[Any], reading: Reading) -> LabelRows:
     title = _class_title({str(key) for entry in entries if isinstance(entry, dict) for key in entry}, reading)
     names = [entry if isinstance(entry, str) else str(name_of(entry, reading.column)) for entry in entries]
     if title is None:
-        return _labelled(names, None)
+        return of_names(names)
     values = [_fields(entry).get(_plain(title)) if isinstance(entry, dict) else None for entry in entries]
-    return _labelled(names, [classes_of(value, reading.separator) for value in values])
+    return _labelled(names, [classes_of(value, reading.separator) for value in values], reading)
 
 
 def name_of(entry: Any, column: str | None = None) -> Any:
@@ -88,7 +88,8 @@ def name_of(entry: Any, column: str | None = None) -> Any:
 
 def of_names(names: Iterable[str]) -> LabelRows:
     """Names of labelled samples, blank ones left out; nothing is known of their classes."""
-    return _labelled(names, None)
+    kept = [name for name in names if name.strip()]
+    return LabelRows(kept, [None] * len(kept))
 
 
 def _of_table(frame: pl.DataFrame, reading: Reading, *, classes: Callable[[Any], Classes]) -> LabelRows:
@@ -110,7 +111,9 @@ def _of_table(frame: pl.DataFrame, reading: Reading, *, classes: Callable[[Any],
     names: list[Any] = named["name"].to_list()
     if None in names:
         raise LookupError(f"row {names.index(None) + 1} names none")
-    return _labelled(names, None if title is None else [classes(value) for value in named["value"].to_list()])
+    if title is None:
+        return of_names(names)
+    return _labelled(names, [classes(value) for value in named["value"].to_list()], reading)
 
 
 def _class_title(titles: Iterable[str], reading: Reading) -> str | None:
@@ -146,10 +149,7 @@ def _fields(entry: dict[Any, Any]) -> dict[str, Any]:
     return {_plain(str(key)): value for key, value in entry.items()}
 
 
-def _labelled(names: Iterable[str], classes: Sequence[Classes] | None) -> LabelRows:
-    """The rows that name something; where the table has classes, those that have none are not labelled."""
-    if classes is None:
-        kept = [name for name in names if name.strip()]
-        return LabelRows(kept, [None] * len(kept))
+def _labelled(names: Sequence[str], classes: Sequence[Classes], reading: Reading) -> LabelRows:
+    """The rows that name something; those without a class are not labelled."""
     rows = [(name, given) for name, given in zip(names, classes, strict=True) if name.strip()]
-    return collect(rows)
+    return collect(rows, bare_is_empty=reading.bare_is_empty)

@@ -13,11 +13,17 @@ _NO_LABELS = ("train", "val", "valid", "validation", "test", "autosplit", "class
 """How text files beside the labels are called: lists of images or of classes, and words to the reader."""
 _LEAST_NUMBERS = 4
 """Behind the class, of a box; outlines and turned boxes have more."""
+_BOX = re.compile(rb"\s*\d+(?:[ \t]+-?[\d.]+(?:e-?\d+)?){4}")
 
 
 def is_yolo(files: dict[str, bytes]) -> bool:
-    """Whether a folder holds text files, of which one or more are labels."""
+    """Whether a folder holds text files that, by their names, are labels."""
     return any(_is_label_file(name, data) for name, data in files.items())
+
+
+def holds_boxes(files: dict[str, bytes]) -> bool:
+    """Whether a folder holds a text file that begins with a box; Pascal VOC's folders have text files without any."""
+    return any(name.endswith(".txt") and _BOX.match(data) is not None for name, data in files.items())
 
 
 def of_yolo(files: dict[str, bytes], reading: Reading) -> LabelRows:

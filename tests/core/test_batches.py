@@ -1,0 +1,203 @@
+"""Batches: which images are handed out, once each, and that controls are a uniform draw of the pool."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.conftest import build_source, make_jpeg
+from tests.plain_refresh import ranking, refresh
+from wtl_core.errors import ConfigError
+from wtl_core.labelling import batch_files, batches, labels
+from wtl_core.labelling.batches import Asked
+from wtl_core.workspace import ledger
+from wtl_core.workspace.storage import Store
+
+
+@pytest.fixture(scope="module")
+def refreshed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace `w` of 64 images."""
+    folder = tmp_path_factory.mktemp("batches")
+    refresh(folder / "w", build_source(folder / "source"))
+    return folder
+
+
+@pytest.fixture
+def store(refreshed: Path, tmp_path: Path) -> Store:
+    shutil.copytree(refreshed / "w", tmp_path / "w")
+    return Store(str(tmp_path / "w"))
+
+
+def ids_of(batch: batches.Batch) -> list[str]:
+    return batch.table["sample_id"].to_list()
+
+
+def test_batches_hand_out_the_ranking_from_its_begin_and_no_image_twice(store: Store) -> None:
+    ranked = ranking(Path(store.root))["sample_id"].to_list()
+    ledger.append(store, "labelled", ranked[2:4])
+    first = batches.hand_out(store, Asked(new=10))
+    assert (first.name, first.is_new) == ("batch-001", True)
+    assert ids_of(first) == [*ranked[:2], *ranked[4:12]]
+    assert first.table["place"].to_list() == list(range(1, 11))
+    assert first.table["why"][0] == f"stands for {ranking(Path(store.root))['stands_for'][0]} images"
+    second = batches.hand_out(store, Asked(new=5, name="Monday"))
+    assert (second.name, ids_of(second)) == ("Monday", ranked[12:17])
+    third = batches.hand_out(store, Asked(at="20"))  # of the first 20 that are not labelled
+    assert (third.name, ids_of(third)) == ("batch-003", ranked[17:22])
+    assert ids_of(batches.hand_out(store, Asked(at="10", name="empty"))) == []
+    rest = batches.hand_out(store, Asked(new=1000))
+    assert ids_of(rest) == ranked[22:]
+    assert batches.listed(store).select("batch", "images", "back", "out").rows() == [
+        ("batch-001", 10, 0, 10),
+        ("Monday", 5, 0, 5),
+        ("batch-003", 5, 0, 5),
+        ("batch-004", 42, 0, 42),
+    ]
+
+
+def test_the_same_call_gives_the_same_batch_and_no_second_entry(store: Store) -> None:
+    asked = Asked(new=12, control="25%")
+    dry = batches.hand_out(store, asked, is_dry=True)
+    assert ledger.length(store) == 0
+    first = batches.hand_out(store, asked)
+    assert first.table.equals(dry.table)
+    ledger.append(store, "labelled", ids_of(first)[:3])
+    again = batches.hand_out(store, asked)
+    named = batches.hand_out(store, Asked(new=12, control="25%", name="batch-001"))
+    assert (again.is_new, named.is_new) == (False, False)
+    assert again.table.equals(first.table)
+    assert named.table.equals(first.table)
+    assert ledger.length(store) == 2
+    assert batches.listed(store).select("images", "controls", "back", "out").row(0) == (12, 3, 3, 9)
+    with pytest.raises(ConfigError, match="expected the name of a new batch, found 'batch-001', which holds other"):
+        batches.hand_out(store, Asked(new=13, name="batch-001"))
+
+
+def test_the_next_ranking_gives_another_batch_and_leaves_the_handed_out_in_front(store: Store) -> None:
+    first = batches.hand_out(store, Asked(new=6))
+    assert refresh(Path(store.root)).number == 2
+    assert ranking(Path(store.root))["sample_id"].to_list()[:6] == ids_of(first)
+    second = batches.hand_out(store, Asked(new=6))
+    assert second.is_new
+    assert not set(ids_of(first)) & set(ids_of(second))
+
+
+def test_controls_stand_between_the_picks_and_come_in_an_order_of_the_ids_alone(store: Store) -> None:
+    ranked = ranking(Path(store.root))["sample_id"].to_list()
+    batch = batches.hand_out(store, Asked(new=20, control="20%"))
+    controls = batch.table.filter("is_control")
+    assert controls.height == 4
+    assert set(controls["why"]) == {"drawn at random, as a control"}
+    assert np.diff(controls["place"].to_numpy()).tolist() == [5, 5, 5]
+    picks = batch.table.filter(~pl.col("is_control"))["sample_id"].to_list()
+    assert picks == [sample_id for sample_id in ranked if sample_id not in set(controls["sample_id"])][:16]
+    entries = ledger.read(store)
+    assert batches.control_ids(entries, ranked) == controls["sample_id"].to_list()
+    assert batches.control_ids(entries, ranked[::-1]) == controls["sample_id"].to_list()
+    assert batches.control_ids(ledger.read(store, 0), ranked) == []
+
+
+def test_controls_of_several_batches_are_a_prefix_of_one_random_order_with_the_picks_in_it(store: Store) -> None:
+    ranked = ranking(Path(store.root))["sample_id"].to_list()
+    for _ in range(3):
+        batch = batches.hand_out(store, Asked(new=8, control="25%", name=f"b{ledger.length(store)}"))
+        ledger.append(store, "labelled", ids_of(batch))
+    entries = ledger.read(store)
+    drawn = entries.filter(pl.col("is_control").fill_null(value=False))["sample_id"].to_list()
+    sample = batches.control_ids(entries, ranked)
+    assert len(drawn) == 6
+    assert set(drawn) <= set(sample)
+    assert [sample_id for sample_id in sample if sample_id in set(drawn)] == drawn
+    handed_out = set(entries.filter(pl.col("kind") == "exported")["sample_id"])
+    assert set(sample) <= handed_out  # nothing of the draw is without a label
+    assert sample[-1] == drawn[-1]
+
+
+def test_controls_show_the_classes_of_the_pool_without_bias() -> None:
+    """Of a thousand pools, each with its own ids, the share of a class among the first 30 of the order."""
+    shares = []
+    for pool in range(1000):
+        ids = [f"{pool}-{number}" for number in range(200)]
+        entries = pl.DataFrame({"sample_id": ids, "is_control": [True] * 200})
+        order = batches.control_ids(entries, ids)
+        shares.append(np.mean([int(sample_id.split("-")[1]) < 40 for sample_id in order[:30]]))
+    assert abs(np.mean(shares) - 0.2) < 4 * np.std(shares) / np.sqrt(1000)
+    assert np.std(shares) == pytest.approx(np.sqrt(0.2 * 0.8 / 30 * (1 - 30 / 200)), rel=0.1)
+
+
+def test_an_undone_label_is_out_again_and_in_no_second_batch(store: Store, tmp_path: Path) -> None:
+    first = batches.hand_out(store, Asked(new=4))
+    pl.DataFrame({"sample_id": ids_of(first), "label": ["a"] * 4}).write_csv(tmp_path / "t.csv")
+    labels.add(store, tmp_path / "t.csv")
+    assert batches.listed(store)["back"].to_list() == [4]
+    labels.undo(store)
+    assert batches.listed(store)["out"].to_list() == [4]
+    assert not set(ids_of(first)) & set(ids_of(batches.hand_out(store, Asked(new=60))))
+
+
+def test_what_was_exported_before_there_were_batches_is_handed_out_no_more(store: Store) -> None:
+    ranked = ranking(Path(store.root))["sample_id"].to_list()
+    old = pl.DataFrame({"sample_id": ranked[:3], "kind": ["exported"] * 3, "created": ["2026-01-01"] * 3})
+    store.write_frame("ledger/000001.parquet", old)
+    assert batches.listed(store).is_empty()
+    assert ids_of(batches.hand_out(store, Asked(new=2))) == ranked[3:5]
+
+
+def test_wrong_requests_are_refused(store: Store, tmp_path: Path) -> None:
+    for asked in (Asked(at="0"), Asked(at="200%"), Asked(new=3, control="x")):
+        with pytest.raises(ConfigError, match="expected a count above 0 or a percentage"):
+            batches.hand_out(store, asked)
+    with pytest.raises(ConfigError, match="expected at most the 64 images that are ranked"):
+        batches.hand_out(store, Asked(at="65"))
+    with pytest.raises(ConfigError, match="expected a ranking, found none yet"):
+        batches.hand_out(Store(str(tmp_path / "none")), Asked(new=1))
+    assert ledger.length(store) == 0
+    for name, form, told in (
+        ("a.csv", "label-studio", r"expected an ending \.json for the format label-studio, found \.csv"),
+        ("a.json", "csv", r"expected an ending \.csv for the format csv, found \.json"),
+        ("a.xlsx", None, "expected an ending out of"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            batch_files.check(tmp_path / name, form)
+
+
+def test_a_batch_goes_to_label_studio_and_comes_back_with_its_classes(tmp_path: Path) -> None:
+    names = ['a "b".jpg', "=c.jpg", "d#e.jpg", "f?g%20h.jpg", "été.jpg"]
+    (tmp_path / "photos").mkdir()
+    for number, name in enumerate(names):
+        (tmp_path / "photos" / name).write_bytes(make_jpeg(number))
+    refresh(tmp_path / "w", tmp_path / "photos")
+    store = Store(str(tmp_path / "w"))
+    batch = batches.hand_out(store, Asked(new=5, control="1"))
+    folder = str(tmp_path / "photos")
+    urls = {folder: "http://host/x", f"{folder}/": "/data/local-files/?d=photos/"}
+    batch_files.write(batch.table, tmp_path / "tasks.json", "label-studio", urls)
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    assert {task["data"]["image"] for task in tasks} == {
+        "/data/local-files/?d=photos/a%20%22b%22.jpg",
+        "/data/local-files/?d=photos/%3Dc.jpg",
+        "/data/local-files/?d=photos/d%23e.jpg",
+        "/data/local-files/?d=photos/f%3Fg%2520h.jpg",
+        "/data/local-files/?d=photos/%C3%A9t%C3%A9.jpg",
+    }
+    assert sorted(tasks[0]["data"]) == ["batch", "image", "is_control", "place", "rank", "sample_id", "uri", "why"]
+    result = [{"from_name": "choice", "type": "choices", "value": {"choices": ["cat"]}}]
+    for keys in (("sample_id", "image"), ("image",)):  # a project may drop what it does not show
+        done = [
+            {"id": number, "data": {key: task["data"][key] for key in keys}, "annotations": [{"result": result}]}
+            for number, task in enumerate(tasks)
+        ]
+        (tmp_path / "export.json").write_text(json.dumps(done))
+        assert labels.add(store, tmp_path / "export.json").found == 5
+    assert batches.listed(store)["back"].to_list() == [5]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_a_batch_as_a_table_comes_back(store: Store, tmp_path: Path, ending: str) -> None:
+    batch = batches.hand_out(store, Asked(new=7, control="2"))
+    file = tmp_path / f"b.{ending}"
+    batch_files.write(batch.table, file, None, {})
+    assert labels.add(store, file).added == 7

@@ -1,0 +1,189 @@
+"""Batches: images that were handed out for labelling, each with a name, in the order in which they were handed out.
+
+A batch holds the first picks of the ranking that no batch has handed out yet, and controls: images drawn uniformly at
+random. Controls come in one fixed random order of the whole pool, which depends on sample ids alone. So at any moment
+all images of the pool up to the last control in that order, whoever had them labelled, are a uniform random draw, and
+what their labels show is unbiased: `control_ids` names them.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from wtl_core.errors import ConfigError
+from wtl_core.labelling import cut
+from wtl_core.recipe.operating_point import OperatingPoint
+from wtl_core.selection import identity
+from wtl_core.workspace import commits, ledger, selections
+from wtl_core.workspace.storage import Store
+
+_CONTROLS = 60
+"""The stream of the random order of controls, beside those of `identity.Purpose`."""
+COLUMNS = ("batch", "place", "is_control", "why", *cut.COLUMNS)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which images a batch holds.
+
+    Attributes:
+        at: An operating point: the images of the ranking up to it that no batch has handed out yet.
+        new: The next so many of them; one of both is given.
+        control: The share of the batch that is drawn at random: `10%`, or a number of images; None for none.
+        name: The batch's name; None takes the next number.
+    """
+
+    at: str | None = None
+    new: int | None = None
+    control: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch.
+
+    Attributes:
+        name: Its name.
+        table: Columns `COLUMNS`, in the order in which it is handed out. `why` says in words why an image is in it.
+        is_new: It was not in the ledger before.
+    """
+
+    name: str
+    table: pl.DataFrame
+    is_new: bool
+
+
+def hand_out(store: Store, asked: Asked, *, is_dry: bool = False) -> Batch:
+    """Enter a batch in the ledger; the same call on the same ranking gives the same batch, and no second entry.
+
+    An image is in one batch at most. Images that are labelled are in none. Picks come by rank; controls stand between
+    them in equal distances, so that a batch of which only a part comes back has its share of them.
+
+    Args:
+        store: The workspace.
+        asked: What the batch holds.
+        is_dry: Enter nothing.
+
+    Raises:
+        ConfigError: the workspace has no ranking yet, what is asked for is none, or the name is that of another batch.
+    """
+    last = commits.latest(store)
+    if last is None:
+        raise ConfigError(f"{store.root}: expected a ranking, found none yet; `wtl run SOURCE` makes one")
+    request = json.dumps({"at": asked.at, "new": asked.new, "control": asked.control, "selection": last.selection})
+    entries = ledger.read(store)
+    out = entries.filter(pl.col("kind") == "exported")
+    ranked = selections.read_ranking(store, last.selection)
+    earlier = out.filter(pl.col("batch") == asked.name if asked.name else pl.col("request") == request)
+    if earlier.height:
+        if earlier["request"][0] != request:
+            told = f"expected the name of a new batch, found {asked.name!r}, which holds other images"
+            raise ConfigError(f"{store.root}: {told}; `wtl batches` shows what is out")
+        name = str(earlier["batch"][0])
+        return Batch(name, _described(store, last, ranked, name, earlier.select("sample_id", "is_control")), False)
+    ids, controls = _chosen(ranked, ledger.sample_ids(entries, "labelled"), out["sample_id"], asked)
+    name = asked.name or _next_name(out)
+    if ids and not is_dry:
+        ledger.append_batch(store, name, ids, controls=controls, request=request)
+    chosen = pl.DataFrame(
+        {"sample_id": ids, "is_control": [sample_id in controls for sample_id in ids]},
+        schema={"sample_id": pl.String, "is_control": pl.Boolean},
+    )
+    return Batch(name, _described(store, last, ranked, name, chosen), bool(ids))
+
+
+def listed(store: Store) -> pl.DataFrame:
+    """The batches, oldest first: `batch`, `created`, `images`, `controls`, and how many are `back` or still `out`.
+
+    An image is back when it is labelled. Exports of before there were batches are not in the table.
+    """
+    entries = ledger.read(store)
+    labelled = ledger.sample_ids(entries, "labelled")
+    is_back = pl.col("sample_id").is_in(pl.Series(labelled, dtype=pl.String).implode())
+    rows = entries.filter(pl.col("kind") == "exported", pl.col("batch").is_not_null())
+    counts = rows.group_by("batch", maintain_order=True).agg(
+        pl.col("created").first(),
+        images=pl.len(),
+        controls=pl.col("is_control").sum(),
+        back=is_back.sum(),
+    )
+    return counts.with_columns(out=pl.col("images") - pl.col("back"))
+
+
+def control_ids(entries: pl.DataFrame, pool: Sequence[str]) -> list[str]:
+    """The samples of the pool that are a uniform random draw of it, in their random order; empty without controls.
+
+    They are all up to the last control that was handed out: those that are labelled as picks lie among them.
+
+    Args:
+        entries: What `ledger.read` returns.
+        pool: Ids of all samples that could be picked or are labelled.
+    """
+    drawn = entries.filter(pl.col("is_control").fill_null(value=False))["sample_id"].to_list()
+    if not drawn:
+        return []
+    order = _random_order(list({*pool, *drawn}))
+    place = {sample_id: number for number, sample_id in enumerate(order)}
+    farthest = max(place[sample_id] for sample_id in drawn)
+    present = set(pool)
+    return [sample_id for sample_id in order[: farthest + 1] if sample_id in present]
+
+
+def _chosen(
+    ranked: pl.DataFrame, labelled: list[str], handed_out: pl.Series, asked: Asked
+) -> tuple[list[str], set[str]]:
+    """The ids of a new batch in its order, and which of them are controls."""
+    unlabelled = ranked.filter(~pl.col("sample_id").is_in(labelled))
+    is_out = pl.col("sample_id").is_in(handed_out.implode())
+    open_ids = unlabelled.filter(~is_out)["sample_id"].to_list()
+    if asked.at is not None and unlabelled.height:
+        size = unlabelled.head(_point(asked.at).within(unlabelled.height)).filter(~is_out).height
+    else:
+        size = min(asked.new or 0, len(open_ids))
+    if not size:
+        return [], set()
+    number = 0 if asked.control is None else _point(asked.control).of(size)
+    controls = _random_order(open_ids)[:number]
+    drawn = set(controls)
+    picks = [sample_id for sample_id in open_ids if sample_id not in drawn][: size - number]
+    places = np.concatenate([(np.arange(len(ids)) + 0.5) / max(1, len(ids)) for ids in (picks, controls)])
+    together = [*picks, *controls]
+    return [together[place] for place in np.argsort(places, kind="stable")], drawn
+
+
+def _described(
+    store: Store, last: commits.Commit, ranked: pl.DataFrame, name: str, chosen: pl.DataFrame
+) -> pl.DataFrame:
+    """The rows of a batch, with what the ranking says of them."""
+    rows = chosen.join(ranked, on="sample_id", how="left", maintain_order="left")
+    told = cut.described(store, last, ranked, rows).with_columns(
+        batch=pl.lit(name), is_control=chosen["is_control"], place=pl.int_range(1, pl.len() + 1)
+    )
+    picked = pl.format("stands for {} images", pl.col("stands_for").fill_null(0))
+    why = pl.when("is_control").then(pl.lit("drawn at random, as a control")).otherwise(picked)
+    return told.with_columns(why=why).select(COLUMNS)
+
+
+def _random_order(ids: Sequence[str]) -> list[str]:
+    """The ids in the order in which controls are drawn, which depends on the ids alone."""
+    order = identity.shuffled(identity.content_keys(ids), 0, _CONTROLS)
+    return [ids[row] for row in order]
+
+
+def _next_name(out: pl.DataFrame) -> str:
+    known = set(out["batch"].drop_nulls())
+    number = len(known) + 1
+    while f"batch-{number:03d}" in known:
+        number += 1
+    return f"batch-{number:03d}"
+
+
+def _point(text: str) -> OperatingPoint:
+    try:
+        return OperatingPoint.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{text!r}: {error}") from error
