@@ -22,7 +22,7 @@ from wtl_core.workspace.storage import Store
 
 _CONTROLS = 60
 """The stream of the random order of controls, beside those of `identity.Purpose`."""
-COLUMNS = ("batch", "place", "is_control", "why", *cut.COLUMNS)
+COLUMNS = ("batch", "place", "is_control", *cut.COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Batch:
 
     Attributes:
         name: Its name.
-        table: Columns `COLUMNS`, in the order in which it is handed out. `why` says in words why an image is in it.
+        table: Columns `COLUMNS`, in the order in which it is handed out. `why` says of every image why it is in it.
         is_new: It was not in the ledger before.
     """
 
@@ -164,7 +164,7 @@ def _described(
         batch=pl.lit(name), is_control=chosen["is_control"], place=pl.int_range(1, pl.len() + 1)
     )
     picked = pl.format("stands for {} images", pl.col("stands_for").fill_null(0))
-    why = pl.when("is_control").then(pl.lit("drawn at random, as a control")).otherwise(picked)
+    why = pl.when("is_control").then(pl.lit("drawn at random, as a control")).otherwise(pl.coalesce("why", picked))
     return told.with_columns(why=why).select(COLUMNS)
 
 

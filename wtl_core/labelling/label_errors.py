@@ -21,6 +21,7 @@ from wtl_core.embedding import vectors
 from wtl_core.errors import ConfigError
 from wtl_core.labelling.formats.rows import EMPTY
 from wtl_core.labelling.labels import listed
+from wtl_core.selection.linear_probe import fit_probe
 from wtl_core.selection.neighbours import exact_graph, prepare
 from wtl_core.workspace import commits
 from wtl_core.workspace.storage import Store
@@ -29,8 +30,6 @@ MOST_NEIGHBOURS, LEAST_NEIGHBOURS = 20, 5
 """Neighbours that are asked: half as many as a class has images on average, within these bounds."""
 FOLDS = 5
 """Of the images, each judged by a probe that the others taught; a class with fewer images is not judged."""
-_PENALTY, _MOST_PENALTY = 20.0, 0.1  # on squared weights: 20 / rows, at most 0.1, as the benchmark's judges have it
-_ITERATIONS = 60  # of L-BFGS
 SCHEMA = {
     "sample_id": pl.String,
     "uri": pl.String,
@@ -162,28 +161,9 @@ def _out_of_fold(values: torch.Tensor, labels: torch.Tensor, classes: int) -> np
     probable = torch.empty(len(labels), classes, dtype=torch.float64)
     for number in range(FOLDS):
         taught, judged = fold != number, fold == number
-        mean, scale = values[taught].mean(0), values[taught].std(0, unbiased=False).clamp(min=1e-4)
-        weight, bias = _fitted((values[taught] - mean) / scale, labels[taught], classes)
-        logits = ((values[judged] - mean) / scale) @ weight + bias
-        probable[judged] = torch.softmax(logits.double(), dim=1)
+        probe = fit_probe(values[taught], labels[taught], classes=classes)
+        probable[judged] = torch.softmax(probe.logits(values[judged]).double(), dim=1)
     return probable.numpy()
-
-
-def _fitted(values: torch.Tensor, labels: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights (D, C) and bias (C,) of multinomial logistic regression by L-BFGS from zero: convex, so no draws."""
-    penalty = min(_MOST_PENALTY, _PENALTY / len(values))
-    weight = torch.zeros(values.shape[1], classes, requires_grad=True)
-    bias = torch.zeros(classes, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = functional.cross_entropy(values @ weight + bias, labels) + penalty * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return weight.detach(), bias.detach()
 
 
 def _votes(unit_vectors: np.ndarray, labels: np.ndarray, classes: int, neighbours: int) -> np.ndarray:
