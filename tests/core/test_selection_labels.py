@@ -10,7 +10,10 @@ from pydantic import ValidationError
 from tests.clustered_pool import LARGE, clustered, rank
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import label_weights
-from wtl_core.selection.label_weights import EMPTY, LabelSay
+from wtl_core.selection.dense import cover_by
+from wtl_core.selection.greedy import new_state
+from wtl_core.selection.kernels import kernel_table
+from wtl_core.selection.label_weights import EMPTY, LabelSay, Votes
 from wtl_core.selection.linear_probe import fit_probe
 from wtl_core.selection.neighbours import prepare
 
@@ -21,7 +24,11 @@ Classes = list[tuple[str, ...] | None]
 
 def listen(vectors: np.ndarray, labelled: np.ndarray, classes: Sequence[Sequence[str] | None]) -> LabelSay | None:
     order = np.random.default_rng(1).permutation(len(vectors))
-    return label_weights.listen(prepare(vectors), vectors, prepare(labelled), labelled, classes, order=order)
+    points, others = prepare(vectors), prepare(labelled)
+    votes = Votes(classes, len(vectors))
+    marks = np.arange(len(labelled), dtype=np.int32)
+    cover_by(points, others, kernel_table("gaussian", 0.5), new_state(len(vectors)), marks=marks, on_bits=votes.add)
+    return label_weights.listen(votes, vectors, others, labelled, order=order)
 
 
 def pool_with_classes(rows: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,8 @@
 """Kernel values of rows against the whole pool, in blocks of one fixed size; also applies fixed picks."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +16,13 @@ from wtl_core.selection.quotas import Limits
 FETCH_ROWS = 256  # rows of one product: its shape never changes, so that no sum does
 
 
-def kernel_rows(points: Points, left: torch.Tensor, table: np.ndarray, out: np.ndarray) -> None:
+Listener = Callable[[np.ndarray, int, int], None]
+"""Called with a block of the bits of distances (rows, columns), and with its first row and column."""
+
+
+def kernel_rows(
+    points: Points, left: torch.Tensor, table: np.ndarray, out: np.ndarray, *, on_bits: Listener | None = None
+) -> None:
     """Kernel values of left rows against all points, into (rows, N) int16; rows in blocks of one fixed size."""
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         for start in range(0, len(left), FETCH_ROWS):
@@ -32,16 +40,31 @@ def kernel_rows(points: Points, left: torch.Tensor, table: np.ndarray, out: np.n
                 ]
                 for job in jobs:
                     job.result()
+                if on_bits is not None:
+                    on_bits(bits[:wanted, :columns], start, column)
 
 
-def cover_by(points: Points, others: Points, table: np.ndarray, state: State, *, marks: np.ndarray) -> None:
+def cover_by(
+    points: Points,
+    others: Points,
+    table: np.ndarray,
+    state: State,
+    *,
+    marks: np.ndarray,
+    on_bits: Listener | None = None,
+) -> None:
     """Let images outside the pool cover its rows, one after the other; `marks` is what `nearest` holds for each."""
     out = np.empty((min(BLOCK_ROWS, others.count), points.count), np.int16)
     for start in range(0, others.count, BLOCK_ROWS):
         stop = min(start + BLOCK_ROWS, others.count)
-        kernel_rows(points, others.left_slice(start, stop), table, out)
+        heard = None if on_bits is None else partial(_shifted, on_bits, start)
+        kernel_rows(points, others.left_slice(start, stop), table, out, on_bits=heard)
         for index in range(stop - start):
             cover(state, out[index], marks[start + index], 0)
+
+
+def _shifted(listener: Listener, by: int, bits: np.ndarray, row: int, column: int) -> None:
+    listener(bits, by + row, column)
 
 
 def apply_fixed_picks(problem: Problem, weights: np.ndarray, state: State, limits: Limits, fixed: np.ndarray) -> None:

@@ -6,28 +6,25 @@ classes overlap, and more labels there teach little: weights by a probe's own un
 1 to 2 points on balanced pools, and weights by disagreement nothing. Candidates of classes that are rare among the
 predictions weigh more, in proportion to how surely they are of such a class. What else was tried is in `docs/log.md`.
 
-Legend: `N` candidates, `L` labelled images, `M` labels (an image of k classes has k, of weight 1 / k), `C` classes.
+Legend: `N` candidates, `L` labelled images, `K` of them with known classes, `C` classes, `D` dimensions.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any
 
 import numba
 import numpy as np
 import torch
 
-from wtl_core.selection.linear_probe import Probe, fit_probe
-from wtl_core.selection.neighbours import (
-    BLOCK_COLUMNS,
-    BLOCK_ROWS,
-    Points,
-    as_left,
-    bits_to_level,
-    level_distances,
-)
+from wtl_core.selection.dense import FETCH_ROWS
+from wtl_core.selection.linear_probe import fit_probe
+from wtl_core.selection.neighbours import BLOCK_COLUMNS, Points, bits_to_level, level_distances
 
 EMPTY = "(empty)"
 """The class of images in which labelling found nothing."""
@@ -41,12 +38,14 @@ _LEAST_SHARE = 1e-3
 _TEMPERATURE = 0.07
 """Of votes exp(-d^2 / 2 T) for a distance d, as the benchmark's nearest neighbours vote (arXiv 1805.01978). Votes as
 wide as the coverage kernel see no difference between classes: by them picks were worse than those of one pass."""
-_VOTE_ONE = 1 << 40
-"""A vote at distance 0, as a whole number: sums do not depend on their order, and 8 million labels fit."""
+_PRIOR = 1e-12
+"""Votes that a point has beside: what nobody within a distance of 1.9 votes on gets the shares of all labels."""
+_BLOCK = 4096
+"""Candidates whose probabilities are in memory at once."""
 _SIZED = 20_000
 """Candidates by which shares of classes are estimated."""
-_CHECKED = 4_000
-"""Labelled images whose class is predicted by the others, as a check: 0.8 % of error at most."""
+_CHECKED = 2_000
+"""Labelled images whose class is predicted by the others, as a check: 1.1 % of error at most."""
 _SURE = 3.0
 """Standard errors by which that check must be better than always naming the commonest class."""
 _UNSURE = 0.5
@@ -103,56 +102,109 @@ class LabelSay:
         return f"unsure between {first} and {second}" if self.disagreement[row] >= _UNSURE else f"like {first}"
 
 
+class Votes:
+    """The votes of L labelled images on the classes of N points, given block by block as distances are computed.
+
+    Sums are float32 in an order that nothing but the order of the labelled images decides. Memory: 4 N C bytes.
+    """
+
+    def __init__(self, classes: Sequence[Sequence[str] | None], points: int) -> None:
+        """`classes` of each labelled image: none for one that holds nothing of interest, None where not known."""
+        found = [() if names is None else tuple(dict.fromkeys(names)) or (EMPTY,) for names in classes]
+        self.names = sorted({name for names in found for name in names})
+        code = {name: number for number, name in enumerate(self.names)}
+        self.starts = np.cumsum([0, *map(len, found)])
+        self.codes = np.array([code[name] for names in found for name in names], np.int64)
+        self.own = np.full(len(found), -1)
+        self.sums = np.zeros((len(self.names), points), np.float32)
+        levels = np.array([bits_to_level(bits) for bits in np.arange(1 << 16, dtype=np.uint16).view(np.int16)])
+        self._table = np.exp(-(level_distances()[levels] ** 2) / 2.0 / _TEMPERATURE).astype(np.float32)
+
+    @property
+    def known(self) -> np.ndarray:
+        """Labelled images whose classes are known, ascending."""
+        return np.flatnonzero(np.diff(self.starts))
+
+    @cached_property
+    def target(self) -> np.ndarray:
+        """(K, C) float32, the classes of each known image; one of k classes is of each to 1 / k."""
+        counts = np.diff(self.starts)
+        target = np.zeros((len(self.known), len(self.names)), np.float32)
+        target[np.repeat(np.arange(len(self.known)), counts[self.known]), self.codes] = np.repeat(
+            1.0 / counts[self.known], counts[self.known]
+        )
+        return target
+
+    def add(self, bits: np.ndarray, row: int, column: int) -> None:
+        """The votes of labelled images from `row` on, on points from `column` on, by the bits of their distances."""
+        threads = torch.get_num_threads()
+        edges = np.linspace(0, bits.shape[1], threads + 1).astype(np.int64)
+        with ThreadPoolExecutor(threads) as pool:
+            jobs = [
+                pool.submit(
+                    _add_votes, bits.view(np.uint16), self._table, self.starts[row:], self.codes, self.own[row:] - column, begin, end,
+                    self.sums, column,
+                )
+                for begin, end in itertools.pairwise(edges)
+            ]  # fmt: skip
+            for job in jobs:
+                job.result()
+
+    def of_others(self, points: int, own: np.ndarray) -> "Votes":
+        """Votes of the same images on other points, none yet; `own` is the point that each image itself is, or -1."""
+        others = copy(self)
+        others.own, others.sums = own, np.zeros((len(self.names), points), np.float32)
+        return others
+
+    def shares(self, columns: np.ndarray | slice) -> np.ndarray:
+        """(columns, C) float32, probabilities of the classes; those of all labels where nobody near votes."""
+        votes = self.sums[:, columns].T + _PRIOR * self.target.mean(0)
+        return np.asarray(votes / votes.sum(1, keepdims=True))
+
+
 def listen(
-    candidates: Points,
+    votes: Votes,
     vectors: np.ndarray,
     labelled: Points,
     labelled_vectors: np.ndarray,
-    classes: Sequence[Sequence[str] | None],
     *,
     order: np.ndarray,
-    mode: Literal["auto", "use"] = "auto",
+    always: bool = False,
 ) -> LabelSay | None:
     """What the labels say of the candidates; None where they name fewer than two classes.
 
-    Deterministic: votes are whole numbers, and the probe is fitted by one thread.
-
     Args:
-        candidates: N points to choose from.
-        vectors: (N, D) of unit length, the same.
+        votes: Of all labelled images on the N candidates.
+        vectors: (N, D) of the candidates, of unit length.
         labelled: L points.
         labelled_vectors: (L, D) of unit length, the same.
-        classes: Of each labelled image; none for an image that holds nothing of interest, None where not known.
         order: (N,) the candidates in an order that depends on their ids alone.
-        mode: `use` lets the factors count in any case, `auto` where labelled images name each other's classes surely
+        always: Let the factors count in any case; else only where labelled images name each other's classes surely
             better than always naming the commonest one would.
-
-    Cost: 2 N L D FLOP for the votes; 100,000 x 256 candidates and 10,000 labels of 200 classes take some 4 s.
     """
-    rows, codes, weights, names = _labels_of(classes)
-    if len(names) < 2:
+    if len(votes.names) < 2:
         return None
-    votes = _Voters(labelled, rows, codes, weights, len(names))
-    shares = np.bincount(codes, weights=weights, minlength=len(names)) / weights.sum()
+    known = votes.known
     with _one_thread():
-        probe = _taught(labelled_vectors, rows, codes, weights, len(names))
+        target = torch.from_numpy(votes.target)
+        probe = fit_probe(
+            torch.from_numpy(labelled_vectors[known].astype(np.float32)), target, classes=len(votes.names)
+        )
 
-    def predict(points: Points, of: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-        for part, voted in votes.of(points):
-            with _one_thread():
-                probed = probe.logits(torch.from_numpy(of[part].astype(np.float32))).softmax(1).numpy()
-            yield part, probed, voted
+    def predict(rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
+        with _one_thread():
+            probed = probe.logits(torch.from_numpy(vectors[rows].astype(np.float32))).softmax(1).numpy()
+        return probed, votes.shares(rows)
 
     sized = np.sort(order[:_SIZED])
-    sizes = np.zeros(len(names))
-    for _, probed, voted in predict(candidates.subset(sized), vectors[sized]):
-        sizes += np.bincount((probed + voted).argmax(1), minlength=len(names))
-    rarity = np.maximum(sizes / len(sized), _LEAST_SHARE / len(names)) ** -_RARITY
-
-    count = candidates.count
+    sizes = np.bincount(np.add(*predict(sized)).argmax(1), minlength=len(votes.names)) / len(sized)
+    rarity = np.maximum(sizes, _LEAST_SHARE / len(votes.names)) ** -_RARITY
+    count = len(vectors)
     factors, disagreement = np.empty(count), np.empty(count, np.float32)
     likeliest, second = np.empty(count, np.int32), np.empty(count, np.int32)
-    for part, probed, voted in predict(candidates, vectors):
+    for start in range(0, count, _BLOCK):
+        part = slice(start, min(start + _BLOCK, count))
+        probed, voted = predict(part)
         both = (probed + voted) / 2.0
         disagreement[part] = np.abs(probed - voted).sum(1) / 2.0
         factors[part] = (1.0 + _DISAGREEMENT * disagreement[part]) * (both @ rarity)
@@ -160,117 +212,55 @@ def listen(
         likeliest[part] = both.argmax(1)
         both[at, likeliest[part]] = -1.0
         second[part] = both.argmax(1)
-    agreement, commonest = _agreement(labelled, rows, codes, weights, len(names)), float(shares.max())
-    images = len(np.unique(rows))
-    error = (commonest * (1.0 - commonest) / min(images, _CHECKED)) ** 0.5
+    agreement, commonest = _agreement(votes, labelled), float(votes.target.mean(0).max())
+    error = (commonest * (1.0 - commonest) / min(len(known), _CHECKED)) ** 0.5
     return LabelSay(
         factors=factors,
-        names=names,
+        names=votes.names,
         likeliest=likeliest,
         second=second,
         disagreement=disagreement,
-        labelled=images,
+        labelled=len(known),
         agreement=agreement,
         commonest=commonest,
-        is_heard=mode == "use" or agreement > commonest + _SURE * error,
+        is_heard=always or agreement > commonest + _SURE * error,
     )
 
 
-def _labels_of(classes: Sequence[Sequence[str] | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Labelled image, class and weight of each label, (M,) each, and the C names; images of unknown class have none."""
-    named = [(row, list(found) or [EMPTY]) for row, found in enumerate(classes) if found is not None]
-    names = sorted({name for _, found in named for name in found})
-    code = {name: number for number, name in enumerate(names)}
-    rows = np.array([row for row, found in named for _ in found], np.int64)
-    codes = np.array([code[name] for _, found in named for name in found], np.int64)
-    weights = np.array([1.0 / len(found) for _, found in named for _ in found])
-    return rows, codes, weights, names
-
-
-def _taught(vectors: np.ndarray, rows: np.ndarray, codes: np.ndarray, weights: np.ndarray, classes: int) -> Probe:
-    """The probe; an image of several classes is of each in part."""
-    images, at = np.unique(rows, return_inverse=True)
-    target = np.zeros((len(images), classes), np.float32)
-    np.add.at(target, (at, codes), weights)
-    return fit_probe(
-        torch.from_numpy(vectors[images].astype(np.float32)), torch.from_numpy(target), classes=classes
-    )  # fmt: skip
-
-
-class _Voters:
-    """The labels, ready to vote on any points."""
-
-    def __init__(
-        self, labelled: Points, rows: np.ndarray, codes: np.ndarray, weights: np.ndarray, classes: int
-    ) -> None:
-        whole = (
-            -(-len(rows) // BLOCK_ROWS) * BLOCK_ROWS
-        )  # in blocks of one shape, so that no sum depends on their number
-        padded = np.zeros(whole, np.int64)
-        padded[: len(rows)] = rows
-        self.left = as_left(labelled.right[torch.from_numpy(padded).to(labelled.right.device)], labelled.dimensions)
-        self.codes, self.classes = codes, classes
-        votes = np.exp(-(level_distances() ** 2) / 2.0 / _TEMPERATURE) * _VOTE_ONE
-        parts = np.rint(1.0 / weights).astype(np.int64)
-        self.kinds = parts - 1
-        self.table = np.stack([np.rint(votes / part) for part in range(1, int(parts.max()) + 1)]).astype(np.int64)
-        self.prior = np.bincount(codes, weights=weights, minlength=classes) / weights.sum()
-
-    def of(self, points: Points, own: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
-        """Parts of the points, and the probabilities of their classes by the votes, (rows, C) float64.
-
-        With `own` (M,) a label has no vote on the point of that number. Points that nobody votes on get the shares of
-        the classes among the labels.
-        """
-        own = np.full(len(self.codes), -1) if own is None else own
-        width = BLOCK_COLUMNS // torch.get_num_threads() + 1
-        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            for start in range(0, points.count, BLOCK_COLUMNS):
-                stop = min(start + BLOCK_COLUMNS, points.count)
-                votes = np.zeros((self.classes, stop - start), np.int64)
-                for first in range(0, len(self.codes), BLOCK_ROWS):
-                    bits = points.product(self.left[first : first + BLOCK_ROWS], start, start + BLOCK_COLUMNS).cpu()
-                    mine = slice(first, first + BLOCK_ROWS)
-                    jobs = [
-                        threads.submit(
-                            _add_votes, bits.numpy(), self.table, self.kinds[mine], self.codes[mine], own[mine] - start,
-                            column, min(column + width, stop - start), votes,
-                        )
-                        for column in range(0, stop - start, width)
-                    ]  # fmt: skip
-                    for job in jobs:
-                        job.result()
-                share = votes.T + self.prior
-                yield slice(start, stop), share / share.sum(1, keepdims=True)
+def _agreement(votes: Votes, labelled: Points) -> float:
+    """Share of labelled images, some thousand at most, one of whose classes the votes of all others name."""
+    known = votes.known
+    asked = np.linspace(0, len(known) - 1, min(len(known), _CHECKED)).astype(np.int64)
+    checked = known[asked]
+    place = np.full(labelled.count, -1)
+    place[checked] = np.arange(len(checked))
+    points, others = labelled.subset(checked), votes.of_others(len(checked), place)
+    for row in range(0, labelled.count, FETCH_ROWS):
+        left = labelled.left_slice(row, min(row + FETCH_ROWS, labelled.count))
+        for column in range(0, points.count, BLOCK_COLUMNS):
+            bits = points.product(left, column, column + BLOCK_COLUMNS).cpu().numpy()
+            others.add(bits[:, : points.count - column], row, column)
+    return float((votes.target[asked][np.arange(len(checked)), others.shares(slice(None)).argmax(1)] > 0).mean())
 
 
 @numba.njit(cache=True, nogil=True)
 def _add_votes(
-    bits: np.ndarray, table: np.ndarray, kinds: np.ndarray, codes: np.ndarray, own: np.ndarray,
-    begin: int, end: int, votes: np.ndarray,
+    bits: np.ndarray, table: np.ndarray, starts: np.ndarray, codes: np.ndarray, own: np.ndarray,
+    begin: int, end: int, sums: np.ndarray, offset: int,
 ) -> None:  # fmt: skip
-    """Add the votes of the labels (rows of `bits`) on the points `begin` to `end` (columns) to `votes` (C, points)."""
-    for row in range(codes.shape[0]):
-        line, target, values = bits[row], votes[codes[row]], table[kinds[row]]
-        for column in range(begin, end):
-            target[column] += values[bits_to_level(line[column])]
-        if begin <= own[row] < end:
-            target[own[row]] -= values[bits_to_level(line[own[row]])]
+    """Add the votes of labelled images (rows of `bits`) on points `begin` to `end` (columns) to `sums` (C, points).
 
-
-def _agreement(labelled: Points, rows: np.ndarray, codes: np.ndarray, weights: np.ndarray, classes: int) -> float:
-    """Share of labelled images, some thousand at most, one of whose classes the votes of all others name."""
-    images = np.unique(rows)
-    checked = images[np.linspace(0, len(images) - 1, min(len(images), _CHECKED)).astype(np.int64)]
-    place = np.full(labelled.count, -1)
-    place[checked] = np.arange(len(checked))
-    has_class = np.zeros((len(checked), classes), bool)
-    asked = place[rows] >= 0
-    has_class[place[rows[asked]], codes[asked]] = True
-    voters, hits = _Voters(labelled, rows, codes, weights, classes), 0
-    for part, voted in voters.of(labelled.subset(checked), place[rows]):
-        hits += int(has_class[part][np.arange(len(voted)), voted.argmax(1)].sum())
-    return hits / len(checked)
+    Column c is point `offset` + c. `table` has the vote for all 65,536 bits of a distance.
+    """
+    for row in range(bits.shape[0]):
+        line, parts = bits[row], starts[row + 1] - starts[row]
+        for label in range(starts[row], starts[row + 1]):
+            target, share = sums[codes[label], offset:], np.float32(1.0) / np.float32(parts)
+            skipped = own[row] if begin <= own[row] < end else end
+            for column in range(begin, skipped):
+                target[column] += share * table[line[column]]
+            for column in range(skipped + 1, end):
+                target[column] += share * table[line[column]]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from wtl_core.selection.dense import cover_by
 from wtl_core.selection.greedy import State, new_state
 from wtl_core.selection.identity import Purpose, content_keys, shuffled
 from wtl_core.selection.kernels import ONE, kernel_table, median_scale
-from wtl_core.selection.label_weights import listen
+from wtl_core.selection.label_weights import Votes, listen
 from wtl_core.selection.neighbours import Points, level_of, prepare
 from wtl_core.selection.problem import Problem
 from wtl_core.selection.result import Ranking, assemble
@@ -104,15 +104,18 @@ def rank(
     labelled = steering.labelled
     labelled = None if labelled is None or len(labelled) == 0 else _checked(labelled, samples, what="labelled")
     labelled_points = None if labelled is None else prepare(labelled, device)
-    state = _covered_by(points, labelled_points, table)
+    votes = None
+    if labelled is not None and steering.labelled_classes and params.labels != "ignore" and params.is_coverage:
+        votes = Votes(steering.labelled_classes, points.count)
+    state = _covered_by(points, labelled_points, table, votes)
     names, codes, labelled_by_group = _groups(steering, samples, inside)
     similar = [(prepare(_checked(some, samples, what="similar"), device), power) for some, power in steering.similar]
     weights = _similar_weights(base[inside], similar, points, scale * params.scale_factor)
     say = None
-    if labelled_points is not None and labelled is not None and params.labels != "ignore" and params.is_coverage:
+    if votes is not None and labelled is not None and labelled_points is not None:
         own = samples.vectors if is_inside.all() else samples.vectors[inside]
         order = shuffled(keys, 0, Purpose.LABELS)
-        say = listen(points, own, labelled_points, labelled, steering.labelled_classes, order=order, mode=params.labels)
+        say = listen(votes, own, labelled_points, labelled, order=order, always=params.labels == "use")
     if say is not None and say.is_heard:
         weights = weights * say.factors
     problem = Problem(
@@ -165,11 +168,12 @@ def _checked(vectors: np.ndarray, samples: SortedRows, *, what: str) -> np.ndarr
     return unit_vectors(vectors, None, what=what, width=samples.vectors.shape[1])
 
 
-def _covered_by(points: Points, others: Points | None, table: np.ndarray) -> State:
+def _covered_by(points: Points, others: Points | None, table: np.ndarray, votes: Votes | None = None) -> State:
     """Nothing picked, and covered by images outside the pool; `nearest` refers to image l by -2 - l."""
     state = new_state(points.count)
     if others is not None:
-        cover_by(points, others, table, state, marks=-2 - np.arange(others.count, dtype=np.int32))
+        marks = -2 - np.arange(others.count, dtype=np.int32)
+        cover_by(points, others, table, state, marks=marks, on_bits=None if votes is None else votes.add)
     return state
 
 
