@@ -142,8 +142,8 @@ class Votes:
         with ThreadPoolExecutor(threads) as pool:
             jobs = [
                 pool.submit(
-                    _add_votes, bits.view(np.uint16), self._table, self.starts[row:], self.codes, self.own[row:] - column, begin, end,
-                    self.sums, column,
+                    _add_votes, bits.view(np.uint16), self._table, self.starts[row:], self.codes,
+                    self.own[row:] - column, begin, end, self.sums, column,
                 )
                 for begin, end in itertools.pairwise(edges)
             ]  # fmt: skip

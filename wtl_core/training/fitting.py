@@ -14,6 +14,7 @@ from wtl_core.encoders.encoder import Encoder
 from wtl_core.encoders.networks import NetworkShape
 from wtl_core.encoders.packages import load_packaged
 from wtl_core.encoders.whitening import fit_whitening
+from wtl_core.machine import Progress
 from wtl_core.recipe.encoder_names import parse_name
 from wtl_core.training import near_copies
 from wtl_core.training.image_cache import PoolImages, decode_pool
@@ -33,6 +34,7 @@ def fit(
     device: torch.device | str,
     workers: int = 2,
     card: dict[str, Any] | None = None,
+    on_progress: Progress | None = None,
 ) -> str:
     """Fit the network of this name to a pool, and keep the result in the workspace; its fingerprint.
 
@@ -47,13 +49,14 @@ def fit(
         device: Where the network runs.
         workers: Threads that decode.
         card: What else is to be kept of it.
+        on_progress: Called with (passes done, passes) of the network over the images of the fit.
 
     Raises:
         What `resolve.resolve` does.
     """
     started = time.monotonic()
     base = resolve.resolve(name, store, device=device, side_px=side_px)
-    fitted, squares = fitted_to(base, images, workers=workers)
+    fitted, squares = fitted_to(base, images, workers=workers, on_progress=on_progress)
     if fitted.whitening is None:
         return name
     facts = {
@@ -83,7 +86,9 @@ def fit(
     return fingerprint
 
 
-def fitted_to(base: Encoder, images: PoolImages, *, workers: int) -> tuple[Encoder, torch.Tensor]:
+def fitted_to(
+    base: Encoder, images: PoolImages, *, workers: int, on_progress: Progress | None = None
+) -> tuple[Encoder, torch.Tensor]:
     """The network with the whitening of its features of the first images, and these images as (n, 3, S, S) squares.
 
     The first images are a random sample, since ids are hashes.
@@ -92,7 +97,12 @@ def fitted_to(base: Encoder, images: PoolImages, *, workers: int) -> tuple[Encod
     squares = torch.from_numpy(decode_pool(images, count, base.preprocessing, workers=workers))
     if len(squares) < whitening.LEAST_IMAGES:
         return base, squares
-    features = base.encode(squares)
+    parts, pieces = torch.split(squares, base.forward_rows), []
+    for part in parts:
+        pieces.append(base.encode(part))
+        if on_progress is not None:
+            on_progress(len(pieces), len(parts))
+    features = torch.cat(pieces)
     is_finite = torch.isfinite(features).all(dim=1)
     return base.fitted(fit_whitening(features[is_finite])), squares
 

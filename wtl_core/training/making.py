@@ -29,7 +29,7 @@ def make(
         store: The workspace.
         params: Name, time and sizes; `encoder_names.is_made_here` holds for the name.
         machine: Where it is made.
-        on_progress: Called with (steps done, steps) of a training.
+        on_progress: Called with (steps done, steps) of a training, or of a fit, whose steps are passes.
 
     Raises:
         What `training.train` and `resolve.resolve` do.
@@ -76,6 +76,7 @@ def _make(
             device=machine.device,
             workers=machine.workers,
             card=facts,
+            on_progress=on_progress,
         )
     return training.train(
         images,
