@@ -117,7 +117,8 @@ class Votes:
         self.codes = np.array([code[name] for names in found for name in names], np.int64)
         self.own = np.full(len(found), -1)
         self.sums = np.zeros((len(self.names), points), np.float32)
-        levels = np.array([bits_to_level(bits) for bits in np.arange(1 << 16, dtype=np.uint16).view(np.int16)])
+        signed = np.arange(1 << 16, dtype=np.uint16).view(np.int16).tolist()
+        levels = np.array([bits_to_level(bits) for bits in signed])
         self._table = np.exp(-(level_distances()[levels] ** 2) / 2.0 / _TEMPERATURE).astype(np.float32)
 
     @property
