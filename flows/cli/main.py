@@ -54,7 +54,7 @@ wtl, what to label: which images to label next, and how many are enough.
   wtl run SOURCE -w DIR                 rank the images of a folder or bucket
   wtl report --open -w DIR              look at the picks, beside random ones
   wtl cut --at 5% -o picks.csv -w DIR   the images to label, best first
-  wtl labels add FILE -w DIR            say which ones are labelled
+  wtl labels add FILE -w DIR            enter their labels
   wtl status -w DIR                     what the workspace holds
 
 All commands: wtl --help"""

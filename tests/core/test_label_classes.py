@@ -156,7 +156,12 @@ def test_yolos_files_are_named_like_their_images_whatever_the_folders(store: Sto
     folder = tmp_path / "yolo" / "labels" / "train"
     folder.mkdir(parents=True)
     (tmp_path / "yolo" / "classes.txt").write_text("car\nbus\n")
-    for name, line in (("1", "0 .1 .1 .1 .1"), ("2", "1 .1 .1 .1 .1"), ("été 日本", "1 .1 .1 .1 .1"), ("3", "")):
+    for name, line in (
+        ("1", "0 .1 .1 .1 .1"),
+        ("2", "1 .1 .1 .1 .1"),
+        ("%C3%A9t%C3%A9%20日本", "1 .1 .1 .1 .1"),
+        ("3", ""),
+    ):
         (folder / f"{name}.txt").write_text(line)
     added = labels.add(store, tmp_path / "yolo")
     assert (added.added, added.bare) == (3, 1)

@@ -139,6 +139,14 @@ def test_coco_gives_an_image_the_categories_of_its_annotations(tmp_path: Path) -
     assert read(file, bare_is_empty=True) == [*expected, ("1.jpg", ())]
 
 
+def test_paths_on_label_studios_own_disk_are_read_in_each_of_its_exports(tmp_path: Path) -> None:
+    name = "/data/local-files/?d=photos/two%0Alines%20%22q%22.jpg"
+    data = coco()
+    data["images"][0]["file_name"] = name
+    assert read(written(tmp_path, "c.json", json.dumps(data)))[0] == ('photos/two\nlines "q".jpg', ("cat", "dog"))
+    assert read(written(tmp_path, "t.csv", f"image,choice\n{name},cat\n")) == [('photos/two\nlines "q".jpg', ("cat",))]
+
+
 def test_coco_in_a_zip_is_found(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "cvat.zip", "w") as archive:
         archive.writestr("annotations/instances_default.json", json.dumps(coco()))

@@ -130,6 +130,14 @@ def test_a_relative_path_is_the_end_of_a_location_and_nothing_less() -> None:
     assert matched["value"].to_list() == list(values)
 
 
+def test_percent_encoding_is_undone_where_nothing_is_called_so() -> None:
+    """Label Studio's YOLO and Pascal VOC exports encode names."""
+    known = {"/d/a b.jpg": "a", "/d/c%20d.jpg": "b", "/d/c d.jpg": "c", "/d/é\n.jpg": "d"}
+    names = pl.DataFrame({"name": list(known), "sample_id": list(known.values())}, schema=NAMES_SCHEMA)
+    values = {"/d/a%20b.jpg": ["a"], "d/c%20d.jpg": ["b"], "d/%C3%A9%0A.jpg": ["d"], "/d/%zz.jpg": []}
+    assert dict(match(names, list(values)).iter_rows()) == values
+
+
 def test_what_is_written_exactly_goes_before_the_end_of_a_path_and_several_are_all_found() -> None:
     rows = [
         ("a/x", "exact"),

@@ -5,6 +5,7 @@ import json
 import zipfile
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def read(file: Path, reading: Reading | None = None) -> LabelRows:
     except _UNREADABLE as error:
         reason = str(error).partition("\n")[0][:_REASON_CHARACTERS]
         raise ConfigError(f"{file}: {reason}; expected {_FORMS}; check the file; nothing is entered") from error
-    return rows
+    return replace(rows, names=list(map(label_studio.local_path, rows.names)))
 
 
 def _read(file: Path, reading: Reading) -> LabelRows:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 import polars as pl
 
@@ -50,7 +51,8 @@ def match(names: pl.DataFrame, values: Sequence[str]) -> pl.DataFrame:
 
     A value is looked up as it is, as a path from the current folder, and as the end of a name from a `/` on; if that
     finds nothing, once more without blanks around it and without the apostrophe that `wtl cut` puts before what a
-    spreadsheet would take for a formula. The first of these that finds a sample counts.
+    spreadsheet would take for a formula, and last with its percent-encoding undone. The first of these that finds a
+    sample counts.
 
     Args:
         names: Every way to name a sample, a row each: `name`, `sample_id`; rows may repeat.
@@ -64,8 +66,8 @@ def match(names: pl.DataFrame, values: Sequence[str]) -> pl.DataFrame:
 def _forms(values: Sequence[str]) -> list[Form]:
     forms = []
     for value in values:
-        spellings = dict.fromkeys((value, _plain(value)))
-        for first, spelling in zip((0, 3), spellings, strict=False):
+        spellings = dict.fromkeys((value, _plain(value), unquote(value)))
+        for first, spelling in zip((0, 3, 6), spellings, strict=False):
             absolute = str(Path(spelling).absolute())
             forms.append((value, first, spelling, False))
             forms += [(value, first + 1, absolute, False)] if absolute != spelling else []
@@ -75,10 +77,10 @@ def _forms(values: Sequence[str]) -> list[Form]:
 
 def _stem_forms(values: Sequence[str]) -> list[Form]:
     """Of paths without an ending, whose folders in front may be those of a tool: the longest end that fits counts."""
-    ends = [(value, value.split("/")) for value in values]
+    spelt = [(value, spelling.split("/")) for value in values for spelling in dict.fromkeys((value, unquote(value)))]
     return [
         (value, order, "/".join(parts[order:]), order < len(parts) - 1)
-        for value, parts in ends
+        for value, parts in spelt
         for order in range(len(parts))
     ]
 

@@ -58,6 +58,11 @@ def of_tasks(tasks: Sequence[Any], reading: Reading) -> LabelRows:
     return LabelRows([*rows.names, *unknown], [*rows.classes, *([None] * len(unknown))], bare=rows.bare)
 
 
+def local_path(name: str) -> str:
+    """The path below the server's own disk that a name stands for, in each of its exports; other names as they are."""
+    return parse_qs(urlsplit(name).query).get("d", [name])[0] if name.startswith(_LOCAL_FILES) else name
+
+
 def _annotations(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     entries = task.get("annotations") or task.get("completions") or []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -92,6 +97,4 @@ def _name(data: Any, reading: Reading) -> Any:
         if reading.column is not None or len(texts) != 1:
             raise
         value = texts[0]
-    if isinstance(value, str) and value.startswith(_LOCAL_FILES):
-        return parse_qs(urlsplit(value).query).get("d", [value])[0]
     return value
