@@ -24,16 +24,9 @@ def prepare_benchmark(store: Store, dataset: str, params: BenchmarkParams, vecto
     """The set, its vectors and its pools."""
     here = machine()
     folder = None if vectors is None else Path(vectors)
-    with reported("encoder", "steps") as on_progress:
-        return preparation.prepare(
-            store,
-            dataset,
-            params,
-            device=here.device,
-            workers=here.workers,
-            vectors=folder,
-            on_progress=on_progress,
-        )
+    return preparation.prepare(
+        store, dataset, params, device=here.device, workers=here.workers, vectors=folder, stage=reported
+    )
 
 
 @task(name="plan-orders", **STAGE)
@@ -50,7 +43,12 @@ def plan_orders(store: Store, prepared: Prepared, params: BenchmarkParams) -> li
 )
 def order_pool(store: Store, prepared: Prepared, orders: list[Order]) -> float:
     """One strategy's orders of one pool; their seconds."""
-    return sum(work.make_order(store, prepared, order, device=machine().device) for order in orders)
+    with reported("ordering", "rows compared") as on_progress:
+        made = [
+            work.make_order(store, prepared, order, device=machine().device, on_progress=on_progress)
+            for order in orders
+        ]
+    return sum(made)
 
 
 @task(name="plan-cells", **STAGE)

@@ -1,7 +1,8 @@
 """What the machine offers, how progress is reported, and wall clock by stage. Imports no other module of ours."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 
@@ -21,6 +22,15 @@ class Stopwatch:
 
 Progress = Callable[[int, int], None]
 """Called with (done, total), in the unit of the stage: bytes, images or steps."""
+
+Stage = Callable[[str, str], AbstractContextManager[Progress]]
+"""Called with a stage's name and unit; what it gives shows that stage's progress while a block lasts."""
+
+
+@contextmanager
+def silent(name: str, unit: str) -> Iterator[Progress]:  # noqa: ARG001, as `Stage` has it
+    """A stage that shows nothing."""
+    yield lambda _done, _total: None
 
 
 @dataclass(frozen=True)

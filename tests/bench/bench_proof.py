@@ -15,7 +15,10 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import report
@@ -23,6 +26,7 @@ import torch
 
 from wtl_core.benchmark import grid, preparation, summary, work
 from wtl_core.benchmark.params import LOOPS, STRATEGIES, BenchmarkParams
+from wtl_core.machine import Progress
 from wtl_core.workspace.storage import open_store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,7 +154,8 @@ def run_section(name: str, options: argparse.Namespace, deadline: float) -> None
     if vectors is not None and not (vectors / "train-embeddings.npy").is_file():
         vectors = None
     store = open_store(str(options.output / name))
-    prepared = preparation.prepare(store, dataset, params, device=options.device, vectors=vectors)
+    stage = partial(shown, name)
+    prepared = preparation.prepare(store, dataset, params, device=options.device, vectors=vectors, stage=stage)
     say(name, f"prepared {', '.join(f'{pool.kind} {pool.size:,} by {pool.encoder}' for pool in prepared.pools)}")
     for order in grid.missing_orders(store, prepared, params):
         seconds = work.make_order(store, prepared, order, device=options.device)
@@ -164,6 +169,20 @@ def run_section(name: str, options: argparse.Namespace, deadline: float) -> None
     made = summary.write(store, prepared, params, device=options.device, command=command)
     for sentence in made.sentences:
         say(name, sentence)
+
+
+@contextmanager
+def shown(section: str, name: str, unit: str) -> Iterator[Progress]:
+    """A stage of the preparation, with a line every ten seconds."""
+    last = time.time()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        if time.time() - last >= 10:
+            last = time.time()
+            say(section, f"{name}: {done:,} of {total:,} {unit}")
+
+    yield show
 
 
 def fan_out(name: str, left: list[tuple], *, workers: int, deadline: float) -> None:

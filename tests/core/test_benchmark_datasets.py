@@ -3,6 +3,8 @@
 import gzip
 import hashlib
 import io
+import resource
+import tracemalloc
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from wtl_core.benchmark import datasets
+from wtl_core.benchmark import datasets, pools, stored_images
+from wtl_core.benchmark.stored_images import StoredImages
 from wtl_core.errors import ConfigError, InputError
 
 
@@ -67,7 +70,7 @@ def test_parquet_and_folders_hold_the_same_images(tmp_path: Path) -> None:
         pq.write_table(pa.table({"image": image, "label": label}), tmp_path / "parquet" / f"{split}-0.parquet")
     ours, theirs = (datasets.load(str(p), side_px=8) for p in (folder, tmp_path / "parquet"))
     assert ours.train.sample_ids == theirs.train.sample_ids
-    np.testing.assert_array_equal(ours.train.images, theirs.train.images)
+    np.testing.assert_array_equal(ours.train.images[:], theirs.train.images[:])
     names = [np.array(["cat", "dog"])[ours.test.labels], np.array(["dog", "cat"])[1 - theirs.test.labels]]
     assert len(names[0]) == len(names[1]) == 10
     np.testing.assert_array_equal(theirs.train.rows[np.argsort(theirs.train.rows)], np.arange(40))
@@ -194,6 +197,59 @@ def test_one_image_at_a_time_is_held_in_its_full_size(tmp_path: Path, monkeypatc
     monkeypatch.setattr(datasets, "decode_rgb", watched)
     held = datasets.load(str(write_classes(tmp_path)), side_px=8)
     assert len(held.train) + len(held.test) == len(whole) == 40
+
+
+def test_squares_are_never_all_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading, cutting, near-copies and writing, by what Python and numpy allocate."""
+    monkeypatch.setattr(stored_images, "CHUNK", 32)
+    rows = {"image": [png(seed, side=4) for seed in range(400)], "label": [seed % 2 for seed in range(400)]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    datasets.load(str(tmp_path / "a.parquet"), side_px=8)  # what is imported when first used is no image
+    tracemalloc.start()
+    held = datasets.load(str(tmp_path / "a.parquet"), side_px=96, folder=tmp_path / "out")
+    pool = pools.make("bursts", held.train, seed=0)
+    with (tmp_path / "pool.npy").open("wb") as file:
+        pool.images.save(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    size = len(pool.labels) * 3 * 96 * 96
+    assert len(pool.labels) > 600
+    assert peak < size / 4
+    assert (tmp_path / "pool.npy").stat().st_size > size
+    assert list((tmp_path / "out").iterdir()) == []  # the file of squares has no name: a kill leaves nothing
+
+
+def test_stored_images_are_read_as_an_array_of_them_would_be(tmp_path: Path) -> None:
+    whole = np.random.default_rng(0).integers(0, 256, (9, 3, 5, 5), dtype=np.uint8)
+    held = StoredImages.new(5).plus(whole[:6])
+    both = held.take(np.array([4, 1])).plus(whole[6:])
+    order = np.array([4, 1, 6, 7, 8])
+    assert (held.shape, both.shape, len(both)) == ((6, 3, 5, 5), (5, 3, 5, 5), 5)
+    with (tmp_path / "a.npy").open("wb") as file:
+        both.save(file)
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), whole[order])
+    for one in (both, StoredImages.open(str(tmp_path / "a.npy"))):
+        for chosen in (slice(None), slice(1, 3), slice(3, 3), np.array([3, 0, 3]), np.arange(5) > 2, 2, -1):
+            np.testing.assert_array_equal(one[chosen], whole[order][chosen])
+
+
+def test_a_disk_that_takes_a_part_of_an_image_is_full() -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    held, image = StoredImages.new(5), np.zeros((3, 5, 5), np.uint8)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+    try:
+        held.write(image)
+        with pytest.raises(OSError, match="No space left"):
+            held.write(image)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
+def test_a_set_whose_training_images_are_all_judged_with_is_refused(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_classes(tmp_path / split)
+    with pytest.raises(InputError, match="found 0 and 40"):
+        datasets.load(str(tmp_path), side_px=8)
 
 
 def test_a_set_too_small_for_its_hashed_split_is_refused(tmp_path: Path) -> None:

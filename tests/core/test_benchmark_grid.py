@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from wtl_core.benchmark.grid_cells import GridCell
 from wtl_core.benchmark.params import RANKED, STEERED, BenchmarkParams
 from wtl_core.benchmark.preparation import Prepared
 from wtl_core.errors import ConfigError, InputError
+from wtl_core.machine import Progress
 from wtl_core.training.image_cache import PoolImages
 from wtl_core.workspace import selections
 from wtl_core.workspace.storage import Store, open_store
@@ -226,6 +229,25 @@ def test_an_encoder_trained_for_a_benchmark_sees_its_pool_alone(
             np.testing.assert_array_equal(image, images[row])
         judged = preparation.load_array(store, prepared, f"{pool.kind}-test-vectors")
         assert len(judged) == len(held.test)
+
+
+def test_the_preparation_tells_how_far_it_is(finished: Finished, tmp_path: Path) -> None:
+    folder, _, _, _ = finished
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    @contextmanager
+    def stage(name: str, unit: str) -> Iterator[Progress]:
+        assert unit == "images"
+        yield lambda done, total: told.setdefault(name, []).append((done, total))
+
+    params = PARAMS.model_copy(update={"pools": ("bursts",)})
+    prepared = preparation.prepare(
+        open_store(str(tmp_path / "out")), str(folder / "set"), params, device="cpu", stage=stage
+    )
+    copies = prepared.pools[0].size - 120
+    assert told["reading"] == [(done, 150) for done in range(1, 151)]
+    assert told["near-copies"] == [(done, copies) for done in range(1, copies + 1)]
+    assert told["embedding"] == [(120 + copies, 120 + copies), (30, 30)]
 
 
 def test_an_encoder_that_is_there_already_costs_what_its_training_took(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from wtl_core.benchmark.datasets import Split
 from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.params import ONE_PASS, ORACLES
 from wtl_core.benchmark.queries import Predictions
+from wtl_core.benchmark.stored_images import StoredImages
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import linear_probe
 from wtl_core.selection.label_weights import listen
@@ -30,11 +31,12 @@ def blobs(count: int, seed: int = 0, side: int = 12) -> Split:
     for image, label in zip(images, labels, strict=True):
         top, left = divmod(int(label), 2)
         image[:, top * half : (top + 1) * half, left * half : (left + 1) * half] += 120
-    return Split(images, labels, [f"{number:064x}" for number in range(count)], np.arange(count))
+    ids = [f"{number:064x}" for number in range(count)]
+    return Split(StoredImages.new(side).plus(images), labels, ids, np.arange(count))
 
 
 def vectors_of(split: Split) -> np.ndarray:
-    small = split.images.reshape(len(split), 3, 4, 3, 4, 3).mean((3, 5)).reshape(len(split), -1)
+    small = split.images[:].reshape(len(split), 3, 4, 3, 4, 3).mean((3, 5)).reshape(len(split), -1)
     return (small - small.mean(0)).astype(np.float32)
 
 
@@ -42,7 +44,7 @@ def test_a_pool_is_the_same_again_and_keeps_its_promises() -> None:
     train = blobs(400)
     for kind in ("balanced", "long-tail", "bursts", "long-tail-bursts", "outliers"):
         pool, again = (pools.make(kind, train, seed=3) for _ in range(2))
-        np.testing.assert_array_equal(pool.images, again.images)
+        np.testing.assert_array_equal(pool.images[:], again.images[:])
         assert pool.sample_ids == again.sample_ids == sorted(set(pool.sample_ids))
         real = pool.labels >= 0
         np.testing.assert_array_equal(pool.labels[real], train.labels[pool.origin[real]])
@@ -206,7 +208,7 @@ def test_a_loop_with_dropout_is_judged_without_it_where_it_is_reported(monkeypat
     train, test = blobs(60), blobs(80, seed=1)
     held = {"labels": torch.from_numpy(train.labels), "test_labels": torch.from_numpy(test.labels), "classes": CLASSES}
     vectors = {"vectors": torch.from_numpy(vectors_of(train)), "test_vectors": torch.from_numpy(vectors_of(test))}
-    images = {"images": torch.from_numpy(train.images), "test_images": torch.from_numpy(test.images)}
+    images = {"images": train.images, "test_images": torch.from_numpy(test.images[:])}
     recipe = ScratchRecipe(8, effort=0.05, has_flips=False)
 
     def learners(dropout: float) -> list[loops.Learner]:
@@ -290,13 +292,13 @@ def test_a_probe_learns_and_repeats_itself() -> None:
 def test_the_network_from_scratch_learns_follows_its_seed_and_leaves_torchs_generator_alone() -> None:
     train, test = blobs(64), blobs(100, seed=1)
     recipe = ScratchRecipe(8, effort=0.15, has_flips=False)
-    images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
+    images, labels = torch.from_numpy(train.images[:]), torch.from_numpy(train.labels)
     before = torch.random.get_rng_state()
     first = network.train(images, labels, classes=CLASSES, recipe=recipe, seed=5)
     assert torch.equal(before, torch.random.get_rng_state())
     again = network.train(images, labels, classes=CLASSES, recipe=recipe, seed=5)
     torch.testing.assert_close(first.head.weight, again.head.weight, rtol=0, atol=0)
-    got = network.accuracy(first, torch.from_numpy(test.images), torch.from_numpy(test.labels), has_flips=False)
+    got = network.accuracy(first, torch.from_numpy(test.images[:]), torch.from_numpy(test.labels), has_flips=False)
     assert got > 0.5
 
 

@@ -10,18 +10,23 @@ import hashlib
 import logging
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from wtl_core.benchmark.stored_images import StoredImages
 from wtl_core.encoders.preprocessing import Preprocessing, fit
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.images.decode import decode_rgb
 from wtl_core.images.faults import ImageError
 from wtl_core.images.kinds import IMAGE_SUFFIXES
+from wtl_core.machine import Progress, Stage, silent
 
 TORCHVISION = ("CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "SVHN")
 FORMS = (
@@ -45,13 +50,13 @@ Decoded = tuple[torch.Tensor, str, bytes]  # an image, its class, and the bytes 
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, 3, S, S) uint8 with labels (N,) int64 and distinct ids, sorted by id.
+    """Images (N, 3, S, S) uint8 in a file, with labels (N,) int64 and distinct ids, sorted by id.
 
     `rows` (N,) are positions in the reading order of the set's split `origin`, of `origin_count` images with those that
     were left out, for vectors that were made elsewhere.
     """
 
-    images: np.ndarray
+    images: StoredImages
     labels: np.ndarray
     sample_ids: list[str]
     rows: np.ndarray
@@ -65,7 +70,7 @@ class Split:
     def take(self, rows: np.ndarray) -> "Split":
         """Some rows, in the given order."""
         ids = [self.sample_ids[row] for row in rows]
-        return Split(self.images[rows], self.labels[rows], ids, self.rows[rows], self.origin, self.origin_count)
+        return Split(self.images.take(rows), self.labels[rows], ids, self.rows[rows], self.origin, self.origin_count)
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,8 @@ def load(
     test_images: int | None = None,
     validation_share: float = 0.0,
     download_folder: Path | None = None,
+    folder: Path | None = None,
+    stage: Stage = silent,
 ) -> LabelledSet:
     """Read a labelled set.
 
@@ -108,12 +115,18 @@ def load(
         test_images: Test images to keep, chosen by hash; None keeps all.
         validation_share: Share of the training split that becomes the validation split, by hash, if the set has none.
         download_folder: Where torchvision keeps what it fetched.
+        folder: Where there is room for the squares, in a file without a name; None for the system's temporary folder.
+        stage: Shows how many images are read.
 
     Raises:
         ConfigError: no such set or path.
         InputError: a file that is none of its kind, fewer than two classes, no readable image, or an empty split.
     """
-    splits = {split: _squashed(images, side_px) for split, images in _read(name, download_folder).items()}
+    found = _read(name, download_folder)
+    squares = StoredImages.new(side_px, folder)
+    with stage("reading", "images") as on_progress:
+        counted = _counted(found, on_progress)
+        splits = {split: _squashed(images, squares) for split, images in counted.items()}
     names = sorted({label for images in splits.values() for _, _, label, _ in images.kept.values()}, key=_class_key)
     if len(names) < 2:
         raise InputError(f"{name}: expected images of two classes or more, found {len(names)}; check the labels")
@@ -122,7 +135,7 @@ def load(
             f"{name}: expected images in each split, in one folder per class; found none in {', '.join(empty)}"
         )
     _leave_out_the_judged(name, splits)
-    ready = {split: _pack(images, names, side_px, origin=split) for split, images in splits.items()}
+    ready = {split: _pack(images, names, squares, origin=split) for split, images in splits.items()}
     train, test = (ready["train"], ready["test"]) if "test" in ready else _cut(ready["train"], _TEST_SHARE, "test")
     share = 0.0 if "validation" in ready else validation_share
     train, validation = _cut(train, share, "validation")
@@ -140,31 +153,53 @@ def load(
 
 @dataclass
 class _Squares:
-    """A split while it is read: by digest of the pixels an image's id, square, class and reading position.
+    """A split while it is read: by digest of the pixels an image's id, its square's place, class and reading position.
 
     Repeats count once, with the least of their ids, which is a digest of the bytes.
     """
 
-    kept: dict[bytes, tuple[str, np.ndarray, str, int]]
+    kept: dict[bytes, tuple[str, int, str, int]]
     count: int = 0
 
 
-def _squashed(images: Iterable[Decoded], side_px: int) -> _Squares:
-    """Read a split with one image at a time in its full size."""
-    fitting, found = Preprocessing(side_px), _Squares({})
+@dataclass(frozen=True)
+class _Source:
+    """A split to read: how many images it holds, unreadable ones too; nothing is decoded before it is asked for."""
+
+    count: int
+    images: Iterable[Decoded]
+
+
+def _counted(sources: dict[str, _Source], on_progress: Progress) -> dict[str, Iterator[Decoded]]:
+    """The splits' images, which tell on their way how many of all have been read."""
+    done, total = count(1), sum(source.count for source in sources.values())
+
+    def watched(images: Iterable[Decoded]) -> Iterator[Decoded]:
+        for image in images:
+            yield image
+            on_progress(next(done), total)
+
+    return {split: watched(source.images) for split, source in sources.items()}
+
+
+def _squashed(images: Iterable[Decoded], squares: StoredImages) -> _Squares:
+    """Read a split with one image at a time in memory; its square is written."""
+    fitting, found = Preprocessing(squares.side_px), _Squares({})
     for row, (image, label, data) in enumerate(images):
         found.count = row + 1
         if not data:
             continue
         sample_id = hashlib.sha256(data).hexdigest()
         pixels = hashlib.sha256(repr(tuple(image.shape)).encode() + image.numpy().tobytes()).digest()
-        if pixels not in found.kept or sample_id < found.kept[pixels][0]:
-            found.kept[pixels] = sample_id, fit(image, fitting).numpy(), label, row
+        held = found.kept.get(pixels)
+        if held is None or sample_id < held[0]:
+            place = squares.write(fit(image, fitting).numpy()) if held is None else held[1]
+            found.kept[pixels] = sample_id, place, label, row
     return found
 
 
-def _read(name: str, download_folder: Path | None) -> dict[str, Iterator[Decoded]]:
-    """Splits by name: `train`, and perhaps `test` and `validation`; nothing is decoded before it is asked for."""
+def _read(name: str, download_folder: Path | None) -> dict[str, _Source]:
+    """Splits by name: `train`, and perhaps `test` and `validation`."""
     prefix, _, rest = name.partition(":")
     if prefix == "torchvision" and rest:
         return _torchvision(rest, download_folder or Path.home() / ".cache" / "wtl")
@@ -184,7 +219,7 @@ def _read(name: str, download_folder: Path | None) -> dict[str, Iterator[Decoded
     return _with_test(named) if "train" in named and len(named) > 1 else {"train": _classes(path)}
 
 
-def _parquet_splits(files: list[Path]) -> dict[str, Iterator[Decoded]]:
+def _parquet_splits(files: list[Path]) -> dict[str, _Source]:
     """By the first word of a file's name, as in `validation-00000-of-00001.parquet`; all others are for training."""
     held: dict[str, list[Path]] = {}
     for file in files:
@@ -200,24 +235,34 @@ def _split_of(word: str) -> str | None:
     return next((split for split, words in _SPLITS.items() if word in words), None)
 
 
-def _with_test(splits: dict[str, Iterator[Decoded]]) -> dict[str, Iterator[Decoded]]:
+def _with_test(splits: dict[str, _Source]) -> dict[str, _Source]:
     """A set without a test split is judged on its validation split."""
     if "test" not in splits and "validation" in splits:
         splits["test"] = splits.pop("validation")
     return splits
 
 
-def _parquet(files: Iterable[Path]) -> Iterator[Decoded]:
+def _parquet(files: Sequence[Path]) -> _Source:
     """Rows with `image` (bytes, or a struct that holds them) and `label`.
 
     Rows that cannot be decoded, and those without a label (null, NaN, empty, or -1 as the library datasets has it), are
     no images, but keep their place.
     """
+    import pyarrow.parquet as pq
+
+    rows = 0
+    for file in files:
+        with _explained(file):
+            rows += pq.read_metadata(file).num_rows
+    return _Source(rows, _parquet_rows(files))
+
+
+def _parquet_rows(files: Iterable[Path]) -> Iterator[Decoded]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     for file in files:
-        try:
+        with _explained(file):
             reader = pq.ParquetFile(file)
             schema = reader.schema_arrow
             if not {"image", "label"} <= set(schema.names):
@@ -232,18 +277,33 @@ def _parquet(files: Iterable[Path]) -> Iterator[Decoded]:
                 for encoded, label in zip(data.to_pylist(), batch.column("label").to_pylist(), strict=True):
                     is_labelled = label is not None and label == label and label not in ("", -1)  # NaN is not itself
                     yield from _decoded(encoded if is_labelled else None, str(label))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{file}: expected a Parquet file: {error}; write it again") from error
 
 
-def _classes(folder: Path) -> Iterator[Decoded]:
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """What Arrow says of a file that is none of its, in our words."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{file}: expected a Parquet file: {error}; write it again") from error
+
+
+def _classes(folder: Path) -> _Source:
     """One folder per class, but for hidden ones and what archives leave behind."""
-    for child in sorted(folder.iterdir()):
-        if not child.is_dir() or child.name.startswith(".") or child.name == "__MACOSX":
-            continue
-        for file in sorted(child.rglob("*")):
-            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
-                yield from _decoded(file.read_bytes(), child.name)
+    classes = [
+        child
+        for child in sorted(folder.iterdir())
+        if child.is_dir() and not child.name.startswith(".") and child.name != "__MACOSX"
+    ]
+    files = [
+        (file, child.name)
+        for child in classes
+        for file in sorted(child.rglob("*"))
+        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+    ]
+    return _Source(len(files), chain.from_iterable(_decoded(file.read_bytes(), name) for file, name in files))
 
 
 def _decoded(data: bytes | None, label: str) -> Iterator[Decoded]:
@@ -253,13 +313,13 @@ def _decoded(data: bytes | None, label: str) -> Iterator[Decoded]:
         yield torch.empty(0), label, b""
 
 
-def _idx(file: Path) -> Iterator[Decoded]:
+def _idx(file: Path) -> _Source:
     """The format of MNIST and its kin: images beside labels, big-endian, packed or not."""
     images = _idx_array(file, _IDX_IMAGES)
     labels = _idx_array(file.with_name(file.name.replace("-images-idx3", "-labels-idx1")), _IDX_LABELS)
     if len(images) != len(labels):
         raise InputError(f"{file}: expected a label for each of {len(images)} images, found {len(labels)}")
-    yield from _grey(images, labels)
+    return _Source(len(images), _grey(images, labels))
 
 
 def _idx_array(file: Path, magic: int) -> np.ndarray:
@@ -277,13 +337,13 @@ def _idx_array(file: Path, magic: int) -> np.ndarray:
     return body.reshape(shape)
 
 
-def _digits() -> Iterator[Decoded]:
+def _digits() -> _Source:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ConfigError("sklearn:digits: expected scikit-learn to be installed; pip install scikit-learn") from error
     held = load_digits()
-    yield from _grey((held.images * 15.9).astype(np.uint8), held.target)
+    return _Source(len(held.target), _grey((held.images * 15.9).astype(np.uint8), held.target))
 
 
 def _grey(images: np.ndarray, labels: np.ndarray) -> Iterator[Decoded]:
@@ -291,12 +351,12 @@ def _grey(images: np.ndarray, labels: np.ndarray) -> Iterator[Decoded]:
         yield torch.from_numpy(np.repeat(image[None], 3, axis=0)), str(label), image.tobytes()
 
 
-def _torchvision(name: str, folder: Path) -> dict[str, Iterator[Decoded]]:
+def _torchvision(name: str, folder: Path) -> dict[str, _Source]:
     if name not in TORCHVISION:
         raise ConfigError(f"torchvision:{name}: expected one of {', '.join(TORCHVISION)}")
     from torchvision import datasets
 
-    def read(is_train: bool) -> Iterator[Decoded]:
+    def read(is_train: bool) -> _Source:
         split = {"split": "train" if is_train else "test"} if name == "SVHN" else {"train": is_train}
         try:
             held = getattr(datasets, name)(str(folder), download=True, **split)
@@ -304,22 +364,23 @@ def _torchvision(name: str, folder: Path) -> dict[str, Iterator[Decoded]]:
             raise ConfigError(
                 f"torchvision:{name}: expected it in {folder} or a network to fetch it: {error}"
             ) from error
-        for image, label in held:
-            pixels = np.array(image.convert("RGB"))
-            yield torch.from_numpy(pixels.transpose(2, 0, 1).copy()), str(label), pixels.tobytes()
+        return _Source(len(held), map(decoded, held))
+
+    def decoded(entry: tuple[Any, object]) -> Decoded:
+        pixels = np.array(entry[0].convert("RGB"))
+        return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), str(entry[1]), pixels.tobytes()
 
     return {"train": read(True), "test": read(False)}
 
 
-def _pack(images: _Squares, names: list[str], side_px: int, *, origin: str) -> Split:
+def _pack(images: _Squares, names: list[str], squares: StoredImages, *, origin: str) -> Split:
     """Sorted by id."""
     number = {name: index for index, name in enumerate(names)}
     held = sorted(images.kept.values(), key=lambda entry: entry[0])
-    squares = np.empty((len(held), 3, side_px, side_px), np.uint8)
-    labels, rows = np.empty(len(held), np.int64), np.empty(len(held), np.int64)
-    for place, (_, square, label, row) in enumerate(held):
-        squares[place], labels[place], rows[place] = square, number[label], row
-    return Split(squares, labels, [entry[0] for entry in held], rows, origin, images.count)
+    ids, places = [entry[0] for entry in held], [entry[1] for entry in held]
+    labels = np.array([number[label] for _, _, label, _ in held], np.int64)
+    rows = np.array([row for *_, row in held], np.int64)
+    return Split(squares.at(places), labels, ids, rows, origin, images.count)
 
 
 def _leave_out_the_judged(name: str, splits: dict[str, _Squares]) -> None:

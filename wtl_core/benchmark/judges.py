@@ -47,5 +47,5 @@ def clock(device: torch.device) -> float:
 
 
 def as_device(array: np.ndarray, device: torch.device | str) -> torch.Tensor:
-    """The array as a tensor of its own on `device`."""
-    return torch.from_numpy(np.array(array)).to(device)
+    """The array as a tensor on `device`; a copy of one that may not be written to."""
+    return torch.from_numpy(array if array.flags.writeable else np.array(array)).to(device)

@@ -15,6 +15,7 @@ import torch
 from wtl_core.benchmark import judges, network, queries
 from wtl_core.benchmark.network import ScratchRecipe
 from wtl_core.benchmark.queries import Predictions
+from wtl_core.benchmark.stored_images import StoredImages
 from wtl_core.selection import linear_probe
 
 DROPOUT, DRAWS = 0.3, 100  # share of inputs that a draw leaves out, and draws
@@ -171,7 +172,7 @@ class ScratchLearner:
 
     def __init__(
         self,
-        images: torch.Tensor,
+        images: StoredImages,
         labels: torch.Tensor,
         test_images: torch.Tensor,
         test_labels: torch.Tensor,
@@ -180,14 +181,14 @@ class ScratchLearner:
         recipe: ScratchRecipe,
     ) -> None:
         self.images, self.labels, self.classes, self.recipe = images, labels, classes, recipe
-        self.device = images.device
+        self.device = labels.device
         self.test_images, self.test_labels = test_images, test_labels
         self.generator = torch.Generator()
 
     def fit(self, rows: np.ndarray, seed: int) -> None:
         """Train on these rows of the pool."""
         self.generator.manual_seed(seed)
-        self.rows, self.seed = judges.as_device(rows, self.device), seed
+        self.rows, self.chosen, self.seed = rows, judges.as_device(rows, self.device), seed
         self.network = self._trained(self.recipe)
 
     def accuracy(self) -> float:
@@ -197,8 +198,8 @@ class ScratchLearner:
 
     def predict(self, rows: np.ndarray, labelled: np.ndarray, *, has_draws: bool) -> Predictions:
         """Features are the pooled ones before the last layer; draws drop some of them."""
-        logits, features = network.describe(self.network, self.images[judges.as_device(rows, self.device)])
-        known = network.describe(self.network, self.images[judges.as_device(labelled, self.device)])[1]
+        logits, features = network.describe(self.network, judges.as_device(self.images[rows], self.device))
+        known = network.describe(self.network, judges.as_device(self.images[labelled], self.device))[1]
         drawn = None
         if has_draws:
             masks = linear_probe.dropout_mask(
@@ -209,7 +210,7 @@ class ScratchLearner:
         return Predictions(logits.softmax(dim=1), features, known, drawn)
 
     def _trained(self, recipe: ScratchRecipe) -> network.ScratchNetwork:
-        images, labels = self.images[self.rows], self.labels[self.rows]
+        images, labels = judges.as_device(self.images[self.rows], self.device), self.labels[self.chosen]
         return network.train(images, labels, classes=self.classes, recipe=recipe, seed=self.seed)
 
 

@@ -4,12 +4,15 @@ A pool has labels, which only the judges use: strategies do not see them, the ma
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from wtl_core.benchmark.datasets import Split
 from wtl_core.benchmark.params import PoolKind
+from wtl_core.benchmark.stored_images import StoredImages
+from wtl_core.machine import Progress, Stage, silent
 
 OUTLIER = -1
 """The label of an image that belongs to no class: labelling it costs the same and teaches nothing."""
@@ -25,7 +28,7 @@ class LabelledPool:
 
     Attributes:
         kind: What was done to the training split.
-        images: (N, 3, S, S) uint8.
+        images: (N, 3, S, S) uint8, in the training split's file.
         labels: (N,) int64, `OUTLIER` for none.
         origin: (N,) the training split's row, -1 for an outlier.
         is_copy: (N,) whether the image is a near-copy of its origin, and not the origin itself.
@@ -33,30 +36,32 @@ class LabelledPool:
     """
 
     kind: PoolKind
-    images: np.ndarray
+    images: StoredImages
     labels: np.ndarray
     origin: np.ndarray
     is_copy: np.ndarray
     sample_ids: list[str]
 
 
-def make(kind: PoolKind, train: Split, *, seed: int) -> LabelledPool:
+def make(kind: PoolKind, train: Split, *, seed: int, stage: Stage = silent) -> LabelledPool:
     """The pool of this kind.
 
     `long-tail` keeps of class c a share that falls evenly in logarithm to 1/50; which class is rare, is drawn.
     `bursts` puts 4 to 40 near-copies (shifted, brightened, noisy) of a tenth of the images beside them. `outliers`
-    adds a tenth: noise, and mosaics of tiles of many images. `long-tail-bursts` is the first two.
+    adds a tenth: noise, and mosaics of tiles of many images. `long-tail-bursts` is the first two. `stage` shows how
+    many near-copies are made.
     """
     rng = np.random.default_rng([seed, 1])
     rows = np.arange(len(train))
     if kind.startswith("long-tail"):
         rows = _long_tail(train.labels, rng)
     pool = LabelledPool(
-        kind, train.images[rows], train.labels[rows], rows, np.zeros(len(rows), bool),
+        kind, train.images.take(rows), train.labels[rows], rows, np.zeros(len(rows), bool),
         [train.sample_ids[row] for row in rows],
     )  # fmt: skip
     if kind.endswith("bursts"):
-        pool = _with_bursts(pool, rng)
+        with stage("near-copies", "images") as on_progress:
+            pool = _with_bursts(pool, rng, on_progress)
     if kind == "outliers":
         pool = _with_outliers(pool, rng)
     return _sorted(pool)
@@ -74,15 +79,20 @@ def _long_tail(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(np.sort(np.concatenate(kept)))
 
 
-def _with_bursts(pool: LabelledPool, rng: np.random.Generator) -> LabelledPool:
+def _with_bursts(pool: LabelledPool, rng: np.random.Generator, on_progress: Progress) -> LabelledPool:
     count = len(pool.labels)
     chosen = rng.permutation(count)[: max(1, round(_BURST_SHARE * count))]
     rows = np.repeat(chosen, rng.integers(_LEAST_COPIES, _MOST_COPIES + 1, len(chosen)))
-    copies = np.stack([_near_copy(pool.images[row], rng) for row in rows])
+
+    def copies() -> Iterator[np.ndarray]:
+        for done, row in enumerate(rows, 1):
+            yield _near_copy(pool.images[int(row)], rng)
+            on_progress(done, len(rows))
+
     ids = [_derived(pool.sample_ids[row], number) for number, row in enumerate(rows)]
     return LabelledPool(
         pool.kind,
-        np.concatenate([pool.images, copies]),
+        pool.images.plus(copies()),
         np.concatenate([pool.labels, pool.labels[rows]]),
         np.concatenate([pool.origin, pool.origin[rows]]),
         np.concatenate([pool.is_copy, np.ones(len(rows), bool)]),
@@ -103,11 +113,11 @@ def _with_outliers(pool: LabelledPool, rng: np.random.Generator) -> LabelledPool
     count = max(2, round(_OUTLIER_SHARE * len(pool.labels)))
     shape = pool.images.shape[1:]
     noise = rng.integers(0, 256, (count // 2, *shape), dtype=np.uint8)
-    mosaics = np.stack([_mosaic(pool.images, rng) for _ in range(count - count // 2)])
+    mosaics = [_mosaic(pool.images, rng) for _ in range(count - count // 2)]
     ids = [_derived("outlier", number) for number in range(count)]
     return LabelledPool(
         pool.kind,
-        np.concatenate([pool.images, noise, mosaics]),
+        pool.images.plus([*noise, *mosaics]),
         np.concatenate([pool.labels, np.full(count, OUTLIER)]),
         np.concatenate([pool.origin, np.full(count, -1)]),
         np.concatenate([pool.is_copy, np.zeros(count, bool)]),
@@ -115,14 +125,14 @@ def _with_outliers(pool: LabelledPool, rng: np.random.Generator) -> LabelledPool
     )
 
 
-def _mosaic(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _mosaic(images: StoredImages, rng: np.random.Generator) -> np.ndarray:
     """Tiles of 4 x 4 pixels, each from another image."""
     side = images.shape[-1]
-    out = np.empty(images.shape[1:], np.uint8)
+    out = np.empty((3, side, side), np.uint8)
     for top in range(0, side, _TILE):
         for left in range(0, side, _TILE):
             window = (slice(None), slice(top, top + _TILE), slice(left, left + _TILE))
-            out[window] = images[rng.integers(len(images))][window]
+            out[window] = images[int(rng.integers(len(images)))][window]
     return out
 
 
@@ -133,6 +143,6 @@ def _derived(sample_id: str, number: int) -> str:
 def _sorted(pool: LabelledPool) -> LabelledPool:
     order = np.argsort(np.array(pool.sample_ids))
     return LabelledPool(
-        pool.kind, pool.images[order], pool.labels[order], pool.origin[order], pool.is_copy[order],
+        pool.kind, pool.images.take(order), pool.labels[order], pool.origin[order], pool.is_copy[order],
         [pool.sample_ids[row] for row in order],
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Images, vectors and pools of a benchmark: made once, and kept in its folder.
 
-Everything lies in plain .npy files that workers map into memory. Not here: where vectors come from (`vector_source`),
-the orders and the cells (`grid`).
+Everything lies in plain .npy files; workers map arrays into memory and read the images that they need. Not here: where
+vectors come from (`vector_source`), the orders and the cells (`grid`).
 """
 
 import hashlib
@@ -19,12 +19,13 @@ from wtl_core.benchmark import budgets, datasets, pools
 from wtl_core.benchmark.datasets import Split
 from wtl_core.benchmark.params import BenchmarkParams, check_installed
 from wtl_core.benchmark.pools import LabelledPool
+from wtl_core.benchmark.stored_images import StoredImages
 from wtl_core.benchmark.vector_source import EncoderVectors, FileVectors, VectorSource
 from wtl_core.errors import ConfigError
-from wtl_core.machine import Progress
+from wtl_core.machine import Stage, silent
 from wtl_core.recipe import encoder_names
 from wtl_core.recipe.base import digest_of
-from wtl_core.workspace.storage import Store
+from wtl_core.workspace.storage import Store, explain_full_disk
 
 VERSION = 6
 """Raised when the same set and params would be prepared otherwise."""
@@ -86,7 +87,7 @@ def prepare(
     device: str,
     workers: int = 2,
     vectors: Path | None = None,
-    on_progress: Progress | None = None,
+    stage: Stage = silent,
 ) -> Prepared:
     """Read the set, make its pools and embed them; what was prepared before is read.
 
@@ -99,7 +100,7 @@ def prepare(
         device: Where the encoder runs.
         workers: Threads that decode for the encoder's training.
         vectors: A folder of vectors that stand in for an encoder; see `vector_source.FileVectors`.
-        on_progress: Called with steps done and all steps of an encoder's training.
+        stage: Shows how far reading, making near-copies, an encoder's training and embedding are.
 
     Raises:
         ConfigError: the folder is not local or lies in the set, the set is not there, the vectors do not fit it, a
@@ -117,26 +118,30 @@ def prepare(
         for ref in prepared.pools:
             budgets.check(params, ref.kind, ref.size)
         return prepared
-    labelled = datasets.load(
-        dataset,
-        side_px=params.side_px,
-        test_images=params.test_images,
-        validation_share=params.validation_share,
-        download_folder=Path(store.root) / "downloads",
-    )
+    with explain_full_disk(store.root, "images"):
+        labelled = datasets.load(
+            dataset,
+            side_px=params.side_px,
+            test_images=params.test_images,
+            validation_share=params.validation_share,
+            download_folder=Path(store.root) / "downloads",
+            folder=Path(store.root),
+            stage=stage,
+        )
     splits = {"train": labelled.train, "validation": labelled.validation, "test": labelled.test}
     for name in _JUDGED:
-        _save(store, f"{key}/{name}-images.npy", splits[name].images)
+        _save_images(store, f"{key}/{name}-images.npy", splits[name].images)
         _save(store, f"{key}/{name}-labels.npy", splits[name].labels)
 
     def source_of(pool: LabelledPool) -> VectorSource:
         if vectors is not None:
             return FileVectors(vectors, seed=params.seed)
-        return EncoderVectors.make(store, pool, params, device=device, workers=workers, on_progress=on_progress)
+        return EncoderVectors.make(store, pool, params, device=device, workers=workers, stage=stage)
 
     refs = []
     for kind in params.pools:
-        pool = pools.make(kind, labelled.train, seed=params.seed)
+        with explain_full_disk(store.root, "images"):
+            pool = pools.make(kind, labelled.train, seed=params.seed, stage=stage)
         budgets.check(params, kind, len(pool.labels))  # before an encoder is trained on it
         refs.append(_prepare_pool(store, key, pool, splits, source_of(pool)))
     prepared = Prepared(
@@ -152,8 +157,13 @@ def prepare(
 
 
 def load_array(store: Store, prepared: Prepared, name: str) -> np.ndarray:
-    """An array of a split or a pool, mapped into memory: `test-images`, `balanced-labels`, `balanced-test-vectors`."""
+    """An array of a split or a pool, mapped into memory: `test-labels`, `balanced-labels`, `balanced-test-vectors`."""
     return np.asarray(np.load(store.path(f"{prepared.key}/{name}.npy"), mmap_mode="r", allow_pickle=False))
+
+
+def load_images(store: Store, prepared: Prepared, name: str) -> StoredImages:
+    """Images of a split or a pool: `test-images`, `balanced-images`."""
+    return StoredImages.open(store.path(f"{prepared.key}/{name}.npy"))
 
 
 def load_ids(store: Store, prepared: Prepared, kind: str) -> list[str]:
@@ -189,7 +199,7 @@ def _prepare_pool(
     seconds = time.perf_counter() - started
     for name in _JUDGED:
         _save(store, f"{key}/{pool.kind}-{name}-vectors.npy", source.of_split(name, splits[name]))
-    _save(store, f"{key}/{pool.kind}-images.npy", pool.images)
+    _save_images(store, f"{key}/{pool.kind}-images.npy", pool.images)
     _save(store, f"{key}/{pool.kind}-labels.npy", pool.labels)
     _save(store, f"{key}/{pool.kind}-vectors.npy", vectors)
     store.write_bytes(f"{key}/{pool.kind}-ids.json", json.dumps(pool.sample_ids).encode())
@@ -202,6 +212,11 @@ def _save(store: Store, key: str, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     store.write_bytes(key, buffer.getvalue())
+
+
+def _save_images(store: Store, key: str, images: StoredImages) -> None:
+    with store.writer(key) as file:
+        images.save(file)
 
 
 def _from_json(value: dict[str, Any]) -> Prepared:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wtl_core.benchmark.budgets import share_count
+from wtl_core.machine import Progress
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection.identity import content_keys, shuffled
 from wtl_core.selection.ranking import Steering, rank
@@ -35,10 +36,12 @@ def order_by_strategy(
     seed: int,
     device: str,
     near_copy_distance: float | None = None,
+    on_progress: Progress | None = None,
 ) -> np.ndarray:
     """The first `count` rows (or more) in the strategy's order, (>= count,) int64.
 
-    `near_copy_distance` is the encoder's, as the pipeline has it; None where it was not measured.
+    `near_copy_distance` is the encoder's, as the pipeline has it; None where it was not measured. `on_progress` is told
+    how many rows of how many are compared with all.
 
     Time: for the orders in `TRACED`, `rank` also computes what they cover, from kernel values of all pairs of rows,
     twice. Choosing alone does not need that, so measured seconds of these strategies are more than the least they cost.
@@ -52,7 +55,7 @@ def order_by_strategy(
     params = SelectionParams.model_validate(
         {"objective": strategy, "seed": seed, "budget": count, "near_duplicate_distance": near_copy_distance}
     )
-    return rank(vectors, params, sample_ids=sample_ids, device=device).rows
+    return rank(vectors, params, sample_ids=sample_ids, device=device, on_progress=on_progress).rows
 
 
 def order_with_labels(
@@ -63,6 +66,7 @@ def order_with_labels(
     budgets: Sequence[int],
     device: str,
     near_copy_distance: float | None = None,
+    on_progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Coverage whose labels come back at each budget: the rest is ranked again by what they say, as a refresh does.
 
@@ -75,6 +79,7 @@ def order_with_labels(
         budgets: Rising, the last at most N.
         device: `cpu` or a CUDA device.
         near_copy_distance: As in `order_by_strategy`.
+        on_progress: The same, for each ranking.
 
     Returns:
         (last budget,) int64, the picks in their order, and (budgets,) float64, the seconds that choosing up to each
@@ -89,7 +94,7 @@ def order_with_labels(
         steering = Steering(labelled=vectors[picks], labelled_classes=classes)
         ranking = rank(
             vectors[rest], params, sample_ids=[sample_ids[row] for row in rest], steering=steering, device=device,
-            scale=scale,
+            scale=scale, on_progress=on_progress,
         )  # fmt: skip
         scale = ranking.scale
         picks = np.concatenate([picks, rest[ranking.rows[: budget - len(picks)]]])

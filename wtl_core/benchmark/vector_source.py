@@ -13,10 +13,11 @@ import torch
 from wtl_core.benchmark.datasets import Split
 from wtl_core.benchmark.params import BenchmarkParams
 from wtl_core.benchmark.pools import OUTLIER, LabelledPool
+from wtl_core.benchmark.stored_images import CHUNK, StoredImages
 from wtl_core.encoders import cards, resolve
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.machine import Machine, Progress
+from wtl_core.machine import Machine, Stage, silent
 from wtl_core.recipe import encoder_names
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.training import making
@@ -24,7 +25,6 @@ from wtl_core.training.image_cache import PoolImages
 from wtl_core.workspace.storage import Store
 
 _JITTER = 0.05  # of the typical length, by which a near-copy's vector is moved
-_CHUNK = 4096  # images in one call of the encoder
 
 
 class VectorSource(Protocol):
@@ -44,8 +44,8 @@ class VectorSource(Protocol):
 class EncoderVectors:
     """By an encoder, image by image."""
 
-    def __init__(self, encoder: Encoder, *, training_seconds: float = 0.0) -> None:
-        self.encoder, self.training_seconds = encoder, training_seconds
+    def __init__(self, encoder: Encoder, *, training_seconds: float = 0.0, stage: Stage = silent) -> None:
+        self.encoder, self.training_seconds, self.stage = encoder, training_seconds, stage
         self.near_copy_distance = encoder.near_copy_distance
         self.name = f"{encoder.name} ({encoder.fingerprint[:12]})"
 
@@ -58,20 +58,21 @@ class EncoderVectors:
         *,
         device: str,
         workers: int,
-        on_progress: Progress | None,
+        stage: Stage = silent,
     ) -> "EncoderVectors":
         """The encoder that is named; one that has to be trained is trained on the pool's images."""
         if not encoder_names.is_made_here(params.encoder):
-            return cls(resolve.resolve(params.encoder, store, device=device))
+            return cls(resolve.resolve(params.encoder, store, device=device), stage=stage)
         side_px = max(16, params.side_px) if params.encoder == "ssl" else None
         recipe = EncoderParams(name=params.encoder, seconds=params.encoder_seconds, side_px=side_px)
         images = PoolImages(pool.sample_ids, np.full(len(pool.images), params.side_px), _reader(pool.images))
         machine = Machine(device=device, workers=workers)
-        made = making.make(images, store, recipe, machine, on_progress=on_progress)
+        with stage("encoder", "steps") as on_progress:
+            made = making.make(images, store, recipe, machine, on_progress=on_progress)
         # By the card: a clock around the call above would find no time in an encoder that is there already.
         card = cards.load_card(store, made) or {}
         seconds = float(card.get("seconds_since_last_start", 0.0))
-        return cls(resolve.resolve(made, store, device=device), training_seconds=seconds)
+        return cls(resolve.resolve(made, store, device=device), training_seconds=seconds, stage=stage)
 
     def of_split(self, name: str, split: Split) -> np.ndarray:  # noqa: ARG002, as the protocol has it
         """(N, D) float16, of unit length."""
@@ -81,11 +82,13 @@ class EncoderVectors:
         """(N, D) float16, of unit length; near-copies and outliers are images like others."""
         return self._encode(pool.images)
 
-    def _encode(self, images: np.ndarray) -> np.ndarray:
+    def _encode(self, images: StoredImages) -> np.ndarray:
         pieces = [np.zeros((0, self.encoder.dimensions), np.float16)]
-        for start in range(0, len(images), _CHUNK):
-            squares = self.encoder.fit(torch.from_numpy(np.array(images[start : start + _CHUNK])))
-            pieces.append(self.encoder.encode(squares).half().cpu().numpy())
+        with self.stage("embedding", "images") as on_progress:
+            for start in range(0, len(images), CHUNK):
+                squares = self.encoder.fit(torch.from_numpy(images[start : start + CHUNK]))
+                pieces.append(self.encoder.encode(squares).half().cpu().numpy())
+                on_progress(min(start + CHUNK, len(images)), len(images))
         return np.concatenate(pieces)
 
 
@@ -133,12 +136,12 @@ class FileVectors:
         return vectors
 
 
-def _reader(images: np.ndarray) -> Callable[[Sequence[int]], Iterator[tuple[int, bytes | None]]]:
+def _reader(images: StoredImages) -> Callable[[Sequence[int]], Iterator[tuple[int, bytes | None]]]:
     """Images (N, 3, S, S) as files, which is how training reads a pool."""
     from torchvision.io import encode_png
 
     def read(rows: Sequence[int]) -> Iterator[tuple[int, bytes | None]]:
         for row in rows:
-            yield row, bytes(encode_png(torch.from_numpy(np.array(images[row])), compression_level=1).numpy())
+            yield row, bytes(encode_png(torch.from_numpy(images[row]), compression_level=1).numpy())
 
     return read

@@ -17,7 +17,7 @@ from wtl_core.benchmark import grid, grid_cells, judges, loops, network, strateg
 from wtl_core.benchmark.budgets import budgets_of, loop_budgets, share_count
 from wtl_core.benchmark.grid_cells import GridCell, Identity, Result
 from wtl_core.benchmark.params import STEERED, BenchmarkParams
-from wtl_core.benchmark.preparation import Prepared, load_array, load_ids
+from wtl_core.benchmark.preparation import Prepared, load_array, load_ids, load_images
 from wtl_core.errors import CorruptArtifactError
 from wtl_core.machine import Progress
 from wtl_core.selection import linear_probe
@@ -26,7 +26,9 @@ from wtl_core.workspace.storage import Store
 Measure = Callable[[torch.Tensor, torch.Tensor], float]
 
 
-def make_order(store: Store, prepared: Prepared, order: grid.Order, *, device: str) -> float:
+def make_order(
+    store: Store, prepared: Prepared, order: grid.Order, *, device: str, on_progress: Progress | None = None
+) -> float:
     """Order a pool and keep it with the seconds that it took; those seconds."""
     ids = load_ids(store, prepared, order.pool.kind)
     inside = strategies.members(ids, share=order.share, seed=order.seed)
@@ -36,13 +38,14 @@ def make_order(store: Store, prepared: Prepared, order: grid.Order, *, device: s
     if order.strategy == STEERED:
         labels = load_array(store, prepared, f"{order.pool.kind}-labels")[inside]
         rows, seconds = strategies.order_with_labels(
-            vectors, held, labels, budgets=order.budgets, device=device, near_copy_distance=near
-        )
+            vectors, held, labels, budgets=order.budgets, device=device, near_copy_distance=near,
+            on_progress=on_progress,
+        )  # fmt: skip
     else:
         started = time.perf_counter()
         rows = strategies.order_by_strategy(
             order.strategy, vectors, held, count=order.budgets[-1], seed=order.seed, device=device,
-            near_copy_distance=near,
+            near_copy_distance=near, on_progress=on_progress,
         )  # fmt: skip
         seconds = np.array([time.perf_counter() - started])
     buffer = io.BytesIO()
@@ -88,6 +91,7 @@ class Bench:
         self.recipe = grid.recipe_of(params, device)
         self.labels = load_array(store, prepared, f"{kind}-labels")
         self.ids = load_ids(store, prepared, kind)
+        self.images = load_images(store, prepared, f"{kind}-images")
         self.classes = len(prepared.classes)
         self.name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         self._tensors: dict[str, torch.Tensor] = {}
@@ -111,12 +115,14 @@ class Bench:
 
     def _judged(self, cell: GridCell, picks: np.ndarray, rounds: int, waits: int, selection_seconds: float) -> Result:
         """The result of a cell whose picks are known."""
-        rows = judges.as_device(picks[self.labels[picks] >= 0], self.device)
+        rows = picks[self.labels[picks] >= 0]
         if not len(rows):
             accuracies = (0.0, 0.0 if self.prepared.counts["validation"] else float("nan"))
             return self._result(cell, picks, accuracies, rounds, waits, selection_seconds, 0.0)
         what = "images" if cell.judge == "scratch" else "vectors"
-        values, labels = self._get(what)[rows], self._get("labels")[rows]
+        chosen = judges.as_device(rows, self.device)
+        labels = self._get("labels")[chosen]
+        values = self._get(what)[chosen] if what == "vectors" else judges.as_device(self.images[rows], self.device)
         began = judges.clock(self.device)
         measure = self._trained(cell, values, labels)
         seconds = judges.clock(self.device) - began
@@ -208,7 +214,7 @@ class Bench:
                 classes=self.classes, dropout=dropout,
             )  # fmt: skip
         return loops.ScratchLearner(
-            self._get("images"), self._get("labels"), self._get("images", "test"), test_labels,
+            self.images, self._get("labels"), self._get("images", "test"), test_labels,
             classes=self.classes, recipe=replace(self.recipe, dropout=dropout),
         )  # fmt: skip
 
@@ -229,5 +235,6 @@ class Bench:
         """The pool's or a split's array on the device, loaded once; a split's vectors are by the pool's encoder."""
         name = f"{self.kind}-{split}-{what}" if split and what == "vectors" else f"{split or self.kind}-{what}"
         if name not in self._tensors:
-            self._tensors[name] = judges.as_device(load_array(self.store, self.prepared, name), self.device)
+            held = load_images if what == "images" else load_array
+            self._tensors[name] = judges.as_device(held(self.store, self.prepared, name)[:], self.device)
         return self._tensors[name]
