@@ -136,7 +136,7 @@ def test_coco_gives_an_image_the_categories_of_its_annotations(tmp_path: Path) -
     expected: list[tuple[str, Classes]] = [("0.jpg", ("cat", "dog")), ("2.jpg", ("dog",))]
     assert read(file) == expected
     assert label_files.read(file).bare == 1
-    assert read(file, bare_is_empty=True) == [*expected, ("1.jpg", ())]
+    assert read(file, bare_is_empty=True) == [expected[0], ("1.jpg", ()), expected[1]]
 
 
 def test_paths_on_label_studios_own_disk_are_read_in_each_of_its_exports(tmp_path: Path) -> None:
@@ -157,6 +157,7 @@ def test_coco_in_a_zip_is_found(tmp_path: Path) -> None:
 def test_coco_without_categories_leaves_the_classes_unknown(tmp_path: Path) -> None:
     data = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "a cat"}]}
     assert read(written(tmp_path, "c.json", json.dumps(data))) == [("a.jpg", None)]
+    assert read(tmp_path / "c.json", bare_is_empty=True) == [("a.jpg", None)]
 
 
 @pytest.mark.parametrize(
@@ -215,6 +216,8 @@ def test_label_studio_gives_what_its_controls_hold(tmp_path: Path) -> None:
     ]
     assert read(file) == expected
     assert label_files.read(file).bare == 2
+    with pytest.raises(ConfigError, match="where an annotation without content is one: leave out --empty"):
+        read(file, bare_is_empty=True)
     for kind in ("rectanglelabels", "polygonlabels", "brushlabels", "keypointlabels", "ellipselabels", "labels"):
         boxes = task(
             {"picture of it": "a.jpg", "size": 3}, *(chosen(name, kind=kind) for name in ("car", "bus", "car"))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from wtl_core.labelling.formats.rows import Classes, LabelRows, Reading, collect, required
+from wtl_core.labelling.formats.rows import Classes, LabelRows, Reading, required
 from wtl_core.labelling.formats.tables import name_of
 
 
@@ -20,27 +20,25 @@ def of_coco(data: dict[str, Any], reading: Reading) -> LabelRows:
     """
     if reading.class_column is not None:
         raise ValueError("COCO's JSON, whose classes are its categories: leave out --class-column")
-    names = {
-        category["id"]: str(required(category, "name", "a category"))
+    categories = {
+        required(category, "id", "a category"): str(required(category, "name", "a category"))
         for category in data.get("categories") or []
-        if required(category, "id", "a category") is not None
     }
     found: dict[Any, dict[str, None]] = {}
     for annotation in data["annotations"]:
-        classes = found.setdefault(required(annotation, "image_id", "an annotation"), {})
+        named = found.setdefault(required(annotation, "image_id", "an annotation"), {})
         if (category := annotation.get("category_id")) is None:
             continue
-        if category not in names:
+        if category not in categories:
             raise ValueError(f"an annotation of category {category!r:.60}, which is not among the categories")
-        classes[names[category]] = None
+        named[categories[category]] = None
     images = {required(image, "id", "an image"): image for image in data["images"]}
     if unknown := found.keys() - images.keys():
         raise ValueError(f"an annotation of image {min(unknown, key=str)!r:.60}, which is not among the images")
-    annotated = [image for number, image in images.items() if number in found]
-    column = reading.column or "file_name"
-    rows: list[tuple[str, Classes]] = [(str(name_of(image, column)), tuple(found[image["id"]])) for image in annotated]
-    bare = [image for number, image in images.items() if number not in found]
-    if reading.bare_is_empty:
-        return collect(rows + [(str(name_of(image, column)), ()) for image in bare])
-    unknown_classes = [(name, classes or None) for name, classes in rows]
-    return LabelRows([name for name, _ in rows], [classes for _, classes in unknown_classes], bare=len(bare))
+    names: list[str] = []
+    classes: list[Classes] = []
+    for number, image in images.items():
+        if number in found or reading.bare_is_empty:
+            names.append(str(name_of(image, reading.column or "file_name")))
+            classes.append((tuple(found[number]) or None) if number in found else ())
+    return LabelRows(names, classes, bare=len(images) - len(names))

@@ -31,6 +31,8 @@ def of_tasks(tasks: Sequence[Any], reading: Reading) -> LabelRows:
     Raises:
         ValueError, LookupError, TypeError: an entry without what a task has, or several controls that hold classes.
     """
+    if reading.bare_is_empty:
+        raise ValueError("Label Studio's JSON, where an annotation without content is one: leave out --empty")
     labels: list[tuple[str, Classes]] = []
     unknown: list[str] = []
     controls: dict[str, None] = {}
