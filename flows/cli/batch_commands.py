@@ -1,7 +1,8 @@
-"""`wtl export` and `wtl batches`: images handed out for labelling, and what has come back of them."""
+"""`wtl export`, `wtl batches` and `wtl progress`: images handed out, what has come back, and what that shows."""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,9 @@ from flows.cli.options import common, pairs, workspace_option
 from wtl_core.labelling import batch_files, batches
 from wtl_core.labelling.batches import Asked
 from wtl_core.workspace import lease, marker
+
+if TYPE_CHECKING:
+    from wtl_core.labelling.progress import Estimate  # imports torch
 
 
 @click.command("export")
@@ -85,3 +89,57 @@ def batches_command(workspace: str, as_json: bool) -> None:
         )
     if table.is_empty():
         terminal.say("no batch has been handed out; `wtl export` does", is_message=True)
+
+
+@click.command("progress")
+@click.option("--more", type=click.IntRange(min=1), help="Labels that the forecast is for; as many again if not given.")
+@workspace_option
+@common
+def progress_command(more: int | None, workspace: str, as_json: bool) -> None:
+    """Show what the labels so far say: accuracy, whether choosing helped, what more labels bring.
+
+    Accuracy is that of a linear probe on the encoder's vectors, judged on images that `wtl export --control` drew at
+    random.
+    """
+    from wtl_core.labelling import progress  # imports torch and lancedb
+
+    found = progress.run(marker.open_workspace(workspace), more)
+    if as_json:
+        click.echo(json.dumps(found.to_json()))
+        return
+    known, drawn = f"of {found.known:,} the classes are known", f"{found.controls:,} are a random draw of the pool"
+    terminal.say(f"{found.labelled:,} images are labelled; {known}, {drawn}.")
+    if found.accuracy is None:
+        terminal.say(
+            f"Accuracy cannot be told: expected {progress.LEAST_CONTROLS} labelled images or more that were drawn at "
+            "random, and as many others; `wtl export --control 10%` draws some."
+        )
+    else:
+        others = f"the other {found.known - found.controls:,}"
+        terminal.say(f"A probe taught by {others} names {_percent(found.accuracy)} of the random draw right.")
+    if found.comparison is not None:
+        compared = found.comparison
+        both = (
+            f"{compared.labels:,} picks teach {compared.by_picks:.1%}, as many random images {compared.by_controls:.1%}"
+        )
+        terminal.say(f"{both}: {_points(compared.difference)}.")
+    if found.forecast is not None:
+        terminal.say(
+            f"{found.forecast.more:,} more labels: {_points(found.forecast.gain)}, as labels on other sets did."
+        )
+    if found.classes.height:
+        terminal.say(f"{'class':24} {'labels':>7} {'share':>6} {'in the pool':>18} {'next picks':>11}")
+    for row in found.classes.iter_rows(named=True):
+        pool = "" if row["pool_share"] is None else f"{row['pool_low']:.1%} to {row['pool_high']:.1%}"
+        coming = "" if row["next"] is None else f"{row['next']:.0f}"
+        terminal.say(f"{row['class'][:24]:24} {row['labels']:>7,} {row['share']:>6.1%} {pool:>18} {coming:>11}")
+    if found.short:
+        terminal.say(f"Fewer than 20 labels: {', '.join(found.short)}.")
+
+
+def _percent(estimate: "Estimate") -> str:
+    return f"{estimate.value:.1%} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+
+
+def _points(estimate: "Estimate") -> str:
+    return f"{100 * estimate.value:+.1f} points ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"

@@ -33,6 +33,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         result_commands.report_command,
         batch_commands.export_command,
         batch_commands.batches_command,
+        batch_commands.progress_command,
         label_commands.labels_group,
         label_commands.similar_command,
     ),
