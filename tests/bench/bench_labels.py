@@ -1,10 +1,11 @@
-"""Labels that come back: how fast a large file is entered, and how many wrong labels are found.
+"""Labels that come back: how fast a large file is entered, what they cost a ranking, wrong labels, and the forecast.
 
-    python tests/bench/bench_labels.py [--quick] [--only speed errors] [--data FOLDER] [--seeds 10]
+    python tests/bench/bench_labels.py [--quick] [--only speed steering errors forecast] [--data FOLDER] [--seeds 10]
 
-`speed` enters 100,000 labels into a pool of 1,000,000 images that is made of nothing but rows. `errors` needs FOLDER
-(../shared/data/cifar10; without it nothing is done), as bench_selection_quality.py does. Writes
-tests/bench/reports/labels.md.
+`speed` enters 100,000 labels into a pool of 1,000,000 images that is made of nothing but rows; `steering` ranks 100,000
+vectors beside 10,000 labelled ones with and without their 200 classes. `errors` and `forecast` need FOLDER
+(../shared/data/cifar10; without it they do nothing), as bench_selection_quality.py does. Writes
+tests/bench/reports/labels.md. Whether labels make better picks is measured by bench_proof.py, in its sections `labels`.
 """
 
 import argparse
@@ -181,6 +182,139 @@ def measure_errors(folder: Path, *, seeds: int, is_quick: bool) -> None:
     report.write("labels", "Label errors", text, rows, is_quick=is_quick)
 
 
+def measure_steering(*, is_quick: bool) -> None:
+    """What the classes of labels cost a ranking, beside the same ranking without them."""
+    from wtl_core.recipe.selection import SelectionParams
+    from wtl_core.selection.ranking import Steering, rank
+
+    count, labelled, classes = (5_000, 500, 20) if is_quick else (100_000, 10_000, 200)
+    rows: list[Row] = []
+    for dimensions in (128, 256):
+        generator = np.random.default_rng(0)
+        codes = generator.integers(0, classes, count + labelled)
+        values = generator.standard_normal((classes, dimensions), np.float32)[codes]
+        values += 1.5 * generator.standard_normal(values.shape, np.float32)
+        values = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
+        ids = [f"{row:064x}" for row in range(count)]
+        known = Steering(labelled=values[count:], labelled_classes=[[f"class {code}"] for code in codes[count:]])
+        seconds: dict[str, list[float]] = {"ignore": [], "auto": []}
+        for _ in range(2):
+            for mode, taken in seconds.items():
+                started = time.perf_counter()
+                params = SelectionParams.model_validate({"labels": mode})
+                rank(values[:count], params, sample_ids=ids, steering=known)
+                taken.append(time.perf_counter() - started)
+        without, steered = min(seconds["ignore"]), min(seconds["auto"])
+        rows.append(
+            {
+                "numbers": dimensions,
+                "without classes": f"{without:.1f} s",
+                "with": f"{steered:.1f} s",
+                "more": f"{steered - without:.1f} s",
+            }
+        )
+    text = (
+        f"Ranking {count:,} vectors beside {labelled:,} labelled ones of {classes} classes, in clusters; the "
+        "quicker of two, in turns."
+    )
+    report.write("labels", "Cost of classes", text, rows, is_quick=is_quick)
+
+
+def measure_forecast(folder: Path, *, seeds: int, is_quick: bool) -> None:
+    """Later labels hidden: how often the forecast's interval holds what they brought."""
+    from bench_selection_quality import load  # here: torch
+    from sklearn.datasets import load_digits
+
+    data = load(folder)
+    digits = load_digits()
+    plain = digits.data.astype(np.float32) - digits.data.mean(0, dtype=np.float32)
+    plain /= np.linalg.norm(plain, axis=1, keepdims=True)
+    found: dict[tuple[str, str], list[tuple[float, float, bool]]] = {}
+    for seed in range(2 if is_quick else seeds):
+        generator = np.random.default_rng(seed)
+        balanced = generator.choice(len(data.train), 8_000, replace=False)
+        tail = long_tail(data.labels, generator)
+        drawn = generator.permutation(len(plain))[:1_600]
+        for name, values, codes in (
+            ("CIFAR-10, balanced", data.train[balanced], data.labels[balanced]),
+            ("CIFAR-10, long tail 50:1", data.train[tail], data.labels[tail]),
+            ("digits, plain pixels", plain[drawn], digits.target[drawn]),
+        ):
+            for how in ("in one pass", "steered"):
+                order = ordered(values, codes, is_steered=how == "steered")
+                cases = found.setdefault((name, how), [])
+                cases += replays(values, codes.astype(np.int64), order, generator)
+    rows: list[Row] = []
+    for (name, how), cases in found.items():
+        truth, told, is_inside = (np.array(column, float) for column in zip(*cases, strict=True))
+        rows.append(
+            {
+                "set": name,
+                "picks": how,
+                "cases": len(cases),
+                "gained, points": f"{100 * truth.mean():.1f}",
+                "told": f"{100 * told.mean():.1f}",
+                "typical error": f"{100 * np.sqrt(((truth - told) ** 2).mean()):.1f}",
+                "interval holds": f"{is_inside.mean():.0%}",
+            }
+        )
+    everything = [case[2] for cases in found.values() for case in cases]
+    text = (
+        f"250 to 2,000 labels, and half as many or as many again that the forecast did not see; its accuracy comes "
+        f"from a tenth of the labels as controls, at least 40. What was gained is measured on the rest of the pool. Of "
+        f"{len(everything)} cases the interval held {np.mean(everything):.1%}."
+    )
+    report.write("labels", "Forecast", text, rows, is_quick=is_quick)
+
+
+def ordered(values: np.ndarray, labels: np.ndarray, *, is_steered: bool) -> np.ndarray:
+    """Rows to label: by one ranking, or ranked again by the labels at 250, 500, 1,000 and 2,000 of them."""
+    from wtl_core.recipe.selection import SelectionParams
+    from wtl_core.selection.ranking import Steering, rank
+
+    ids = np.array([f"{row:064x}" for row in range(len(values))])
+    params = SelectionParams()
+    first = rank(values, params, sample_ids=ids.tolist())
+    if not is_steered:
+        return first.rows[:4_000]
+    picked = first.rows[:250]
+    for until in (500, 1_000, 2_000, 4_000):
+        rest = np.setdiff1d(np.arange(len(values)), picked)
+        if until >= len(values):
+            break
+        known = Steering(labelled=values[picked], labelled_classes=[[str(code)] for code in labels[picked]])
+        again = rank(values[rest], params, sample_ids=ids[rest].tolist(), steering=known, scale=first.scale)
+        picked = np.concatenate([picked, rest[again.rows[: until - len(picked)]]])
+    return picked
+
+
+def replays(
+    values: np.ndarray, labels: np.ndarray, order: np.ndarray, generator: np.random.Generator
+) -> list[tuple[float, float, bool]]:
+    """Gain, forecast and whether the interval holds the gain, for several sizes."""
+    import torch
+
+    from wtl_core.labelling import progress
+    from wtl_core.selection.linear_probe import fit_probe
+
+    def hits(taught: np.ndarray, judged: np.ndarray) -> float:
+        probe = fit_probe(torch.from_numpy(values[taught]), torch.from_numpy(labels[taught]), classes=10)
+        return float((probe.logits(torch.from_numpy(values[judged])).argmax(1).numpy() == labels[judged]).mean())
+
+    cases = []
+    for size in (250, 500, 1_000, 2_000):
+        for more in (size // 2, size):
+            if size + more > min(len(order), 0.7 * len(values)):
+                continue
+            taught, later = order[:size], order[: size + more]
+            rest = np.setdiff1d(np.arange(len(values)), later)
+            controls = generator.choice(len(values), max(progress.LEAST_CONTROLS, size // 10), replace=False)
+            told = progress.forecast(hits(np.setdiff1d(taught, controls), controls), size, more).gain
+            gain = hits(later, rest) - hits(taught, rest)
+            cases.append((gain, told.value, told.low <= gain <= told.high))
+    return cases
+
+
 def long_tail(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Rows of classes whose sizes fall from 2,000 to 40."""
     sizes = (2_000 * 50.0 ** (-generator.permutation(10) / 9)).astype(int)
@@ -191,7 +325,7 @@ def long_tail(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", nargs="*", default=["speed", "errors"])
+    parser.add_argument("--only", nargs="*", default=["speed", "steering", "errors", "forecast"])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "cifar10")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--child", nargs=2)
@@ -201,6 +335,10 @@ def main() -> None:
         return
     if "speed" in given.only:
         measure_speed(is_quick=given.quick)
+    if "steering" in given.only:
+        measure_steering(is_quick=given.quick)
+    if "forecast" in given.only and given.data.exists():
+        measure_forecast(given.data, seeds=given.seeds, is_quick=given.quick)
     if "errors" in given.only and given.data.exists():
         measure_errors(given.data, seeds=2 if given.quick else given.seeds, is_quick=given.quick)
 

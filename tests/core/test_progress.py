@@ -60,7 +60,7 @@ def test_a_forecast_rises_with_the_labels_and_stays_within_the_error() -> None:
     assert found[1].value == pytest.approx(0.104 * 0.2)
     assert [gain.value for gain in found] == sorted(gain.value for gain in found)
     for gain in found:
-        assert 0 < gain.low < gain.value < gain.high <= 0.2
+        assert gain.low < gain.value < gain.high <= 0.2
     assert progress.forecast(0.1, 10, 100_000).gain.value <= 0.9
 
 
