@@ -98,8 +98,8 @@ def batches_command(workspace: str, as_json: bool) -> None:
 def progress_command(more: int | None, workspace: str, as_json: bool) -> None:
     """Show what the labels so far say: accuracy, whether choosing helped, what more labels bring.
 
-    Accuracy is that of a linear probe on the encoder's vectors, judged on images that `wtl export --control` drew at
-    random.
+    Accuracy is that of a linear probe on the encoder's vectors, judged on images that `wtl export --control 10%` drew
+    at random.
     """
     from wtl_core.labelling import progress  # imports torch and lancedb
 
