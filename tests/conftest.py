@@ -130,9 +130,14 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture
-def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Selection's own pools, which are as wide as torch's, have two threads although torch has one."""
+    import torch
+
+    threads = torch.get_num_threads()
     monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    yield
+    torch.set_num_threads(threads)  # what lets torch have one thread for a while gives it two afterwards
 
 
 _MAKE_DATABASE = (

@@ -96,7 +96,9 @@ def batches_command(workspace: str, as_json: bool) -> None:
 @workspace_option
 @common
 def progress_command(more: int | None, workspace: str, as_json: bool) -> None:
-    """Show what the labels so far say: accuracy, whether choosing helped, what more labels bring.
+    """Show what the labels say of accuracy and picks.
+
+    They say whether choosing helped, what more labels will bring, and which classes are short.
 
     Accuracy is that of a linear probe on the encoder's vectors, judged on images that `wtl export --control 10%` drew
     at random.

@@ -15,7 +15,10 @@ from wtl_core.benchmark.queries import Predictions
 from wtl_core.benchmark.stored_images import StoredImages
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import linear_probe
-from wtl_core.selection.label_weights import listen
+from wtl_core.selection.dense import cover_by
+from wtl_core.selection.greedy import new_state
+from wtl_core.selection.kernels import kernel_table
+from wtl_core.selection.label_weights import Votes, listen
 from wtl_core.selection.neighbours import prepare
 from wtl_core.selection.ranking import rank
 
@@ -114,7 +117,10 @@ def greedy_shares(train: Split, picks: np.ndarray, budgets: list[int], *, is_ste
         if known and is_steered:
             pool, labelled = vectors[rest].astype(np.float32), vectors[picks[:known]].astype(np.float32)
             named = [(str(label),) for label in train.labels[picks[:known]]]
-            say = listen(prepare(pool), pool, prepare(labelled), labelled, named, order=np.arange(len(rest)))
+            votes, others = Votes(named, len(rest)), prepare(labelled)
+            marks, table = np.arange(known, dtype=np.int32), kernel_table("gaussian", scale)
+            cover_by(prepare(pool), others, table, new_state(len(rest)), marks=marks, on_bits=votes.add)
+            say = listen(votes, pool, others, labelled, order=np.arange(len(rest)))
             assert say is not None
             assert say.is_heard
             weights *= say.factors

@@ -132,11 +132,11 @@ def test_labels_that_name_each_other_no_better_than_by_chance_do_not_count(more:
 
 
 @pytest.mark.parametrize("more", [{}, LARGE])
-def test_steered_rankings_depend_on_neither_threads_nor_the_order_of_rows(more: dict[str, object]) -> None:
+def test_steered_rankings_do_not_depend_on_threads(more: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, _ = pool_with_classes(300)
     labelled, codes = pool_with_classes(200, seed=1)
     first = rank(vectors, more, labelled=labelled, labelled_classes=named(codes))
-    torch.set_num_threads(1)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
     np.testing.assert_array_equal(
         rank(vectors, more, labelled=labelled, labelled_classes=named(codes)).rows, first.rows
     )
