@@ -18,15 +18,28 @@ if TYPE_CHECKING:
 
 @click.command("export")
 @click.option("--at", help="The images up to this operating point that no batch holds yet: 500 or 7.5%.")
-@click.option("--new", type=click.IntRange(min=1), help="The next so many images that no batch holds yet.")
-@click.option("--control", metavar="SHARE", help="How much of the batch is drawn at random, such as 10%.")
-@click.option("--name", help="Name of the batch; if not given, the next number.")
-@click.option("--format", "form", type=click.Choice(batch_files.FORMATS), help="If the file's ending does not say it.")
-@click.option("--output", "-o", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file.")
+@click.option("--new", type=click.IntRange(min=1), help="How many of the next images that no batch holds yet.")
 @click.option(
-    "--url", metavar="FROM=TO", multiple=True, callback=pairs, help="TO stands for the beginning FROM of a URI."
+    "--control", metavar="SHARE", help="How much of the batch is drawn at random, such as 10%; these are the controls."
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be handed out; write and enter nothing.")
+@click.option("--name", help="Name of the batch; if not given, the next number.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(batch_files.FORMATS),
+    help="Label Studio's tasks; tables need none, since the file's ending says it.",
+)
+@click.option(
+    "--output", "-o", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write."
+)
+@click.option(
+    "--url",
+    metavar="FROM=TO",
+    multiple=True,
+    callback=pairs,
+    help="In the column `url`, TO replaces the beginning FROM of a URI.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be handed out; write and record nothing.")
 @workspace_option
 @common
 def export_command(
@@ -43,8 +56,8 @@ def export_command(
 ) -> None:
     """Hand out a batch of images for labelling.
 
-    The batch enters the ledger under its name, and its images are in no other one. The same call gives the same batch
-    again until the next run makes another ranking. Labels come back by `wtl labels add`.
+    The batch is recorded in the ledger under its name, and no image is in two batches. Until the next run makes another
+    ranking, the same call gives the same batch again. Labels come back by `wtl labels add`.
     """
     if (at is None) == (new is None):
         raise click.UsageError("expected one of --at and --new; say how many images")
@@ -92,15 +105,20 @@ def batches_command(workspace: str, as_json: bool) -> None:
 
 
 @click.command("progress")
-@click.option("--more", type=click.IntRange(min=1), help="Labels that the forecast is for; as many again if not given.")
+@click.option(
+    "--more",
+    type=click.IntRange(min=1),
+    help="How many more labels the forecast is for; if not given, as many as there are.",
+)
 @workspace_option
 @common
 def progress_command(more: int | None, workspace: str, as_json: bool) -> None:
     """Show what the labels say of accuracy and picks.
 
-    They say whether choosing helped, what more labels will bring, and which classes are short.
+    It shows the accuracy that the labels reach, whether choosing helped, what more labels will bring, and which classes
+    have few labels.
 
-    Accuracy is that of a linear probe on the encoder's vectors, judged on images that `wtl export --control 10%` drew
+    Accuracy is that of a linear probe on the encoder's vectors, tested on images that `wtl export --control 10%` drew
     at random.
     """
     from wtl_core.labelling import progress  # imports torch and lancedb

@@ -25,10 +25,12 @@ _LISTS = ("strategies", "budgets", "pools", "judges")
 @click.option("--output", "-o", help="A local folder; a rerun finds its finished cells.  [default: benchmark-DATASET]")
 @click.option("--strategies", help=f"Comma-separated, out of {', '.join(STRATEGIES)}; or `all`.")
 @click.option("--budgets", help="Comma-separated operating points: 500,1000 or 1%,5%.")
-@click.option("--pools", help="balanced, long-tail, bursts, long-tail-bursts, outliers.")
-@click.option("--judges", help="nearest, probe, scratch.")
-@click.option("--seeds", type=click.IntRange(2, 1000), help="Repetitions, paired.")
-@click.option("--encoder", help="Where vectors come from; ssl is trained on the training split.")
+@click.option("--pools", help="Comma-separated, out of balanced, long-tail, bursts, long-tail-bursts, outliers.")
+@click.option("--judges", help="Comma-separated, out of nearest, probe, scratch.")
+@click.option(
+    "--seeds", type=click.IntRange(2, 1000), help="How often all is repeated; strategies are compared within a seed."
+)
+@click.option("--encoder", help="The encoder that makes the vectors; ssl is trained on the training split.")
 @click.option("--vectors", type=click.Path(path_type=Path), help="A folder of .npy vectors instead of an encoder.")
 @click.option("--params", "params_path", type=click.Path(path_type=Path), help="A TOML file with any parameter.")
 @common
@@ -38,9 +40,9 @@ def benchmark_command(
 ) -> None:  # fmt: skip
     """Compare strategies on a labelled set.
 
-    The result is accuracy over per cent labelled, beside random picks and active learning. DATASET is a folder of
-    classes (with train and test, or split here), Parquet with image and label, a folder of idx files, torchvision:NAME,
-    or sklearn:digits.
+    It measures accuracy over the share of images that are labelled, beside random picks and active learning. DATASET is
+    a folder with a folder for each class (below train and test, or split by this command), Parquet with image and
+    label, a folder of idx files, torchvision:NAME, or sklearn:digits.
     """
     terminal.configure_logging()
     params = read_params(params_path, flags)

@@ -25,13 +25,15 @@ def labels_group() -> None:
 @labels_group.command("add")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--column", help="Title of the column that names images, if it is another one.")
-@click.option("--class-column", help="Title of the column that holds classes; of a control in Label Studio's JSON.")
+@click.option(
+    "--class-column", help="Title of the column that holds classes; in Label Studio's JSON the name of a control tag."
+)
 @click.option("--class-separator", metavar="TEXT", help="What stands between several classes in one cell, such as ';'.")
-@click.option("--several", is_flag=True, help="Rows of one image add up, as in a table of boxes.")
+@click.option("--several", is_flag=True, help="Several rows of one image add up, as in a table of boxes.")
 @click.option("--empty", is_flag=True, help="Images that FILE lists without a label hold nothing of interest.")
-@click.option("--rename", metavar="OLD=NEW", multiple=True, callback=pairs, help="Take a class for another one.")
-@click.option("--distinct", is_flag=True, help="Classes that differ in case or blanks alone are different ones.")
-@click.option("--partial", is_flag=True, help="Leave out what names no image or several; enter the rest.")
+@click.option("--rename", metavar="OLD=NEW", multiple=True, callback=pairs, help="Enter the class OLD as NEW.")
+@click.option("--distinct", is_flag=True, help="Classes that differ only in case or blanks are different ones.")
+@click.option("--partial", is_flag=True, help="Leave out rows that name no image, or several; enter the rest.")
 @workspace_option
 @common
 def add_command(
@@ -52,8 +54,8 @@ def add_command(
     FILE is a table (CSV, TSV, Parquet, JSON lines, a JSON list) with a column such as sample_id, path or filename, and
     one such as label or class; JSON of COCO or Label Studio; XML of CVAT or Pascal VOC; a folder or zip of YOLO's or
     Pascal VOC's files; or a list of names, whose classes stay unknown. A name is a sample id, a path or its end, or the
-    key of a member. The class `empty` says that an image holds nothing of interest. Labels that are in the ledger
-    already are corrected. The next run shapes its picks by these images and ranks the rest.
+    key of a member of an archive. The class `empty` says that an image holds nothing of interest. A new label replaces
+    the one that the ledger holds. The next run chooses its picks by these labels and ranks the rest.
     """
     store = marker.open_workspace(workspace)
     reading = Reading(
@@ -130,14 +132,16 @@ def list_command(output: Path | None, workspace: str, as_json: bool) -> None:
 
 @labels_group.command("undo")
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
-@click.option("--entry", type=click.IntRange(min=1), help="The addition to take back, as `labels list` numbers them.")
+@click.option(
+    "--entry", type=click.IntRange(min=1), help="Number of the addition to take back, as `wtl labels list` shows it."
+)
 @workspace_option
 @common
 def undo_command(images: tuple[str, ...], entry: int | None, workspace: str, as_json: bool) -> None:
     """Take back the last addition of labels, or the labels of each IMAGE.
 
-    Images whose label is taken back can be picked again; a label that an earlier addition gave counts again. Nothing is
-    deleted: that it was undone is entered too.
+    An image whose label is taken back can be picked again; if an earlier addition labelled it too, that label counts
+    again. Nothing is deleted: the ledger records what was undone.
     """
     if images and entry is not None:
         raise click.UsageError("expected images or --entry, found both; undo one after the other")
@@ -166,8 +170,8 @@ def undo_command(images: tuple[str, ...], entry: int | None, workspace: str, as_
 def check_command(count: int, output: Path | None, workspace: str, as_json: bool) -> None:
     """Show labels that may be wrong, the most doubtful first.
 
-    They are those that the nearest labelled images and a probe, taught without the image, disagree with. Nothing is
-    changed: look at them, and enter corrections by `wtl labels add`.
+    The image's nearest labelled images, and a probe that was trained without the image, say another class. Nothing is
+    changed: look at the images, and enter corrections by `wtl labels add`.
     """
     from wtl_core.labelling import label_errors  # imports torch and lancedb
 
@@ -205,7 +209,7 @@ def check_command(count: int, output: Path | None, workspace: str, as_json: bool
 def similar_command(image: str, count: int, workspace: str, as_json: bool) -> None:
     """Show images like IMAGE, nearest first.
 
-    IMAGE is a sample's id or the first characters of it, or its path, URI or key as `wtl labels add` takes them.
+    IMAGE is a sample id or its first characters, or a path, URI or key as `wtl labels add` takes them.
     """
     from wtl_core.embedding import similar  # imports lancedb
 

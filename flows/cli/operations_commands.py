@@ -68,7 +68,7 @@ def _site(sources: tuple[str, ...], workspace: str | None, site_path: Path | Non
 @_state_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where the server listens.")
 @click.option("--port", default=4200, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--detach", is_flag=True, help="Return when all is up; `wtl down` ends it.")
+@click.option("--detach", is_flag=True, help="Return when all is started; `wtl down` ends it.")
 @common
 def up_command(
     sources: tuple[str, ...],
@@ -83,9 +83,9 @@ def up_command(
     """Watch SOURCEs with a server, until Ctrl-C.
 
     Starts server, worker and deployments, and refreshes the workspace when something arrives. The server keeps its data
-    in SQLite, or in the PostgreSQL that WTL_DATABASE_URL names (postgresql+asyncpg://user:password@host/database). At a
-    --host that other machines reach it asks for a password: the one in PREFECT_SERVER_API_AUTH_STRING (user:password),
-    or a random one, which is printed and kept in --state.
+    in SQLite, or in the PostgreSQL that WTL_DATABASE_URL names (postgresql+asyncpg://user:password@host/database). If
+    other machines can reach --host, the server asks for a password: the one in PREFECT_SERVER_API_AUTH_STRING
+    (user:password), or a random one, which is printed and kept in --state.
     """
     site = _site(sources, workspace, site_path)
     place = Place(state.expanduser().absolute(), host, port, os.environ.get("WTL_DATABASE_URL"))
@@ -146,7 +146,9 @@ def down_command(state: Path, as_json: bool) -> None:
 
 @click.command("deploy")
 @_site_options
-@click.option("--pool-type", default="process", show_default=True, help="Of the work pool, where it is made.")
+@click.option(
+    "--pool-type", default="process", show_default=True, help="Type of the work pool, if it is made by this call."
+)
 @common
 def deploy_command(
     sources: tuple[str, ...],
@@ -157,7 +159,7 @@ def deploy_command(
 ) -> None:
     """Apply deployments to a Prefect server.
 
-    It is the server that PREFECT_API_URL names; the deployments are those of a site.
+    PREFECT_API_URL names the server; the site's file (--site) says which deployments.
     """
     if not os.environ.get("PREFECT_API_URL"):
         raise ConfigError("PREFECT_API_URL: expected the server's address, such as http://127.0.0.1:4200/api; set it")
@@ -175,14 +177,14 @@ def deploy_command(
 @workspace_option
 @click.option("--seconds", type=float, help="Wall-clock budget of training.")
 @click.option("--start", help="An encoder trained earlier to continue from.")
-@click.option("--seed", type=int, help="Feeds weights, order and views.")
+@click.option("--seed", type=int, help="Seed of the weights, the order of images and their random views.")
 @common
 def train_encoder_command(
     workspace: str, seconds: float | None, start: str | None, seed: int | None, as_json: bool
 ) -> None:
     """Train the workspace's next encoder.
 
-    The workspace is then refreshed with it; until that ends, the old ranking stands.
+    The workspace is then refreshed with it; until the refresh ends, the old ranking stays in force.
     """
     params = next_params(marker.open_workspace(workspace), seconds=seconds, start=start, seed=seed)
     terminal.configure_logging()
@@ -211,14 +213,14 @@ def next_params(store: Store, **given: Any) -> EncoderParams:
     default=7.0,
     show_default=True,
     type=click.FloatRange(0),
-    help="Age up to which old versions of tables and unfinished trainings stay.",
+    help="Days for which old versions of tables and unfinished trainings are kept.",
 )
 @common
 def maintain_command(workspace: str, keep: int, keep_days: float, as_json: bool) -> None:
     """Delete what the last refreshes do not need.
 
-    The last `--keep` refreshes stay whole and can be replayed. Of older ones commit and receipt stay as a record; their
-    image parts, rankings, ladders, reports and encoders go, and tables are compacted. No result changes.
+    The last `--keep` refreshes stay whole and can be replayed. Of older ones only commit and receipt stay, as a record;
+    their image parts, rankings, ladders, reports and encoders are deleted. Tables are compacted. No result changes.
     """
     marker.open_workspace(workspace)  # refuses a name without a workspace before anything starts
     terminal.configure_logging()

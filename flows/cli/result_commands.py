@@ -38,8 +38,8 @@ def status_command(workspace: str, as_json: bool) -> None:
 def cut_command(workspace: str, at: str, output: Path | None, as_json: bool) -> None:
     """Print the picks at an operating point.
 
-    They are a prefix of the latest ranking, so nothing is computed. Images that were labelled since the last run are
-    left out.
+    They are the beginning of the latest ranking, so nothing is computed. Images that were labelled since the last run
+    are left out.
     """
     if output is not None:
         table_files.check_output(output)

@@ -26,10 +26,15 @@ def _complete_encoder(context: click.Context, option: click.Parameter, begun: st
 @click.command("run")
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...", type=click.Path())
 @workspace_option
-@click.option("--recipe", "recipe_path", type=click.Path(path_type=Path), help="A TOML file; default: the last.")
-@click.option("--budget", help="Operating point that marks the picks: 500 or 10%.")
+@click.option(
+    "--recipe",
+    "recipe_path",
+    type=click.Path(path_type=Path),
+    help="A TOML file; if not given, the recipe of the last run.",
+)
+@click.option("--budget", help="How many images are picks: 500 or 10%.")
 @click.option("--encoder", shell_complete=_complete_encoder, help=f"One of: {', '.join(encoder_names.FORMS)}.")
-@click.option("--allow-removal", is_flag=True, help="Go on although over half of a source has vanished.")
+@click.option("--allow-removal", is_flag=True, help="Go on although more than half of a source has vanished.")
 @click.option("--forget", multiple=True, metavar="SOURCE", help="Drop a known SOURCE and its images; repeatable.")
 @common
 def run_command(
@@ -45,7 +50,7 @@ def run_command(
     """Refresh a workspace from whatever changed in its SOURCEs.
 
     A SOURCE is a folder, an s3:// prefix, a tar, zip or Parquet shard, or a list of URIs. Without one, all known
-    sources are read again. With nothing new, nothing is written.
+    sources are read again. If nothing is new, nothing is written.
     """
     terminal.say(
         f"run          {', '.join(sources) or 'all known sources'} into workspace {workspace}", is_message=True
