@@ -140,8 +140,8 @@ def list_command(output: Path | None, workspace: str, as_json: bool) -> None:
 def undo_command(images: tuple[str, ...], entry: int | None, workspace: str, as_json: bool) -> None:
     """Take back the last addition of labels, or the labels of each IMAGE.
 
-    An image whose label is taken back can be picked again; if an earlier addition labelled it too, that label counts
-    again. Nothing is deleted: the ledger records what was undone.
+    An image whose label is taken back can be picked again, unless an earlier addition labelled it too: then that label
+    counts again. Nothing is deleted: the ledger records what was undone.
     """
     if images and entry is not None:
         raise click.UsageError("expected images or --entry, found both; undo one after the other")
@@ -170,7 +170,7 @@ def undo_command(images: tuple[str, ...], entry: int | None, workspace: str, as_
 def check_command(count: int, output: Path | None, workspace: str, as_json: bool) -> None:
     """Show labels that may be wrong, the most doubtful first.
 
-    The image's nearest labelled images, and a probe that was trained without the image, say another class. Nothing is
+    The image's nearest labelled images, and a probe that was trained without the image, disagree with them. Nothing is
     changed: look at the images, and enter corrections by `wtl labels add`.
     """
     from wtl_core.labelling import label_errors  # imports torch and lancedb

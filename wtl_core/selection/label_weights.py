@@ -1,4 +1,4 @@
-"""What labels that came back say about which images to label next: a factor on each candidate's weight.
+"""What labels that came back say about which images to label next, as a factor on each candidate's weight.
 
 Two models are taught by the labels, both on the frozen vectors and both in seconds: a linear probe, and votes of the
 labelled images that fall with distance. Where the two disagree, labels are missing. Where both are unsure alike,

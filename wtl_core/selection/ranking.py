@@ -1,4 +1,4 @@
-"""One ranking of a whole pool: up to its tail every prefix is as good a choice of its size as greedy picking finds.
+"""One ranking of a whole pool: up to the tail, every prefix is as good as greedy picking of that size.
 
 `rank` reads downwards: check, set copies aside, measure the scale, let labelled images cover, weigh, order, assemble.
 The ranking is a function of vectors, ids, params and steering: never of the rows' order, threads or block sizes.

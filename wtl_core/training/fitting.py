@@ -1,4 +1,4 @@
-"""Fits a network of others to a pool: its features are centred, whitened and reduced, and near-copies are measured.
+"""Fits a network from elsewhere to a pool: features are centred, whitened and reduced, and near-copies measured.
 
 No labels and no training: one pass over some thousand images. What it finds is kept in the workspace under a
 fingerprint of its own, so that every later image is treated in the same way.

@@ -1,4 +1,4 @@
-"""Makes the encoder that a recipe names for a pool: trains it, fits it, or chooses which of both (`auto`).
+"""Makes the encoder that a recipe names for a pool: trains it, fits it, or first chooses between the two (`auto`).
 
 What `auto` chooses depends on a timed pass, so its outcome is recorded: a run after a kill does not choose again.
 """

@@ -1,4 +1,4 @@
-"""When an encoder that was trained on or fitted to the pool is made anew, and which one the next refresh takes.
+"""When an encoder that was trained on the pool, or fitted to it, is replaced, and which one the next refresh takes.
 
 The successor is named in a file, by `wtl train-encoder` or by a refresh whose recipe retrains automatically. The old
 ranking stays valid until every sample has a vector of the new encoder and the refresh is committed. Imports no torch.

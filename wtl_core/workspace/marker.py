@@ -1,4 +1,4 @@
-"""How a workspace is recognised: a folder or prefix with `wtl.json` at its root, and where in it things lie."""
+"""How a workspace is recognised (a folder or prefix with `wtl.json` at its root), and where its files lie."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""What each reader of label files returns, what it is told, and how a value in a file becomes names of classes."""
+"""What each reader of label files takes and returns, and how a value in a file becomes names of classes."""
 
 import math
 from collections.abc import Mapping, Sequence
