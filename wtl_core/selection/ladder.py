@@ -44,19 +44,20 @@ class Ladder:
 
     Attributes:
         percent: 1 to 100.
-        count: That share of all rows. With references held out, a little fewer rows are measured.
-        coverage: Of the references, by that share of the rows that may be picked, in the ranking's order.
-        random_coverage_mean: The same in random orders, their mean.
+        count: As many rows as that share of all. With references held out, a little fewer rows are measured.
+        coverage: How well the references are covered by that share of the rows that may be picked, in the ranking's
+            order.
+        random_coverage_mean: Coverage in random orders, the mean over these.
         random_coverage_low: Lower end of the mean's 95 % interval.
-        random_coverage_high: Upper end of it.
+        random_coverage_high: Upper end of this interval.
         radius_p50: Median distance from a reference to the nearest pick.
-        radius_p90: 90 % quantile of it.
-        radius_max: The largest.
-        random_radius_p50: The same in random orders, their mean.
-        random_radius_p90: The same.
-        random_radius_max: The same.
+        radius_p90: 90 % quantile of this distance.
+        radius_max: The largest such distance.
+        random_radius_p50: `radius_p50` in random orders, the mean over these.
+        random_radius_p90: `radius_p90` likewise.
+        random_radius_max: `radius_max` likewise.
         equivalent_random_count: Random picks that would cover as well.
-        optimum_share: Proven: at least this share of the best possible coverage of the pool is reached.
+        optimum_share: A proven bound: at least this share of the best possible coverage of the pool is reached.
         near_duplicate_rate: Share of the picks that are near-duplicates of an earlier pick or of a labelled image.
         group_balance: The effective number of groups among the picks over the number of groups; 1 if all groups have
             equally many picks, and without groups.

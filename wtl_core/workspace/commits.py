@@ -98,27 +98,27 @@ class Commit(BaseModel):
     number: int
     """1 for the first refresh of a workspace."""
     created: str
-    """When, ISO 8601 in UTC."""
+    """Time of the commit, ISO 8601 in UTC."""
     sources: list[str]
     """Every source that the pool draws on."""
     listing: str
     """Key of the listing snapshot: each known object with its identity and its part."""
     recipe: Recipe
-    """The whole recipe of the run, as far as this version knows it; run by `recipe_of`."""
+    """The whole recipe of the run, as far as this version of `wtl` knows it; to run by it again, use `recipe_of`."""
     unknown_recipe_keys: list[str] = Field(default=[], exclude=True)
     """Keys of the recorded recipe that this version does not know, as `selection.seed`; not a field of the file."""
     encoder: str
-    """Fingerprint."""
+    """Fingerprint of the encoder."""
     encoder_name: str
-    """Its name in the recipe."""
+    """Name of the encoder in the recipe."""
     encoder_file: WeightsFile | None = None
-    """The weights file, or the source of the factory, that the name points to; None if it points to none."""
+    """The weights file, or the source of the factory, that `encoder_name` points to; None if it points to none."""
     encoder_age: Age | None = None
-    """How far the pool has moved since the encoder was trained; None where its training pool is not known."""
+    """How far the pool has changed since the encoder was trained; None where its training pool is not known."""
     encoder_check: EncoderCheck | None = None
-    """How much its features say about the pool; None where that was not measured."""
+    """How much the encoder's features say about the pool; None where that was not measured."""
     vector_table_version: int
-    """LanceDB's version of the table after the run; for people, nothing is derived from it."""
+    """LanceDB's version of the table of vectors after the run; it is for people, and no code reads it."""
     ledger_length: int
     """Entries of the ledger that the ranking saw."""
     selection: str
@@ -130,22 +130,22 @@ class Commit(BaseModel):
     counts: Accounts
     """The row accounts."""
     by_source: dict[str, SourceAccounts] = {}
-    """read, locations, quarantined, ignored of each source; empty in commits of before it was counted."""
+    """`read`, `locations`, `quarantined` and `ignored` of each source; empty in commits older than this count."""
     budget: int | str | None
     """The operating point that marks the picks."""
     picks_kept: float | None = None
-    """Jaccard index of the open picks of the refresh before (those not labelled since) and as many of this ranking: 1
-    if they are the same; None where there is nothing to compare."""
+    """How many of the last refresh's picks are still picks: the Jaccard index of those that are not labelled since, and
+    of as many first images of this ranking. 1 if they are the same; None where there is nothing to compare."""
     pick_changes: PickChanges | None = None
-    """The open picks of the refresh before in counts; None where there is none, or where its ranking was deleted."""
+    """The same in counts; None if there was no refresh before, or if its ranking was deleted."""
     changes: Changes | None = None
-    """What came and went since the refresh before; None in commits of before it was counted."""
+    """What came and went since the refresh before; None in commits older than this count."""
     coverage: dict[str, float]
-    """By per cent, `1` to `100`; empty if nothing is left to label."""
+    """The ladder's coverage by per cent, `1` to `100`; empty if nothing is left to label."""
     random_coverage: dict[str, float]
-    """The mean of the matched random orders, by the same per cents."""
+    """Mean coverage of random picks of the same number, by the same per cents."""
     seconds: dict[str, float]
-    """Wall clock by stage."""
+    """Wall-clock seconds of each stage."""
 
 
 def latest(store: Store) -> Commit | None:
