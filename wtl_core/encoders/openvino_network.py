@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,23 +41,30 @@ def _without_telemetry() -> Iterator[None]:
 class OpenvinoNetwork(nn.Module):
     """A network compiled by OpenVINO for passes of one shape, computed with torch's number of threads.
 
-    One request at a time with a fixed shape: the same image gives the same bits whatever its neighbours are. Compiling
-    takes 1.7 s on 2 cores, so the last networks stay compiled: a first refresh needs the same one several times.
+    One request at a time with a fixed shape: the same image gives the same bits whatever its neighbours are. Importing
+    OpenVINO and compiling take some 3 s on 2 cores, so that waits for the first pass, which a refresh without new
+    images never makes, and the last networks stay compiled: a first refresh needs the same one several times.
     """
 
     def __init__(self, network: nn.Module, *, digest: str, rows: int, side_px: int, is_bfloat16: bool) -> None:
         super().__init__()
-        key = (digest, rows, side_px, is_bfloat16, torch.get_num_threads())
-        if key not in _compiled:
-            if len(_compiled) >= _MOST_COMPILED:
-                del _compiled[next(iter(_compiled))]
-            _compiled[key] = _compile(network, *key[1:])
-        self._request = _compiled[key].create_infer_request()
+        self._key = (digest, rows, side_px, is_bfloat16, torch.get_num_threads())
+        self._compile = partial(_compile, network, *self._key[1:])
+        self._request: Any = None
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Features (n, D) float32 of (n, 3, S, S) values, where n is the one number of rows."""
+        if self._request is None:
+            self._request = self._compiled().create_infer_request()
         outputs = self._request.infer([values.float().contiguous().numpy()], share_inputs=True)
         return torch.from_numpy(outputs[0].copy())
+
+    def _compiled(self) -> Any:
+        if self._key not in _compiled:
+            if len(_compiled) >= _MOST_COMPILED:
+                del _compiled[next(iter(_compiled))]
+            _compiled[self._key] = self._compile()
+        return _compiled[self._key]
 
 
 _MOST_COMPILED = 4
