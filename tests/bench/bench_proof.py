@@ -53,6 +53,9 @@ SECTIONS = {
     "labels-tail": "CIFAR-10 with a long tail (50:1), labels that come back",
     "labels-bursts": "CIFAR-10 with a long tail and bursts, labels that come back",
     "labels-clothing": "Photographs of clothes, a long tail, labels that come back, by the encoder that `auto` chooses",
+    "labels-fashion": "Fashion-MNIST, balanced, labels that come back, by the encoder that `auto` chooses",
+    "labels-fashion-tail": "Fashion-MNIST with a long tail (50:1), labels that come back, by the encoder of `auto`",
+    "labels-digits": "scikit-learn's digits, balanced and with a long tail and bursts, labels that come back",
     "labels-scratch": "CIFAR-10 with a long tail (50:1), labels that come back, networks trained from scratch",
     "digits": "scikit-learn's digits: balanced, long tail with bursts, outliers; each seed with a pool of its own",
     "fashion": "Fashion-MNIST, judged on the vectors of the training-free encoder",
@@ -105,6 +108,16 @@ def params_of(section: str, *, is_cuda: bool, is_quick: bool, seeds: int | None)
         "labels-tail": {**labels, "pools": ("long-tail",)},
         "labels-bursts": {**labels, "pools": ("long-tail-bursts",), "pool_share": 0.28},
         "labels-clothing": {**labels, "encoder": "auto", "side_px": 160, "pool_share": 0.8},
+        "labels-fashion": {**labels, "encoder": "auto", "pool_share": 0.2},
+        "labels-fashion-tail": {**labels, "encoder": "auto", "pools": ("long-tail",), "pool_share": 0.7},
+        "labels-digits": {
+            **labels,
+            **tiny,
+            "pools": ("balanced", "long-tail-bursts"),
+            "budgets": (20, 50, 100, 200, 500),
+            "loop_budget": 500,
+            "pool_share": 0.8,
+        },
         "labels-scratch": {
             **labels,
             **hasty,
@@ -144,9 +157,9 @@ def run_section(name: str, options: argparse.Namespace, deadline: float) -> None
     if options.strategies:
         asked["strategies"] = tuple(options.strategies)
     params = params.model_copy(update=asked)
-    elsewhere = {"digits": "sklearn:digits", "fashion": str(options.fashion), "labels-clothing": str(options.clothing)}
-    dataset = elsewhere.get(name, str(options.data))
-    if name != "digits" and not Path(dataset).is_dir():
+    elsewhere = {"digits": "sklearn:digits", "fashion": str(options.fashion), "clothing": str(options.clothing)}
+    dataset = elsewhere.get(name.removeprefix("labels-").removesuffix("-tail"), str(options.data))
+    if not dataset.startswith("sklearn:") and not Path(dataset).is_dir():
         print(f"{name}: left out, {dataset} is not there", flush=True)
         return
     takes_vectors = dataset == str(options.data) and params.encoder != "auto"

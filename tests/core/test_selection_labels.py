@@ -8,12 +8,12 @@ import torch
 from pydantic import ValidationError
 
 from tests.clustered_pool import LARGE, clustered, rank
-from wtl_core.recipe.selection import SelectionParams
+from wtl_core.recipe.selection import EMPTY, SelectionParams
 from wtl_core.selection import label_weights
 from wtl_core.selection.dense import cover_by
 from wtl_core.selection.greedy import new_state
 from wtl_core.selection.kernels import kernel_table
-from wtl_core.selection.label_weights import EMPTY, LabelSay, Votes
+from wtl_core.selection.label_weights import LabelSay, Votes
 from wtl_core.selection.linear_probe import fit_probe
 from wtl_core.selection.neighbours import prepare
 

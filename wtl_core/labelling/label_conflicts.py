@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.labelling.formats.rows import EMPTY, Classes, LabelRows, Reading, shown
+from wtl_core.labelling.formats.rows import Classes, LabelRows, Reading, shown
+from wtl_core.recipe.selection import EMPTY
 
 _SHOWN = 3
 

@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from wtl_core.embedding import vectors
 from wtl_core.errors import ConfigError
-from wtl_core.labelling.formats.rows import EMPTY
 from wtl_core.labelling.labels import listed
+from wtl_core.recipe.selection import EMPTY
 from wtl_core.selection.linear_probe import fit_probe
 from wtl_core.selection.neighbours import exact_graph, prepare
 from wtl_core.workspace import commits

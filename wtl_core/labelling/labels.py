@@ -10,8 +10,9 @@ import polars as pl
 
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.labelling import label_conflicts, label_files, sample_names, table_files
-from wtl_core.labelling.formats.rows import EMPTY, Classes, LabelRows, Reading, shown
+from wtl_core.labelling.formats.rows import Classes, LabelRows, Reading, shown
 from wtl_core.pool import live_pool
+from wtl_core.recipe.selection import EMPTY
 from wtl_core.shards.paths import uri_of
 from wtl_core.workspace import commits, ledger, snapshots
 from wtl_core.workspace.storage import Store

@@ -20,7 +20,7 @@ import torch
 from wtl_core.embedding import vectors
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import batches
-from wtl_core.selection.label_weights import EMPTY
+from wtl_core.recipe.selection import EMPTY
 from wtl_core.selection.linear_probe import fit_probe
 from wtl_core.workspace import commits, ledger, selections
 from wtl_core.workspace.commits import Commit

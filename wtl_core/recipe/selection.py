@@ -8,6 +8,8 @@ from wtl_core.recipe.base import EXPERT, Params
 from wtl_core.recipe.lightly import from_lightly
 from wtl_core.recipe.operating_point import OperatingPoint
 
+EMPTY = "empty"
+"""The class of labelled images that hold nothing of interest, in files of labels and wherever classes are told."""
 _STOPS = ("coverage_goal", "minimum_distance", "gain_knee")
 
 

@@ -22,12 +22,11 @@ import numba
 import numpy as np
 import torch
 
+from wtl_core.recipe.selection import EMPTY
 from wtl_core.selection.dense import FETCH_ROWS
 from wtl_core.selection.linear_probe import fit_probe
 from wtl_core.selection.neighbours import BLOCK_COLUMNS, Points, bits_to_level, level_distances
 
-EMPTY = "(empty)"
-"""The class of images in which labelling found nothing."""
 _DISAGREEMENT = 5.0
 """How much more a candidate weighs on which the models disagree wholly. From 3 to 10 the results are level on CIFAR-10
 with a long tail and without."""
@@ -91,10 +90,9 @@ class LabelSay:
     def sentence(self) -> str:
         """What a run tells of them."""
         given = f"Labels of {self.labelled:,} images in {len(self.names):,} classes"
-        check = f"by the others {self.agreement:.0%} get their class, the commonest class is {self.commonest:.0%}"
-        return (
-            f"{given} steer the picks ({check})." if self.is_heard else f"{given} do not steer the picks yet: {check}."
-        )
+        check = f"the labels of the others name {100 * self.agreement:.0f} % of them right"
+        beside = f"always naming the commonest class would {100 * self.commonest:.0f} %"
+        return f"{given} {'steer the picks' if self.is_heard else 'do not steer the picks yet'}: {check}, {beside}."
 
     def reason(self, row: int) -> str:
         """What the labels say of a candidate, in words."""

@@ -104,9 +104,8 @@ def rank(
     labelled = steering.labelled
     labelled = None if labelled is None or len(labelled) == 0 else _checked(labelled, samples, what="labelled")
     labelled_points = None if labelled is None else prepare(labelled, device)
-    votes = None
-    if labelled is not None and steering.labelled_classes and params.labels != "ignore" and params.is_coverage:
-        votes = Votes(steering.labelled_classes, points.count)
+    has_say = bool(steering.labelled_classes) and params.labels != "ignore" and params.is_coverage
+    votes = Votes(steering.labelled_classes, points.count) if has_say else None
     state = _covered_by(points, labelled_points, table, votes)
     names, codes, labelled_by_group = _groups(steering, samples, inside)
     similar = [(prepare(_checked(some, samples, what="similar"), device), power) for some, power in steering.similar]

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from wtl_core.recipe.selection import EMPTY
+
 Classes = tuple[str, ...] | None
 """Classes of an image: none for one that was looked at and holds nothing of interest, None where they are not known."""
-EMPTY = "empty"
-"""Stands in a table for an image that holds nothing of interest."""
 _MOST_CHARACTERS = 200
 """Of a class name: what is longer is another column, such as a caption or an image as text."""
 _SHOWN, _SHOWN_CHARACTERS = 3, 60
