@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import os
 import resource
 import tracemalloc
 import weakref
@@ -17,7 +18,7 @@ from PIL import Image
 
 from wtl_core.benchmark import datasets, pools, stored_images
 from wtl_core.benchmark.stored_images import StoredImages
-from wtl_core.errors import ConfigError, InputError
+from wtl_core.errors import ConfigError, CorruptArtifactError, InputError
 
 
 def png(seed: int, side: int = 12) -> bytes:
@@ -231,6 +232,16 @@ def test_stored_images_are_read_as_an_array_of_them_would_be(tmp_path: Path) -> 
     for one in (both, StoredImages.open(str(tmp_path / "a.npy"))):
         for chosen in (slice(None), slice(1, 3), slice(3, 3), np.array([3, 0, 3]), np.arange(5) > 2, 2, -1):
             np.testing.assert_array_equal(one[chosen], whole[order][chosen])
+
+
+def test_a_file_that_ends_before_its_images_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "images.npy"
+    np.save(file, np.zeros((4, 3, 8, 8), np.uint8))
+    os.truncate(file, file.stat().st_size - 300)
+    images = StoredImages.open(str(file))
+    assert images[:2].shape == (2, 3, 8, 8)
+    with pytest.raises(CorruptArtifactError, match="expected more images, found its end"):
+        images[2]
 
 
 def test_a_disk_that_takes_a_part_of_an_image_is_full() -> None:

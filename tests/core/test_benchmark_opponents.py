@@ -121,7 +121,6 @@ def greedy_shares(train: Split, picks: np.ndarray, budgets: list[int], *, is_ste
             marks, table = np.arange(known, dtype=np.int32), kernel_table("gaussian", scale)
             cover_by(prepare(pool), others, table, new_state(len(rest)), marks=marks, on_bits=votes.add)
             say = listen(votes, pool, others, labelled, order=np.arange(len(rest)))
-            assert say is not None
             assert say.is_heard
             weights *= say.factors
         for place in range(known, until):

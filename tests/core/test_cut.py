@@ -71,6 +71,16 @@ def test_a_distance_that_is_not_known_is_null_and_an_empty_cell(tmp_path: Path) 
     assert [row["radius"] == "" for row in rows] == [False, True, True, True]
 
 
+def test_a_ranking_of_before_there_were_reasons_is_cut_with_none(source: Path, tmp_path: Path) -> None:
+    commit = refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    before = cut.run(store, "10")
+    file = tmp_path / "w" / commit.selection / "ranking.parquet"
+    pl.read_parquet(file).drop("why").write_parquet(file)
+    assert cut.run(store, "10").rows == before.rows
+    assert set(before.table["why"]) == {None}
+
+
 def test_what_was_labelled_since_the_last_run_is_left_out(source: Path, tmp_path: Path) -> None:
     refresh(tmp_path / "w", source)
     store = Store(str(tmp_path / "w"))

@@ -71,6 +71,21 @@ def test_a_run_after_a_kill_does_not_choose_again(
     assert [refresh(root, enough, recipe=Recipe()).encoder] == made
 
 
+def test_a_network_that_is_installed_later_is_chosen_by_the_successor(
+    enough: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "w"
+    monkeypatch.setattr(choosing, "side_for", lambda *_, **__: (96, 1.0))
+    installed = packages.installed()
+    with monkeypatch.context() as patch:
+        patch.setattr(packages, "installed", lambda: installed[1:])
+        first = refresh(root, enough, recipe=Recipe())
+    store = Store(str(root))
+    assert cards.load_card(store, first.encoder)["chosen"]["name"] == f"package:{installed[1]}"  # type: ignore[index]
+    made = train_successor(store, None, Machine())
+    assert cards.load_card(store, made)["chosen"]["name"] == f"package:{installed[0]}"  # type: ignore[index]
+
+
 def test_a_successor_is_for_the_name_that_it_was_made_for(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     succession.name_successor(store, "a" * 64, "auto")

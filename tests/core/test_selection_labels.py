@@ -8,12 +8,13 @@ import torch
 from pydantic import ValidationError
 
 from tests.clustered_pool import LARGE, clustered, rank
+from wtl_core.errors import InputError
 from wtl_core.recipe.selection import EMPTY, SelectionParams
 from wtl_core.selection import label_weights
 from wtl_core.selection.dense import cover_by
 from wtl_core.selection.greedy import new_state
 from wtl_core.selection.kernels import kernel_table
-from wtl_core.selection.label_weights import LabelSay, Votes
+from wtl_core.selection.label_weights import OTHER, LabelSay, Votes
 from wtl_core.selection.linear_probe import fit_probe
 from wtl_core.selection.neighbours import prepare
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("two_threads")
 Classes = list[tuple[str, ...] | None]
 
 
-def listen(vectors: np.ndarray, labelled: np.ndarray, classes: Sequence[Sequence[str] | None]) -> LabelSay | None:
+def listen(vectors: np.ndarray, labelled: np.ndarray, classes: Sequence[Sequence[str] | None]) -> LabelSay:
     order = np.random.default_rng(1).permutation(len(vectors))
     points, others = prepare(vectors), prepare(labelled)
     votes = Votes(classes, len(vectors))
@@ -72,7 +73,6 @@ def test_factors_are_those_of_the_formula(rows: int) -> None:
     classes = named(theirs)
     classes[0], classes[1], classes[2], classes[3] = ("class 0", "class 3"), (), None, ("class 1", "class 2", "rare")
     say = listen(vectors, labelled, classes)
-    assert say is not None
     factors, disagreement = reference(vectors, labelled, classes)
     # distances are rounded by 0.2 %, so that a vote differs by some per cent
     np.testing.assert_allclose(say.disagreement, disagreement, atol=0.03)
@@ -90,7 +90,6 @@ def test_the_check_asks_all_other_labels_of_an_image() -> None:
     np.fill_diagonal(votes, 0)
     expected = ((votes @ np.eye(6)[codes]).argmax(1) == codes).mean()
     say = listen(labelled[:50], labelled, named(codes))
-    assert say is not None
     assert say.agreement == pytest.approx(expected, abs=0.01)
     assert say.commonest == pytest.approx(np.bincount(codes).max() / 400)
     assert say.is_heard
@@ -98,9 +97,9 @@ def test_the_check_asks_all_other_labels_of_an_image() -> None:
 
 def test_fewer_than_two_classes_say_nothing() -> None:
     vectors, _ = pool_with_classes(40)
-    assert listen(vectors, vectors[:5], [("a",)] * 5) is None
-    assert listen(vectors, vectors[:5], [None] * 5) is None
-    assert listen(vectors, vectors[:5], [("a",), ("b",), None, None, None]) is not None
+    for classes, has_say in (([("a",)] * 5, False), ([None] * 5, False), ([("a",), (), None, None, None], True)):
+        found = rank(vectors[5:], labelled=vectors[:5], labelled_classes=classes)
+        assert (found.labels is not None) == has_say
 
 
 def test_rare_classes_get_more_picks() -> None:
@@ -132,20 +131,63 @@ def test_labels_that_name_each_other_no_better_than_by_chance_do_not_count(more:
 
 
 @pytest.mark.parametrize("more", [{}, LARGE])
-def test_steered_rankings_do_not_depend_on_threads(more: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_steered_ranking_gives_reasons(more: dict[str, object]) -> None:
     vectors, _ = pool_with_classes(300)
     labelled, codes = pool_with_classes(200, seed=1)
     first = rank(vectors, more, labelled=labelled, labelled_classes=named(codes))
-    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
-    np.testing.assert_array_equal(
-        rank(vectors, more, labelled=labelled, labelled_classes=named(codes)).rows, first.rows
-    )
     assert first.labels is not None
     assert first.labels.is_heard
     assert sorted(first.rows) == list(range(300))
     by_row = {int(row): first.labels.reason(int(at)) for row, at in zip(first.rows, first.label_rows, strict=True)}
     probes = sum(reason.startswith("unsure between class ") for reason in by_row.values())
     assert 0 < probes < len(by_row)
+
+
+def test_what_labels_say_depends_on_no_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own threads, by as many labels as make it split a sum among three."""
+    monkeypatch.undo()
+    draw = np.random.default_rng(0)
+    codes = draw.integers(0, 20, 6000)
+    drawn = draw.normal(size=(20, 128))[codes] + 1.5 * draw.normal(size=(6000, 128))
+    labelled = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+    vectors = labelled[:500]
+    said, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            say = listen(vectors, labelled, named(codes))
+            assert torch.get_num_threads() == threads
+            said.append(say.factors)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(said[0], said[1])
+    np.testing.assert_array_equal(said[0], said[2])
+
+
+def test_a_class_that_every_image_has_beside_others_says_nothing() -> None:
+    """As `person` in a set of boxes: naming it always is right always."""
+    draw = np.random.default_rng(0)
+    vectors, labelled = (draw.normal(size=(300, 16)).astype(np.float32) for _ in range(2))
+    classes = [("person", f"thing {code}") for code in draw.integers(0, 5, 300)]
+    found = rank(vectors, labelled=labelled, labelled_classes=classes)
+    assert found.labels is not None
+    assert found.labels.commonest == 1.0
+    assert not found.labels.is_heard
+    np.testing.assert_array_equal(found.rows, rank(vectors, labelled=labelled).rows)
+
+
+def test_of_very_many_classes_the_commonest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_weights, "_MOST_CLASSES", 3)
+    votes = Votes([("b",), ("a",), ("c", "d"), ("a",), ("b",), ("e",), None], 10)
+    assert votes.names == [OTHER, "a", "b"]
+    assert votes.target.tolist() == [[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]]
+    assert votes.sums.shape == (3, 10)
+
+
+def test_classes_of_another_number_of_images_are_refused() -> None:
+    vectors = clustered(60)
+    with pytest.raises(InputError, match=r"labelled_classes: expected those of each labelled image \(20\), found 19"):
+        rank(vectors[20:], labelled=vectors[:20], labelled_classes=named(np.arange(19) % 2))
 
 
 def test_labels_combine_with_quotas_weights_and_frozen_picks() -> None:

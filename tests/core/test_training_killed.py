@@ -2,6 +2,7 @@
 
 import operator
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def test_stopped_after_any_step_it_ends_with_the_same_bits(tmp_path: Path) -> No
 def test_killed_by_the_system_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     straight = train(make_pool(40), open_store(str(tmp_path / "straight")), TINY, device="cpu")
     root = str(tmp_path / "killed")
-    command = [sys.executable, str(HERE), root, TINY.model_dump_json()]
+    command = [sys.executable, str(HERE), root, TINY.model_dump_json(), "1"]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[2]), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
@@ -77,6 +78,43 @@ def test_ctrl_c_ends_it_after_the_step_and_the_next_call_goes_on_from_there(tmp_
     seen: list[int] = []
     assert train(make_pool(40), store, TINY, device="cpu", on_progress=lambda done, _: seen.append(done)) == straight
     assert seen == [4, 5]
+
+
+def test_ctrl_c_while_the_last_step_is_told_ends_it_and_the_next_call_finishes(tmp_path: Path) -> None:
+    straight = train(make_pool(40), open_store(str(tmp_path / "straight")), TINY, device="cpu")
+    store = open_store(str(tmp_path / "interrupted"))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def press(done: int, steps: int) -> None:
+        if done == steps:
+            signal.raise_signal(signal.SIGINT)
+
+    try:
+        with pytest.raises(KeyboardInterrupt, match=r"^5 of 5 steps of the training are kept \(100%\)$"):
+            train(make_pool(40), store, TINY, device="cpu", on_progress=press, checkpoint_seconds=1000)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert train(make_pool(40), store, TINY, device="cpu") == straight
+
+
+def test_ctrl_c_to_two_processes_keeps_what_they_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal sends it to both: a process group of their own gets it here."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    command = [sys.executable, str(HERE), str(tmp_path), PAIR.model_copy(update={"epochs": 20}).model_dump_json(), "2"]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[2]), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "3\n"
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert re.search(r"KeyboardInterrupt: 4 of \d+ steps of the training are kept", told), told
 
 
 def test_a_second_ctrl_c_is_not_held_back() -> None:
@@ -165,7 +203,7 @@ def test_on_a_gpu_a_stopped_training_ends_with_the_same_bits(tmp_path: Path) -> 
 
 
 def train_until_killed() -> None:
-    """What the process that is to be killed runs: `test_encoders_training.py ROOT PARAMS`."""
+    """What the process that is to be killed or interrupted runs: `test_training_killed.py ROOT PARAMS DEVICES`."""
 
     def report(done: int, steps: int) -> None:
         if done == 3:
@@ -174,7 +212,11 @@ def train_until_killed() -> None:
             sys.stdin.read()
 
     params = EncoderParams.model_validate_json(sys.argv[2])
-    train(make_pool(40), open_store(sys.argv[1]), params, device="cpu", on_progress=report, checkpoint_seconds=0)
+    devices = int(sys.argv[3])
+    train(
+        make_pool(40), open_store(sys.argv[1]), params, device="cpu", devices=devices, on_progress=report,
+        checkpoint_seconds=0,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ def test_a_training_is_named_after_network_images_and_time(named: list[str]) -> 
     fitted = {**card, "method": "pretrained", "network": "package:efficientnet-lite0"}
     run_names.name_training(fitted, is_new=True)
     run_names.name_training(fitted, is_new=False)
+    older = {"method": "pretrained", "network": "timm:resnet18", "fitted_on": 4096, "seconds": 3.0}
+    run_names.name_training(older, is_new=False)
     assert named == [
         "trained resnet9 on 12,408 images, 5 min",
         "trained resnet9 on 12,408 images, 42 s",
@@ -34,6 +36,7 @@ def test_a_training_is_named_after_network_images_and_time(named: list[str]) -> 
         "resnet9 on 12,408 images: trained before",
         "fitted package:efficientnet-lite0 on 12,408 images, 5 min",
         "package:efficientnet-lite0 on 12,408 images: fitted before",
+        "timm:resnet18 on 4,096 images: fitted before",
     ]
 
 

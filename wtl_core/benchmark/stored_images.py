@@ -15,6 +15,8 @@ from typing import IO
 
 import numpy as np
 
+from wtl_core.errors import CorruptArtifactError
+
 CHUNK = 1024
 """Images to look at together: 27 MiB of 96 px."""
 
@@ -74,7 +76,9 @@ class StoredImages:
         rows = self.rows[chosen]
         images = np.empty((np.size(rows), 3, self.side_px, self.side_px), np.uint8)
         for image, row in zip(images, np.ravel(rows), strict=True):
-            os.preadv(self.file.opened.fileno(), [image.data], self.start + int(row) * image.nbytes)
+            if os.preadv(self.file.opened.fileno(), [image.data], self.start + int(row) * image.nbytes) != image.nbytes:
+                name = self.file.opened.name
+                raise CorruptArtifactError(f"{name}: expected more images, found its end; delete it and run again")
         return images if np.ndim(rows) else np.asarray(images[0])
 
     def take(self, chosen: np.ndarray) -> "StoredImages":

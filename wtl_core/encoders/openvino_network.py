@@ -7,7 +7,7 @@ EfficientNet-Lite's depthwise convolutions are what torch's processor kernels ar
 import importlib.util
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -49,13 +49,14 @@ class OpenvinoNetwork(nn.Module):
     def __init__(self, network: nn.Module, *, digest: str, rows: int, side_px: int, is_bfloat16: bool) -> None:
         super().__init__()
         self._key = (digest, rows, side_px, is_bfloat16, torch.get_num_threads())
-        self._compile = partial(_compile, network, *self._key[1:])
+        self._compile: Callable[[], Any] | None = partial(_compile, network, *self._key[1:])
         self._request: Any = None
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Features (n, D) float32 of (n, 3, S, S) values, where n is the one number of rows."""
         if self._request is None:
             self._request = self._compiled().create_infer_request()
+            self._compile = None  # and torch's network with it
         outputs = self._request.infer([values.float().contiguous().numpy()], share_inputs=True)
         return torch.from_numpy(outputs[0].copy())
 
@@ -63,6 +64,7 @@ class OpenvinoNetwork(nn.Module):
         if self._key not in _compiled:
             if len(_compiled) >= _MOST_COMPILED:
                 del _compiled[next(iter(_compiled))]
+            assert self._compile is not None
             _compiled[self._key] = self._compile()
         return _compiled[self._key]
 

@@ -1,7 +1,7 @@
 """Kernel values of rows against the whole pool, in blocks of one fixed size; also applies fixed picks."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -16,8 +16,8 @@ from wtl_core.selection.quotas import Limits
 FETCH_ROWS = 256  # rows of one product: its shape never changes, so that no sum does
 
 
-Listener = Callable[[np.ndarray, int, int], None]
-"""Called with a block of the bits of distances (rows, columns), and with its first row and column."""
+Listener = Callable[[np.ndarray, int, int, Executor], None]
+"""Called with a block of the bits of distances (rows, columns), its first row and column, and threads to work with."""
 
 
 def kernel_rows(
@@ -41,7 +41,7 @@ def kernel_rows(
                 for job in jobs:
                     job.result()
                 if on_bits is not None:
-                    on_bits(bits[:wanted, :columns], start, column)
+                    on_bits(bits[:wanted, :columns], start, column, threads)
 
 
 def cover_by(
@@ -63,8 +63,8 @@ def cover_by(
             cover(state, out[index], marks[start + index], 0)
 
 
-def _shifted(listener: Listener, by: int, bits: np.ndarray, row: int, column: int) -> None:
-    listener(bits, by + row, column)
+def _shifted(listener: Listener, by: int, bits: np.ndarray, row: int, column: int, threads: Executor) -> None:
+    listener(bits, by + row, column, threads)
 
 
 def apply_fixed_picks(problem: Problem, weights: np.ndarray, state: State, limits: Limits, fixed: np.ndarray) -> None:

@@ -10,8 +10,10 @@ Legend: `N` candidates, `L` labelled images, `K` of them with known classes, `C`
 """
 
 import itertools
+import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -37,6 +39,10 @@ _LEAST_SHARE = 1e-3
 _TEMPERATURE = 0.07
 """Of votes exp(-d^2 / 2 T) for a distance d, as the benchmark's nearest neighbours vote (arXiv 1805.01978). Votes as
 wide as the coverage kernel see no difference between classes: by them picks were worse than those of one pass."""
+OTHER = "(other)"
+"""The class of all but the commonest ones, where there are very many."""
+_MOST_CLASSES, _MOST_BYTES = 1000, 1 << 30
+"""Classes, and memory of votes (4 bytes for each class and candidate): names in free text can be as many as images."""
 _PRIOR = 1e-12
 """Votes that a point has beside: what nobody within a distance of 1.9 votes on gets the shares of all labels."""
 _BLOCK = 4096
@@ -63,7 +69,7 @@ class LabelSay:
         disagreement: (N,) float32 between 0 and 1, half the summed difference of the models' probabilities.
         labelled: Labelled images whose classes are known.
         agreement: Share of labelled images whose class the votes of the others name.
-        commonest: Share of the commonest class among the labels, which naming it always would reach.
+        commonest: Share of labelled images that have the commonest class, which naming it always would reach.
         is_heard: Whether the factors count.
     """
 
@@ -107,8 +113,16 @@ class Votes:
     """
 
     def __init__(self, classes: Sequence[Sequence[str] | None], points: int) -> None:
-        """`classes` of each labelled image: none for one that holds nothing of interest, None where not known."""
+        """`classes` of each labelled image: none for one that holds nothing of interest, None where not known.
+
+        Of very many classes the commonest ones are kept, of equals the first by name; the rest is one class, `OTHER`.
+        """
         found = [() if names is None else tuple(dict.fromkeys(names)) or (EMPTY,) for names in classes]
+        most = max(2, min(_MOST_CLASSES, _MOST_BYTES // (4 * max(1, points))))
+        counts = Counter(name for names in found for name in names)
+        if len(counts) > most:
+            kept = set(sorted(counts, key=lambda name: (-counts[name], name))[: most - 1])
+            found = [tuple(dict.fromkeys(name if name in kept else OTHER for name in names)) for names in found]
         self.names = sorted({name for names in found for name in names})
         code = {name: number for number, name in enumerate(self.names)}
         self.starts = np.cumsum([0, *map(len, found)])
@@ -134,20 +148,23 @@ class Votes:
         )
         return target
 
-    def add(self, bits: np.ndarray, row: int, column: int) -> None:
+    @cached_property
+    def label_shares(self) -> np.ndarray:
+        """(C,) float32, shares of the classes among the labels; they sum to 1."""
+        return np.asarray(self.target.mean(0))
+
+    def add(self, bits: np.ndarray, row: int, column: int, threads: Executor) -> None:
         """The votes of labelled images from `row` on, on points from `column` on, by the bits of their distances."""
-        threads = torch.get_num_threads()
-        edges = np.linspace(0, bits.shape[1], threads + 1).astype(np.int64)
-        with ThreadPoolExecutor(threads) as pool:
-            jobs = [
-                pool.submit(
-                    _add_votes, bits.view(np.uint16), self._table, self.starts[row:], self.codes,
-                    self.own[row:] - column, begin, end, self.sums, column,
-                )
-                for begin, end in itertools.pairwise(edges)
-            ]  # fmt: skip
-            for job in jobs:
-                job.result()
+        edges = np.linspace(0, bits.shape[1], torch.get_num_threads() + 1).astype(np.int64)
+        jobs = [
+            threads.submit(
+                _add_votes, bits.view(np.uint16), self._table, self.starts[row:], self.codes,
+                self.own[row:] - column, begin, end, self.sums, column,
+            )
+            for begin, end in itertools.pairwise(edges)
+        ]  # fmt: skip
+        for job in jobs:
+            job.result()
 
     def of_others(self, points: int, own: np.ndarray) -> "Votes":
         """Votes of the same images on other points, none yet; `own` is the point that each image itself is, or -1."""
@@ -157,7 +174,7 @@ class Votes:
 
     def shares(self, columns: np.ndarray | slice) -> np.ndarray:
         """(columns, C) float32, probabilities of the classes; those of all labels where nobody near votes."""
-        votes = self.sums[:, columns].T + _PRIOR * self.target.mean(0)
+        votes = self.sums[:, columns].T + _PRIOR * self.label_shares
         return np.asarray(votes / votes.sum(1, keepdims=True))
 
 
@@ -169,8 +186,8 @@ def listen(
     *,
     order: np.ndarray,
     always: bool = False,
-) -> LabelSay | None:
-    """What the labels say of the candidates; None where they name fewer than two classes.
+) -> LabelSay:
+    """What the labels say of the candidates, if they name two classes or more.
 
     Args:
         votes: Of all labelled images on the N candidates.
@@ -181,8 +198,6 @@ def listen(
         always: Let the factors count in any case; else only where labelled images name each other's classes surely
             better than always naming the commonest one would.
     """
-    if len(votes.names) < 2:
-        return None
     known = votes.known
     with _one_thread():
         target = torch.from_numpy(votes.target)
@@ -211,7 +226,7 @@ def listen(
         likeliest[part] = both.argmax(1)
         both[at, likeliest[part]] = -1.0
         second[part] = both.argmax(1)
-    agreement, commonest = _agreement(votes, labelled), float(votes.target.mean(0).max())
+    agreement, commonest = _agreement(votes, labelled), float((votes.target > 0).mean(0).max())
     error = (commonest * (1.0 - commonest) / min(len(known), _CHECKED)) ** 0.5
     return LabelSay(
         factors=factors,
@@ -234,11 +249,12 @@ def _agreement(votes: Votes, labelled: Points) -> float:
     place = np.full(labelled.count, -1)
     place[checked] = np.arange(len(checked))
     points, others = labelled.subset(checked), votes.of_others(len(checked), place)
-    for row in range(0, labelled.count, FETCH_ROWS):
-        left = labelled.left_slice(row, min(row + FETCH_ROWS, labelled.count))
-        for column in range(0, points.count, BLOCK_COLUMNS):
-            bits = points.product(left, column, column + BLOCK_COLUMNS).cpu().numpy()
-            others.add(bits[:, : points.count - column], row, column)
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for row in range(0, labelled.count, FETCH_ROWS):
+            left = labelled.left_slice(row, min(row + FETCH_ROWS, labelled.count))
+            for column in range(0, points.count, BLOCK_COLUMNS):
+                bits = points.product(left, column, column + BLOCK_COLUMNS).cpu().numpy()
+                others.add(bits[:, : points.count - column], row, column, threads)
     return float((votes.target[asked][np.arange(len(checked)), others.shares(slice(None)).argmax(1)] > 0).mean())
 
 
@@ -264,10 +280,17 @@ def _add_votes(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let torch use one thread: sums over rows, split among threads, would depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    """Let torch use one thread: sums over rows, split among threads, would depend on their number.
+
+    The setting is the whole process's: one ranking at a time changes it.
+    """
+    with _setting_threads:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+_setting_threads = threading.Lock()

@@ -13,7 +13,7 @@ import numpy as np
 from wtl_core.errors import InputError
 from wtl_core.machine import Progress
 from wtl_core.recipe.operating_point import percents_of
-from wtl_core.recipe.selection import SelectionParams
+from wtl_core.recipe.selection import EMPTY, SelectionParams
 from wtl_core.selection import orders
 from wtl_core.selection.dense import cover_by
 from wtl_core.selection.greedy import State, new_state
@@ -43,7 +43,8 @@ class Steering:
         groups: (N,) each sample's group, for quotas and balance.
         labelled: (L, D) vectors of images that are labelled already; they cover from the start and are never picked.
         labelled_classes: The classes of each of those labelled images: none for an image that holds nothing of
-            interest, None where not known. They steer `coverage` as `params.labels` says.
+            interest, None where not known. They steer `coverage` as `params.labels` says; sums over them follow the
+            order of the labelled images, which a workspace sorts by id.
         labelled_groups: The groups of those labelled images whose group is known; they count towards minima.
         frozen: Rows that keep their rank: the ranking begins with them, in this order.
         similar: Pairs of the vectors (Q, D) of given images and the exponent of exp(-d / s), where d is the distance
@@ -104,8 +105,7 @@ def rank(
     labelled = steering.labelled
     labelled = None if labelled is None or len(labelled) == 0 else _checked(labelled, samples, what="labelled")
     labelled_points = None if labelled is None else prepare(labelled, device)
-    has_say = bool(steering.labelled_classes) and params.labels != "ignore" and params.is_coverage
-    votes = Votes(steering.labelled_classes, points.count) if has_say else None
+    votes = _votes(steering, params, labelled, points.count)
     state = _covered_by(points, labelled_points, table, votes)
     names, codes, labelled_by_group = _groups(steering, samples, inside)
     similar = [(prepare(_checked(some, samples, what="similar"), device), power) for some, power in steering.similar]
@@ -174,6 +174,18 @@ def _covered_by(points: Points, others: Points | None, table: np.ndarray, votes:
         marks = -2 - np.arange(others.count, dtype=np.int32)
         cover_by(points, others, table, state, marks=marks, on_bits=None if votes is None else votes.add)
     return state
+
+
+def _votes(steering: Steering, params: SelectionParams, labelled: np.ndarray | None, candidates: int) -> Votes | None:
+    """The votes that labels have, none yet; None where classes are not to steer, or fewer than two are known."""
+    classes = steering.labelled_classes
+    images = 0 if labelled is None else len(labelled)
+    if len(classes) not in (0, images):
+        raise InputError(f"labelled_classes: expected those of each labelled image ({images}), found {len(classes)}")
+    if params.labels == "ignore" or not params.is_coverage:
+        return None
+    distinct = {name for names in classes if names is not None for name in names or (EMPTY,)}
+    return Votes(classes, candidates) if len(distinct) > 1 else None
 
 
 def _groups(steering: Steering, samples: SortedRows, inside: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -65,7 +65,7 @@ class StageInputs:
                 [labelled, *(self.labelled_samples[name] for name in ("sample_id", "uri", "metadata"))]
             ),
             "labelled_samples": len(self.labelled),
-            "label_classes": digest_of(self.label_classes),
+            "label_classes": digest_of_columns([pl.Series(self.label_classes, dtype=pl.List(pl.String))]),
             "exported": digest_of(self.exported),
             "selection": self.recipe.selection.model_dump(mode="json"),
             "ladder": self.recipe.ladder.model_dump(mode="json"),

@@ -1,11 +1,12 @@
 """Makes the encoder that a recipe names for a pool: trains it, fits it, or first chooses between the two (`auto`).
 
-What `auto` chooses depends on a timed pass, so its outcome is recorded: a run after a kill does not choose again.
+What `auto` chooses depends on a timed pass, so what it made is recorded: a run after a kill does not choose again once
+the encoder is there.
 """
 
 from typing import Any
 
-from wtl_core.encoders import cards, resolve
+from wtl_core.encoders import cards, packages, resolve
 from wtl_core.machine import Machine, Progress
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.recipe.encoder_names import parse_name
@@ -37,7 +38,8 @@ def make(
     if params.name != "auto":
         made = _make(images, store, params, machine, on_progress=on_progress)
     else:
-        key = training_key({"auto": _AUTO_VERSION, "seconds": params.seconds}, images.sample_ids)
+        identity = {"auto": _AUTO_VERSION, "seconds": params.seconds, "installed": packages.installed()}
+        key = training_key(identity, images.sample_ids)
         folder = TrainingFolder(store, key)
         made = folder.outcome() or _chosen(images, store, params, machine, on_progress=on_progress)
         folder.finish(made)

@@ -5,6 +5,7 @@ the same weights after each step. NCCL between GPUs, gloo between processors; wi
 processor (`tests/core/test_encoders_training.py`).
 """
 
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -103,6 +104,8 @@ def joined(size: int, device: torch.device, follow: Callable[..., None], *argume
 def _join(
     meeting: str, rank: int, size: int, kind: str, follow: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:
+    # A terminal sends Ctrl-C to all processes; the first one ends the others once its steps are kept.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(device)

@@ -192,6 +192,9 @@ def _run(
                 on_progress(done, plan.steps)
             if is_last:
                 raise KeyboardInterrupt(_kept(done, plan.steps))
+        if is_interrupted():  # while the last step was told
+            folder.save_checkpoint(Checkpoint(plan.steps, trainer.tensors(), history))
+            raise KeyboardInterrupt(_kept(plan.steps, plan.steps))
     return history
 
 

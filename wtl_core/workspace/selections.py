@@ -13,7 +13,7 @@ from wtl_core.workspace import marker
 from wtl_core.workspace.commits import PickChanges
 from wtl_core.workspace.storage import Store
 
-VERSION = 8
+VERSION = 9
 """Raised when the same inputs would give another ranking, ladder or receipt."""
 
 
@@ -62,9 +62,10 @@ def reference(store: Store, key: str) -> SelectionRef:
 
 
 def read_ranking(store: Store, key: str) -> pl.DataFrame:
-    """The ranking of a selection, rank 0 first."""
+    """The ranking of a selection, rank 0 first. `why` is null in rankings of before version 9, which lack it."""
     with _present(store, f"{key}/ranking.parquet"):
-        return store.read_frame(f"{key}/ranking.parquet")
+        ranking = store.read_frame(f"{key}/ranking.parquet")
+    return ranking if "why" in ranking.columns else ranking.with_columns(why=pl.lit(None, pl.String))
 
 
 def read_ladder(store: Store, key: str) -> pl.DataFrame:
