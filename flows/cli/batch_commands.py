@@ -13,7 +13,7 @@ from wtl_core.labelling.batches import Asked
 from wtl_core.workspace import lease, marker
 
 if TYPE_CHECKING:
-    from wtl_core.labelling.progress import Estimate  # imports torch
+    from wtl_core.labelling.progress import Estimate, Progress  # imports torch
 
 
 @click.command("export")
@@ -79,7 +79,7 @@ def export_command(
     if not count:
         terminal.say("nothing is left to hand out there: all of it is labelled, or in a batch", is_message=True)
         return
-    images = "1 image" if count == 1 else f"{count:,} images"
+    images = _images(count)
     with_controls = f", {controls:,} of them at random" if controls else ""
     state = "would be" if dry_run else "is" if batch.is_new else "was handed out before, and is again"
     terminal.say(f"{batch.name} {state} {output}: {images}{with_controls}", is_message=True)
@@ -129,14 +129,24 @@ def progress_command(more: int | None, workspace: str, as_json: bool) -> None:
         return
     known, drawn = f"of {found.known:,} the classes are known", f"{found.controls:,} are a random draw of the pool"
     terminal.say(f"{found.labelled:,} images are labelled; {known}, {drawn}.")
+    if found.unknown:
+        left_out = "is left out: no class of it is" if found.unknown == 1 else "are left out: no class of them is"
+        terminal.say(f"{_images(found.unknown)} of that draw {left_out} known.")
+    if found.missing and found.behind:
+        _say_missing(found)
     if found.accuracy is None:
         terminal.say(
             f"Accuracy cannot be told: expected {progress.LEAST_CONTROLS} labelled images or more that were drawn at "
             "random, and as many others; `wtl export --control 10%` draws some."
         )
     else:
-        others = f"the other {found.known - found.controls:,}"
+        others = f"{found.taught:,} others"
         terminal.say(f"A probe taught by {others} names {_percent(found.accuracy)} of the random draw right.")
+    if found.accuracy is not None and found.comparison is None:
+        terminal.say(
+            f"Whether choosing helped cannot be told: expected {found.compared:,} labelled picks of batches or more, "
+            f"found {found.picks:,}; `wtl export` hands out batches, and picks of `wtl cut` are not recorded."
+        )
     if found.comparison is not None:
         compared = found.comparison
         both = (
@@ -155,6 +165,27 @@ def progress_command(more: int | None, workspace: str, as_json: bool) -> None:
         terminal.say(f"{row['class'][:24]:24} {row['labels']:>7,} {row['share']:>6.1%} {pool:>18} {coming:>11}")
     if found.short:
         terminal.say(f"Fewer than 20 labels: {', '.join(found.short)}.")
+
+
+def _say_missing(found: "Progress") -> None:
+    """Why labelled images do not count for the random draw, and how they will."""
+    out, new = found.missing_out, found.missing - found.missing_out
+    remedies = [f"label the {out:,} that {_are(out)} handed out"] if out else []
+    if new:
+        remedies.append(f"`wtl export --new {new} --control {new}` hands out the {new:,} that {_are(new)} in no batch")
+    terminal.say(
+        f"The draw ends before the first image of the random order that is not labelled. {found.behind:,} labelled "
+        f"{'image' if found.behind == 1 else 'images'} behind it will count once {found.missing:,} more "
+        f"{_are(found.missing)} labelled: {'; '.join(remedies)}."
+    )
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count:,} images"
 
 
 def _percent(estimate: "Estimate") -> str:

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from tests.conftest import build_source, make_jpeg
+from tests.conftest import build_source, make_jpeg, write_pictures
 from tests.plain_refresh import ranking, refresh
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import batch_files, batches, labels
@@ -85,6 +86,30 @@ def test_the_next_ranking_gives_another_batch_and_leaves_the_handed_out_in_front
     assert not set(ids_of(first)) & set(ids_of(second))
 
 
+def test_a_file_that_was_lost_is_written_from_a_later_ranking_too(tmp_path: Path) -> None:
+    root, folder = tmp_path / "w", write_pictures(tmp_path / "photos", count=20)
+    refresh(root, folder)
+    store = Store(str(root))
+    first = batches.hand_out(store, Asked(new=6, control="1"))
+    ledger.append(store, "labelled", ids_of(first)[:2])
+    Path(first.table["uri"][4]).unlink()
+    refresh(root)
+    again = batches.hand_out(store, Asked(new=6, control="1", name="batch-001"))
+    assert (again.name, again.is_new) == ("batch-001", False)
+    there = first.table.filter(pl.col("place") != 5)
+    same = ("batch", "place", "is_control", "sample_id", "uri")
+    assert again.table.select(same).equals(there.select(same))
+    assert again.table["rank"].to_list()[:2] == [None, None]
+    told = {"picked from an earlier ranking", "drawn at random, as a control"}
+    assert set(again.table["why"][:2]) <= told
+    for name, form in (("b.csv", None), ("b.json", "label-studio")):
+        batch_files.write(again.table, tmp_path / name, form, {})
+    assert labels.add(store, tmp_path / "b.csv").added == 3
+    with pytest.raises(ConfigError, match="expected the name of a new batch, found 'batch-001', which holds other"):
+        batches.hand_out(store, Asked(new=6, name="batch-001"))
+    assert batches.hand_out(store, Asked(new=6, control="1")).is_new  # the next ones, by the next ranking
+
+
 def test_controls_stand_between_the_picks_and_come_in_an_order_of_the_ids_alone(store: Store) -> None:
     ranked = ranking(Path(store.root))["sample_id"].to_list()
     batch = batches.hand_out(store, Asked(new=20, control="20%"))
@@ -116,16 +141,97 @@ def test_controls_of_several_batches_are_a_prefix_of_one_random_order_with_the_p
     assert sample[-1] == drawn[-1]
 
 
+def entry(number: int, kind: str, ids: Sequence[str], *, controls: Collection[str] = ()) -> pl.DataFrame:
+    """Rows of the ledger as `ledger.read` returns them."""
+    columns = {
+        "sample_id": list(ids),
+        "is_control": [sample_id in controls for sample_id in ids] if kind == "exported" else [None] * len(ids),
+    }
+    others = [pl.lit(None, kind_).alias(name) for name, kind_ in ledger.SCHEMA.items() if name not in columns]
+    rows = pl.DataFrame(columns, schema={name: ledger.SCHEMA[name] for name in columns}).with_columns(others)
+    return rows.with_columns(kind=pl.lit(kind), entry=pl.lit(number, pl.Int64)).select(list(ledger.SCHEMA))
+
+
+def in_random_order(ids: Sequence[str]) -> list[str]:
+    return batches.control_ids(entry(1, "exported", ids, controls=ids), ids)
+
+
 def test_controls_show_the_classes_of_the_pool_without_bias() -> None:
     """Of a thousand pools, each with its own ids, the share of a class among the first 30 of the order."""
     shares = []
     for pool in range(1000):
-        ids = [f"{pool}-{number}" for number in range(200)]
-        entries = pl.DataFrame({"sample_id": ids, "is_control": [True] * 200})
-        order = batches.control_ids(entries, ids)
+        order = in_random_order([f"{pool}-{number}" for number in range(200)])
         shares.append(np.mean([int(sample_id.split("-")[1]) < 40 for sample_id in order[:30]]))
     assert abs(np.mean(shares) - 0.2) < 4 * np.std(shares) / np.sqrt(1000)
     assert np.std(shares) == pytest.approx(np.sqrt(0.2 * 0.8 / 30 * (1 - 30 / 200)), rel=0.1)
+
+
+def test_the_draw_is_unbiased_in_a_pool_that_grew_where_all_labels_together_are_not() -> None:
+    """Three hundred pools of 200 images, of which 40 are rare; 200 more come, 40 of them rare; picks are the rare ones.
+
+    A batch of picks and controls is labelled before the others come, one after. The draws are of equal weight by image.
+    """
+
+    def is_rare(sample_id: str) -> bool:
+        return int(sample_id.split("-")[1]) % 200 < 40
+
+    before, after, naive = [], [], []
+    for pool in range(300):
+        ids = [f"{pool}-{number}" for number in range(400)]
+        picks = [ids[:30], ids[200:230]]
+        first = [sample_id for sample_id in in_random_order(ids[:200]) if sample_id not in picks[0]][:30]
+        entries = [
+            entry(1, "exported", [*picks[0], *first], controls=first),
+            entry(2, "labelled", [*picks[0], *first]),
+            entry(3, "exported", picks[1]),
+            entry(4, "labelled", picks[1]),
+        ]
+        table = pl.concat(entries)
+        labelled = set(ledger.sample_ids(table, "labelled"))
+        naive += [sample_id for sample_id in batches.control_ids(table, ids) if sample_id in labelled]
+        short = batches.random_draw(table, ids)
+        before += short.ids
+        assert set(short.behind) == labelled.intersection(batches.control_ids(table, ids)).difference(short.ids)
+        second = [sample_id for sample_id in in_random_order(ids) if sample_id not in labelled][:80]
+        assert second[: len(short.missing)] == short.missing  # controls fill the gaps first
+        entries += [entry(5, "exported", second, controls=second), entry(6, "labelled", second)]
+        whole = batches.random_draw(pl.concat(entries), ids)
+        assert (whole.missing, whole.behind) == ([], [])
+        after += whole.ids
+    assert np.mean(list(map(is_rare, naive))) > 0.25
+    assert len(before) < 300 * 5
+    assert len(after) > 300 * 110
+    assert np.mean(list(map(is_rare, after))) == pytest.approx(0.2, abs=4 * np.sqrt(0.2 * 0.8 / len(after)))
+
+
+def test_the_draw_ends_before_the_first_image_that_is_not_labelled() -> None:
+    ids = [str(number) for number in range(40)]
+    order = in_random_order(ids)
+    out = entry(1, "exported", order[:10], controls=[*order[:4], *order[5:10]])  # the fifth is a pick
+
+    def draw(*labelled: Sequence[str]) -> batches.Draw:
+        return batches.random_draw(
+            pl.concat([out, *(entry(number, "labelled", ids) for number, ids in enumerate(labelled, 2))]), ids
+        )
+
+    assert draw(order[:10]) == batches.Draw(order[:10], [], [])
+    assert draw() == batches.Draw([], order[:10], [])
+    assert draw([*order[:4], *order[5:8]]) == batches.Draw(order[:4], [order[4], *order[8:10]], order[5:8])
+    assert draw(order[:5]) == batches.Draw(order[:4], order[5:10], [order[4]])  # a pick does not end it
+    assert draw(order[3:12]) == batches.Draw([], order[:3], order[3:10])
+    assert draw(order[3:12], order[:3]).ids == order[:10]
+
+
+def test_calls_without_a_name_give_batches_of_calls_without_a_name_alone(store: Store) -> None:
+    named = batches.hand_out(store, Asked(new=5, name="B"))
+    first = batches.hand_out(store, Asked(new=5))
+    assert (first.name, first.is_new, first.table.height) == ("batch-002", True, 5)
+    assert not set(ids_of(first)) & set(ids_of(named))
+    batches.hand_out(store, Asked(new=5, name="C"))
+    again = batches.hand_out(store, Asked(new=5))
+    assert (again.name, again.is_new) == ("batch-002", False)
+    assert again.table.equals(first.table)
+    assert batches.hand_out(store, Asked(new=5, name="B")).table.equals(named.table)
 
 
 def test_an_undone_label_is_out_again_and_in_no_second_batch(store: Store, tmp_path: Path) -> None:

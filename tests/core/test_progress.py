@@ -1,17 +1,20 @@
 """What labels so far show: accuracy on controls, picks against controls, the forecast, and the classes."""
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.conftest import build_source
-from tests.plain_refresh import refresh
+from tests.conftest import build_source, make_jpeg, write_pictures
+from tests.plain_refresh import ranking, refresh
+from wtl_core.embedding import vectors
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import batches, progress
 from wtl_core.labelling.batches import Asked
-from wtl_core.workspace import ledger
-from wtl_core.workspace.storage import open_store
+from wtl_core.workspace import commits, ledger
+from wtl_core.workspace.storage import Store, open_store
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -29,11 +32,12 @@ def blobs(rows: int, seed: int) -> tuple[np.ndarray, list[list[str]]]:
 def test_accuracy_is_that_on_images_which_taught_nothing() -> None:
     vectors, classes = blobs(1200, seed=0)
     is_control = np.arange(1200) % 3 == 0
-    accuracy, compared = progress.measured(vectors, classes, is_control)
+    picks = np.flatnonzero(~is_control)
+    accuracy, compared = progress.measured(vectors, classes, is_control, picks)
     others, theirs = blobs(4000, seed=1)
     truth, _ = progress.measured(
         np.concatenate([vectors[~is_control], others]), [*np.array(classes, object)[~is_control], *theirs],
-        np.arange(800 + 4000) >= 800,
+        np.arange(800 + 4000) >= 800, np.arange(800),
     )  # fmt: skip
     assert accuracy.low < truth.value < accuracy.high
     assert accuracy.high - accuracy.low < 0.1
@@ -43,16 +47,39 @@ def test_accuracy_is_that_on_images_which_taught_nothing() -> None:
     assert compared.difference.value == pytest.approx(compared.by_picks - compared.by_controls)
 
 
+def test_nothing_that_is_judged_on_teaches() -> None:
+    """Labels at random and more dimensions than rows: a probe knows what it was taught by heart, and nothing else."""
+    draw = np.random.default_rng(0)
+    vectors = draw.normal(size=(600, 1024)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    classes = [[f"c{code}"] for code in draw.integers(0, 4, 600)]
+    is_control = np.arange(600) % 2 == 0
+    accuracy, compared = progress.measured(vectors, classes, is_control, np.flatnonzero(~is_control))
+    assert compared is not None
+    for share in (accuracy.value, compared.by_picks, compared.by_controls):
+        assert share == pytest.approx(0.25, abs=0.1)  # four standard errors of 300 images
+
+
 def test_picks_that_show_one_class_alone_teach_less_than_controls() -> None:
     vectors, classes = blobs(900, seed=0)
     is_control = np.arange(900) % 3 == 0
-    rows = [row for row in range(900) if is_control[row] or classes[row] == ["c1"]]
-    _, compared = progress.measured(vectors[rows], [classes[row] for row in rows], is_control[rows])
+    of_one_class = np.array([row for row in range(900) if not is_control[row] and classes[row] == ["c1"]])
+    _, compared = progress.measured(vectors, classes, is_control, of_one_class)
     assert compared is None  # fewer picks than controls
-    rows += [row for row in range(900) if row not in rows]
-    _, compared = progress.measured(vectors[rows], [classes[row] for row in rows], is_control[rows])
+    others = np.setdiff1d(np.flatnonzero(~is_control), of_one_class)
+    _, compared = progress.measured(vectors, classes, is_control, np.concatenate([of_one_class, others]))
     assert compared is not None
     assert compared.difference.high < 0
+
+
+def test_as_many_picks_as_controls_teach_in_every_part() -> None:
+    vectors, classes = blobs(300, seed=0)
+    is_control = np.arange(300) < 101  # parts of 21 and 20
+    _, compared = progress.measured(vectors, classes, is_control, np.arange(101, 181))
+    assert compared is not None
+    assert compared.labels == 80
+    _, compared = progress.measured(vectors, classes, is_control, np.arange(101, 180))
+    assert compared is None
 
 
 def test_a_forecast_rises_with_the_labels_and_stays_within_the_error() -> None:
@@ -85,9 +112,112 @@ def test_progress_of_a_workspace(tmp_path: Path) -> None:
     assert found.accuracy is not None
     assert found.accuracy.low < 0.5 < found.accuracy.high  # classes that no vector shows
     assert found.forecast is not None
-    assert found.forecast.more == 50
+    assert found.forecast == progress.forecast(found.accuracy.value, found.known - found.controls, 50)
     assert sorted(found.classes["class"]) == ["even", "odd"]
     assert found.classes["labels"].sum() == len(ids) - 1
     assert found.classes["pool_low"].null_count() == 0
     assert found.short == []
     assert found.to_json()["classes"][0]["class"] in ("even", "odd")
+
+
+@pytest.fixture(scope="module")
+def of_200(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of 200 images."""
+    folder = tmp_path_factory.mktemp("progress")
+    refresh(folder / "w", write_pictures(folder / "source", count=200))
+    return folder / "w"
+
+
+@pytest.fixture
+def store(of_200: Path, tmp_path: Path) -> Store:
+    shutil.copytree(of_200, tmp_path / "w")
+    return Store(str(tmp_path / "w"))
+
+
+def classes_of(ids: Sequence[str]) -> list[list[str]]:
+    """Classes that no vector shows."""
+    return [["even"] if int(sample_id[0], 16) % 2 else ["odd"] for sample_id in ids]
+
+
+def label(store: Store, ids: Sequence[str]) -> None:
+    ledger.append(store, "labelled", ids, classes=classes_of(ids))
+
+
+def test_the_first_picks_of_batches_are_compared_and_no_other_labels(store: Store) -> None:
+    ranked = ranking(Path(store.root))["sample_id"].to_list()
+    label(store, ranked[100:180])  # of the user's own choice, or listed by `wtl cut`
+    label(store, batches.hand_out(store, Asked(new=40, control="40")).table["sample_id"].to_list())
+    alone = progress.run(store)
+    assert alone.accuracy is not None
+    assert (alone.picks, alone.comparison) == (0, None)
+    assert alone.taught >= 40
+    picks = batches.hand_out(store, Asked(new=80)).table["sample_id"].to_list()
+    label(store, picks[40:])
+    label(store, picks[:40])  # back later
+    found = progress.run(store)
+    assert (found.known, found.picks, found.controls + found.taught) == (200, 80, 200)
+    last = commits.latest(store)
+    assert last is not None
+    ids = sorted(ranked)
+    draw = set(batches.control_ids(ledger.read(store), ids))
+    accuracy, compared = progress.measured(
+        vectors.load(store, last.encoder, ids).astype(np.float32),
+        classes_of(ids),
+        np.array([sample_id in draw for sample_id in ids]),
+        np.array([ids.index(sample_id) for sample_id in picks]),
+    )
+    assert compared is not None
+    assert (found.accuracy, found.comparison) == (accuracy, compared)
+    assert compared.labels == found.compared
+
+
+def test_the_forecast_starts_from_the_labels_that_taught(store: Store) -> None:
+    label(store, batches.hand_out(store, Asked(new=200, control="100")).table["sample_id"].to_list())
+    found = progress.run(store, more=50)
+    assert found.accuracy is not None
+    assert (found.known, found.controls, found.taught) == (200, 100, 100)
+    assert found.forecast == progress.forecast(found.accuracy.value, 100, 50)
+
+
+def test_the_draw_ends_before_an_image_that_is_not_labelled_and_passes_one_of_no_known_class(store: Store) -> None:
+    ids = batches.hand_out(store, Asked(new=60, control="60")).table["sample_id"].to_list()
+    label(store, [*ids[:20], *ids[21:]])
+    found = progress.run(store)
+    assert (found.controls, found.missing, found.missing_out, found.behind, found.unknown) == (20, 1, 1, 39, 0)
+    ledger.append(store, "labelled", [ids[20]])
+    found = progress.run(store)
+    assert (found.controls, found.missing, found.missing_out, found.behind, found.unknown) == (59, 0, 0, 0, 1)
+
+
+def test_what_came_to_the_pool_later_is_drawn_before_older_controls_count_again(tmp_path: Path) -> None:
+    root, folder = tmp_path / "w", write_pictures(tmp_path / "photos", count=60)
+    refresh(root, folder)
+    store = Store(str(root))
+    label(store, batches.hand_out(store, Asked(new=30, control="30")).table["sample_id"].to_list())
+    for seed in range(100, 160):
+        (folder / f"{seed}.jpg").write_bytes(make_jpeg(seed))
+    refresh(root)
+    label(store, batches.hand_out(store, Asked(new=20)).table["sample_id"].to_list())
+    found = progress.run(store)
+    assert (found.labelled, found.controls + found.behind <= 50) == (50, True)
+    assert found.behind > 0
+    assert (found.missing > 0, found.missing_out) == (True, 0)
+    rest = Asked(new=found.missing, control=str(found.missing))
+    label(store, batches.hand_out(store, rest).table["sample_id"].to_list())
+    whole = progress.run(store)
+    assert (whole.missing, whole.behind) == (0, 0)
+    assert whole.controls == found.controls + found.behind + found.missing
+
+
+def test_images_that_left_the_pool_are_no_part_of_the_draw(tmp_path: Path) -> None:
+    root, folder = tmp_path / "w", write_pictures(tmp_path / "photos", count=60)
+    refresh(root, folder)
+    store = Store(str(root))
+    batch = batches.hand_out(store, Asked(new=40, control="40"))
+    label(store, batch.table["sample_id"].to_list())
+    assert progress.run(store).controls == 40
+    for uri in batch.table["uri"][:10]:
+        Path(uri).unlink()
+    refresh(root)
+    found = progress.run(store)
+    assert (found.labelled, found.known, found.controls) == (40, 40, 30)

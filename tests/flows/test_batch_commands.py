@@ -57,6 +57,23 @@ def test_the_rest_goes_to_label_studio_and_then_nothing_is_left(work: Path, tmp_
     assert not (tmp_path / "none.csv").exists()
 
 
+def test_progress_says_why_labels_do_not_count_for_the_draw_and_what_to_do(
+    work: Path, tmp_path: Path, wtl_here: Wtl
+) -> None:
+    call = ("export", "--new", "6", "--control", "6", "-o", tmp_path / "b.csv", "-w", work)
+    assert wtl_here(*call).returncode == 0
+    with (tmp_path / "b.csv").open() as rows:
+        ids = [row["sample_id"] for row in csv.DictReader(rows)]
+    ledger.append(Store(str(work)), "labelled", [*ids[:2], *ids[3:]], classes=[["a"]] * 5)
+    shown = wtl_here("progress", "-w", work).stdout
+    assert shown.startswith("5 images are labelled; of 5 the classes are known, 2 are a random draw of the pool.\n")
+    assert "3 labelled images behind it will count once 1 more is labelled: label the 1 that is handed out.\n" in shown
+    ledger.append(Store(str(work)), "labelled", ids[2:3])
+    shown = wtl_here("progress", "-w", work).stdout
+    assert "of 5 the classes are known, 5 are a random draw of the pool.\n" in shown
+    assert "1 image of that draw is left out: no class of it is known.\n" in shown
+
+
 def test_wrong_calls_are_refused_and_nothing_is_entered(work: Path, tmp_path: Path, wtl_here: Wtl) -> None:
     for words in (
         ("-o", tmp_path / "b.csv"),

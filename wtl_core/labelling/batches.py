@@ -1,9 +1,11 @@
 """Batches: images that were handed out for labelling, each with a name, in the order in which they were handed out.
 
 A batch holds the first picks of the ranking that no batch has handed out yet, and controls: images drawn uniformly at
-random. Controls come in one fixed random order of the whole pool, which depends on sample ids alone. So at any moment
-all images of the pool up to the last control in that order, whoever had them labelled, are a uniform random draw, and
-what their labels show is unbiased: `control_ids` names them.
+random. Controls come in one fixed random order of the whole pool, which depends on sample ids alone. So all images of
+the pool up to a control in that order, whoever had them labelled, are a uniform random draw. What their labels show is
+unbiased only if all of them are labelled: images that came to the pool later, or that are handed out and not back, fall
+between the others, and to pass them by would favour what was picked and is back. So the draw ends before the first
+image that is not labelled (`random_draw`). Controls of later batches fill these places first.
 """
 
 import json
@@ -15,9 +17,9 @@ import polars as pl
 
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import cut
-from wtl_core.recipe.operating_point import OperatingPoint
+from wtl_core.pool import live_pool
 from wtl_core.selection import identity
-from wtl_core.workspace import commits, ledger, selections
+from wtl_core.workspace import commits, ledger, snapshots
 from wtl_core.workspace.storage import Store
 
 _CONTROLS = 60
@@ -57,8 +59,26 @@ class Batch:
     is_new: bool
 
 
+@dataclass(frozen=True)
+class Draw:
+    """A uniform random draw of the pool, all of it labelled.
+
+    Attributes:
+        ids: The samples, in their random order.
+        missing: Those up to the last control that are not labelled; the draw ends before the first of them.
+        behind: Those up to the last control that are labelled and no part of the draw, since a missing one is before.
+    """
+
+    ids: list[str]
+    missing: list[str]
+    behind: list[str]
+
+
 def hand_out(store: Store, asked: Asked, *, is_dry: bool = False) -> Batch:
     """Enter a batch in the ledger; the same call on the same ranking gives the same batch, and no second entry.
+
+    A call that names a batch which is out gives it again from a later ranking too, in the words of that one, so that a
+    file that was lost or not finished can be written: without the images that have left the pool since.
 
     An image is in one batch at most. Images that are labelled are in none. Picks come by rank; controls stand between
     them in equal distances, so that a batch of which only a part comes back has its share of them.
@@ -71,16 +91,14 @@ def hand_out(store: Store, asked: Asked, *, is_dry: bool = False) -> Batch:
     Raises:
         ConfigError: the workspace has no ranking yet, what is asked for is none, or the name is that of another batch.
     """
-    last = commits.latest(store)
-    if last is None:
-        raise ConfigError(f"{store.root}: expected a ranking, found none yet; `wtl run SOURCE` makes one")
-    request = json.dumps({"at": asked.at, "new": asked.new, "control": asked.control, "selection": last.selection})
+    last, ranked = cut.latest_ranking(store)
+    wanted = {"at": asked.at, "new": asked.new, "control": asked.control}
+    request = json.dumps({**wanted, "name": asked.name, "selection": last.selection})
     entries = ledger.read(store)
     out = entries.filter(pl.col("kind") == "exported")
-    ranked = selections.read_ranking(store, last.selection)
     earlier = out.filter(pl.col("batch") == asked.name if asked.name else pl.col("request") == request)
     if earlier.height:
-        if earlier["request"][0] != request:
+        if not wanted.items() <= json.loads(earlier["request"][0]).items():
             told = f"expected the name of a new batch, found {asked.name!r}, which holds other images"
             raise ConfigError(f"{store.root}: {told}; `wtl batches` shows what is out")
         name = str(earlier["batch"][0])
@@ -115,9 +133,10 @@ def listed(store: Store) -> pl.DataFrame:
 
 
 def control_ids(entries: pl.DataFrame, pool: Sequence[str]) -> list[str]:
-    """The samples of the pool that are a uniform random draw of it, in their random order; empty without controls.
+    """The samples of the pool up to the last control that was handed out, in random order; empty without controls.
 
-    They are all up to the last control that was handed out: those that are labelled as picks lie among them.
+    Picks lie among them, and so may images that came to the pool later. All together are a uniform random draw of the
+    pool; those of them that are labelled need not be (`random_draw`).
 
     Args:
         entries: What `ledger.read` returns.
@@ -133,6 +152,24 @@ def control_ids(entries: pl.DataFrame, pool: Sequence[str]) -> list[str]:
     return [sample_id for sample_id in order[: farthest + 1] if sample_id in present]
 
 
+def random_draw(entries: pl.DataFrame, pool: Sequence[str]) -> Draw:
+    """The uniform random draw of the pool whose images are all labelled, whatever for and whatever as.
+
+    It ends with the last control before the first image of the random order that is not labelled.
+
+    Args:
+        entries: What `ledger.read` returns.
+        pool: Ids of all samples that could be picked, or are labelled and still in the pool.
+    """
+    order = control_ids(entries, pool)
+    labelled = set(ledger.sample_ids(entries, "labelled"))
+    controls = set(entries.filter(pl.col("is_control").fill_null(value=False))["sample_id"])
+    missing = [sample_id for sample_id in order if sample_id not in labelled]
+    first_missing = order.index(missing[0]) if missing else len(order)
+    end = max((place for place, found in enumerate(order[:first_missing], 1) if found in controls), default=0)
+    return Draw(order[:end], missing, [sample_id for sample_id in order[end:] if sample_id in labelled])
+
+
 def _chosen(
     ranked: pl.DataFrame, labelled: list[str], handed_out: pl.Series, asked: Asked
 ) -> tuple[list[str], set[str]]:
@@ -141,12 +178,12 @@ def _chosen(
     is_out = pl.col("sample_id").is_in(handed_out.implode())
     open_ids = unlabelled.filter(~is_out)["sample_id"].to_list()
     if asked.at is not None and unlabelled.height:
-        size = unlabelled.head(_point(asked.at).within(unlabelled.height)).filter(~is_out).height
+        size = unlabelled.head(cut.parsed(asked.at).within(unlabelled.height)).filter(~is_out).height
     else:
         size = min(asked.new or 0, len(open_ids))
     if not size:
         return [], set()
-    number = 0 if asked.control is None else _point(asked.control).of(size)
+    number = 0 if asked.control is None else cut.parsed(asked.control).of(size)
     controls = _random_order(open_ids)[:number]
     drawn = set(controls)
     picks = [sample_id for sample_id in open_ids if sample_id not in drawn][: size - number]
@@ -158,14 +195,24 @@ def _chosen(
 def _described(
     store: Store, last: commits.Commit, ranked: pl.DataFrame, name: str, chosen: pl.DataFrame
 ) -> pl.DataFrame:
-    """The rows of a batch, with what the ranking says of them."""
+    """The rows of a batch, with what the ranking says of them, without those that have left the pool."""
     rows = chosen.join(ranked, on="sample_id", how="left", maintain_order="left")
     told = cut.described(store, last, ranked, rows).with_columns(
         batch=pl.lit(name), is_control=chosen["is_control"], place=pl.int_range(1, pl.len() + 1)
     )
     picked = pl.format("stands for {} images", pl.col("stands_for").fill_null(0))
+    is_ranked = pl.col("rank").is_not_null()
+    picked = pl.when(is_ranked).then(picked).otherwise(pl.lit("picked from an earlier ranking"))
     why = pl.when("is_control").then(pl.lit("drawn at random, as a control")).otherwise(pl.coalesce("why", picked))
-    return told.with_columns(why=why).select(COLUMNS)
+    told = told.with_columns(why=why).select(COLUMNS)
+    if told["uri"].null_count():  # the ranking holds no image that was labelled before it was made
+        is_unranked = pl.col("sample_id").is_in(told.filter(pl.col("uri").is_null())["sample_id"].implode())
+        snapshot = snapshots.read_snapshot(store, last.listing)
+        places = live_pool.load_locations(store, snapshot, columns=["sample_id", "uri"], where=is_unranked)
+        first = places.group_by("sample_id").agg(place_uri=pl.min("uri"))
+        told = told.join(first, on="sample_id", how="left", maintain_order="left")
+        told = told.with_columns(uri=pl.coalesce("uri", "place_uri")).filter(pl.col("uri").is_not_null())
+    return told.select(COLUMNS)
 
 
 def _random_order(ids: Sequence[str]) -> list[str]:
@@ -180,10 +227,3 @@ def _next_name(out: pl.DataFrame) -> str:
     while f"batch-{number:03d}" in known:
         number += 1
     return f"batch-{number:03d}"
-
-
-def _point(text: str) -> OperatingPoint:
-    try:
-        return OperatingPoint.parse(text)
-    except ValueError as error:
-        raise ConfigError(f"{text!r}: {error}") from error

@@ -60,20 +60,30 @@ def run(store: Store, at: str) -> Picks:
     Raises:
         ConfigError: `at` is no operating point, or the workspace has no ranking yet.
     """
-    try:
-        point = OperatingPoint.parse(at)
-    except ValueError as error:
-        raise ConfigError(f"{at!r}: {error}") from error
-    last = commits.latest(store)
-    if last is None:
-        raise ConfigError(f"{store.root}: expected a ranking, found none yet; `wtl run SOURCE` makes one")
-    ranked = selections.read_ranking(store, last.selection)
+    point = parsed(at)
+    last, ranked = latest_ranking(store)
     labelled = ledger.sample_ids(ledger.read(store), "labelled")
     ranking = ranked.filter(~pl.col("sample_id").is_in(labelled))
     picks = ranking.head(point.within(ranking.height)) if ranking.height else ranking  # all labelled: no point fits
     table = described(store, last, ranking, picks)
     ranks = int(table["rank"][-1]) + 1 if table.height else 0
     return Picks(table, left_out=ranked.height - ranking.height, selection=last.selection, ranks=ranks)
+
+
+def parsed(at: str) -> OperatingPoint:
+    """The operating point that a text means. Raises ConfigError if it means none."""
+    try:
+        return OperatingPoint.parse(at)
+    except ValueError as error:
+        raise ConfigError(f"{at!r}: {error}") from error
+
+
+def latest_ranking(store: Store) -> tuple[Commit, pl.DataFrame]:
+    """The last refresh and its ranking, rank 0 first. Raises ConfigError if there is none yet."""
+    last = commits.latest(store)
+    if last is None:
+        raise ConfigError(f"{store.root}: expected a ranking, found none yet; `wtl run SOURCE` makes one")
+    return last, selections.read_ranking(store, last.selection)
 
 
 def described(store: Store, last: Commit, ranking: pl.DataFrame, picks: pl.DataFrame) -> pl.DataFrame:

@@ -1,8 +1,9 @@
 """What the labels so far show: accuracy on images drawn at random, whether choosing helped, and what more would bring.
 
 Accuracy is that of a linear probe on the encoder's vectors, so it says how much the labels teach, not how good a model
-of one's own will be. What is judged on are controls: images that were drawn uniformly at random from the pool (see
-`batches.control_ids`), so it is unbiased, and they teach nothing then. Reads only; nothing is trained anew.
+of one's own will be. What is judged on are controls: a uniform random draw of the pool, all of it labelled (see
+`batches.random_draw`), so it is unbiased, and they teach nothing then. Images of the draw whose classes are not known
+are left out of it. Reads only; nothing is trained anew.
 
 The forecast is an empirical law: a doubling of L labels takes 0.104 x sqrt(1000 / L) of the error away. Over labels of
 CIFAR-10, Fashion-MNIST and photographs of clothes, balanced and with long tails, in one pass and steered by labels, it
@@ -18,11 +19,12 @@ import polars as pl
 import torch
 
 from wtl_core.embedding import vectors
-from wtl_core.errors import ConfigError
-from wtl_core.labelling import batches
+from wtl_core.labelling import batches, cut
+from wtl_core.labelling.batches import Draw
+from wtl_core.pool import live_pool
 from wtl_core.recipe.selection import EMPTY
 from wtl_core.selection.linear_probe import fit_probe
-from wtl_core.workspace import commits, ledger, selections
+from wtl_core.workspace import ledger, snapshots
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
@@ -53,7 +55,7 @@ class Comparison:
 
     Attributes:
         labels: How many taught.
-        by_picks: By the first of the picks.
+        by_picks: By the first picks that `wtl export` handed out, without those that are judged on.
         by_controls: By images at random.
         difference: The first less the second, paired.
     """
@@ -78,10 +80,18 @@ class Progress:
 
     Attributes:
         labelled: Labelled images.
-        known: Those whose classes are known and that have a vector.
+        known: Those whose classes are known.
         controls: Those of them that are a uniform draw of the pool.
-        accuracy: On the controls, taught by all other labels; None with fewer than `LEAST_CONTROLS`.
-        comparison: None without enough controls, or with fewer picks than are compared.
+        unknown: Labelled images that the draw leaves out, since their classes are not known.
+        missing: Images up to the last control of the random order that are not labelled; the draw ends before the
+            first of them.
+        missing_out: Those of them that are handed out.
+        behind: Labelled images up to the last control that are not of the draw, since a missing one is before them.
+        taught: Labels that teach the probe: of known classes, with a vector, and not of the draw.
+        accuracy: On the controls, taught by these labels; None with fewer than `LEAST_CONTROLS`.
+        picks: Those of the labels that teach which `wtl export` handed out as picks.
+        compared: How many of these are needed to compare them with controls.
+        comparison: None without `accuracy`, or with fewer picks than that.
         forecast: None without `accuracy`.
         classes: One row a class, the fewest labels first: `class`, `labels`, `share` among them, `pool_share` with
             `pool_low` and `pool_high` by the controls (null without), `next` of the picks that will probably be of it
@@ -92,7 +102,14 @@ class Progress:
     labelled: int
     known: int
     controls: int
+    unknown: int
+    missing: int
+    missing_out: int
+    behind: int
+    taught: int
     accuracy: Estimate | None
+    picks: int
+    compared: int
     comparison: Comparison | None
     forecast: Forecast | None
     classes: pl.DataFrame
@@ -116,51 +133,74 @@ def run(store: Store, more: int | None = None) -> Progress:
     Raises:
         ConfigError: the workspace has no ranking yet.
     """
-    last = commits.latest(store)
-    if last is None:
-        raise ConfigError(f"{store.root}: expected a ranking, found none yet; `wtl run SOURCE` makes one")
+    last, ranking = cut.latest_ranking(store)
     entries = ledger.read(store)
     labels = ledger.labels(entries)
-    has_vector = pl.Series(list(vectors.existing_ids(store, last.encoder)), dtype=pl.String)
-    known = labels.filter(pl.col("classes").is_not_null(), pl.col("sample_id").is_in(has_vector.implode()))
-    known = known.sort("entry", "sample_id")  # the first batches first
-    ranking = selections.read_ranking(store, last.selection)
-    drawn = batches.control_ids(entries, [*ranking["sample_id"], *labels["sample_id"]])
-    back = set(known["sample_id"]).intersection(
-        entries.filter(pl.col("is_control").fill_null(value=False))["sample_id"]
-    )
-    # Up to the last control that is back: of those after it only the ones that are picks, too, may be labelled.
-    until = max((place for place, sample_id in enumerate(drawn, 1) if sample_id in back), default=0)
-    is_control = known["sample_id"].is_in(drawn[:until]).to_numpy()
+    draw = _draw(store, last, ranking, entries)
+    known = labels.filter(pl.col("classes").is_not_null())
     named = [list(names) or [EMPTY] for names in known["classes"].to_list()]
+    is_drawn = known["sample_id"].is_in(draw.ids).to_numpy()
+    has_vector = known["sample_id"].is_in(list(vectors.existing_ids(store, last.encoder))).to_numpy()
+    rows = np.flatnonzero(has_vector)
+    is_control = is_drawn[rows]
+    picks = _picked(entries, known["sample_id"].gather(rows).to_list(), is_control)
+    taught = int((~is_control).sum())
     accuracy = comparison = None
-    if is_control.sum() >= LEAST_CONTROLS and (~is_control).sum() >= _LEAST_LABELS:
-        unit = vectors.load(store, last.encoder, known["sample_id"].to_list()).astype(np.float32)
-        accuracy, comparison = measured(unit, named, is_control)
-    table = _classes(named, is_control, _next_of(ranking, last))
+    if is_control.sum() >= LEAST_CONTROLS and taught >= _LEAST_LABELS:
+        unit = vectors.load(store, last.encoder, known["sample_id"].gather(rows).to_list()).astype(np.float32)
+        accuracy, comparison = measured(unit, [named[row] for row in rows], is_control, picks)
+    table = _classes(named, is_drawn, _next_of(ranking, last))
+    handed_out = set(ledger.sample_ids(entries, "exported"))
     return Progress(
         labelled=labels.height,
         known=known.height,
-        controls=int(is_control.sum()),
+        controls=int(is_drawn.sum()),
+        unknown=len(draw.ids) - int(is_drawn.sum()),
+        missing=len(draw.missing),
+        missing_out=len(handed_out.intersection(draw.missing)),
+        behind=len(draw.behind),
+        taught=taught,
         accuracy=accuracy,
+        picks=len(picks),
+        compared=_taught_in_part(int(is_control.sum())),
         comparison=comparison,
-        forecast=None if accuracy is None else forecast(accuracy.value, known.height, more or known.height),
+        forecast=None if accuracy is None else forecast(accuracy.value, taught, more or known.height),
         classes=table,
         short=table.filter(pl.col("labels") < _SHORT)["class"].to_list(),
     )
 
 
+def _draw(store: Store, last: Commit, ranking: pl.DataFrame, entries: pl.DataFrame) -> Draw:
+    """The random draw of what is in the pool now: images that have left it are no part of it."""
+    live = live_pool.sample_ids(store, snapshots.read_snapshot(store, last.listing))
+    labelled = pl.Series(ledger.sample_ids(entries, "labelled"), dtype=pl.String)
+    return batches.random_draw(entries, [*ranking["sample_id"], *labelled.filter(labelled.is_in(live.implode()))])
+
+
+def _picked(entries: pl.DataFrame, ids: list[str], is_control: np.ndarray) -> np.ndarray:
+    """The places in `ids` of the picks of batches in the order in which they were handed out, controls left out."""
+    place = {sample_id: row for row, sample_id in enumerate(ids) if not is_control[row]}
+    out = entries.filter(pl.col("kind") == "exported", ~pl.col("is_control"))["sample_id"]
+    return np.array([place[sample_id] for sample_id in out if sample_id in place], np.int64)
+
+
+def _taught_in_part(controls: int) -> int:
+    """How many of the controls teach while one part of them is judged: as many in each part."""
+    return controls - -(-controls // _FOLDS)
+
+
 def measured(
-    unit_vectors: np.ndarray, classes: list[list[str]], is_control: np.ndarray
+    unit_vectors: np.ndarray, classes: list[list[str]], is_control: np.ndarray, picks: np.ndarray
 ) -> tuple[Estimate, Comparison | None]:
-    """Accuracy on the controls, and picks against controls.
+    """Accuracy on the controls by all other labels, and picks against controls.
 
     An image of several classes counts as named right by any of them.
 
     Args:
-        unit_vectors: (K, D) float32 of labelled images, the first labelled ones first.
+        unit_vectors: (K, D) float32 of labelled images.
         classes: Of each, one at least.
         is_control: (K,) bool.
+        picks: (P,) int64, rows of images that were picked and are no controls, the first picked ones first.
     """
     names = sorted({name for found in classes for name in found})
     place = {name: number for number, name in enumerate(names)}
@@ -173,18 +213,18 @@ def measured(
         found = probe.logits(torch.from_numpy(unit_vectors[judged])).argmax(1).numpy()
         return np.asarray(target[judged, found] > 0)
 
-    controls, picks = np.flatnonzero(is_control), np.flatnonzero(~is_control)
-    accuracy = _share(hits(picks, controls))
-    size = len(controls) - -(-len(controls) // _FOLDS)
+    controls = np.flatnonzero(is_control)
+    accuracy = _share(hits(np.flatnonzero(~is_control), controls))
+    size = _taught_in_part(len(controls))
     if size > len(picks):
         return accuracy, None
     shuffled = np.random.default_rng(0).permutation(controls)
     by_picks, by_controls = [], []
     for fold in range(_FOLDS):
         judged = shuffled[fold::_FOLDS]
-        taught = np.setdiff1d(controls, judged)
+        taught = np.setdiff1d(shuffled, judged, assume_unique=True)[:size]
         by_controls.append(hits(taught, judged))
-        by_picks.append(hits(picks[: len(taught)], judged))
+        by_picks.append(hits(picks[:size], judged))
     both = np.concatenate(by_picks).astype(float), np.concatenate(by_controls).astype(float)
     difference = both[0] - both[1]
     again = np.random.default_rng(0).integers(0, len(difference), (_DRAWS, len(difference)))
