@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from flows.cli import terminal
-from flows.cli.options import common, pairs, workspace_option
+from flows.cli.options import common, pairs, table_output, workspace_option
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import labels, sample_names, table_files
 from wtl_core.labelling.formats.rows import Reading
@@ -99,12 +99,7 @@ def _show(added: Added) -> None:
 
 
 @labels_group.command("list")
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help=f"A file ending in {', '.join(table_files.ENDINGS)}; if not given, CSV on stdout.",
-)
+@table_output("if not given, CSV on stdout")
 @workspace_option
 @common
 def list_command(output: Path | None, workspace: str, as_json: bool) -> None:
@@ -113,8 +108,6 @@ def list_command(output: Path | None, workspace: str, as_json: bool) -> None:
     In CSV several classes are a JSON list, `empty` stands for an image that holds nothing of interest, and a blank for
     classes that are not known. `wtl labels add` reads it back.
     """
-    if output is not None:
-        table_files.check_output(output)
     table = labels.listed(marker.open_workspace(workspace))
     is_text = output is None or output.suffix.lower() in (".csv", ".tsv")
     shown = labels.as_text(table) if is_text else table
@@ -159,12 +152,7 @@ def undo_command(images: tuple[str, ...], entry: int | None, workspace: str, as_
 
 @labels_group.command("check")
 @click.option("--count", "-n", default=20, show_default=True, type=click.IntRange(min=1), help="Labels to show.")
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help=f"All of them in a file ending in {', '.join(table_files.ENDINGS)}.",
-)
+@table_output("it takes all of them")
 @workspace_option
 @common
 def check_command(count: int, output: Path | None, workspace: str, as_json: bool) -> None:
@@ -175,8 +163,6 @@ def check_command(count: int, output: Path | None, workspace: str, as_json: bool
     """
     from wtl_core.labelling import label_errors  # imports torch and lancedb
 
-    if output is not None:
-        table_files.check_output(output)
     checked = label_errors.check(marker.open_workspace(workspace))
     table = checked.table
     if output is not None:

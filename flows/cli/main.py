@@ -10,7 +10,7 @@ import traceback
 
 import click
 
-from flows.cli import batch_commands, label_commands, operations_commands, result_commands, terminal
+from flows.cli import batch_commands, label_commands, operations_commands, progress_command, result_commands, terminal
 from flows.cli.benchmark_command import benchmark_command
 from flows.cli.options import Sections
 from flows.cli.run_command import run_command
@@ -33,7 +33,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         result_commands.report_command,
         batch_commands.export_command,
         batch_commands.batches_command,
-        batch_commands.progress_command,
+        progress_command.progress_command,
         label_commands.labels_group,
         label_commands.similar_command,
     ),

@@ -1,11 +1,13 @@
 """What the commands of `wtl` share: their options, and how the list of them is shown."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from flows.cli import terminal
+from wtl_core.labelling import table_files
 
 workspace_option = click.option(
     "--workspace",
@@ -44,6 +46,26 @@ def pairs(_context: click.Context, option: click.Parameter, values: tuple[str, .
     if wrong := [value for value, (old, _, new) in zip(values, found, strict=True) if not (old and new.strip())]:
         raise click.BadParameter(f"expected {option.metavar}, found {wrong[0]!r}")
     return {old: new for old, _, new in found}
+
+
+def table_output(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--output FILE` of a command that can write a table, refused at once if none can be written there.
+
+    `what` ends its help: what is written, or what happens without it.
+    """
+    return click.option(
+        "--output",
+        "-o",
+        type=click.Path(path_type=Path, dir_okay=False),
+        callback=_checked_output,
+        help=f"A file ending in {', '.join(table_files.ENDINGS)}; {what}.",
+    )
+
+
+def _checked_output(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
+    if file is not None:
+        table_files.check_output(file)
+    return file
 
 
 class Sections(click.Group):

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from flows.cli import terminal
-from flows.cli.options import common, workspace_option
+from flows.cli.options import common, table_output, workspace_option
 from wtl_core.errors import ConfigError, CorruptArtifactError
 from wtl_core.labelling import cut, table_files
 from wtl_core.report import decision, status
@@ -28,12 +28,7 @@ def status_command(workspace: str, as_json: bool) -> None:
 @click.command("cut")
 @workspace_option
 @click.option("--at", required=True, help="Operating point: 500 or 7.5%.")
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help=f"A file ending in {', '.join(table_files.ENDINGS)}; if not given, CSV on stdout.",
-)
+@table_output("if not given, CSV on stdout")
 @common
 def cut_command(workspace: str, at: str, output: Path | None, as_json: bool) -> None:
     """Print the picks at an operating point.
@@ -41,8 +36,6 @@ def cut_command(workspace: str, at: str, output: Path | None, as_json: bool) -> 
     They are the beginning of the latest ranking, so nothing is computed. Images that were labelled since the last run
     are left out.
     """
-    if output is not None:
-        table_files.check_output(output)
     store = marker.open_workspace(workspace)
     picks = cut.run(store, at)
     count, left_out = picks.table.height, picks.left_out

@@ -428,6 +428,65 @@ def test_files_without_any_label_have_no_rows(tmp_path: Path) -> None:
             read(written(tmp_path, name, ""))
 
 
+def zip_of(folder: Path, method: int) -> bytes:
+    with zipfile.ZipFile(folder / "made.zip", "w", method) as archive:
+        archive.writestr("cvat.xml", CVAT * 20)
+    return (folder / "made.zip").read_bytes()
+
+
+def damaged(data: bytes) -> bytes:
+    """The same but for bytes in the middle of the first member."""
+    half = len(data) // 3
+    return data[:half] + bytes(value ^ 0xFF for value in data[half : half + 40]) + data[half + 40 :]
+
+
+def encrypted(data: bytes) -> bytes:
+    """The same, with the mark of encryption at the member and in the directory."""
+    directory = data.index(b"PK\x01\x02")
+    changed = bytearray(data)
+    changed[6] |= 1
+    changed[directory + 8] |= 1
+    return bytes(changed)
+
+
+def test_zips_that_cannot_be_unpacked_are_refused(tmp_path: Path) -> None:
+    whole = zip_of(tmp_path, zipfile.ZIP_DEFLATED)
+    for name, data, told in (
+        ("lzma.zip", damaged(zip_of(tmp_path, zipfile.ZIP_LZMA)), "a zip that cannot be unpacked: "),
+        ("bz2.zip", damaged(zip_of(tmp_path, zipfile.ZIP_BZIP2)), "a zip that cannot be unpacked: Invalid data stream"),
+        ("deflated.zip", damaged(whole), "a zip that cannot be unpacked: Error -3 while decompressing"),
+        ("secret.zip", encrypted(whole), r"a zip that is encrypted \('cvat.xml'\); unpack it first"),
+        ("cut.zip", whole[:100], "a zip that cannot be unpacked: File is not a zip file"),
+    ):
+        with pytest.raises(ConfigError, match=f"{told}.*nothing is entered"):
+            read(written(tmp_path, name, data))
+
+
+def test_a_number_that_is_none_is_no_class(tmp_path: Path) -> None:
+    for name, text in (
+        ("much.json", '[{"path": "a.jpg", "label": 1e999}]'),
+        ("infinite.jsonl", '{"path": "a.jpg", "label": [-Infinity]}'),
+    ):
+        with pytest.raises(ConfigError, match=r"the number -?inf where the name of a class was expected"):
+            read(written(tmp_path, name, text))
+    files = {"a.txt": "0 1 1 1 1", "data.yaml": "names: {.inf: cat}"}
+    with pytest.raises(ConfigError, match=r"data\.yaml: expected names of classes, found "):
+        read(folder_of(files, tmp_path / "yolo"))
+    coded = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "category_id": 1e999}]}
+    with pytest.raises(ConfigError, match="nothing is entered"):
+        read(written(tmp_path, "coco.json", json.dumps({**coded, "categories": [{"id": 1, "name": "x"}]})))
+
+
+def test_bytes_in_parquet_are_the_text_that_they_spell(tmp_path: Path) -> None:
+    pl.DataFrame({"path": ["a", "b"], "label": [b"cat", "été".encode()]}).write_parquet(tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet") == [("a", ("cat",)), ("b", ("été",))]
+    pl.DataFrame({"path": ["a"], "label": [[b"cat", b"dog"]]}).write_parquet(tmp_path / "several.parquet")
+    assert read(tmp_path / "several.parquet") == [("a", ("cat", "dog"))]
+    pl.DataFrame({"path": ["a"], "label": [b"\xff\xd8\xff"]}).write_parquet(tmp_path / "image.parquet")
+    with pytest.raises(ConfigError, match="nothing is entered"):
+        read(tmp_path / "image.parquet")
+
+
 def test_what_no_tool_writes_is_refused_in_one_line(tmp_path: Path) -> None:
     for name, data in (
         ("deep.json", b"[" * 100_000),

@@ -1,18 +1,20 @@
 """What labels so far show: accuracy on controls, picks against controls, the forecast, and the classes."""
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.conftest import build_source, make_jpeg, write_pictures
-from tests.plain_refresh import ranking, refresh
+from tests.conftest import TINTS, build_source, make_jpeg, make_tinted, write_pictures
+from tests.plain_refresh import SSL, ranking, refresh
 from wtl_core.embedding import vectors
-from wtl_core.errors import ConfigError
-from wtl_core.labelling import batches, progress
+from wtl_core.errors import ConfigError, InputError
+from wtl_core.labelling import batches, labels, progress
 from wtl_core.labelling.batches import Asked
+from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace import commits, ledger
 from wtl_core.workspace.storage import Store, open_store
 
@@ -221,3 +223,54 @@ def test_images_that_left_the_pool_are_no_part_of_the_draw(tmp_path: Path) -> No
     refresh(root)
     found = progress.run(store)
     assert (found.labelled, found.known, found.controls) == (40, 40, 30)
+
+
+def test_the_next_picks_are_counted_by_class_without_those_labelled_since(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    colour_of = {}
+    for number, colour in enumerate(TINTS):
+        for seed in range(20):
+            file = tmp_path / "photos" / f"{colour}-{seed}.png"
+            file.write_bytes(make_tinted(100 * number + seed, TINTS[colour]))
+            colour_of[str(file)] = f"{colour} and so on"
+    recipe = Recipe.model_validate({"encoder": {"name": "pixels"}, "selection": {"budget": 12, "labels": "use"}})
+    refresh(tmp_path / "w", tmp_path / "photos", recipe=recipe)
+    store = Store(str(tmp_path / "w"))
+    first = ranking(tmp_path / "w").head(24)
+    classes = [[colour_of[uri]] for uri in first["uri"]]
+    ledger.append(store, "labelled", first["sample_id"].to_list(), classes=classes)
+    refresh(tmp_path / "w", recipe=recipe)
+    ranked = ranking(tmp_path / "w")
+    assert set(ranked["why"].head(12)) <= {f"like {colour} and so on" for colour in TINTS}
+    now, later = (ranked["why"].slice(start, 12).str.strip_prefix("like ") for start in (0, 12))
+    assert next_of(progress.run(store)) == Counter(now.to_list())
+    assert Counter(now.to_list()) != Counter(later.to_list())
+    label(store, ranked["sample_id"].head(12).to_list())
+    assert next_of(progress.run(store)) == Counter(later.to_list())
+
+
+def next_of(found: progress.Progress) -> dict[str, float]:
+    return {name: count for name, count in found.classes.select("class", "next").iter_rows() if count}
+
+
+def test_classes_of_images_that_the_encoder_has_no_vectors_of_are_counted(tmp_path: Path) -> None:
+    root, folder = tmp_path / "w", write_pictures(tmp_path / "photos", count=20)
+    refresh(root, folder)
+    store = Store(str(root))
+    ids = ranking(root)["sample_id"].to_list()
+    ledger.append(store, "labelled", ids[:5], classes=[["a"]] * 5)
+    for uri in ranking(root)["uri"][:3]:
+        Path(uri).unlink()
+    refresh(root, recipe=Recipe.model_validate(SSL))
+    last = commits.latest(store)
+    assert last is not None
+    assert not vectors.existing_ids(store, last.encoder).intersection(ids[:3])
+    found = progress.run(store)
+    assert (found.labelled, found.known, found.taught) == (5, 5, 2)
+    assert found.classes.select("class", "labels").rows() == [("a", 5)]
+    labels.as_text(labels.listed(store)).write_csv(tmp_path / "listed.csv")
+    assert labels.add(store, tmp_path / "listed.csv").found == 5
+    assert labels.undo(store, ids[:1]).samples == 1
+    (tmp_path / "unknown.txt").write_text("0" * 64)
+    with pytest.raises(InputError, match="names no sample"):
+        labels.add(store, tmp_path / "unknown.txt")

@@ -14,7 +14,7 @@ from wtl_core.selection import label_weights
 from wtl_core.selection.dense import cover_by
 from wtl_core.selection.greedy import new_state
 from wtl_core.selection.kernels import kernel_table
-from wtl_core.selection.label_weights import OTHER, LabelSay, Votes
+from wtl_core.selection.label_weights import OTHER, LabelSay, Votes, likely_classes
 from wtl_core.selection.linear_probe import fit_probe
 from wtl_core.selection.neighbours import prepare
 
@@ -213,3 +213,16 @@ def test_an_objective_without_weights_refuses_labels_that_are_to_be_used() -> No
     labelled = {"labelled": vectors[:20], "labelled_classes": named(np.arange(20) % 2)}
     found = rank(vectors[20:], {"objective": "k-center"}, **labelled)
     assert found.labels is None
+
+
+def test_the_classes_that_a_reason_speaks_of_are_found_whatever_they_are_called() -> None:
+    names = ["a", "salt and pepper", "b and c", "a and b", "c", "like a", "unsure between a"]
+    assert likely_classes("like a", names) == ["a"]
+    assert likely_classes("like like a", names) == ["like a"]
+    assert likely_classes("unsure between a and salt and pepper", names) == ["a", "salt and pepper"]
+    assert likely_classes("unsure between salt and pepper and a", names) == ["salt and pepper", "a"]
+    assert likely_classes("unsure between unsure between a and c", names) == ["unsure between a", "c"]
+    assert likely_classes("unsure between a and b and c", names) == ["a", "b and c", "a and b", "c"]
+    assert likely_classes("unsure between a and (other)", names) == ["a", "(other)"]
+    for reason in ("like salt", "unsure between a and pepper", "unsure between a"):
+        assert likely_classes(reason, names) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import make_jpeg, result_of
+from tests.conftest import result_of, write_pictures
 from tests.flows.conftest import Wtl
 from tests.plain_refresh import refresh
 from wtl_core.workspace import ledger
@@ -16,10 +16,7 @@ from wtl_core.workspace.storage import Store
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     """A workspace of 12 images."""
-    (tmp_path / "photos").mkdir()
-    for number in range(12):
-        (tmp_path / "photos" / f"{number}.jpg").write_bytes(make_jpeg(number))
-    refresh(tmp_path / "w", tmp_path / "photos")
+    refresh(tmp_path / "w", write_pictures(tmp_path / "photos", count=12))
     return tmp_path / "w"
 
 
@@ -44,6 +41,15 @@ def test_a_batch_is_handed_out_once_and_shown(work: Path, tmp_path: Path, wtl_he
     assert (told["batch"], told["images"], told["controls"], told["back"], told["out"]) == ("batch-001", 5, 1, 5, 0)
 
 
+def test_a_batch_whose_file_cannot_be_written_says_how_it_can_be(work: Path, tmp_path: Path, wtl_here: Wtl) -> None:
+    call = ("export", "--new", "5", "-w", work, "-o")
+    failed = wtl_here(*call, tmp_path / f"{'long' * 100}.csv")
+    assert failed.returncode == 2
+    assert "batch-001 is recorded, and the same call with `--name batch-001` writes it" in failed.stderr
+    assert wtl_here(*call, tmp_path / "b.csv", "--name", "batch-001").returncode == 0
+    assert (tmp_path / "b.csv").read_text().count("batch-001") == 5
+
+
 def test_the_rest_goes_to_label_studio_and_then_nothing_is_left(work: Path, tmp_path: Path, wtl_here: Wtl) -> None:
     assert wtl_here("batches", "-w", work).stderr == "no batch has been handed out; `wtl export` does\n"
     file = tmp_path / "tasks.json"
@@ -55,23 +61,6 @@ def test_the_rest_goes_to_label_studio_and_then_nothing_is_left(work: Path, tmp_
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "nothing is left to hand out there" in nothing.stderr
     assert not (tmp_path / "none.csv").exists()
-
-
-def test_progress_says_why_labels_do_not_count_for_the_draw_and_what_to_do(
-    work: Path, tmp_path: Path, wtl_here: Wtl
-) -> None:
-    call = ("export", "--new", "6", "--control", "6", "-o", tmp_path / "b.csv", "-w", work)
-    assert wtl_here(*call).returncode == 0
-    with (tmp_path / "b.csv").open() as rows:
-        ids = [row["sample_id"] for row in csv.DictReader(rows)]
-    ledger.append(Store(str(work)), "labelled", [*ids[:2], *ids[3:]], classes=[["a"]] * 5)
-    shown = wtl_here("progress", "-w", work).stdout
-    assert shown.startswith("5 images are labelled; of 5 the classes are known, 2 are a random draw of the pool.\n")
-    assert "3 labelled images behind it will count once 1 more is labelled: label the 1 that is handed out.\n" in shown
-    ledger.append(Store(str(work)), "labelled", ids[2:3])
-    shown = wtl_here("progress", "-w", work).stdout
-    assert "of 5 the classes are known, 5 are a random draw of the pool.\n" in shown
-    assert "1 image of that draw is left out: no class of it is known.\n" in shown
 
 
 def test_wrong_calls_are_refused_and_nothing_is_entered(work: Path, tmp_path: Path, wtl_here: Wtl) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.conftest import TINTS, make_jpeg, make_tinted, result_of
+from tests.conftest import TINTS, make_tinted, result_of, write_pictures
 from tests.flows.conftest import Wtl
 from tests.plain_refresh import refresh
 from wtl_core.workspace import ledger
@@ -18,10 +18,7 @@ from wtl_core.workspace.storage import Store
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     """A workspace of 0.jpg to 7.jpg."""
-    (tmp_path / "photos").mkdir()
-    for number in range(8):
-        (tmp_path / "photos" / f"{number}.jpg").write_bytes(make_jpeg(number))
-    refresh(tmp_path / "w", tmp_path / "photos")
+    refresh(tmp_path / "w", write_pictures(tmp_path / "photos", count=8))
     return tmp_path / "w"
 
 

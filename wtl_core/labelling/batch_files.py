@@ -9,7 +9,6 @@ import polars as pl
 
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import table_files
-from wtl_core.workspace.storage import Store
 
 LABEL_STUDIO = "label-studio"
 FORMATS = (*(ending.removeprefix(".") for ending in table_files.ENDINGS), LABEL_STUDIO)
@@ -48,11 +47,7 @@ def write(table: pl.DataFrame, file: Path, form: str | None, urls: Mapping[str, 
         {"data": {"image": row["url"], **{name: row[name] for name in _TASK_COLUMNS}}}
         for row in table.iter_rows(named=True)
     ]
-    data = (json.dumps(tasks, indent=1) + "\n").encode()
-    try:
-        Store(str(file.absolute().parent)).write_bytes(file.name, data)
-    except OSError as error:
-        raise ConfigError(f"{file}: expected a file to write: {error.strerror}; name another file") from error
+    table_files.write_bytes((json.dumps(tasks, indent=1) + "\n").encode(), file)
 
 
 def _mapped(uri: str, urls: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import lzma
 import zipfile
 import zlib
 from contextlib import suppress
@@ -27,9 +28,10 @@ _FOLDER_ENDINGS = (".txt", ".xml", ".json", ".yaml", ".yml", ".names")
 _MOST_BYTES = 2 << 30
 """Of the files in a folder or zip together: labels of millions of images; a zip could unpack to any size."""
 _UNREADABLE = (
-    *(ValueError, TypeError, LookupError, RecursionError, pl.exceptions.PolarsError),
-    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, yaml.YAMLError),
+    *(ValueError, TypeError, LookupError, ArithmeticError, RecursionError, pl.exceptions.PolarsError, yaml.YAMLError),
 )
+_NOT_UNPACKED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
+"""What `zipfile` raises for archives that are cut, damaged (OSError from bzip2), or packed by an unknown method."""
 
 
 def read(file: Path, reading: Reading | None = None) -> LabelRows:
@@ -50,7 +52,7 @@ def read(file: Path, reading: Reading | None = None) -> LabelRows:
     except FileNotFoundError as error:
         raise ConfigError(f"{file}: no such file") from error
     except OSError as error:
-        raise ConfigError(f"{file}: expected a file of labels: {error.strerror}; check the path") from error
+        raise ConfigError(f"{file}: expected a file of labels: {error.strerror or error}; check the path") from error
     except _UNREADABLE as error:
         reason = str(error).partition("\n")[0][:_REASON_CHARACTERS]
         raise ConfigError(f"{file}: {reason}; expected {_FORMS}; check the file; nothing is entered") from error
@@ -145,11 +147,17 @@ def _folder(folder: Path) -> dict[str, bytes]:
 
 
 def _zipped(data: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        found = [member for member in archive.infolist() if member.filename.lower().endswith(_FOLDER_ENDINGS)]
-        found = [member for member in found if not member.filename.startswith("__MACOSX/")]
-        _check_size(sum(member.file_size for member in found))
-        return {member.filename: archive.read(member) for member in sorted(found, key=lambda member: member.filename)}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            found = [member for member in archive.infolist() if member.filename.lower().endswith(_FOLDER_ENDINGS)]
+            found = [member for member in found if not member.filename.startswith("__MACOSX/")]
+            _check_size(sum(member.file_size for member in found))
+            found.sort(key=lambda member: member.filename)
+            if secret := [member.filename for member in found if member.flag_bits & 1]:
+                raise ValueError(f"a zip that is encrypted ({shown(secret)}); unpack it first")
+            return {member.filename: archive.read(member) for member in found}
+    except _NOT_UNPACKED as error:
+        raise ValueError(f"a zip that cannot be unpacked: {error}") from error
 
 
 def _check_size(size: int) -> None:

@@ -1,8 +1,8 @@
 """Labels in and out of the ledger: what a file says becomes an entry, and an entry can be undone. Reads no image."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,8 @@ def add(
 
     A name is a `sample_id`, the URI or path of a location, the end of one from a `/` on, the key of a member of an
     archive, or a file name. Names that several samples answer to are refused. A sample that has left the pool can be
-    named by its id as long as its vector is there. Other classes than those that the ledger holds correct them; where
-    the file does not know a sample's classes, those that the ledger holds stay.
+    named by its id as long as its vector is there or the ledger names it. Other classes than those that the ledger
+    holds correct them; where the file does not know a sample's classes, those that the ledger holds stay.
 
     Args:
         store: The workspace.
@@ -112,12 +112,23 @@ def add(
     if strays and not (is_partial and sample_of):
         raise InputError(_explain(file, strays, aside))
     given = label_conflicts.by_sample(file, rows, sample_of, reading)
+    present = _present(store)
+    label_conflicts.check_spellings(file, given, present, are_distinct=are_distinct)
+    added = _enter(store, given, present, origin=uri_of(str(file)))
+    return replace(added, named=len(set(rows.names)), bare=rows.bare, left_out=len(strays), aside=aside)
+
+
+def _present(store: Store) -> dict[str, Classes]:
+    """The classes of the labelled samples."""
     before = ledger.labels(ledger.read(store))
-    present: dict[str, Classes] = {
+    return {
         sample_id: None if names is None else tuple(names)
         for sample_id, names in before.select("sample_id", "classes").iter_rows()
     }
-    label_conflicts.check_spellings(file, given, present, are_distinct=are_distinct)
+
+
+def _enter(store: Store, given: Mapping[str, Classes], present: Mapping[str, Classes], *, origin: str) -> Added:
+    """Append what is new among the labels given, in one entry, and count it."""
     new = {key: names for key, names in given.items() if key not in present}
     changed = {
         key: names
@@ -126,18 +137,14 @@ def add(
     }
     entry = 0
     if entered := {**new, **changed}:
-        origin = uri_of(str(file))
         entry = ledger.append(store, "labelled", list(entered), classes=list(entered.values()), origin=origin)
     completed = sum(present[key] is None for key in changed)
     return Added(
-        named=len(set(rows.names)),
+        named=len(given),
         found=len(given),
         added=len(new),
         corrected=len(changed) - completed,
         completed=completed,
-        bare=rows.bare,
-        left_out=len(strays),
-        aside=aside,
         classes=_counts(given.values()),
         unknown=sum(names is None for names in given.values()),
         entry=entry,

@@ -11,6 +11,7 @@ was within 2 points of the truth in two of three cases, better than curves fitte
 as large as what they are to show. The interval is as wide as it was wrong (`tests/bench/reports/labels.md`).
 """
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from wtl_core.labelling import batches, cut
 from wtl_core.labelling.batches import Draw
 from wtl_core.pool import live_pool
 from wtl_core.recipe.selection import EMPTY
+from wtl_core.selection.label_weights import likely_classes
 from wtl_core.selection.linear_probe import fit_probe
 from wtl_core.workspace import ledger, snapshots
 from wtl_core.workspace.commits import Commit
@@ -33,7 +35,7 @@ LEAST_CONTROLS = 40
 _LEAST_LABELS = 40
 _FOLDS = 5
 _DRAWS = 1000
-_SHORT = 20
+SHORT = 20
 """Labels of a class below which it is short: a vote of 20 neighbours cannot be won by fewer."""
 _LAW, _AT = 0.104, 1000.0
 _WRONG_BY, _LEAST_WRONG = 0.85, 0.01
@@ -96,7 +98,7 @@ class Progress:
         classes: One row a class, the fewest labels first: `class`, `labels`, `share` among them, `pool_share` with
             `pool_low` and `pool_high` by the controls (null without), `next` of the picks that will probably be of it
             (null where labels do not steer them).
-        short: Classes with fewer than 20 labels.
+        short: Classes with fewer than `SHORT` labels.
     """
 
     labelled: int
@@ -149,7 +151,8 @@ def run(store: Store, more: int | None = None) -> Progress:
     if is_control.sum() >= LEAST_CONTROLS and taught >= _LEAST_LABELS:
         unit = vectors.load(store, last.encoder, known["sample_id"].gather(rows).to_list()).astype(np.float32)
         accuracy, comparison = measured(unit, [named[row] for row in rows], is_control, picks)
-    table = _classes(named, is_drawn, _next_of(ranking, last))
+    coming = ranking.filter(~pl.col("sample_id").is_in(labels["sample_id"].implode())).head(last.counts.picks)
+    table = _classes(named, is_drawn, _next_of(coming, {name for names in named for name in names}))
     handed_out = set(ledger.sample_ids(entries, "exported"))
     return Progress(
         labelled=labels.height,
@@ -166,7 +169,7 @@ def run(store: Store, more: int | None = None) -> Progress:
         comparison=comparison,
         forecast=None if accuracy is None else forecast(accuracy.value, taught, more or known.height),
         classes=table,
-        short=table.filter(pl.col("labels") < _SHORT)["class"].to_list(),
+        short=table.filter(pl.col("labels") < SHORT)["class"].to_list(),
     )
 
 
@@ -254,19 +257,15 @@ def _share(hits: np.ndarray) -> Estimate:
     return Estimate(value, max(0.0, middle - half), min(1.0, middle + half))
 
 
-def _next_of(ranking: pl.DataFrame, last: Commit) -> dict[str, float] | None:
-    """How many of the picks will probably be of which class; None where labels do not steer them."""
-    picks = ranking.head(last.counts.picks)
+def _next_of(picks: pl.DataFrame, names: Collection[str]) -> dict[str, float] | None:
+    """How many of the picks will probably be of which of the named classes; None where labels do not steer them."""
     if "why" not in picks.columns or picks["why"].null_count() == picks.height:
         return None
-    found = picks.select(
-        pl.col("why").str.extract(r"^like (.*)$").alias("sure"),
-        pl.col("why").str.extract_groups(r"^unsure between (?<first>.*) and (?<second>.*)$").alias("unsure"),
-    ).unnest("unsure")
     counts: dict[str, float] = {}
-    for column, weight in (("sure", 1.0), ("first", 0.5), ("second", 0.5)):
-        for name, number in found[column].drop_nulls().value_counts().iter_rows():
-            counts[name] = counts.get(name, 0.0) + weight * number
+    for reason, number in picks["why"].drop_nulls().value_counts().sort("why").iter_rows():
+        likely = likely_classes(reason, names)
+        for name in likely:
+            counts[name] = counts.get(name, 0.0) + number / len(likely)
     return counts
 
 

@@ -1,6 +1,6 @@
 """Finds the samples of the pool that names mean: ids, paths, URIs, keys."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -8,7 +8,7 @@ import polars as pl
 
 from wtl_core.errors import ConfigError
 from wtl_core.pool import live_pool
-from wtl_core.workspace import commits, snapshots
+from wtl_core.workspace import commits, ledger, snapshots
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
@@ -25,7 +25,7 @@ def match_in_pool(store: Store, values: Sequence[str], *, are_stems: bool = Fals
     """What `match` returns for all samples of the workspace; of stems, which lack their ending, the longest end counts.
 
     A sample has its id as a name, the URI of each of its locations, the path of that or the key of a member, and the
-    file name in it. A sample that has left the pool has its id as long as its vector is there.
+    file name in it. A sample that has left the pool has its id as long as its vector is there or the ledger names it.
 
     Raises:
         ConfigError: the workspace has no refresh yet.
@@ -43,7 +43,11 @@ def match_in_pool(store: Store, values: Sequence[str], *, are_stems: bool = Fals
     if are_stems:
         return _best(names.with_columns(_stem(pl.col("name"))), values, forms)
     ids = set(wanted.filter(wanted.str.contains(_ID))) - set(locations["sample_id"])
-    return _best(pl.concat([names, _departed(store, last, ids)]) if ids else names, values, forms)
+    if ids:
+        recorded = ids.intersection(ledger.read(store)["sample_id"])
+        unrecorded = ids - recorded
+        names = pl.concat([names, _by_id(recorded), *([_departed(store, last, unrecorded)] if unrecorded else [])])
+    return _best(names, values, forms)
 
 
 def match(names: pl.DataFrame, values: Sequence[str]) -> pl.DataFrame:
@@ -147,7 +151,11 @@ def _departed(store: Store, commit: Commit, wanted: set[str] | None = None) -> p
     from wtl_core.embedding import vectors  # here: the command line does without LanceDB until it is asked for
 
     embedded = vectors.existing_ids(store, commit.encoder)
-    ids = list(embedded if wanted is None else embedded & wanted)
+    return _by_id(embedded if wanted is None else embedded & wanted)
+
+
+def _by_id(found: Iterable[str]) -> pl.DataFrame:
+    ids = list(found)
     return pl.DataFrame({"name": ids, "sample_id": ids}, schema=NAMES_SCHEMA)
 
 

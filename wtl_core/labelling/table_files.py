@@ -46,6 +46,11 @@ def write(table: pl.DataFrame, file: Path) -> None:
         data = "".join(f"{json.dumps(row)}\n" for row in table.iter_rows(named=True)).encode()
     else:
         data = to_csv(table, separator="," if ending == ".csv" else "\t").encode()
+    write_bytes(data, file)
+
+
+def write_bytes(data: bytes, file: Path) -> None:
+    """Write a file, seen whole or not at all. Raises ConfigError if it cannot be written."""
     try:
         Store(str(file.absolute().parent)).write_bytes(file.name, data)
     except OSError as error:

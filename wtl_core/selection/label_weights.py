@@ -12,7 +12,7 @@ Legend: `N` candidates, `L` labelled images, `K` of them with known classes, `C`
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
@@ -39,6 +39,7 @@ _LEAST_SHARE = 1e-3
 _TEMPERATURE = 0.07
 """Of votes exp(-d^2 / 2 T) for a distance d, as the benchmark's nearest neighbours vote (arXiv 1805.01978). Votes as
 wide as the coverage kernel see no difference between classes: by them picks were worse than those of one pass."""
+_LIKE, _UNSURE_BETWEEN, _AND = "like ", "unsure between ", " and "
 OTHER = "(other)"
 """The class of all but the commonest ones, where there are very many."""
 _MOST_CLASSES, _MOST_BYTES = 1000, 1 << 30
@@ -103,7 +104,21 @@ class LabelSay:
     def reason(self, row: int) -> str:
         """What the labels say of a candidate, in words."""
         first, second = self.names[self.likeliest[row]], self.names[self.second[row]]
-        return f"unsure between {first} and {second}" if self.disagreement[row] >= _UNSURE else f"like {first}"
+        is_unsure = self.disagreement[row] >= _UNSURE
+        return f"{_UNSURE_BETWEEN}{first}{_AND}{second}" if is_unsure else f"{_LIKE}{first}"
+
+
+def likely_classes(reason: str, names: Collection[str]) -> list[str]:
+    """The classes, out of `names` and `OTHER`, that a text of `LabelSay.reason` speaks of; empty if it is of others.
+
+    Names may hold ` and ` themselves. Where a text can be read in several ways, the classes of all of them are given.
+    """
+    known = {*names, OTHER}
+    if reason.startswith(_LIKE):
+        return [reason.removeprefix(_LIKE)] if reason.removeprefix(_LIKE) in known else []
+    words = reason.removeprefix(_UNSURE_BETWEEN).split(_AND)
+    pairs = [(_AND.join(words[:count]), _AND.join(words[count:])) for count in range(1, len(words))]
+    return [name for pair in pairs if known.issuperset(pair) for name in pair]
 
 
 class Votes:

@@ -57,7 +57,7 @@ def classes_of(value: Any, separator: str | None = None) -> Classes:
     """The classes that a value gives, None for a blank one: a text, a whole number, a list, a value of Label Studio.
 
     Raises:
-        ValueError: a value that is no class, such as a fraction or a long text.
+        ValueError: a value that is no class, such as a fraction, a long text, or bytes that are no UTF-8.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -66,7 +66,9 @@ def classes_of(value: Any, separator: str | None = None) -> Classes:
     if isinstance(value, list | tuple):
         given = [names for names in (classes_of(item, separator) for item in value) if names is not None]
         return None if value and not given else _together(given)
-    if isinstance(value, float) and value != int(value):
+    if isinstance(value, bytes):
+        value = value.decode()  # text in Parquet that its writer did not mark as such
+    if isinstance(value, float) and not value.is_integer():
         raise ValueError(f"the number {value:g} where the name of a class was expected")
     text = str(int(value)) if isinstance(value, float) else str(value)
     if not text.strip():

@@ -79,7 +79,7 @@ def _numbered(names: Any, file: str) -> dict[int, str]:
     try:
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
         numbered = {int(number): str(name) for number, name in pairs if str(name).strip()}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{file}: expected names of classes, found {json.dumps(names, default=str)[:60]}") from error
     if not numbered:
         raise ValueError(f"{file}: expected names of classes, found none")
