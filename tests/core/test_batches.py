@@ -14,6 +14,7 @@ from tests.plain_refresh import ranking, refresh
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import batch_files, batches, labels
 from wtl_core.labelling.batches import Asked
+from wtl_core.selection.control_draw import Draw, control_ids, random_draw
 from wtl_core.workspace import ledger
 from wtl_core.workspace.storage import Store
 
@@ -120,9 +121,9 @@ def test_controls_stand_between_the_picks_and_come_in_an_order_of_the_ids_alone(
     picks = batch.table.filter(~pl.col("is_control"))["sample_id"].to_list()
     assert picks == [sample_id for sample_id in ranked if sample_id not in set(controls["sample_id"])][:16]
     entries = ledger.read(store)
-    assert batches.control_ids(entries, ranked) == controls["sample_id"].to_list()
-    assert batches.control_ids(entries, ranked[::-1]) == controls["sample_id"].to_list()
-    assert batches.control_ids(ledger.read(store, 0), ranked) == []
+    assert control_ids(entries, ranked) == controls["sample_id"].to_list()
+    assert control_ids(entries, ranked[::-1]) == controls["sample_id"].to_list()
+    assert control_ids(ledger.read(store, 0), ranked) == []
 
 
 def test_controls_of_several_batches_are_a_prefix_of_one_random_order_with_the_picks_in_it(store: Store) -> None:
@@ -132,7 +133,7 @@ def test_controls_of_several_batches_are_a_prefix_of_one_random_order_with_the_p
         ledger.append(store, "labelled", ids_of(batch))
     entries = ledger.read(store)
     drawn = entries.filter(pl.col("is_control").fill_null(value=False))["sample_id"].to_list()
-    sample = batches.control_ids(entries, ranked)
+    sample = control_ids(entries, ranked)
     assert len(drawn) == 6
     assert set(drawn) <= set(sample)
     assert [sample_id for sample_id in sample if sample_id in set(drawn)] == drawn
@@ -153,7 +154,7 @@ def entry(number: int, kind: str, ids: Sequence[str], *, controls: Collection[st
 
 
 def in_random_order(ids: Sequence[str]) -> list[str]:
-    return batches.control_ids(entry(1, "exported", ids, controls=ids), ids)
+    return control_ids(entry(1, "exported", ids, controls=ids), ids)
 
 
 def test_controls_show_the_classes_of_the_pool_without_bias() -> None:
@@ -188,14 +189,14 @@ def test_the_draw_is_unbiased_in_a_pool_that_grew_where_all_labels_together_are_
         ]
         table = pl.concat(entries)
         labelled = set(ledger.sample_ids(table, "labelled"))
-        naive += [sample_id for sample_id in batches.control_ids(table, ids) if sample_id in labelled]
-        short = batches.random_draw(table, ids)
+        naive += [sample_id for sample_id in control_ids(table, ids) if sample_id in labelled]
+        short = random_draw(table, ids)
         before += short.ids
-        assert set(short.behind) == labelled.intersection(batches.control_ids(table, ids)).difference(short.ids)
+        assert set(short.behind) == labelled.intersection(control_ids(table, ids)).difference(short.ids)
         second = [sample_id for sample_id in in_random_order(ids) if sample_id not in labelled][:80]
         assert second[: len(short.missing)] == short.missing  # controls fill the gaps first
         entries += [entry(5, "exported", second, controls=second), entry(6, "labelled", second)]
-        whole = batches.random_draw(pl.concat(entries), ids)
+        whole = random_draw(pl.concat(entries), ids)
         assert (whole.missing, whole.behind) == ([], [])
         after += whole.ids
     assert np.mean(list(map(is_rare, naive))) > 0.25
@@ -209,16 +210,16 @@ def test_the_draw_ends_before_the_first_image_that_is_not_labelled() -> None:
     order = in_random_order(ids)
     out = entry(1, "exported", order[:10], controls=[*order[:4], *order[5:10]])  # the fifth is a pick
 
-    def draw(*labelled: Sequence[str]) -> batches.Draw:
-        return batches.random_draw(
+    def draw(*labelled: Sequence[str]) -> Draw:
+        return random_draw(
             pl.concat([out, *(entry(number, "labelled", ids) for number, ids in enumerate(labelled, 2))]), ids
         )
 
-    assert draw(order[:10]) == batches.Draw(order[:10], [], [])
-    assert draw() == batches.Draw([], order[:10], [])
-    assert draw([*order[:4], *order[5:8]]) == batches.Draw(order[:4], [order[4], *order[8:10]], order[5:8])
-    assert draw(order[:5]) == batches.Draw(order[:4], order[5:10], [order[4]])  # a pick does not end it
-    assert draw(order[3:12]) == batches.Draw([], order[:3], order[3:10])
+    assert draw(order[:10]) == Draw(order[:10], [], [])
+    assert draw() == Draw([], order[:10], [])
+    assert draw([*order[:4], *order[5:8]]) == Draw(order[:4], [order[4], *order[8:10]], order[5:8])
+    assert draw(order[:5]) == Draw(order[:4], order[5:10], [order[4]])  # a pick does not end it
+    assert draw(order[3:12]) == Draw([], order[:3], order[3:10])
     assert draw(order[3:12], order[:3]).ids == order[:10]
 
 

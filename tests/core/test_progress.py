@@ -15,6 +15,7 @@ from wtl_core.errors import ConfigError, InputError
 from wtl_core.labelling import batches, labels, progress
 from wtl_core.labelling.batches import Asked
 from wtl_core.recipe.recipe import Recipe
+from wtl_core.selection.control_draw import control_ids
 from wtl_core.workspace import commits, ledger
 from wtl_core.workspace.storage import Store, open_store
 
@@ -108,7 +109,7 @@ def test_progress_of_a_workspace(tmp_path: Path) -> None:
     ledger.append(store, "labelled", ids[20:], classes=classes[20:])
     ledger.append(store, "labelled", ids[:1], classes=[None])
     found = progress.run(store, more=50)
-    drawn = set(batches.control_ids(ledger.read(store), ids))
+    drawn = set(control_ids(ledger.read(store), ids))
     assert (found.labelled, found.known) == (len(ids), len(ids) - 1)
     assert found.controls == len(drawn.difference(ids[:1]).intersection(ids))
     assert found.accuracy is not None
@@ -161,7 +162,7 @@ def test_the_first_picks_of_batches_are_compared_and_no_other_labels(store: Stor
     last = commits.latest(store)
     assert last is not None
     ids = sorted(ranked)
-    draw = set(batches.control_ids(ledger.read(store), ids))
+    draw = set(control_ids(ledger.read(store), ids))
     accuracy, compared = progress.measured(
         vectors.load(store, last.encoder, ids).astype(np.float32),
         classes_of(ids),

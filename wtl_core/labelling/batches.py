@@ -1,15 +1,10 @@
 """Batches: images that were handed out for labelling, each with a name, in the order in which they were handed out.
 
-A batch holds the first picks of the ranking that no batch has handed out yet, and controls: images drawn uniformly at
-random. Controls come in one fixed random order of the whole pool, which depends on sample ids alone. So all images of
-the pool up to a control in that order, whoever had them labelled, are a uniform random draw. What their labels show is
-unbiased only if all of them are labelled: images that came to the pool later, or that are handed out and not back, fall
-between the others, and to pass them by would favour what was picked and is back. So the draw ends before the first
-image that is not labelled (`random_draw`). Controls of later batches fill these places first.
+A batch holds the first picks of the ranking that no batch has handed out yet, and controls, the first images of one
+fixed random order of the pool that no batch has handed out yet (see `selection.control_draw`).
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +13,10 @@ import polars as pl
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import cut
 from wtl_core.pool import live_pool
-from wtl_core.selection import identity
+from wtl_core.selection.control_draw import random_order
 from wtl_core.workspace import commits, ledger, snapshots
 from wtl_core.workspace.storage import Store
 
-_CONTROLS = 60
-"""The stream of the random order of controls, beside those of `identity.Purpose`."""
 COLUMNS = ("batch", "place", "is_control", *cut.COLUMNS)
 
 
@@ -57,21 +50,6 @@ class Batch:
     name: str
     table: pl.DataFrame
     is_new: bool
-
-
-@dataclass(frozen=True)
-class Draw:
-    """A uniform random draw of the pool, all of it labelled.
-
-    Attributes:
-        ids: The samples, in their random order.
-        missing: Those up to the last control that are not labelled; the draw ends before the first of them.
-        behind: Those up to the last control that are labelled and no part of the draw, since a missing one is before.
-    """
-
-    ids: list[str]
-    missing: list[str]
-    behind: list[str]
 
 
 def hand_out(store: Store, asked: Asked, *, is_dry: bool = False) -> Batch:
@@ -132,44 +110,6 @@ def listed(store: Store) -> pl.DataFrame:
     return counts.with_columns(out=pl.col("images") - pl.col("back"))
 
 
-def control_ids(entries: pl.DataFrame, pool: Sequence[str]) -> list[str]:
-    """The samples of the pool up to the last control that was handed out, in random order; empty without controls.
-
-    Picks lie among them, and so may images that came to the pool later. All together are a uniform random draw of the
-    pool; those of them that are labelled need not be (`random_draw`).
-
-    Args:
-        entries: What `ledger.read` returns.
-        pool: Ids of all samples that could be picked or are labelled.
-    """
-    drawn = entries.filter(pl.col("is_control").fill_null(value=False))["sample_id"].to_list()
-    if not drawn:
-        return []
-    order = _random_order(list({*pool, *drawn}))
-    place = {sample_id: number for number, sample_id in enumerate(order)}
-    farthest = max(place[sample_id] for sample_id in drawn)
-    present = set(pool)
-    return [sample_id for sample_id in order[: farthest + 1] if sample_id in present]
-
-
-def random_draw(entries: pl.DataFrame, pool: Sequence[str]) -> Draw:
-    """The uniform random draw of the pool whose images are all labelled, whatever for and whatever as.
-
-    It ends with the last control before the first image of the random order that is not labelled.
-
-    Args:
-        entries: What `ledger.read` returns.
-        pool: Ids of all samples that could be picked, or are labelled and still in the pool.
-    """
-    order = control_ids(entries, pool)
-    labelled = set(ledger.sample_ids(entries, "labelled"))
-    controls = set(entries.filter(pl.col("is_control").fill_null(value=False))["sample_id"])
-    missing = [sample_id for sample_id in order if sample_id not in labelled]
-    first_missing = order.index(missing[0]) if missing else len(order)
-    end = max((place for place, found in enumerate(order[:first_missing], 1) if found in controls), default=0)
-    return Draw(order[:end], missing, [sample_id for sample_id in order[end:] if sample_id in labelled])
-
-
 def _chosen(
     ranked: pl.DataFrame, labelled: list[str], handed_out: pl.Series, asked: Asked
 ) -> tuple[list[str], set[str]]:
@@ -184,7 +124,7 @@ def _chosen(
     if not size:
         return [], set()
     number = 0 if asked.control is None else cut.parsed(asked.control).of(size)
-    controls = _random_order(open_ids)[:number]
+    controls = random_order(open_ids)[:number]
     drawn = set(controls)
     picks = [sample_id for sample_id in open_ids if sample_id not in drawn][: size - number]
     places = np.concatenate([(np.arange(len(ids)) + 0.5) / max(1, len(ids)) for ids in (picks, controls)])
@@ -213,12 +153,6 @@ def _described(
         told = told.join(first, on="sample_id", how="left", maintain_order="left")
         told = told.with_columns(uri=pl.coalesce("uri", "place_uri")).filter(pl.col("uri").is_not_null())
     return told.select(COLUMNS)
-
-
-def _random_order(ids: Sequence[str]) -> list[str]:
-    """The ids in the order in which controls are drawn, which depends on the ids alone."""
-    order = identity.shuffled(identity.content_keys(ids), 0, _CONTROLS)
-    return [ids[row] for row in order]
 
 
 def _next_name(out: pl.DataFrame) -> str:

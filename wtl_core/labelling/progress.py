@@ -2,8 +2,8 @@
 
 Accuracy is that of a linear probe on the encoder's vectors, so it says how much the labels teach, not how good a model
 of one's own will be. What is judged on are controls: a uniform random draw of the pool, all of it labelled (see
-`batches.random_draw`), so it is unbiased, and they teach nothing then. Images of the draw whose classes are not known
-are left out of it. Reads only; nothing is trained anew.
+`selection.control_draw`), so it is unbiased, and they teach nothing then. Images of the draw whose classes are not
+known are left out of it. Reads only; nothing is trained anew.
 
 The forecast is an empirical law: a doubling of L labels takes 0.104 x sqrt(1000 / L) of the error away. Over labels of
 CIFAR-10, Fashion-MNIST and photographs of clothes, balanced and with long tails, in one pass and steered by labels, it
@@ -20,10 +20,10 @@ import polars as pl
 import torch
 
 from wtl_core.embedding import vectors
-from wtl_core.labelling import batches, cut
-from wtl_core.labelling.batches import Draw
+from wtl_core.labelling import cut
 from wtl_core.pool import live_pool
 from wtl_core.recipe.selection import EMPTY
+from wtl_core.selection.control_draw import Draw, random_draw
 from wtl_core.selection.label_weights import likely_classes
 from wtl_core.selection.linear_probe import fit_probe
 from wtl_core.workspace import ledger, snapshots
@@ -177,7 +177,7 @@ def _draw(store: Store, last: Commit, ranking: pl.DataFrame, entries: pl.DataFra
     """The random draw of what is in the pool now: images that have left it are no part of it."""
     live = live_pool.sample_ids(store, snapshots.read_snapshot(store, last.listing))
     labelled = pl.Series(ledger.sample_ids(entries, "labelled"), dtype=pl.String)
-    return batches.random_draw(entries, [*ranking["sample_id"], *labelled.filter(labelled.is_in(live.implode()))])
+    return random_draw(entries, [*ranking["sample_id"], *labelled.filter(labelled.is_in(live.implode()))])
 
 
 def _picked(entries: pl.DataFrame, ids: list[str], is_control: np.ndarray) -> np.ndarray:
