@@ -12,7 +12,7 @@ from wtl_core.embedding.chunks import ChunkResult, Embedded, EmbeddingChunk
 from wtl_core.encoders import loading, packages, resolve, weights_files
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.machine import Machine, Progress, Stopwatch
+from wtl_core.machine import Machine, Progress, Stage, Stopwatch, silent
 from wtl_core.pool import ingest, live_pool
 from wtl_core.pool.live_pool import Pool
 from wtl_core.pool.part_file import PartCounts
@@ -250,8 +250,12 @@ def refresh_workspace(
     *,
     allow_removal: bool = False,
     forget: Sequence[str] = (),
+    stage: Stage = silent,
 ) -> Commit:
-    """The whole refresh as a plain script, without an orchestrator. Returns the workspace's newest commit."""
+    """The whole refresh as a plain script, without an orchestrator. Returns the workspace's newest commit.
+
+    Arguments and errors are those of the stages above. `stage` shows the progress of those that can take long.
+    """
     with lease.hold(store) as held:
         stopwatch = Stopwatch()
         run = plan_refresh(store, sources, recipe, machine, allow_removal=allow_removal, forget=forget)
@@ -259,15 +263,21 @@ def refresh_workspace(
             return run.last
         stopwatch.lap("plan", before_seconds=run.planned_before_seconds)
         for batch in range(run.batches):
-            ingest_parts(run, batch)
+            with stage("ingest", "bytes") as on_progress:
+                ingest_parts(run, batch, on_progress=on_progress)
         pool = gather_pool(run)
         stopwatch.lap("ingest")
-        encoder = ensure_encoder(run)
+        with stage("encoder", "steps") as on_progress:
+            encoder = ensure_encoder(run, on_progress=on_progress)
         stopwatch.lap("encoder")
-        embeddings = [embed_chunk(run, encoder, chunk) for chunk in plan_embedding(run, encoder)]
+        embeddings = []
+        for chunk in plan_embedding(run, encoder):
+            with stage("embedding", "images") as on_progress:
+                embeddings.append(embed_chunk(run, encoder, chunk, on_progress=on_progress))
         embedded = finish_embedding(run, encoder, embeddings)
         stopwatch.lap("embedding")
-        selection = select(run, encoder)
+        with stage("selection", "samples compared") as on_progress:
+            selection = select(run, encoder, on_progress=on_progress)
         stopwatch.lap("selection")
         record = make_record(run, Results(pool, encoder, embedded, selection, stopwatch.seconds))
         held.check()

@@ -1,5 +1,6 @@
-"""`wtl run`: plans first, and imports torch and prefect only if there is something to do."""
+"""`wtl run`: plans first, then imports what the work needs; Prefect only where a run can be seen or takes long."""
 
+import gc
 import json
 from pathlib import Path
 
@@ -63,9 +64,10 @@ def run_command(
         result = summary.summary(store, planned.last, is_new=False)
     else:
         marker.check_writable(store)
+        is_plain = planned.is_light and not flow_process.is_watched()
         with planning.handed_over(planned):
-            result = _run_flow(
-                store.root,
+            result = (_run_plainly if is_plain else _run_flow)(
+                store,
                 list(sources),
                 recipe,
                 allow_removal=allow_removal,
@@ -79,13 +81,35 @@ def run_command(
         terminal.show_run(result, workspace)
 
 
-def _run_flow(root: str, sources: list[str], recipe: Recipe, *, allow_removal: bool, forget: list[str]) -> Summary:
+def _run_plainly(
+    store: Store, sources: list[str], recipe: Recipe, *, allow_removal: bool, forget: list[str]
+) -> Summary:
+    """The same stages without Prefect: a server of its own would start and end with seconds of work that nobody sees.
+
+    That is half the time of such a run. What transient errors need retries for, a bucket, has no part in it.
+    """
+    gc.disable()  # imports make a million objects that stay
+    from tasks import progress_display
+    from tasks.settings import machine
+    from wtl_core import pipeline
+
+    this_machine = machine()
+    gc.freeze()
+    gc.enable()
+    stage = progress_display.stage
+    done = pipeline.refresh_workspace(
+        store, sources, recipe, this_machine, allow_removal=allow_removal, forget=forget, stage=stage
+    )
+    return summary.summary(store, done, is_new=True)
+
+
+def _run_flow(store: Store, sources: list[str], recipe: Recipe, *, allow_removal: bool, forget: list[str]) -> Summary:
     """Run the flow in this process, on the server that PREFECT_API_URL names or on one of its own."""
     wait_for_server = flow_process.prepare()
     from flows.refresh import refresh as refresh_flow  # imports prefect and torch
 
     wait_for_server()
-    result: Summary = refresh_flow(root, sources, recipe, allow_removal, forget=forget)
+    result: Summary = refresh_flow(store.root, sources, recipe, allow_removal, forget=forget)
     return result
 
 

@@ -22,6 +22,7 @@ import atexit
 import gc
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -43,12 +44,33 @@ _SETTINGS = {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "wtl_core",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
 }
+_ADDRESS = re.compile(r"PREFECT_API_URL|^\[(tool\.prefect\.)?api\]", re.MULTILINE)
 _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 _lasting = ExitStack()
 """Prefect's settings that hold until this process ends."""
 
 _logger = logging.getLogger("wtl_core.progress")
+
+
+def is_watched() -> bool:
+    """Whether a server shows the flow runs of this process: one is named somewhere, or `wtl up` keeps one.
+
+    Files of Prefect's settings are searched for an address and not read by Prefect, which takes 0.6 s.
+    """
+    if os.environ.get("PREFECT_API_URL") or os.environ.get("PREFECT_PROFILE"):
+        return True
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+    for path in (profiles, Path(".env"), Path("prefect.toml"), Path("pyproject.toml")):
+        with suppress(OSError):
+            if _ADDRESS.search(path.read_text(errors="replace")):
+                return True
+    return up.running_place(_state_folder()) is not None
+
+
+def _state_folder() -> Path:
+    return Path(os.environ.get("WTL_STATE") or up.DEFAULT_STATE).expanduser().absolute()
 
 
 def prepare() -> Callable[[], None]:
@@ -65,7 +87,7 @@ def prepare() -> Callable[[], None]:
     gc.disable()
     kept = own = None
     if not os.environ.get("PREFECT_API_URL"):
-        kept = up.running_place(Path(os.environ.get("WTL_STATE") or up.DEFAULT_STATE).expanduser().absolute())
+        kept = up.running_place(_state_folder())
         own = _start_own() if kept is None else None
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, get_current_settings, temporary_settings
 

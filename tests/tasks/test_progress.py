@@ -3,6 +3,7 @@ import logging
 import httpx
 import pytest
 
+from tasks import progress_display
 from tasks.prefect_side import progress
 from tasks.prefect_side.progress import reported
 
@@ -11,7 +12,7 @@ def test_lines_come_at_most_once_in_an_interval(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress_display.time, "monotonic", lambda: now)
     with caplog.at_level(logging.INFO, "wtl_core.progress"), reported("ingest", "images") as on_progress:
         for done in range(1, 31):
             now += 1.0
@@ -35,7 +36,7 @@ def test_a_server_that_is_away_costs_no_work(monkeypatch: pytest.MonkeyPatch, ca
         raise httpx.ConnectError("refused")
 
     now = 0.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress_display.time, "monotonic", lambda: now)
     monkeypatch.setattr(progress.TaskRunContext, "get", lambda: "a task run")
     monkeypatch.setattr(progress, "create_progress_artifact", away)
     with caplog.at_level(logging.WARNING, "wtl_core.progress"), reported("ingest", "images") as on_progress:
@@ -50,8 +51,8 @@ def test_a_progress_artifact_ends_at_all_of_it_where_the_stage_ends_well(
 ) -> None:
     shown: list[float] = []
     now = 0.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    monkeypatch.setattr(progress_display.time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress_display.sys.stderr, "isatty", lambda: is_terminal, raising=False)
     monkeypatch.setattr(progress.TaskRunContext, "get", lambda: "a task run")
     monkeypatch.setattr(progress, "create_progress_artifact", lambda progress, **_: shown.append(progress) or "id")
     monkeypatch.setattr(progress, "update_progress_artifact", lambda progress, **_: shown.append(progress))

@@ -23,6 +23,8 @@ from wtl_core.workspace.storage import Store
 
 FOLDER = "encoders"
 WEIGHTS, CARD, ORIGIN, CHECK = "weights.safetensors", "card.json", "origin.json", "check.json"
+DIMENSIONS = "dimensions"
+"""The field of a card that says how long a vector is; cards of earlier versions have none."""
 ORIGIN_IDS = 5000
 """Sample ids of the pool that are kept: enough to find 2,500 known and as many new ones (`encoder_age`)."""
 
@@ -71,7 +73,9 @@ def save_encoder(
         "near_copy_distance": near_copy_distance,
     }
     store.write_bytes(f"{folder}/{WEIGHTS}", save_tensors(weights, {"wtl": json.dumps(head)}))
-    store.write_bytes(f"{folder}/{CARD}", json.dumps({**head, **card}, indent=2, sort_keys=True).encode())
+    _, whitening = split(weights)
+    dimensions = shape.dimensions if whitening is None else whitening.dimensions
+    _write_card(store, digest, {**head, DIMENSIONS: dimensions, **card})
     return digest
 
 
@@ -93,8 +97,12 @@ def save_fitted(store: Store, encoder: Encoder, *, name: str, side_px: int | Non
         head = {"fingerprint": encoder.fingerprint, "base": {"name": name, "side_px": side_px}}
         tensors = {key: value.cpu().contiguous() for key, value in encoder.whitening.tensors().items()}
         store.write_bytes(f"{folder}/{WEIGHTS}", save_tensors(tensors, {"wtl": json.dumps(head)}))
-        store.write_bytes(f"{folder}/{CARD}", json.dumps({**head, **card}, indent=2, sort_keys=True).encode())
+        _write_card(store, encoder.fingerprint, {**head, DIMENSIONS: encoder.dimensions, **card})
     return encoder.fingerprint
+
+
+def _write_card(store: Store, digest: str, card: dict[str, Any]) -> None:
+    store.write_bytes(f"{FOLDER}/{digest}/{CARD}", json.dumps(card, indent=2, sort_keys=True).encode())
 
 
 def save_origin(store: Store, digest: str, sample_ids: Sequence[str]) -> None:

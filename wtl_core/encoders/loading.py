@@ -8,17 +8,26 @@ from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.encoders.fingerprints import compiled_fingerprint, makes
 from wtl_core.machine import Machine
 from wtl_core.recipe.encoder import EncoderParams
+from wtl_core.recipe.encoder_names import parse_name
 from wtl_core.workspace.storage import Store
 
 
 def describe(resolvable: str, store: Store, params: EncoderParams, machine: Machine) -> EncoderRef:
     """The record of the encoder that `resolvable` names: a trained encoder's fingerprint, or the name in `params`.
 
+    An encoder that the workspace keeps is described by its card: to load its network takes more than a second, which a
+    refresh without new images can do without. `on_devices` finds out whether its weights are there and as they were.
+
     Raises what `resolve.resolve` does, and ConfigError where the recipe has it compiled and the machine cannot do that.
     """
     file = weights_files.weights_file(params.name)  # before loading: a file that is replaced later counts as changed
-    encoder = resolve.resolve(resolvable, store, device=machine.device, side_px=params.side_px)
-    fingerprint = encoder.fingerprint
+    card = cards.load_card(store, resolvable) if parse_name(resolvable).kind == "fingerprint" else None
+    if card is not None and cards.DIMENSIONS in card:
+        fingerprint, dimensions, near_copy_distance = resolvable, card[cards.DIMENSIONS], card.get("near_copy_distance")
+    else:
+        encoder = resolve.resolve(resolvable, store, device=machine.device, side_px=params.side_px)
+        fingerprint, dimensions = encoder.fingerprint, encoder.dimensions
+        near_copy_distance = encoder.near_copy_distance
     if params.compile:
         compiled.check_can_compile(machine.device)
         fingerprint = compiled_fingerprint(fingerprint)
@@ -26,10 +35,10 @@ def describe(resolvable: str, store: Store, params: EncoderParams, machine: Mach
         fingerprint,
         params.name,
         resolvable,
-        encoder.dimensions,
+        dimensions,
         file,
         is_compiled=params.compile,
-        near_copy_distance=encoder.near_copy_distance,
+        near_copy_distance=near_copy_distance,
         side_px=params.side_px,
     )
 

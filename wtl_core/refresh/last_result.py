@@ -21,10 +21,18 @@ def still_holds(store: Store, last: Commit, recipe: Recipe, known: pl.DataFrame)
         last.recipe == recipe
         and not last.unknown_recipe_keys
         and last.selection_version == selections.VERSION
+        and keeps_encoder(store, last, recipe)
+        and not _is_embeddable_now(store, last, known)
+    )
+
+
+def keeps_encoder(store: Store, last: Commit, recipe: Recipe) -> bool:
+    """Whether a refresh with this recipe goes on with the encoder of the last one."""
+    return (
+        last.recipe.encoder == recipe.encoder
         and _is_current(store, last, recipe.encoder.name)
         and not is_successor_due(store, last, recipe)
         and not weights_files.has_changed(last.encoder_file, recipe.encoder.name)
-        and not _is_embeddable_now(store, last, known)
     )
 
 

@@ -22,6 +22,7 @@ from wtl_core.refresh.sources import check_removals, list_objects, scope_of, spl
 from wtl_core.shards import discover
 from wtl_core.shards.discover import LISTING_SCHEMA
 from wtl_core.shards.objects import SourceObject
+from wtl_core.shards.paths import is_s3
 from wtl_core.workspace import commits, ledger
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.run import ObjectChanges, Run
@@ -30,6 +31,8 @@ from wtl_core.workspace.storage import Store
 
 _PARTS_AT_ONCE = 64
 """Parts that one call of the ingest stage makes; enough to keep every core busy, few enough to try again."""
+_LIGHT_BYTES = 64 * 2**20
+"""New bytes up to which a refresh is light: some sixty photographs, or thousands of small images."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class RefreshPlan:
         changes: How many objects are new, changed, gone and kept.
         last: The last commit, None before the first.
         is_noop: Nothing differs from the last commit, so its result stands.
+        is_light: The work takes seconds: all of it on local disks, with the last refresh's encoder, and little to read.
         seconds: What listing and comparing took.
     """
 
@@ -59,6 +63,7 @@ class RefreshPlan:
     changes: ObjectChanges
     last: Commit | None
     is_noop: bool
+    is_light: bool
     seconds: float
 
 
@@ -178,6 +183,12 @@ def plan(
         ),
         last=last,
         is_noop=is_noop,
+        is_light=last is not None
+        and last_result.keeps_encoder(store, last, recipe)
+        and not any(
+            is_s3(place) for place in (store.root, *scope.all, *(item.uri for part in parts for item in part.objects))
+        )
+        and sum(part.size for part in parts) <= _LIGHT_BYTES,
         seconds=time.perf_counter() - started,
     )
 

@@ -3,6 +3,7 @@
 Legend: `N` rows, `D` dimensions, `C` classes.
 """
 
+import inspect
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,12 @@ from torch.nn import functional
 
 _PENALTY, _MOST_PENALTY = 20.0, 0.1  # on squared weights: 20 / rows, at most 0.1
 _ITERATIONS = 60  # of L-BFGS
+
+
+class _LBFGS(torch.optim.LBFGS):
+    """Without the guard against torch's compiler, whose import takes a second of each run."""
+
+    add_param_group = inspect.unwrap(torch.optim.LBFGS.add_param_group)
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,10 @@ def fit_probe(
         ready = ready * dropout_mask(ready.shape, dropout, generator, ready.device)
     weight = torch.zeros(values.shape[1], classes, device=values.device, requires_grad=True)
     bias = torch.zeros(classes, device=values.device, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=_ITERATIONS, history_size=10, line_search_fn="strong_wolfe")
+    optimizer = _LBFGS([weight, bias], max_iter=_ITERATIONS, history_size=10, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
-        optimizer.zero_grad()
+        weight.grad = bias.grad = None
         loss = functional.cross_entropy(ready @ weight + bias, answers) + penalty * weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
