@@ -110,8 +110,8 @@ def gather_pool(run: Run) -> PoolAccounts:
         folder = run.store.path("quarantine")
         raise InputError(accounts.nothing_readable_message(live, run.sources, quarantine=folder))
     ingest.check_quarantine_budget(live.quarantine, live.by_source, run.recipe.ingest)
-    labelled = ledger.sample_ids(ledger.read(run.store, run.ledger_length), "labelled")
-    columns.check(live.samples, run.recipe.selection, labelled=labelled)
+    settled = ledger.settled_ids(ledger.read(run.store, run.ledger_length))
+    columns.check(live.samples, run.recipe.selection, settled=settled)
     return accounts.of_pool(run, live)
 
 

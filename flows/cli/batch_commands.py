@@ -78,7 +78,9 @@ def export_command(
         click.echo(json.dumps({**told, "output": None if dry_run or not count else str(output)}))
         return
     if not count:
-        terminal.say("nothing is left to hand out there: all of it is labelled, or in a batch", is_message=True)
+        terminal.say(
+            "nothing is left to hand out there: all of it is labelled, skipped, or in a batch", is_message=True
+        )
         return
     images = "1 image" if count == 1 else f"{count:,} images"
     with_controls = f", {controls:,} of them at random" if controls else ""
@@ -97,9 +99,10 @@ def batches_command(workspace: str, as_json: bool) -> None:
         return
     for row in table.iter_rows(named=True):
         controls = f", {row['controls']:,} at random" if row["controls"] else ""
+        skipped = f"{row['skipped']:,} skipped, " if row["skipped"] else ""
         terminal.say(
             f"{row['batch']}  {row['created'][:10]}  {row['images']:,} images{controls}: "
-            f"{row['back']:,} are labelled, {row['out']:,} are out"
+            f"{row['back']:,} are labelled, {skipped}{row['out']:,} are out"
         )
     if table.is_empty():
         terminal.say("no batch has been handed out; `wtl export` does", is_message=True)

@@ -90,6 +90,11 @@ def _show(added: Added) -> None:
             "weighed, and no wrong label be found; add a file with classes to tell them",
             is_message=True,
         )
+    if added.skipped:
+        of_them = "1 of them is" if added.skipped == 1 else f"{added.skipped:,} of them are"
+        terminal.say(
+            f"{of_them} skipped, and so counts as not labelled until `wtl skip undo` takes that back", is_message=True
+        )
     if added.bare:
         are = "1 image is" if added.bare == 1 else f"{added.bare:,} images are"
         terminal.say(f"{are} listed without a label and stay unlabelled (--empty: they hold nothing)", is_message=True)
@@ -195,7 +200,8 @@ def check_command(count: int, output: Path | None, workspace: str, as_json: bool
 def similar_command(image: str, count: int, workspace: str, as_json: bool) -> None:
     """Show images like IMAGE, nearest first.
 
-    IMAGE is a sample id or its first characters, or a path, URI or key as `wtl labels add` takes them.
+    IMAGE is a sample id or its first characters, or a path, URI or key as `wtl labels add` takes them. Skipped images
+    are left out.
     """
     from wtl_core.embedding import similar  # imports lancedb
 

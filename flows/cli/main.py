@@ -10,7 +10,15 @@ import traceback
 
 import click
 
-from flows.cli import batch_commands, label_commands, operations_commands, progress_command, result_commands, terminal
+from flows.cli import (
+    batch_commands,
+    label_commands,
+    operations_commands,
+    progress_command,
+    result_commands,
+    skip_commands,
+    terminal,
+)
 from flows.cli.benchmark_command import benchmark_command
 from flows.cli.options import Sections
 from flows.cli.run_command import run_command
@@ -35,6 +43,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         batch_commands.batches_command,
         progress_command.progress_command,
         label_commands.labels_group,
+        skip_commands.skip_group,
         label_commands.similar_command,
     ),
     "Operations": (

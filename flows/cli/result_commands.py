@@ -33,8 +33,8 @@ def status_command(workspace: str, as_json: bool) -> None:
 def cut_command(workspace: str, at: str, output: Path | None, as_json: bool) -> None:
     """Print the picks at an operating point.
 
-    They are the beginning of the latest ranking, so nothing is computed. Images that were labelled since the last run
-    are left out.
+    They are the beginning of the latest ranking, so nothing is computed. Images that were labelled or skipped since the
+    last run are left out.
     """
     store = marker.open_workspace(workspace)
     picks = cut.run(store, at)
@@ -44,10 +44,10 @@ def cut_command(workspace: str, at: str, output: Path | None, as_json: bool) -> 
     if count:
         terminal.say(decided.sentence, is_message=True)
     if not count:
-        terminal.say("nothing is left to label: every image of the ranking is labelled", is_message=True)
+        terminal.say("nothing is left to label: every image of the ranking is labelled or skipped", is_message=True)
     if left_out:
         are = "1 image is" if left_out == 1 else f"{left_out:,} images are"
-        terminal.say(f"{are} left out, labelled since the last `wtl run`", is_message=True)
+        terminal.say(f"{are} left out, labelled or skipped since the last `wtl run`", is_message=True)
     if output is not None:
         table_files.write(picks.table, output)
         if as_json:

@@ -119,7 +119,8 @@ def show_run(result: Summary, workspace: str) -> None:
     say(f"vectors      {result.vectors:,} by encoder {result.encoder[:12]}")
     if result.encoder_advice is not None:
         say_field("advice", result.encoder_advice)
-    say(f"ranking      {result.ranked:,} ranked, {result.picks:,} picked (budget {result.budget or 'none'})")
+    skipped = f", {result.skipped:,} skipped" if result.skipped else ""
+    say(f"ranking      {result.ranked:,} ranked, {result.picks:,} picked (budget {result.budget or 'none'}){skipped}")
     _show_ranking(result.ranking)
     say()
     if result.coverage:  # empty where nothing is left to label
@@ -172,14 +173,17 @@ def show_status(status: Status) -> None:
         say_sentence(status.decision.sentence)
     if changed := decision.what_changed(last):
         say_sentence(changed)
-    if status.labelled_since:
-        images = "image is" if status.labelled_since == 1 else "images are"
-        say_sentence(f"{status.labelled_since:,} {images} labelled since; `wtl run` ranks the rest anew.")
+    for count, what in ((status.labelled_since, "labelled"), (status.skipped_since, "skipped")):
+        if count:
+            images = "image is" if count == 1 else "images are"
+            say_sentence(f"{count:,} {images} {what} since; `wtl run` ranks the rest anew.")
     say()
     say(f"workspace    {status.workspace}")
     say(f"refresh      {last.number}, {last.created}")
     say_field("sources", ", ".join(last.sources))
     say(f"pool         {counts.samples:,} samples, {counts.quarantined:,} quarantined")
+    if any(status.skipped.values()):
+        say(f"skipped      {', '.join(f'{count:,} {reason}' for reason, count in status.skipped.items() if count)}")
     say(f"encoder      {last.encoder_name}, {last.encoder[:12]}")
     if status.encoder_advice is not None:
         say_field("advice", status.encoder_advice)

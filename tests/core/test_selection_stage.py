@@ -105,7 +105,7 @@ def test_a_goal_that_labels_have_reached_picks_nothing(store: Store) -> None:
     made = run(store, {"coverage_goal": 0.1}, entries=1)
     receipt = selections.read_receipt(store, made.key)
     assert (made.picks, receipt["stop"]) == (0, {"picks": 0, "reason": "coverage_goal"})
-    assert selections.kept_share(store, made.key, made.key, labelled=[]) is None
+    assert selections.kept_share(store, made.key, made.key, settled=[]) is None
 
 
 @pytest.mark.parametrize("minimum", [20, 40])

@@ -175,7 +175,7 @@ def test_doctor_says_what_this_machine_can_do(wtl_here: Wtl) -> None:
 
 def test_help_lists_the_commands(wtl_here: Wtl) -> None:
     text = wtl_here("--help", env={"COLUMNS": "80"}).stdout
-    for command in ("run", "status", "doctor", "cut", "report", "labels", "similar"):
+    for command in ("run", "status", "doctor", "cut", "report", "labels", "skip", "similar"):
         assert command in text
     for commands in (["run", "status", "cut", "report", "labels", "similar"], ["up", "maintain", "doctor"]):
         places = [text.index(f"\n  {command} ") for command in commands]

@@ -53,7 +53,16 @@ def status_of(ranking: Summary = SILENT, sources: Sequence[str] = ("/data",)) ->
         }
     )
     return Status(
-        "/w", writer=None, ledger=0, last=last, ranking=ranking, encoder_advice=None, decision=DECIDED, labelled_since=2
+        "/w",
+        writer=None,
+        ledger=0,
+        last=last,
+        ranking=ranking,
+        encoder_advice=None,
+        decision=DECIDED,
+        labelled_since=2,
+        skipped={"unusable": 1, "redundant": 0},
+        skipped_since=0,
     )
 
 

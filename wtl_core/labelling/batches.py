@@ -56,10 +56,10 @@ def hand_out(store: Store, asked: Asked, *, is_dry: bool = False) -> Batch:
     """Enter a batch in the ledger; the same call on the same ranking gives the same batch, and no second entry.
 
     A call that names a batch which is out gives it again from a later ranking too, in the words of that one, so that a
-    file that was lost or not finished can be written: without the images that have left the pool since.
+    file that was lost or not finished can be written: without the images that were skipped or have left the pool since.
 
-    An image is in one batch at most. Images that are labelled are in none. Picks come by rank; controls stand between
-    them in equal distances, so that a batch of which only a part comes back has its share of them.
+    An image is in one batch at most. Images that are labelled or skipped are in none. Picks come by rank; controls
+    stand between them in equal distances, so that a batch of which only a part comes back has its share of them.
 
     Args:
         store: The workspace.
@@ -80,8 +80,9 @@ def hand_out(store: Store, asked: Asked, *, is_dry: bool = False) -> Batch:
             told = f"expected the name of a new batch, found {asked.name!r}, which holds other images"
             raise ConfigError(f"{store.root}: {told}; `wtl batches` shows what is out")
         name = str(earlier["batch"][0])
-        return Batch(name, _described(store, last, ranked, name, earlier.select("sample_id", "is_control")), False)
-    ids, controls = _chosen(ranked, ledger.sample_ids(entries, "labelled"), out["sample_id"], asked)
+        table = _described(store, last, ranked, name, earlier.select("sample_id", "is_control"))
+        return Batch(name, table.filter(~_is_one_of(ledger.sample_ids(entries, "skipped"))), False)
+    ids, controls = _chosen(ranked, ledger.settled_ids(entries), out["sample_id"], asked)
     name = asked.name or _next_name(out)
     if ids and not is_dry:
         ledger.append_batch(store, name, ids, controls=controls, request=request)
@@ -93,32 +94,31 @@ def hand_out(store: Store, asked: Asked, *, is_dry: bool = False) -> Batch:
 
 
 def listed(store: Store) -> pl.DataFrame:
-    """The batches, oldest first: `batch`, `created`, `images`, `controls`, and how many are `back` or still `out`.
+    """The batches, oldest first: `batch`, `created`, `images`, `controls`, and how many are `back`, `skipped` or `out`.
 
     An image is back when it is labelled. Exports of before there were batches are not in the table.
     """
     entries = ledger.read(store)
-    labelled = ledger.sample_ids(entries, "labelled")
-    is_back = pl.col("sample_id").is_in(pl.Series(labelled, dtype=pl.String).implode())
     rows = entries.filter(pl.col("kind") == "exported", pl.col("batch").is_not_null())
     counts = rows.group_by("batch", maintain_order=True).agg(
         pl.col("created").first(),
         images=pl.len(),
         controls=pl.col("is_control").sum(),
-        back=is_back.sum(),
+        back=_is_one_of(ledger.sample_ids(entries, "labelled")).sum(),
+        skipped=_is_one_of(ledger.sample_ids(entries, "skipped")).sum(),
     )
-    return counts.with_columns(out=pl.col("images") - pl.col("back"))
+    return counts.with_columns(out=pl.col("images") - pl.col("back") - pl.col("skipped"))
 
 
 def _chosen(
-    ranked: pl.DataFrame, labelled: list[str], handed_out: pl.Series, asked: Asked
+    ranked: pl.DataFrame, settled: list[str], handed_out: pl.Series, asked: Asked
 ) -> tuple[list[str], set[str]]:
     """The ids of a new batch in its order, and which of them are controls."""
-    unlabelled = ranked.filter(~pl.col("sample_id").is_in(labelled))
+    unsettled = ranked.filter(~_is_one_of(settled))
     is_out = pl.col("sample_id").is_in(handed_out.implode())
-    open_ids = unlabelled.filter(~is_out)["sample_id"].to_list()
-    if asked.at is not None and unlabelled.height:
-        size = unlabelled.head(cut.parsed(asked.at).within(unlabelled.height)).filter(~is_out).height
+    open_ids = unsettled.filter(~is_out)["sample_id"].to_list()
+    if asked.at is not None and unsettled.height:
+        size = unsettled.head(cut.parsed(asked.at).within(unsettled.height)).filter(~is_out).height
     else:
         size = min(asked.new or 0, len(open_ids))
     if not size:
@@ -146,13 +146,15 @@ def _described(
     why = pl.when("is_control").then(pl.lit("drawn at random, as a control")).otherwise(pl.coalesce("why", picked))
     told = told.with_columns(why=why).select(COLUMNS)
     if told["uri"].null_count():  # the ranking holds no image that was labelled before it was made
-        is_unranked = pl.col("sample_id").is_in(told.filter(pl.col("uri").is_null())["sample_id"].implode())
-        snapshot = snapshots.read_snapshot(store, last.listing)
-        places = live_pool.load_locations(store, snapshot, columns=["sample_id", "uri"], where=is_unranked)
-        first = places.group_by("sample_id").agg(place_uri=pl.min("uri"))
+        unranked = told.filter(pl.col("uri").is_null())["sample_id"]
+        first = live_pool.first_uris(store, snapshots.read_snapshot(store, last.listing), unranked)
         told = told.join(first, on="sample_id", how="left", maintain_order="left")
-        told = told.with_columns(uri=pl.coalesce("uri", "place_uri")).filter(pl.col("uri").is_not_null())
+        told = told.with_columns(uri=pl.coalesce("uri", "first_uri")).filter(pl.col("uri").is_not_null())
     return told.select(COLUMNS)
+
+
+def _is_one_of(ids: list[str]) -> pl.Expr:
+    return pl.col("sample_id").is_in(pl.Series(ids, dtype=pl.String).implode())
 
 
 def _next_name(out: pl.DataFrame) -> str:

@@ -35,7 +35,7 @@ class Picks:
         table: Columns `COLUMNS`, first to label first. `replaces` are the near-duplicates and twins that rank behind a
             pick because of it, as the encoder sees them. `near_group` is the smallest sample id among the images that
             look almost the same by their perceptual hashes, null for an image that is alone.
-        left_out: Images that were labelled since the ranking was made, and are not in the table for that.
+        left_out: Images that were labelled or skipped since the ranking was made, and are not in the table for that.
         selection: Key of the selection that they are from.
         ranks: How many first ranks the picks, and the images left out among them, take up.
     """
@@ -54,17 +54,17 @@ class Picks:
 def run(store: Store, at: str) -> Picks:
     """The picks of the latest ranking up to the operating point `at`.
 
-    `at` counts the ranking without the images that were labelled since; where nothing is left to label there are no
-    picks.
+    `at` counts the ranking without the images that were labelled or skipped since; where nothing is left to label there
+    are no picks.
 
     Raises:
         ConfigError: `at` is no operating point, or the workspace has no ranking yet.
     """
     point = parsed(at)
     last, ranked = latest_ranking(store)
-    labelled = ledger.sample_ids(ledger.read(store), "labelled")
-    ranking = ranked.filter(~pl.col("sample_id").is_in(labelled))
-    picks = ranking.head(point.within(ranking.height)) if ranking.height else ranking  # all labelled: no point fits
+    settled = ledger.settled_ids(ledger.read(store))
+    ranking = ranked.filter(~pl.col("sample_id").is_in(settled))
+    picks = ranking.head(point.within(ranking.height)) if ranking.height else ranking  # all settled: no point fits
     table = described(store, last, ranking, picks)
     ranks = int(table["rank"][-1]) + 1 if table.height else 0
     return Picks(table, left_out=ranked.height - ranking.height, selection=last.selection, ranks=ranks)

@@ -11,10 +11,9 @@ import polars as pl
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.labelling import label_conflicts, label_files, sample_names, table_files
 from wtl_core.labelling.formats.rows import Classes, LabelRows, Reading, shown
-from wtl_core.pool import live_pool
 from wtl_core.recipe.selection import EMPTY
 from wtl_core.shards.paths import uri_of
-from wtl_core.workspace import commits, ledger, snapshots
+from wtl_core.workspace import ledger
 from wtl_core.workspace.storage import Store
 
 _COLUMNS = ("sample_id", "uri", "classes", "created", "origin", "entry")
@@ -35,6 +34,7 @@ class Added:
         aside: The file that these are in; empty without any.
         classes: How many of the samples found have which class; `empty` are those that hold nothing of interest.
         unknown: How many of them have classes that are not known.
+        skipped: How many of them are skipped: their labels count once that is taken back.
         entry: The ledger's entry; 0 if nothing new was said.
     """
 
@@ -48,6 +48,7 @@ class Added:
     aside: str = ""
     classes: dict[str, int] = field(default_factory=dict)
     unknown: int = 0
+    skipped: int = 0
     entry: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -119,8 +120,8 @@ def add(
 
 
 def _present(store: Store) -> dict[str, Classes]:
-    """The classes of the labelled samples."""
-    before = ledger.labels(ledger.read(store))
+    """The classes of the labelled samples, skipped ones included."""
+    before = ledger.labels(ledger.read(store), with_skipped=True)
     return {
         sample_id: None if names is None else tuple(names)
         for sample_id, names in before.select("sample_id", "classes").iter_rows()
@@ -147,6 +148,7 @@ def _enter(store: Store, given: Mapping[str, Classes], present: Mapping[str, Cla
         completed=completed,
         classes=_counts(given.values()),
         unknown=sum(names is None for names in given.values()),
+        skipped=len(given.keys() & set(ledger.sample_ids(ledger.read(store), "skipped"))),
         entry=entry,
     )
 
@@ -164,7 +166,7 @@ def undo(store: Store, values: Sequence[str] = (), *, entry: int | None = None) 
         ConfigError: there is nothing to take back, no such addition, or a value that names no labelled sample.
     """
     table = ledger.read(store)
-    present = ledger.labels(table)
+    present = ledger.labels(table, with_skipped=True)
     if values:
         labelled = set(present["sample_id"])
         matched = sample_names.match_in_pool(store, list(dict.fromkeys(values)))
@@ -183,7 +185,7 @@ def undo(store: Store, values: Sequence[str] = (), *, entry: int | None = None) 
         told = f"expected an addition with labels that count, found entry {last} without"
         raise ConfigError(f"{store.root}: {told}; `wtl labels list` shows which entries do; nothing is undone")
     ledger.append(store, "unlabelled", rows["sample_id"].to_list(), undoes=last)
-    after = ledger.labels(ledger.read(store))
+    after = ledger.labels(ledger.read(store), with_skipped=True)
     return Undone(last, rows["origin"][0], len(ids), after.filter(pl.col("sample_id").is_in(ids)).height)
 
 
@@ -192,15 +194,7 @@ def listed(store: Store) -> pl.DataFrame:
 
     `uri` is the sample's first location, null for one that has left the pool. Sorted by `sample_id`.
     """
-    labels = ledger.labels(ledger.read(store))
-    last = commits.latest(store)
-    if last is None:
-        return labels.with_columns(uri=pl.lit(None, pl.String)).select(_COLUMNS)
-    snapshot = snapshots.read_snapshot(store, last.listing)
-    is_labelled = pl.col("sample_id").is_in(labels["sample_id"].implode())
-    places = live_pool.load_locations(store, snapshot, columns=["sample_id", "uri"], where=is_labelled)
-    first = places.group_by("sample_id").agg(pl.min("uri"))
-    return labels.join(first, on="sample_id", how="left", maintain_order="left").select(_COLUMNS)
+    return sample_names.with_uris(store, ledger.labels(ledger.read(store))).select(_COLUMNS)
 
 
 def as_text(table: pl.DataFrame) -> pl.DataFrame:

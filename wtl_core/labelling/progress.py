@@ -84,7 +84,8 @@ class Progress:
         labelled: Labelled images.
         known: Those whose classes are known.
         controls: Those of them that are a uniform draw of the pool.
-        unknown: Labelled images that the draw leaves out, since their classes are not known.
+        unknown: Images of the draw that are left out, since their classes are not known: labelled without one, or
+            redundant.
         missing: Images up to the last control of the random order that are not labelled; the draw ends before the
             first of them.
         missing_out: Those of them that are handed out.
@@ -176,8 +177,8 @@ def run(store: Store, more: int | None = None) -> Progress:
 def _draw(store: Store, last: Commit, ranking: pl.DataFrame, entries: pl.DataFrame) -> Draw:
     """The random draw of what is in the pool now: images that have left it are no part of it."""
     live = live_pool.sample_ids(store, snapshots.read_snapshot(store, last.listing))
-    labelled = pl.Series(ledger.sample_ids(entries, "labelled"), dtype=pl.String)
-    return random_draw(entries, [*ranking["sample_id"], *labelled.filter(labelled.is_in(live.implode()))])
+    settled = pl.Series(ledger.settled_ids(entries), dtype=pl.String)
+    return random_draw(entries, [*ranking["sample_id"], *settled.filter(settled.is_in(live.implode()))])
 
 
 def _picked(entries: pl.DataFrame, ids: list[str], is_control: np.ndarray) -> np.ndarray:

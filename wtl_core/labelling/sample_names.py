@@ -128,6 +128,15 @@ def find(store: Store, value: str) -> str:
     )
 
 
+def with_uris(store: Store, table: pl.DataFrame) -> pl.DataFrame:
+    """The table with a column `uri`, the first location of each row's `sample_id`; null for one that left the pool."""
+    last = commits.latest(store)
+    if last is None:
+        return table.with_columns(uri=pl.lit(None, pl.String))
+    first = live_pool.first_uris(store, snapshots.read_snapshot(store, last.listing), table["sample_id"])
+    return table.join(first.rename({"first_uri": "uri"}), on="sample_id", how="left", maintain_order="left")
+
+
 def _latest(store: Store) -> Commit:
     last = commits.latest(store)
     if last is None:

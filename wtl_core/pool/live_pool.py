@@ -125,6 +125,17 @@ def sample_ids(store: Store, snapshot: pl.DataFrame) -> pl.Series:
     return load_locations(store, snapshot, columns=["sample_id"])["sample_id"].unique().sort()
 
 
+def first_uris(store: Store, snapshot: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
+    """`sample_id` and `first_uri`, the smallest of its URIs, of those of the samples `ids` that are in the pool.
+
+    Raises:
+        CorruptArtifactError: a part of the snapshot is not there.
+    """
+    is_wanted = pl.col("sample_id").is_in(ids.implode())
+    places = load_locations(store, snapshot, columns=["sample_id", "uri"], where=is_wanted)
+    return places.group_by("sample_id").agg(first_uri=pl.min("uri"))
+
+
 def near_groups(samples: pl.DataFrame) -> pl.DataFrame:
     """The samples that look almost like others, by their perceptual hashes.
 

@@ -39,9 +39,16 @@ def of_pool(run: Run, live: Pool) -> PoolAccounts:
 
 
 def after_embedding(
-    run: Run, live: Pool, pool_accounts: PoolAccounts, embedded: Embedded, selection: SelectionRef, fingerprint: str
+    run: Run,
+    live: Pool,
+    pool_accounts: PoolAccounts,
+    embedded: Embedded,
+    selection: SelectionRef,
+    fingerprint: str,
+    *,
+    skipped: int,
 ) -> Accounts:
-    """The accounts once the encoder `fingerprint` has embedded the pool and it is ranked.
+    """The accounts once the encoder `fingerprint` has embedded the pool and it is ranked, without the `skipped` ones.
 
     All locations of a sample that the encoder refused are quarantined, and does not count as new.
     """
@@ -56,11 +63,11 @@ def after_embedding(
         "quarantined": pool_accounts.quarantined + embedded.refused_locations,
         "new_samples": pool_accounts.new_samples - refused_new,
     }
-    return Accounts(**counts, vectors=embedded.vectors, ranked=selection.rows, picks=selection.picks)
+    return Accounts(**counts, skipped=skipped, vectors=embedded.vectors, ranked=selection.rows, picks=selection.picks)
 
 
-def changes(run: Run, live: Pool, *, added: int, labelled: int) -> Changes:
-    """What came and went since the last refresh, of which `added` samples and `labelled` ones are counted already."""
+def changes(run: Run, live: Pool, *, added: int, labelled: int, skipped: int) -> Changes:
+    """What came and went since the last refresh; samples that came, were labelled or skipped are counted already."""
     refused, gone = live.quarantine, 0
     if run.last is not None:
         former = snapshots.read_snapshot(run.store, run.last.listing)
@@ -68,7 +75,14 @@ def changes(run: Run, live: Pool, *, added: int, labelled: int) -> Changes:
         ids = live_pool.sample_ids(run.store, former).to_frame()
         gone = ids.join(live.samples, on="sample_id", how="anti").height
     examples = refused.sort("uri").select("uri", "reason").head(_EXAMPLES).rows()
-    return Changes(added=added, gone=gone, refused=refused.height, refused_examples=examples, labelled=labelled)
+    return Changes(
+        added=added,
+        gone=gone,
+        refused=refused.height,
+        refused_examples=examples,
+        labelled=labelled,
+        skipped=skipped,
+    )
 
 
 def by_source(run: Run, live: Pool, fingerprint: str) -> dict[str, SourceAccounts]:

@@ -52,16 +52,17 @@ def share(store: Store, arrived: pl.DataFrame, machine: Machine) -> float:
         machine: Where to embed.
 
     Returns:
-        1.0 if nothing is labelled, no refresh has been committed, or the encoder's name means another network than in
-        the last refresh, so that vectors cannot be compared; 0.0 if no new image can be read.
+        1.0 if nothing is labelled or skipped as redundant, no refresh has been committed, or the encoder's name means
+        another network than in the last refresh, so that vectors cannot be compared; 0.0 if no new image can be read.
     """
     last = commits.latest(store)
-    labelled = ledger.sample_ids(ledger.read(store), "labelled") if last else []
-    if last is None or not labelled:
+    entries = ledger.read(store, None if last else 0)
+    covering = {*ledger.sample_ids(entries, "labelled"), *ledger.sample_ids(entries, "redundant")}
+    if last is None or not covering:
         return 1.0
     live = live_pool.sample_ids(store, snapshots.read_snapshot(store, last.listing))
     known = sorted(set(live.to_list()) & vectors.existing_ids(store, last.encoder))
-    marked = sorted(set(labelled) & set(known))
+    marked = sorted(covering & set(known))
     if not marked:
         return 1.0
     drawn = [known[row] for row in np.argsort(content_keys(known), kind="stable")[:_POOL_ROWS]]

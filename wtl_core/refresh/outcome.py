@@ -14,6 +14,7 @@ from wtl_core.workspace.accounts import PoolAccounts
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.run import Run
 from wtl_core.workspace.selections import SelectionRef
+from wtl_core.workspace.storage import Store
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,27 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
     Measures how far the pool has moved from the one that the encoder was trained on, and how many picks changed.
     """
     encoder, embedded, selection = results.encoder, results.embedded, results.selection
-    counts = accounts.after_embedding(run, live, results.pool, embedded, selection, encoder.fingerprint)
     samples = chunks.embeddable(run.store, live.samples, encoder.fingerprint)
+    labelled, skipped = _labelled_and_skipped(run.store, run.ledger_length)
+    counts = accounts.after_embedding(
+        run, live, results.pool, embedded, selection, encoder.fingerprint,
+        skipped=len(skipped.intersection(samples["sample_id"])),
+    )  # fmt: skip
     kept = pick_changes = None
-    former_labels: list[str] = []
-    labelled = ledger.sample_ids(ledger.read(run.store, run.ledger_length), "labelled")
+    labelled_before: set[str] = set()
+    skipped_before: set[str] = set()
     if run.last is not None:
-        former_labels = ledger.sample_ids(ledger.read(run.store, run.last.ledger_length), "labelled")
-        kept = selections.kept_share(run.store, run.last.selection, selection.key, labelled=labelled)
-        pick_changes = selections.pick_changes(run.store, run.last.selection, selection.key, labelled=labelled)
+        labelled_before, skipped_before = _labelled_and_skipped(run.store, run.last.ledger_length)
+        settled = list(labelled | skipped)
+        kept = selections.kept_share(run.store, run.last.selection, selection.key, settled=settled)
+        pick_changes = selections.pick_changes(run.store, run.last.selection, selection.key, settled=settled)
+    changes = accounts.changes(
+        run,
+        live,
+        added=counts.new_samples,
+        labelled=len(labelled - labelled_before),
+        skipped=len(skipped - skipped_before),
+    )
     return Commit(
         number=run.number,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -63,8 +76,14 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
         budget=run.recipe.selection.budget,
         picks_kept=kept,
         pick_changes=pick_changes,
-        changes=accounts.changes(run, live, added=counts.new_samples, labelled=len(set(labelled) - set(former_labels))),
+        changes=changes,
         coverage=selection.coverage,
         random_coverage=selection.random_coverage,
         seconds={stage: round(value, 3) for stage, value in results.seconds.items()},
     )
+
+
+def _labelled_and_skipped(store: Store, entries: int) -> tuple[set[str], set[str]]:
+    """The samples that are labelled, and those that are skipped, by the first entries of the ledger."""
+    table = ledger.read(store, entries)
+    return set(ledger.sample_ids(table, "labelled")), set(ledger.sample_ids(table, "skipped"))

@@ -36,6 +36,8 @@ class Status:
         encoder_advice: What to do about the encoder's age; None while it fits its pool.
         decision: What labelling the picks gives, and its sentence.
         labelled_since: Images that were labelled after the latest commit.
+        skipped: How many images are skipped, by reason.
+        skipped_since: Images that were skipped after the latest commit.
     """
 
     workspace: str
@@ -46,11 +48,13 @@ class Status:
     encoder_advice: str | None
     decision: Decision | None
     labelled_since: int
+    skipped: dict[str, int]
+    skipped_since: int
 
     def to_json(self) -> dict[str, Any]:
         """The object that `wtl status --json` prints."""
         writer = None if self.writer is None else asdict(self.writer)
-        shown = {"workspace": self.workspace, "writer": writer, "ledger": self.ledger}
+        shown = {"workspace": self.workspace, "writer": writer, "ledger": self.ledger, "skipped": self.skipped}
         last = self.last
         if last is None or self.ranking is None:
             return {**shown, "refresh": None}
@@ -60,6 +64,7 @@ class Status:
             "decision": None if self.decision is None else self.decision.to_json(),
             "changed": decision.what_changed(last),
             "labelled_since": self.labelled_since,
+            "skipped_since": self.skipped_since,
             "created": last.created,
             "sources": last.sources,
             "encoder": {"name": last.encoder_name, "fingerprint": last.encoder},
@@ -79,9 +84,9 @@ def read(store: Store) -> Status:
     last = commits.latest(store)
     owner = lease.read_owner(store)
     entries = ledger.length(store)
-    labelled, before = (
-        set(ledger.sample_ids(ledger.read(store, count), "labelled"))
-        for count in (entries, entries if last is None else last.ledger_length)
+    now, then = ledger.read(store), ledger.read(store, entries if last is None else last.ledger_length)
+    labelled, skipped = (
+        len({*ledger.sample_ids(now, kind)} - {*ledger.sample_ids(then, kind)}) for kind in ("labelled", "skipped")
     )
     return Status(
         workspace=store.root,
@@ -91,5 +96,7 @@ def read(store: Store) -> Status:
         ranking=None if last is None else selections.summary(store, last.selection),
         encoder_advice=None if last is None else succession.advice(last),
         decision=None if last is None else decision.read(store, last.selection),
-        labelled_since=len(labelled - before),
+        labelled_since=labelled,
+        skipped={reason: len(ledger.sample_ids(now, reason)) for reason in ("unusable", "redundant")},
+        skipped_since=skipped,
     )

@@ -35,9 +35,11 @@ def advise(coverage: np.ndarray, low: np.ndarray, high: np.ndarray, count: np.nd
     return " ".join(sentences)
 
 
-def nothing_left(*, labelled: int, filtered: int) -> str:
+def nothing_left(*, labelled: int, skipped: int, filtered: int) -> str:
     """The advice when no sample of the pool is left to label."""
-    beside = f" and {filtered:,} excluded by the recipe's filters" if filtered else ""
+    others = [f"{skipped:,} skipped"] if skipped else []
+    others += [f"{filtered:,} excluded by the recipe's filters"] if filtered else []
+    beside = "".join(f" and {other}" for other in others)
     return f"No image is left to label: {labelled:,} are labelled{beside}. Add images or sources to go on."
 
 

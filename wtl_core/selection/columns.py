@@ -15,20 +15,20 @@ from wtl_core.errors import InputError
 from wtl_core.recipe.selection import SelectionParams
 
 
-def check(samples: pl.DataFrame, params: SelectionParams, *, labelled: Sequence[str]) -> None:
+def check(samples: pl.DataFrame, params: SelectionParams, *, settled: Sequence[str]) -> None:
     """Refuse columns that the selection would refuse, before encoder and embedding take their minutes.
 
     Args:
         samples: `Pool.samples`.
         params: What names columns.
-        labelled: Ids of labelled samples; they need no weight.
+        settled: Ids of labelled and skipped samples; they need no weight.
 
     Raises:
         InputError: as `groups_of` and `numbers_of` do.
     """
     if params.group_by is not None:
         groups_of(samples, params.group_by)
-    to_rank = samples.filter(~pl.col("is_filtered") & ~pl.col("sample_id").is_in(list(labelled)))
+    to_rank = samples.filter(~pl.col("is_filtered") & ~pl.col("sample_id").is_in(list(settled)))
     for entry in params.weights if to_rank.height else ():
         numbers_of(to_rank, entry.column)
 

@@ -21,11 +21,11 @@ _CONTROLS = 60
 
 @dataclass(frozen=True)
 class Draw:
-    """A uniform random draw of the pool, all of it labelled.
+    """A uniform random draw of the pool without unusable images, all of it labelled or redundant.
 
     Attributes:
         ids: The samples, in their random order.
-        missing: Those up to the last control that are not labelled; the draw ends before the first of them.
+        missing: Those up to the last control that are neither; the draw ends before the first of them.
         behind: Those up to the last control that are labelled and no part of the draw, since a missing one is before.
     """
 
@@ -61,16 +61,18 @@ def control_ids(entries: pl.DataFrame, pool: Sequence[str]) -> list[str]:
 
 
 def random_draw(entries: pl.DataFrame, pool: Sequence[str]) -> Draw:
-    """The uniform random draw of the pool whose images are all labelled, whatever for and whatever as.
+    """The uniform random draw of the pool whose images are all labelled, whatever for and whatever as, or redundant.
 
-    It ends with the last control before the first image of the random order that is not labelled.
+    It ends with the last control before the first image of the random order that is neither. Unusable images are no
+    part of the pool that is drawn from.
 
     Args:
         entries: What `ledger.read` returns.
-        pool: Ids of all samples that could be picked, or are labelled and still in the pool.
+        pool: Ids of all samples that could be picked, or are labelled or skipped and still in the pool.
     """
-    order = control_ids(entries, pool)
-    labelled = set(ledger.sample_ids(entries, "labelled"))
+    unusable = set(ledger.sample_ids(entries, "unusable"))
+    order = [sample_id for sample_id in control_ids(entries, pool) if sample_id not in unusable]
+    labelled = set(ledger.settled_ids(entries))
     controls = set(entries.filter(pl.col("is_control").fill_null(value=False))["sample_id"])
     missing = [sample_id for sample_id in order if sample_id not in labelled]
     first_missing = order.index(missing[0]) if missing else len(order)

@@ -91,11 +91,12 @@ def make(
     """
     samples, params = inputs.candidates, inputs.recipe.selection
     if samples.is_empty():
-        advice = nothing_left(labelled=inputs.labelled_samples.height, filtered=inputs.filtered)
+        advice = nothing_left(labelled=inputs.labelled_samples.height, skipped=inputs.skipped, filtered=inputs.filtered)
         return _selected(empty_ranking(), ladder.empty_ladder(advice), samples, scale=scale)
     ids = samples["sample_id"].to_list()
     matrix = vectors.load(store, inputs.encoder, ids)
-    labelled = vectors.load(store, inputs.encoder, inputs.labelled) if inputs.labelled else None
+    covering = [*inputs.labelled, *inputs.redundant]  # what is redundant covers, and teaches no class
+    labelled = vectors.load(store, inputs.encoder, covering) if covering else None
     position = {sample_id: row for row, sample_id in enumerate(ids)}
     if params.near_duplicate_distance is None:
         params = params.model_copy(update={"near_duplicate_distance": inputs.near_copy_distance})
@@ -105,7 +106,7 @@ def make(
         weights=_weights(samples, params),
         groups=groups,
         labelled=labelled,
-        labelled_classes=inputs.label_classes,
+        labelled_classes=[*inputs.label_classes, *[None] * len(inputs.redundant)],
         labelled_groups=labelled_groups,
         frozen=np.array([position[sample_id] for sample_id in inputs.exported], np.int64),
         similar=[

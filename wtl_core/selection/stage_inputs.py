@@ -35,8 +35,11 @@ class StageInputs:
         label_classes: The classes of each of `labelled`: none for an image that holds nothing of interest, None where
             they are not known.
         labelled_samples: Those of them that are in the pool, which alone have metadata and so a group.
+        redundant: Ids of samples that were skipped as redundant and have a vector, sorted: they cover as labelled ones
+            do, and are none.
         exported: Ids of candidates that keep their rank, in the order of their exports.
-        filtered: How many unlabelled samples the recipe's filters exclude.
+        filtered: How many samples the recipe's filters exclude that are neither labelled nor skipped.
+        skipped: How many samples of the pool are skipped.
         recipe: The whole recipe; the selection and ladder parts decide the result.
     """
 
@@ -46,8 +49,10 @@ class StageInputs:
     labelled: list[str]
     label_classes: list[list[str] | None]
     labelled_samples: pl.DataFrame
+    redundant: list[str]
     exported: list[str]
     filtered: int
+    skipped: int
     recipe: Recipe
 
     def as_receipt(self) -> dict[str, Any]:
@@ -66,6 +71,7 @@ class StageInputs:
             ),
             "labelled_samples": len(self.labelled),
             "label_classes": digest_of_columns([pl.Series(self.label_classes, dtype=pl.List(pl.String))]),
+            "redundant": digest_of(self.redundant),
             "exported": digest_of(self.exported),
             "selection": self.recipe.selection.model_dump(mode="json"),
             "ladder": self.recipe.ladder.model_dump(mode="json"),
@@ -84,8 +90,9 @@ def read_inputs(
 ) -> StageInputs:
     """Divide the live samples by what the first `ledger_length` entries of the ledger say of them.
 
-    `samples` are those that have a vector of the encoder, sorted by `sample_id`. Where all are labelled (or excluded by
-    filters, beside some that are labelled) there are no candidates: nothing is left to label.
+    `samples` are those that have a vector of the encoder, sorted by `sample_id`. Where all are labelled or skipped (or
+    excluded by filters, beside some that are) there are no candidates: nothing is left to label. What was skipped as
+    unusable is left out of all that is ranked or covers, as what filters exclude is.
 
     Raises:
         InputError: the filters leave no sample at all, or `similar_to` names ids that are not in the workspace.
@@ -100,9 +107,11 @@ def read_inputs(
     entries = ledger.read(store, ledger_length)
     labels = ledger.labels(entries).filter(pl.col("sample_id").is_in(list(has_vector)))
     labelled = labels["sample_id"].to_list()
-    is_labelled = pl.col("sample_id").is_in(labelled)
-    candidates, labelled_samples = samples.filter(~pl.col("is_filtered") & ~is_labelled), samples.filter(is_labelled)
-    if candidates.is_empty() and labelled_samples.is_empty():
+    skips = ledger.skips(entries)
+    is_labelled, is_skipped = (pl.col("sample_id").is_in(ids) for ids in (labelled, skips["sample_id"].to_list()))
+    candidates = samples.filter(~pl.col("is_filtered") & ~is_labelled & ~is_skipped)
+    labelled_samples, skipped = samples.filter(is_labelled), samples.filter(is_skipped).height
+    if candidates.is_empty() and labelled_samples.is_empty() and not skipped:
         raise InputError(
             f"{store.root}: expected images to rank, found {samples.height} of which all are filtered out; "
             "relax the recipe's filters or add images"
@@ -116,8 +125,10 @@ def read_inputs(
         labelled=labelled,
         label_classes=labels["classes"].to_list(),
         labelled_samples=labelled_samples,
+        redundant=[sample_id for sample_id in ledger.sample_ids(entries, "redundant") if sample_id in has_vector],
         exported=[sample_id for sample_id in exported if sample_id in can_be_picked],
-        filtered=samples.height - candidates.height - labelled_samples.height,
+        filtered=samples.height - candidates.height - labelled_samples.height - skipped,
+        skipped=skipped,
         recipe=recipe,
     )
 

@@ -72,8 +72,8 @@ def run(store: Store, *, keep: int = 10, keep_days: float = 7.0) -> Maintained:
         deleted["trainings"] = pruning.prune_trainings(store, needed_encoders, keep_days=keep_days)
         deleted["staging"] = pruning.prune_staging(store)
     needed = {sample_id for snapshot in kept_snapshots for sample_id in live_pool.sample_ids(store, snapshot).to_list()}
-    # labelled images shape rankings even after they have left the pool, also those of before a label was undone
-    needed.update(ledger.read(store).filter(pl.col("kind") == "labelled")["sample_id"])
+    # labelled and skipped images shape rankings even after they have left the pool, also those of before an undo
+    needed.update(ledger.read(store).filter(pl.col("kind").is_in(["labelled", "skipped"]))["sample_id"])
     needed.update(
         sample_id for commit in kept for like in commit.recipe.selection.similar_to for sample_id in like.sample_ids
     )

@@ -47,6 +47,8 @@ class PoolAccounts(BaseModel):
 class Accounts(PoolAccounts):
     """The accounts of a whole refresh: what the encoder refused is quarantined and no sample."""
 
+    skipped: int = 0
+    """Samples that a person skipped; 0 in commits older than this count."""
     vectors: int
     """Samples with a vector of the encoder."""
     ranked: int

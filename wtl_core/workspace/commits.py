@@ -53,7 +53,7 @@ class PickChanges(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     open: int
-    """Picks of the refresh before that are not labelled since."""
+    """Picks of the refresh before that are neither labelled nor skipped since."""
     stay: int
     """Of these, how many are picks now."""
     new: int
@@ -83,6 +83,8 @@ class Changes(BaseModel):
     """URI and reason of the first of these."""
     labelled: int
     """Samples that were labelled meanwhile."""
+    skipped: int = 0
+    """Samples that were skipped meanwhile."""
 
     def named(self) -> str:
         """The refused examples, as `broken.jpg: truncated`, and an ellipsis if there are more."""
@@ -134,8 +136,9 @@ class Commit(BaseModel):
     budget: int | str | None
     """The operating point that marks the picks."""
     picks_kept: float | None = None
-    """How many of the last refresh's picks are still picks: the Jaccard index of those that are not labelled since, and
-    of as many first images of this ranking. 1 if they are the same; None where there is nothing to compare."""
+    """How many of the last refresh's picks are still picks: the Jaccard index of those that are neither labelled nor
+    skipped since, and of as many first images of this ranking. 1 if they are the same; None where there is nothing to
+    compare."""
     pick_changes: PickChanges | None = None
     """The same in counts; None if there was no refresh before, or if its ranking was deleted."""
     changes: Changes | None = None

@@ -1,7 +1,7 @@
-"""The ledger: append-only record of which samples were labelled, with their classes, or exported; one file an entry.
+"""The ledger: append-only record of which samples were labelled, exported or skipped; one file an entry.
 
-Labelled samples shape the picks and leave the ranking; exported ones keep their rank. Nothing is ever changed: a later
-entry corrects an earlier one, or undoes it.
+Labelled samples shape the picks and leave the ranking; exported ones keep their rank; skipped ones leave the ranking.
+Nothing is ever changed: a later entry corrects an earlier one, or undoes it.
 """
 
 from collections.abc import Container, Sequence
@@ -15,7 +15,9 @@ from wtl_core.workspace import storage
 from wtl_core.workspace.storage import Store
 
 _FOLDER = "ledger"
-Kind = Literal["labelled", "unlabelled", "exported"]
+Kind = Literal["labelled", "unlabelled", "exported", "skipped", "unskipped"]
+Reason = Literal["unusable", "redundant"]
+"""Why a sample is skipped: it covers nothing, or it counts as covered."""
 Classes = Sequence[str] | None
 """Of one sample: names of classes, none for an image that holds nothing of interest, None where they are not known."""
 _STORED = {
@@ -28,9 +30,11 @@ _STORED = {
     "batch": pl.String(),
     "is_control": pl.Boolean(),
     "request": pl.String(),
+    "reason": pl.String(),
 }
 SCHEMA = {**_STORED, "entry": pl.Int64()}
 LABELS_SCHEMA = {name: SCHEMA[name] for name in ("sample_id", "classes", "created", "origin", "entry")}
+SKIPS_SCHEMA = {name: SCHEMA[name] for name in ("sample_id", "reason", "created", "entry")}
 
 
 def length(store: Store) -> int:
@@ -44,7 +48,8 @@ def read(store: Store, entries: int | None = None) -> pl.DataFrame:
     `classes` is null where they are not known, and an empty list for an image that holds nothing of interest. `origin`
     is the file that a label came from, null where not known. Rows of kind `unlabelled` take labels back: with `undoes`
     null every label that the sample has, else what this entry says of it. Rows of kind `exported` name their `batch`,
-    whether they were drawn at random (`is_control`), and what was asked for (`request`). `entry` counts from 1. Columns
+    whether they were drawn at random (`is_control`), and what was asked for (`request`). Rows of kind `skipped` say the
+    `reason`; rows of kind `unskipped` take that back, as `unlabelled` does with labels. `entry` counts from 1. Columns
     that an entry of an earlier version lacks are null.
     """
     names = _entries(store)[:entries]
@@ -52,26 +57,52 @@ def read(store: Store, entries: int | None = None) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
 
 
-def labels(ledger: pl.DataFrame) -> pl.DataFrame:
+def labels(ledger: pl.DataFrame, *, with_skipped: bool = False) -> pl.DataFrame:
     """What the rows of `read` come to: one row for each sample that is labelled, in columns of `LABELS_SCHEMA`.
 
-    A sample's last label that was not undone counts. `classes` is a sorted list without repetition, empty for an image
-    that holds nothing of interest, null where the classes are not known; `created`, `origin` and `entry` are those of
-    the label that counts. Sorted by `sample_id`.
+    A sample's last label that was not undone counts. While a sample is skipped its label does not, whichever came
+    first; `with_skipped` gives it too. `classes` is a sorted list without repetition, empty for an image that holds
+    nothing of interest, null where the classes are not known; `created`, `origin` and `entry` are those of the label
+    that counts. Sorted by `sample_id`.
     """
-    is_of_entry = pl.col("undoes").is_not_null()
-    undone = ledger.filter(pl.col("kind") == "unlabelled", is_of_entry).select("sample_id", entry="undoes")
-    standing = ledger.filter(pl.col("kind").is_in(["labelled", "unlabelled"]), ~is_of_entry)
-    standing = standing.join(undone, on=["sample_id", "entry"], how="anti", maintain_order="left")
-    last = standing.unique("sample_id", keep="last", maintain_order=True).filter(pl.col("kind") == "labelled")
-    return last.select(list(LABELS_SCHEMA)).sort("sample_id")
+    last = _standing(ledger, "labelled", "unlabelled").select(list(LABELS_SCHEMA))
+    return last if with_skipped else last.join(skips(ledger), on="sample_id", how="anti", maintain_order="left")
 
 
-def sample_ids(ledger: pl.DataFrame, kind: Literal["labelled", "exported"]) -> list[str]:
-    """The samples that are labelled, sorted, or those that were exported, in the order of the entries; each once."""
+def skips(ledger: pl.DataFrame) -> pl.DataFrame:
+    """One row for each sample that is skipped, in columns of `SKIPS_SCHEMA`, sorted by `sample_id`.
+
+    The last skip that was not undone counts: `reason`, `created` and `entry` are its own.
+    """
+    return _standing(ledger, "skipped", "unskipped").select(list(SKIPS_SCHEMA))
+
+
+def sample_ids(ledger: pl.DataFrame, kind: Literal["labelled", "exported", "skipped"] | Reason) -> list[str]:
+    """The samples that are labelled or skipped (for one reason), sorted, or exported, in the order of the entries.
+
+    Each is given once. Exported ones may be labelled or skipped meanwhile.
+    """
     if kind == "labelled":
         return labels(ledger)["sample_id"].to_list()
-    return ledger.filter(pl.col("kind") == kind)["sample_id"].unique(maintain_order=True).to_list()
+    if kind == "exported":
+        return ledger.filter(pl.col("kind") == kind)["sample_id"].unique(maintain_order=True).to_list()
+    found = skips(ledger)
+    return (found if kind == "skipped" else found.filter(pl.col("reason") == kind))["sample_id"].to_list()
+
+
+def settled_ids(ledger: pl.DataFrame) -> list[str]:
+    """The samples that are labelled or skipped, and so are not picked, sorted."""
+    return sorted({*labels(ledger)["sample_id"], *skips(ledger)["sample_id"]})
+
+
+def _standing(ledger: pl.DataFrame, given: Kind, taken_back: Kind) -> pl.DataFrame:
+    """Each sample's last row of kind `given` that no row of kind `taken_back` undoes, sorted by `sample_id`."""
+    is_of_entry = pl.col("undoes").is_not_null()
+    undone = ledger.filter(pl.col("kind") == taken_back, is_of_entry).select("sample_id", entry="undoes")
+    standing = ledger.filter(pl.col("kind").is_in([given, taken_back]), ~is_of_entry)
+    standing = standing.join(undone, on=["sample_id", "entry"], how="anti", maintain_order="left")
+    last = standing.unique("sample_id", keep="last", maintain_order=True)
+    return last.filter(pl.col("kind") == given).sort("sample_id")
 
 
 def append(
@@ -82,6 +113,7 @@ def append(
     classes: Sequence[Classes] | None = None,
     origin: str | None = None,
     undoes: int | None = None,
+    reason: Reason | None = None,
 ) -> int:
     """Add one entry, in the order given; returns the new length. Samples of earlier entries may be in it again.
 
@@ -91,14 +123,16 @@ def append(
         ids: The samples; the first of equal ones counts.
         classes: Of each of `ids`, for labels; None where all are unknown.
         origin: The file or tool that the labels came from.
-        undoes: The entry that no longer counts for `unlabelled` samples; None takes all their labels back.
+        undoes: The entry that no longer counts for `unlabelled` or `unskipped` samples; None takes back all that they
+            have of this kind.
+        reason: Why samples are skipped.
 
     Raises:
         TransientError: another process appended at the same moment.
     """
     named = [None if names is None else sorted(set(names)) for names in classes or [None] * len(ids)]
     columns: dict[str, list[Any]] = {"sample_id": list(ids), "classes": named}
-    return _create(store, kind, columns, {"origin": origin, "undoes": undoes})
+    return _create(store, kind, columns, {"origin": origin, "undoes": undoes, "reason": reason})
 
 
 def append_batch(store: Store, batch: str, ids: Sequence[str], *, controls: Container[str], request: str) -> int:

@@ -94,33 +94,34 @@ def summary(store: Store, key: str) -> Summary:
     )
 
 
-def kept_share(store: Store, old: str, new: str, *, labelled: Sequence[str]) -> float | None:
+def kept_share(store: Store, old: str, new: str, *, settled: Sequence[str]) -> float | None:
     """Jaccard index of the open picks of the selection `old` and as many first ones of the ranking `new`.
 
-    Old picks that are `labelled` by now are not open. None where the old ranking was deleted or no pick of it is open.
+    Old picks that are `settled` by now, labelled or skipped, are not open. None where the old ranking was deleted or no
+    pick of it is open.
     """
     if not store.exists(f"{old}/ranking.parquet"):
         return None
-    open_picks = _open_picks(store, old, labelled)[: read_receipt(store, new)["picks"]]
+    open_picks = _open_picks(store, old, settled)[: read_receipt(store, new)["picks"]]
     before, after = set(open_picks), set(_first(store, new, len(open_picks)))
     return len(before & after) / len(before | after) if before else None
 
 
-def pick_changes(store: Store, old: str, new: str, *, labelled: Sequence[str]) -> PickChanges | None:
+def pick_changes(store: Store, old: str, new: str, *, settled: Sequence[str]) -> PickChanges | None:
     """How many open picks of a selection are picks of another one too; None where the old ranking was deleted.
 
-    Old picks that are `labelled` by now are not open.
+    Old picks that are `settled` by now, labelled or skipped, are not open.
     """
     if not store.exists(f"{old}/ranking.parquet"):
         return None
     before, after = set(_picks(store, old)), set(_picks(store, new))
-    still_open = set(_open_picks(store, old, labelled))
+    still_open = set(_open_picks(store, old, settled))
     return PickChanges(open=len(still_open), stay=len(still_open & after), new=len(after - before))
 
 
-def _open_picks(store: Store, key: str, labelled: Sequence[str]) -> list[str]:
-    done = set(labelled)
-    return [pick for pick in _picks(store, key) if pick not in done]
+def _open_picks(store: Store, key: str, settled: Sequence[str]) -> list[str]:
+    closed = set(settled)
+    return [pick for pick in _picks(store, key) if pick not in closed]
 
 
 def _picks(store: Store, key: str) -> list[str]:

@@ -1,0 +1,133 @@
+"""Skipped images: a person's word that an image is unusable or redundant, entered in the ledger and taken back.
+
+An unusable image covers nothing and never returns. A redundant one counts as covered, as a labelled image does, and
+never returns either. Reads no image.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from wtl_core.errors import ConfigError
+from wtl_core.labelling import sample_names
+from wtl_core.labelling.formats.rows import shown
+from wtl_core.pool import live_pool
+from wtl_core.workspace import commits, ledger, snapshots
+from wtl_core.workspace.ledger import Reason
+from wtl_core.workspace.storage import Store
+
+_COLUMNS = ("sample_id", "uri", "reason", "created", "entry")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What became of the images that were named.
+
+    Attributes:
+        named: Samples that are named.
+        copies: Samples with the same pixels as one of them, which share its fate.
+        changed: Samples of both whose skip is new, has another reason now, or is taken back.
+        labelled: Those of them that have a label, which counts only while they are not skipped.
+        entry: The ledger's new entry; 0 if nothing changed.
+    """
+
+    named: int
+    copies: int
+    changed: int
+    labelled: int
+    entry: int
+
+    def to_json(self) -> dict[str, Any]:
+        """What `wtl skip --json` prints."""
+        return asdict(self)
+
+
+def skip(store: Store, values: Sequence[str], reason: Reason) -> Skipped:
+    """Enter samples as skipped, with all that have the same pixels. All are entered, or none.
+
+    A sample that is skipped for another reason is skipped for this one from now on.
+
+    Args:
+        store: The workspace.
+        values: Names of samples, as `labels.add` takes them.
+        reason: Why.
+
+    Raises:
+        ConfigError: a value names no sample or several, or the workspace has no refresh yet.
+    """
+    named = set(_named(store, values).values())
+    ids = _with_copies(store, named)
+    table = ledger.read(store)
+    before = set(ledger.sample_ids(table, reason))
+    new = [sample_id for sample_id in ids if sample_id not in before]
+    entry = ledger.append(store, "skipped", new, reason=reason) if new else 0
+    return Skipped(len(named), len(ids) - len(named), len(new), _labelled(table, new), entry)
+
+
+def undo(store: Store, values: Sequence[str] = ()) -> Skipped:
+    """Take skips back, by an entry of its own: everything is as it was before.
+
+    Args:
+        store: The workspace.
+        values: Names of skipped samples, which are skipped no more, nor are those with the same pixels. None for the
+            last call of `skip` that still counts; a reason that it replaced then counts again.
+
+    Raises:
+        ConfigError: nothing is skipped, or a value names no skipped sample.
+    """
+    table = ledger.read(store)
+    present = ledger.skips(table)
+    if not values:
+        last = max(present["entry"], default=None)
+        if last is None:
+            raise ConfigError(f"{store.root}: expected skipped images, found none; nothing is undone")
+        ids = present.filter(pl.col("entry") == last)["sample_id"].to_list()
+        entry = ledger.append(store, "unskipped", ids, undoes=last)
+        return Skipped(len(ids), 0, len(ids), _labelled(table, ids), entry)
+    skipped = set(present["sample_id"])
+    sample_of = _named(store, values)
+    if wrong := [value for value, sample_id in sample_of.items() if sample_id not in skipped]:
+        raise ConfigError(f"expected names of skipped images, found others ({shown(wrong)}); nothing is undone")
+    named = set(sample_of.values())
+    ids = [sample_id for sample_id in _with_copies(store, named) if sample_id in skipped]
+    entry = ledger.append(store, "unskipped", ids)
+    return Skipped(len(named), len(ids) - len(named), len(ids), _labelled(table, ids), entry)
+
+
+def listed(store: Store) -> pl.DataFrame:
+    """The skipped samples: `sample_id`, `uri`, `reason`, `created`, `entry`, as `ledger.skips` has them.
+
+    `uri` is the sample's first location, null for one that has left the pool. Sorted by `sample_id`.
+    """
+    return sample_names.with_uris(store, ledger.skips(ledger.read(store))).select(_COLUMNS)
+
+
+def _named(store: Store, values: Sequence[str]) -> dict[str, str]:
+    """The sample that each value names. Raises ConfigError if one names none or several."""
+    matched = sample_names.match_in_pool(store, list(dict.fromkeys(values)))
+    wrong = matched.filter(pl.col("sample_ids").list.len() != 1)["value"].to_list()
+    if wrong:
+        raise ConfigError(
+            f"expected names of one image each, found others ({shown(wrong)}); give more of the path, or the sample "
+            "id; nothing is entered"
+        )
+    return dict(matched.select("value", pl.col("sample_ids").list.first()).iter_rows())
+
+
+def _with_copies(store: Store, ids: Collection[str]) -> list[str]:
+    """The samples and those of the pool that have the same pixels as one of them, sorted."""
+    last = commits.latest(store)
+    assert last is not None
+    pixels = live_pool.load_locations(
+        store, snapshots.read_snapshot(store, last.listing), columns=["sample_id", "pixel_digest"]
+    )
+    own = pixels.filter(pl.col("sample_id").is_in(list(ids)))
+    copies = pixels.join(own, on="pixel_digest", how="semi")
+    return sorted({*ids, *copies["sample_id"]})
+
+
+def _labelled(table: pl.DataFrame, ids: Collection[str]) -> int:
+    """How many of the samples have a label, whether they are skipped or not."""
+    return len(set(ids).intersection(ledger.labels(table, with_skipped=True)["sample_id"]))
