@@ -51,31 +51,9 @@ def _variable(location: tuple[int | str, ...]) -> str:
 
 def machine() -> "Machine":
     """What the stages need to know of this machine. Imports torch to resolve `auto`."""
-    from wtl_core.machine import Machine
+    from wtl_core.machine import this_machine
 
     chosen = settings()
-    device = _resolved_device(chosen.device)
-    return Machine(
-        workers=chosen.workers,
-        device=device,
-        devices=_count(device),
-        embedding_part_images=chosen.embedding_part_images,
+    return this_machine(
+        workers=chosen.workers, device=chosen.device, embedding_part_images=chosen.embedding_part_images
     )
-
-
-def _count(device: str) -> int:
-    """All GPUs that are visible where none is named by its number."""
-    import torch
-
-    return torch.cuda.device_count() if device == "cuda" else 1
-
-
-def _resolved_device(name: str) -> str:
-    import torch
-
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"WTL_DEVICE={name}: expected auto, cpu, or a device that torch has here: {error}") from error
-    return str(device)

@@ -1,9 +1,12 @@
-"""What the machine offers, how progress is reported, and wall clock by stage. Imports no other module of ours."""
+"""What the machine offers, how progress is reported, and wall clock by stage. Imports no torch until it is asked."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+
+from wtl_core.errors import ConfigError
 
 
 class Stopwatch:
@@ -50,3 +53,23 @@ class Machine:
     device: str = "cpu"
     devices: int = 1
     embedding_part_images: int = 32_768
+
+
+def this_machine(*, workers: int | None = None, device: str = "auto", embedding_part_images: int = 32_768) -> Machine:
+    """This machine, with a worker for each core if None, and all GPUs for `auto` if there are any.
+
+    Raises ConfigError where torch does not have the device here.
+    """
+    import torch
+
+    try:
+        found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {device}: expected auto, cpu, or a device that torch has here: {error}") from error
+    return Machine(
+        workers=workers or os.cpu_count() or 1,
+        device=str(found),
+        devices=torch.cuda.device_count() if str(found) == "cuda" else 1,  # all where none is named by its number
+        embedding_part_images=embedding_part_images,
+    )

@@ -11,7 +11,7 @@ from flows.cli.options import common, workspace_option
 from flows.serving import flow_process
 from wtl_core.errors import ConfigError
 from wtl_core.recipe import encoder_names
-from wtl_core.recipe.recipe import Recipe, build_recipe, parse_recipe
+from wtl_core.recipe.recipe import Recipe, parse_recipe
 from wtl_core.refresh import planning
 from wtl_core.report import summary
 from wtl_core.report.summary import Summary
@@ -119,9 +119,4 @@ def _recipe(store: Store, path: Path | None, *, budget: str | None, encoder: str
         base = planning.base_recipe(store) if path is None else parse_recipe(path.read_text(), name=str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected a recipe file in TOML: {error}; check the path") from error
-    values = base.model_dump(mode="json")
-    if budget is not None:
-        values["selection"]["budget"] = budget
-    if encoder is not None:
-        values["encoder"]["name"] = encoder_names.absolute(encoder)
-    return build_recipe(values, name="the command line" if path is None else str(path))
+    return base.changed(budget=budget, encoder=encoder, name="the command line" if path is None else str(path))

@@ -9,6 +9,7 @@ from wtl_core.encoders.fingerprints import compiled_fingerprint, makes
 from wtl_core.machine import Machine
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.recipe.encoder_names import parse_name
+from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
 
@@ -47,6 +48,18 @@ def kept(store: Store, fingerprint: str) -> str | None:
     """The workspace's encoder that makes vectors of this fingerprint, compiled or not; None if it keeps none."""
     names = [name for name in store.names(cards.FOLDER) if len(name) == len(fingerprint)]
     return next((name for name in names if makes(name, fingerprint) and cards.load_card(store, name) is not None), None)
+
+
+def last_used(store: Store, last: Commit, *, device: str) -> Encoder | None:
+    """The encoder of a refresh, not compiled; None if its name means another network now.
+
+    Raises what `resolve.resolve` does.
+    """
+    if weights_files.has_changed(last.encoder_file, last.encoder_name):
+        return None
+    name = kept(store, last.encoder) or last.encoder_name
+    encoder = resolve.resolve(name, store, device=device, side_px=last.recipe.encoder.side_px)
+    return encoder if makes(encoder.fingerprint, last.encoder) else None
 
 
 @lru_cache(maxsize=1)

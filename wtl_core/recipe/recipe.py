@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ValidationError
 
 from wtl_core.errors import ConfigError
+from wtl_core.recipe import encoder_names
 from wtl_core.recipe.base import Params, message_of
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.recipe.ingest import IngestParams
@@ -35,6 +36,18 @@ class Recipe(Params):
         a workspace keeps stays as it was written. Raises ConfigError if an encoder's name has no valid form.
         """
         return self.model_copy(update={"encoder": self.encoder.with_absolute_paths()})
+
+    def changed(self, *, budget: int | str | None, encoder: str | None, name: str) -> "Recipe":
+        """The recipe with another budget and encoder where they are given, checked; `name` says where they are from.
+
+        Raises ConfigError as `build_recipe` does.
+        """
+        values = self.model_dump(mode="json")
+        if budget is not None:
+            values["selection"]["budget"] = budget
+        if encoder is not None:
+            values["encoder"]["name"] = encoder_names.absolute(encoder)
+        return build_recipe(values, name=name)
 
 
 def parse_recipe(text: str, *, name: str) -> Recipe:

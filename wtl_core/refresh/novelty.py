@@ -15,9 +15,7 @@ import numpy as np
 import polars as pl
 
 from wtl_core.embedding import embedder, vectors
-from wtl_core.encoders import loading, resolve, weights_files
-from wtl_core.encoders.encoder import Encoder
-from wtl_core.encoders.fingerprints import makes
+from wtl_core.encoders import loading
 from wtl_core.images.decode import HIGHEST_MAX_PIXELS, decode
 from wtl_core.images.faults import ImageError
 from wtl_core.machine import Machine
@@ -27,7 +25,6 @@ from wtl_core.shards.discover import LISTING_SCHEMA
 from wtl_core.shards.objects import Entries, ObjectChangedError, SourceObject
 from wtl_core.shards.reader import read_objects
 from wtl_core.workspace import commits, ledger, snapshots
-from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
 IMAGES = 1024
@@ -68,7 +65,7 @@ def share(store: Store, arrived: pl.DataFrame, machine: Machine) -> float:
     drawn = [known[row] for row in np.argsort(content_keys(known), kind="stable")[:_POOL_ROWS]]
     matrix = vectors.load(store, last.encoder, drawn).astype(np.float32)
     anchors = vectors.load(store, last.encoder, marked).astype(np.float32)
-    encoder = _encoder(store, last, device=machine.device)
+    encoder = loading.last_used(store, last, device=machine.device)
     if encoder is None:
         _logger.info("%s names another network than in the last refresh: a refresh is due", last.encoder_name)
         return 1.0
@@ -103,15 +100,6 @@ def nearest_similarity(
             block = rows[i : i + block_rows] @ anchors[j : j + block_anchors].T
             np.maximum(nearest[i : i + block_rows], block.max(axis=1), out=nearest[i : i + block_rows])
     return nearest
-
-
-def _encoder(store: Store, last: Commit, *, device: str) -> Encoder | None:
-    """The workspace's encoder, not compiled; None if its name means another network now."""
-    if weights_files.has_changed(last.encoder_file, last.encoder_name):
-        return None
-    name = loading.kept(store, last.encoder) or last.encoder_name
-    encoder = resolve.resolve(name, store, device=device, side_px=last.recipe.encoder.side_px)
-    return encoder if makes(encoder.fingerprint, last.encoder) else None
 
 
 def sampled(arrived: pl.DataFrame, *, max_file_bytes: int) -> Iterator[tuple[str, bytes]]:

@@ -22,12 +22,14 @@ def ladder_svg(rungs: pl.DataFrame) -> str:
 def _drawn(rows: tuple[tuple[float, ...], ...]) -> str:
     """Kept, since a run shows the same ladder in Prefect and in its report: 0.1 s."""
     buffer = io.StringIO()
-    _figure(pl.DataFrame(rows, schema=_COLUMNS, orient="row")).savefig(buffer, format="svg", metadata={"Date": None})
+    ladder_figure(pl.DataFrame(rows, schema=_COLUMNS, orient="row")).savefig(
+        buffer, format="svg", metadata={"Date": None}
+    )
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
 
-def _figure(rungs: pl.DataFrame) -> Figure:
+def ladder_figure(rungs: pl.DataFrame) -> Figure:
     """Two panels side by side: all operating points, and the first tenth, where labelling budgets are."""
     figure = Figure(figsize=(11, 4))
     whole, head = figure.subplots(1, 2, gridspec_kw=_MARGINS)

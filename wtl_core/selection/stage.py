@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import platform
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -25,6 +25,7 @@ from wtl_core.selection.ranking import Steering
 from wtl_core.selection.result import Ranking, empty_ranking
 from wtl_core.selection.stage_inputs import StageInputs
 from wtl_core.selection.steering import column_weights
+from wtl_core.selection.tables import ladder_table, ranking_table
 from wtl_core.workspace import selections, storage
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store
@@ -155,7 +156,7 @@ def _selected(ranked: Ranking, measured: Ladder, samples: pl.DataFrame, *, scale
         "random_group_balance": measured.random_group_balance,
         "labels": None if ranked.labels is None else ranked.labels.facts(),
     }
-    return Selected(_ranking_frame(ranked, samples), _ladder_frame(measured), scale, facts)
+    return Selected(ranking_table(ranked, samples), ladder_table(measured), scale, facts)
 
 
 def _write(store: Store, key: str, made: Selected, inputs: dict[str, Any]) -> None:
@@ -199,44 +200,6 @@ def _twin_rows(samples: pl.DataFrame) -> np.ndarray:
     kept = rows.select(pl.col("sample_id").alias("duplicate_of"), pl.col("at").alias("kept"))
     joined = rows.join(kept, on="duplicate_of", how="left", maintain_order="left")
     return joined["kept"].cast(pl.Int64).fill_null(-1).to_numpy()
-
-
-def _ranking_frame(ranked: Ranking, samples: pl.DataFrame) -> pl.DataFrame:
-    ids = samples["sample_id"].to_numpy()
-    ordered = samples[ranked.rows.tolist()]
-
-    def id_at(rows: np.ndarray) -> pl.Series:
-        return pl.Series([ids[row] if row >= 0 else None for row in rows], dtype=pl.String)
-
-    return pl.DataFrame(
-        {
-            "rank": np.arange(len(ranked.rows), dtype=np.int64),
-            "sample_id": ordered["sample_id"],
-            "uri": ordered["uri"],
-            "gain": ranked.gain,
-            "coverage": ranked.coverage,
-            "radius": pl.Series(ranked.radius).fill_nan(None),
-            "duplicate_of": id_at(ranked.duplicate_of),
-            "stands_for": ranked.stands_for,
-            "nearest_earlier": id_at(ranked.nearest_earlier),
-            "replaced_by": id_at(ranked.replaced_by),
-            "why": _reasons(ranked),
-        }
-    )
-
-
-def _reasons(ranked: Ranking) -> pl.Series:
-    """What the labels say of each sample, null where they have no say."""
-    say = ranked.labels
-    if say is None or not say.is_heard:
-        return pl.Series([None] * len(ranked.rows), dtype=pl.String)
-    return pl.Series([None if row < 0 else say.reason(row) for row in ranked.label_rows.tolist()], dtype=pl.String)
-
-
-def _ladder_frame(measured: Ladder) -> pl.DataFrame:
-    """One row a per cent; what holds for the whole ladder is in the receipt."""
-    columns_by_name = {field.name: getattr(measured, field.name) for field in fields(measured)}
-    return pl.DataFrame({name: values for name, values in columns_by_name.items() if isinstance(values, np.ndarray)})
 
 
 def _read_scale(store: Store, fingerprint: str) -> float | None:

@@ -1,0 +1,278 @@
+"""A workspace, opened: its tables, images and labels, and the next refresh."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from wtl.labels import Labels
+from wtl.ladder import Ladder
+from wtl.picks import Form, Picks, images_of
+from wtl_core.errors import ConfigError, InputError
+from wtl_core.labelling import cut
+from wtl_core.pool import live_pool
+from wtl_core.recipe.recipe import Recipe, build_recipe, parse_recipe
+from wtl_core.workspace import commits, lease, marker, selections, snapshots
+from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.storage import Store
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from wtl_core.labelling.skips import Skipped
+    from wtl_core.report.summary import Summary
+    from wtl_core.workspace.ledger import Reason
+
+
+class Vectors(NamedTuple):
+    """Unit vectors (N, D) float16, and the sample id of each row."""
+
+    ids: list[str]
+    array: np.ndarray
+
+
+def open(place: str | PathLike[str], *, create: bool = False) -> "Workspace":  # noqa: A001, as `wtl.open`
+    """The workspace in a folder or below an `s3://` prefix.
+
+    Args:
+        place: Where it lies.
+        create: It may be new; `Workspace.refresh` then makes it.
+
+    Raises:
+        ConfigError: no workspace is there, or a newer program wrote it.
+    """
+    where = fspath(place)
+    return Workspace(marker.probe_workspace(where) if create else marker.open_workspace(where))
+
+
+class Workspace:
+    """What a workspace holds, always as the last refresh left it; frames are polars'.
+
+    Attributes:
+        labels: Called, it gives the labels; `labels.add` and `labels.undo` change them.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.labels = Labels(store)
+
+    @property
+    def place(self) -> str:
+        """Where it lies, as an absolute path or an `s3://` prefix."""
+        return self._store.root
+
+    def pool(self) -> pl.DataFrame:
+        """One row an image, sorted by `sample_id`, without its bytes; the columns are in docs/workspace.md."""
+        last = self._last()
+        snapshot = snapshots.read_snapshot(self._store, last.listing)
+        return live_pool.load(self._store, snapshot, filters=last.recipe.ingest.filters).samples
+
+    def quarantine(self) -> pl.DataFrame:
+        """One row a refused file, with the `reason`."""
+        return live_pool.load_quarantine(self._store, snapshots.read_snapshot(self._store, self._last().listing))
+
+    def ranking(self) -> pl.DataFrame:
+        """One row a rank, best first; every operating point is a prefix."""
+        return selections.read_ranking(self._store, self._last().selection)
+
+    def ladder(self) -> Ladder:
+        """What each per cent of the ranking covers, beside random picks."""
+        key = self._last().selection
+        receipt = selections.read_receipt(self._store, key)
+        table = selections.read_ladder(self._store, key)
+        return Ladder(table, advice=receipt.get("advice", ""), labelled=receipt.get("labelled_samples", 0))
+
+    def vectors(self, ids: Sequence[str] | None = None) -> Vectors:
+        """The vectors of these samples, or of all that are ranked, in rank order.
+
+        Raises:
+            InputError: a sample without a vector.
+        """
+        from wtl_core.embedding import vectors  # imports LanceDB
+
+        wanted = self.ranking()["sample_id"].to_list() if ids is None else list(ids)
+        return Vectors(wanted, vectors.load(self._store, self._last().encoder, wanted))
+
+    def cut(self, at: int | str) -> Picks:
+        """The picks up to an operating point, a count or `"5%"`, without those that were labelled since the ranking.
+
+        Nothing is recorded: `export` hands out batches.
+
+        Raises:
+            ConfigError: no operating point, or more images than are left.
+        """
+        return Picks(self._store, cut.run(self._store, str(at)).table)
+
+    def images(self, of: Picks | pl.DataFrame | Sequence[str], form: Form = "pil") -> list[Any]:
+        """Pictures, in the order asked for.
+
+        Args:
+            of: Picks, a frame with `sample_id`, or sample ids.
+            form: `pil` for PIL images in RGB, `tensor` for (3, H, W) uint8 tensors, `bytes` for the files as they are.
+
+        Raises:
+            InputError: samples that are not in the pool, or whose bytes can no longer be read.
+        """
+        if isinstance(of, Picks):
+            return of.images(form)
+        ids = of["sample_id"].to_list() if isinstance(of, pl.DataFrame) else list(of)
+        return images_of(self._store, ids, form)
+
+    def similar(self, image: "str | np.ndarray | bytes | Path | Image", count: int = 20) -> Picks:
+        """The images of the pool that are most like a given one, nearest first, with their `similarity`.
+
+        Args:
+            image: A sample id or its beginning, or a path, URI or key of the pool's; a vector (D,) of this encoder; or
+                an image that need not be in the pool, as a file's bytes, a `Path` or a PIL image.
+            count: How many.
+
+        Raises:
+            ConfigError: a text that names no sample or several, or an encoder whose weights have been replaced.
+            InputError: bytes that are no image, or a vector of another encoder.
+        """
+        from wtl_core.embedding import similar  # imports LanceDB
+        from wtl_core.labelling import sample_names
+
+        last = self._last()
+        if isinstance(image, str):
+            rows = similar.run(self._store, last, sample_names.find(self._store, image), count=count)
+        else:
+            vector = image if isinstance(image, np.ndarray) else self._embedded(image)
+            rows = similar.by_vector(self._store, last, vector, count=count)
+        schema = {"sample_id": pl.String, "uri": pl.String, "similarity": pl.Float64}
+        return Picks(self._store, pl.DataFrame(rows, schema=schema))
+
+    def _embedded(self, image: "bytes | Path | Image") -> np.ndarray:
+        """The vector of an image from elsewhere, (D,) float32."""
+        import torch
+
+        from wtl_core.encoders import loading
+        from wtl_core.images.decode import decode_rgb
+        from wtl_core.images.faults import ImageError
+
+        if isinstance(image, bytes | Path):
+            try:
+                planes = decode_rgb(image if isinstance(image, bytes) else image.read_bytes())
+            except (ImageError, OSError) as error:
+                where = "bytes" if isinstance(image, bytes) else str(image)
+                raise InputError(f"{where}: expected an image, found: {error}") from error
+        else:
+            planes = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)
+        encoder = loading.last_used(self._store, self._last(), device="cpu")
+        if encoder is None:
+            raise ConfigError(f"{self.place}: expected the encoder of the last refresh, found other weights; refresh")
+        return np.asarray(encoder.encode(encoder.fit(planes).unsqueeze(0))[0])
+
+    def skip(self, ids: Sequence[str], because: "Reason") -> "Skipped":
+        """Say that images are `unusable` or `redundant`: neither is picked again, and redundant ones count as covered.
+
+        Raises:
+            ConfigError: an id of no image.
+        """
+        from wtl_core.labelling import skips
+
+        with lease.hold(self._store):
+            return skips.skip(self._store, list(ids), because)
+
+    def unskip(self, ids: Sequence[str] = ()) -> "Skipped":
+        """Take skips of these images back, or the last call of `skip` if none is named. Raises ConfigError."""
+        from wtl_core.labelling import skips
+
+        with lease.hold(self._store):
+            return skips.undo(self._store, list(ids))
+
+    def skipped(self) -> pl.DataFrame:
+        """One row a skipped image, with the `reason`."""
+        from wtl_core.labelling import skips
+
+        return skips.listed(self._store)
+
+    def refresh(
+        self,
+        *sources: str | PathLike[str],
+        recipe: Recipe | Mapping[str, Any] | PathLike[str] | None = None,
+        budget: int | str | None = None,
+        encoder: str | None = None,
+        forget: Sequence[str] = (),
+        allow_removal: bool = False,
+        workers: int | None = None,
+        device: str = "auto",
+    ) -> "Summary":
+        """Bring it up to date with its sources, in this process and without Prefect: what `wtl run` does.
+
+        Worker processes import the main module, so a script calls this below `if __name__ == "__main__":`.
+
+        Args:
+            *sources: Folders, buckets, shards or lists of URIs; all known ones if none is named.
+            recipe: A recipe, its values, or the path of its TOML file; the workspace's last recipe if None.
+            budget: How many images are picked; the recipe's if None.
+            encoder: The encoder's name; the recipe's if None.
+            forget: Known sources that leave the workspace with their images.
+            allow_removal: Go on although more than half of a source has vanished.
+            workers: Processes and threads that decode; one for each core if None.
+            device: `auto`, `cpu` or a CUDA device.
+
+        Raises:
+            ConfigError, InputError, BusyError, TransientError: as docs/troubleshooting.md explains them.
+        """
+        from wtl_core import pipeline
+        from wtl_core.machine import this_machine
+        from wtl_core.report import summary
+
+        before = commits.latest(self._store)
+        asked = self._recipe(recipe, budget=budget, encoder=encoder)
+        here = this_machine(workers=workers, device=device)
+        done = pipeline.refresh_workspace(
+            self._store, [fspath(s) for s in sources], asked, here, allow_removal=allow_removal, forget=forget
+        )
+        return summary.summary(self._store, done, is_new=done != before)
+
+    def _recipe(
+        self,
+        given: Recipe | Mapping[str, Any] | PathLike[str] | None,
+        *,
+        budget: int | str | None,
+        encoder: str | None,
+    ) -> Recipe:
+        from wtl_core.refresh import planning
+
+        if isinstance(given, Recipe):
+            base = given
+        elif given is None:
+            base = planning.base_recipe(self._store)
+        elif isinstance(given, Mapping):
+            base = build_recipe(dict(given), name="recipe")
+        else:
+            base = parse_recipe(Path(given).read_text(), name=fspath(given))
+        return base.changed(budget=budget, encoder=encoder, name="refresh")
+
+    def _last(self) -> Commit:
+        last = commits.latest(self._store)
+        if last is None:
+            raise ConfigError(f"{self._store.root}: expected a refresh, found none yet; `refresh(SOURCE)` makes one")
+        return last
+
+    def __repr__(self) -> str:
+        return f"wtl.Workspace({self.place!r})"
+
+    def _repr_html_(self) -> str:
+        last = commits.latest(self._store)
+        if last is None:
+            return f"<p>{escape(self.place)}: no refresh yet</p>"
+        counts = last.counts
+        ladder = self.ladder()
+        told = ladder.at(max(1, counts.picks)).sentence if ladder.table.height else "Nothing is left to label."
+        facts = {
+            "place": self.place,
+            "refresh": f"{last.number}, {last.created}",
+            "pool": f"{counts.samples:,} images, {counts.quarantined:,} refused",
+            "labelled": f"{self.labels().height:,}",
+            "ranking": f"{counts.ranked:,} ranked, {counts.picks:,} picked",
+            "encoder": f"{last.encoder_name}, {last.encoder[:12]}",
+        }
+        rows = "".join(f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in facts.items())
+        return f"<p>{escape(told)}</p><table>{rows}</table>"
