@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from flows.cli.main import cli
 from tasks.settings import Settings
+from wtl_core.labelling.batch_files import FORMATS
 from wtl_core.recipe.base import is_expert
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.recipe.selection import Balance, Quota, SimilarTo, WeightBy
@@ -188,6 +189,16 @@ def _is_class(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.ClassDef) and node.name == name
 
 
+def _formats(page: Path) -> str:
+    rows = []
+    for form in FORMATS.values():
+        images = "named" if form.images is None else "copied or linked" if not form.ending else "copied"
+        images = "named, with an address" if form.has_addresses else images
+        file = f"`{form.ending}`" if form.ending else "a folder"
+        rows.append((f"`{form.name}`", file, form.about, images, form.limits))
+    return _table(("`--format`", "file", "what it is", "images are", "one file holds at most"), rows)
+
+
 def _tree(page: Path) -> str:
     lines = []
     for package in ("flows", "tasks", "wtl", "wtl_core"):
@@ -226,6 +237,7 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "ladder": _ladder,
     "commit": _commit,
     "accounts": _accounts,
+    "formats": _formats,
     "tree": _tree,
 }
 

@@ -1,14 +1,17 @@
 """`wtl export` and `wtl batches`: images handed out for labelling, and what has come back."""
 
 import json
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import click
 
 from flows.cli import terminal
-from flows.cli.options import common, pairs, workspace_option
+from flows.cli.options import common, pairs, seconds, workspace_option
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import batch_files, batches
+from wtl_core.labelling.batch_files import Written
 from wtl_core.labelling.batches import Asked
 from wtl_core.workspace import lease, marker
 
@@ -23,19 +26,25 @@ from wtl_core.workspace import lease, marker
 @click.option(
     "--format",
     "form",
-    type=click.Choice(batch_files.FORMATS),
-    help="Label Studio's tasks; tables need none, since the file's ending says it.",
+    metavar="NAME",
+    type=click.Choice(list(batch_files.FORMATS)),
+    help=f"{', '.join(batch_files.FORMATS)}; if not given, the table that the file's ending says.",
 )
-@click.option(
-    "--output", "-o", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write."
-)
+@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The file or new folder to write.")
 @click.option(
     "--url",
     metavar="FROM=TO",
     multiple=True,
-    callback=pairs,
-    help="In the column `url`, TO replaces the beginning FROM of a URI.",
+    callback=partial(pairs, may_be_blank=True),
+    help="TO replaces the beginning FROM of an image's URI, in its address or name.",
 )
+@click.option(
+    "--presign",
+    metavar="TIME",
+    callback=seconds,
+    help="Images in a bucket get addresses that anyone can open for TIME, such as 12h.",
+)
+@click.option("--link", is_flag=True, help="Links to images instead of copies, in the formats that copy them.")
 @click.option("--dry-run", is_flag=True, help="Say what would be handed out; write and record nothing.")
 @workspace_option
 @common
@@ -47,6 +56,8 @@ def export_command(
     form: str | None,
     output: Path,
     url: dict[str, str],
+    presign: int | None,
+    link: bool,
     dry_run: bool,
     workspace: str,
     as_json: bool,
@@ -58,34 +69,41 @@ def export_command(
     """
     if (at is None) == (new is None):
         raise click.UsageError("expected one of --at and --new; say how many images")
-    batch_files.check(output, form)
+    how = batch_files.wanted(output, form, urls=url, presign_seconds=presign, is_link=link)
     store = marker.open_workspace(workspace)
     asked = Asked(at=at, new=new, control=control, name=name)
-    if dry_run:
-        batch = batches.hand_out(store, asked, is_dry=True)
-    else:
-        with lease.hold(store):
-            batch = batches.hand_out(store, asked)
-        if batch.table.height:
-            try:
-                batch_files.write(batch.table, output, form, url)
-            except ConfigError as error:
-                again = f"the same call with `--name {batch.name}` writes it"
-                raise ConfigError(f"{error}; {batch.name} is recorded, and {again}") from error
+    written = Written([])
+    with nullcontext() if dry_run else lease.hold(store):
+        batch = batches.choose(store, asked)
+        rows = batch_files.prepared(store, batch.table, how)
+        if not dry_run:
+            batches.enter(store, batch)
+    if batch.table.height and not dry_run:
+        try:
+            written = batch_files.write(store, rows, how)
+        except ConfigError as error:
+            again = f"the same call with `--name {batch.name}` writes it"
+            raise ConfigError(f"{error}; {batch.name} is recorded, and {again}") from error
     count, controls = batch.table.height, int(batch.table["is_control"].sum())
+    files = [str(file) for file in written.files]
     if as_json:
         told = {"batch": batch.name, "images": count, "controls": controls, "is_new": batch.is_new}
-        click.echo(json.dumps({**told, "output": None if dry_run or not count else str(output)}))
+        output_of = {"output": str(output) if files else None, "files": files, "lost": written.lost}
+        click.echo(json.dumps({**told, **output_of}))
         return
     if not count:
         terminal.say(
             "nothing is left to hand out there: all of it is labelled, skipped, or in a batch", is_message=True
         )
         return
-    images = "1 image" if count == 1 else f"{count:,} images"
     with_controls = f", {controls:,} of them at random" if controls else ""
     state = "would be" if dry_run else "is" if batch.is_new else "was handed out before, and is again"
-    terminal.say(f"{batch.name} {state} {output}: {images}{with_controls}", is_message=True)
+    where = f"{files[0]} to {files[-1]}" if len(files) > 1 else str(output)
+    images = "1 image" if count == 1 else f"{count:,} images"
+    terminal.say(f"{batch.name} {state} {where}: {images}{with_controls}", is_message=True)
+    if written.lost:
+        lost = f"{len(written.lost):,} of them left out, gone or changed in their source since the last run"
+        terminal.say(f"{lost}, first {written.lost[0]!r}", is_message=True)
 
 
 @click.command("batches")

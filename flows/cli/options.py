@@ -40,12 +40,25 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
 
 
-def pairs(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def pairs(
+    _context: click.Context, option: click.Parameter, values: tuple[str, ...], *, may_be_blank: bool = False
+) -> dict[str, str]:
     """The values of an option that is given as OLD=NEW, once for each pair; a callback of click."""
-    found = [value.partition("=") for value in values]
-    if wrong := [value for value, (old, _, new) in zip(values, found, strict=True) if not (old and new.strip())]:
-        raise click.BadParameter(f"expected {option.metavar}, found {wrong[0]!r}")
-    return {old: new for old, _, new in found}
+    found = [(value, *value.partition("=")) for value in values]
+    for value, old, equals, new in found:
+        if not (old and equals) or not (new.strip() or may_be_blank):
+            raise click.BadParameter(f"expected {option.metavar}, found {value!r}")
+    return {old: new for _, old, _, new in found}
+
+
+def seconds(_context: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    """The seconds of a time such as 90m, 12h or 3d; a callback of click."""
+    if value is None:
+        return None
+    number, unit = value[:-1], {"m": 60, "h": 3600, "d": 86400}.get(value[-1:])
+    if unit is None or not (number.isascii() and number.isdecimal()):
+        raise click.BadParameter(f"expected {option.metavar} such as 90m, 12h or 3d, found {value!r}")
+    return int(number) * unit
 
 
 def table_output(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

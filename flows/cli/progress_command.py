@@ -1,6 +1,7 @@
 """`wtl progress`: what the labels show of accuracy, of choosing, of more labels and of classes."""
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +11,20 @@ from flows.cli.options import common, workspace_option
 from wtl_core.workspace import marker
 
 if TYPE_CHECKING:
-    from wtl_core.labelling.progress import Comparison, Estimate, Progress  # imports torch
+    from wtl_core.labelling.progress import Comparison, Progress  # imports torch
+    from wtl_core.selection.accuracy import Estimate
+
+
+def _as_share(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
+    """The share that `90%` or `0.9` says; a callback of click."""
+    if text is None:
+        return None
+    number, is_percent = text.removesuffix("%"), text.endswith("%")
+    with suppress(ValueError):
+        share = float(number) / (100 if is_percent else 1)
+        if 0 < share <= 1:
+            return share
+    raise click.BadParameter(f"expected a share such as 90% or 0.9, found {text!r}")
 
 
 @click.command("progress")
@@ -19,9 +33,12 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="How many more labels the forecast is for; if not given, as many as there are.",
 )
+@click.option(
+    "--goal", metavar="SHARE", callback=_as_share, help="An accuracy, such as 90%: how many more labels reach it."
+)
 @workspace_option
 @common
-def progress_command(more: int | None, workspace: str, as_json: bool) -> None:
+def progress_command(more: int | None, goal: float | None, workspace: str, as_json: bool) -> None:
     """Show what the labels say of accuracy and picks.
 
     It shows the accuracy that the labels reach, whether choosing helped, what more labels will bring, and which classes
@@ -32,11 +49,11 @@ def progress_command(more: int | None, workspace: str, as_json: bool) -> None:
     """
     from wtl_core.labelling import progress  # imports torch and lancedb
 
-    found = progress.run(marker.open_workspace(workspace), more)
+    found = progress.run(marker.open_workspace(workspace), more, goal=goal)
     if as_json:
         click.echo(json.dumps(found.to_json()))
         return
-    for sentence in (*_labels(found), *_accuracy(found, least=progress.LEAST_CONTROLS)):
+    for sentence in (*_labels(found), *_accuracy(found)):
         terminal.say_sentence(sentence)
     if found.classes.height:
         _show_classes(found)
@@ -62,14 +79,10 @@ def _labels(found: "Progress") -> list[str]:
     return told
 
 
-def _accuracy(found: "Progress", *, least: int) -> list[str]:
+def _accuracy(found: "Progress") -> list[str]:
     """What the labels teach, whether choosing helped, and what more labels bring."""
     if found.accuracy is None:
-        return [
-            f"Accuracy is not known yet: it takes {least} labelled images that were drawn at random, and as many "
-            f"others, of known classes; found {found.controls:,} and {found.taught:,}. "
-            "`wtl export --control 10%` draws some at random."
-        ]
+        return [f"Accuracy is not known yet: {found.lacking}. `wtl export --control 10%` draws some at random."]
     told = [
         f"Accuracy: {_percent(found.accuracy)}, the 95 % interval in brackets. A linear probe learned from "
         f"{found.taught:,} labels, and was tested on the {found.controls:,} images that were drawn at random."
@@ -84,8 +97,10 @@ def _accuracy(found: "Progress", *, least: int) -> list[str]:
     if found.forecast is not None:
         told.append(
             f"{found.forecast.more:,} more labels will bring about {_points(found.forecast.gain)}, "
-            "by what labels brought on other data."
+            "judging by other data."
         )
+    if found.goal is not None:
+        told.append(found.goal.sentence())
     return told
 
 
@@ -96,8 +111,8 @@ def _choosing(compared: "Comparison") -> str:
         verdict = "Choosing helped"
     if gain.high < 0:
         verdict = "Choosing did not help"
-    picks = f"the first {labels} picks teach an accuracy of {compared.by_picks:.1%}"
-    return f"{verdict}: {picks}, {labels} random images {compared.by_controls:.1%}; {_points(gain)}."
+    picks = f"the first {labels} picks teach an accuracy of {100 * compared.by_picks:.1f} %"
+    return f"{verdict}: {picks}, {labels} random images {100 * compared.by_controls:.1f} %; {_points(gain)}."
 
 
 def _show_classes(found: "Progress") -> None:
@@ -119,7 +134,7 @@ def _is(count: int) -> str:
 
 
 def _percent(estimate: "Estimate") -> str:
-    return f"{estimate.value:.1%} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+    return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
 def _points(estimate: "Estimate") -> str:

@@ -294,7 +294,7 @@ def replays(
     """Gain, forecast and whether the interval holds the gain, for several sizes."""
     import torch
 
-    from wtl_core.labelling import progress
+    from wtl_core.selection import accuracy
     from wtl_core.selection.linear_probe import fit_probe
 
     def hits(taught: np.ndarray, judged: np.ndarray) -> float:
@@ -308,8 +308,8 @@ def replays(
                 continue
             taught, later = order[:size], order[: size + more]
             rest = np.setdiff1d(np.arange(len(values)), later)
-            controls = generator.choice(len(values), max(progress.LEAST_CONTROLS, size // 10), replace=False)
-            told = progress.forecast(hits(np.setdiff1d(taught, controls), controls), size, more).gain
+            controls = generator.choice(len(values), max(accuracy.LEAST, size // 10), replace=False)
+            told = accuracy.forecast(hits(np.setdiff1d(taught, controls), controls), size, more).gain
             gain = hits(later, rest) - hits(taught, rest)
             cases.append((gain, told.value, told.low <= gain <= told.high))
     return cases

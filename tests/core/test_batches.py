@@ -1,6 +1,5 @@
 """Batches: which images are handed out, once each, and that controls are a uniform draw of the pool."""
 
-import json
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -9,10 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.conftest import build_source, make_jpeg, write_pictures
+from tests.conftest import build_source, write_pictures
 from tests.plain_refresh import ranking, refresh
+from tests.small_batches import write_batch
 from wtl_core.errors import ConfigError
-from wtl_core.labelling import batch_files, batches, labels
+from wtl_core.labelling import batches, labels
 from wtl_core.labelling.batches import Asked
 from wtl_core.selection.control_draw import Draw, control_ids, random_draw
 from wtl_core.workspace import ledger
@@ -104,7 +104,7 @@ def test_a_file_that_was_lost_is_written_from_a_later_ranking_too(tmp_path: Path
     told = {"picked from an earlier ranking", "drawn at random, as a control"}
     assert set(again.table["why"][:2]) <= told
     for name, form in (("b.csv", None), ("b.json", "label-studio")):
-        batch_files.write(again.table, tmp_path / name, form, {})
+        write_batch(store, again, tmp_path / name, form)
     assert labels.add(store, tmp_path / "b.csv").added == 3
     with pytest.raises(ConfigError, match="expected the name of a new batch, found 'batch-001', which holds other"):
         batches.hand_out(store, Asked(new=6, name="batch-001"))
@@ -262,49 +262,3 @@ def test_wrong_requests_are_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a ranking, found none yet"):
         batches.hand_out(Store(str(tmp_path / "none")), Asked(new=1))
     assert ledger.length(store) == 0
-    for name, form, told in (
-        ("a.csv", "label-studio", r"expected an ending \.json for the format label-studio, found \.csv"),
-        ("a.json", "csv", r"expected an ending \.csv for the format csv, found \.json"),
-        ("a.xlsx", None, "expected an ending out of"),
-    ):
-        with pytest.raises(ConfigError, match=told):
-            batch_files.check(tmp_path / name, form)
-
-
-def test_a_batch_goes_to_label_studio_and_comes_back_with_its_classes(tmp_path: Path) -> None:
-    names = ['a "b".jpg', "=c.jpg", "d#e.jpg", "f?g%20h.jpg", "été.jpg"]
-    (tmp_path / "photos").mkdir()
-    for number, name in enumerate(names):
-        (tmp_path / "photos" / name).write_bytes(make_jpeg(number))
-    refresh(tmp_path / "w", tmp_path / "photos")
-    store = Store(str(tmp_path / "w"))
-    batch = batches.hand_out(store, Asked(new=5, control="1"))
-    folder = str(tmp_path / "photos")
-    urls = {folder: "http://host/x", f"{folder}/": "/data/local-files/?d=photos/"}
-    batch_files.write(batch.table, tmp_path / "tasks.json", "label-studio", urls)
-    tasks = json.loads((tmp_path / "tasks.json").read_text())
-    assert {task["data"]["image"] for task in tasks} == {
-        "/data/local-files/?d=photos/a%20%22b%22.jpg",
-        "/data/local-files/?d=photos/%3Dc.jpg",
-        "/data/local-files/?d=photos/d%23e.jpg",
-        "/data/local-files/?d=photos/f%3Fg%2520h.jpg",
-        "/data/local-files/?d=photos/%C3%A9t%C3%A9.jpg",
-    }
-    assert sorted(tasks[0]["data"]) == ["batch", "image", "is_control", "place", "rank", "sample_id", "uri", "why"]
-    result = [{"from_name": "choice", "type": "choices", "value": {"choices": ["cat"]}}]
-    for keys in (("sample_id", "image"), ("image",)):  # a project may drop what it does not show
-        done = [
-            {"id": number, "data": {key: task["data"][key] for key in keys}, "annotations": [{"result": result}]}
-            for number, task in enumerate(tasks)
-        ]
-        (tmp_path / "export.json").write_text(json.dumps(done))
-        assert labels.add(store, tmp_path / "export.json").found == 5
-    assert batches.listed(store)["back"].to_list() == [5]
-
-
-@pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])
-def test_a_batch_as_a_table_comes_back(store: Store, tmp_path: Path, ending: str) -> None:
-    batch = batches.hand_out(store, Asked(new=7, control="2"))
-    file = tmp_path / f"b.{ending}"
-    batch_files.write(batch.table, file, None, {})
-    assert labels.add(store, file).added == 7

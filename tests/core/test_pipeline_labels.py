@@ -1,13 +1,15 @@
 """Refreshes of a pool that is labelled bit by bit, and to its end."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import make_jpeg
+from tests.conftest import make_jpeg, write_pictures
 from tests.plain_refresh import files, ranking, refresh
 from wtl_core.errors import InputError
-from wtl_core.labelling import cut
+from wtl_core.labelling import batches, cut, progress, skips
+from wtl_core.labelling.batches import Asked
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.report import status
 from wtl_core.workspace import commits, ledger, selections
@@ -103,3 +105,42 @@ def test_what_the_filters_exclude_is_not_left_to_label_but_filters_that_exclude_
     ledger.append(store, "labelled", ranking(tmp_path / "w")["sample_id"].to_list()[:10])
     assert refresh(tmp_path / "w", source, recipe=none).counts.ranked == 0
     assert "10 are labelled and 54 excluded by the recipe" in status.read(store).to_json()["ranking"]["advice"]
+
+
+def test_an_accuracy_goal_ends_the_picks_by_the_ledger_alone_and_as_progress_tells(tmp_path: Path) -> None:
+    def with_goal(goal: float) -> Recipe:
+        return Recipe.model_validate({"encoder": {"name": "pixels"}, "selection": {"accuracy_goal": goal}})
+
+    root, folder = tmp_path / "w", write_pictures(tmp_path / "photos", count=200)
+    store = Store(str(root))
+    first = refresh(root, folder, recipe=with_goal(0.9))
+    receipt = selections.read_receipt(store, first.selection)
+    assert (first.counts.picks, receipt["stop"]["reason"]) == (200, "budget")
+    told = "The accuracy goal of 90 % ends no picks yet, since accuracy is not known: it takes 40 labelled images that"
+    assert told in receipt["advice"]
+    assert told in str(status.read(store).to_json()["ranking"])
+    ids = batches.hand_out(store, Asked(new=120, control="50")).table["sample_id"].to_list()
+    classes = [["even"] if int(sample_id[0], 16) % 2 else ["odd"] for sample_id in ids]
+    ledger.append(store, "labelled", ids[:100], classes=classes[:100])
+    ledger.append(store, "labelled", ids[100:101], classes=[None])
+    skips.skip(store, ids[101:102], "redundant")
+    skips.skip(store, ids[102:103], "unusable")
+    now = progress.run(store).accuracy
+    assert now is not None
+    shutil.copytree(root, tmp_path / "copy")
+    goal = now.value + 0.02
+    second = refresh(root, recipe=with_goal(goal))
+    receipt = selections.read_receipt(store, second.selection)
+    found = progress.run(store, goal=goal).goal
+    assert found is not None
+    assert found.more is not None
+    assert 0 < found.more < found.left == 97
+    assert receipt["accuracy_goal"] == found.to_json()
+    assert (second.counts.picks, receipt["stop"]) == (found.more, {"picks": found.more, "reason": "accuracy_goal"})
+    assert found.sentence() in receipt["advice"]
+    copied = refresh(tmp_path / "copy", recipe=with_goal(goal), workers=2, part_images=7)
+    assert (copied.selection, copied.counts) == (second.selection, second.counts)
+    plain = refresh(root, recipe=Recipe.model_validate({"encoder": {"name": "pixels"}}))
+    kept = ranking(tmp_path / "copy")["sample_id"].to_list()
+    assert selections.read_ranking(store, plain.selection)["sample_id"].to_list() == kept
+    assert selections.read_receipt(store, plain.selection)["accuracy_goal"] is None

@@ -55,7 +55,8 @@ def test_the_rest_goes_to_label_studio_and_then_nothing_is_left(work: Path, tmp_
     file = tmp_path / "tasks.json"
     call = ("export", "--at", "100%", "-w", work, "--json", "--format", "label-studio", "-o", file)
     told = result_of(wtl_here(*call, "--name", "all", "--url", f"{tmp_path}=http://host"))
-    assert told == {"batch": "all", "images": 12, "controls": 0, "is_new": True, "output": str(file)}
+    assert told["files"] == [told["output"]] == [str(file)]
+    assert told == told | {"batch": "all", "images": 12, "controls": 0, "is_new": True, "lost": []}
     assert json.loads(file.read_text())[0]["data"]["image"].startswith("http://host/photos/")
     nothing = wtl_here("export", "--new", "5", "-o", tmp_path / "none.csv", "-w", work)
     assert (nothing.returncode, nothing.stdout) == (0, "")
@@ -71,6 +72,33 @@ def test_wrong_calls_are_refused_and_nothing_is_entered(work: Path, tmp_path: Pa
         ("--new", "3", "-o", tmp_path / "b.csv", "--format", "label-studio"),
         ("--new", "3", "-o", tmp_path / "b.csv", "--url", "x"),
         ("--new", "3", "-o", tmp_path / "b.csv", "--control", "200%"),
+        ("--new", "3", "-o", tmp_path / "b.csv", "--presign", "12"),
+        ("--new", "3", "-o", tmp_path / "b.csv", "--presign", "12h"),
+        ("--new", "3", "-o", tmp_path / "b.csv", "--link"),
+        ("--new", "3", "-o", tmp_path / "b.csv", "--url", "/elsewhere/="),
+        ("--new", "3", "-o", tmp_path, "--format", "folder"),
     ):
         assert wtl_here("export", *words, "-w", work).returncode == 2, words
     assert ledger.length(Store(str(work))) == 0
+
+
+def test_a_folder_of_links_is_written_and_named_again_by_its_batch(work: Path, tmp_path: Path, wtl_here: Wtl) -> None:
+    call = ("export", "--new", "4", "-w", work, "--format", "folder", "--link")
+    done = wtl_here(*call, "-o", tmp_path / "out")
+    assert done.stderr == f"batch-001 is {tmp_path / 'out'}: 4 images\n"
+    assert len([file for file in (tmp_path / "out").iterdir() if file.is_symlink()]) == 4
+    again = wtl_here(*call, "-o", tmp_path / "out")
+    assert again.returncode == 2
+    assert "expected a new or empty folder" in again.stderr
+    told = result_of(wtl_here(*call, "-o", tmp_path / "again", "--name", "batch-001", "--json"))
+    assert (told["batch"], told["is_new"], told["files"]) == ("batch-001", False, [str(tmp_path / "again")])
+
+
+def test_images_in_archives_are_refused_by_a_tool_s_list_and_nothing_is_entered(
+    source: Path, tmp_path: Path, wtl_here: Wtl
+) -> None:
+    refresh(tmp_path / "w", source)
+    done = wtl_here("export", "--new", "60", "-w", tmp_path / "w", "--format", "coco", "-o", tmp_path / "c.json")
+    assert done.returncode == 2
+    assert "--format folder, yolo or webdataset copies them" in done.stderr
+    assert ledger.length(Store(str(tmp_path / "w"))) == 0

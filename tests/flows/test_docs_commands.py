@@ -21,8 +21,8 @@ from wtl_core.recipe.recipe import Recipe
 
 READING = {"status", "cut", "report", "labels", "similar", "doctor"}
 HANDING_OUT = {"export", "batches", "skip"}
-NEEDS = re.compile(r"timm:|s3://|ssl|--recipe|--open")
-"""In commands that need a download, a bucket, minutes of training, a file of the reader's own, or a browser."""
+NEEDS = re.compile(r"timm:|s3://|ssl|--recipe|--open|--url")
+"""In commands that need a download, a bucket, minutes of training, a place of the reader's own, or a browser."""
 COUNT = 120
 
 

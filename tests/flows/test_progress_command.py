@@ -63,15 +63,34 @@ def test_progress_tells_accuracy_choosing_the_forecast_and_classes(work: Path, w
     shown = wtl_here("progress", "--more", "1000", "-w", work).stdout
     told = result_of(wtl_here("progress", "--more", "1000", "-w", work, "--json"))
     assert (told["known"], told["controls"] + told["taught"]) == (146, 146)
-    percent, points = r"\d+\.\d%", r"[+-]\d+\.\d points \([+-]\d+\.\d to [+-]\d+\.\d\)"
+    percent, points = r"\d+\.\d %", r"[+-]\d+\.\d points \([+-]\d+\.\d to [+-]\d+\.\d\)"
     for line in (
         rf"Accuracy: {percent} \([\d.]+ to [\d.]+\), the 95 % interval in brackets\. A linear probe learned from "
         rf"{told['taught']} labels, and was tested on the {told['controls']} images that were drawn at random\.",
         r"(Choosing helped|Choosing did not help|Whether choosing helped cannot be told from so few labels): the first "
         rf"(\d+) picks teach an accuracy of {percent}, \2 random images {percent}; {points}\.",
-        rf"1,000 more labels will bring about {points}, by what labels brought on other data\.",
+        rf"1,000 more labels will bring about {points}, judging by other data\.",
         r"class +labels +of all +of the pool +next picks",
-        rf"rare +1 +0\.7% +{percent} to {percent} *",
+        r"rare +1 +0\.7% +\d+\.\d% to \d+\.\d% *",
         r"Classes with fewer than 20 labels: rare\.",
     ):
         assert re.search(f"^{line}$", shown, re.MULTILINE), line
+    for goal in ("99%", "0.99"):
+        told = result_of(wtl_here("progress", "--goal", goal, "-w", work, "--json"))["goal"]
+        assert (told["goal"], told["left"], told["now"]["taught"]) == (0.99, 4, told["now"]["taught"])
+    shown = wtl_here("progress", "--goal", "99%", "-w", work).stdout
+    assert "The accuracy goal of 99 % is not within reach, judging by other data: accuracy is " in shown
+    assert "labels of all 4 images that are left would bring it to about " in shown
+    for wrong in ("90", "0", "101%", "x", "-5%", "nan", "inf%"):
+        refused = wtl_here("progress", "--goal", wrong, "-w", work)
+        assert (refused.returncode, "expected a share such as 90% or 0.9, found" in refused.stderr) == (2, True)
+
+
+def test_runs_and_status_say_why_an_accuracy_goal_ends_no_picks(tmp_path: Path, wtl: Wtl, wtl_here: Wtl) -> None:
+    (tmp_path / "r.toml").write_text('[encoder]\nname = "pixels"\n[selection]\naccuracy_goal = 0.9\nbudget = "10%"\n')
+    source, work = write_pictures(tmp_path / "photos", count=20), tmp_path / "w"
+    done = wtl("run", source, "-w", work, "--recipe", tmp_path / "r.toml")
+    assert done.returncode == 0, done.stderr
+    for shown in (done.stdout, wtl_here("status", "-w", work).stdout):
+        assert "20 ranked, 2 picked (budget 10%)" in shown
+        assert "The accuracy goal of 90 % ends no picks yet, since accuracy is not known: it takes 40 labelled" in shown

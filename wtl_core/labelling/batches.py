@@ -44,27 +44,32 @@ class Batch:
     Attributes:
         name: Its name.
         table: Columns `COLUMNS`, in the order in which it is handed out. `why` says of every image why it is in it.
-        is_new: It was not in the ledger before.
+        is_new: It is not in the ledger, or was not before; a batch without images is never new.
+        request: What was asked for, as the ledger keeps it.
     """
 
     name: str
     table: pl.DataFrame
     is_new: bool
+    request: str
 
 
 def hand_out(store: Store, asked: Asked, *, is_dry: bool = False) -> Batch:
-    """Enter a batch in the ledger; the same call on the same ranking gives the same batch, and no second entry.
+    """What `choose` says, entered in the ledger unless `is_dry`."""
+    batch = choose(store, asked)
+    if not is_dry:
+        enter(store, batch)
+    return batch
+
+
+def choose(store: Store, asked: Asked) -> Batch:
+    """The batch that is asked for; the same call on the same ranking gives the same batch. Reads only.
 
     A call that names a batch which is out gives it again from a later ranking too, in the words of that one, so that a
     file that was lost or not finished can be written: without the images that were skipped or have left the pool since.
 
     An image is in one batch at most. Images that are labelled or skipped are in none. Picks come by rank; controls
     stand between them in equal distances, so that a batch of which only a part comes back has its share of them.
-
-    Args:
-        store: The workspace.
-        asked: What the batch holds.
-        is_dry: Enter nothing.
 
     Raises:
         ConfigError: the workspace has no ranking yet, what is asked for is none, or the name is that of another batch.
@@ -81,16 +86,26 @@ def hand_out(store: Store, asked: Asked, *, is_dry: bool = False) -> Batch:
             raise ConfigError(f"{store.root}: {told}; `wtl batches` shows what is out")
         name = str(earlier["batch"][0])
         table = _described(store, last, ranked, name, earlier.select("sample_id", "is_control"))
-        return Batch(name, table.filter(~_is_one_of(ledger.sample_ids(entries, "skipped"))), False)
+        return Batch(name, table.filter(~_is_one_of(ledger.sample_ids(entries, "skipped"))), False, request)
     ids, controls = _chosen(ranked, ledger.settled_ids(entries), out["sample_id"], asked)
     name = asked.name or _next_name(out)
-    if ids and not is_dry:
-        ledger.append_batch(store, name, ids, controls=controls, request=request)
     chosen = pl.DataFrame(
         {"sample_id": ids, "is_control": [sample_id in controls for sample_id in ids]},
         schema={"sample_id": pl.String, "is_control": pl.Boolean},
     )
-    return Batch(name, _described(store, last, ranked, name, chosen), bool(ids))
+    return Batch(name, _described(store, last, ranked, name, chosen), bool(ids), request)
+
+
+def enter(store: Store, batch: Batch) -> None:
+    """Enter a batch in the ledger that is not in it yet; its images are then handed out.
+
+    Raises:
+        TransientError: another process appended at the same moment.
+    """
+    if batch.is_new:
+        controls = batch.table.filter("is_control")["sample_id"].to_list()
+        ids = batch.table["sample_id"].to_list()
+        ledger.append_batch(store, batch.name, ids, controls=set(controls), request=batch.request)
 
 
 def listed(store: Store) -> pl.DataFrame:

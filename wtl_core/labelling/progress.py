@@ -1,54 +1,43 @@
 """What the labels so far show: accuracy on images drawn at random, whether choosing helped, and what more would bring.
 
-Accuracy is that of a linear probe on the encoder's vectors, so it says how much the labels teach, not how good a model
-of one's own will be. What is judged on are controls: a uniform random draw of the pool, all of it labelled (see
-`selection.control_draw`), so it is unbiased, and they teach nothing then. Images of the draw whose classes are not
-known are left out of it. Reads only; nothing is trained anew.
-
-The forecast is an empirical law: a doubling of L labels takes 0.104 x sqrt(1000 / L) of the error away. Over labels of
-CIFAR-10, Fashion-MNIST and photographs of clothes, balanced and with long tails, in one pass and steered by labels, it
-was within 2 points of the truth in two of three cases, better than curves fitted to the labels at hand, whose noise is
-as large as what they are to show. The interval is as wide as it was wrong (`tests/bench/reports/labels.md`).
+Accuracy and forecast are those of `selection.accuracy`. What is judged on are controls: a uniform random draw of the
+pool, all of it labelled (see `selection.control_draw`). Images of the draw whose classes are not known are left out of
+it. Reads only; nothing is trained anew.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
 from wtl_core.embedding import vectors
 from wtl_core.labelling import cut
 from wtl_core.pool import live_pool
 from wtl_core.recipe.selection import EMPTY
+from wtl_core.selection.accuracy import (
+    LEAST,
+    Estimate,
+    Forecast,
+    Goal,
+    forecast,
+    judging,
+    labels_for,
+    lacking,
+    measure,
+    share_of,
+)
 from wtl_core.selection.control_draw import Draw, random_draw
 from wtl_core.selection.label_weights import likely_classes
-from wtl_core.selection.linear_probe import fit_probe
 from wtl_core.workspace import ledger, snapshots
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
-LEAST_CONTROLS = 40
-"""Labelled controls from which accuracy is told: by 40, a share of 0.8 is known to 12 points."""
-_LEAST_LABELS = 40
 _FOLDS = 5
 _DRAWS = 1000
 SHORT = 20
 """Labels of a class below which it is short: a vote of 20 neighbours cannot be won by fewer."""
-_LAW, _AT = 0.104, 1000.0
-_WRONG_BY, _LEAST_WRONG = 0.85, 0.01
-"""Half of the interval: that share of the forecast, and a point. Sets differ: some are at their end, others are not."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure and the interval that holds it in 95 % of cases."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -69,14 +58,6 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """What more labels bring: `gain` in accuracy by `more` labels, with its interval."""
-
-    more: int
-    gain: Estimate
-
-
-@dataclass(frozen=True)
 class Progress:
     """What the labels show.
 
@@ -91,11 +72,12 @@ class Progress:
         missing_out: Those of them that are handed out.
         behind: Labelled images up to the last control that are not of the draw, since a missing one is before them.
         taught: Labels that teach the probe: of known classes, with a vector, and not of the draw.
-        accuracy: On the controls, taught by these labels; None with fewer than `LEAST_CONTROLS`.
+        accuracy: On the controls, taught by these labels; None with fewer than `accuracy.LEAST` of either.
         picks: Those of the labels that teach which `wtl export` handed out as picks.
         compared: How many of these are needed to compare them with controls.
         comparison: None without `accuracy`, or with fewer picks than that.
         forecast: None without `accuracy`.
+        goal: The labels to the accuracy that was asked for; None if none was.
         classes: One row a class, the fewest labels first: `class`, `labels`, `share` among them, `pool_share` with
             `pool_low` and `pool_high` by the controls (null without), `next` of the picks that will probably be of it
             (null where labels do not steer them).
@@ -115,8 +97,14 @@ class Progress:
     compared: int
     comparison: Comparison | None
     forecast: Forecast | None
+    goal: Goal | None
     classes: pl.DataFrame
     short: list[str]
+
+    @property
+    def lacking(self) -> str:
+        """What is missing where `accuracy` is None, in words."""
+        return lacking(self.controls, self.taught)
 
     def to_json(self) -> dict[str, Any]:
         """What `wtl progress --json` prints."""
@@ -126,12 +114,13 @@ class Progress:
         }
 
 
-def run(store: Store, more: int | None = None) -> Progress:
+def run(store: Store, more: int | None = None, *, goal: float | None = None) -> Progress:
     """What the labels of the ledger show.
 
     Args:
         store: The workspace.
         more: Labels that the forecast is for; as many again if not given.
+        goal: An accuracy, above 0 and at most 1, for which the labels that it takes are told.
 
     Raises:
         ConfigError: the workspace has no ranking yet.
@@ -147,13 +136,14 @@ def run(store: Store, more: int | None = None) -> Progress:
     rows = np.flatnonzero(has_vector)
     is_control = is_drawn[rows]
     picks = _picked(entries, known["sample_id"].gather(rows).to_list(), is_control)
-    taught = int((~is_control).sum())
-    accuracy = comparison = None
-    if is_control.sum() >= LEAST_CONTROLS and taught >= _LEAST_LABELS:
-        unit = vectors.load(store, last.encoder, known["sample_id"].gather(rows).to_list()).astype(np.float32)
-        accuracy, comparison = measured(unit, [named[row] for row in rows], is_control, picks)
-    coming = ranking.filter(~pl.col("sample_id").is_in(labels["sample_id"].implode())).head(last.counts.picks)
-    table = _classes(named, is_drawn, _next_of(coming, {name for names in named for name in names}))
+    unit = vectors.load(store, last.encoder, known["sample_id"].gather(rows).to_list())
+    classes = [named[row] for row in rows]
+    accuracy = measure(unit, classes, is_control)
+    share = accuracy.share
+    open_ranking = ranking.filter(~pl.col("sample_id").is_in(ledger.settled_ids(entries)))
+    coming = _next_of(open_ranking.head(last.counts.picks), {name for names in named for name in names})
+    left = open_ranking["duplicate_of"].null_count()
+    table = _classes(named, is_drawn, coming)
     handed_out = set(ledger.sample_ids(entries, "exported"))
     return Progress(
         labelled=labels.height,
@@ -163,12 +153,13 @@ def run(store: Store, more: int | None = None) -> Progress:
         missing=len(draw.missing),
         missing_out=len(handed_out.intersection(draw.missing)),
         behind=len(draw.behind),
-        taught=taught,
-        accuracy=accuracy,
+        taught=accuracy.taught,
+        accuracy=share,
         picks=len(picks),
         compared=_taught_in_part(int(is_control.sum())),
-        comparison=comparison,
-        forecast=None if accuracy is None else forecast(accuracy.value, taught, more or known.height),
+        comparison=None if share is None else compare(unit, classes, is_control, picks),
+        forecast=None if share is None else forecast(share.value, accuracy.taught, more or known.height),
+        goal=None if goal is None else labels_for(goal, accuracy, left=left),
         classes=table,
         short=table.filter(pl.col("labels") < SHORT)["class"].to_list(),
     )
@@ -193,35 +184,22 @@ def _taught_in_part(controls: int) -> int:
     return controls - -(-controls // _FOLDS)
 
 
-def measured(
-    unit_vectors: np.ndarray, classes: list[list[str]], is_control: np.ndarray, picks: np.ndarray
-) -> tuple[Estimate, Comparison | None]:
-    """Accuracy on the controls by all other labels, and picks against controls.
-
-    An image of several classes counts as named right by any of them.
+def compare(
+    vectors: np.ndarray, classes: Sequence[Sequence[str]], is_control: np.ndarray, picks: np.ndarray
+) -> Comparison | None:
+    """Picks against controls; None where there are fewer picks than are compared.
 
     Args:
-        unit_vectors: (K, D) float32 of labelled images.
-        classes: Of each, one at least.
+        vectors: (K, D) of labelled images, of unit length.
+        classes: Of each, as for `accuracy.measure`.
         is_control: (K,) bool.
         picks: (P,) int64, rows of images that were picked and are no controls, the first picked ones first.
     """
-    names = sorted({name for found in classes for name in found})
-    place = {name: number for number, name in enumerate(names)}
-    target = np.zeros((len(classes), len(names)), np.float32)
-    for row, found in enumerate(classes):
-        target[row, [place[name] for name in found]] = 1.0 / len(found)
-
-    def hits(taught: np.ndarray, judged: np.ndarray) -> np.ndarray:
-        probe = fit_probe(torch.from_numpy(unit_vectors[taught]), torch.from_numpy(target[taught]), classes=len(names))
-        found = probe.logits(torch.from_numpy(unit_vectors[judged])).argmax(1).numpy()
-        return np.asarray(target[judged, found] > 0)
-
     controls = np.flatnonzero(is_control)
-    accuracy = _share(hits(np.flatnonzero(~is_control), controls))
     size = _taught_in_part(len(controls))
     if size > len(picks):
-        return accuracy, None
+        return None
+    hits = judging(vectors, classes)
     shuffled = np.random.default_rng(0).permutation(controls)
     by_picks, by_controls = [], []
     for fold in range(_FOLDS):
@@ -233,29 +211,12 @@ def measured(
     difference = both[0] - both[1]
     again = np.random.default_rng(0).integers(0, len(difference), (_DRAWS, len(difference)))
     low, high = np.quantile(difference[again].mean(1), [0.025, 0.975])
-    compared = Comparison(
+    return Comparison(
         labels=size,
         by_picks=float(both[0].mean()),
         by_controls=float(both[1].mean()),
         difference=Estimate(float(difference.mean()), float(low), float(high)),
     )
-    return accuracy, compared
-
-
-def forecast(accuracy: float, labels: int, more: int) -> Forecast:
-    """What `more` labels add to the accuracy that so many reach, by the law above."""
-    gain = _LAW * (1.0 - accuracy) * (_AT / labels) ** 0.5 * float(np.log2(1.0 + more / labels))
-    gain = min(gain, 1.0 - accuracy)
-    half = _WRONG_BY * gain + _LEAST_WRONG
-    return Forecast(more, Estimate(gain, gain - half, min(gain + half, 1.0 - accuracy)))
-
-
-def _share(hits: np.ndarray) -> Estimate:
-    """A share with Wilson's interval."""
-    count, value, z = len(hits), float(hits.mean()), 1.96
-    middle = (value + z * z / 2 / count) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * (value * (1 - value) / count + z * z / 4 / count**2) ** 0.5
-    return Estimate(value, max(0.0, middle - half), min(1.0, middle + half))
 
 
 def _next_of(picks: pl.DataFrame, names: Collection[str]) -> dict[str, float] | None:
@@ -275,7 +236,7 @@ def _classes(classes: list[list[str]], is_control: np.ndarray, coming: dict[str,
     controls = [found for found, drawn in zip(classes, is_control, strict=True) if drawn]
     for name in sorted({name for found in classes for name in found}):
         count = sum(name in found for found in classes)
-        pool = _share(np.array([name in found for found in controls])) if len(controls) >= LEAST_CONTROLS else None
+        pool = share_of(np.array([name in found for found in controls])) if len(controls) >= LEAST else None
         rows.append(
             {
                 "class": name,

@@ -1,5 +1,6 @@
 """Finds the samples of the pool that names mean: ids, paths, URIs, keys."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,7 +19,11 @@ Form = tuple[str, int, str, bool]
 _INSIDE = pl.when(pl.col("key") != "").then("key").otherwise("object_uri")
 """Of a location: the key of a member or a row, or the path of a file."""
 _ID = "^[0-9a-f]{64}$"
+_EXPORTED = re.compile(r"(?:^|/)\d{6,}_([0-9a-f]{64})(?:\.[^/]*)?$")
+"""How `wtl export` calls copies of images; tools may put folders in front and other endings behind."""
 _SHOWN = 3
+_LAST = 1 << 20
+"""The place of a reading behind all others; no path has as many folders."""
 
 
 def match_in_pool(store: Store, values: Sequence[str], *, are_stems: bool = False) -> pl.DataFrame:
@@ -76,17 +81,24 @@ def _forms(values: Sequence[str]) -> list[Form]:
             forms.append((value, first, spelling, False))
             forms += [(value, first + 1, absolute, False)] if absolute != spelling else []
             forms += [(value, first + 2, spelling.removeprefix("./"), True)] if "/" in spelling else []
-    return forms
+    return [*forms, *_exported(values)]
 
 
 def _stem_forms(values: Sequence[str]) -> list[Form]:
     """Of paths without an ending, whose folders in front may be those of a tool: the longest end that fits counts."""
     spelt = [(value, spelling.split("/")) for value in values for spelling in dict.fromkeys((value, unquote(value)))]
-    return [
+    ends = [
         (value, order, "/".join(parts[order:]), order < len(parts) - 1)
         for value, parts in spelt
         for order in range(len(parts))
     ]
+    return [*ends, *_exported(values)]
+
+
+def _exported(values: Sequence[str]) -> list[Form]:
+    """The ids in names of images that `wtl export` copied, which count where nothing else does."""
+    found = [(value, _EXPORTED.search(value)) for value in values]
+    return [(value, _LAST, match[1], False) for value, match in found if match is not None]
 
 
 def _best(names: pl.DataFrame, values: Sequence[str], forms: list[Form]) -> pl.DataFrame:

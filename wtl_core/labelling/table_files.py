@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from wtl_core.workspace.storage import Store
 
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 """Of files that a table can be written to."""
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes text that begins so for a formula."""
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""How text begins that a spreadsheet would run, or that reads like such text with an apostrophe in front already."""
 
 
 def check_output(file: Path) -> None:
@@ -30,23 +31,26 @@ def check_output(file: Path) -> None:
 def write(table: pl.DataFrame, file: Path) -> None:
     """Write a table in the form that the file's ending says, seen whole or not at all.
 
-    .csv and .tsv are as `to_csv` makes them, .json is a list of objects, .jsonl has one object a line, .parquet has the
-    columns of the table.
-
     Raises:
         ConfigError: the file cannot be written, or its ending is none of `ENDINGS`.
     """
     check_output(file)
-    ending = file.suffix.lower()
+    write_bytes(encoded(table, file.suffix.lower()), file)
+
+
+def encoded(table: pl.DataFrame, ending: str) -> bytes:
+    """A table as the bytes of a file with one of `ENDINGS`.
+
+    .csv and .tsv are as `to_csv` makes them, .json is a list of objects, .jsonl has one object a line, .parquet has the
+    columns of the table.
+    """
     if ending == ".parquet":
-        data = storage.to_parquet(table)
-    elif ending == ".json":
-        data = (json.dumps(table.to_dicts(), indent=1) + "\n").encode()
-    elif ending == ".jsonl":
-        data = "".join(f"{json.dumps(row)}\n" for row in table.iter_rows(named=True)).encode()
-    else:
-        data = to_csv(table, separator="," if ending == ".csv" else "\t").encode()
-    write_bytes(data, file)
+        return storage.to_parquet(table)
+    if ending == ".json":
+        return (json.dumps(table.to_dicts(), indent=1) + "\n").encode()
+    if ending == ".jsonl":
+        return "".join(f"{json.dumps(row)}\n" for row in table.iter_rows(named=True)).encode()
+    return to_csv(table, separator="," if ending == ".csv" else "\t").encode()
 
 
 def write_bytes(data: bytes, file: Path) -> None:
@@ -58,7 +62,10 @@ def write_bytes(data: bytes, file: Path) -> None:
 
 
 def to_csv(table: pl.DataFrame, *, separator: str = ",") -> str:
-    """The table as CSV, lists as words. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    """The table as CSV, lists as words.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front, which `rearmed` takes away.
+    """
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, table.columns, lineterminator="\n", delimiter=separator)
     writer.writeheader()
@@ -69,4 +76,9 @@ def to_csv(table: pl.DataFrame, *, separator: str = ",") -> str:
 def _safe(value: Any) -> Any:
     if isinstance(value, list):
         return " ".join(value)
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def rearmed(cell: str) -> str:
+    """A cell of CSV without the apostrophe that `to_csv` put in front of it."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

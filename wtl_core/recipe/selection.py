@@ -10,7 +10,7 @@ from wtl_core.recipe.operating_point import OperatingPoint
 
 EMPTY = "empty"
 """The class of labelled images that hold nothing of interest, in files of labels and wherever classes are told."""
-_STOPS = ("coverage_goal", "minimum_distance", "gain_knee")
+_STOPS = ("coverage_goal", "minimum_distance", "gain_knee", "accuracy_goal")
 
 
 class Quota(Params):
@@ -118,6 +118,9 @@ class SelectionParams(Params):
     that point latest."""
     gain_knee: float | None = Field(None, gt=0.0, lt=1.0)
     """Stop where the mean gain of 1 % of the pool falls below this share of the mean gain of the first 1 %."""
+    accuracy_goal: float | None = Field(None, gt=0.0, le=1.0)
+    """Stop at as many picks as will bring a linear probe to this accuracy once they are labelled, by the forecast of
+    `wtl progress`. It ends no picks before there are enough labels to forecast by, nor where it is not within reach."""
     group_by: str | None = None
     """The column or metadata key that quotas and balance refer to; `taken_on` groups by day."""
     quotas: tuple[Quota, ...] = ()

@@ -10,11 +10,9 @@ Legend: `N` candidates, `L` labelled images, `K` of them with known classes, `C`
 """
 
 import itertools
-import threading
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +24,7 @@ import torch
 
 from wtl_core.recipe.selection import EMPTY
 from wtl_core.selection.dense import FETCH_ROWS
-from wtl_core.selection.linear_probe import fit_probe
+from wtl_core.selection.linear_probe import fit_probe, one_thread
 from wtl_core.selection.neighbours import BLOCK_COLUMNS, Points, bits_to_level, level_distances
 
 _DISAGREEMENT = 5.0
@@ -214,14 +212,14 @@ def listen(
             better than always naming the commonest one would.
     """
     known = votes.known
-    with _one_thread():
+    with one_thread():
         target = torch.from_numpy(votes.target)
         probe = fit_probe(
             torch.from_numpy(labelled_vectors[known].astype(np.float32)), target, classes=len(votes.names)
         )
 
     def predict(rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
-        with _one_thread():
+        with one_thread():
             probed = probe.logits(torch.from_numpy(vectors[rows].astype(np.float32))).softmax(1).numpy()
         return probed, votes.shares(rows)
 
@@ -291,21 +289,3 @@ def _add_votes(
                 target[column] += share * table[line[column]]
             for column in range(skipped + 1, end):
                 target[column] += share * table[line[column]]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread: sums over rows, split among threads, would depend on their number.
-
-    The setting is the whole process's: one ranking at a time changes it.
-    """
-    with _setting_threads:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
-_setting_threads = threading.Lock()

@@ -15,6 +15,7 @@ from wtl_core.machine import Progress
 from wtl_core.recipe.operating_point import percents_of
 from wtl_core.recipe.selection import EMPTY, SelectionParams
 from wtl_core.selection import orders
+from wtl_core.selection.accuracy import Accuracy, labels_for
 from wtl_core.selection.dense import cover_by
 from wtl_core.selection.greedy import State, new_state
 from wtl_core.selection.identity import Purpose, content_keys, shuffled
@@ -45,6 +46,7 @@ class Steering:
         labelled_classes: The classes of each of those labelled images: none for an image that holds nothing of
             interest, None where not known. They steer `coverage` as `params.labels` says; sums over them follow the
             order of the labelled images, which a workspace sorts by id.
+        accuracy: What the labels teach, for the accuracy goal; None where not known.
         labelled_groups: The groups of those labelled images whose group is known; they count towards minima.
         frozen: Rows that keep their rank: the ranking begins with them, in this order.
         similar: Pairs of the vectors (Q, D) of given images and the exponent of exp(-d / s), where d is the distance
@@ -56,6 +58,7 @@ class Steering:
     groups: Names | None = None
     labelled: np.ndarray | None = None
     labelled_classes: Sequence[Sequence[str] | None] = ()
+    accuracy: Accuracy | None = None
     labelled_groups: Names = ()
     frozen: np.ndarray | None = None
     similar: Sequence[tuple[np.ndarray, float]] = ()
@@ -134,8 +137,10 @@ def rank(
         counts=np.minimum(percents_of(total), len(inside)),
         params=params,
     )
+    accuracy = steering.accuracy or Accuracy(None, 0, 0)
+    goal = None if params.accuracy_goal is None else labels_for(params.accuracy_goal, accuracy, left=len(inside))
     ordered, quotas = orders.order_rows(problem, total, on_progress=on_progress)
-    return assemble(problem, ordered, samples, inside, near=near, labelled=labelled, quotas=quotas, say=say)
+    return assemble(problem, ordered, samples, inside, near=near, labelled=labelled, quotas=quotas, say=say, goal=goal)
 
 
 def _kernel_of(params: SelectionParams) -> str:

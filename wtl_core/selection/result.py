@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wtl_core.selection.accuracy import Goal
 from wtl_core.selection.kernels import ONE, WEIGHT_ONE
 from wtl_core.selection.label_weights import LabelSay
 from wtl_core.selection.neighbours import exact_distances
@@ -44,6 +45,7 @@ class Ranking:
         quota_cost: The coverage at the budget that quotas cost.
         quota_advice: Which quota does not hold up to the budget; empty if all do.
         optimum_bound: (100,) float64, no choice of p % of the rows covers the pool better.
+        goal: The labels that the accuracy goal takes; None without one.
         labels: What the labels' classes say; None where none are known, or nothing asked for them.
         label_rows: int64, the row of each sample in the arrays of `labels`, -1 for those that were set aside.
     """
@@ -68,6 +70,7 @@ class Ranking:
     quota_cost: float
     quota_advice: str
     optimum_bound: np.ndarray
+    goal: Goal | None
     labels: LabelSay | None
     label_rows: np.ndarray
 
@@ -107,6 +110,7 @@ def empty_ranking() -> Ranking:
         quota_cost=0.0,
         quota_advice="",
         optimum_bound=np.ones(100),
+        goal=None,
         labels=None,
         label_rows=rows,
     )
@@ -122,6 +126,7 @@ def assemble(
     labelled: np.ndarray | None,
     quotas: QuotaOutcome,
     say: LabelSay | None,
+    goal: Goal | None,
 ) -> Ranking:
     """Append the rows that were set aside, and translate all into the caller's rows.
 
@@ -148,6 +153,7 @@ def assemble(
         radius=radius,
         frozen=len(problem.frozen),
         quotas=quotas,
+        goal=goal,
     )
     return Ranking(
         rows=samples.caller_rows[order],
@@ -170,6 +176,7 @@ def assemble(
         quota_cost=quotas.cost,
         quota_advice=quotas.advice,
         optimum_bound=ordered.bounds / whole,
+        goal=goal,
         labels=say,
         label_rows=np.concatenate([state.order, np.full(len(behind), -1)]).astype(np.int64),
     )

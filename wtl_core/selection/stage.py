@@ -19,6 +19,7 @@ from wtl_core.machine import Progress
 from wtl_core.recipe.base import digest_of
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import columns, ladder, ranking
+from wtl_core.selection.accuracy import Accuracy, measure
 from wtl_core.selection.advice import nothing_left
 from wtl_core.selection.ladder import Ladder
 from wtl_core.selection.ranking import Steering
@@ -108,6 +109,7 @@ def make(
         groups=groups,
         labelled=labelled,
         labelled_classes=[*inputs.label_classes, *[None] * len(inputs.redundant)],
+        accuracy=_accuracy(labelled, inputs),
         labelled_groups=labelled_groups,
         frozen=np.array([position[sample_id] for sample_id in inputs.exported], np.int64),
         similar=[
@@ -140,7 +142,7 @@ def make(
 
 
 def _selected(ranked: Ranking, measured: Ladder, samples: pl.DataFrame, *, scale: float | None) -> Selected:
-    told = "" if ranked.labels is None else ranked.labels.sentence()
+    told = [said.sentence() for said in (ranked.labels, ranked.goal) if said is not None]
     facts = {
         "numeric_path": ranked.numeric_path,
         "exact_until": int(ranked.exact_until),
@@ -150,10 +152,11 @@ def _selected(ranked: Ranking, measured: Ladder, samples: pl.DataFrame, *, scale
         "stop": asdict(ranked.stop),
         "references": measured.references,
         "is_held_out": measured.is_held_out,
-        "advice": " ".join(filter(None, [measured.advice, ranked.quota_advice, told])),
+        "advice": " ".join(filter(None, [measured.advice, ranked.quota_advice, *told])),
         "quotas_until": int(ranked.quotas_until),
         "quota_cost": ranked.quota_cost,
         "random_group_balance": measured.random_group_balance,
+        "accuracy_goal": None if ranked.goal is None else ranked.goal.to_json(),
         "labels": None if ranked.labels is None else ranked.labels.facts(),
     }
     return Selected(ranking_table(ranked, samples), ladder_table(measured), scale, facts)
@@ -175,6 +178,15 @@ def _write(store: Store, key: str, made: Selected, inputs: dict[str, Any]) -> No
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in tables.items()},
     }
     store.write_bytes(f"{key}/receipt.json", json.dumps(receipt, indent=1).encode() + b"\n")
+
+
+def _accuracy(labelled: np.ndarray | None, inputs: StageInputs) -> Accuracy | None:
+    """What the labels teach; None where no goal asks for it, or nothing is labelled."""
+    if inputs.recipe.selection.accuracy_goal is None or labelled is None:
+        return None
+    drawn = set(inputs.drawn)
+    is_drawn = np.array([sample_id in drawn for sample_id in inputs.labelled], bool)
+    return measure(labelled[: len(is_drawn)], inputs.label_classes, is_drawn)  # behind them come the redundant ones
 
 
 def _groups(

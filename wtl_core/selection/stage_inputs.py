@@ -15,6 +15,7 @@ from wtl_core.embedding import vectors
 from wtl_core.errors import InputError
 from wtl_core.recipe.base import digest_of
 from wtl_core.recipe.recipe import Recipe
+from wtl_core.selection.control_draw import random_draw
 from wtl_core.workspace import ledger, selections
 from wtl_core.workspace.storage import Store
 
@@ -37,6 +38,8 @@ class StageInputs:
         labelled_samples: Those of them that are in the pool, which alone have metadata and so a group.
         redundant: Ids of samples that were skipped as redundant and have a vector, sorted: they cover as labelled ones
             do, and are none.
+        drawn: Ids of a uniform random draw of the pool, all of it labelled or redundant, in its random order; empty
+            where the recipe has no `accuracy_goal`.
         exported: Ids of candidates that keep their rank, in the order of their exports.
         filtered: How many samples the recipe's filters exclude that are neither labelled nor skipped.
         skipped: How many samples of the pool are skipped.
@@ -50,6 +53,7 @@ class StageInputs:
     label_classes: list[list[str] | None]
     labelled_samples: pl.DataFrame
     redundant: list[str]
+    drawn: list[str]
     exported: list[str]
     filtered: int
     skipped: int
@@ -72,6 +76,7 @@ class StageInputs:
             "labelled_samples": len(self.labelled),
             "label_classes": digest_of_columns([pl.Series(self.label_classes, dtype=pl.List(pl.String))]),
             "redundant": digest_of(self.redundant),
+            "drawn": digest_of(self.drawn),
             "exported": digest_of(self.exported),
             "selection": self.recipe.selection.model_dump(mode="json"),
             "ladder": self.recipe.ladder.model_dump(mode="json"),
@@ -116,6 +121,8 @@ def read_inputs(
             f"{store.root}: expected images to rank, found {samples.height} of which all are filtered out; "
             "relax the recipe's filters or add images"
         )
+    has_goal = recipe.selection.accuracy_goal is not None
+    pool = samples.filter(~pl.col("is_filtered") | is_labelled | is_skipped)["sample_id"].to_list()
     can_be_picked = set(candidates["sample_id"])
     exported = ledger.sample_ids(entries, "exported")
     return StageInputs(
@@ -126,6 +133,7 @@ def read_inputs(
         label_classes=labels["classes"].to_list(),
         labelled_samples=labelled_samples,
         redundant=[sample_id for sample_id in ledger.sample_ids(entries, "redundant") if sample_id in has_vector],
+        drawn=random_draw(entries, pool).ids if has_goal else [],
         exported=[sample_id for sample_id in exported if sample_id in can_be_picked],
         filtered=samples.height - candidates.height - labelled_samples.height - skipped,
         skipped=skipped,

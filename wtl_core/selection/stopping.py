@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wtl_core.recipe.selection import SelectionParams
+from wtl_core.selection.accuracy import Goal
 from wtl_core.selection.quotas import QuotaOutcome
 
 NOTHING_LEFT = "nothing left to label"
@@ -28,6 +29,7 @@ def find_stop(
     radius: np.ndarray,
     frozen: int,
     quotas: QuotaOutcome,
+    goal: Goal | None = None,
 ) -> Stop:
     """The first condition that is met; where several are met at one rank, the first in the order of the params.
 
@@ -39,6 +41,7 @@ def find_stop(
         radius: Distance to the nearest earlier pick or labelled image; NaN, unknown, counts as too small.
         frozen: First ranks that minimum distance and knee pass over, since they judge new picks.
         quotas: A condition that is met before all minima are, ends the picks where they are met.
+        goal: The labels that the accuracy goal takes.
     """
     budget = params.budget_of(len(gain))
     stops = [Stop(kept, "all samples") if budget is None else Stop(budget, "budget")]
@@ -55,6 +58,8 @@ def find_stop(
             stops.append(Stop(int(close[0]) + frozen, "minimum_distance"))
     if params.gain_knee is not None:
         stops.append(Stop(_knee(gain[frozen:kept], params.gain_knee) + frozen, "gain_knee"))
+    if goal is not None and goal.more is not None:
+        stops.append(Stop(goal.more, "accuracy_goal"))
     first = min(stops, key=lambda stop: stop.picks)
     return replace(first, picks=max(first.picks, quotas.due))
 

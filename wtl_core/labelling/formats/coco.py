@@ -1,9 +1,30 @@
-"""Labels in COCO's JSON: the categories of an image's annotations."""
+"""COCO's JSON: a batch as a list of images, and labels as the categories of an image's annotations."""
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
-from wtl_core.labelling.formats.rows import Classes, LabelRows, Reading, required
+import polars as pl
+
+from wtl_core.labelling.formats.rows import Classes, LabelRows, Reading, picks_of, required
 from wtl_core.labelling.formats.tables import name_of
+
+
+def image_list(images: pl.DataFrame, classes: Sequence[str]) -> bytes:
+    """Images without annotations, and the known classes as categories.
+
+    An image's `id` is its place in the batch, and `coco_url` its address if it has one on a server.
+    """
+    entries = []
+    for row, told in zip(images.iter_rows(named=True), picks_of(images), strict=True):
+        size = {"width": row["width"], "height": row["height"]}
+        is_url = row["url"].startswith(("http://", "https://"))
+        named = {"file_name": row["uri"], "coco_url": row["url"]} if is_url else {"file_name": row["name"]}
+        entries.append({"id": row["place"], **named, **size, **told})
+    categories = [{"id": number, "name": name, "supercategory": ""} for number, name in enumerate(classes, 1)]
+    about = {"description": f"batch {images['batch'][0]} of wtl export"}
+    data = {"info": about, "licenses": [], "images": entries, "annotations": [], "categories": categories}
+    return (json.dumps(data) + "\n").encode()
 
 
 def is_coco(data: Any) -> bool:
@@ -39,6 +60,7 @@ def of_coco(data: dict[str, Any], reading: Reading) -> LabelRows:
     classes: list[Classes] = []
     for number, image in images.items():
         if number in found or reading.bare_is_empty:
-            names.append(str(name_of(image, reading.column or "file_name")))
+            title = "sample_id" if image.get("sample_id") else "file_name"  # ours, where a tool kept it
+            names.append(str(name_of(image, reading.column or title)))
             classes.append((tuple(found[number]) or None) if number in found else ())
     return LabelRows(names, classes, bare=len(images) - len(names))

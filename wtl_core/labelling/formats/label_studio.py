@@ -1,17 +1,37 @@
-"""Labels in Label Studio's JSON export: what its controls hold of each task's annotations.
+"""Label Studio: a batch as tasks, and its JSON export, where controls hold the labels of each task's annotations.
 
 Its CSV and its short JSON are tables.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from wtl_core.labelling.formats.rows import Classes, LabelRows, Reading, classes_of, collect, required, shown
+import polars as pl
+
+from wtl_core.labelling.formats.rows import (
+    Classes,
+    LabelRows,
+    Reading,
+    classes_of,
+    collect,
+    picks_of,
+    required,
+    shown,
+)
 from wtl_core.labelling.formats.tables import name_of
 
+MOST_TASKS, MOST_BYTES = 100_000, 200_000_000
+"""In one file: the most that its guide recommends for a project, and the most that one request may bring (its API)."""
 _LOCAL_FILES = "/data/local-files/"
 """How a task names a file of the server's own disk: the path below its root stands behind `?d=`."""
+
+
+def tasks(images: pl.DataFrame) -> bytes:
+    """A list of tasks: `image` is the address, the rest of `data` says why the image is there."""
+    rows = zip(images["url"], picks_of(images), strict=True)
+    return (json.dumps([{"data": {"image": url, **told}} for url, told in rows], indent=1) + "\n").encode()
 
 
 def are_tasks(entries: Any) -> bool:

@@ -5,10 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import polars as pl
+
 from wtl_core.recipe.selection import EMPTY
 
 Classes = tuple[str, ...] | None
 """Classes of an image: none for one that was looked at and holds nothing of interest, None where they are not known."""
+PICK_COLUMNS = ("sample_id", "uri", "batch", "place", "rank", "is_control", "why", "stands_for")
+"""What is told of each image of a batch in formats that hold more than its name."""
 _MOST_CHARACTERS = 200
 """Of a class name: what is longer is another column, such as a caption or an image as text."""
 _SHOWN, _SHOWN_CHARACTERS = 3, 60
@@ -96,6 +100,11 @@ def required(entry: Any, key: str, what: str) -> Any:
     if not isinstance(entry, Mapping) or key not in entry:
         raise LookupError(f"{what} without {key!r}")
     return entry[key]
+
+
+def picks_of(images: pl.DataFrame) -> list[dict[str, Any]]:
+    """`PICK_COLUMNS` of each image of a batch, as dictionaries."""
+    return images.select(PICK_COLUMNS).to_dicts()
 
 
 def shown(names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from wtl_core.labelling.formats.rows import Classes, LabelRows, Reading, classes_of, collect, shown
-from wtl_core.labelling.table_files import FORMULA_STARTS
+from wtl_core.labelling.table_files import rearmed
 from wtl_core.shards.tables import URI_NAMES
 
 COLUMNS = tuple(dict.fromkeys(("sample_id", "uri", "path", "key", "filename", "image", "file_name", *URI_NAMES)))
@@ -138,7 +138,7 @@ def _of_cell(cell: Any) -> Any:
             return json.loads(cell)
         except ValueError:
             return cell
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA_STARTS) else cell
+    return rearmed(cell)
 
 
 def _plain(title: str) -> str:

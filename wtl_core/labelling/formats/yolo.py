@@ -1,7 +1,11 @@
-"""Labels in YOLO's form: a text file for each image, whose lines begin with the number of a class, and a names file."""
+"""YOLO: a batch as a folder of images, and labels as a text file for each image and a file with the names of classes.
+
+The lines of a text file begin with the number of a class.
+"""
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,6 +18,17 @@ _NO_LABELS = ("train", "val", "valid", "validation", "test", "autosplit", "class
 _LEAST_NUMBERS = 4
 """Behind the class, of a box; outlines and turned boxes have more."""
 _BOX = re.compile(rb"\s*\d+(?:[ \t]+-?[\d.]+(?:e-?\d+)?){4}")
+
+
+IMAGES = "images"
+"""The folder of the images; tools put their text files into `labels` beside it."""
+
+
+def data_yaml(classes: Sequence[str]) -> bytes:
+    """`data.yaml` of a folder whose images are to be labelled; both parts that it must name are all of them."""
+    told = {"train": IMAGES, "val": IMAGES, "names": dict(enumerate(classes))}
+    text: str = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
+    return text.encode()
 
 
 def is_yolo(files: dict[str, bytes]) -> bool:
