@@ -1,13 +1,11 @@
 """What labels teach: the forecast, and how many more labels a goal takes; accuracy itself is in `test_progress`."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
 from tests.clustered_pool import clustered, rank
 from wtl_core.recipe.selection import SelectionParams
-from wtl_core.selection.accuracy import LEAST, Accuracy, Estimate, forecast, labels_for, measure
+from wtl_core.selection.accuracy import LEAST, Accuracy, Estimate, expected, forecast, labels_for, measure
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -25,29 +23,38 @@ def test_a_forecast_rises_with_the_labels_and_stays_within_the_error() -> None:
     assert forecast(0.1, 10, 100_000).gain.value <= 0.9
 
 
+def test_the_accuracy_that_is_expected_has_the_errors_of_now_and_of_the_forecast() -> None:
+    share = Estimate(0.8, 0.77, 0.82)
+    gain = forecast(0.8, 1000, 1000).gain
+    found = expected(share, 1000, 1000)
+    assert found.value == pytest.approx(0.8 + gain.value)
+    assert found.value - found.low == pytest.approx(np.hypot(0.03, gain.value - gain.low))
+    assert found.high - found.value == pytest.approx(np.hypot(0.02, gain.high - gain.value))
+    assert expected(Estimate(0.99, 0.9, 1.0), 50, 1000).high == 1.0
+
+
 @pytest.mark.parametrize("left", [0, 1, 500, 3000])
 def test_a_goal_takes_the_least_labels_whose_forecast_reaches_it(left: int) -> None:
-    def plain(goal: float, now: Accuracy, end: Callable[[Estimate], float]) -> int | None:
-        assert now.share is not None
-        for more in range(left + 1):
-            if end(forecast(now.share.value, now.taught, more).gain) >= goal - now.share.value - 1e-9:
-                return more
-        return None
-
     draw = np.random.default_rng(left)
-    counts = []
+    counts: list[tuple[int | None, ...]] = []
     for _ in range(60):
-        now = known(draw.uniform(0.2, 0.99), int(draw.integers(40, 2000)))
-        assert now.share is not None
-        goal = min(1.0, now.share.value + draw.uniform(-0.02, 0.08))
-        found = labels_for(goal, now, left=left)
-        counts.append(found.more)
-        assert found.more == plain(goal, now, lambda gain: gain.value)
-        assert found.low == plain(goal, now, lambda gain: gain.high)
-        assert found.high == plain(goal, now, lambda gain: gain.low)
-    assert None in counts
-    assert 0 in counts
-    assert left < 500 or len(set(counts)) > 10
+        share, taught = known(draw.uniform(0.2, 0.94)).share, int(draw.integers(40, 2000))
+        assert share is not None
+        goal = min(1.0, share.value + draw.uniform(-0.02, 0.08))
+        found = labels_for(goal, Accuracy(share, 50, taught), left=left)
+        every = [expected(share, taught, more) for more in range(left + 1)]
+        gains = [share.value + forecast(share.value, taught, more).gain.value for more in range(left + 1)]
+        assert [then.value for then in every] == gains
+        plain = [
+            next((more for more, then in enumerate(every) if end(then) >= goal - 1e-9), None)
+            for end in (lambda then: then.high, lambda then: then.value, lambda then: then.low)
+        ]
+        assert [found.low, found.more, found.high] == plain
+        counts.append((found.low, found.more, found.high))
+    low, more, high = zip(*counts, strict=True)
+    assert {0, None} <= {*low, *more}
+    assert None in high
+    assert left < 500 or len(set(more)) > 10
 
 
 def test_a_goal_is_told_in_a_sentence() -> None:
@@ -58,14 +65,23 @@ def test_a_goal_is_told_in_a_sentence() -> None:
     assert labels_for(0.8, known(0.8), left=500).sentence() == (
         "The accuracy goal of 80 % is reached: accuracy is 80 % (75.0 to 85.0)."
     )
-    assert labels_for(0.825, known(0.8, 1000), left=5000).sentence() == (
-        "The accuracy goal of 82.5 % takes about 1,301 more labels (311 to more than the 5,000 images that are left), "
-        "judging by other data; forecasts this far ahead were not checked; accuracy is 80 % (75.0 to 85.0)."
+    assert labels_for(0.815, known(0.8, 1000), left=5000).sentence() == (
+        "The accuracy goal of 81.5 % takes about 649 more labels (0 to more than the 5,000 images that are left), "
+        "judging by other data; accuracy is 80 % (75.0 to 85.0)."
     )
-    assert labels_for(0.9, known(0.8, 1000), left=2000).sentence() == (
-        "The accuracy goal of 90 % is not within reach, judging by other data: accuracy is 80 % (75.0 to 85.0), and "
-        "labels of all 2,000 images that are left would bring it to about 83.3 %."
+    sure = Accuracy(Estimate(0.8, 0.799, 0.801), 10_000, 1000)
+    assert labels_for(0.801, sure, left=100_000).sentence() == (
+        "The accuracy goal of 80.1 % takes about 34 more labels (0 to 10,535), judging by other data; accuracy is 80 % "
+        "(79.9 to 80.1)."
     )
+    far = labels_for(0.825, sure, left=100_000).sentence()
+    assert "about 1,301 more labels (310 to more than the 100,000 images that are left), judging by other data; " in far
+    assert "; forecasts this far ahead were not checked; accuracy is" in far
+    assert labels_for(0.86, known(0.8, 1000), left=2000).sentence() == (
+        "The accuracy goal of 86 % is probably not within reach, judging by other data: accuracy is 80 % (75.0 to "
+        "85.0), and labels of all 2,000 images that are left would bring it to about 83.3 % (77.0 to 89.6)."
+    )
+    assert "goal of 90 % is not within reach" in labels_for(0.9, known(0.8, 1000), left=2000).sentence()
 
 
 def test_accuracy_is_not_told_from_few_labels_nor_from_those_of_unknown_classes() -> None:

@@ -10,6 +10,7 @@ was within 2 points of the truth in two of three cases, better than curves fitte
 as large as what they are to show. The interval is as wide as it was wrong (`tests/bench/reports/labels.md`).
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -64,15 +65,15 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Goal:
-    """How many more labels reach an accuracy, by `forecast`.
+    """How many more labels reach an accuracy, by what it is now and by `forecast`.
 
     Attributes:
         goal: The accuracy, above 0 and at most 1.
         now: The accuracy that the labels reach.
         left: Images that can still be labelled.
-        more: The least number of labels by whose forecast the goal is reached; None where accuracy is not known, or the
-            forecast does not reach it with all that are left.
-        low: The same by the upper end of the forecast's interval.
+        more: The least number of labels with which the goal is reached (see `expected`); None where accuracy is not
+            known, or all that are left do not reach it.
+        low: The same by the upper end of that interval.
         high: The same by the lower end.
     """
 
@@ -94,16 +95,16 @@ class Goal:
         if share is None:
             missing = lacking(self.now.drawn, self.now.taught)
             return f"{goal} ends no picks yet, since accuracy is not known: {missing}."
-        now = f"{_percent(share.value)} ({100 * share.low:.1f} to {100 * share.high:.1f})"
+        now = _with_interval(share)
         if self.more == 0:
             return f"{goal} is reached: accuracy is {now}."
         left = f"{self.left:,} images that are left"
         if self.more is None:
-            most = share.value + forecast(share.value, self.now.taught, self.left).gain.value
-            best = "" if self.low is None else f"; at best, {self.low:,} would do"
+            most = _with_interval(expected(share, self.now.taught, self.left))
+            probably = "" if self.low is None else "probably "
             return (
-                f"{goal} is not within reach, judging by other data: accuracy is {now}, and labels of all {left} would "
-                f"bring it to about {_percent(most)}{best}."
+                f"{goal} is {probably}not within reach, judging by other data: accuracy is {now}, and labels of all "
+                f"{left} would bring it to about {most}."
             )
         high = f"more than the {left}" if self.high is None else f"{self.high:,}"
         far = "; forecasts this far ahead were not checked" if self.more > self.now.taught else ""
@@ -170,25 +171,32 @@ def forecast(accuracy: float, labels: int, more: int) -> Forecast:
     return Forecast(more, Estimate(gain, gain - half, min(gain + half, 1.0 - accuracy)))
 
 
+def expected(now: Estimate, labels: int, more: int) -> Estimate:
+    """The accuracy with `more` labels, where so many reach `now`: both errors, of `now` and of the forecast, count."""
+    gain = forecast(now.value, labels, more).gain
+    value = now.value + gain.value
+    below = math.hypot(now.value - now.low, gain.value - gain.low)
+    above = math.hypot(now.high - now.value, gain.high - gain.value)
+    return Estimate(value, max(0.0, value - below), min(1.0, value + above))
+
+
 def labels_for(goal: float, now: Accuracy, *, left: int) -> Goal:
     """How many more labels reach the goal, out of the images that are left. Cost: some 60 forecasts."""
-    if now.share is None:
+    share, taught = now.share, now.taught
+    if share is None:
         return Goal(goal, now, left, None, None, None)
-    reached, taught = now.share.value, now.taught
 
     def least(end: Callable[[Estimate], float]) -> int | None:
-        gains = bisect_left(
-            range(left + 1), goal - reached - _ROUNDING, key=lambda more: end(forecast(reached, taught, more).gain)
-        )
-        return gains if gains <= left else None
+        more = bisect_left(range(left + 1), goal - _ROUNDING, key=lambda more: end(expected(share, taught, more)))
+        return more if more <= left else None
 
     return Goal(
         goal,
         now,
         left,
-        more=least(lambda gain: gain.value),
-        low=least(lambda gain: gain.high),
-        high=least(lambda gain: gain.low),
+        more=least(lambda then: then.value),
+        low=least(lambda then: then.high),
+        high=least(lambda then: then.low),
     )
 
 
@@ -198,6 +206,10 @@ def share_of(hits: np.ndarray) -> Estimate:
     middle = (value + z * z / 2 / count) / (1 + z * z / count)
     half = z / (1 + z * z / count) * (value * (1 - value) / count + z * z / 4 / count**2) ** 0.5
     return Estimate(value, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def _with_interval(share: Estimate) -> str:
+    return f"{_percent(share.value)} ({100 * share.low:.1f} to {100 * share.high:.1f})"
 
 
 def _percent(share: float) -> str:
