@@ -46,9 +46,10 @@ format: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.docs
 
-# Needs Chromium: figures of docs/concepts.md, then the output and the picture of a first run in README.md.
-pictures: $(VENV)/.installed-dev
+# Needs Chromium: figures of docs/concepts.md, the notebook, then the output and picture of a first run in README.md.
+pictures: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.docs_figures
+	$(BIN)/python -m tests.docs_notebook
 	$(BIN)/python -m tests.docs_first_run
 
 bench: $(VENV)/.installed-bench
