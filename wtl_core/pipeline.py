@@ -234,7 +234,8 @@ def make_record(run: Run, results: Results) -> Commit:
 
 def write_report(run: Run, record: Commit) -> None:
     """Render the report of a refresh and write it where its record says."""
-    run.store.write_bytes(record.report, page.render(run.store, record, load_pool(run)).encode())
+    text = page.render(run.store, record, load_pool(run), workers=run.machine.workers)
+    run.store.write_bytes(record.report, text.encode("utf-8", "replace"))
 
 
 def commit(run: Run, record: Commit) -> None:

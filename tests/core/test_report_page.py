@@ -1,10 +1,20 @@
-"""What the HTML report of a refresh says."""
+"""What the HTML report of a refresh says, and the columns that its map and its slider are drawn from."""
 
+import base64
+import json
+import re
+import zlib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+
+from tests.conftest import make_jpeg, write_pictures
 from tests.near_duplicates import write_near_duplicates
-from tests.plain_refresh import refresh
-from wtl_core.workspace import commits
+from tests.plain_refresh import ranking, refresh
+from wtl_core.report import columns, page
+from wtl_core.workspace import commits, ledger
 from wtl_core.workspace.storage import Store
 
 
@@ -20,10 +30,127 @@ def test_the_report_counts_near_duplicate_groups_and_names_the_largest(tmp_path:
     refresh(tmp_path / "w", tmp_path / "source")
     page = page_of(tmp_path / "w")
     assert "Near-duplicate groups: 3 groups of 6 images, the largest of 2." in page
-    assert page.count('<td>2</td><td class="name">') == 3
+    assert page.count("<h3>2 images") == 3
 
 
 def test_a_report_without_near_duplicates_says_nothing_of_groups(tmp_path: Path) -> None:
     write_near_duplicates(tmp_path / "source", pairs=0, alone=4)
     refresh(tmp_path / "w", tmp_path / "source")
     assert "Near-duplicate groups" not in page_of(tmp_path / "w")
+
+
+def element(text: str, name: str) -> str:
+    found = re.search(rf'<script type="[a-z/]*" id="{name}"[^>]*>(.*?)</script>', text, re.DOTALL)
+    assert found is not None, name
+    return found[1]
+
+
+def column(text: str, name: str, kind: str = "<u4") -> np.ndarray:
+    return np.frombuffer(zlib.decompress(base64.b64decode(element(text, f"c-{name}"))), kind)
+
+
+def told(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(element(text, "told"))
+    return found
+
+
+def names(text: str) -> list[str]:
+    lines = zlib.decompress(base64.b64decode(element(text, "c-names"))).decode().split("\n")
+    return [told(text)["prefix"] + line for line in lines]
+
+
+def test_the_columns_say_of_every_image_what_the_ranking_says(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    text = page_of(tmp_path / "w")
+    ranked = ranking(tmp_path / "w")
+    named = names(text)
+    assert named == sorted(named)
+    assert len(named) == 64
+    rank, parent, stands = (column(text, name) for name in ("rank", "parent", "stands"))
+    rank_of = dict(ranked.select("sample_id", "rank").iter_rows())
+    for row in ranked.to_dicts():
+        at = named.index(row["uri"])
+        assert (rank[at], stands[at]) == (row["rank"], row["stands_for"])
+        earlier = row["nearest_earlier"]
+        assert parent[at] == (columns.NONE if earlier is None else rank_of[earlier])
+    assert [rung["count"] for rung in told(text)["rungs"]] == sorted(rung["count"] for rung in told(text)["rungs"])
+    assert len(column(text, "preview", "u1")) == 24 * 64
+    pictures = base64.b64decode(element(text, "thumbs"))
+    assert column(text, "thumbSize", "<u2").sum() == len(pictures)
+    assert len(column(text, "thumbRow")) == 64
+
+
+def test_what_is_labelled_and_what_has_arrived_is_marked(source: Path, tmp_path: Path) -> None:
+    refresh(tmp_path / "w", source)
+    done = ranking(tmp_path / "w").head(2)
+    ledger.append(Store(str(tmp_path / "w")), "labelled", done["sample_id"].to_list(), classes=[["a"], ["b"]])
+    (source / "new.jpg").write_bytes(make_jpeg(1000))
+    refresh(tmp_path / "w", source)
+    text = page_of(tmp_path / "w")
+    flags, named = column(text, "flags", "u1"), names(text)
+    assert {named[at] for at in np.flatnonzero(flags & columns.LABELLED)} == set(done["uri"])
+    assert [named[at] for at in np.flatnonzero(flags & columns.ARRIVED)] == [str(source / "new.jpg")]
+    assert (column(text, "rank")[flags & columns.LABELLED > 0] == columns.NONE).all()
+    assert "2 images are labelled" in text
+    [by_label] = [group for group in told(text)["groupings"] if group["name"] == "label"]
+    assert by_label["values"] == ["(not labelled)", "a", "b"]
+
+
+def test_the_first_report_says_what_to_do_where_there_is_nothing_yet(tmp_path: Path) -> None:
+    write_near_duplicates(tmp_path / "source", pairs=0, alone=4)
+    refresh(tmp_path / "w", tmp_path / "source")
+    text = page_of(tmp_path / "w")
+    for said in ("No image is labelled yet", "Nothing divides this pool", "Nothing was refused", "No two images"):
+        assert said in text
+
+
+def test_a_page_of_a_pool_in_which_nothing_is_left_to_label(tmp_path: Path) -> None:
+    write_near_duplicates(tmp_path / "source", pairs=0, alone=4)
+    refresh(tmp_path / "w", tmp_path / "source")
+    ledger.append(Store(str(tmp_path / "w")), "labelled", ranking(tmp_path / "w")["sample_id"].to_list())
+    refresh(tmp_path / "w", tmp_path / "source")
+    text = page_of(tmp_path / "w")
+    assert told(text)["ranked"] == 0
+    assert "Add images to the sources" in text
+
+
+def test_no_name_and_no_metadata_can_end_the_element_that_holds_it(tmp_path: Path) -> None:
+    hostile = "</script><img src=x onerror=alert(1)>"
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for seed in range(6):
+        (folder / f"{seed}<svg onload=alert(2)>.jpg").write_bytes(make_jpeg(seed))
+        values = {"camera": hostile if seed % 2 else "a&b", "__proto__": "x", hostile: str(seed % 2)}
+        (folder / f"{seed}<svg onload=alert(2)>.json").write_text(json.dumps(values))
+    (folder / "<b>broken.jpg").write_bytes(b"no image")
+    refresh(tmp_path / "w", folder)
+    text = page_of(tmp_path / "w")
+    assert "onerror=alert(1)>" not in text.replace("\\u003e", "")
+    assert "<svg onload" not in text
+    assert "&lt;b&gt;broken.jpg" in text
+    assert all(name.endswith("<svg onload=alert(2)>.jpg") for name in names(text))
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+    assert "default-src 'none'" in policy[1]
+    assert "unsafe" not in policy[1]
+
+
+def test_json_in_a_page_keeps_its_meaning() -> None:
+    value = {"a": "</script>", "b": ["<!--", "&amp;", "\u2028"], "c": 1.5}
+    text = page.as_json(value)
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == value
+
+
+def test_a_large_pool_is_shown_in_part_and_the_first_ranks_are_all_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "_MOST_ROWS", 50)
+    monkeypatch.setattr(page, "_COMPLETE", 40)
+    refresh(tmp_path / "w", write_pictures(tmp_path / "source", count=240))
+    text = page_of(tmp_path / "w")
+    rank = column(text, "rank")
+    assert set(range(40)) <= set(rank.tolist())
+    assert len(rank) < 240
+    assert told(text)["weight"] > 1
+    assert "counts beyond rank 40 are estimates" in text

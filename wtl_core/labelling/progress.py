@@ -30,7 +30,7 @@ from wtl_core.selection.accuracy import (
 )
 from wtl_core.selection.control_draw import Draw, random_draw
 from wtl_core.selection.label_weights import likely_classes
-from wtl_core.workspace import ledger, snapshots
+from wtl_core.workspace import ledger, selections, snapshots
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
@@ -114,18 +114,21 @@ class Progress:
         }
 
 
-def run(store: Store, more: int | None = None, *, goal: float | None = None) -> Progress:
+def run(store: Store, more: int | None = None, *, goal: float | None = None, refresh: Commit | None = None) -> Progress:
     """What the labels of the ledger show.
 
     Args:
         store: The workspace.
         more: Labels that the forecast is for; as many again if not given.
         goal: An accuracy, above 0 and at most 1, for which the labels that it takes are told.
+        refresh: Whose ranking and encoder count, for one that is not committed yet; the latest if None.
 
     Raises:
         ConfigError: the workspace has no ranking yet.
     """
-    last, ranking = cut.latest_ranking(store)
+    last, ranking = (
+        cut.latest_ranking(store) if refresh is None else (refresh, selections.read_ranking(store, refresh.selection))
+    )
     entries = ledger.read(store)
     labels = ledger.labels(entries)
     draw = _draw(store, last, ranking, entries)

@@ -27,6 +27,8 @@ class Purpose(IntEnum):
     """Rows that cells are trained on."""
     LABELS = 8
     """Rows by which shares of classes are estimated."""
+    MAP = 9
+    """Rows that the positions of the report's map are fitted to."""
 
 
 def content_keys(sample_ids: Sequence[str]) -> np.ndarray:

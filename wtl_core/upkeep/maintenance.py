@@ -22,7 +22,7 @@ from wtl_core.workspace import commits, ledger, snapshots
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
-_PART_FOLDERS = ("pool", "quarantine", "ignored")
+_PART_FOLDERS = ("pool", "quarantine", "ignored", "previews")
 
 _logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ def run(store: Store, *, keep: int = 10, keep_days: float = 7.0) -> Maintained:
     deleted["listings"] = _delete_unknown(store, "listings", {_stem(listing) for listing in listings})
     deleted["selections"] = pruning.prune_selections(store, kept)
     deleted["reports"] = pruning.prune_reports(store, kept)
+    deleted["positions"] = pruning.prune_positions(store, encoders | needed_encoders)
     if pending is None:  # what a killed refresh trains, and embeds with, is named nowhere yet
         deleted["encoders"] = pruning.prune_encoders(store, needed_encoders)
         deleted["trainings"] = pruning.prune_trainings(store, needed_encoders, keep_days=keep_days)

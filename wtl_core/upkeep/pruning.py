@@ -54,6 +54,19 @@ def prune_encoders(store: Store, needed: Collection[str]) -> int:
     return sum(_delete_present(store, f"encoders/{name}", _ENCODER_FILES) for name in retired)
 
 
+def prune_positions(store: Store, needed: Collection[str]) -> int:
+    """Delete positions of the map of encoders that are not needed, and of all but the last fit of the others."""
+    gone = 0
+    for fingerprint in (name for name in store.names("encoders") if _FINGERPRINT.fullmatch(name)):
+        folder = f"encoders/{fingerprint}/positions"
+        names = store.names(folder)
+        last = max((_number(name) for name in names), default=0)
+        gone += _delete_present(
+            store, folder, [name for name in names if fingerprint not in needed or _number(name) < last]
+        )
+    return gone
+
+
 def prune_trainings(store: Store, needed: Collection[str], *, keep_days: float) -> int:
     """Delete trainings whose encoder is no longer needed, and unfinished ones without a checkpoint for `keep_days`."""
     oldest = datetime.now(UTC) - timedelta(days=keep_days)
