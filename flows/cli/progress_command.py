@@ -84,8 +84,9 @@ def _accuracy(found: "Progress") -> list[str]:
     if found.accuracy is None:
         return [f"Accuracy is not known yet: {found.lacking}. `wtl export --control 10%` draws some at random."]
     told = [
-        f"Accuracy: {_percent(found.accuracy)}, the 95 % interval in brackets. A linear probe learned from "
-        f"{found.taught:,} labels, and was tested on the {found.controls:,} images that were drawn at random."
+        f"Accuracy: {_percent(found.accuracy)}, the 95 % interval in brackets. A linear probe, a simple "
+        f"classifier, learned from {found.taught:,} labels and was tested on the {found.controls:,} images that were "
+        "drawn at random."
     ]
     if found.comparison is None:
         told.append(
@@ -117,11 +118,11 @@ def _choosing(compared: "Comparison") -> str:
 
 def _show_classes(found: "Progress") -> None:
     terminal.say()
-    terminal.say(f"{'class':24} {'labels':>7} {'of all':>7} {'of the pool':>16} {'next picks':>11}")
+    terminal.say(f"{'class':24} {'labels':>7} {'of labels':>9} {'of the pool':>16} {'next picks':>11}")
     for row in found.classes.iter_rows(named=True):
         pool = "" if row["pool_share"] is None else f"{row['pool_low']:.1%} to {row['pool_high']:.1%}"
         coming = "" if row["next"] is None else f"{row['next']:,.0f}"
-        terminal.say(f"{row['class'][:24]:24} {row['labels']:>7,} {row['share']:>7.1%} {pool:>16} {coming:>11}")
+        terminal.say(f"{row['class'][:24]:24} {row['labels']:>7,} {row['share']:>9.1%} {pool:>16} {coming:>11}")
     terminal.say()
 
 

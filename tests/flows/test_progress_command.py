@@ -65,12 +65,13 @@ def test_progress_tells_accuracy_choosing_the_forecast_and_classes(work: Path, w
     assert (told["known"], told["controls"] + told["taught"]) == (146, 146)
     percent, points = r"\d+\.\d %", r"[+-]\d+\.\d points \([+-]\d+\.\d to [+-]\d+\.\d\)"
     for line in (
-        rf"Accuracy: {percent} \([\d.]+ to [\d.]+\), the 95 % interval in brackets\. A linear probe learned from "
-        rf"{told['taught']} labels, and was tested on the {told['controls']} images that were drawn at random\.",
+        rf"Accuracy: {percent} \([\d.]+ to [\d.]+\), the 95 % interval in brackets\. A linear probe, a simple "
+        rf"classifier, learned from {told['taught']} labels and was tested on the {told['controls']} images that "
+        r"were drawn at random\.",
         r"(Choosing helped|Choosing did not help|Whether choosing helped cannot be told from so few labels): the first "
         rf"(\d+) picks teach an accuracy of {percent}, \2 random images {percent}; {points}\.",
         rf"1,000 more labels will bring about {points}, judging by other data\.",
-        r"class +labels +of all +of the pool +next picks",
+        r"class +labels +of labels +of the pool +next picks",
         r"rare +1 +0\.7% +\d+\.\d% to \d+\.\d% *",
         r"Classes with fewer than 20 labels: rare\.",
     ):

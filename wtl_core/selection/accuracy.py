@@ -29,6 +29,7 @@ _LAW, _AT = 0.104, 1000.0
 _WRONG_BY, _LEAST_WRONG = 0.85, 0.01
 """Half of the interval: that share of the forecast, and a point. Sets differ: some are at their end, others are not."""
 _ROUNDING = 1e-9
+"""By which sums of shares may fall short of a goal that they reach."""
 
 
 @dataclass(frozen=True)
