@@ -10,7 +10,7 @@ WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 # More than cores: these tests wait for timers of the server and for each other's processes.
 SERVICE_WORKERS ?= 3
 
-.PHONY: run test test-services test-slow check format docs pictures bench clean
+.PHONY: run test test-services test-slow check format docs pictures bench bench-gpu clean
 
 # The sample source is built once: written again, its files would look changed. README.txt is its last file.
 run: $(VENV)/.installed-dev
@@ -53,7 +53,11 @@ pictures: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.docs_first_run
 
 bench: $(VENV)/.installed-bench
-	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; PYTHONPATH=. $(BIN)/python $$bench || exit 1; done
+	@for bench in $(filter-out %/bench_gpu.py,$(wildcard tests/bench/bench_*.py)); do echo "== $$bench"; PYTHONPATH=. $(BIN)/python $$bench || exit 1; done
+
+# What waits for a GPU, in nine minutes; the machine's own Python where PYTHON names one that has torch for its GPU.
+bench-gpu:
+	PYTHONPATH=. $(PYTHON) tests/bench/bench_gpu.py
 
 # The newest pip that setuptools' licence fields and dependency groups need; pip itself picks torch's build.
 $(VENV)/bin/pip:

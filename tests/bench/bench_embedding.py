@@ -1,6 +1,6 @@
 """How fast images become vectors, against the same network fed from memory, and what LanceDB costs beside it.
 
-    python tests/bench/bench_embedding.py [--quick] [--device cuda] [--only ratio store]
+    python tests/bench/bench_embedding.py [--quick] [--device cuda] [--only ratio equal store]
 
 Writes tests/bench/reports/embedding.md.
 """
@@ -235,6 +235,28 @@ def store(quick: bool) -> list[Row]:
     return rows
 
 
+def equal(device: torch.device, count: int) -> list[Row]:
+    """How far vectors of the same images on the device are from those on the processor."""
+    files, rows = photographs(count, 96), []
+    for number_format in ("float32", "bfloat16"):
+        here, there = (vectors(resnet18_64(where, number_format), files) for where in (torch.device("cpu"), device))
+        cosine = (here * there).sum(1)
+        places = np.argsort(-(here @ here.T), axis=1)[:, 1], np.argsort(-(there @ there.T), axis=1)[:, 1]
+        rows.append(
+            (f"{number_format}: least cosine of {count} images with themselves", float(cosine.min()), "1 is equal")
+        )
+        rows.append((f"{number_format}: share with the same nearest image", float((places[0] == places[1]).mean()), ""))
+    return rows
+
+
+def vectors(encoder: Encoder, files: list[bytes]) -> np.ndarray:
+    """(N, D) float64, in the order of the files."""
+    found = {}
+    for piece in embed(encoder, [(str(row), data) for row, data in enumerate(files)]):
+        found |= dict(zip(piece.ids, piece.vectors.astype(np.float64), strict=True))
+    return np.stack([found[str(row)] for row in range(len(files))])
+
+
 def timed(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
@@ -252,7 +274,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", default=report.default_device(), choices=["cpu", "cuda"])
-    parser.add_argument("--only", nargs="*", choices=["ratio", "store"], default=["ratio", "store"])
+    parser.add_argument("--only", nargs="*", choices=["ratio", "equal", "store"], default=["ratio", "store"])
     options = parser.parse_args()
     if "ratio" in options.only:
         rows = on_cuda(options.quick) if options.device == "cuda" else on_cpu(options.quick)
@@ -262,6 +284,10 @@ def main() -> None:
             f"{_PAIRS}."
         )
         report.write("embedding", f"Engine against memory, on {where}", text, table(rows), is_quick=options.quick)
+    if "equal" in options.only:
+        text = "ResNet-18 at 64 px, random weights: vectors on the device beside those on the processor."
+        rows = equal(torch.device(options.device), 64 if options.quick else 512)
+        report.write("embedding", "Vectors on a device", text, table(rows), is_quick=options.quick)
     if "store" in options.only:
         text = "Vectors of 512 numbers, float16, in parts of 5,000; loaded in the order of their ids."
         report.write(

@@ -11,6 +11,7 @@ there is no Parquet reader. Writes tests/bench/reports/encoders.md and, with `--
 import argparse
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -124,6 +125,8 @@ def parquet(split: str) -> tuple[list[bytes], np.ndarray]:
     import pyarrow.parquet as pq
 
     tables = [pq.read_table(file) for file in sorted(CIFAR.glob(f"{split}-0*.parquet"))]
+    if not tables:
+        sys.exit(f"left out, {CIFAR} is not there")
     files = [row["bytes"] for table in tables for row in table["image"].to_pylist()]
     return files, np.concatenate([table["label"].to_numpy() for table in tables])
 

@@ -8,7 +8,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "reports"
+FOLDER = Path(os.environ.get("BENCH_REPORTS") or Path(__file__).parent / "reports")
+"""Another folder where a bench is a step of another one."""
 
 
 def write(bench: str, section: str, text: str, rows: list[dict[str, object]], *, is_quick: bool) -> None:
