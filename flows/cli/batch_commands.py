@@ -24,6 +24,11 @@ from wtl_core.workspace import lease, marker
 )
 @click.option("--name", help="Name of the batch; if not given, the next number.")
 @click.option(
+    "--due",
+    metavar="DAY",
+    help="When the batch is to be labelled: 3d, 2w or a date; `wtl batches` shows what is overdue.",
+)
+@click.option(
     "--format",
     "form",
     metavar="NAME",
@@ -53,6 +58,7 @@ def export_command(
     new: int | None,
     control: str | None,
     name: str | None,
+    due: str | None,
     form: str | None,
     output: Path,
     url: dict[str, str],
@@ -70,6 +76,7 @@ def export_command(
     if (at is None) == (new is None):
         raise click.UsageError("expected one of --at and --new; say how many images")
     how = batch_files.wanted(output, form, urls=url, presign_seconds=presign, is_link=link)
+    day = None if due is None else batches.due_day(due)
     store = marker.open_workspace(workspace)
     asked = Asked(at=at, new=new, control=control, name=name)
     written = Written([])
@@ -77,7 +84,7 @@ def export_command(
         batch = batches.choose(store, asked)
         rows = batch_files.prepared(store, batch.table, how)
         if not dry_run:
-            batches.enter(store, batch)
+            batch = batches.enter(store, batch, due=day)
     if batch.table.height and not dry_run:
         try:
             written = batch_files.write(store, rows, how)
@@ -88,6 +95,7 @@ def export_command(
     files = [str(file) for file in written.files]
     if as_json:
         told = {"batch": batch.name, "images": count, "controls": controls, "is_new": batch.is_new}
+        told["due"] = None if batch.due is None else batch.due.isoformat()
         output_of = {"output": str(output) if files else None, "files": files, "lost": written.lost}
         click.echo(json.dumps({**told, **output_of}))
         return
@@ -100,7 +108,8 @@ def export_command(
     state = "would be" if dry_run else "is" if batch.is_new else "was handed out before, and is again"
     where = f"{files[0]} to {files[-1]}" if len(files) > 1 else str(output)
     images = "1 image" if count == 1 else f"{count:,} images"
-    terminal.say(f"{batch.name} {state} {where}: {images}{with_controls}", is_message=True)
+    by = f", due {batch.due}" if batch.due else ""
+    terminal.say(f"{batch.name} {state} {where}: {images}{with_controls}{by}", is_message=True)
     if written.lost:
         lost = f"{len(written.lost):,} of them left out, gone or changed in their source since the last run"
         terminal.say(f"{lost}, first {written.lost[0]!r}", is_message=True)
@@ -110,7 +119,10 @@ def export_command(
 @workspace_option
 @common
 def batches_command(workspace: str, as_json: bool) -> None:
-    """Show the batches, and how much of each is labelled."""
+    """Show the batches: how much of each is labelled, and when it was due.
+
+    A batch is overdue when images of it are out after its day, in UTC.
+    """
     table = batches.listed(marker.open_workspace(workspace))
     if as_json:
         click.echo(json.dumps({"batches": table.to_dicts()}))
@@ -118,9 +130,11 @@ def batches_command(workspace: str, as_json: bool) -> None:
     for row in table.iter_rows(named=True):
         controls = f", {row['controls']:,} at random" if row["controls"] else ""
         skipped = f"{row['skipped']:,} skipped, " if row["skipped"] else ""
+        last = f" (the last on {row['last_back'][:10]})" if row["last_back"] else ""
+        due = f", {'overdue since' if row['is_overdue'] else 'due'} {row['due']}" if row["due"] and row["out"] else ""
         terminal.say(
             f"{row['batch']}  {row['created'][:10]}  {row['images']:,} images{controls}: "
-            f"{row['back']:,} are labelled, {skipped}{row['out']:,} are out"
+            f"{row['back']:,} are labelled{last}, {skipped}{row['out']:,} are out{due}"
         )
     if table.is_empty():
         terminal.say("no batch has been handed out; `wtl export` does", is_message=True)

@@ -1,11 +1,12 @@
 """Labels that come back: how fast a large file is entered, what they cost a ranking, wrong labels, and the forecast.
 
-    python tests/bench/bench_labels.py [--quick] [--only speed steering errors forecast] [--data FOLDER] [--seeds 10]
+    python tests/bench/bench_labels.py [--quick] [--only speed out steering errors forecast] [--data FOLDER] [--seeds N]
 
-`speed` enters 100,000 labels into a pool of 1,000,000 images that is made of nothing but rows; `steering` ranks 100,000
-vectors beside 10,000 labelled ones with and without their 200 classes. `errors` and `forecast` need FOLDER
-(../shared/data/cifar10; without it they do nothing), as bench_selection_quality.py does. Writes
-tests/bench/reports/labels.md. Whether labels make better picks is measured by bench_proof.py, in its sections `labels`.
+`speed` enters 100,000 labels into a pool of 1,000,000 images that is made of nothing but rows; `out` cuts a ranking of
+it, and writes 10,000 picks in each format; `steering` ranks 100,000 vectors beside 10,000 labelled ones, with and
+without their 200 classes. `errors` and `forecast` need FOLDER (../shared/data/cifar10; without it they do nothing), as
+bench_selection_quality.py does. Writes tests/bench/reports/labels.md. Whether labels make better picks is measured by
+bench_proof.py, in its sections `labels`.
 """
 
 import argparse
@@ -27,9 +28,10 @@ sys.path.insert(0, str(ROOT))
 
 import report
 
-from wtl_core.labelling import labels
-from wtl_core.pool import part_file
-from wtl_core.workspace import commits, snapshots
+from wtl_core.labelling import batch_files, batches, cut, labels
+from wtl_core.labelling.batches import Asked
+from wtl_core.pool import live_pool, part_file
+from wtl_core.workspace import commits, selections, snapshots
 from wtl_core.workspace.storage import Store
 
 Row = dict[str, object]
@@ -55,9 +57,12 @@ def make_pool(folder: Path, count: int) -> Store:
         part = f"{number:064x}"
         ids = [generator.bytes(32).hex() for _ in range(PART_IMAGES)]
         uris = [f"/data/pictures/camera-{row % 1000}/IMG_{number:04d}_{row:05d}.jpg" for row in range(PART_IMAGES)]
-        names = {"sample_id": ids, "uri": uris, "object_uri": uris}
+        hashes = generator.integers(0, 1 << 63, PART_IMAGES, dtype=np.uint64)
+        names = {"sample_id": ids, "uri": uris, "object_uri": uris, "phash": hashes}
         rows = pl.concat([first] * PART_IMAGES).with_columns(
-            *(pl.Series(name, values) for name, values in names.items()), part=pl.lit(part)
+            *(pl.Series(name, values) for name, values in names.items()),
+            part=pl.lit(part),
+            row=pl.int_range(PART_IMAGES, dtype=pl.Int32),
         )
         store.write_frame(part_file.pool_key(part), rows)
         objects.append(pl.concat([listing.head(1)] * PART_IMAGES).with_columns(uri=pl.Series(uris), part=pl.lit(part)))
@@ -67,8 +72,36 @@ def make_pool(folder: Path, count: int) -> Store:
         zeros = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(dimensions * PART_IMAGES, np.float16)), dimensions)
         table.add(pa.table({"sample_id": ids, "vector": zeros}))
     key = snapshots.write_snapshot(store, pl.concat(objects))
-    commits.write(store, last.model_copy(update={"number": last.number + 1, "listing": key}))
+    counts = last.counts.model_copy(update={"samples": last.counts.samples + count})
+    commits.write(store, last.model_copy(update={"number": last.number + 1, "listing": key, "counts": counts}))
     return store
+
+
+def make_ranking(store: Store) -> None:
+    """In place of the ranking of the two images one of all, in no order of merit; a fifth are replaced by another."""
+    last = commits.latest(store)
+    assert last is not None
+    snapshot = snapshots.read_snapshot(store, last.listing)
+    found = live_pool.load_locations(store, snapshot, columns=["sample_id", "uri"]).sample(
+        fraction=1, shuffle=True, seed=1
+    )
+    generator, size = np.random.default_rng(1), found.height
+    others = found["sample_id"].gather(generator.integers(0, size, size))
+    is_replaced = pl.Series(generator.random(size) < 0.2)
+    old = selections.read_ranking(store, last.selection)
+    table = pl.DataFrame(
+        {
+            **{name: pl.Series([None]).extend_constant(None, size - 1) for name in ("duplicate_of", "why")},
+            **{name: np.linspace(1, 0, size) for name in ("gain", "coverage", "radius")},
+            "rank": np.arange(size),
+            "stands_for": generator.integers(1, 9, size),
+            "sample_id": found["sample_id"],
+            "uri": found["uri"],
+            "nearest_earlier": others,
+            "replaced_by": pl.select(pl.when(is_replaced).then(others)).to_series(),
+        }
+    )
+    store.write_frame(f"{last.selection}/ranking.parquet", table.select(old.columns).cast(dict(old.schema)))
 
 
 def enter(workspace: str, file: str) -> None:
@@ -76,6 +109,53 @@ def enter(workspace: str, file: str) -> None:
     started = time.perf_counter()
     added = labels.add(Store(workspace), Path(file))
     print(added.added, time.perf_counter() - started, sum(os.times()[:2]), peak_gigabytes())
+
+
+def cut_there(workspace: str, at: str) -> None:
+    """In a process of its own: what `wtl cut` does."""
+    started = time.perf_counter()
+    picks = cut.run(Store(workspace), at)
+    print(picks.table.height, time.perf_counter() - started, sum(os.times()[:2]), peak_gigabytes())
+
+
+def hand_out_there(workspace: str, output: str) -> None:
+    """In a process of its own: what `wtl export --new 10000` does; the name of the output is that of its format."""
+    started, store = time.perf_counter(), Store(workspace)
+    how = batch_files.wanted(Path(output), Path(output).stem)
+    batch = batches.choose(store, Asked(new=10_000))
+    rows = batch_files.prepared(store, batch.table, how)
+    batches.enter(store, batch)
+    batch_files.write(store, rows, how)
+    print(rows.height, time.perf_counter() - started, sum(os.times()[:2]), peak_gigabytes())
+
+
+def in_child(what: str, *words: str | Path) -> tuple[int, Row]:
+    """Rows that a process came to, and the cells of its times and memory."""
+    command = [sys.executable, __file__, "--child", what, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    count, seconds, busy, peak = map(float, done.stdout.split())
+    cells: Row = {"seconds": f"{seconds:.1f}", "with imports, processor": f"{busy:.1f}", "peak": f"{peak:.2f} GB"}
+    return int(count), cells
+
+
+def measure_out(*, is_quick: bool) -> None:
+    pool = 100_000 if is_quick else 1_000_000
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store = make_pool(folder, pool)
+        make_ranking(store)
+        for at in ("1%", "7.5%"):
+            count, cells = in_child("cut", store.root, at)
+            rows.append({"what": f"`cut --at {at}`: {count:,} picks", **cells})
+        for form in batch_files.FORMATS.values():
+            shutil.rmtree(folder / "w" / "ledger", ignore_errors=True)
+            output = folder / f"{form.name}{form.ending}"
+            count, cells = in_child("export", store.root, output)
+            assert count == 10_000, count
+            rows.append({"what": f"`export --new 10000 --format {form.name}`", **cells})
+    text = f"A ranking of {pool:,} images. The images that are copied are of 1 KB each."
+    report.write("labels", "Speed out", text, rows, is_quick=is_quick)
 
 
 def peak_gigabytes() -> float:
@@ -102,18 +182,9 @@ def measure_speed(*, is_quick: bool) -> None:
             classes = [f"class {row % 200}" for row in range(count)]
             pl.DataFrame({"path": names, "label": classes}).write_csv(folder / "labels.csv")
             shutil.rmtree(folder / "w" / "ledger", ignore_errors=True)
-            command = [sys.executable, __file__, "--child", str(folder / "w"), str(folder / "labels.csv")]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            added, seconds, busy, peak = map(float, done.stdout.split())
+            added, cells = in_child("enter", folder / "w", folder / "labels.csv")
             assert added == count, added
-            rows.append(
-                {
-                    "images are named": how,
-                    "seconds": f"{seconds:.1f}",
-                    "with imports, processor": f"{busy:.1f}",
-                    "peak": f"{peak:.2f} GB",
-                }
-            )
+            rows.append({"images are named": how, **cells})
     text = f"`labels add` of {count:,} rows of CSV with 200 classes into a pool of {pool:,}."
     report.write("labels", "Speed", text, rows, is_quick=is_quick)
 
@@ -332,16 +403,18 @@ def long_tail(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", nargs="*", default=["speed", "steering", "errors", "forecast"])
+    parser.add_argument("--only", nargs="*", default=["speed", "out", "steering", "errors", "forecast"])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "cifar10")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--child", nargs=2)
+    parser.add_argument("--child", nargs=3)
     given = parser.parse_args()
     if given.child:
-        enter(*given.child)
+        {"enter": enter, "cut": cut_there, "export": hand_out_there}[given.child[0]](*given.child[1:])
         return
     if "speed" in given.only:
         measure_speed(is_quick=given.quick)
+    if "out" in given.only:
+        measure_out(is_quick=given.quick)
     if "steering" in given.only:
         measure_steering(is_quick=given.quick)
     if "forecast" in given.only and given.data.exists():

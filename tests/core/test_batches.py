@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Collection, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -251,6 +252,33 @@ def test_what_was_exported_before_there_were_batches_is_handed_out_no_more(store
     store.write_frame("ledger/000001.parquet", old)
     assert batches.listed(store).is_empty()
     assert ids_of(batches.hand_out(store, Asked(new=2))) == ranked[3:5]
+
+
+def test_a_batch_keeps_the_day_by_which_it_is_due_and_is_overdue_after_it_while_images_are_out(store: Store) -> None:
+    due = batches.due_day("3d", date(2026, 11, 28))
+    assert due == batches.due_day("2026-12-01", date(2026, 12, 1)) == date(2026, 12, 1)
+    assert batches.due_day("2w", due) == date(2026, 12, 15)
+    first = batches.hand_out(store, Asked(new=4))
+    second = batches.enter(store, batches.choose(store, Asked(new=4, name="Monday")), due=due)
+    assert (first.due, second.due) == (None, due)
+    again = batches.choose(store, Asked(new=4, name="Monday"))
+    assert batches.enter(store, again, due=date(2027, 1, 1)).due == due
+    assert ledger.length(store) == 2
+
+    def told(day: date) -> list[tuple[str | None, bool]]:
+        return batches.listed(store, day).select("due", "is_overdue").rows()
+
+    assert told(due) == [(None, False), ("2026-12-01", False)]
+    assert told(date(2026, 12, 2)) == [(None, False), ("2026-12-01", True)]
+    ledger.append(store, "labelled", ids_of(second)[:3])
+    assert told(date(2026, 12, 2))[1][1]
+    ledger.append(store, "skipped", ids_of(second)[3:], reason="unusable")
+    assert not told(date(2026, 12, 2))[1][1]
+    assert batches.listed(store)["last_back"].to_list()[0] is None
+    assert batches.listed(store)["last_back"].to_list()[1].startswith(str(datetime.now(UTC).date()))
+    for text in ("3", "d", "x3d", "2026-11-27", "2026-13-01", "-1d", "9999999999d", ""):
+        with pytest.raises(ConfigError, match="expected a day"):
+            batches.due_day(text, date(2026, 11, 28))
 
 
 def test_wrong_requests_are_refused(store: Store, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from tests.conftest import make_jpeg
 from tests.plain_refresh import PIXELS, ranking, refresh
 from wtl_core import pipeline
 from wtl_core.errors import BusyError
+from wtl_core.labelling import cut
 from wtl_core.machine import Machine
 from wtl_core.workspace import commits, lease, selections
 from wtl_core.workspace.storage import Store, check_conditional_writes
@@ -31,6 +32,8 @@ def test_a_refresh_from_bucket_to_bucket_equals_one_on_disk(endpoint: str, tmp_p
     in_bucket = selections.read_ranking(store, first.selection)
     assert in_bucket["sample_id"].to_list() == ranking(tmp_path / "w")["sample_id"].to_list()
     assert in_bucket["uri"][0].startswith("s3://team/source/")
+    picks = cut.run(store, "10%").table
+    assert picks.drop("uri").equals(cut.run(Store(str(tmp_path / "w")), "10%").table.drop("uri"))
     assert pipeline.refresh_workspace(store, [], None, machine) == first
     client.delete_object(Bucket="team", Key="source/3.jpg")
     second = pipeline.refresh_workspace(store, [], None, machine)

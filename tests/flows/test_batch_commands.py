@@ -2,8 +2,10 @@
 
 import csv
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from tests.conftest import result_of, write_pictures
@@ -36,7 +38,8 @@ def test_a_batch_is_handed_out_once_and_shown(work: Path, tmp_path: Path, wtl_he
         assert [row["is_control"] for row in csv.DictReader(rows)].count("True") == 1
     assert wtl_here("labels", "add", file, "-w", work).returncode == 0
     shown = wtl_here("batches", "-w", work)
-    assert shown.stdout.endswith("  5 images, 1 at random: 5 are labelled, 0 are out\n")
+    today = datetime.now(UTC).date()
+    assert shown.stdout.endswith(f"  5 images, 1 at random: 5 are labelled (the last on {today}), 0 are out\n")
     [told] = result_of(wtl_here("batches", "-w", work, "--json"))["batches"]
     assert (told["batch"], told["images"], told["controls"], told["back"], told["out"]) == ("batch-001", 5, 1, 5, 0)
 
@@ -64,6 +67,18 @@ def test_the_rest_goes_to_label_studio_and_then_nothing_is_left(work: Path, tmp_
     assert not (tmp_path / "none.csv").exists()
 
 
+def test_a_batch_says_when_it_is_due_and_that_it_is_overdue(work: Path, tmp_path: Path, wtl_here: Wtl) -> None:
+    call = ("export", "--new", "5", "-o", tmp_path / "b.csv", "-w", work)
+    done = wtl_here(*call, "--due", "2099-12-01")
+    assert done.stderr == f"batch-001 is {tmp_path / 'b.csv'}: 5 images, due 2099-12-01\n"
+    assert result_of(wtl_here(*call, "--due", "3d", "--json"))["due"] == "2099-12-01"
+    assert wtl_here("batches", "-w", work).stdout.endswith("5 images: 0 are labelled, 5 are out, due 2099-12-01\n")
+    file = work / "ledger" / "000001.parquet"
+    pl.read_parquet(file).with_columns(due=pl.lit("2026-01-02")).write_parquet(file)
+    assert wtl_here("batches", "-w", work).stdout.endswith("5 are out, overdue since 2026-01-02\n")
+    assert result_of(wtl_here("batches", "-w", work, "--json"))["batches"][0]["is_overdue"]
+
+
 def test_wrong_calls_are_refused_and_nothing_is_entered(work: Path, tmp_path: Path, wtl_here: Wtl) -> None:
     for words in (
         ("-o", tmp_path / "b.csv"),
@@ -75,6 +90,8 @@ def test_wrong_calls_are_refused_and_nothing_is_entered(work: Path, tmp_path: Pa
         ("--new", "3", "-o", tmp_path / "b.csv", "--presign", "12"),
         ("--new", "3", "-o", tmp_path / "b.csv", "--presign", "12h"),
         ("--new", "3", "-o", tmp_path / "b.csv", "--link"),
+        ("--new", "3", "-o", tmp_path / "b.csv", "--due", "soon"),
+        ("--new", "3", "-o", tmp_path / "b.csv", "--due", "2026-01-01"),
         ("--new", "3", "-o", tmp_path / "b.csv", "--url", "/elsewhere/="),
         ("--new", "3", "-o", tmp_path, "--format", "folder"),
     ):

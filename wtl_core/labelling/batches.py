@@ -5,7 +5,8 @@ fixed random order of the pool that no batch has handed out yet (see `selection.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -46,12 +47,31 @@ class Batch:
         table: Columns `COLUMNS`, in the order in which it is handed out. `why` says of every image why it is in it.
         is_new: It is not in the ledger, or was not before; a batch without images is never new.
         request: What was asked for, as the ledger keeps it.
+        due: The day by whose end (UTC) it is to be labelled, as the ledger has it; None without one.
     """
 
     name: str
     table: pl.DataFrame
     is_new: bool
     request: str
+    due: date | None = None
+
+
+def due_day(text: str, today: date | None = None) -> date:
+    """The day that `3d`, `2w` or `2026-12-01` mean, from `today` (in UTC, if not given).
+
+    Raises:
+        ConfigError: they mean none, or one that is past.
+    """
+    today = today or datetime.now(UTC).date()
+    days = {"d": 1, "w": 7}.get(text[-1:])
+    try:
+        day = date.fromisoformat(text) if days is None else today + timedelta(days=int(text[:-1]) * days)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"expected a day such as 3d, 2w or {today + timedelta(days=7)}, found {text!r}") from error
+    if day < today:
+        raise ConfigError(f"expected a day from today, {today}, on, found {text!r}")
+    return day
 
 
 def hand_out(store: Store, asked: Asked, *, is_dry: bool = False) -> Batch:
@@ -84,10 +104,12 @@ def choose(store: Store, asked: Asked) -> Batch:
         if not wanted.items() <= json.loads(earlier["request"][0]).items():
             told = f"expected the name of a new batch, found {asked.name!r}, which holds other images"
             raise ConfigError(f"{store.root}: {told}; `wtl batches` shows what is out")
-        name = str(earlier["batch"][0])
+        name, due = str(earlier["batch"][0]), earlier["due"][0]
         table = _described(store, last, ranked, name, earlier.select("sample_id", "is_control"))
-        return Batch(name, table.filter(~_is_one_of(ledger.sample_ids(entries, "skipped"))), False, request)
-    ids, controls = _chosen(ranked, ledger.settled_ids(entries), out["sample_id"], asked)
+        present = table.filter(~_is_one_of(ledger.sample_ids(entries, "skipped")))
+        return Batch(name, present, False, request, None if due is None else date.fromisoformat(due))
+    ranked_ids = ranked.select("sample_id").collect()
+    ids, controls = _chosen(ranked_ids, ledger.settled_ids(entries), out["sample_id"], asked)
     name = asked.name or _next_name(out)
     chosen = pl.DataFrame(
         {"sample_id": ids, "is_control": [sample_id in controls for sample_id in ids]},
@@ -96,33 +118,46 @@ def choose(store: Store, asked: Asked) -> Batch:
     return Batch(name, _described(store, last, ranked, name, chosen), bool(ids), request)
 
 
-def enter(store: Store, batch: Batch) -> None:
+def enter(store: Store, batch: Batch, *, due: date | None = None) -> Batch:
     """Enter a batch in the ledger that is not in it yet; its images are then handed out.
+
+    Returns:
+        The batch with the day by which it is due: of one that is in the ledger, the day that it was entered with.
 
     Raises:
         TransientError: another process appended at the same moment.
     """
-    if batch.is_new:
-        controls = batch.table.filter("is_control")["sample_id"].to_list()
-        ids = batch.table["sample_id"].to_list()
-        ledger.append_batch(store, batch.name, ids, controls=set(controls), request=batch.request)
+    if not batch.is_new:
+        return batch
+    controls = set(batch.table.filter("is_control")["sample_id"])
+    ids, day = batch.table["sample_id"].to_list(), None if due is None else due.isoformat()
+    ledger.append_batch(store, batch.name, ids, controls=controls, request=batch.request, due=day)
+    return replace(batch, due=due)
 
 
-def listed(store: Store) -> pl.DataFrame:
+def listed(store: Store, today: date | None = None) -> pl.DataFrame:
     """The batches, oldest first: `batch`, `created`, `images`, `controls`, and how many are `back`, `skipped` or `out`.
 
-    An image is back when it is labelled. Exports of before there were batches are not in the table.
+    An image is back when it is labelled; `last_back` is when the last label came, null for none. `due` is the day by
+    which the batch was to be back, null for none, and `is_overdue` says that images are out after it; `today` is the
+    day in UTC if not given. Exports of before there were batches are not in the table.
     """
+    today = today or datetime.now(UTC).date()
     entries = ledger.read(store)
+    labelled = ledger.labels(entries).select("sample_id", labelled_at="created")
     rows = entries.filter(pl.col("kind") == "exported", pl.col("batch").is_not_null())
+    rows = rows.join(labelled, on="sample_id", how="left", maintain_order="left")
     counts = rows.group_by("batch", maintain_order=True).agg(
-        pl.col("created").first(),
+        pl.col("created", "due").first(),
         images=pl.len(),
         controls=pl.col("is_control").sum(),
-        back=_is_one_of(ledger.sample_ids(entries, "labelled")).sum(),
+        back=pl.col("labelled_at").count(),
         skipped=_is_one_of(ledger.sample_ids(entries, "skipped")).sum(),
+        last_back=pl.col("labelled_at").max(),
     )
-    return counts.with_columns(out=pl.col("images") - pl.col("back") - pl.col("skipped"))
+    out = counts.with_columns(out=pl.col("images") - pl.col("back") - pl.col("skipped"))
+    is_late = (pl.col("due") < today.isoformat()).fill_null(value=False)
+    return out.with_columns(is_overdue=is_late & (pl.col("out") > 0))
 
 
 def _chosen(
@@ -148,10 +183,11 @@ def _chosen(
 
 
 def _described(
-    store: Store, last: commits.Commit, ranked: pl.DataFrame, name: str, chosen: pl.DataFrame
+    store: Store, last: commits.Commit, ranked: pl.LazyFrame, name: str, chosen: pl.DataFrame
 ) -> pl.DataFrame:
     """The rows of a batch, with what the ranking says of them, without those that have left the pool."""
-    rows = chosen.join(ranked, on="sample_id", how="left", maintain_order="left")
+    ranks = ranked.filter(pl.col("sample_id").is_in(chosen["sample_id"].implode())).collect()
+    rows = chosen.join(ranks, on="sample_id", how="left", maintain_order="left")
     told = cut.described(store, last, ranked, rows).with_columns(
         batch=pl.lit(name), is_control=chosen["is_control"], place=pl.int_range(1, pl.len() + 1)
     )

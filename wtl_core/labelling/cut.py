@@ -59,15 +59,20 @@ def run(store: Store, at: str) -> Picks:
 
     Raises:
         ConfigError: `at` is no operating point, or the workspace has no ranking yet.
+
+    Cost: of the ranking the picks are read, and one or two columns of the rest; of the pool, ids and hashes.
     """
     point = parsed(at)
     last, ranked = latest_ranking(store)
-    settled = ledger.settled_ids(ledger.read(store))
-    ranking = ranked.filter(~pl.col("sample_id").is_in(settled))
-    picks = ranking.head(point.within(ranking.height)) if ranking.height else ranking  # all settled: no point fits
-    table = described(store, last, ranking, picks)
+    settled = pl.Series(ledger.settled_ids(ledger.read(store)), dtype=pl.String)
+    is_settled = pl.col("sample_id").is_in(settled.implode())
+    total, left_out = (int(rows.select(pl.len()).collect().item()) for rows in (ranked, ranked.filter(is_settled)))
+    count = point.within(total - left_out) if total > left_out else 0  # all settled: no point fits
+    # The first of the open ones are among as many first rows and as many more as are settled: only these are read.
+    picks = ranked.head(count + len(settled)).filter(~is_settled).head(count).collect()
+    table = described(store, last, ranked.filter(~is_settled), picks)
     ranks = int(table["rank"][-1]) + 1 if table.height else 0
-    return Picks(table, left_out=ranked.height - ranking.height, selection=last.selection, ranks=ranks)
+    return Picks(table, left_out=left_out, selection=last.selection, ranks=ranks)
 
 
 def parsed(at: str) -> OperatingPoint:
@@ -78,20 +83,27 @@ def parsed(at: str) -> OperatingPoint:
         raise ConfigError(f"{at!r}: {error}") from error
 
 
-def latest_ranking(store: Store) -> tuple[Commit, pl.DataFrame]:
-    """The last refresh and its ranking, rank 0 first. Raises ConfigError if there is none yet."""
+def latest_ranking(store: Store) -> tuple[Commit, pl.LazyFrame]:
+    """The last refresh and its ranking, rank 0 first, unread. Raises ConfigError if there is none yet."""
+    last = latest_refresh(store)
+    return last, selections.scan_ranking(store, last.selection)
+
+
+def latest_refresh(store: Store) -> Commit:
+    """The last refresh. Raises ConfigError if there is none yet."""
     last = commits.latest(store)
     if last is None:
         raise ConfigError(f"{store.root}: expected a ranking, found none yet; `wtl run SOURCE` makes one")
-    return last, selections.read_ranking(store, last.selection)
+    return last
 
 
-def described(store: Store, last: Commit, ranking: pl.DataFrame, picks: pl.DataFrame) -> pl.DataFrame:
+def described(store: Store, last: Commit, ranking: pl.LazyFrame, picks: pl.DataFrame) -> pl.DataFrame:
     """Rows of a ranking in `COLUMNS`, in their order, with the near-duplicates that they stand for."""
-    replaced = ranking.group_by(pick="replaced_by", maintain_order=True).agg(replaces="sample_id")
-    hashes = live_pool.load_locations(
-        store, snapshots.read_snapshot(store, last.listing), columns=["sample_id", "phash"]
-    )
+    is_behind = pl.col("replaced_by").is_in(picks["sample_id"].implode())
+    behind = ranking.filter(is_behind).select("sample_id", "replaced_by").collect()
+    replaced = behind.group_by(pick="replaced_by", maintain_order=True).agg(replaces="sample_id")
+    snapshot, count = snapshots.read_snapshot(store, last.listing), last.counts.samples + last.counts.duplicates
+    hashes = live_pool.load_locations(store, snapshot, columns=["sample_id", "phash"], count=count)
     table = picks.join(replaced, left_on="sample_id", right_on="pick", how="left", maintain_order="left").join(
         live_pool.near_groups(hashes), on="sample_id", how="left", maintain_order="left"
     )

@@ -126,9 +126,8 @@ def run(store: Store, more: int | None = None, *, goal: float | None = None, ref
     Raises:
         ConfigError: the workspace has no ranking yet.
     """
-    last, ranking = (
-        cut.latest_ranking(store) if refresh is None else (refresh, selections.read_ranking(store, refresh.selection))
-    )
+    last = cut.latest_refresh(store) if refresh is None else refresh
+    ranking = selections.read_ranking(store, last.selection)
     entries = ledger.read(store)
     labels = ledger.labels(entries)
     draw = _draw(store, last, ranking, entries)

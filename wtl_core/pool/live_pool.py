@@ -91,6 +91,7 @@ def load_locations(
     *,
     columns: Sequence[str] = part_file.LIGHT_COLUMNS,
     where: pl.Expr | None = None,
+    count: int | None = None,
 ) -> pl.DataFrame:
     """Every live location of every sample, one row each.
 
@@ -99,6 +100,8 @@ def load_locations(
         snapshot: The listing with its parts.
         columns: Columns of the pool to read besides `source`, `object_uri` and `part`; all but image and thumbnail.
         where: A condition on these columns that rows must satisfy, so that others do not stay in memory.
+        count: How many locations there are, where the snapshot's commit tells it; if the parts hold no more rows, they
+            need no comparison with the snapshot, which takes half of the time.
 
     Raises:
         CorruptArtifactError: a part of the snapshot is not there.
@@ -106,7 +109,8 @@ def load_locations(
     live, parts = _live(snapshot)
     keys = [part_file.pool_key(part) for part in parts]
     wanted = list(dict.fromkeys([*columns, *_LIVE]))
-    return _live_rows(store, keys, live, wanted, _empty(part_file.POOL_SCHEMA).select(wanted), where=where)
+    empty = _empty(part_file.POOL_SCHEMA).select(wanted)
+    return _live_rows(store, keys, live, wanted, empty, where=where, count=count)
 
 
 def load_quarantine(store: Store, snapshot: pl.DataFrame) -> pl.DataFrame:
@@ -146,14 +150,14 @@ def near_groups(samples: pl.DataFrame) -> pl.DataFrame:
         Columns `sample_id` and `near_group`, the smallest id of the sample's group; sorted by `sample_id`. Samples
         that are alone are left out.
 
-    Cost: 2 s for 1,000,000 samples.
+    Cost: 0.5 s for 1,000,000 samples of which few are alike.
     """
     from wtl_core.pool import near_duplicates  # numba is not imported by those who only list the pool
 
-    each = samples.select("sample_id", "phash").unique("sample_id").sort("sample_id")
-    groups = pl.Series(near_duplicates.group(each["phash"].to_numpy()), dtype=pl.Int64)
-    names = each["sample_id"].gather(groups.replace(-1, None))
-    return each.select("sample_id", near_group=names).drop_nulls()
+    groups = pl.Series("group", near_duplicates.group(samples["phash"].to_numpy()), dtype=pl.Int64)
+    grouped = samples.select("sample_id", groups).filter(pl.col("group") >= 0).unique()
+    named = grouped.with_columns(near_group=pl.min("sample_id").over("group"), size=pl.len().over("group"))
+    return named.filter(pl.col("size") > 1).select("sample_id", "near_group").sort("sample_id")
 
 
 def _live(snapshot: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
@@ -228,6 +232,7 @@ def _live_rows(
     empty: pl.DataFrame,
     *,
     where: pl.Expr | None = None,
+    count: int | None = None,
 ) -> pl.DataFrame:
     """Rows of the files whose object the snapshot still lists under that part, and that satisfy the condition."""
     if not keys:
@@ -246,7 +251,7 @@ def _live_rows(
                 rows = pl.concat(pool.map(lambda key: _read_columns(store, key, columns).filter(condition), keys))
     except (FileNotFoundError, pl.exceptions.ComputeError) as error:
         raise CorruptArtifactError(f"{store.root}: expected {len(keys)} parts, one cannot be read: {error}") from error
-    return rows.join(live, on=list(_LIVE), how="semi")
+    return rows if where is None and rows.height == count else rows.join(live, on=list(_LIVE), how="semi")
 
 
 def _read_columns(store: Store, key: str, columns: Sequence[str]) -> pl.DataFrame:

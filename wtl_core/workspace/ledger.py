@@ -30,6 +30,7 @@ _STORED = {
     "batch": pl.String(),
     "is_control": pl.Boolean(),
     "request": pl.String(),
+    "due": pl.String(),
     "reason": pl.String(),
 }
 SCHEMA = {**_STORED, "entry": pl.Int64()}
@@ -48,9 +49,9 @@ def read(store: Store, entries: int | None = None) -> pl.DataFrame:
     `classes` is null where they are not known, and an empty list for an image that holds nothing of interest. `origin`
     is the file that a label came from, null where not known. Rows of kind `unlabelled` take labels back: with `undoes`
     null every label that the sample has, else what this entry says of it. Rows of kind `exported` name their `batch`,
-    whether they were drawn at random (`is_control`), and what was asked for (`request`). Rows of kind `skipped` say the
-    `reason`; rows of kind `unskipped` take that back, as `unlabelled` does with labels. `entry` counts from 1. Columns
-    that an entry of an earlier version lacks are null.
+    whether they were drawn at random (`is_control`), what was asked for (`request`), and when they are `due`. Rows of
+    kind `skipped` say the `reason`; rows of kind `unskipped` take that back, as `unlabelled` does with labels. `entry`
+    counts from 1. Columns that an entry of an earlier version lacks are null.
     """
     names = _entries(store)[:entries]
     frames = [_entry(store.read_frame(f"{_FOLDER}/{name}"), number) for number, name in enumerate(names, 1)]
@@ -135,7 +136,9 @@ def append(
     return _create(store, kind, columns, {"origin": origin, "undoes": undoes, "reason": reason})
 
 
-def append_batch(store: Store, batch: str, ids: Sequence[str], *, controls: Container[str], request: str) -> int:
+def append_batch(
+    store: Store, batch: str, ids: Sequence[str], *, controls: Container[str], request: str, due: str | None = None
+) -> int:
     """Add the entry of samples that are handed out for labelling; returns the new length.
 
     Args:
@@ -144,13 +147,14 @@ def append_batch(store: Store, batch: str, ids: Sequence[str], *, controls: Cont
         ids: The samples, each once, in the order in which they are handed out.
         controls: Those of them that were drawn at random.
         request: What was asked for.
+        due: The day by whose end they are to be labelled, ISO 8601 in UTC; None for no such day.
 
     Raises:
         TransientError: another process appended at the same moment.
     """
     is_control = [sample_id in controls for sample_id in ids]
     columns: dict[str, list[Any]] = {"sample_id": list(ids), "is_control": is_control}
-    return _create(store, "exported", columns, {"batch": batch, "request": request})
+    return _create(store, "exported", columns, {"batch": batch, "request": request, "due": due})
 
 
 def _create(store: Store, kind: Kind, columns: dict[str, list[Any]], constants: dict[str, Any]) -> int:

@@ -68,6 +68,14 @@ def read_ranking(store: Store, key: str) -> pl.DataFrame:
     return ranking if "why" in ranking.columns else ranking.with_columns(why=pl.lit(None, pl.String))
 
 
+def scan_ranking(store: Store, key: str) -> pl.LazyFrame:
+    """What `read_ranking` returns, to be read in part: from a folder only the rows and columns that are collected."""
+    with _present(store, f"{key}/ranking.parquet"):
+        ranking = store.scan_frame(f"{key}/ranking.parquet")
+        titles = ranking.collect_schema().names()
+    return ranking if "why" in titles else ranking.with_columns(why=pl.lit(None, pl.String))
+
+
 def read_ladder(store: Store, key: str) -> pl.DataFrame:
     """The ladder of a selection, 1 % first."""
     with _present(store, f"{key}/ladder.parquet"):

@@ -85,6 +85,15 @@ class Store:
 
         return pl.read_parquet(io.BytesIO(self.read_bytes(key)), columns=None if columns is None else list(columns))
 
+    def scan_frame(self, key: str) -> "pl.LazyFrame":
+        """A Parquet file to be read in part, from a bucket whole. Raises FileNotFoundError if there is none."""
+        import polars as pl
+
+        source = Path(self.path(key)) if self.is_local else io.BytesIO(self.read_bytes(key))
+        if isinstance(source, Path) and not source.exists():
+            raise FileNotFoundError(str(source))
+        return pl.scan_parquet(source, glob=False)
+
     def write_frame(self, key: str, frame: "pl.DataFrame") -> None:
         """Write a frame as a whole Parquet file, as `write_bytes` does."""
         self.write_bytes(key, to_parquet(frame))
