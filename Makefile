@@ -22,7 +22,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 # Latency beside the others, which give way to it: it is held to a minute, and most of its time it waits.
-test-services: $(VENV)/.installed-dev
+test-services: $(VENV)/.installed-dev $(VENV)/.installed-axe
 	@nice -n 19 $(BIN)/python -m pytest -q -m services -n $(SERVICE_WORKERS) --dist loadfile \
 		--ignore=tests/services/test_latency.py tests/services tests/browser & others=$$!; \
 	$(BIN)/python -m pytest -q -m services tests/services/test_latency.py; alone=$$?; \
@@ -66,6 +66,12 @@ $(VENV)/bin/pip:
 
 $(VENV)/.installed-dev: $(VENV)/bin/pip pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[packaged]" --group dev
+	@touch $@
+
+# axe-core looks for what keeps people out of the report; without npm the tests of that are skipped.
+$(VENV)/.installed-axe: $(VENV)/bin/pip
+	@if command -v npm >/dev/null; then npm install --silent --no-save --prefix $(VENV) axe-core@4.14.1; \
+		else echo "npm is not installed: the report's accessibility is not tested" >&2; fi
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev

@@ -21,10 +21,11 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 class Browser:
     """One page of a headless Chromium."""
 
-    def __init__(self, program: str, folder: Path) -> None:
+    def __init__(self, program: str, folder: Path, *more: str) -> None:
         self.port = free_port()
+        self.events: list[dict[str, Any]] = []
         self.process = subprocess.Popen(
-            [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
+            [program, "--headless=new", "--no-sandbox", "--disable-gpu", *more, "--hide-scrollbars", "--no-first-run",
              "--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder}",
              f"--remote-debugging-port={self.port}", "--window-size=1400,1000", "about:blank"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -42,9 +43,11 @@ class Browser:
                 assert "error" not in answer, answer
                 result: dict[str, Any] = answer["result"]
                 return result
+            self.events.append(answer)
 
     def evaluate(self, expression: str) -> Any:
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def text(self) -> str:
@@ -72,6 +75,21 @@ class Browser:
         time.sleep(1.5)
         return self.text()
 
+    def mouse(self, kind: str, x: float, y: float, *, is_held: bool = False, modifiers: int = 0) -> None:
+        """`kind` is Moved, Pressed or Released; 8 as modifier is Shift."""
+        held = {"button": "left", "buttons": 1} if is_held or kind == "Pressed" else {}
+        more = {} if kind == "Moved" else {"button": "left", "clickCount": 1}
+        self.call("Input.dispatchMouseEvent", type=f"mouse{kind}", x=x, y=y, modifiers=modifiers, **{**held, **more})
+
+    def key(self, name: str, *, modifiers: int = 0) -> None:
+        """Press and release a key by the name that pages see."""
+        text = {"text": name} if len(name) == 1 else {"text": "\r"} if name == "Enter" else {}
+        codes = {"Enter": 13, "Escape": 27, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39}
+        code = {**codes, "ArrowDown": 40, "PageDown": 34, "Tab": 9}.get(name, 0)
+        told = {"key": name, "code": name, "windowsVirtualKeyCode": code, "modifiers": modifiers}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **told, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **told)
+
     def picture(self, path: Path, *, height: int = 1000) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.call("Emulation.setDeviceMetricsOverride", width=1400, height=height, deviceScaleFactor=1, mobile=False)
@@ -93,13 +111,18 @@ class Browser:
         return str(pages[0]["webSocketDebuggerUrl"]) if pages else None
 
 
+def program() -> str:
+    """The browser that is installed; the test is skipped if there is none."""
+    found = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no browser is installed: apt-get install chromium")
+    return found
+
+
 @pytest.fixture
 def browser() -> Iterator[Browser]:
-    program = next((path for name in _NAMES if (path := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("no browser is installed: apt-get install chromium")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        browser = Browser(program, Path(folder))
+        browser = Browser(program(), Path(folder))
         try:
             yield browser
         finally:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import make_jpeg, write_pictures
 from tests.near_duplicates import write_near_duplicates
+from tests.plain_ingest import write_tar
 from tests.plain_refresh import ranking, refresh
 from wtl_core.report import columns, page
 from wtl_core.workspace import commits, ledger
@@ -92,7 +93,7 @@ def test_what_is_labelled_and_what_has_arrived_is_marked(source: Path, tmp_path:
     assert [named[at] for at in np.flatnonzero(flags & columns.ARRIVED)] == [str(source / "new.jpg")]
     assert (column(text, "rank")[flags & columns.LABELLED > 0] == columns.NONE).all()
     assert "2 images are labelled" in text
-    [by_label] = [group for group in told(text)["groupings"] if group["name"] == "label"]
+    [by_label] = [group for group in told(text)["groupings"] if group["name"] == "class"]
     assert by_label["values"] == ["(not labelled)", "a", "b"]
 
 
@@ -118,10 +119,12 @@ def test_no_name_and_no_metadata_can_end_the_element_that_holds_it(tmp_path: Pat
     hostile = "</script><img src=x onerror=alert(1)>"
     folder = tmp_path / "source"
     folder.mkdir()
+    members = []
     for seed in range(6):
-        (folder / f"{seed}<svg onload=alert(2)>.jpg").write_bytes(make_jpeg(seed))
         values = {"camera": hostile if seed % 2 else "a&b", "__proto__": "x", hostile: str(seed % 2)}
-        (folder / f"{seed}<svg onload=alert(2)>.json").write_text(json.dumps(values))
+        members.append((f"{seed}<svg onload=alert(2)>.jpg", make_jpeg(seed)))
+        members.append((f"{seed}<svg onload=alert(2)>.json", json.dumps(values).encode()))
+    write_tar(folder / "<i>.tar", members)
     (folder / "<b>broken.jpg").write_bytes(b"no image")
     refresh(tmp_path / "w", folder)
     text = page_of(tmp_path / "w")
@@ -129,6 +132,7 @@ def test_no_name_and_no_metadata_can_end_the_element_that_holds_it(tmp_path: Pat
     assert "<svg onload" not in text
     assert "&lt;b&gt;broken.jpg" in text
     assert all(name.endswith("<svg onload=alert(2)>.jpg") for name in names(text))
+    assert {group["name"] for group in told(text)["groupings"]} == {"camera", hostile}
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
     assert policy is not None
     assert "default-src 'none'" in policy[1]

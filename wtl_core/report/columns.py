@@ -9,6 +9,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,10 @@ NONE = 0xFFFFFFFF
 LABELLED, ARRIVED, FILTERED, REPEAT, SKIPPED = 1, 2, 4, 8, 16
 """Bits of the column `flags`."""
 MEASURES = ("sharpness", "brightness", "contrast")
-_MOST_VALUES, _MOST_GROUPINGS = 40, 10
-"""Values of a grouping that are shown one by one (others are summed up as the rest), and groupings."""
+_MOST_VALUES, _MOST_GROUPINGS, _MOST_RANGES = 40, 10, 5
+"""Values of a grouping that are shown one by one (the others are summed up as the rest), groupings, and ranges of a
+key with numbers of many values."""
+_NO_VALUE = "(none)"
 _EDGE = 0.02
 """Of the map's sides stays empty."""
 
@@ -120,10 +123,10 @@ def groupings(samples: pl.DataFrame, *, group_by: str | None, classes: dict[str,
     if group_by is not None:
         texts[group_by] = steering.groups_of(samples, group_by)
     if classes:
-        texts["label"] = [classes.get(sample_id, "(not labelled)") for sample_id in samples["sample_id"]]
+        texts["class"] = [classes.get(sample_id, "(not labelled)") for sample_id in samples["sample_id"]]
     texts.setdefault("source", samples["source"].to_list())
     if samples["taken_at"].null_count() < samples.height:
-        texts.setdefault("day", [time[:10] if time else "(none)" for time in samples["taken_at"]])
+        texts.setdefault("day", [time[:10] if time else _NO_VALUE for time in samples["taken_at"]])
     texts.setdefault("format", samples["format"].to_list())
     for name, values in _metadata(samples).items():
         texts.setdefault(name, values)
@@ -132,12 +135,27 @@ def groupings(samples: pl.DataFrame, *, group_by: str | None, classes: dict[str,
 
 
 def _metadata(samples: pl.DataFrame) -> dict[str, list[str]]:
-    """The values of each key of the metadata as text, keys sorted."""
+    """The values of each key of the metadata as text, keys sorted; numbers of many values as ranges."""
     if samples["metadata"].null_count() == samples.height:
         return {}
     rows = [json.loads(text) if text else {} for text in samples["metadata"]]
     keys = sorted({key for row in rows for key in row})
-    return {key: ["(none)" if row.get(key) is None else str(row[key]) for row in rows] for key in keys}
+    return {key: _texts([row.get(key) for row in rows]) for key in keys}
+
+
+def _texts(values: list[Any]) -> list[str]:
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    is_measure = len(numbers) == sum(value is not None for value in values) and len(set(numbers)) > _MOST_RANGES * 4
+    if not is_measure:
+        return [_NO_VALUE if value is None else str(value) for value in values]
+    edges = np.unique(np.quantile(np.array(numbers, np.float64), np.linspace(0, 1, _MOST_RANGES + 1)))
+    names = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)] or [f"{edges[0]:.4g}"]
+    return [
+        _NO_VALUE
+        if value is None
+        else names[min(int(np.searchsorted(edges[1:-1], value, side="right")), len(names) - 1)]
+        for value in values
+    ]
 
 
 def _grouping(name: str, values: list[str], *, is_kept: bool) -> Grouping | None:

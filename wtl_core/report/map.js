@@ -47,7 +47,8 @@ export function createMap(box, data, options) {
   if (!card) drawWithoutCard();
   base.addEventListener("webglcontextlost", () => { drawWithoutCard(); resize(); });
   const grid = buildGrid(data.x, data.y);
-  const view = { x: 0.5, y: 0.5, zoom: 1 };
+  const whole = { x: 0.5, y: 0.5, zoom: 1 }, view = { ...whole }; // `whole` shows all points
+  const tiles = new Map(); // the point whose image is drawn in each field of the grid
   let width = 1, height = 1, ratio = 1, cut = 0, hovered = -1, lasso = null, isLasso = false, waiting = 0;
   let selected = null, colours = readColours(box);
 
@@ -58,7 +59,7 @@ export function createMap(box, data, options) {
 
   function draw() {
     waiting = 0;
-    const size = Math.max(1.5, Math.min(7, (count > 20000 ? 1.6 : count > 3000 ? 2.6 : 4) * Math.sqrt(view.zoom))) * ratio;
+    const size = Math.max(1.5, Math.min(9, (count > 20000 ? 1.6 : count > 3000 ? 2.6 : count > 600 ? 4 : 6) * Math.sqrt(view.zoom / whole.zoom))) * ratio;
     card ? drawByCard(card, view, unit(), width, height, cut, size, colours, count) : drawFlat(size);
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
@@ -83,31 +84,42 @@ export function createMap(box, data, options) {
     }
   }
 
-  // Images take the place of dots where there is room for them, the first ranks first.
+  // Images take the place of dots where there is room for them, the first ranks first: one for each field of a grid that
+  // moves with the map.
   function drawPictures() {
-    if (view.zoom < 3 || !options.picture) return;
-    const taken = new Set(), inside = inView();
-    if (inside.length > 6000) return;
-    const order = [...inside].sort((a, b) => data.rank[a] - data.rank[b]);
-    let drawn = 0;
-    for (const i of order) {
-      const [px, py] = toPixel(i), column = Math.round(px / TILE), row = Math.round(py / TILE);
-      if (taken.has(column * 4096 + row)) continue;
-      taken.add(column * 4096 + row);
+    tiles.clear();
+    if (view.zoom < 3 * whole.zoom || !options.picture) return;
+    const inside = inView();
+    if (inside.length > 8000) return;
+    for (const i of [...inside].sort((a, b) => data.rank[a] - data.rank[b])) {
+      const key = tileOf(data.x[i] / 65535, data.y[i] / 65535);
+      if (tiles.has(key)) continue;
       const picture = options.picture(i);
       if (!picture) continue;
-      const [w, h] = fitted(picture, TILE - 4);
+      tiles.set(key, i);
+      const [px, py] = middleOf(key), [w, h] = fitted(picture, TILE - 6);
       pen.drawImage(picture, px - w / 2, py - h / 2, w, h);
       if (data.rank[i] < cut || data.mark[i]) {
         pen.lineWidth = 2;
-        pen.strokeStyle = css(data.rank[i] < cut ? colours.lit : colours.marked);
-        pen.strokeRect(px - w / 2 - 1, py - h / 2 - 1, w + 2, h + 2);
+        pen.strokeStyle = css(data.mark[i] ? colours.marked : colours.lit);
+        pen.strokeRect(px - w / 2, py - h / 2, w, h);
       }
-      if (++drawn > 600) break;
     }
   }
+  const tileOf = (x, y) => Math.floor((x * unit()) / TILE) * 65536 + Math.floor((y * unit()) / TILE);
+  const middleOf = (key) => {
+    const x = ((Math.floor(key / 65536) + 0.5) * TILE) / unit(), y = (((key % 65536) + 0.5) * TILE) / unit();
+    return [width / 2 + (x - view.x) * unit(), height / 2 - (y - view.y) * unit()];
+  };
   function ring(i) {
-    const [px, py] = toPixel(i);
+    const [px, py] = toPixel(i), tile = tileOf(data.x[i] / 65535, data.y[i] / 65535);
+    if (tiles.get(tile) === i) {
+      const [x, y] = middleOf(tile);
+      pen.lineWidth = 3;
+      pen.strokeStyle = css(colours.ink);
+      pen.strokeRect(x - TILE / 2 + 1, y - TILE / 2 + 1, TILE - 2, TILE - 2);
+      return;
+    }
     for (const [line, style] of [[5, css(colours.paper)], [2.5, css(colours.ink)]]) {
       pen.lineWidth = line;
       pen.strokeStyle = style;
@@ -135,7 +147,8 @@ export function createMap(box, data, options) {
     return within(grid, data, left, bottom, right, top);
   }
   function nearest(px, py) {
-    const reach = Math.max(NEAR, view.zoom >= 3 && options.picture ? TILE / 2 : 0) / unit(), [x, y] = toData(px, py);
+    const reach = NEAR / unit(), [x, y] = toData(px, py), tile = tiles.get(tileOf(x, y));
+    if (tile !== undefined) return tile;
     let best = -1, least = reach * reach;
     for (const i of within(grid, data, x - reach, y - reach, x + reach, y + reach)) {
       const far = (data.x[i] / 65535 - x) ** 2 + (data.y[i] / 65535 - y) ** 2;
@@ -166,13 +179,13 @@ export function createMap(box, data, options) {
   }
   function zoomBy(factor, px = width / 2, py = height / 2) {
     const [x, y] = toData(px, py);
-    view.zoom = Math.max(0.8, Math.min(MOST_ZOOM, view.zoom * factor));
+    view.zoom = Math.max(whole.zoom / 1.5, Math.min(MOST_ZOOM, view.zoom * factor));
     const [nx, ny] = toData(px, py);
     view.x += x - nx; view.y += y - ny;
     redraw();
   }
   function centre(i) { view.x = data.x[i] / 65535; view.y = data.y[i] / 65535; redraw(); }
-  function reset() { Object.assign(view, { x: 0.5, y: 0.5, zoom: 1 }); redraw(); }
+  function reset() { Object.assign(view, whole); redraw(); }
   function finishLasso() {
     const shape = lasso;
     if (!shape || shape.length < 3) { lasso = null; return; }
@@ -266,8 +279,14 @@ export function createMap(box, data, options) {
     const r = box.getBoundingClientRect();
     width = Math.max(1, r.width); height = Math.max(1, r.height); ratio = Math.min(2, devicePixelRatio || 1);
     for (const canvas of [base, over]) { canvas.width = Math.round(width * ratio); canvas.height = Math.round(height * ratio); }
+    const isWhole = view.zoom === whole.zoom && view.x === whole.x && view.y === whole.y;
+    whole.zoom = Math.min(width / extent.width, height / extent.height) / Math.min(width, height) * 0.94;
+    if (isWhole) view.zoom = whole.zoom;
     draw();
   }
+  const extent = extentOf(data);
+  Object.assign(whole, { x: extent.x, y: extent.y });
+  Object.assign(view, whole);
   new ResizeObserver(resize).observe(box);
   resize();
   return {
@@ -298,6 +317,15 @@ function readColours(box) {
 function fitted(picture, side) {
   const w = picture.naturalWidth || picture.width, h = picture.naturalHeight || picture.height, scale = side / Math.max(w, h);
   return [w * scale, h * scale];
+}
+
+// The middle and the size of what holds all points, in data units.
+function extentOf({ x, y }) {
+  let [left, bottom, right, top] = [65535, 65535, 0, 0];
+  for (let i = 0; i < x.length; i++) {
+    left = Math.min(left, x[i]); right = Math.max(right, x[i]); bottom = Math.min(bottom, y[i]); top = Math.max(top, y[i]);
+  }
+  return { x: (left + right) / 131070, y: (bottom + top) / 131070, width: Math.max(0.02, (right - left) / 65535), height: Math.max(0.02, (top - bottom) / 65535) };
 }
 
 // Points by cell of a square grid: `starts` (cells + 1) into `points`.

@@ -67,7 +67,7 @@ def update(store: Store, fingerprint: str, sample_ids: Sequence[str]) -> pl.Data
 
 
 def fit_positions(unit_vectors: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
-    """Positions (N, 2) float32 that keep neighbours together, by UMAP; by PCA of fewer than 100 vectors.
+    """Positions (N, 2) float32 that keep neighbours together, wider than high: by UMAP, or by PCA of a few vectors.
 
     The same vectors in the same order give the same positions on one machine.
 
@@ -95,7 +95,7 @@ def fit_positions(unit_vectors: np.ndarray, start: np.ndarray | None = None) -> 
             precomputed_knn=(graph.rows, distances),
             force_approximation_algorithm=True,
         ).fit_transform(matrix)
-    return np.asarray(found, np.float32)
+    return _main_axes(np.asarray(found, np.float32)) if start is None else np.asarray(found, np.float32)
 
 
 def place(unit_vectors: np.ndarray, anchors: np.ndarray, positions: np.ndarray) -> np.ndarray:

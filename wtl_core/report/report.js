@@ -149,6 +149,7 @@ function moveTo(value, from) {
   $("f-coverage").textContent = `coverage ${at(cut, "coverage").toFixed(3)}`;
   $("f-baseline").textContent = share(at(cut, "random_coverage_mean") / everything);
   $("f-interval").textContent = `${at(cut, "random_coverage_low").toFixed(3)} to ${at(cut, "random_coverage_high").toFixed(3)}`;
+  $("short").textContent = `${share(at(cut, "coverage") / everything)} of what all labels would give, at random ${share(at(cut, "random_coverage_mean") / everything)}`;
   $("f-repeats").textContent = `${(100 * repeatsAt(cut)).toFixed(1)} %`;
   for (const node of document.querySelectorAll("[data-command]")) node.textContent = node.dataset.command.replace("{cut}", cut);
   moveChart();
@@ -188,7 +189,7 @@ function drawChart() {
   }
   for (const percent of [1, 2, 5, 10, 20, 50, 100]) {
     const value = Math.ceil((most * percent) / 100);
-    if (value < least) continue;
+    if (value < least || (percent === 50 && width < 500)) continue;
     picture.append(svg("text", { x: chartX(value), y: height - 8, "text-anchor": percent === 100 ? "end" : percent === 1 ? "start" : "middle" }, `${percent} %`));
   }
   picture.append(svg("path", { d: line("random_coverage_high") + back + "Z", class: "band" }));
@@ -244,7 +245,7 @@ function tellOne(i) {
   const nodes = [make("div", { className: "large" }, picture(i, "")), make("p", { className: "name" }, nameOf(i)), make("p", {}, describe(i)), list];
   const parent = columns.parent[i] === NONE ? -1 : rowOf[columns.parent[i]], others = childrenOf(rank[i] === NONE ? told.ranked : rank[i]);
   if (parent >= 0) nodes.push(make("h4", {}, "Nearest earlier pick"), strip([parent]));
-  if (others.length) nodes.push(make("h4", {}, `Nearest to it of all picks before them: ${whole(others.length)}`), strip([...others.subarray(0, 12)]));
+  if (others.length) nodes.push(make("h4", {}, `It is the nearest earlier pick of ${whole(others.length)} image${others.length === 1 ? "" : "s"}`), strip([...others.subarray(0, 12)]));
   if (columns.near[i]) {
     const group = [];
     for (let k = 0; k < count && group.length < 12; k++) if (columns.near[k] === columns.near[i] && k !== i) group.push(k);
@@ -297,7 +298,7 @@ function tellInside() {
     const counts = new Float64Array(grouping.values.length);
     for (const i of inside) counts[columns[`group${g}`][i]] += weightOf(i);
     const first = [...counts.keys()].filter((v) => counts[v]).sort((a, b) => counts[b] - counts[a]).slice(0, 3);
-    facts.push([grouping.name, first.map((v) => `${grouping.values[v]} ${((100 * counts[v]) / sums.all).toFixed(0)} %`).join(", ")]);
+    facts.push([grouping.name, first.map((v) => `${grouping.values[v]} ${((100 * counts[v]) / sums.all).toFixed(0)}\u00a0%`).join(", ")]);
   }
   const order = [...inside].sort((a, b) => shownRank()[a] - shownRank()[b]);
   const clear = make("button", { type: "button" }, "Clear");
@@ -319,6 +320,7 @@ const map = createMap($("map"), { x: columns.x, y: columns.y, rank, mark: new Ui
   },
   onMode(is) { $("lasso").setAttribute("aria-pressed", is); },
 });
+$("map").handle = map; // for the tests, and for a person at the console
 const marks = [["nothing", null], ...(told.number > 1 ? [["new with this refresh", (i) => flags[i] & ARRIVED]] : []),
   ...(told.labelledInPool ? [["labelled", (i) => flags[i] & LABELLED]] : []), ["groups of near-duplicates", (i) => columns.near[i] > 0],
   ["least sharp tenth", (i) => columns.sharpness[i] < 26], ["darkest tenth", (i) => columns.brightness[i] < 26],
@@ -343,7 +345,7 @@ const wall = {
   box: $("wall"), inner: $("wall-inner"), first: -1, shown: "", columns: 1, height: 1, chosen: 0,
   resize() {
     const width = this.box.clientWidth - 16;
-    this.columns = Math.max(2, Math.floor((width + 12) / 148));
+    this.columns = Math.max(2, Math.floor((width + 12) / 165));
     this.height = Math.round((width - 12 * (this.columns - 1)) / this.columns * 0.75) + 86;
     this.inner.style.height = `${Math.ceil(this.total() / this.columns) * this.height}px`;
     this.draw();
@@ -367,11 +369,9 @@ const wall = {
     if (!isRandom && columns.stands[row]) caption.push(` stands for ${whole(columns.stands[row])}`);
     if (flags[row] & REPEAT) caption.push(make("span", { className: "tag" }, "repeat"));
     const button = make("button", { type: "button", className: "pick", tabIndex: place === this.chosen ? 0 : -1, title: nameOf(row) },
-      picture(row, ""), make("span", { className: "caption" }, ...caption),
+      picture(row), make("span", { className: "caption" }, ...caption),
       make("span", { className: "others" }, ...others.map((other) => picture(other, ""))));
-    button.setAttribute("aria-label", `Pick ${place + 1}: ${nameOf(row)}: ${describe(row)}`);
     button.dataset.place = place;
-    button.dataset.rowShown = row;
     button.onclick = () => { this.chosen = place; open(row); };
     return button;
   },
