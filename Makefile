@@ -7,10 +7,13 @@ BIN := $(VENV)/bin
 # Processes that run tests. Each has one thread of torch and takes some 2 GB at most.
 WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 
+# Where `make test-labelling-tool` installs Label Studio.
+LABEL_STUDIO ?= .venv-label-studio
+
 # More than cores: these tests wait for timers of the server and for each other's processes.
 SERVICE_WORKERS ?= 3
 
-.PHONY: run test test-services test-slow check format docs pictures bench bench-gpu clean
+.PHONY: run test test-services test-labelling-tool test-slow check format docs pictures bench bench-gpu clean
 
 # The sample source is built once: written again, its files would look changed. README.txt is its last file.
 run: $(VENV)/.installed-dev
@@ -27,6 +30,15 @@ test-services: $(VENV)/.installed-dev $(VENV)/.installed-axe
 		--ignore=tests/services/test_latency.py tests/services tests/browser & others=$$!; \
 	$(BIN)/python -m pytest -q -m services tests/services/test_latency.py; alone=$$?; \
 	wait $$others && exit $$alone
+
+# Three rounds with a real Label Studio, which pins much and so has an environment of its own; some minutes.
+test-labelling-tool: $(VENV)/.installed-dev $(LABEL_STUDIO)/bin/label-studio
+	WTL_LABEL_STUDIO="$(abspath $(LABEL_STUDIO))/bin/label-studio" \
+		$(BIN)/python -m pytest -q -m services tests/services/test_labelling_tool.py
+
+$(LABEL_STUDIO)/bin/label-studio:
+	$(PYTHON) -m venv $(LABEL_STUDIO)
+	$(LABEL_STUDIO)/bin/pip install --quiet "label-studio==1.23.2"
 
 # Hostile test images of Pillow, libtiff and libpng (fetched by pip and apt-get), and many kills: some minutes. The image
 # on a clean Debian (as root, with buildah, netavark and debootstrap) and the Kubernetes template: some minutes more.

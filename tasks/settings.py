@@ -4,13 +4,15 @@ import os
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wtl_core.errors import ConfigError
 from wtl_core.recipe.base import message_of
 
 if TYPE_CHECKING:
+    from wtl_core.labelling.tools.label_studio import Project
+    from wtl_core.labelling.tools.params import ToolParams
     from wtl_core.machine import Machine
 
 
@@ -27,6 +29,10 @@ class Settings(BaseSettings):
     """Address of an S3-compatible server; credentials come from the usual AWS environment or files."""
     embedding_part_images: int = Field(32_768, ge=64, le=1_000_000)
     """Images in one embedding task, for each GPU. Whatever this is, vectors are stored at least every 4,096 images."""
+    label_studio_api_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("LABEL_STUDIO_API_KEY", "WTL_LABEL_STUDIO_API_KEY")
+    )
+    """An access token of Label Studio, personal or legacy; also as `LABEL_STUDIO_API_KEY`, as its own SDK has it."""
 
 
 @lru_cache(maxsize=1)
@@ -57,3 +63,11 @@ def machine() -> "Machine":
     return this_machine(
         workers=chosen.workers, device=chosen.device, embedding_part_images=chosen.embedding_part_images
     )
+
+
+def open_project(params: "ToolParams") -> "Project":
+    """The project of a labelling tool, with the token of this process. Raises ConfigError without a token."""
+    from wtl_core.labelling.tools.label_studio import Project  # imports httpx
+
+    token = settings().label_studio_api_key
+    return Project(params.url, params.project, None if token is None else token.get_secret_value())

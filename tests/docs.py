@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from flows.cli.main import cli
+from flows.serving.site_values import Labelling
 from tasks.settings import Settings
 from wtl_core.labelling.batch_files import FORMATS
 from wtl_core.recipe.base import is_expert
@@ -76,6 +77,10 @@ def _parameters(page: Path) -> str:
         for_experts |= {f"{stage}.{name}": field for name, field in model.model_fields.items() if is_expert(field)}
     parts.append(f"**For experts**, who have measured that another value serves them better.\n\n{_fields(for_experts)}")
     return "\n\n".join(parts)
+
+
+def _labelling(page: Path) -> str:
+    return _fields(dict(Labelling.model_fields))
 
 
 def _steering(page: Path) -> str:
@@ -231,6 +236,7 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "pages": _pages,
     "parameters": _parameters,
     "steering": _steering,
+    "labelling": _labelling,
     "settings": _settings,
     "commands": _commands,
     "reasons": _reasons,

@@ -104,9 +104,13 @@ class Stack:
         """A program of the environment that the tests run in."""
         return str(Path(sys.executable).with_name(name))
 
-    def wtl(self, *args: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def wtl(
+        self, *args: object, check: bool = True, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         command = [self.program("wtl"), *map(str, args)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=self.environment)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=240, env={**self.environment, **(env or {})}
+        )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 

@@ -22,6 +22,7 @@ from flows.cli import (
 from flows.cli.benchmark_command import benchmark_command
 from flows.cli.options import Sections
 from flows.cli.run_command import run_command
+from flows.cli.tool_commands import hand_out_command, take_back_command
 from tasks.settings import settings
 from wtl_core.errors import WtlError
 
@@ -42,6 +43,8 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         batch_commands.export_command,
         batch_commands.batches_command,
         progress_command.progress_command,
+        hand_out_command,
+        take_back_command,
         label_commands.labels_group,
         skip_commands.skip_group,
         label_commands.similar_command,

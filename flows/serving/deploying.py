@@ -53,13 +53,14 @@ def check(site: Site) -> None:
     Raises:
         ConfigError: a time that is no cron, an unknown time zone, or a value that is too long for a variable.
     """
-    for key in ("nightly", "weekly"):
+    for key, cron in {"nightly": site.nightly, "weekly": site.weekly, **site.labelling_times}.items():
         try:
-            CronSchedule(cron=getattr(site, key), timezone=site.timezone)
+            CronSchedule(cron=cron, timezone=site.timezone)
         except ValidationError as error:
-            wrong = "timezone" if error.errors()[0]["loc"] == ("timezone",) else key
+            is_timezone = error.errors()[0]["loc"] == ("timezone",)
+            wrong, found = ("timezone", site.timezone) if is_timezone else (key, cron)
             raise ConfigError(
-                f"{wrong} = {getattr(site, wrong)!r}: expected a cron such as `0 3 * * *`, five fields, in a time zone "
+                f"{wrong} = {found!r}: expected a cron such as `0 3 * * *`, five fields, in a time zone "
                 "such as `Europe/Berlin`; mend it in the site file"
             ) from error
     for name, value in site.variables().items():

@@ -9,12 +9,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.prefect_side.event_resources import workspace_resource
 from wtl_core.errors import ConfigError
+from wtl_core.labelling.tools.params import ToolParams
 from wtl_core.recipe.base import message_of
 from wtl_core.recipe.recipe import build_recipe
 from wtl_core.refresh.sources import source_uri
 
 FOLDER = Path(__file__).parents[2] / "deployments"
 """Data only, beside the packages: in a checkout, and in what the wheel installs of it."""
+
+
+class Labelling(ToolParams):
+    """A project of a labelling tool, and when images go there and labels come back."""
+
+    hand_out: str = "*/15 * * * *"
+    """Cron of the look whether few tasks wait, so that the next batch is due."""
+    take_back: str = "5 * * * *"
+    """Cron of the look for finished labels; a refresh follows if there are any."""
 
 
 class Site(BaseModel):
@@ -52,6 +62,8 @@ class Site(BaseModel):
     """Type and name of the notification block that failures are sent to."""
     time_limit_hours: float = Field(24, ge=0, le=8784)
     """A run that is still at work after this many hours fails; 0 for no limit. A run of the watch has one hour."""
+    labelling: Labelling | None = None
+    """The project of a labelling tool that images go to and labels come back from; none if not given."""
     recipe: dict[str, Any] = {}
     """As in a recipe file; if empty, the workspace's last recipe holds."""
 
@@ -70,9 +82,16 @@ class Site(BaseModel):
         """The sources as absolute paths, or their URIs."""
         return [source_uri(source) for source in self.sources]
 
+    @property
+    def labelling_times(self) -> dict[str, str]:
+        """The crons of the flows that speak to the tool; where there is none, those that it would have."""
+        names = ("hand_out", "take_back")
+        return {name: getattr(self.labelling, name, Labelling.model_fields[name].default) for name in names}
+
     def variables(self) -> dict[str, Any]:
         """The Prefect variables that `prefect.yaml` refers to."""
         recipe = build_recipe(self.recipe, name="recipe").with_absolute_paths() if self.recipe else None
+        times, tool = self.labelling_times, self.labelling
         return {
             f"{self.prefix}_workspace": self.workspace_uri,
             f"{self.prefix}_sources": self.source_uris,
@@ -80,6 +99,9 @@ class Site(BaseModel):
             f"{self.prefix}_work_pool": self.work_pool,
             f"{self.prefix}_nightly": self.nightly,
             f"{self.prefix}_weekly": self.weekly,
+            f"{self.prefix}_hand_out": times["hand_out"],
+            f"{self.prefix}_take_back": times["take_back"],
+            f"{self.prefix}_labelling": None if tool is None else tool.model_dump(mode="json", exclude=set(times)),
             f"{self.prefix}_timezone": self.timezone,
             f"{self.prefix}_debounce_seconds": self.debounce_seconds,
             f"{self.prefix}_quiet_seconds": self.quiet_seconds,
@@ -119,6 +141,7 @@ def read_template(name: str, site: Site) -> str:
         site=site.name,
         variables=site.prefix,
         watch_seconds=site.watch_seconds,
+        has_tool="true" if site.labelling is not None else "false",
         failed_looks_seconds=max(3600, 10 * site.watch_seconds),
     )
 

@@ -118,6 +118,21 @@ def publish_stages(store: Store, commit: Commit) -> None:
     emit_completed(store, "refresh", {"number": commit.number, "report": path, **commit.counts.model_dump()})
 
 
+@_without_failing_the_run
+def publish_tool(key: str, project: str, counts: Mapping[str, object]) -> None:
+    """What a look at a labelling tool's project did, with a link to it. Names in it come from outside."""
+    shown = {name.replace("_", " "): value for name, value in counts.items() if name != "project"}
+    lines = [f"| {name} | {html.escape(_listed(value))} |" for name, value in shown.items()]
+    table = "\n".join(["| what | found |", "|---|---|", *lines])
+    create_markdown_artifact(key=key, markdown=f"[{project}]({project})\n\n{table}\n", description=project)
+
+
+def _listed(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{count:,} {name}" for name, count in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else _shown(value)
+
+
 def emit_completed(store: Store, stage: str, payload: Mapping[str, object]) -> None:
     """Send the event `wtl.<stage>.completed`, for automations."""
     resource = {"prefect.resource.id": workspace_resource(store.root), "prefect.resource.name": store.root}

@@ -24,7 +24,10 @@ from wtl_core.errors import (
 )
 from wtl_core.refresh.sources import source_uri
 
-FAILED, WATCH_FAILED, QUARANTINE = "wtl.refresh.failed", "wtl.watch.failed", "wtl.quarantine.exceeded"
+FAILED, QUARANTINE = "wtl.refresh.failed", "wtl.quarantine.exceeded"
+WATCH_FAILED, LABELLING_FAILED = "wtl.watch.failed", "wtl.labelling.failed"
+_EVENTS = {"watch": WATCH_FAILED, "hand-out": LABELLING_FAILED, "take-back": LABELLING_FAILED}
+"""Of flows that run all day: one failure of theirs is not worth a message."""
 
 _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
     (
@@ -53,7 +56,7 @@ def show_failure(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     target = source_uri(_target_of(flow_run))
     resource = {"prefect.resource.id": workspace_resource(target), "prefect.resource.name": target}
     payload = {"stage": stage, "kind": type(error).__name__, "message": what}
-    emit_event(WATCH_FAILED if flow.name == "watch" else FAILED, resource=resource, payload=payload)
+    emit_event(_EVENTS.get(flow.name, FAILED), resource=resource, payload=payload)
     if isinstance(error, QuarantineBudgetError):
         emit_event(QUARANTINE, resource=resource, payload=payload)
     create_markdown_artifact(key="failure", description=f"Failed in {stage}", markdown=_page(stage, what, error))

@@ -13,6 +13,8 @@ from wtl_core.refresh.arrivals import Arrivals
 from wtl_core.workspace.run import ObjectChanges
 
 if TYPE_CHECKING:
+    from wtl_core.labelling.tools.hand_out import HandedOut
+    from wtl_core.labelling.tools.take_back import TakenBack
     from wtl_core.upkeep.maintenance import Maintained  # imports lancedb, which a watch does without
 
 _LONGEST = 100
@@ -74,6 +76,16 @@ def name_maintenance(done: "Maintained") -> None:
 def name_benchmark(dataset: str, *, new: int, cells: int, missing: int) -> None:
     """Name a benchmark after what it measured, such as `cifar10: 40 new cells of 120, 2 missing`."""
     rename(f"{dataset}: {_count(new, 'new cell')} of {cells:,}" + (f", {missing:,} missing" if missing else ""))
+
+
+def name_hand_out(done: "HandedOut") -> None:
+    """Name a look at a labelling tool's queue after what it did, such as `180 pushed, 20 waited`."""
+    rename(done.told())
+
+
+def name_take_back(done: "TakenBack") -> None:
+    """Name a look at a labelling tool's annotations after what it did, such as `40 labels taken, 160 images wait`."""
+    rename(done.told())
 
 
 def name_watch(seen: Arrivals, *, is_announced: bool) -> None:

@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 
 from flows.cli.main import cli
+from flows.serving.site_values import Site
 from tests.docs import DOCS, INDEX, PAGES, README, ROOT, attribute_docs, build, commands_by_name, title_and_question
 from tests.docs_commands import blocks, commands, mentions
 from tests.docs_first_run import MOST_BYTES, PICTURE
@@ -105,9 +107,12 @@ def test_every_make_target_shown_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
-def test_every_recipe_shown_is_valid(page: Path) -> None:
+def test_every_recipe_and_site_shown_is_valid(page: Path) -> None:
     for example in blocks(page, "toml"):
-        parse_recipe(example, name=page.name)
+        if "workspace =" in example:
+            Site.model_validate(tomllib.loads(example))
+        else:
+            parse_recipe(example, name=page.name)
 
 
 def test_every_parameter_is_in_one_table_and_the_newcomers_have_no_expert_knobs() -> None:

@@ -22,11 +22,12 @@ from service_stack import free_port
 from flows.cli.operations_commands import next_params
 from flows.serving import processes, server, up
 from flows.serving.deploying import automations
-from flows.serving.site_values import FOLDER, Site, read_settings, read_site, read_template
+from flows.serving.site_values import FOLDER, Labelling, Site, read_settings, read_site, read_template
 from tasks.prefect_side.failures import show_failure
 from tests.flows.conftest import Wtl
 from wtl_core import pipeline
 from wtl_core.errors import ConfigError
+from wtl_core.labelling.tools.params import ToolParams
 from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import build_recipe
 from wtl_core.workspace import storage
@@ -38,9 +39,9 @@ def deployments() -> list[dict[str, Any]]:
     return found
 
 
-def test_all_five_are_deployed_one_run_at_a_time(deployments: list[dict[str, Any]]) -> None:
+def test_all_are_deployed_one_run_at_a_time(deployments: list[dict[str, Any]]) -> None:
     names = {deployment["name"].removesuffix("-my-site") for deployment in deployments}
-    assert names == {"refresh", "watch", "train-encoder", "benchmark", "maintain"}
+    assert names == {"refresh", "watch", "hand-out", "take-back", "train-encoder", "benchmark", "maintain"}
     assert {deployment["concurrency_limit"]["limit"] for deployment in deployments} == {1}
 
 
@@ -90,6 +91,47 @@ def test_a_sites_weights_file_is_found_by_its_worker(tmp_path: Path, monkeypatch
     assert written["encoder"]["name"] == f"file:{tmp_path}/w.safetensors"
 
 
+_TOOL = {"url": "http://127.0.0.1:8080/", "project": 3, "hand_out": "0 8 * * 1-5"}
+
+
+def test_a_labelling_tool_is_served_on_a_schedule_where_the_site_names_one() -> None:
+    for site, is_active in ((Site(), False), (Site.model_validate({"labelling": _TOOL}), True)):
+        found = yaml.safe_load(read_template("prefect", site))["deployments"]
+        schedules = {deployment["name"]: deployment.get("schedules", []) for deployment in found}
+        for name in ("hand-out-default", "take-back-default"):
+            assert [schedule["active"] for schedule in schedules[name]] == [is_active]
+    written = site.variables()
+    assert (written["wtl_default_hand_out"], written["wtl_default_take_back"]) == ("0 8 * * 1-5", "5 * * * *")
+    params = ToolParams.model_validate(written["wtl_default_labelling"])
+    assert (params.url, params.project, params.batch) == ("http://127.0.0.1:8080", 3, 200)
+    assert Site().variables()["wtl_default_labelling"] is None
+
+
+def test_the_tool_in_the_shipped_site_is_what_its_comments_say(tmp_path: Path) -> None:
+    shown = re.findall(r"^#( *(?:\[labelling\]|  \w+ =).*)", (FOLDER / "site.toml").read_text(), re.MULTILINE)
+    (tmp_path / "site.toml").write_text("\n".join(shown))
+    labelling = read_site(tmp_path / "site.toml").labelling
+    assert labelling is not None
+    given = {"url": "http://127.0.0.1:8080", "project": 1, "urls": {"/sources": "http://files.example"}}
+    assert labelling == Labelling.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"tool": "cvat"}, "labelling.tool: Input should be 'label-studio', found 'cvat'"),
+        ({"url": "http://user:secret@127.0.0.1"}, "labelling.url"),
+        ({"control": "10%%"}, "labelling.control: expected a count above 0"),
+        ({"token": "abc"}, "labelling.token: Extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_tool_is_refused(tmp_path: Path, given: dict[str, Any], told: str) -> None:
+    lines = [f"{name} = {json.dumps(value)}" for name, value in {**_TOOL, **given}.items()]
+    (tmp_path / "site.toml").write_text("\n".join(["[labelling]", *lines]))
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        read_site(tmp_path / "site.toml")
+
+
 def test_every_flow_tells_of_its_failure(deployments: list[dict[str, Any]]) -> None:
     for deployment in deployments:
         module, _, name = deployment["entrypoint"].rpartition(".")
@@ -98,7 +140,8 @@ def test_every_flow_tells_of_its_failure(deployments: list[dict[str, Any]]) -> N
 
 def test_the_shipped_site_is_the_default() -> None:
     assert read_site(None) == Site()
-    named = set(re.findall(r"^#? ?(\w+) =", (FOLDER / "site.toml").read_text(), re.MULTILINE)) | {"recipe"}
+    named = set(re.findall(r"^#? ?(\w+) =", (FOLDER / "site.toml").read_text(), re.MULTILINE))
+    named |= {"recipe", "labelling"}
     assert named == set(Site.model_fields)
 
 

@@ -30,12 +30,14 @@ class Asked:
         new: The next so many of them; one of both is given.
         control: The share of the batch that is drawn at random: `10%`, or a number of images; None for none.
         name: The batch's name; None takes the next number.
+        to: The project of a labelling tool that it is for; None for a file.
     """
 
     at: str | None = None
     new: int | None = None
     control: str | None = None
     name: str | None = None
+    to: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def choose(store: Store, asked: Asked) -> Batch:
     """
     last, ranked = cut.latest_ranking(store)
     wanted = {"at": asked.at, "new": asked.new, "control": asked.control}
+    wanted |= {"to": asked.to} if asked.to else {}
     request = json.dumps({**wanted, "name": asked.name, "selection": last.selection})
     entries = ledger.read(store)
     out = entries.filter(pl.col("kind") == "exported")
@@ -110,7 +113,7 @@ def choose(store: Store, asked: Asked) -> Batch:
         return Batch(name, present, False, request, None if due is None else date.fromisoformat(due))
     ranked_ids = ranked.select("sample_id").collect()
     ids, controls = _chosen(ranked_ids, ledger.settled_ids(entries), out["sample_id"], asked)
-    name = asked.name or _next_name(out)
+    name = asked.name or next_name(entries)
     chosen = pl.DataFrame(
         {"sample_id": ids, "is_control": [sample_id in controls for sample_id in ids]},
         schema={"sample_id": pl.String, "is_control": pl.Boolean},
@@ -160,6 +163,35 @@ def listed(store: Store, today: date | None = None) -> pl.DataFrame:
     return out.with_columns(is_overdue=is_late & (pl.col("out") > 0))
 
 
+def next_name(entries: pl.DataFrame) -> str:
+    """The next number as a batch's name that no batch has.
+
+    Args:
+        entries: What `ledger.read` returns.
+    """
+    known = set(entries["batch"].drop_nulls())
+    number = len(known) + 1
+    while f"batch-{number:03d}" in known:
+        number += 1
+    return f"batch-{number:03d}"
+
+
+def meant_for(entries: pl.DataFrame, to: str) -> dict[str, Asked]:
+    """The batches that are for a project of a labelling tool, by their names, oldest first, as they were asked for.
+
+    Args:
+        entries: What `ledger.read` returns.
+        to: The project, as `Asked.to` names it.
+    """
+    named = entries.filter(pl.col("request").is_not_null()).unique("batch", keep="first", maintain_order=True)
+    found = {batch: json.loads(request) for batch, request in named.select("batch", "request").iter_rows()}
+    return {
+        batch: Asked(at=request["at"], new=request["new"], control=request["control"], name=batch, to=to)
+        for batch, request in found.items()
+        if request.get("to") == to
+    }
+
+
 def _chosen(
     ranked: pl.DataFrame, settled: list[str], handed_out: pl.Series, asked: Asked
 ) -> tuple[list[str], set[str]]:
@@ -206,11 +238,3 @@ def _described(
 
 def _is_one_of(ids: list[str]) -> pl.Expr:
     return pl.col("sample_id").is_in(pl.Series(ids, dtype=pl.String).implode())
-
-
-def _next_name(out: pl.DataFrame) -> str:
-    known = set(out["batch"].drop_nulls())
-    number = len(known) + 1
-    while f"batch-{number:03d}" in known:
-        number += 1
-    return f"batch-{number:03d}"

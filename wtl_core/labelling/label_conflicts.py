@@ -27,7 +27,7 @@ def by_sample(file: Path, rows: LabelRows, sample_of: Mapping[str, str], reading
         sample_id = sample_of.get(name)
         if sample_id is None:
             continue
-        classes = None if told is None else _settled(told, reading.renamed)
+        classes = None if told is None else settled(told, reading.renamed)
         before = given.setdefault(sample_id, classes)
         if before is None:
             given[sample_id] = classes
@@ -59,7 +59,7 @@ def check_renamed(file: Path, told: Sequence[Classes], renamed: Mapping[str, str
 
 
 def check_spellings(
-    file: Path, given: Mapping[str, Classes], present: Mapping[str, Classes], *, are_distinct: bool
+    file: Path | str, given: Mapping[str, Classes], present: Mapping[str, Classes], *, are_distinct: bool
 ) -> None:
     """Refuse a new class that is one already, but for case, blanks, dashes or underscores.
 
@@ -95,7 +95,7 @@ def check_spellings(
     )
 
 
-def _settled(classes: tuple[str, ...], renamed: Mapping[str, str]) -> tuple[str, ...]:
+def settled(classes: tuple[str, ...], renamed: Mapping[str, str]) -> tuple[str, ...]:
     """The classes under their new names; tools that have a class called `empty` mean an image without any."""
     names = dict.fromkeys(renamed.get(name, name) for name in classes)
     return tuple(name for name in names if name.strip().lower() != EMPTY)

@@ -113,13 +113,13 @@ def add(
     if strays and not (is_partial and sample_of):
         raise InputError(_explain(file, strays, aside))
     given = label_conflicts.by_sample(file, rows, sample_of, reading)
-    present = _present(store)
+    present = present_classes(store)
     label_conflicts.check_spellings(file, given, present, are_distinct=are_distinct)
     added = _enter(store, given, present, origin=uri_of(str(file)))
     return replace(added, named=len(set(rows.names)), bare=rows.bare, left_out=len(strays), aside=aside)
 
 
-def _present(store: Store) -> dict[str, Classes]:
+def present_classes(store: Store) -> dict[str, Classes]:
     """The classes of the labelled samples, skipped ones included."""
     before = ledger.labels(ledger.read(store), with_skipped=True)
     return {
@@ -146,7 +146,7 @@ def _enter(store: Store, given: Mapping[str, Classes], present: Mapping[str, Cla
         added=len(new),
         corrected=len(changed) - completed,
         completed=completed,
-        classes=_counts(given.values()),
+        classes=counts(given.values()),
         unknown=sum(names is None for names in given.values()),
         skipped=len(given.keys() & set(ledger.sample_ids(ledger.read(store), "skipped"))),
         entry=entry,
@@ -256,7 +256,8 @@ def _sorted(classes: Classes) -> list[str] | None:
     return None if classes is None else sorted(classes)
 
 
-def _counts(given: Iterable[Classes]) -> dict[str, int]:
+def counts(given: Iterable[Classes]) -> dict[str, int]:
+    """How many images have which class, the most frequent first; `empty` are those that hold nothing of interest."""
     counts: dict[str, int] = {}
     for names in given:
         for name in () if names is None else names or (EMPTY,):

@@ -1,7 +1,7 @@
 """The ledger: append-only record of which samples were labelled, exported or skipped; one file an entry.
 
-Labelled samples shape the picks and leave the ranking; exported ones keep their rank; skipped ones leave the ranking.
-Nothing is ever changed: a later entry corrects an earlier one, or undoes it.
+Labelled samples shape the picks and leave the ranking; exported ones, and those placed in a labelling tool, keep their
+rank; skipped ones leave the ranking. Nothing is ever changed: a later entry corrects an earlier one, or undoes it.
 """
 
 from collections.abc import Container, Sequence
@@ -15,7 +15,7 @@ from wtl_core.workspace import storage
 from wtl_core.workspace.storage import Store
 
 _FOLDER = "ledger"
-Kind = Literal["labelled", "unlabelled", "exported", "skipped", "unskipped"]
+Kind = Literal["labelled", "unlabelled", "exported", "placed", "skipped", "unskipped"]
 Reason = Literal["unusable", "redundant"]
 """Why a sample is skipped: it covers nothing, or it counts as covered."""
 Classes = Sequence[str] | None
@@ -32,6 +32,7 @@ _STORED = {
     "request": pl.String(),
     "due": pl.String(),
     "reason": pl.String(),
+    "changed": pl.String(),
 }
 SCHEMA = {**_STORED, "entry": pl.Int64()}
 LABELS_SCHEMA = {name: SCHEMA[name] for name in ("sample_id", "classes", "created", "origin", "entry")}
@@ -47,11 +48,13 @@ def read(store: Store, entries: int | None = None) -> pl.DataFrame:
     """Rows of the first `entries` entries (all if None), oldest first, in columns of `SCHEMA`.
 
     `classes` is null where they are not known, and an empty list for an image that holds nothing of interest. `origin`
-    is the file that a label came from, null where not known. Rows of kind `unlabelled` take labels back: with `undoes`
-    null every label that the sample has, else what this entry says of it. Rows of kind `exported` name their `batch`,
-    whether they were drawn at random (`is_control`), what was asked for (`request`), and when they are `due`. Rows of
-    kind `skipped` say the `reason`; rows of kind `unskipped` take that back, as `unlabelled` does with labels. `entry`
-    counts from 1. Columns that an entry of an earlier version lacks are null.
+    is the file that a label came from, or the address of its task in a labelling tool, null where not known; `changed`
+    is when the annotation was last changed there, as the tool says. Rows of kind `placed` name the task (`origin`) that
+    shows a sample. Rows of kind `unlabelled` take labels back: with `undoes` null every label that the sample has, else
+    what this entry says of it. Rows of kind `exported` name their `batch`, whether they were drawn at random
+    (`is_control`), what was asked for (`request`), and when they are `due`. Rows of kind `skipped` say the `reason`;
+    rows of kind `unskipped` take that back, as `unlabelled` does with labels. `entry` counts from 1. Columns that an
+    entry of an earlier version lacks are null.
     """
     names = _entries(store)[:entries]
     frames = [_entry(store.read_frame(f"{_FOLDER}/{name}"), number) for number, name in enumerate(names, 1)]
@@ -155,6 +158,35 @@ def append_batch(
     is_control = [sample_id in controls for sample_id in ids]
     columns: dict[str, list[Any]] = {"sample_id": list(ids), "is_control": is_control}
     return _create(store, "exported", columns, {"batch": batch, "request": request, "due": due})
+
+
+def append_from_tool(
+    store: Store,
+    kind: Literal["labelled", "placed"],
+    ids: Sequence[str],
+    *,
+    origins: Sequence[str],
+    classes: Sequence[Classes] | None = None,
+    changed: Sequence[str] | None = None,
+) -> int:
+    """Add the entry of samples that were placed in a labelling tool, or labelled there; returns the new length.
+
+    Args:
+        store: The workspace.
+        kind: What became of the samples.
+        ids: The samples, each once.
+        origins: The addresses of their tasks.
+        classes: Of each of `ids`, for labels.
+        changed: When each label was last changed in the tool, as it says.
+
+    Raises:
+        TransientError: another process appended at the same moment.
+    """
+    none = [None] * len(ids)
+    named = [None if names is None else sorted(set(names)) for names in classes or none]
+    columns: dict[str, list[Any]] = {"sample_id": list(ids), "classes": named}
+    columns |= {"origin": list(origins), "changed": list(changed or none)}
+    return _create(store, kind, columns, {})
 
 
 def _create(store: Store, kind: Kind, columns: dict[str, list[Any]], constants: dict[str, Any]) -> int:

@@ -62,14 +62,12 @@ def of_tasks(tasks: Sequence[Any], reading: Reading) -> LabelRows:
         if not submitted:
             labels.append((name, None))
         for annotation in submitted:
-            results = _results(annotation)
-            given = [(control, value) for control, value in map(_of_result, results) if value is not None]
-            controls.update(dict.fromkeys(control for control, _ in given))
-            wanted = [value for control, value in given if reading.class_column in (None, control)]
-            if results and not wanted:
+            used, given = _given(annotation, reading.class_column)
+            controls.update(dict.fromkeys(used))
+            if given is None:
                 unknown.append(name)
             else:
-                labels.append((name, classes_of(wanted) if wanted else ()))
+                labels.append((name, classes_of(given) if given else ()))
     if reading.class_column is not None and reading.class_column not in controls:
         raise LookupError(f"no control {reading.class_column!r} among {shown(list(controls))}")
     if reading.class_column is None and len(controls) > 1:
@@ -78,6 +76,16 @@ def of_tasks(tasks: Sequence[Any], reading: Reading) -> LabelRows:
         )
     rows = collect(labels)
     return LabelRows([*rows.names, *unknown], [*rows.classes, *([None] * len(unknown))], bare=rows.bare)
+
+
+def classes_of_annotation(annotation: Mapping[str, Any], control: str | None) -> Classes:
+    """What a submitted annotation says of classes by this control, or by any if None is given.
+
+    Raises:
+        ValueError, LookupError, TypeError: it is no annotation, or a value in it is no class.
+    """
+    _, given = _given(annotation, control)
+    return classes_of(given) if given else None if given is None else ()
 
 
 def local_path(name: str) -> str:
@@ -90,6 +98,14 @@ def _annotations(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise TypeError("a task whose annotations are no list of objects")
     return entries
+
+
+def _given(annotation: Mapping[str, Any], control: str | None) -> tuple[list[str], list[Any] | None]:
+    """The controls that hold classes, and the values of the one wanted, or of all; None if all is of another kind."""
+    results = _results(annotation)
+    given = [(name, value) for name, value in map(_of_result, results) if value is not None]
+    wanted = [value for name, value in given if control in (None, name)]
+    return [name for name, _ in given], wanted if wanted or not results else None
 
 
 def _results(annotation: Mapping[str, Any]) -> list[Any]:
