@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from flows.cli import terminal
-from flows.cli.options import common, pairs, table_output, workspace_option
+from flows.cli.options import checked_output, common, pairs, table_output, workspace_option
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import labels, sample_names, table_files
 from wtl_core.labelling.formats.rows import Reading
@@ -34,6 +34,12 @@ def labels_group() -> None:
 @click.option("--rename", metavar="OLD=NEW", multiple=True, callback=pairs, help="Enter the class OLD as NEW.")
 @click.option("--distinct", is_flag=True, help="Classes that differ only in case or blanks are different ones.")
 @click.option("--partial", is_flag=True, help="Leave out rows that name no image, or several; enter the rest.")
+@click.option(
+    "--unmatched",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=checked_output,
+    help="Where rows that name no image, or several, are kept; if not given, FILE.unmatched.csv.",
+)
 @workspace_option
 @common
 def add_command(
@@ -46,16 +52,18 @@ def add_command(
     rename: dict[str, str],
     distinct: bool,
     partial: bool,
+    unmatched: Path | None,
     workspace: str,
     as_json: bool,
 ) -> None:
     """Enter the images that FILE names as labelled, with their classes.
 
     FILE is a table (CSV, TSV, Parquet, JSON lines, a JSON list) with a column such as sample_id, path or filename, and
-    one such as label or class; JSON of COCO or Label Studio; XML of CVAT or Pascal VOC; a folder or zip of YOLO's or
-    Pascal VOC's files; or a list of names, whose classes stay unknown. A name is a sample id, a path or its end, or the
-    key of a member of an archive. The class `empty` says that an image holds nothing of interest. A new label replaces
-    the one that the ledger holds. The next run chooses its picks by these labels and ranks the rest.
+    one such as label or class; JSON of COCO, Datumaro or Label Studio; XML of CVAT or Pascal VOC; a folder or zip of
+    YOLO's or Pascal VOC's files, or a backup of CVAT; or a list of names, whose classes stay unknown. A name is a
+    sample id, a path or its end, or the key of a member of an archive. The class `empty` says that an image holds
+    nothing of interest. A new label replaces the one that the ledger holds. The next run chooses its picks by these
+    labels and ranks the rest.
     """
     store = marker.open_workspace(workspace)
     reading = Reading(
@@ -67,7 +75,7 @@ def add_command(
         renamed=rename,
     )
     with lease.hold(store):
-        added = labels.add(store, file, reading, is_partial=partial, are_distinct=distinct)
+        added = labels.add(store, file, reading, is_partial=partial, are_distinct=distinct, aside=unmatched)
     if as_json:
         click.echo(json.dumps(added.to_json()))
     else:

@@ -70,12 +70,13 @@ def table_output(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
         "--output",
         "-o",
         type=click.Path(path_type=Path, dir_okay=False),
-        callback=_checked_output,
+        callback=checked_output,
         help=f"A file ending in {', '.join(table_files.ENDINGS)}; {what}.",
     )
 
 
-def _checked_output(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
+def checked_output(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
+    """The file of an option, refused at once if no table can be written there; a callback of click."""
     if file is not None:
         table_files.check_output(file)
     return file

@@ -268,7 +268,8 @@ def test_tasks_without_what_a_task_has_are_refused(tasks: list[Any], message: st
 # ------------------------------------------------------------------------------------------------- CVAT, Pascal VOC
 
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
-<annotations><version>1.1</version><meta><task><labels><label><name>car</name></label></labels></task></meta>
+<annotations><version>1.1</version><meta><task><labels><label><name>car</name></label>
+<label><name>bus</name></label><label><name>night</name></label></labels></task></meta>
 <image id="0" name="set/&lt;a&gt; &quot;1&quot;.jpg" width="4" height="4">
   <box label="car" occluded="0" xtl="0" ytl="0" xbr="1" ybr="1"><attribute name="colour">red</attribute></box>
   <polygon label="bus" points="0,0;1,1;2,2"/><box label="car" xtl="0"/></image>

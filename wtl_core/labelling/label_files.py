@@ -14,17 +14,17 @@ import polars as pl
 import yaml
 
 from wtl_core.errors import ConfigError
-from wtl_core.labelling.formats import coco, label_studio, tables, xml_files, yolo
+from wtl_core.labelling.formats import coco, cvat, datumaro, label_studio, tables, xml_files, yolo
 from wtl_core.labelling.formats.rows import LabelRows, Reading, shown
 
 _FORMS = (
     "a table (CSV, TSV, Parquet, JSON lines, a JSON list of objects) with a column such as sample_id, path or filename "
-    "or one that --column names; a JSON list of names; JSON of COCO or Label Studio; XML of CVAT or Pascal VOC; a "
-    "folder or zip of YOLO's or Pascal VOC's files; or plain text with one name a line"
+    "or one that --column names; a JSON list of names; JSON of COCO, Datumaro or Label Studio; XML of CVAT or Pascal "
+    "VOC; a folder or zip of YOLO's or Pascal VOC's files, or a backup of CVAT; or plain text with one name a line"
 )
 _REASON_CHARACTERS = 240
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
-_FOLDER_ENDINGS = (".txt", ".xml", ".json", ".yaml", ".yml", ".names")
+_FOLDER_ENDINGS = (".txt", ".xml", ".json", ".jsonl", ".yaml", ".yml", ".names")
 _MOST_BYTES = 2 << 30
 """Of the files in a folder or zip together: labels of millions of images; a zip could unpack to any size."""
 _UNREADABLE = (
@@ -114,6 +114,8 @@ def _lines(text: str) -> list[Any]:
 def _of_json(data: Any, reading: Reading) -> LabelRows:
     if coco.is_coco(data):
         return coco.of_coco(data, reading)
+    if datumaro.is_datumaro(data):
+        return datumaro.of_datumaro([data], reading)
     if label_studio.are_tasks(data):
         return label_studio.of_tasks(data, reading)
     if not isinstance(data, list):
@@ -126,6 +128,8 @@ def _of_json(data: Any, reading: Reading) -> LabelRows:
 def _of_files(files: dict[str, bytes], reading: Reading) -> LabelRows:
     """The labels in a folder or zip, by what it holds."""
     xml, json_files = ({name: data for name, data in files.items() if name.endswith(end)} for end in (".xml", ".json"))
+    if cvat.is_backup(files):
+        return cvat.of_backup(files, reading)
     if xml and yolo.holds_boxes(files):
         raise ValueError("XML and YOLO's text files in one folder: name one of them")
     if xml:
@@ -135,6 +139,9 @@ def _of_files(files: dict[str, bytes], reading: Reading) -> LabelRows:
     if len(json_files) == 1:
         [data] = json_files.values()
         return _of_json(json.loads(data), reading)
+    subsets = list(map(_json_or_lines, (data.decode(errors="replace") for data in json_files.values())))
+    if subsets and all(map(datumaro.is_datumaro, subsets)):
+        return datumaro.of_datumaro(subsets, reading)
     found = f"{len(json_files)} files of JSON: name one of them" if json_files else "no file that could be labels"
     raise ValueError(f"a folder or zip with neither XML nor YOLO's text files, but {found}")
 

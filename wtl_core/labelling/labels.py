@@ -78,7 +78,13 @@ class Undone:
 
 
 def add(
-    store: Store, file: Path, reading: Reading | None = None, *, is_partial: bool = False, are_distinct: bool = False
+    store: Store,
+    file: Path,
+    reading: Reading | None = None,
+    *,
+    is_partial: bool = False,
+    are_distinct: bool = False,
+    aside: Path | None = None,
 ) -> Added:
     """Enter the samples that `file` names as labelled, with their classes. All of it is entered, or nothing.
 
@@ -92,7 +98,8 @@ def add(
         file: What `label_files.read` reads.
         reading: How it is read where its content leaves a choice.
         is_partial: Names of no sample or of several are left out; else they refuse the file. Either way they are
-            written, with their classes, to `FILE.unmatched.csv`.
+            written, with their classes, to the file `aside`.
+        aside: A file that a table can be written to; None for `FILE.unmatched.csv` beside the file.
         are_distinct: Classes whose names differ in case, blanks, dashes or underscores alone are different ones.
 
     Raises:
@@ -109,14 +116,14 @@ def add(
         raise InputError(f"{file}: expected names of labelled samples, found none{bare}; nothing is entered")
     label_conflicts.check_renamed(file, rows.classes, reading.renamed)
     sample_of, strays = _matched(store, rows)
-    aside = _keep_aside(file, rows, strays) if strays else ""
+    kept_in = _keep_aside(aside or file.absolute().with_name(f"{file.name}.unmatched.csv"), rows, strays)
     if strays and not (is_partial and sample_of):
-        raise InputError(_explain(file, strays, aside))
+        raise InputError(_explain(file, strays, kept_in))
     given = label_conflicts.by_sample(file, rows, sample_of, reading)
     present = present_classes(store)
     label_conflicts.check_spellings(file, given, present, are_distinct=are_distinct)
     added = _enter(store, given, present, origin=uri_of(str(file)))
-    return replace(added, named=len(set(rows.names)), bare=rows.bare, left_out=len(strays), aside=aside)
+    return replace(added, named=len(set(rows.names)), bare=rows.bare, left_out=len(strays), aside=kept_in)
 
 
 def present_classes(store: Store) -> dict[str, Classes]:
@@ -220,9 +227,10 @@ def _matched(store: Store, rows: LabelRows) -> tuple[dict[str, str], dict[str, i
     return sample_of, dict(others.select("value", pl.col("sample_ids").list.len()).iter_rows())
 
 
-def _keep_aside(file: Path, rows: LabelRows, strays: dict[str, int]) -> str:
-    """Write the rows that name no one sample beside their file; the path, or why that failed."""
-    target = file.absolute().with_name(f"{file.name}.unmatched.csv")
+def _keep_aside(target: Path, rows: LabelRows, strays: dict[str, int]) -> str:
+    """Write the rows that name no one sample, if there are any; the path, or why that failed."""
+    if not strays:
+        return ""
     kept = [(name, classes) for name, classes in zip(rows.names, rows.classes, strict=True) if name in strays]
     table = pl.DataFrame(
         {

@@ -46,6 +46,8 @@ def of_text(text: str, reading: Reading, *, separator: str | None) -> LabelRows 
     titles = [(cell or "").strip() for cell in rows.row(0)]
     if len(titles) == 1 and reading.column is None and titles[0].lower() not in COLUMNS:
         return of_names(rows.to_series().drop_nulls().to_list())
+    if rows.height > 1 and rows.row(-1)[-1] is None and not text.endswith(("\n", "\r", mark or ",")):
+        raise ValueError(f"row {rows.height - 1:,}, the last one, has fewer cells than the titles: the file seems cut")
     titles = [title or f"column {number}" for number, title in enumerate(titles, 1)]
     if len(set(titles)) < len(titles):
         raise LookupError(f"columns of the same title among {shown(titles)}")

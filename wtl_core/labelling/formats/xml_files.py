@@ -42,11 +42,14 @@ def _of_cvat(root: ElementTree.Element, file: str) -> list[tuple[str, Classes]]:
         raise ValueError(f"{file}: CVAT's XML of version {version[:20]!r}, where 1.1 was expected")
     if root.find("track") is not None:
         raise ValueError(f"{file}: CVAT for video, whose frames have no names: export CVAT for images 1.1")
+    known = {name.text or "" for name in root.iterfind("./meta//labels/label/name")}
     labels: list[tuple[str, Classes]] = []
     for number, image in enumerate(root.iter("image"), 1):
         if not image.get("name"):
             raise LookupError(f"{file}: image {number} has no name")
         classes = tuple(dict.fromkeys(child.attrib["label"] for child in image if child.get("label")))
+        if known and (unknown := set(classes) - known):
+            raise ValueError(f"{file}: label {min(unknown)!r:.60}, which is not among those of the task")
         labels.append((image.attrib["name"], classes or None))
     return labels
 
