@@ -127,6 +127,28 @@ def test_a_refresh_gives_what_the_command_gives_and_says_whether_it_is_new(tmp_p
         ws.refresh(device="quantum", budget=2)
 
 
+def test_labels_come_from_frames_and_files_with_their_classes(tmp_path: Path) -> None:
+    refresh(tmp_path / "w", write_pictures(tmp_path / "photos", count=6))
+    ws = wtl.open(tmp_path / "w")
+    ids = ws.ranking()["sample_id"].to_list()
+    frame = pl.DataFrame({"sample_id": ids[:3], "classes": [["tram", "bus"], ["bus"], []]})
+    added = ws.labels.add(frame, origin="my notebook")
+    assert (added.added, added.classes) == (3, {"bus": 2, "tram": 1, "empty": 1})
+    assert ws.labels()["origin"].unique().to_list() == ["my notebook"]
+    assert ws.labels.add(frame).entry == 0
+    other = pl.DataFrame({"photo": ["0.jpg", "nowhere.jpg"], "what": ["Tram", "cat"]})
+    with pytest.raises(wtl.InputError, match=r"a frame: expected names of samples, found 1 .*nowhere"):
+        ws.labels.add(other, column="photo", class_column="what")
+    with pytest.raises(wtl.InputError, match="expected one spelling of each class"):
+        ws.labels.add(other, column="photo", class_column="what", partial=True)
+    again = ws.labels.add(other, column="photo", class_column="what", partial=True, rename={"Tram": "tram"})
+    assert (again.found, again.left_out, again.aside) == (1, 1, "")
+    with pytest.raises(wtl.ConfigError, match="a frame: expected labels, found no column that names samples"):
+        ws.labels.add(pl.DataFrame({"a": [1]}))
+    pl.DataFrame({"path": ["1.jpg"], "label": ["bus"]}).write_csv(tmp_path / "labels.csv")
+    assert ws.labels.add(tmp_path / "labels.csv").found == 1
+
+
 def test_labels_are_listed_and_undone(tmp_path: Path) -> None:
     refresh(tmp_path / "w", write_pictures(tmp_path / "photos", count=6))
     ws = wtl.open(tmp_path / "w")

@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.labelling.formats.rows import Classes, LabelRows, Reading, shown
@@ -12,7 +11,7 @@ from wtl_core.recipe.selection import EMPTY
 _SHOWN = 3
 
 
-def by_sample(file: Path, rows: LabelRows, sample_of: Mapping[str, str], reading: Reading) -> dict[str, Classes]:
+def by_sample(where: str, rows: LabelRows, sample_of: Mapping[str, str], reading: Reading) -> dict[str, Classes]:
     """The classes of each sample that the rows name, in their order, renamed as `reading` says.
 
     Several rows of a sample must say the same, or add up if `reading` says so. Where one of them does not know the
@@ -40,33 +39,33 @@ def by_sample(file: Path, rows: LabelRows, sample_of: Mapping[str, str], reading
         first = "; ".join(list(conflicts.values())[:_SHOWN])
         remedy = "correct the file, or add --several if an image may have several rows, as in a table of boxes"
         raise InputError(
-            f"{file}: expected one label for each image, found {len(conflicts):,} with different ones ({first}); "
+            f"{where}: expected one label for each image, found {len(conflicts):,} with different ones ({first}); "
             f"{remedy}; nothing is entered"
         )
     return given
 
 
-def check_renamed(file: Path, told: Sequence[Classes], renamed: Mapping[str, str]) -> None:
+def check_renamed(where: str, told: Sequence[Classes], renamed: Mapping[str, str]) -> None:
     """Refuse new names for classes that the file does not hold, such as misspelt ones. Raises ConfigError."""
     if not renamed:
         return
     known = {name for classes in told for name in classes or ()}
     if missing := [name for name in renamed if name not in known]:
         raise ConfigError(
-            f"{file}: --rename expected classes of the file ({shown(sorted(known))}), found {shown(missing)}; "
+            f"{where}: --rename expected classes of the file ({shown(sorted(known))}), found {shown(missing)}; "
             "nothing is entered"
         )
 
 
 def check_spellings(
-    file: Path | str, given: Mapping[str, Classes], present: Mapping[str, Classes], *, are_distinct: bool
+    where: str, given: Mapping[str, Classes], present: Mapping[str, Classes], *, are_distinct: bool
 ) -> None:
     """Refuse a new class that is one already, but for case, blanks, dashes or underscores.
 
     Spellings that the ledger holds beside each other already are taken for different classes.
 
     Args:
-        file: Where the labels come from.
+        where: Where the labels come from.
         given: Classes of samples that are entered.
         present: Those that the ledger holds.
         are_distinct: Take all spellings for different classes.
@@ -89,7 +88,7 @@ def check_spellings(
     groups = [", ".join(f"{name!r} ({count:,})" for name, count in group.items()) for group in doubtful[:_SHOWN]]
     first, second = list(doubtful[0])[:2]
     raise InputError(
-        f"{file}: expected one spelling of each class, found {'; '.join(groups)}"
+        f"{where}: expected one spelling of each class, found {'; '.join(groups)}"
         f"{'; ...' if len(doubtful) > _SHOWN else ''}; --rename {f'{second}={first}'!r} takes one for the other, "
         "--distinct takes them for different classes; nothing is entered"
     )

@@ -10,6 +10,7 @@ import polars as pl
 
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.labelling import label_conflicts, label_files, sample_names, table_files
+from wtl_core.labelling.formats import tables
 from wtl_core.labelling.formats.rows import Classes, LabelRows, Reading, shown
 from wtl_core.recipe.selection import EMPTY
 from wtl_core.shards.paths import uri_of
@@ -111,18 +112,60 @@ def add(
     """
     reading = reading or Reading()
     rows = label_files.read(file, reading)
+    aside = aside or file.absolute().with_name(f"{file.name}.unmatched.csv")
+    return _add(
+        store, rows, reading, is_partial=is_partial, are_distinct=are_distinct, aside=aside, origin=uri_of(str(file))
+    )
+
+
+def add_frame(
+    store: Store,
+    frame: pl.DataFrame,
+    reading: Reading | None = None,
+    *,
+    is_partial: bool = False,
+    are_distinct: bool = False,
+    origin: str = "a frame",
+) -> Added:
+    """The same of a frame, as `add` reads a Parquet file; rows of no sample or of several are named, not kept aside.
+
+    `origin` is what the ledger says of where the labels are from.
+
+    Raises:
+        ConfigError: no column names images, or the workspace has no refresh yet.
+        InputError: as `add`.
+    """
+    reading = reading or Reading()
+    try:
+        rows = tables.of_frame(frame, reading)
+    except (LookupError, TypeError, ValueError) as error:
+        raise ConfigError(f"{origin}: expected labels, found {error}; nothing is entered") from error
+    return _add(store, rows, reading, is_partial=is_partial, are_distinct=are_distinct, aside=None, origin=origin)
+
+
+def _add(
+    store: Store,
+    rows: LabelRows,
+    reading: Reading,
+    *,
+    is_partial: bool,
+    are_distinct: bool,
+    aside: Path | None,
+    origin: str,
+) -> Added:
+    """Enter what was read, or nothing; `origin` names it in messages and in the ledger."""
     if not rows.names:
         bare = f" ({rows.bare:,} are listed without a label)" if rows.bare else ""
-        raise InputError(f"{file}: expected names of labelled samples, found none{bare}; nothing is entered")
-    label_conflicts.check_renamed(file, rows.classes, reading.renamed)
+        raise InputError(f"{origin}: expected names of labelled samples, found none{bare}; nothing is entered")
+    label_conflicts.check_renamed(origin, rows.classes, reading.renamed)
     sample_of, strays = _matched(store, rows)
-    kept_in = _keep_aside(aside or file.absolute().with_name(f"{file.name}.unmatched.csv"), rows, strays)
+    kept_in = "" if aside is None else _keep_aside(aside, rows, strays)
     if strays and not (is_partial and sample_of):
-        raise InputError(_explain(file, strays, kept_in))
-    given = label_conflicts.by_sample(file, rows, sample_of, reading)
+        raise InputError(_explain(origin, strays, kept_in))
+    given = label_conflicts.by_sample(origin, rows, sample_of, reading)
     present = present_classes(store)
-    label_conflicts.check_spellings(file, given, present, are_distinct=are_distinct)
-    added = _enter(store, given, present, origin=uri_of(str(file)))
+    label_conflicts.check_spellings(origin, given, present, are_distinct=are_distinct)
+    added = _enter(store, given, present, origin=origin)
     return replace(added, named=len(set(rows.names)), bare=rows.bare, left_out=len(strays), aside=kept_in)
 
 
@@ -248,15 +291,15 @@ def _keep_aside(target: Path, rows: LabelRows, strays: dict[str, int]) -> str:
     return str(target)
 
 
-def _explain(file: Path, strays: dict[str, int], aside: str) -> str:
+def _explain(where: str, strays: dict[str, int], aside: str) -> str:
     found = []
     for several, what in ((False, "no sample of the pool"), (True, "several")):
         names = [name for name, count in strays.items() if bool(count) == several]
         if names:
             found.append(f"{len(names):,} that {'names' if len(names) == 1 else 'name'} {what} ({shown(names)})")
     return (
-        f"{file}: expected names of samples, found {' and '.join(found)}; use sample ids; nothing is entered "
-        f"(--partial enters the others; these are in {aside})"
+        f"{where}: expected names of samples, found {' and '.join(found)}; use sample ids; nothing is entered "
+        f"(--partial enters the others{f'; these are in {aside}' if aside else ''})"
     )
 
 

@@ -56,10 +56,17 @@ def of_text(text: str, reading: Reading, *, separator: str | None) -> LabelRows 
 
 
 def of_parquet(data: bytes, reading: Reading) -> LabelRows:
-    """The labels of a Parquet file; a list in the column of classes gives an image several."""
-    return _of_table(
-        pl.read_parquet(io.BytesIO(data)), reading, classes=lambda value: classes_of(value, reading.separator)
-    )
+    """The labels of a Parquet file, as `of_frame` reads them."""
+    return of_frame(pl.read_parquet(io.BytesIO(data)), reading)
+
+
+def of_frame(frame: pl.DataFrame, reading: Reading) -> LabelRows:
+    """The labels of a frame; a list in the column of classes gives an image several.
+
+    Raises:
+        LookupError, TypeError: no column names samples, or classes have a type that none has.
+    """
+    return _of_table(frame, reading, classes=lambda value: classes_of(value, reading.separator))
 
 
 def of_objects(entries: Sequence[Any], reading: Reading) -> LabelRows:
