@@ -12,6 +12,7 @@ from wtl_core.embedding.chunks import ChunkResult, Embedded, EmbeddingChunk
 from wtl_core.encoders import loading, packages, resolve, weights_files
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.errors import ConfigError, InputError
+from wtl_core.labelling import splits
 from wtl_core.machine import Machine, Progress, Stage, Stopwatch, silent
 from wtl_core.pool import ingest, live_pool
 from wtl_core.pool.live_pool import Pool
@@ -215,16 +216,27 @@ def finish_embedding(run: Run, encoder: EncoderRef, results: Sequence[ChunkResul
 
 
 def select(run: Run, encoder: EncoderRef, *, on_progress: Progress | None = None) -> SelectionRef:
-    """Rank the samples that may be picked, and measure the ladder."""
-    inputs = stage_inputs.read_inputs(
+    """Give arrivals their side if the pool is split, rank the samples that may be picked, and measure the ladder."""
+    samples = chunks.embeddable(run.store, load_pool(run).samples, encoder.fingerprint)
+    near, device = encoder.near_copy_distance, run.machine.device
+    length = splits.extend(
         run.store,
-        chunks.embeddable(run.store, load_pool(run).samples, encoder.fingerprint),
+        samples,
         run.recipe,
         encoder=encoder.fingerprint,
-        near_copy_distance=encoder.near_copy_distance,
-        ledger_length=run.ledger_length,
+        near_copy_distance=near,
+        entries=run.ledger_length,
+        device=device,
     )
-    return stage.run(run.store, inputs, number=run.number, device=run.machine.device, on_progress=on_progress)
+    inputs = stage_inputs.read_inputs(
+        run.store,
+        samples,
+        run.recipe,
+        encoder=encoder.fingerprint,
+        near_copy_distance=near,
+        ledger_length=length,
+    )
+    return stage.run(run.store, inputs, number=run.number, device=device, on_progress=on_progress)
 
 
 def make_record(run: Run, results: Results) -> Commit:

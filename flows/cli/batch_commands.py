@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from flows.cli import terminal
-from flows.cli.options import common, pairs, seconds, workspace_option
+from flows.cli.options import common, pairs, seconds, split_option, workspace_option
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import batch_files, batches
 from wtl_core.labelling.batch_files import Written
@@ -50,6 +50,7 @@ from wtl_core.workspace import lease, marker
     help="Images in a bucket get addresses that anyone can open for TIME, such as 12h.",
 )
 @click.option("--link", is_flag=True, help="Links to images instead of copies, in the formats that copy them.")
+@split_option
 @click.option("--dry-run", is_flag=True, help="Say what would be handed out; write and record nothing.")
 @workspace_option
 @common
@@ -64,6 +65,7 @@ def export_command(
     url: dict[str, str],
     presign: int | None,
     link: bool,
+    split: str,
     dry_run: bool,
     workspace: str,
     as_json: bool,
@@ -75,10 +77,12 @@ def export_command(
     """
     if (at is None) == (new is None):
         raise click.UsageError("expected one of --at and --new; say how many images")
+    if control is not None and split != "train":
+        raise click.UsageError(f"expected no --control beside --split {split}: all its images are drawn at random")
     how = batch_files.wanted(output, form, urls=url, presign_seconds=presign, is_link=link)
     day = None if due is None else batches.due_day(due)
     store = marker.open_workspace(workspace)
-    asked = Asked(at=at, new=new, control=control, name=name)
+    asked = Asked(at=at, new=new, control=control, name=name, split=split)
     written = Written([])
     with nullcontext() if dry_run else lease.hold(store):
         batch = batches.choose(store, asked)
@@ -119,7 +123,7 @@ def export_command(
 @workspace_option
 @common
 def batches_command(workspace: str, as_json: bool) -> None:
-    """Show the batches: how much of each is labelled, and when it was due.
+    """Show the batches: what is labelled, what is overdue.
 
     A batch is overdue when images of it are out after its day, in UTC.
     """

@@ -22,6 +22,7 @@ from flows.cli import (
 from flows.cli.benchmark_command import benchmark_command
 from flows.cli.options import Sections
 from flows.cli.run_command import run_command
+from flows.cli.split_command import split_command
 from flows.cli.tool_commands import hand_out_command, take_back_command
 from tasks.settings import settings
 from wtl_core.errors import WtlError
@@ -47,6 +48,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         take_back_command,
         label_commands.labels_group,
         skip_commands.skip_group,
+        split_command,
         label_commands.similar_command,
     ),
     "Operations": (

@@ -20,6 +20,15 @@ workspace_option = click.option(
 )
 
 
+split_option = click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test"]),
+    default="train",
+    show_default=True,
+    help="The side of the split; others than train come in a random order.",
+)
+
+
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command: `--json`, which it gets as `as_json`, and how much is said beside the result."""
     command = click.option(

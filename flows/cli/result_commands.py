@@ -4,15 +4,16 @@ import json
 import tempfile
 import webbrowser
 from pathlib import Path
+from typing import Any
 
 import click
 
 from flows.cli import terminal
-from flows.cli.options import common, table_output, workspace_option
+from flows.cli.options import common, split_option, table_output, workspace_option
 from wtl_core.errors import ConfigError, CorruptArtifactError
 from wtl_core.labelling import cut, table_files
 from wtl_core.report import decision, status
-from wtl_core.workspace import commits, marker
+from wtl_core.workspace import commits, marker, sides
 from wtl_core.workspace.storage import Store
 
 
@@ -29,22 +30,25 @@ def status_command(workspace: str, as_json: bool) -> None:
 @workspace_option
 @click.option("--at", required=True, help="Operating point: 500 or 7.5%.")
 @table_output("if not given, CSV on stdout")
+@split_option
 @common
-def cut_command(workspace: str, at: str, output: Path | None, as_json: bool) -> None:
+def cut_command(workspace: str, at: str, output: Path | None, split: str, as_json: bool) -> None:
     """Print the picks at an operating point.
 
     They are the beginning of the latest ranking, so nothing is computed. Images that were labelled or skipped since the
     last run are left out.
     """
     store = marker.open_workspace(workspace)
-    picks = cut.run(store, at)
+    picks = cut.run(store, at, split=split)
     count, left_out = picks.table.height, picks.left_out
-    decided = decision.read(store, picks.selection, picks=picks.ranks)
-    told = {"decision": decided.to_json()}
-    if count:
-        terminal.say(decided.sentence, is_message=True)
+    told: dict[str, Any] = {"decision": None}
+    if split == sides.TRAIN:  # the ladder speaks of a ranking, and the other sides have none
+        decided = decision.read(store, picks.selection, picks=picks.ranks)
+        told = {"decision": decided.to_json()}
+        if count:
+            terminal.say(decided.sentence, is_message=True)
     if not count:
-        terminal.say("nothing is left to label: every image of the ranking is labelled or skipped", is_message=True)
+        terminal.say("nothing is left to label: every image there is labelled or skipped", is_message=True)
     if left_out:
         are = "1 image is" if left_out == 1 else f"{left_out:,} images are"
         terminal.say(f"{are} left out, labelled or skipped since the last `wtl run`", is_message=True)

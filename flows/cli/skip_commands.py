@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from flows.cli import terminal
-from flows.cli.options import common, workspace_option
+from flows.cli.options import common, table_output, workspace_option
 from wtl_core.labelling import skips, table_files
 from wtl_core.workspace import lease, marker
 from wtl_core.workspace.ledger import Reason
@@ -66,18 +66,11 @@ def add_command(images: tuple[str, ...], because: Reason, workspace: str, as_jso
 
 
 @skip_group.command("list")
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help=f"A file ending in {', '.join(table_files.ENDINGS)}; if not given, CSV on stdout.",
-)
+@table_output("if not given, CSV on stdout")
 @workspace_option
 @common
 def list_command(output: Path | None, workspace: str, as_json: bool) -> None:
     """Print the images that are skipped, with the reason."""
-    if output is not None:
-        table_files.check_output(output)
     table = skips.listed(marker.open_workspace(workspace))
     if output is not None:
         table_files.write(table, output)

@@ -120,6 +120,7 @@ def show_run(result: Summary, workspace: str) -> None:
     if result.encoder_advice is not None:
         say_field("advice", result.encoder_advice)
     skipped = f", {result.skipped:,} skipped" if result.skipped else ""
+    skipped += f", {result.held_out:,} held out for validation and test" if result.held_out else ""
     say(f"ranking      {result.ranked:,} ranked, {result.picks:,} picked (budget {result.budget or 'none'}){skipped}")
     _show_ranking(result.ranking)
     say()
@@ -184,6 +185,8 @@ def show_status(status: Status) -> None:
     say(f"pool         {counts.samples:,} samples, {counts.quarantined:,} quarantined")
     if any(status.skipped.values()):
         say(f"skipped      {', '.join(f'{count:,} {reason}' for reason, count in status.skipped.items() if count)}")
+    if status.split:
+        say(f"split        {', '.join(f'{count:,} {side}' for side, count in status.split.items())}")
     say(f"encoder      {last.encoder_name}, {last.encoder[:12]}")
     if status.encoder_advice is not None:
         say_field("advice", status.encoder_advice)

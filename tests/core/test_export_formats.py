@@ -193,10 +193,8 @@ def test_tasks_and_lists_tell_why_an_image_is_there(hostile: Path, tmp_path: Pat
     store = copied(hostile, tmp_path)
     ledger.append(store, "labelled", ["f" * 64], classes=[["cat", "dog"]])
     batch = batches.hand_out(store, Asked(new=5, control="1", name="Monday"))
-    told = [
-        {name: row[name] for name in ("sample_id", "uri", "batch", "place", "rank", "is_control", "why", "stands_for")}
-        for row in batch.table.iter_rows(named=True)
-    ]
+    names = ("sample_id", "uri", "batch", "place", "rank", "is_control", "why", "stands_for", "split")
+    told = [{name: row[name] for name in names} for row in batch.table.iter_rows(named=True)]
     urls = {f"{hostile}/photos": "https://host/x"}
     for output, form in (
         ("t.json", "label-studio"),

@@ -20,7 +20,7 @@ from tests.plain_refresh import ranking, refresh
 from wtl_core.recipe.recipe import Recipe
 
 READING = {"status", "cut", "report", "labels", "similar", "doctor"}
-HANDING_OUT = {"export", "batches", "skip"}
+HANDING_OUT = {"export", "batches", "skip", "split"}
 NEEDS = re.compile(r"timm:|s3://|ssl|--recipe|--open|--url")
 """In commands that need a download, a bucket, minutes of training, a place of the reader's own, or a browser."""
 COUNT = 120

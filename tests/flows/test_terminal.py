@@ -63,6 +63,7 @@ def status_of(ranking: Summary = SILENT, sources: Sequence[str] = ("/data",)) ->
         labelled_since=2,
         skipped={"unusable": 1, "redundant": 0},
         skipped_since=0,
+        split={},
     )
 
 

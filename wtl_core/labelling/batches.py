@@ -16,6 +16,7 @@ from wtl_core.labelling import cut
 from wtl_core.pool import live_pool
 from wtl_core.selection.control_draw import random_order
 from wtl_core.workspace import commits, ledger, snapshots
+from wtl_core.workspace.sides import TRAIN
 from wtl_core.workspace.storage import Store
 
 COLUMNS = ("batch", "place", "is_control", *cut.COLUMNS)
@@ -31,6 +32,7 @@ class Asked:
         control: The share of the batch that is drawn at random: `10%`, or a number of images; None for none.
         name: The batch's name; None takes the next number.
         to: The project of a labelling tool that it is for; None for a file.
+        split: The side of the split that they are from.
     """
 
     at: str | None = None
@@ -38,6 +40,7 @@ class Asked:
     control: str | None = None
     name: str | None = None
     to: str | None = None
+    split: str = TRAIN
 
 
 @dataclass(frozen=True)
@@ -96,19 +99,21 @@ def choose(store: Store, asked: Asked) -> Batch:
     Raises:
         ConfigError: the workspace has no ranking yet, what is asked for is none, or the name is that of another batch.
     """
-    last, ranked = cut.latest_ranking(store)
+    last, ranked = cut.latest_ranking(store, split=asked.split)
     wanted = {"at": asked.at, "new": asked.new, "control": asked.control}
     wanted |= {"to": asked.to} if asked.to else {}
+    wanted |= {} if asked.split == TRAIN else {"split": asked.split}
     request = json.dumps({**wanted, "name": asked.name, "selection": last.selection})
     entries = ledger.read(store)
     out = entries.filter(pl.col("kind") == "exported")
     earlier = out.filter(pl.col("batch") == asked.name if asked.name else pl.col("request") == request)
     if earlier.height:
-        if not wanted.items() <= json.loads(earlier["request"][0]).items():
+        before = json.loads(earlier["request"][0])
+        if not wanted.items() <= before.items() or before.get("split", TRAIN) != asked.split:
             told = f"expected the name of a new batch, found {asked.name!r}, which holds other images"
             raise ConfigError(f"{store.root}: {told}; `wtl batches` shows what is out")
         name, due = str(earlier["batch"][0]), earlier["due"][0]
-        table = _described(store, last, ranked, name, earlier.select("sample_id", "is_control"))
+        table = _described(store, last, ranked, name, earlier.select("sample_id", "is_control"), asked.split)
         present = table.filter(~_is_one_of(ledger.sample_ids(entries, "skipped")))
         return Batch(name, present, False, request, None if due is None else date.fromisoformat(due))
     ranked_ids = ranked.select("sample_id").collect()
@@ -118,7 +123,7 @@ def choose(store: Store, asked: Asked) -> Batch:
         {"sample_id": ids, "is_control": [sample_id in controls for sample_id in ids]},
         schema={"sample_id": pl.String, "is_control": pl.Boolean},
     )
-    return Batch(name, _described(store, last, ranked, name, chosen), bool(ids), request)
+    return Batch(name, _described(store, last, ranked, name, chosen, asked.split), bool(ids), request)
 
 
 def enter(store: Store, batch: Batch, *, due: date | None = None) -> Batch:
@@ -215,7 +220,7 @@ def _chosen(
 
 
 def _described(
-    store: Store, last: commits.Commit, ranked: pl.LazyFrame, name: str, chosen: pl.DataFrame
+    store: Store, last: commits.Commit, ranked: pl.LazyFrame, name: str, chosen: pl.DataFrame, split: str
 ) -> pl.DataFrame:
     """The rows of a batch, with what the ranking says of them, without those that have left the pool."""
     ranks = ranked.filter(pl.col("sample_id").is_in(chosen["sample_id"].implode())).collect()
@@ -226,6 +231,7 @@ def _described(
     picked = pl.format("stands for {} images", pl.col("stands_for").fill_null(0))
     is_ranked = pl.col("rank").is_not_null()
     picked = pl.when(is_ranked).then(picked).otherwise(pl.lit("picked from an earlier ranking"))
+    picked = picked if split == TRAIN else pl.lit(f"drawn at random, for {split}")
     why = pl.when("is_control").then(pl.lit("drawn at random, as a control")).otherwise(pl.coalesce("why", picked))
     told = told.with_columns(why=why).select(COLUMNS)
     if told["uri"].null_count():  # the ranking holds no image that was labelled before it was made

@@ -14,10 +14,10 @@ from wtl_core.labelling.formats import tables
 from wtl_core.labelling.formats.rows import Classes, LabelRows, Reading, shown
 from wtl_core.recipe.selection import EMPTY
 from wtl_core.shards.paths import uri_of
-from wtl_core.workspace import ledger
+from wtl_core.workspace import ledger, sides
 from wtl_core.workspace.storage import Store
 
-_COLUMNS = ("sample_id", "uri", "classes", "created", "origin", "entry")
+_COLUMNS = ("sample_id", "uri", "classes", "created", "origin", "entry", "split")
 
 
 @dataclass(frozen=True)
@@ -242,9 +242,12 @@ def undo(store: Store, values: Sequence[str] = (), *, entry: int | None = None) 
 def listed(store: Store) -> pl.DataFrame:
     """The present labels: `sample_id`, `uri`, `classes`, `created`, `origin`, `entry`, as `ledger.labels` has them.
 
-    `uri` is the sample's first location, null for one that has left the pool. Sorted by `sample_id`.
+    `uri` is the sample's first location, null for one that has left the pool; `split` its side, null for none. Sorted
+    by `sample_id`.
     """
-    return sample_names.with_uris(store, ledger.labels(ledger.read(store))).select(_COLUMNS)
+    entries = ledger.read(store)
+    table = sample_names.with_uris(store, ledger.labels(entries))
+    return table.join(sides.read(store, entries), on="sample_id", how="left", maintain_order="left").select(_COLUMNS)
 
 
 def as_text(table: pl.DataFrame) -> pl.DataFrame:

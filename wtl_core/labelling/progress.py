@@ -30,7 +30,7 @@ from wtl_core.selection.accuracy import (
 )
 from wtl_core.selection.control_draw import Draw, random_draw
 from wtl_core.selection.label_weights import likely_classes
-from wtl_core.workspace import ledger, selections, snapshots
+from wtl_core.workspace import ledger, selections, sides, snapshots
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
@@ -127,9 +127,10 @@ def run(store: Store, more: int | None = None, *, goal: float | None = None, ref
         ConfigError: the workspace has no ranking yet.
     """
     last = cut.latest_refresh(store) if refresh is None else refresh
-    ranking = selections.read_ranking(store, last.selection)
     entries = ledger.read(store)
-    labels = ledger.labels(entries)
+    is_held_out = pl.col("sample_id").is_in(sides.held_out(store, entries).implode())
+    ranking = selections.read_ranking(store, last.selection).filter(~is_held_out)
+    labels = ledger.labels(entries).filter(~is_held_out)
     draw = _draw(store, last, ranking, entries)
     known = labels.filter(pl.col("classes").is_not_null())
     named = [list(names) or [EMPTY] for names in known["classes"].to_list()]
@@ -171,7 +172,8 @@ def _draw(store: Store, last: Commit, ranking: pl.DataFrame, entries: pl.DataFra
     """The random draw of what is in the pool now: images that have left it are no part of it."""
     live = live_pool.sample_ids(store, snapshots.read_snapshot(store, last.listing))
     settled = pl.Series(ledger.settled_ids(entries), dtype=pl.String)
-    return random_draw(entries, [*ranking["sample_id"], *settled.filter(settled.is_in(live.implode()))])
+    is_of_pool = settled.is_in(live.implode()) & ~settled.is_in(sides.held_out(store, entries).implode())
+    return random_draw(entries, [*ranking["sample_id"], *settled.filter(is_of_pool)])
 
 
 def _picked(entries: pl.DataFrame, ids: list[str], is_control: np.ndarray) -> np.ndarray:

@@ -47,8 +47,9 @@ def after_embedding(
     fingerprint: str,
     *,
     skipped: int,
+    held_out: int,
 ) -> Accounts:
-    """The accounts once the encoder `fingerprint` has embedded the pool and it is ranked, without the `skipped` ones.
+    """The accounts once the encoder `fingerprint` has embedded the pool and it is ranked, without what is left out.
 
     All locations of a sample that the encoder refused are quarantined, and does not count as new.
     """
@@ -63,7 +64,14 @@ def after_embedding(
         "quarantined": pool_accounts.quarantined + embedded.refused_locations,
         "new_samples": pool_accounts.new_samples - refused_new,
     }
-    return Accounts(**counts, skipped=skipped, vectors=embedded.vectors, ranked=selection.rows, picks=selection.picks)
+    return Accounts(
+        **counts,
+        skipped=skipped,
+        held_out=held_out,
+        vectors=embedded.vectors,
+        ranked=selection.rows,
+        picks=selection.picks,
+    )
 
 
 def changes(run: Run, live: Pool, *, added: int, labelled: int, skipped: int) -> Changes:

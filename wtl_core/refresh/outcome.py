@@ -9,7 +9,7 @@ from wtl_core.encoders import cards
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.pool.live_pool import Pool
 from wtl_core.refresh import accounts, encoder_age
-from wtl_core.workspace import ledger, selections
+from wtl_core.workspace import ledger, selections, sides
 from wtl_core.workspace.accounts import PoolAccounts
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.run import Run
@@ -35,17 +35,19 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
     """
     encoder, embedded, selection = results.encoder, results.embedded, results.selection
     samples = chunks.embeddable(run.store, live.samples, encoder.fingerprint)
-    labelled, skipped = _labelled_and_skipped(run.store, run.ledger_length)
+    labelled, skipped = _labelled_and_skipped(run.store, selection.ledger_length)
+    held_out = sides.held_out(run.store, ledger.read(run.store, selection.ledger_length))
     counts = accounts.after_embedding(
         run, live, results.pool, embedded, selection, encoder.fingerprint,
         skipped=len(skipped.intersection(samples["sample_id"])),
+        held_out=int(samples["sample_id"].is_in(held_out.implode()).sum()),
     )  # fmt: skip
     kept = pick_changes = None
     labelled_before: set[str] = set()
     skipped_before: set[str] = set()
     if run.last is not None:
         labelled_before, skipped_before = _labelled_and_skipped(run.store, run.last.ledger_length)
-        settled = list(labelled | skipped)
+        settled = [*labelled, *skipped, *held_out]
         kept = selections.kept_share(run.store, run.last.selection, selection.key, settled=settled)
         pick_changes = selections.pick_changes(run.store, run.last.selection, selection.key, settled=settled)
     changes = accounts.changes(
@@ -67,7 +69,7 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
         encoder_age=encoder_age.measure(run.store, samples, encoder),
         encoder_check=cards.load_check(run.store, encoder.resolvable) if encoder.is_kept else None,
         vector_table_version=embedded.table_version,
-        ledger_length=run.ledger_length,
+        ledger_length=selection.ledger_length,
         selection=selection.key,
         selection_version=selections.VERSION,
         report=f"reports/{run.number:06d}.html",

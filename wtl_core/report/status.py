@@ -6,7 +6,7 @@ from typing import Any
 from wtl_core.report import decision
 from wtl_core.report.decision import Decision
 from wtl_core.training import succession
-from wtl_core.workspace import commits, lease, ledger, selections
+from wtl_core.workspace import commits, lease, ledger, selections, sides
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
@@ -38,6 +38,7 @@ class Status:
         labelled_since: Images that were labelled after the latest commit.
         skipped: How many images are skipped, by reason.
         skipped_since: Images that were skipped after the latest commit.
+        split: How many images are on each side of the split, those on none aside; empty where the pool is not split.
     """
 
     workspace: str
@@ -50,6 +51,7 @@ class Status:
     labelled_since: int
     skipped: dict[str, int]
     skipped_since: int
+    split: dict[str, int]
 
     def to_json(self) -> dict[str, Any]:
         """The object that `wtl status --json` prints."""
@@ -65,6 +67,7 @@ class Status:
             "changed": decision.what_changed(last),
             "labelled_since": self.labelled_since,
             "skipped_since": self.skipped_since,
+            "split": self.split,
             "created": last.created,
             "sources": last.sources,
             "encoder": {"name": last.encoder_name, "fingerprint": last.encoder},
@@ -99,4 +102,5 @@ def read(store: Store) -> Status:
         labelled_since=labelled,
         skipped={reason: len(ledger.sample_ids(now, reason)) for reason in ("unusable", "redundant")},
         skipped_since=skipped,
+        split=sides.counts(store, now),
     )

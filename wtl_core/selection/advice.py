@@ -35,9 +35,10 @@ def advise(coverage: np.ndarray, low: np.ndarray, high: np.ndarray, count: np.nd
     return " ".join(sentences)
 
 
-def nothing_left(*, labelled: int, skipped: int, filtered: int) -> str:
+def nothing_left(*, labelled: int, skipped: int, held_out: int, filtered: int) -> str:
     """The advice when no sample of the pool is left to label."""
     others = [f"{skipped:,} skipped"] if skipped else []
+    others += [f"{held_out:,} held out for validation and test"] if held_out else []
     others += [f"{filtered:,} excluded by the recipe's filters"] if filtered else []
     beside = "".join(f" and {other}" for other in others)
     return f"No image is left to label: {labelled:,} are labelled{beside}. Add images or sources to go on."

@@ -29,6 +29,8 @@ class Purpose(IntEnum):
     """Rows by which shares of classes are estimated."""
     MAP = 9
     """Rows that the positions of the report's map are fitted to."""
+    SPLIT = 10
+    """Which groups of images go to validation and test."""
 
 
 def content_keys(sample_ids: Sequence[str]) -> np.ndarray:

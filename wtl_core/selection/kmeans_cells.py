@@ -3,6 +3,7 @@
 Everything follows from content: the rows that cells are trained on are drawn by key, sums run in row order.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -78,23 +79,38 @@ def cell_graph(
 
     Cost: 2 N (N probes / cells) (D + 6) FLOP.
     """
+    table = new_keys(points.count, min(neighbours, points.count))
+    near = np.ones(points.count, np.int64)
+    done = 0
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for own, others in near_cells(points, keys, cells=cells, probes=probes):
+            _compare(points, own, others, near_level, table, near, threads)
+            done += len(own)
+            if on_progress is not None:
+                on_progress(done, points.count)
+    return Graph(*split_keys(table), near)
+
+
+def near_cells(
+    points: Points, keys: np.ndarray, *, cells: int, probes: int, is_mutual: bool = False
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the rows of each cell, and the rows of the `probes` cells nearest to it, itself among them.
+
+    With `is_mutual` a cell is also held against those that have it among their nearest.
+    """
     centroids = train_cells(points, keys, cells)
     labels = assign(points, centroids)
     members = np.argsort(labels, kind="stable")
     ends = np.searchsorted(labels[members], np.arange(len(centroids) + 1))
     probed = np.argsort(_between(centroids), axis=1, kind="stable")[:, :probes]
-    table = new_keys(points.count, min(neighbours, points.count))
-    near = np.ones(points.count, np.int64)
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for cell in range(len(centroids)):
-            own = members[ends[cell] : ends[cell + 1]]
-            if len(own) == 0:
-                continue
-            others = np.concatenate([members[ends[other] : ends[other + 1]] for other in probed[cell]])
-            _compare(points, own, others, near_level, table, near, threads)
-            if on_progress is not None:
-                on_progress(int(ends[cell + 1]), points.count)
-    return Graph(*split_keys(table), near)
+    is_probed = np.zeros((len(centroids), len(centroids)), bool)
+    np.put_along_axis(is_probed, probed, values=True, axis=1)
+    for cell in range(len(centroids)):
+        own = members[ends[cell] : ends[cell + 1]]
+        if len(own) == 0:
+            continue
+        near = np.flatnonzero(is_probed[cell] | is_probed[:, cell]) if is_mutual else probed[cell]
+        yield own, np.concatenate([members[ends[other] : ends[other + 1]] for other in near])
 
 
 def _between(centroids: np.ndarray) -> np.ndarray:
@@ -115,20 +131,31 @@ def _compare(
     near: np.ndarray,
     threads: ThreadPoolExecutor,
 ) -> None:
-    """Offer all `others` to all `own` rows, in products of one fixed shape."""
+    """Offer all `others` to all `own` rows."""
+    for bits, rows, some in products(points, own, others):
+        jobs = [
+            threads.submit(_offer, bits[at : at + 64], rows[at : at + 64], some, near_level, table, near)
+            for at in range(0, len(rows), 64)
+        ]
+        for job in jobs:
+            job.result()
+
+
+def products(
+    points: Points, own: np.ndarray, others: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield the bits of h between some of the `own` rows and some of the `others`, until all have met.
+
+    The bits are of one fixed shape, (256, 4096) int16; what lies beyond the rows, and the others, given with it is
+    filled up.
+    """
     device = points.right.device
     for begin in range(0, len(others), _CANDIDATES):
         some = others[begin : begin + _CANDIDATES]
         right = points.right[torch.from_numpy(np.resize(some, _CANDIDATES)).to(device)]
         for start in range(0, len(own), _QUERIES):
             rows = own[start : start + _QUERIES]
-            bits = points.product_with(points.left_of(np.resize(rows, _QUERIES)), right).cpu().numpy()
-            jobs = [
-                threads.submit(_offer, bits[at : at + 64], rows[at : at + 64], some, near_level, table, near)
-                for at in range(0, len(rows), 64)
-            ]
-            for job in jobs:
-                job.result()
+            yield points.product_with(points.left_of(np.resize(rows, _QUERIES)), right).cpu().numpy(), rows, some
 
 
 @numba.njit(cache=True, nogil=True)

@@ -103,8 +103,7 @@ def rank(
     total = len(samples.sample_ids)
     _log.info("ranking %d of %d samples by %s, scale %.4f", len(inside), total, params.objective, scale)
     table = kernel_table(_kernel_of(params), scale * params.scale_factor)
-    near = params.near_duplicate_distance
-    near = min(_NEAR_DUPLICATES if near is None else near, scale / 2)
+    near = near_distance(params.near_duplicate_distance, scale)
     labelled = steering.labelled
     labelled = None if labelled is None or len(labelled) == 0 else _checked(labelled, samples, what="labelled")
     labelled_points = None if labelled is None else prepare(labelled, device)
@@ -141,6 +140,12 @@ def rank(
     goal = None if params.accuracy_goal is None else labels_for(params.accuracy_goal, accuracy, left=len(inside))
     ordered, quotas = orders.order_rows(problem, total, on_progress=on_progress)
     return assemble(problem, ordered, samples, inside, near=near, labelled=labelled, quotas=quotas, say=say, goal=goal)
+
+
+def near_distance(given: float | None, scale: float | None) -> float:
+    """Within which two samples are near-duplicates, by the distance that is `given` and the kernel's scale."""
+    near = _NEAR_DUPLICATES if given is None else given
+    return near if scale is None else min(near, scale / 2)
 
 
 def _kernel_of(params: SelectionParams) -> str:

@@ -72,11 +72,11 @@ def run(
     # The scale is not part of the name: the first ranking fixes it, and may be killed after that.
     key = f"selections/{number:06d}-{digest_of(described)[:12]}"
     if not store.exists(f"{key}/receipt.json"):
-        made = make(store, inputs, scale=_read_scale(store, inputs.encoder), device=device, on_progress=on_progress)
+        made = make(store, inputs, scale=read_scale(store, inputs.encoder), device=device, on_progress=on_progress)
         if made.scale is not None:
             _fix_scale(store, inputs.encoder, made.scale)
         _write(store, key, made, described)
-    return selections.reference(store, key)
+    return selections.reference(store, key, ledger_length=inputs.ledger_length)
 
 
 def make(
@@ -93,7 +93,12 @@ def make(
     """
     samples, params = inputs.candidates, inputs.recipe.selection
     if samples.is_empty():
-        advice = nothing_left(labelled=inputs.labelled_samples.height, skipped=inputs.skipped, filtered=inputs.filtered)
+        advice = nothing_left(
+            labelled=inputs.labelled_samples.height,
+            skipped=inputs.skipped,
+            held_out=inputs.held_out,
+            filtered=inputs.filtered,
+        )
         return _selected(empty_ranking(), ladder.empty_ladder(advice), samples, scale=scale)
     ids = samples["sample_id"].to_list()
     matrix = vectors.load(store, inputs.encoder, ids)
@@ -214,7 +219,7 @@ def _twin_rows(samples: pl.DataFrame) -> np.ndarray:
     return joined["kept"].cast(pl.Int64).fill_null(-1).to_numpy()
 
 
-def _read_scale(store: Store, fingerprint: str) -> float | None:
+def read_scale(store: Store, fingerprint: str) -> float | None:
     """The kernel scale that the encoder's first ranking fixed; None before it."""
     key = f"encoders/{fingerprint}/scale.json"
     return float(json.loads(store.read_bytes(key))["scale"]) if store.exists(key) else None

@@ -16,7 +16,7 @@ from wtl_core.errors import InputError
 from wtl_core.recipe.base import digest_of
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.selection.control_draw import random_draw
-from wtl_core.workspace import ledger, selections
+from wtl_core.workspace import ledger, selections, sides
 from wtl_core.workspace.storage import Store
 
 _DIGEST_ROWS = 8192
@@ -43,6 +43,8 @@ class StageInputs:
         exported: Ids of candidates that keep their rank, in the order of their exports.
         filtered: How many samples the recipe's filters exclude that are neither labelled nor skipped.
         skipped: How many samples of the pool are skipped.
+        held_out: How many samples of the pool are for validation or test, or on no side of the split.
+        ledger_length: Entries of the ledger that this is by.
         recipe: The whole recipe; the selection and ladder parts decide the result.
     """
 
@@ -57,6 +59,8 @@ class StageInputs:
     exported: list[str]
     filtered: int
     skipped: int
+    held_out: int
+    ledger_length: int
     recipe: Recipe
 
     def as_receipt(self) -> dict[str, Any]:
@@ -97,7 +101,8 @@ def read_inputs(
 
     `samples` are those that have a vector of the encoder, sorted by `sample_id`. Where all are labelled or skipped (or
     excluded by filters, beside some that are) there are no candidates: nothing is left to label. What was skipped as
-    unusable is left out of all that is ranked or covers, as what filters exclude is.
+    unusable is left out of all that is ranked or covers, as what filters exclude is, and so is what a split holds out
+    for validation and test, labelled or not.
 
     Raises:
         InputError: the filters leave no sample at all, or `similar_to` names ids that are not in the workspace.
@@ -110,13 +115,17 @@ def read_inputs(
             "for one; take ids from `wtl cut`, and add images from elsewhere as a source first"
         )
     entries = ledger.read(store, ledger_length)
+    held_out = set(sides.held_out(store, entries))
+    has_vector -= held_out
+    whole = samples.height
+    samples = samples.filter(~pl.col("sample_id").is_in(list(held_out)))
     labels = ledger.labels(entries).filter(pl.col("sample_id").is_in(list(has_vector)))
     labelled = labels["sample_id"].to_list()
     skips = ledger.skips(entries)
     is_labelled, is_skipped = (pl.col("sample_id").is_in(ids) for ids in (labelled, skips["sample_id"].to_list()))
     candidates = samples.filter(~pl.col("is_filtered") & ~is_labelled & ~is_skipped)
     labelled_samples, skipped = samples.filter(is_labelled), samples.filter(is_skipped).height
-    if candidates.is_empty() and labelled_samples.is_empty() and not skipped:
+    if candidates.is_empty() and labelled_samples.is_empty() and not skipped and samples.height == whole:
         raise InputError(
             f"{store.root}: expected images to rank, found {samples.height} of which all are filtered out; "
             "relax the recipe's filters or add images"
@@ -137,6 +146,8 @@ def read_inputs(
         exported=[sample_id for sample_id in exported if sample_id in can_be_picked],
         filtered=samples.height - candidates.height - labelled_samples.height - skipped,
         skipped=skipped,
+        held_out=whole - samples.height,
+        ledger_length=ledger_length,
         recipe=recipe,
     )
 

@@ -49,6 +49,8 @@ class Accounts(PoolAccounts):
 
     skipped: int = 0
     """Samples that a person skipped; 0 in commits older than this count."""
+    held_out: int = 0
+    """Samples that the split holds out from training: those of validation and test, and those on no side."""
     vectors: int
     """Samples with a vector of the encoder."""
     ranked: int

@@ -15,7 +15,7 @@ from wtl_core.workspace import storage
 from wtl_core.workspace.storage import Store
 
 _FOLDER = "ledger"
-Kind = Literal["labelled", "unlabelled", "exported", "placed", "skipped", "unskipped"]
+Kind = Literal["labelled", "unlabelled", "exported", "placed", "skipped", "unskipped", "split", "unsplit"]
 Reason = Literal["unusable", "redundant"]
 """Why a sample is skipped: it covers nothing, or it counts as covered."""
 Classes = Sequence[str] | None
@@ -53,8 +53,8 @@ def read(store: Store, entries: int | None = None) -> pl.DataFrame:
     shows a sample. Rows of kind `unlabelled` take labels back: with `undoes` null every label that the sample has, else
     what this entry says of it. Rows of kind `exported` name their `batch`, whether they were drawn at random
     (`is_control`), what was asked for (`request`), and when they are `due`. Rows of kind `skipped` say the `reason`;
-    rows of kind `unskipped` take that back, as `unlabelled` does with labels. `entry` counts from 1. Columns that an
-    entry of an earlier version lacks are null.
+    rows of kind `unskipped` take that back, as `unlabelled` does with labels. Rows of kind `split` and `unsplit` name
+    no sample (see `sides`). `entry` counts from 1. Columns that an entry of an earlier version lacks are null.
     """
     names = _entries(store)[:entries]
     frames = [_entry(store.read_frame(f"{_FOLDER}/{name}"), number) for number, name in enumerate(names, 1)]
@@ -187,6 +187,18 @@ def append_from_tool(
     columns: dict[str, list[Any]] = {"sample_id": list(ids), "classes": named}
     columns |= {"origin": list(origins), "changed": list(changed or none)}
     return _create(store, kind, columns, {})
+
+
+def append_split(store: Store, file: str, request: str) -> int:
+    """Add the entry that a file gives samples their sides; an empty `file` takes back all such entries.
+
+    Returns the new length.
+
+    Raises:
+        TransientError: another process appended at the same moment.
+    """
+    constants = {"origin": file or None, "request": request}
+    return _create(store, "split" if file else "unsplit", {"sample_id": [None]}, constants)
 
 
 def _create(store: Store, kind: Kind, columns: dict[str, list[Any]], constants: dict[str, Any]) -> int:

@@ -34,7 +34,7 @@ class Run:
         snapshot_key: Key of the listing snapshot: every object with the part that holds or will hold its images.
         batches: Groups of parts still to be made; one call of the ingest stage works through one of them.
         changes: How many objects are new, changed, gone and kept.
-        ledger_length: Entries of the ledger that the ranking will respect.
+        ledger_length: Entries of the ledger that the ranking will respect; the split may add one for arrivals.
         last: The last commit, None before the first.
         is_noop: Nothing differs from the last commit, so its result stands.
         planned_before_seconds: What planning took before the run began, where a command had planned already.

@@ -19,7 +19,7 @@ VERSION = 9
 
 @dataclass(frozen=True)
 class SelectionRef:
-    """A finished selection: `key` is its folder; coverage by per cent, `1` to `100`.
+    """A finished selection: `key` is its folder; coverage by per cent, `1` to `100`; entries of the ledger it is by.
 
     Where nothing is left to label there are no rows, no picks and no coverage.
     """
@@ -29,6 +29,7 @@ class SelectionRef:
     picks: int
     coverage: dict[str, float]
     random_coverage: dict[str, float]
+    ledger_length: int
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Summary:
     quota_cost: float | None
 
 
-def reference(store: Store, key: str) -> SelectionRef:
+def reference(store: Store, key: str, *, ledger_length: int) -> SelectionRef:
     """What later stages need of a finished selection."""
     receipt, rungs = read_receipt(store, key), read_ladder(store, key)
     percents = [str(percent) for percent in rungs["percent"]]
@@ -58,6 +59,7 @@ def reference(store: Store, key: str) -> SelectionRef:
         picks=receipt["picks"],
         coverage=dict(zip(percents, rungs["coverage"].to_list(), strict=True)),
         random_coverage=dict(zip(percents, rungs["random_coverage_mean"].to_list(), strict=True)),
+        ledger_length=ledger_length,
     )
 
 

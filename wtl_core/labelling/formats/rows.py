@@ -11,7 +11,7 @@ from wtl_core.recipe.selection import EMPTY
 
 Classes = tuple[str, ...] | None
 """Classes of an image: none for one that was looked at and holds nothing of interest, None where they are not known."""
-PICK_COLUMNS = ("sample_id", "uri", "batch", "place", "rank", "is_control", "why", "stands_for")
+PICK_COLUMNS = ("sample_id", "uri", "batch", "place", "rank", "is_control", "why", "stands_for", "split")
 """What is told of each image of a batch in formats that hold more than its name."""
 _MOST_CHARACTERS = 200
 """Of a class name: what is longer is another column, such as a caption or an image as text."""
