@@ -6,7 +6,7 @@ from prefect import task
 
 from tasks.prefect_side import artifacts, run_names
 from tasks.prefect_side.retries import STAGE
-from tasks.settings import machine
+from tasks.settings import machine, settings
 from wtl_core import pipeline
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh.outcome import Results
@@ -65,5 +65,6 @@ def publish_result(run: Run, record: Commit | None) -> Summary:
     assert last is not None
     if record is not None:
         artifacts.publish_stages(run.store, record)
+        artifacts.publish_report(run.store, record, pipeline.draw_contact_sheet(run, record), settings().report_url)
     run_names.name_result(run.changes, 0 if record is None else record.counts.new_samples)
     return summary.summary(run.store, last, is_new=record is not None)

@@ -27,6 +27,8 @@ class Settings(BaseSettings):
     """`auto` (GPUs if there are any), `cpu`, or a device of torch: `cuda:1` uses that GPU alone, `cuda` uses all."""
     s3_endpoint_url: str | None = Field(None, validation_alias=AliasChoices("WTL_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL"))
     """Address of an S3-compatible server; credentials come from the usual AWS environment or files."""
+    report_url: str | None = None
+    """Where `wtl report --serve` answers, as browsers reach it; artifacts then link to the report of their run."""
     embedding_part_images: int = Field(32_768, ge=64, le=1_000_000)
     """Images in one embedding task, for each GPU. Whatever this is, vectors are stored at least every 4,096 images."""
     label_studio_api_key: SecretStr | None = Field(

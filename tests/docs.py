@@ -56,8 +56,8 @@ def _pages(page: Path) -> str:
 
 
 _ORDER = (
-    "labelling", "recipe", "sources", "encoders", "results", "performance", "concepts", "command_line", "workspace",
-    "python", "operations", "troubleshooting", "architecture", "development", "log",
+    "report", "labelling", "recipe", "sources", "encoders", "results", "performance", "concepts", "command_line",
+    "workspace", "python", "operations", "troubleshooting", "architecture", "development", "log",
 )  # fmt: skip
 """Pages as a new user meets them."""
 

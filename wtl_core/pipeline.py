@@ -22,7 +22,7 @@ from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import accounts, last_result, outcome, planning
 from wtl_core.refresh.outcome import Results
-from wtl_core.report import page
+from wtl_core.report import contact_sheet, page
 from wtl_core.selection import columns, stage, stage_inputs
 from wtl_core.training import making, pool_images, succession
 from wtl_core.workspace import commits, lease, ledger, marker, snapshots
@@ -248,6 +248,11 @@ def write_report(run: Run, record: Commit) -> None:
     """Render the report of a refresh and write it where its record says."""
     text = page.render(run.store, record, load_pool(run), workers=run.machine.workers)
     run.store.write_bytes(record.report, text.encode("utf-8", "replace"))
+
+
+def draw_contact_sheet(run: Run, record: Commit) -> bytes | None:
+    """A small JPEG of what arrived and of the first picks; None if there is nothing to show."""
+    return contact_sheet.draw(run.store, record, load_pool(run))
 
 
 def commit(run: Run, record: Commit) -> None:

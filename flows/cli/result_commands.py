@@ -67,9 +67,17 @@ def cut_command(workspace: str, at: str, output: Path | None, split: str, as_jso
 @click.command("report")
 @workspace_option
 @click.option("--open", "is_opened", is_flag=True, help="Open it in a browser.")
+@click.option(
+    "--serve", "is_served", is_flag=True, help="Serve the reports over HTTP until Ctrl-C, also from a bucket."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="With --serve: the address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=15480, show_default=True, help="With --serve: its port.")
 @common
-def report_command(workspace: str, is_opened: bool, as_json: bool) -> None:
-    """Show where the HTML report of the latest refresh is."""
+def report_command(workspace: str, is_opened: bool, is_served: bool, host: str, port: int, as_json: bool) -> None:
+    """Show where the HTML report of the latest refresh is.
+
+    --serve lets in whoever reaches the address; by default that is this machine alone.
+    """
     store = marker.open_workspace(workspace)
     last = commits.latest(store)
     if last is None:
@@ -78,11 +86,28 @@ def report_command(workspace: str, is_opened: bool, as_json: bool) -> None:
     if not store.exists(last.report):
         remedy = "`wtl run` makes the next one, with something new in the sources or with another --budget"
         raise CorruptArtifactError(f"{path}: expected the report of refresh {last.number}, found no file; {remedy}")
+    if is_served:
+        _serve(store, host, port, is_opened=is_opened, as_json=as_json)
+        return
     click.echo(json.dumps({"report": path})) if as_json else terminal.say(path)
     if is_opened:
         file = Path(path) if store.is_local else _copied(store, last.report)
         if not webbrowser.open(file.as_uri()):
             terminal.say(f"no browser can be opened here: copy {file} to a machine that has one", is_message=True)
+
+
+def _serve(store: Store, host: str, port: int, *, is_opened: bool, as_json: bool) -> None:
+    """Answer until Ctrl-C."""
+    from flows.serving.report_server import ReportServer  # here: http.server takes longer to load than the rest
+
+    with ReportServer(store, host, port) as server:
+        if as_json:
+            click.echo(json.dumps({"report": server.address}))
+        else:
+            terminal.say(f"{server.address}  (the latest report of {store.root}; Ctrl-C ends it)")
+        if is_opened:
+            webbrowser.open(server.address)
+        server.serve_forever()
 
 
 def _copied(store: Store, key: str) -> Path:

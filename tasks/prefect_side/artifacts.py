@@ -101,21 +101,33 @@ def publish_ranking(run: Run, selection: SelectionRef) -> None:
 
 @_without_failing_the_run
 def publish_stages(store: Store, commit: Commit) -> None:
-    """Row accounts and seconds by stage, and where the report lies."""
+    """Row accounts and seconds by stage."""
     accounts = [{"what": name, "count": f"{count:,}"} for name, count in commit.counts.model_dump().items()]
     create_table_artifact(key="accounts", table=accounts, description=f"Refresh {commit.number}: row accounts")
     times = [{"stage": stage, "seconds": seconds} for stage, seconds in commit.seconds.items()]
     create_table_artifact(key="stages", table=times, description=f"Refresh {commit.number}: seconds by stage")
-    path = store.path(commit.report)
-    link = f"[{html.escape(path)}]({'file://' if store.is_local else ''}{path.replace(' ', '%20')})"
-    decided = decision.read(store, commit.selection).sentence
-    told = "\n\n".join(filter(None, [f"**{decided}**", html.escape(decision.what_changed(commit))]))
-    create_markdown_artifact(
-        key="report",
-        markdown=f"{told}\n\nReport of refresh {commit.number}: {link}",
-        description=decided,
+    emit_completed(
+        store, "refresh", {"number": commit.number, "report": store.path(commit.report), **commit.counts.model_dump()}
     )
-    emit_completed(store, "refresh", {"number": commit.number, "report": path, **commit.counts.model_dump()})
+
+
+@_without_failing_the_run
+def publish_report(store: Store, commit: Commit, sheet: bytes | None, address: str | None) -> None:
+    """What the run has decided and changed, its picture, and the way to its report.
+
+    Browsers follow no `file:` or `s3:` link from a page of the server, so a link needs the `address` of a server of
+    reports; without one the command is shown that opens the report.
+    """
+    decided, changed = decision.read(store, commit.selection).sentence, html.escape(decision.what_changed(commit))
+    path = html.escape(store.path(commit.report))
+    way = f"`wtl report -w {html.escape(store.root)} --open` opens it: {path}"
+    if address is not None:
+        way = f"[Open the report]({address.rstrip('/')}/{commit.report})"
+    picture = ""
+    if sheet is not None:
+        picture = f"![The first picks, and what arrived](data:image/jpeg;base64,{base64.b64encode(sheet).decode()})"
+    parts = filter(None, [f"**{decided}**", changed, picture, f"Report of refresh {commit.number}. {way}"])
+    create_markdown_artifact(key="report", markdown="\n\n".join(parts), description=decided)
 
 
 @_without_failing_the_run

@@ -1,6 +1,7 @@
 """What the HTML report of a refresh says, and the columns that its map and its slider are drawn from."""
 
 import base64
+import io
 import json
 import re
 import zlib
@@ -9,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import make_jpeg, write_pictures
 from tests.near_duplicates import write_near_duplicates
 from tests.plain_ingest import write_tar
 from tests.plain_refresh import ranking, refresh
-from wtl_core.report import columns, page
-from wtl_core.workspace import commits, ledger
+from wtl_core.pool import live_pool
+from wtl_core.report import columns, contact_sheet, page
+from wtl_core.workspace import commits, ledger, snapshots
 from wtl_core.workspace.storage import Store
 
 
@@ -158,3 +161,20 @@ def test_a_large_pool_is_shown_in_part_and_the_first_ranks_are_all_in_it(
     assert len(rank) < 240
     assert told(text)["weight"] > 1
     assert "counts beyond rank 40 are estimates" in text
+
+
+def test_a_contact_sheet_shows_the_first_picks_and_what_arrived(tmp_path: Path) -> None:
+    source = write_pictures(tmp_path / "source", count=12)
+    first = refresh(tmp_path / "w", source)
+    assert sheet_of(tmp_path / "w", first).size == (1004, 122)
+    (source / "new.jpg").write_bytes(make_jpeg(1000))
+    second = refresh(tmp_path / "w", source)
+    assert sheet_of(tmp_path / "w", second).size == (1004, 240)
+
+
+def sheet_of(workspace: Path, commit: commits.Commit) -> Image.Image:
+    store = Store(str(workspace))
+    live = live_pool.load(store, snapshots.read_snapshot(store, commit.listing))
+    data = contact_sheet.draw(store, commit, live)
+    assert data is not None
+    return Image.open(io.BytesIO(data))

@@ -14,6 +14,15 @@ from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
 
+def a_commit(*, report: str = "", selection: str = "") -> Commit:
+    accounts = Accounts(**dict.fromkeys(Accounts.model_fields, 3))
+    return Commit(
+        number=1, created="", sources=[], listing="", recipe=Recipe(), encoder="", encoder_name="pixels",
+        vector_table_version=1, ledger_length=0, selection=selection, report=report, counts=accounts, budget=None,
+        coverage={}, random_coverage={}, seconds={},
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("images", "seconds", "rate"), [(4000, 2.5, "1,600"), (0, 0.0, "no new image")])
 def test_vectors_come_with_how_fast_they_were_made(
     monkeypatch: pytest.MonkeyPatch, images: int, seconds: float, rate: str
@@ -36,11 +45,25 @@ def test_a_server_in_trouble_costs_the_picture_alone(
         raise httpx.HTTPStatusError("500 Server Error", request=request, response=httpx.Response(500, request=request))
 
     monkeypatch.setattr(artifacts, "create_table_artifact", refuse)
-    accounts = Accounts(**dict.fromkeys(Accounts.model_fields, 3))
-    record = Commit(
-        number=1, created="", sources=[], listing="", recipe=Recipe(), encoder="", encoder_name="pixels",
-        vector_table_version=1, ledger_length=0, selection="", report="", counts=accounts, budget=None,
-        coverage={}, random_coverage={}, seconds={},
-    )  # fmt: skip
-    artifacts.publish_stages(Store("/nowhere"), record)
+    artifacts.publish_stages(Store("/nowhere"), a_commit())
     assert "publish_stages: the server shows less of this run: 500 Server Error" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("address", "way"),
+    [
+        (None, "`wtl report -w /w &lt;a&gt; --open` opens it: /w &lt;a&gt;/reports/000001.html"),
+        ("http://night:15480/", "[Open the report](http://night:15480/reports/000001.html)"),
+    ],
+)
+def test_the_report_comes_with_its_picture_and_a_way_to_it(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, way: str
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(artifacts, "create_markdown_artifact", lambda markdown, **_: shown.append(markdown))
+    record = a_commit(report="reports/000001.html", selection="selections/gone")
+    artifacts.publish_report(Store("/w <a>"), record, b"\xff\xd8", address)
+    [text] = shown
+    assert text.startswith("**The ranking was deleted")
+    assert "![The first picks, and what arrived](data:image/jpeg;base64,/9g=)" in text
+    assert text.endswith(f"Report of refresh 1. {way}")

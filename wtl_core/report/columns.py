@@ -138,7 +138,8 @@ def _metadata(samples: pl.DataFrame) -> dict[str, list[str]]:
     """The values of each key of the metadata as text, keys sorted; numbers of many values as ranges."""
     if samples["metadata"].null_count() == samples.height:
         return {}
-    rows = [json.loads(text) if text else {} for text in samples["metadata"]]
+    parsed = {text: json.loads(text) for text in samples["metadata"].drop_nulls().unique()}
+    rows = [parsed[text] if text is not None else {} for text in samples["metadata"]]
     keys = sorted({key for row in rows for key in row})
     return {key: _texts([row.get(key) for row in rows]) for key in keys}
 

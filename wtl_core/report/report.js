@@ -457,4 +457,5 @@ if (told.ranked) {
   new ResizeObserver(() => { drawChart(); wall.resize(); }).observe($("decide"));
   moveTo(cut || least);
 }
+performance.mark("ready");
 document.documentElement.dataset.ready = "yes";

@@ -79,7 +79,7 @@ def gather(
     told = progress.run(store, refresh=commit) if labels.height else None
     outliers = _outliers(ranking)
     facts = Facts(
-        arrived=_arrived(store, samples, former),
+        arrived=arrived(store, samples, former),
         near=near,
         without_vector=without_vector,
         labelled_in_pool=samples.join(labels, on="sample_id", how="semi").height,
@@ -104,7 +104,7 @@ def gather(
     return facts
 
 
-def _arrived(store: Store, samples: pl.DataFrame, former: Commit | None) -> set[str]:
+def arrived(store: Store, samples: pl.DataFrame, former: Commit | None) -> set[str]:
     """The samples that the pool of the refresh before had not; none with the first one, where all are new."""
     if former is None:
         return set()
