@@ -56,7 +56,8 @@ def _pages(page: Path) -> str:
 
 
 _ORDER = (
-    "report", "labelling", "recipe", "sources", "encoders", "results", "performance", "concepts", "command_line",
+    "report", "app", "labelling", "recipe", "sources", "encoders", "results", "performance", "concepts",
+    "command_line",
     "workspace", "python", "operations", "troubleshooting", "architecture", "development", "log",
 )  # fmt: skip
 """Pages as a new user meets them."""

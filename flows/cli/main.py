@@ -18,6 +18,7 @@ from flows.cli import (
     result_commands,
     skip_commands,
     terminal,
+    ui_command,
 )
 from flows.cli.benchmark_command import benchmark_command
 from flows.cli.options import Sections
@@ -41,6 +42,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         result_commands.status_command,
         result_commands.cut_command,
         result_commands.report_command,
+        ui_command.ui_command,
         batch_commands.export_command,
         batch_commands.batches_command,
         progress_command.progress_command,

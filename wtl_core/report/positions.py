@@ -66,6 +66,16 @@ def update(store: Store, fingerprint: str, sample_ids: Sequence[str]) -> pl.Data
     return wanted.join(known, on="sample_id", how="left", maintain_order="left").select("sample_id", "x", "y")
 
 
+def read(store: Store, fingerprint: str, sample_ids: Sequence[str]) -> pl.DataFrame:
+    """The positions that refreshes kept, `sample_id`, `x` and `y`, in the order asked for; null where there are none.
+
+    Reads only, so it may be called beside a running refresh.
+    """
+    _, known = _read(store, fingerprint)
+    wanted = pl.DataFrame({"sample_id": list(sample_ids)}, schema={"sample_id": pl.String})
+    return wanted.join(known, on="sample_id", how="left", maintain_order="left").select("sample_id", "x", "y")
+
+
 def fit_positions(unit_vectors: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
     """Positions (N, 2) float32 that keep neighbours together, wider than high: by UMAP, or by PCA of a few vectors.
 

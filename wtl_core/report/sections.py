@@ -86,7 +86,7 @@ def gather(
         plain={
             "progress": told,
             "classes": [] if told is None else told.classes.to_dicts(),
-            "reasons": _reasons(refused),
+            "reasons": reasons(refused),
             "refused": refused.unique(maintain_order=True).head(_REFUSED_ROWS).to_dicts(),
             "before": _before(commit, former),
             "encoder_text": _encoder_text(commit),
@@ -239,7 +239,8 @@ def _neighbours(
     return found
 
 
-def _reasons(refused: pl.DataFrame) -> list[dict[str, Any]]:
+def reasons(refused: pl.DataFrame) -> list[dict[str, Any]]:
+    """How many files were refused for each `reason`, most frequent first, and what it means and would help."""
     counts = refused["reason"].value_counts(sort=True)
     counts = counts.sort(["count", "reason"], descending=[True, False])
     return [

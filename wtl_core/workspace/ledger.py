@@ -1,7 +1,8 @@
-"""The ledger: append-only record of which samples were labelled, exported or skipped; one file an entry.
+"""The ledger: append-only record of which samples were labelled, exported, skipped or kept; one file an entry.
 
 Labelled samples shape the picks and leave the ranking; exported ones, and those placed in a labelling tool, keep their
-rank; skipped ones leave the ranking. Nothing is ever changed: a later entry corrects an earlier one, or undoes it.
+rank; skipped ones leave the ranking; kept ones are picks that a person has looked at and wants labelled, which changes
+no ranking. Nothing is ever changed: a later entry corrects an earlier one, or undoes it.
 """
 
 from collections.abc import Container, Sequence
@@ -15,7 +16,9 @@ from wtl_core.workspace import storage
 from wtl_core.workspace.storage import Store
 
 _FOLDER = "ledger"
-Kind = Literal["labelled", "unlabelled", "exported", "placed", "skipped", "unskipped", "split", "unsplit"]
+Kind = Literal[
+    "labelled", "unlabelled", "exported", "placed", "skipped", "unskipped", "split", "unsplit", "kept", "unkept"
+]
 Reason = Literal["unusable", "redundant"]
 """Why a sample is skipped: it covers nothing, or it counts as covered."""
 Classes = Sequence[str] | None
@@ -53,8 +56,9 @@ def read(store: Store, entries: int | None = None) -> pl.DataFrame:
     shows a sample. Rows of kind `unlabelled` take labels back: with `undoes` null every label that the sample has, else
     what this entry says of it. Rows of kind `exported` name their `batch`, whether they were drawn at random
     (`is_control`), what was asked for (`request`), and when they are `due`. Rows of kind `skipped` say the `reason`;
-    rows of kind `unskipped` take that back, as `unlabelled` does with labels. Rows of kind `split` and `unsplit` name
-    no sample (see `sides`). `entry` counts from 1. Columns that an entry of an earlier version lacks are null.
+    rows of kind `unskipped` take that back, as `unlabelled` does with labels, and `unkept` does with `kept`. Rows of
+    kind `split` and `unsplit` name no sample (see `sides`). `entry` counts from 1. Columns that an entry of an earlier
+    version lacks are null.
     """
     names = _entries(store)[:entries]
     frames = [_entry(store.read_frame(f"{_FOLDER}/{name}"), number) for number, name in enumerate(names, 1)]
@@ -79,6 +83,12 @@ def skips(ledger: pl.DataFrame) -> pl.DataFrame:
     The last skip that was not undone counts: `reason`, `created` and `entry` are its own.
     """
     return _standing(ledger, "skipped", "unskipped").select(list(SKIPS_SCHEMA))
+
+
+def kept_ids(ledger: pl.DataFrame) -> list[str]:
+    """The samples that a person keeps among the picks, sorted; a sample that is skipped is not kept."""
+    kept = _standing(ledger, "kept", "unkept").select("sample_id")
+    return kept.join(skips(ledger), on="sample_id", how="anti", maintain_order="left")["sample_id"].to_list()
 
 
 def sample_ids(ledger: pl.DataFrame, kind: Literal["labelled", "exported", "skipped"] | Reason) -> list[str]:

@@ -1,0 +1,391 @@
+"""The app's server: who may ask, what it answers, and that decisions are entries of the ledger."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from tests.conftest import write_pictures
+from tests.plain_refresh import ranking, refresh
+from wtl_core.app import decisions
+from wtl_core.app.live import Live
+from wtl_core.app.server import create_app
+from wtl_core.errors import BusyError
+from wtl_core.labelling import cut, skips
+from wtl_core.workspace import commits, lease, ledger
+from wtl_core.workspace.storage import Store
+
+PORT, TOKEN = 8765, "a-token-of-the-tests"
+HOME = f"http://127.0.0.1:{PORT}"
+KNOWN = {"x-wtl-token": TOKEN}
+
+
+def client_of(store: Store, **headers: str) -> TestClient:
+    app = create_app(Live(store), token=TOKEN, port=PORT)
+    return TestClient(app, base_url=HOME, headers=headers or KNOWN, raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def refreshed(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A workspace of 40 images of which one has a name that is markup, and one file is broken."""
+    folder = tmp_path_factory.mktemp("app")
+    photos = write_pictures(folder / "photos", count=40)
+    (photos / "0.jpg").rename(photos / "<img src=x onerror=alert(1)>'\".jpg")
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
+    refresh(folder / "w", photos)
+    return Store(str(folder / "w"))
+
+
+@pytest.fixture
+def store(refreshed: Store, tmp_path: Path) -> Store:
+    shutil.copytree(refreshed.root, tmp_path / "w")
+    return Store(str(tmp_path / "w"))
+
+
+@pytest.fixture
+def client(store: Store) -> Iterator[TestClient]:
+    with client_of(store) as client:
+        yield client
+
+
+def ids_of(store: Store) -> list[str]:
+    return ranking(Path(store.root))["sample_id"].to_list()
+
+
+def decide(client: TestClient, ids: list[str], decision: str, **more: Any) -> dict[str, Any]:
+    answer = client.post("/api/decisions", json={"ids": ids, "decision": decision, **more})
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+# ---- who may ask -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"x-wtl-token": "another"}, 401),
+        ({"x-wtl-token": b"\xfc"}, 401),
+        ({"cookie": f"wtl-{PORT}=another"}, 401),
+        ({"cookie": f"wtl-80={TOKEN}"}, 401),
+        ({**KNOWN, "host": "evil.example"}, 421),
+        ({**KNOWN, "host": f"evil.example:{PORT}"}, 421),
+        ({**KNOWN, "host": "127.0.0.1:1"}, 421),
+        ({**KNOWN, "origin": "http://evil.example"}, 403),
+        ({**KNOWN, "origin": "null"}, 403),
+        ({**KNOWN, "origin": f"https://127.0.0.1:{PORT}"}, 403),
+        ({**KNOWN, "sec-fetch-site": "cross-site"}, 403),
+        ({**KNOWN, "sec-fetch-site": "same-site"}, 403),
+        ({**KNOWN, "content-length": "99999999"}, 413),
+    ],
+)
+def test_a_request_that_is_not_of_the_apps_own_page_is_refused(
+    refreshed: Store, headers: dict[str, Any], status: int
+) -> None:
+    client = TestClient(create_app(Live(refreshed), token=TOKEN, port=PORT), base_url=HOME)
+    for address in ("/api/state", "/app.js", "/nothing"):
+        answer = client.get(address, headers=headers)
+        assert (address, answer.status_code) == (address, status)
+        assert '"workspace"' not in answer.text
+
+
+def test_the_printed_address_gives_a_cookie_that_only_this_server_gets(refreshed: Store) -> None:
+    client = TestClient(create_app(Live(refreshed), token=TOKEN, port=PORT), base_url=HOME)
+    assert client.get("/").status_code == 401
+    assert client.get("/?token=wrong").status_code == 401
+    assert client.get(f"/api/state?token={TOKEN}").status_code == 401, "the token is taken by the page alone"
+    answer = client.get(f"/?token={TOKEN}")
+    assert answer.status_code == 200
+    assert answer.headers["set-cookie"] == f"wtl-{PORT}={TOKEN}; Path=/; HttpOnly; SameSite=Strict"
+    client.headers["cookie"] = f"wtl-{PORT}={TOKEN}"
+    assert client.get("/api/state").json()["refresh"] == 1
+    body = {"ids": ids_of(refreshed)[:1], "decision": "open"}
+    assert client.post("/api/decisions", json=body).status_code == 403, "a cookie alone decides nothing"
+    assert client.post("/api/decisions", json=body, headers={"origin": HOME}).status_code == 200
+    assert client.post("/api/decisions", json=body, headers={"origin": "http://evil.example"}).status_code == 403
+
+
+def test_every_answer_lets_the_page_load_from_here_alone(client: TestClient) -> None:
+    for address in ("/", "/app.js", "/map.js", "/page.css", "/api/state", "/nothing"):
+        headers = client.get(address).headers
+        assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'"), address
+        assert headers["x-content-type-options"] == "nosniff"
+    for address in ("/", "/app.js", "/picks.js", "/kit.js", "/app.css", "/page.css"):
+        text = client.get(address).text
+        assert "innerHTML" not in text
+        assert "http://" not in text.replace("http://www.w3.org/", "")
+        assert "https://" not in text
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["%2e%2e", "..%2fwtl.json", "%2e%2e%2f%2e%2e", "0" * 63, "0" * 65, "g" * 64, "A" * 64, "0" * 64 + "%0a", "0" * 64],
+)
+@pytest.mark.parametrize("folder", ["thumbs", "images", "api/images"])
+def test_only_ids_of_the_pool_name_a_picture(client: TestClient, folder: str, name: str) -> None:
+    answer = client.get(f"/{folder}/{name}")
+    assert answer.status_code in (404, 422)
+    assert "format" not in answer.text
+
+
+# ---- what it shows ---------------------------------------------------------------------------------------------------
+
+
+def test_the_queue_is_the_ranking_page_by_page(store: Store, client: TestClient) -> None:
+    ids, state = ids_of(store), client.get("/api/state").json()
+    first, second = (client.get(f"/api/picks?start={start}&count=25").json() for start in (0, 25))
+    assert [item["id"] for item in first["items"] + second["items"]] == ids
+    assert (first["total"], state["picks"], state["decided"]["open"]) == (40, 4, 4)
+    assert [item["rank"] for item in second["items"]] == list(range(25, 40))
+
+
+def test_pictures_are_jpegs_that_a_browser_may_keep(store: Store, client: TestClient) -> None:
+    for folder in ("thumbs", "images"):
+        answer = client.get(f"/{folder}/{ids_of(store)[0]}")
+        assert answer.headers["content-type"] == "image/jpeg"
+        assert answer.headers["cache-control"].endswith("immutable")
+        assert answer.content.startswith(b"\xff\xd8\xff")
+
+
+def test_an_image_is_told_with_what_is_like_it(store: Store, client: TestClient) -> None:
+    table = ranking(Path(store.root))
+    sample_id = table["nearest_earlier"].drop_nulls()[0]
+    told = client.get(f"/api/images/{sample_id}").json()
+    covered = table.filter(pl.col("nearest_earlier") == sample_id)
+    assert told["covers_count"] == covered.height
+    assert {item["id"] for item in told["covers"]} <= set(covered["sample_id"])
+    like = client.get(f"/api/images/{sample_id}/neighbours").json()
+    alike = [item["similarity"] for item in like["neighbours"]]
+    assert alike == sorted(alike, reverse=True)
+    assert sample_id not in {item["id"] for item in like["neighbours"]}
+    assert like["labelled"] is None
+    ledger.append(store, "labelled", [table["sample_id"][5]], classes=[["cat"]])
+    labelled = client.get(f"/api/images/{sample_id}/neighbours").json()["labelled"]
+    assert (labelled["id"], labelled["classes"]) == (table["sample_id"][5], ["cat"])
+
+
+def test_columns_lie_under_their_content_and_say_what_the_ranking_says(store: Store, client: TestClient) -> None:
+    told = client.get("/api/columns").json()
+    found = {}
+    for name, column in told["columns"].items():
+        answer = client.get(f"/columns/{name}/{column['digest']}")
+        assert "immutable" in answer.headers["cache-control"]
+        kind = {"Uint8Array": np.uint8, "Uint16Array": np.uint16, "Uint32Array": np.uint32}[column["kind"]]
+        found[name] = np.frombuffer(answer.content, kind)
+    ids = [row.tobytes().hex() for row in found["id"].reshape(-1, 32)]
+    assert [ids[row] for row in np.argsort(found["rank"])] == ids_of(store)
+    assert len(found["x"]) == told["count"] == 40
+    assert client.get(f"/columns/rank/{'0' * 32}").status_code == 404
+
+
+def test_a_filter_is_answered_as_bits(store: Store, client: TestClient) -> None:
+    samples = Live(store).view().samples
+    middle = float(samples["sharpness"].median() or 0)  # type: ignore[arg-type]
+    answer = client.get("/api/mask", params={"where": f"sharpness > {middle} and format = 'jpeg'"})
+    bits = np.unpackbits(np.frombuffer(answer.content, np.uint8), bitorder="little")[:40].astype(bool)
+    assert bits.tolist() == (samples["sharpness"] > middle).to_list()
+    assert answer.headers["x-wtl-count"] == str(bits.sum())
+    assert client.get("/api/mask", params={"where": "uri like '%onerror%'"}).headers["x-wtl-count"] == "1"
+    wrong = client.get("/api/mask", params={"where": "sharpnes > 3"})
+    assert (wrong.status_code, "did you mean sharpness" in wrong.json()["error"]) == (422, True)
+
+
+def test_refused_files_are_told_with_what_would_help(client: TestClient) -> None:
+    told = client.get("/api/quarantine").json()
+    assert (told["total"], Path(told["items"][0]["uri"]).name) == (1, "broken.jpg")
+    assert told["reasons"][0]["meaning"]
+    assert client.get("/api/quarantine?reason=empty").json()["total"] == 0
+
+
+def test_a_new_refresh_is_taken_over_while_the_old_one_answers(
+    store: Store, client: TestClient, tmp_path: Path
+) -> None:
+    assert client.get("/api/state").json()["refresh"] == 1
+    more = write_pictures(tmp_path / "more", count=50)
+    refresh(Path(store.root), more)
+    until = time.monotonic() + 30
+    while client.get("/api/state").json()["refresh"] == 1:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    told = client.get("/api/arrivals").json()
+    assert told["total"] == client.get("/api/state").json()["arrived"] == 10
+    assert told["items"][0]["distance"] is not None
+
+
+def test_a_workspace_without_a_refresh_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    answer = client_of(Store(str(tmp_path / "w"))).get("/api/state")
+    assert (answer.status_code, "`wtl run SOURCE`" in answer.json()["error"]) == (422, True)
+
+
+# ---- decisions -------------------------------------------------------------------------------------------------------
+
+
+def test_decisions_are_entries_that_the_next_picks_respect(store: Store, client: TestClient) -> None:
+    first, second, third, fourth = ids_of(store)[:4]
+    assert decide(client, [first], "kept")["now"] == {first: "kept"}
+    assert decide(client, [second, third], "unusable")["now"] == {second: "unusable", third: "unusable"}
+    decide(client, [fourth], "redundant")
+    kinds = ledger.read(store).group_by("entry", maintain_order=True).agg(pl.col("kind").first(), pl.len())
+    assert kinds.select("kind", "len").rows() == [("kept", 1), ("skipped", 2), ("skipped", 1)]
+    assert set(skips.listed(store)["sample_id"]) == {second, third, fourth}
+    assert cut.run(store, "2").table["sample_id"].to_list() == [first, ids_of(store)[4]]
+    shown = client.get("/api/picks?show=decided").json()["items"]
+    assert [item["state"] for item in shown] == ["kept", "unusable", "unusable", "redundant"]
+    assert client.get("/api/picks?show=open").json()["total"] == 0
+    assert client.get("/api/state").json()["decided"]["unusable"] == 2
+
+
+def test_the_last_decision_counts_and_open_takes_it_back(store: Store, client: TestClient) -> None:
+    first = ids_of(store)[0]
+    for decision in ("unusable", "kept", "redundant", "open"):
+        assert decide(client, [first], decision)["now"] == {first: decision}
+    assert ledger.kept_ids(ledger.read(store)) == []
+    assert skips.listed(store).is_empty()
+    length = ledger.length(store)
+    decide(client, [first], "open")
+    assert ledger.length(store) == length, "what is so already is not entered again"
+
+
+def test_undo_leaves_what_somebody_else_decided_meanwhile(store: Store, client: TestClient) -> None:
+    first = ids_of(store)[0]
+    decide(client, [first], "kept")
+    skips.skip(store, [first], "unusable")
+    told = decide(client, [first], "open", expected={first: "kept"})
+    assert told == {"now": {first: "unusable"}, "left": [first]}
+    assert decide(client, [first], "open", expected={first: "unusable"})["now"] == {first: "open"}
+
+
+def test_two_people_at_once_lose_nothing(store: Store) -> None:
+    ids, failures = ids_of(store), list[str]()
+
+    def work(mine: list[str], decision: str) -> None:
+        client = client_of(store)  # a server of its own, as on another machine
+        for sample_id in mine:
+            answer = client.post("/api/decisions", json={"ids": [sample_id], "decision": decision})
+            if answer.status_code != 200:
+                failures.append(answer.text)
+
+    people = [
+        threading.Thread(target=work, args=(ids[place::2][:6], word)) for place, word in enumerate(("kept", "unusable"))
+    ]
+    for person in people:
+        person.start()
+    for person in people:
+        person.join()
+    assert failures == []
+    standing = decisions.standing(ledger.read(store))
+    assert standing == {**dict.fromkeys(ids[0:12:2], "kept"), **dict.fromkeys(ids[1:12:2], "unusable")}
+
+
+def _holder(store: Store, seconds: float) -> "subprocess.Popen[str]":
+    """Another process that writes to the workspace for so long; it holds the lease when this returns."""
+    script = (
+        "import sys, time; from wtl_core.workspace import lease; from wtl_core.workspace.storage import Store\n"
+        f"with lease.hold(Store(sys.argv[1])): print('held', flush=True); time.sleep({seconds})"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", script, store.root], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def test_a_short_writer_is_waited_for(store: Store, client: TestClient) -> None:
+    with _holder(store, 1.0) as holder:
+        first = ids_of(store)[0]
+        assert decide(client, [first], "kept")["now"] == {first: "kept"}
+        holder.wait()
+
+
+def test_a_long_run_is_told_and_reading_goes_on(
+    store: Store, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decisions, "PATIENCE_SECONDS", 0.3)
+    with _holder(store, 60) as holder:
+        answer = client.post("/api/decisions", json={"ids": ids_of(store)[:1], "decision": "kept"})
+        assert (answer.status_code, "wait until it ends" in answer.json()["error"]) == (409, True)
+        work = client.get("/api/state").json()["work"]
+        assert (work["pid"], work["is_alive"]) == (holder.pid, True)
+        assert client.get("/api/picks").json()["total"] == 40
+        holder.kill()
+    assert ledger.length(store) == 0
+    with pytest.raises(BusyError), lease.hold(store):
+        decisions.decide(store, ids_of(store)[:1], "kept")
+
+
+def test_ids_of_no_image_enter_nothing(store: Store, client: TestClient) -> None:
+    answer = client.post("/api/decisions", json={"ids": [ids_of(store)[0], "0" * 64], "decision": "unusable"})
+    assert answer.status_code == 422
+    assert ledger.length(store) == 0
+
+
+# ---- whatever comes --------------------------------------------------------------------------------------------------
+
+ADDRESSES = (
+    "/", "/api/state", "/api/picks", "/api/near", "/api/arrivals", "/api/quarantine", "/api/labels", "/api/doubtful",
+    "/api/columns", "/api/states", "/api/mask", "/thumbs/{}", "/images/{}", "/api/images/{}",
+    "/api/images/{}/neighbours", "/columns/{}/{}", "/{}", "/api/decisions",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def any_client(refreshed: Store) -> TestClient:
+    return client_of(refreshed)
+
+
+@settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_request_makes_the_server_fail(any_client: TestClient, refreshed: Store, data: st.DataObject) -> None:
+    text = st.one_of(
+        st.text(max_size=70), st.sampled_from([*ids_of(refreshed)[:3], "0" * 64, "x", "rank", "-1", "1e9"])
+    )
+    address = data.draw(st.sampled_from(ADDRESSES))
+    while "{}" in address:
+        address = address.replace("{}", quote(data.draw(text), safe="/."), 1)
+    names = st.sampled_from(["start", "count", "show", "where", "reason", "token", "x"])
+    query = data.draw(st.dictionaries(names, text, max_size=3))
+    safe = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30)
+    headers = data.draw(st.dictionaries(st.sampled_from(["accept", "range", "if-none-match", "cookie", "x-a"]), safe))
+    if data.draw(st.booleans()):
+        answer = any_client.get(address, params=query, headers=headers)
+    else:
+        json_like = st.recursive(
+            st.none() | st.booleans() | st.integers() | text,
+            lambda x: st.lists(x) | st.dictionaries(text, x),
+            max_leaves=6,
+        )
+        body = st.one_of(
+            st.fixed_dictionaries({"ids": json_like, "decision": json_like, "expected": json_like}), json_like
+        )
+        answer = any_client.post(address, content=json.dumps(data.draw(body)).encode(), headers=headers)
+    assert answer.status_code < 500, (address, query, answer.text)
+
+
+def test_a_commit_is_not_touched_by_reading(refreshed: Store) -> None:
+    before = {
+        str(file): file.stat().st_mtime_ns for file in Path(refreshed.root).rglob("*") if "vectors" not in str(file)
+    }
+    client = client_of(refreshed)
+    for address in ("/api/state", "/api/columns", "/api/near", "/api/arrivals", "/api/labels", "/api/doubtful"):
+        assert client.get(address).status_code == 200, address
+    last = commits.latest(refreshed)
+    assert last is not None
+    after = {
+        str(file): file.stat().st_mtime_ns for file in Path(refreshed.root).rglob("*") if "vectors" not in str(file)
+    }
+    assert after == before

@@ -1,0 +1,73 @@
+// The app's page: which room is shown, what the keys do, and what is new in the workspace.
+import { $, asked, make, trouble, whole, counted, facts, empty } from "./kit.js";
+import * as queue from "./decide.js";
+import * as picks from "./picks.js";
+
+history.replaceState(null, "", location.pathname + location.hash); // the token is in a cookie now
+const ROOMS = [["picks", "Picks", picks.room]];
+const LOOK = 4000;
+let state = null, shown = null, current = null, note = "";
+const memories = {};
+
+const nav = $("rooms");
+for (const [name, title] of ROOMS) nav.append(make("a", { href: `#${name}`, id: `to-${name}` }, title));
+
+function fail(error) { trouble(error.message); }
+function tellTrouble(text) { note = text || ""; trouble(note); tellStatus(); }
+function tellStatus() {
+  if (!state) return;
+  const parts = [`${state.workspace} · refresh ${state.refresh}, ${state.created.slice(0, 16).replace("T", " ")} UTC`];
+  if (queue.pending()) parts.push(`${counted(queue.pending(), "decision")} on the way`);
+  if (state.work && state.work.is_alive) parts.push(`a run is at work: ${state.work.stage}${state.work.total ? `, ${whole(state.work.done)} of ${whole(state.work.total)} parts` : ""}`);
+  if (state.is_loading) parts.push("a new refresh is being loaded");
+  $("status").textContent = parts.join(" · ");
+}
+
+function go(name, target) {
+  if (location.hash === `#${name}`) open(name, target); else { pendingTarget = target; location.hash = name; }
+}
+let pendingTarget = null;
+function open(name, target) {
+  const room = ROOMS.find(([one]) => one === name) || ROOMS[0];
+  current?.leave?.();
+  for (const [one] of ROOMS) { if (one === room[0]) $(`to-${one}`).setAttribute("aria-current", "page"); else $(`to-${one}`).removeAttribute("aria-current"); }
+  document.title = `${room[1]} · What to label`;
+  shown = room[0];
+  trouble("");
+  memories[shown] = memories[shown] || {};
+  const box = $("room");
+  box.className = `room-${shown}`;
+  box.replaceChildren();
+  current = room[2](box, { get state() { return state; }, memory: memories[shown], target, go, fail, tellTrouble });
+}
+addEventListener("hashchange", () => { const target = pendingTarget; pendingTarget = null; open(location.hash.slice(1), target); });
+
+async function look() {
+  try {
+    const found = await asked("/api/state"), before = state;
+    state = found;
+    if (before && (before.refresh !== found.refresh || before.entries !== found.entries)) current?.refreshed?.(before.refresh !== found.refresh);
+    if ($("trouble").textContent && !note) trouble("");
+  } catch (error) { fail(error); if (!state) $("room").replaceChildren(empty("There is nothing to show yet", error.message)); }
+  tellStatus();
+}
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey || $("keys").open) return;
+  if (event.target.closest("input, select, textarea")) return;
+  if (event.key === "?") { $("keys").showModal(); event.preventDefault(); return; }
+  if (/^[1-9]$/.test(event.key) && ROOMS[event.key - 1]) { location.hash = ROOMS[event.key - 1][0]; event.preventDefault(); return; }
+  if (event.target.closest("a, summary") && event.key === "Enter") return;
+  if (current?.onKey?.(event)) event.preventDefault();
+});
+addEventListener("beforeunload", (event) => { if (queue.pending()) event.preventDefault(); });
+queue.onDecisions(() => tellStatus());
+
+$("keys-list").replaceWith(facts([...picks.KEYS, [`1 to ${ROOMS.length}`, "the rooms"]]));
+await look();
+if (state) {
+  queue.begin(state.workspace);
+  open(location.hash.slice(1) || "picks");
+  setInterval(look, LOOK);
+} else { const timer = setInterval(async () => { await look(); if (state) { clearInterval(timer); location.reload(); } }, LOOK); }
+document.documentElement.dataset.ready = "yes";

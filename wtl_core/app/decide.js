@@ -1,0 +1,69 @@
+// Decisions on their way to the ledger. They are shown at once and sent in order; what follows while one is under way
+// goes together, so that keys are never waited for. What cannot be sent yet is kept in this browser.
+import { asked } from "./kit.js";
+
+const RETRY = 3000;
+let place = "wtl", waiting = [], isSending = false, history = [], timer = 0;
+const listeners = new Set();
+export const onDecisions = (listener) => { listeners.add(listener); return () => listeners.delete(listener); };
+const tell = (what) => listeners.forEach((listener) => listener(what));
+
+export function begin(workspace) {
+  place = `wtl ${workspace}`;
+  try { waiting = JSON.parse(localStorage.getItem(place) || "[]"); } catch { waiting = []; }
+  send();
+}
+function keep() { try { localStorage.setItem(place, JSON.stringify(waiting)); } catch { /* a private window */ } }
+
+export function decide(item, decision) {
+  const before = ["kept", "unusable", "redundant"].includes(item.state) ? item.state : "open";
+  if (before === decision) return;
+  history.push({ id: item.id, name: item.name, before, after: decision });
+  waiting.push({ id: item.id, decision });
+  keep();
+  tell({ now: { [item.id]: decision } });
+  send();
+}
+// Takes this page's last decision back, unless somebody has decided otherwise meanwhile; what it was about, or null.
+export function undo() {
+  const last = history.pop();
+  if (!last) return null;
+  waiting.push({ id: last.id, decision: last.before, expected: last.after });
+  keep();
+  tell({ now: { [last.id]: last.before } });
+  send();
+  return last;
+}
+export const pending = () => waiting.length;
+
+async function send() {
+  clearTimeout(timer);
+  if (isSending || !waiting.length) return;
+  isSending = true;
+  const first = waiting[0];
+  let count = 1;
+  while (count < Math.min(waiting.length, 500) && waiting[count].decision === first.decision && !waiting[count].expected === !first.expected) count++;
+  const sent = waiting.slice(0, count), ids = [...new Set(sent.map((one) => one.id))];
+  const expected = first.expected ? Object.fromEntries(sent.map((one) => [one.id, one.expected])) : {};
+  try {
+    const done = await asked("/api/decisions", { body: { ids, decision: first.decision, expected } });
+    waiting.splice(0, count);
+    const later = new Set(waiting.map((one) => one.id)), now = {};
+    for (const [id, state] of Object.entries(done.now)) if (!later.has(id)) now[id] = state;
+    tell({ now, error: done.left.length ? "Somebody else has decided on this image meanwhile; that stays." : "" });
+  } catch (error) {
+    if ([0, 409, 503].includes(error.status)) {
+      tell({ now: {}, error: `${error.message} What you decide is kept in this browser and sent when that is over.` });
+      timer = setTimeout(send, RETRY);
+    } else {
+      waiting.splice(0, count);
+      tell({ now: Object.fromEntries(ids.map((id) => [id, "open"])), error: error.message });
+    }
+    isSending = false;
+    keep();
+    return;
+  }
+  isSending = false;
+  keep();
+  send();
+}

@@ -1,0 +1,200 @@
+// The room Picks: a queue that is gone through by keys, and all that helps to decide about one image.
+import { $, asked, counted, facts, make, picture, say, segments, shortName, strip, empty, whole } from "./kit.js";
+import { createGrid } from "./grid.js";
+import { decide, onDecisions, undo } from "./decide.js";
+
+const PAGE = 100;
+export const WORDS = { open: "open", kept: "kept", unusable: "skipped as unusable", redundant: "skipped as redundant", labelled: "labelled", out: "handed out" };
+const MARKS = { kept: "✓", unusable: "✕", redundant: "≈", labelled: "●", out: "↗" };
+export const KEYS = [["K", "keep"], ["U", "skip as unusable"], ["R", "skip as redundant"], ["Z", "undo your last decision"], ["N", "next open pick"],
+  ["← → ↑ ↓", "go through the picks"], ["Home, End", "first, last"], ["M", "show it on the map"], ["G", "back from a neighbour to the queue"], ["?", "these keys"]];
+
+export function room(box, context) {
+  const { state } = context;
+  if (!state.ranked) {
+    box.replaceChildren(empty("Nothing is left to label", "Every image is labelled or skipped, or there is none yet. Add images to the sources and run `wtl run` again."));
+    return {};
+  }
+  let show = context.memory.show || "all", pages = new Map(), total = 0, version = 0, current = null, isAside = false;
+  const listBox = make("div", { className: "queue" }), about = make("section", { className: "about", ariaLabel: "The chosen image" });
+  about.setAttribute("aria-label", "The chosen image");
+  const progress = make("p", { className: "small soft", id: "progress" });
+  const bar = make("div", { className: "bar-of-controls" },
+    segments("Which picks", [["all", "All ranks"], ["open", "Open picks"], ["decided", "Decided"]], show, (value) => { show = context.memory.show = value; reload(0); }), progress);
+  const large = make("div", { className: "large" }), title = make("h2", { className: "name", id: "pick-name" }), told = make("p", { className: "small" });
+  const buttons = [["k", "kept", "Keep"], ["u", "unusable", "Unusable"], ["r", "redundant", "Redundant"]].map(([key, decision, name]) => {
+    const button = make("button", { type: "button", className: `act is-${decision}` }, make("kbd", {}, key.toUpperCase()), name);
+    button.onclick = () => act(decision);
+    return button;
+  });
+  const back = make("button", { type: "button", className: "act" }, make("kbd", {}, "Z"), "Undo");
+  back.onclick = () => takeBack();
+  const more = make("div", { className: "more" });
+  about.append(large, make("div", { className: "acts" }, ...buttons, back), title, told, more);
+  box.replaceChildren(bar, make("div", { className: "picks" }, listBox, about));
+
+  const grid = createGrid(listBox, { label: "Picks in their order", width: 108, extra: 24, cell, onChoose: chooseAt });
+  function cell(place) {
+    const item = itemAt(place);
+    if (!item) return make("div", { className: "cell is-loading" });
+    const node = make("div", { className: `cell is-${item.state}${item.rank >= state.picks ? " is-beyond" : ""}` }, picture(item, { alt: "" }),
+      make("span", { className: "caption" }, make("b", {}, whole(item.rank + 1)), item.stands ? make("span", { className: "soft" }, ` ${whole(item.stands)}`) : null,
+        MARKS[item.state] ? make("span", { className: "mark", ariaHidden: "true" }, MARKS[item.state]) : null));
+    node.setAttribute("aria-label", `Rank ${item.rank + 1}, ${shortName(item.name)}, ${WORDS[item.state]}`);
+    return node;
+  }
+  function itemAt(place) {
+    const page = Math.floor(place / PAGE), found = pages.get(page);
+    if (found === undefined) loadPage(page);
+    return found && found[place - page * PAGE];
+  }
+  async function loadPage(page) {
+    pages.set(page, null);
+    const mine = version;
+    try {
+      const found = await asked(`/api/picks?start=${page * PAGE}&count=${PAGE}&show=${show}`);
+      if (mine !== version) return null;
+      pages.set(page, found.items);
+      if (found.total !== total) { total = found.total; grid.setTotal(total); }
+      grid.redraw();
+      return found;
+    } catch (error) { if (mine === version) { pages.delete(page); context.fail(error); } return null; }
+  }
+  async function reload(place) {
+    version++;
+    pages = new Map();
+    const found = await loadPage(Math.floor(place / PAGE));
+    if (!found) return;
+    total = found.total;
+    grid.setTotal(total);
+    if (!total) {
+      current = null;
+      about.hidden = true;
+      listBox.classList.add("is-empty");
+      say(show === "open" ? "No pick is open" : "Nothing is decided yet");
+      grid.redraw();
+      progress.textContent = show === "open" ? "Every pick is decided: hand them out by wtl export." : "Nothing is decided yet: press K, U or R on a pick.";
+      return;
+    }
+    about.hidden = false;
+    listBox.classList.remove("is-empty");
+    grid.choose(Math.min(place, total - 1));
+    tellProgress();
+  }
+  function chooseAt(place) {
+    const item = itemAt(place);
+    context.memory.place = place;
+    if (item) showImage(item, false);
+    else setTimeout(() => { if (grid.chosen === place) chooseAt(place); }, 60);
+  }
+
+  let asking = null;
+  async function showImage(item, aside) {
+    current = item;
+    isAside = aside;
+    context.memory.current = item;
+    asking?.abort();
+    asking = new AbortController();
+    const { signal } = asking;
+    const image = picture(item, { large: true });
+    image.loading = "eager";
+    image.style.backgroundImage = `url(/thumbs/${item.id})`;
+    large.replaceChildren(image);
+    title.textContent = shortName(item.name);
+    title.title = item.name;
+    tellState();
+    say(`${aside ? "Neighbour" : `Rank ${item.rank + 1}`}: ${shortName(item.name)}, ${WORDS[item.state]}`);
+    try {
+      const found = await asked(`/api/images/${item.id}`, { signal });
+      if (current !== item) return;
+      item.state = pendingState.get(item.id) || found.state;
+      item.batch = found.batch; item.classes = found.classes; item.rank = found.rank;
+      tellState();
+      const slots = { near: make("div"), labelled: make("div") };
+      more.replaceChildren(...about_(found), slots.labelled, slots.near, make("h4", {}, "Facts"), make("p", { className: "path small soft" }, found.name), facts(found.facts));
+      const like = await asked(`/api/images/${item.id}/neighbours`, { signal });
+      if (current !== item) return;
+      if (like.labelled) slots.labelled.append(make("h4", {}, "Most like it among the labelled"), strip([like.labelled], aside_, (one) => `${one.classes ? one.classes.join(", ") || "empty" : "class not known"} · ${one.similarity.toFixed(2)}`));
+      else slots.labelled.append(make("h4", {}, "Most like it among the labelled"), make("p", { className: "small soft" }, "Nothing is labelled yet: `wtl labels add FILE` brings labels in."));
+      if (like.neighbours.length) slots.near.append(make("h4", {}, "Most like it in the pool"), strip(like.neighbours, aside_, (one) => one.similarity.toFixed(2)));
+    } catch (error) { if (error.name !== "AbortError") context.fail(error); }
+  }
+  const aside_ = (item) => showImage({ state: "open", ...item }, true);
+  function about_(found) {
+    const nodes = [make("h4", {}, "Why it is here"), ...found.why.map((text) => make("p", { className: "small" }, text))];
+    const add = (name, items, count) => { if (items.length) nodes.push(make("h4", {}, count === undefined ? name : `${name}: ${whole(count)}`), strip(items, aside_)); };
+    add("What it stands for, nearest to it of all picks before them", found.covers, found.covers_count);
+    add("Near-duplicates that it replaces in the ranking", found.replaces, found.replaces_count);
+    add("Looks almost the same, by its perceptual hash", found.near, found.near_count);
+    if (found.earlier) add("The nearest pick before it", [found.earlier]);
+    return nodes;
+  }
+  function tellState() {
+    const parts = [];
+    if (current.rank === null || current.rank === undefined) parts.push("not ranked"); else parts.push(`rank ${whole(current.rank + 1)} of ${whole(state.ranked)}`, current.rank < state.picks ? "a pick" : "beyond the budget");
+    if (current.stands) parts.push(`stands for ${whole(current.stands)}`);
+    parts.push(WORDS[current.state]);
+    if (current.batch) parts.push(`batch ${current.batch}`);
+    if (current.classes) parts.push(current.classes.join(", ") || "empty");
+    told.textContent = parts.join(" · ");
+    told.className = `small told is-${current.state}`;
+    ["kept", "unusable", "redundant"].forEach((decision, at) => buttons[at].setAttribute("aria-pressed", current.state === decision));
+  }
+  function tellProgress() {
+    const decided = { ...context.state.decided }, open = decided.open || 0;
+    progress.replaceChildren(...(show === "open" ? [counted(total, "open pick")] : [`${whole(state.picks - open)} of ${counted(state.picks, "pick")} decided`]),
+      `: ${["kept", "unusable", "redundant", "labelled", "out"].filter((name) => decided[name]).map((name) => `${whole(decided[name])} ${name}`).join(", ") || "none yet"}`);
+  }
+
+  // ---- decisions ----
+  const pendingState = new Map();
+  const stop = onDecisions(({ now, error }) => {
+    for (const [id, decision] of Object.entries(now)) {
+      pendingState.set(id, decision);
+      for (const page of pages.values()) for (const item of page || []) if (item.id === id) {
+        if (item.rank < state.picks && item.state !== decision) { context.state.decided[item.state]--; context.state.decided[decision] = (context.state.decided[decision] || 0) + 1; }
+        item.state = decision;
+      }
+      if (current && current.id === id) current.state = decision;
+    }
+    if (current) tellState();
+    grid.redraw();
+    tellProgress();
+    context.tellTrouble(error);
+  });
+  function act(decision) {
+    if (!current) return;
+    const item = current;
+    decide(item, decision);
+    say(`${shortName(item.name)}: ${WORDS[decision]}`);
+    if (!isAside) next(1);
+  }
+  function next(step) { if (grid.chosen + step < total) grid.choose(grid.chosen + step); }
+  function takeBack() {
+    const last = undo();
+    if (!last) { say("Nothing of yours to undo"); context.tellTrouble("Nothing of yours to undo since this page was opened; choose the image and decide anew."); return; }
+    say(`${shortName(last.name)}: ${WORDS[last.before]} again`);
+    for (const [page, items] of pages) { const at = (items || []).findIndex((item) => item.id === last.id); if (at >= 0) { grid.choose(page * PAGE + at); return; } }
+  }
+  function nextOpen() {
+    for (let place = grid.chosen + 1; place < Math.min(total, grid.chosen + 5000); place++) {
+      const item = itemAt(place);
+      if (item && item.state === "open") { grid.choose(place); return; }
+      if (item === undefined || item === null) { grid.choose(place); return; }
+    }
+    say("No open pick behind this one");
+  }
+  const actions = { k: () => act("kept"), u: () => act("unusable"), r: () => act("redundant"), z: takeBack, n: nextOpen, g: () => chooseAt(grid.chosen), m: () => current && context.go("map", current) };
+  reload(context.memory.place || 0).then(() => { if (context.target) aside_(context.target); });
+  return {
+    onKey(event) {
+      if (grid.onKey(event)) return true;
+      const action = actions[event.key.toLowerCase()];
+      if (!action) return false;
+      action();
+      return true;
+    },
+    refreshed() { tellProgress(); version++; pages = new Map(); loadPage(Math.floor(Math.max(0, grid.chosen) / PAGE)); },
+    leave: stop,
+  };
+}
