@@ -97,15 +97,104 @@ class Workspace:
         wanted = self.ranking()["sample_id"].to_list() if ids is None else list(ids)
         return Vectors(wanted, vectors.load(self._store, self._last().encoder, wanted))
 
-    def cut(self, at: int | str) -> Picks:
+    def cut(self, at: int | str, *, split: str = "train") -> Picks:
         """The picks up to an operating point, a count or `"5%"`, without those that were labelled since the ranking.
 
-        Nothing is recorded: `export` hands out batches.
+        Nothing is recorded: `export` hands out batches. Images of `validation` and `test` come in a random order.
 
         Raises:
-            ConfigError: no operating point, or more images than are left.
+            ConfigError: no operating point, more images than are left, or no split.
         """
-        return Picks(self._store, cut.run(self._store, str(at)).table)
+        return Picks(self._store, cut.run(self._store, str(at), split=split).table)
+
+    def export(
+        self,
+        output: str | PathLike[str],
+        *,
+        new: int | None = None,
+        at: int | str | None = None,
+        form: str | None = None,
+        control: str | None = None,
+        name: str | None = None,
+        due: str | None = None,
+        urls: Mapping[str, str] | None = None,
+        presign_seconds: int | None = None,
+        link: bool = False,
+        split: str = "train",
+    ) -> Picks:
+        """Hand out a batch for labelling, as `wtl export`: the ledger records it, and no image is in two batches.
+
+        Args:
+            output: The file or new folder to write.
+            new: How many of the next images that no batch holds yet; or `at`.
+            at: The images up to this operating point that no batch holds yet.
+            form: A format of docs/labelling.md; the table that the file's ending says if None.
+            control: How much of the batch is drawn at random, such as `10%`.
+            name: Its name; the next number if None.
+            due: When it is to be labelled: `3d`, `2w` or a date.
+            urls: Beginnings of URIs, and what stands for them in addresses.
+            presign_seconds: Images in a bucket get addresses that anyone can open for so long.
+            link: Links to images instead of copies.
+            split: The side of the split.
+
+        Returns:
+            Its images in the order in which they are handed out; the columns `batch` and `place` say which and where.
+
+        Raises:
+            ConfigError: what is asked for is none, or cannot be written; the message says whether it is recorded.
+        """
+        from wtl_core.labelling import batch_files, batches, exporting
+
+        if (new is None) == (at is None):
+            raise ConfigError("export: expected one of new and at; say how many images")
+        how = batch_files.wanted(Path(output), form, urls=urls or {}, presign_seconds=presign_seconds, is_link=link)
+        asked = batches.Asked(at=None if at is None else str(at), new=new, control=control, name=name, split=split)
+        day = None if due is None else batches.due_day(due)
+        return Picks(self._store, exporting.export(self._store, asked, how, due=day).batch.table)
+
+    def batches(self) -> pl.DataFrame:
+        """One row a batch: how many of its images are back and out, and whether it is overdue."""
+        from wtl_core.labelling import batches
+
+        return batches.listed(self._store)
+
+    def labelled(self, split: str | None = None) -> Picks:
+        """The labelled images that are in the pool, or those of one side of the split; `.dataset()` trains on them."""
+        known = self.labels().filter(pl.col("uri").is_not_null())
+        if split is not None:
+            sides = self.split().filter(pl.col("split") == split)
+            known = known.join(sides, on="sample_id", how="semi", maintain_order="left")
+        return Picks(self._store, known)
+
+    def split(
+        self,
+        train: float | None = None,
+        validation: float | None = None,
+        test: float | None = None,
+        *,
+        group_by: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
+        """The side of each image: `train`, `validation` or `test`; with shares the split is made, as by `wtl split`.
+
+        Args:
+            train: Per cent of the images; what the others leave if None.
+            validation: Per cent; none if None.
+            test: Per cent; none if None.
+            group_by: Columns whose equal values stay on one side; the recipe's if None.
+
+        Raises:
+            ConfigError: shares that do not sum to 100, or another split is there.
+            InputError: a side would get no image.
+        """
+        from wtl_core.labelling import split_state
+
+        if (train, validation, test) != (None, None, None):
+            from wtl_core.labelling import splits
+
+            asked = split_state.asked_of(self._store, (train, validation, test), group_by)
+            with lease.hold(self._store):
+                splits.make(self._store, asked)
+        return split_state.listed(self._store)
 
     def images(self, of: Picks | pl.DataFrame | Sequence[str], form: Form = "pil") -> list[Any]:
         """Pictures, in the order asked for.

@@ -1,7 +1,6 @@
 """`wtl export` and `wtl batches`: images handed out for labelling, and what has come back."""
 
 import json
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -9,11 +8,9 @@ import click
 
 from flows.cli import terminal
 from flows.cli.options import common, pairs, seconds, split_option, workspace_option
-from wtl_core.errors import ConfigError
-from wtl_core.labelling import batch_files, batches
-from wtl_core.labelling.batch_files import Written
+from wtl_core.labelling import batch_files, batches, exporting
 from wtl_core.labelling.batches import Asked
-from wtl_core.workspace import lease, marker
+from wtl_core.workspace import marker
 
 
 @click.command("export")
@@ -83,18 +80,8 @@ def export_command(
     day = None if due is None else batches.due_day(due)
     store = marker.open_workspace(workspace)
     asked = Asked(at=at, new=new, control=control, name=name, split=split)
-    written = Written([])
-    with nullcontext() if dry_run else lease.hold(store):
-        batch = batches.choose(store, asked)
-        rows = batch_files.prepared(store, batch.table, how)
-        if not dry_run:
-            batch = batches.enter(store, batch, due=day)
-    if batch.table.height and not dry_run:
-        try:
-            written = batch_files.write(store, rows, how)
-        except ConfigError as error:
-            again = f"the same call with `--name {batch.name}` writes it"
-            raise ConfigError(f"{error}; {batch.name} is recorded, and {again}") from error
+    exported = exporting.export(store, asked, how, due=day, is_dry=dry_run)
+    batch, written = exported.batch, exported.written
     count, controls = batch.table.height, int(batch.table["is_control"].sum())
     files = [str(file) for file in written.files]
     if as_json:

@@ -194,3 +194,36 @@ def test_skipped_images_leave_the_cut_until_they_are_taken_back(tmp_path: Path) 
     ws.unskip()
     assert ws.cut(4).ids == before
     assert ws.skipped().is_empty()
+
+
+def test_batches_are_handed_out_once_and_come_back(tmp_path: Path) -> None:
+    refresh(tmp_path / "w", write_pictures(tmp_path / "photos", count=12))
+    ws = wtl.open(tmp_path / "w")
+    batch = ws.export(tmp_path / "first.csv", new=4, due="3d")
+    assert batch.ids == ws.ranking()["sample_id"].to_list()[:4]
+    assert pl.read_csv(tmp_path / "first.csv")["sample_id"].to_list() == batch.ids
+    assert ws.export(tmp_path / "first.csv", new=4).ids == batch.ids
+    second = ws.export(tmp_path / "tasks.json", new=2, form="label-studio", name="second")
+    assert not set(second.ids) & set(batch.ids)
+    assert ws.batches()["images"].to_list() == [4, 2]
+    ws.labels.add(pl.DataFrame({"sample_id": batch.ids, "label": ["a", "b", "a", "b"]}))
+    assert ws.batches()["out"].to_list() == [0, 2]
+    assert len(ws.labelled()) == 4
+    with pytest.raises(wtl.ConfigError, match="export: expected one of new and at"):
+        ws.export(tmp_path / "none.csv")
+
+
+def test_a_split_has_its_sides_and_trains_on_what_is_labelled_of_one(tmp_path: Path) -> None:
+    refresh(tmp_path / "w", write_pictures(tmp_path / "photos", count=40))
+    ws = wtl.open(tmp_path / "w")
+    sides = ws.split(test=25)
+    assert dict(sides["split"].value_counts().iter_rows()) == {"train": 30, "test": 10}
+    assert ws.split().equals(sides)
+    test = sides.filter(pl.col("split") == "test")["sample_id"].to_list()
+    assert set(ws.cut(5, split="test").ids) <= set(test)
+    assert not set(ws.cut("100%").ids) & set(test)
+    ws.labels.add(pl.DataFrame({"sample_id": sides["sample_id"], "label": ["a", "b"] * 20}))
+    assert set(ws.labelled("test").ids) == set(test)
+    assert len(ws.labelled("train").dataset()) == 30
+    with pytest.raises(wtl.ConfigError, match="an image never changes sides"):
+        ws.split(test=50)
