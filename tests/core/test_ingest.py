@@ -46,6 +46,20 @@ def test_samples_are_sorted_by_content_and_know_their_smallest_location(tmp_path
     assert (row["uri"], row["object_uri"], row["key"]) == (f"{source}/b.tar#a.jpg", f"{source}/b.tar", "a.jpg")
 
 
+def test_a_count_that_is_known_spares_the_comparison_and_changes_no_location(source: Path, tmp_path: Path) -> None:
+    store, found = refresh(source, tmp_path / "w")
+    every = snapshot_rows(plans_of(source))
+    fewer = every.filter(~pl.col("uri").str.ends_with("loose/copy.jpg"))  # its part still holds the row
+    columns = ["sample_id", "uri", "phash"]
+    for snapshot, gone in ((every, 0), (fewer, 1)):
+        count = found.counts.samples + found.counts.duplicates - gone
+        plain = live_pool.load_locations(store, snapshot, columns=columns).select(columns).sort("uri")
+        assert plain.height == count
+        for told in (count, None):
+            rows = live_pool.load_locations(store, snapshot, columns=columns, count=told)
+            assert rows.select(columns).sort("uri").equals(plain)
+
+
 def test_the_pool_is_the_same_whatever_shards_hold_the_images(tmp_path: Path) -> None:
     columns = ["sample_id", "pixel_digest", "phash", "sharpness", "width", "duplicate_of"]
     pools = [refresh(build_source(tmp_path / f"s{i}", order_seed=i), tmp_path / f"w{i}")[1] for i in (0, 1)]

@@ -211,7 +211,7 @@ def _chosen(
     if not size:
         return [], set()
     number = 0 if asked.control is None else cut.parsed(asked.control).of(size)
-    controls = random_order(open_ids)[:number]
+    controls = random_order(open_ids)[:number] if number else []  # seconds for a million
     drawn = set(controls)
     picks = [sample_id for sample_id in open_ids if sample_id not in drawn][: size - number]
     places = np.concatenate([(np.arange(len(ids)) + 0.5) / max(1, len(ids)) for ids in (picks, controls)])
