@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -25,6 +26,8 @@ class Stub:
     url: str = ""
     controls: dict[str, Any] = field(default_factory=lambda: {"class": CHOICES})
     tasks: list[dict[str, Any]] = field(default_factory=list)
+    uploads: list[tuple[str, bytes]] = field(default_factory=list)
+    """Names and contents of files that were stored."""
     requests: list[str] = field(default_factory=list)
     on_import: Callable[[list[dict[str, Any]]], int] | None = None
     """Called with the tasks of an import; returns the status to answer with. None adds them and answers 201."""
@@ -106,7 +109,8 @@ def serve() -> Iterator[Stub]:
             self.handle_request(None)
 
         def do_POST(self) -> None:
-            self.handle_request(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            self.handle_request(data if self.headers["Content-Type"].startswith("multipart/") else json.loads(data))
 
         def handle_request(self, body: Any) -> None:
             stub.requests.append(f"{self.command} {self.path}")
@@ -125,6 +129,14 @@ def serve() -> Iterator[Stub]:
                 self.reply(200, stub.listed({name: values[0] for name, values in parse_qs(parts.query).items()}))
             elif parts.path == "/api/projects/7":
                 self.reply(200, {"id": 7, "parsed_label_config": stub.controls})
+            elif parts.path == "/api/projects/7/import" and isinstance(body, bytes):
+                kind = self.headers["Content-Type"]
+                [part] = message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + body).get_payload()
+                stub.uploads.append((str(part.get_filename()), bytes(part.get_payload(decode=True))))
+                self.reply(201, {"task_count": 1, "file_upload_ids": [len(stub.uploads)]})
+            elif parts.path.startswith("/api/import/file-upload/"):
+                number = int(parts.path.rpartition("/")[2])
+                self.reply(200, {"id": number, "file": f"upload/7/{stub.uploads[number - 1][0]}"})
             elif parts.path == "/api/projects/7/import":
                 self.reply((stub.on_import or stub.add)(body), {"task_count": len(body)})
             else:

@@ -86,6 +86,10 @@ def _opened(site_path: Path | None, workspace: str | None) -> "tuple[Store, Tool
 
 def _show_handed_out(done: "HandedOut", *, is_dry: bool) -> None:
     terminal.say(f"{done.told(is_dry=is_dry)}: {done.project}")
+    if done.left_out:
+        images = "1 image is" if len(done.left_out) == 1 else f"{len(done.left_out):,} images are"
+        why = "gone from the source, or of a format that browsers do not show"
+        terminal.say(f"{images} left out, first {done.left_out[0]}: {why}", is_message=True)
     if done.doubled:
         count = len(done.doubled)
         tasks = "1 task shows an image that another shows too" if count == 1 else f"{count:,} tasks show images twice"

@@ -3,14 +3,16 @@
 The real server is in tests/services/test_labelling_tool.py.
 """
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from tests.conftest import build_source, write_pictures
+from tests.conftest import TINY, build_source, write_pictures
 from tests.label_studio_stub import CHOICES, PERSONAL_TOKEN, TOKEN, Stub, serve
 from tests.plain_refresh import ranking, refresh
 from wtl_core.errors import ConfigError, InputError, TransientError, WtlError
@@ -21,6 +23,7 @@ from wtl_core.labelling.tools.hand_out import HandedOut
 from wtl_core.labelling.tools.label_studio import Project
 from wtl_core.labelling.tools.params import ToolParams
 from wtl_core.labelling.tools.take_back import TakenBack
+from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace import ledger
 from wtl_core.workspace.storage import Store
 
@@ -198,6 +201,26 @@ def test_members_of_an_archive_need_the_address_of_where_it_was_unpacked(tmp_pat
     urls = {f"{archive}#": f"http://files.example/{archive.stem}/" for archive in source.glob("*.tar")}
     assert Tool(store, stub, urls=urls, batch=1000).hand_out().pushed == 21
     assert stub.tasks[0]["data"]["image"].startswith("http://files.example/a-0/")
+
+
+def test_images_without_an_address_are_uploaded_and_those_that_are_gone_left_out(tmp_path: Path, stub: Stub) -> None:
+    source = build_source(tmp_path / "source")
+    Image.effect_noise((40, 40), 50).save(source / "noise.tiff")
+    refresh(tmp_path / "w", source, recipe=Recipe.model_validate({**TINY, "ingest": {"store": "reference"}}))
+    store = Store(str(tmp_path / "w"))
+    gone = source / "loose" / "7.jpg"
+    tool = Tool(store, stub, upload=True, batch=1000, urls={f"{source}/loose/8": "http://files.example/8"})
+    gone.unlink()
+    done = tool.hand_out()
+    assert (done.pushed, sorted(done.left_out)) == (63, sorted([str(gone), str(source / "noise.tiff")]))
+    assert (len(stub.uploads), len(stub.tasks)) == (62, 63)
+    contents = dict(stub.uploads)
+    for task in stub.tasks:
+        address, sample_id = task["data"]["image"], task["data"]["sample_id"]
+        if address != "http://files.example/8.jpg":
+            assert hashlib.sha256(contents[address.removeprefix("/data/upload/7/")]).hexdigest() == sample_id
+    again = tool.hand_out()
+    assert (again.pushed, len(again.left_out), len(stub.tasks)) == (0, 2, 63)
 
 
 def test_the_longest_beginning_is_mapped_and_the_rest_encoded(store: Store, stub: Stub) -> None:

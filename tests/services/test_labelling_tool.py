@@ -4,6 +4,7 @@ It needs the program `label-studio` in the variable WTL_LABEL_STUDIO, from an en
 much; `make test-labelling-tool` makes one. The server's database takes a minute or more to be made.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from service_stack import OUTPUT, Stack, artifact, free_port, last_commit, runni
 from flows.serving.processes import Child
 from flows.serving.site_values import read_site
 from tests.conftest import make_jpeg, write_pictures
+from tests.services.landing import make_shard
 from wtl_core.labelling.tools import hand_out
 from wtl_core.labelling.tools.label_studio import Project
 from wtl_core.workspace import lease, ledger
@@ -115,7 +117,8 @@ def project(label_studio: LabelStudio) -> int:
 @pytest.fixture
 def stack(tmp_path: Path, label_studio: LabelStudio, project: int) -> Iterator[Stack]:
     """A stack whose site names the project; its token is in a block of Prefect, as docs/labelling.md has it."""
-    source = write_pictures(tmp_path / "photos", count=64)
+    source = write_pictures(tmp_path / "photos", count=58)
+    make_shard(source / "shard.tar", 2000, count=6)
     for seed, name in enumerate(NAMES, 1000):
         (source / name).write_bytes(make_jpeg(seed))
     made = Stack(tmp_path / "stack", sources=[str(source)])
@@ -123,7 +126,8 @@ def stack(tmp_path: Path, label_studio: LabelStudio, project: int) -> Iterator[S
     with made.site.open("a") as site:
         site.write(
             f'[labelling]\nurl = "{label_studio.url}"\nproject = {project}\nbatch = 20\nlow = 5\n'
-            f'urls = {{ "{source}" = "http://files.example" }}\nhand_out = "{never}"\ntake_back = "{never}"\n'
+            f'urls = {{ "{source}/" = "http://files.example/" }}\nupload = true\n'
+            f'hand_out = "{never}"\ntake_back = "{never}"\n'
         )
     with running(made):
         keep_in_a_block(made, label_studio.ask("POST", "/api/token/", json={})["token"])
@@ -239,8 +243,22 @@ def test_three_rounds_a_restart_a_push_twice_and_a_crash(stack: Stack, label_stu
     # The third: a batch by the API, and one by a file.
     assert stack.finish("hand-out")["state"]["type"] == "COMPLETED"
     file = stack.folder / "tasks.json"
-    mapped = f"{site.sources[0]}=http://files.example"
-    stack.wtl("export", "--new", 10, "--format", "label-studio", "-o", file, "--url", mapped, "-w", stack.workspace)
+    mapped = (f"{site.sources[0]}/=http://files.example/", f"{site.sources[0]}/shard.tar#=http://files.example/")
+    stack.wtl(
+        "export",
+        "--new",
+        10,
+        "--format",
+        "label-studio",
+        "-o",
+        file,
+        "--url",
+        mapped[0],
+        "--url",
+        mapped[1],
+        "-w",
+        stack.workspace,
+    )
     by_file = [{"data": {"photo": task["data"]["image"], **task["data"]}} for task in json.loads(file.read_text())]
     files = {"file": ("tasks.json", json.dumps(by_file).encode())}
     label_studio.ask("POST", f"/api/projects/{project}/import", files=files)
@@ -256,9 +274,16 @@ def test_three_rounds_a_restart_a_push_twice_and_a_crash(stack: Stack, label_stu
     assert len(shown_ids) == len(set(shown_ids)) == 70
     assert set(shown_ids) == set(exported)
     assert {task["data"]["uri"].removeprefix(f"{site.sources[0]}/") for task in tasks} >= set(NAMES)
+    uploaded = 0
     for task in tasks:
-        address = task["data"]["photo"].removeprefix("http://files.example/")
-        assert unquote(address) == task["data"]["uri"].removeprefix(f"{site.sources[0]}/")
+        address, name = task["data"]["photo"], task["data"]["uri"].removeprefix(f"{site.sources[0]}/")
+        if address.startswith("/data/upload/"):
+            image = label_studio.client.get(address)
+            uploaded += 1
+            assert hashlib.sha256(image.content).hexdigest() == task["data"]["sample_id"]
+        else:
+            assert unquote(address.removeprefix("http://files.example/")) == name.removeprefix("shard.tar#")
+    assert uploaded > 0
     assert len(said) == 69
     commit = last_commit(stack.workspace)
     assert commit is not None

@@ -19,6 +19,7 @@ from wtl_core.labelling.formats import rows
 from wtl_core.labelling.tools import label_studio
 from wtl_core.labelling.tools.label_studio import Project
 from wtl_core.labelling.tools.params import ToolParams
+from wtl_core.pool import live_pool
 from wtl_core.workspace import ledger
 from wtl_core.workspace.storage import Store
 
@@ -40,6 +41,7 @@ class HandedOut:
         controls: Those of them that were drawn at random.
         found: Images that were there already, from a run that was cut short.
         doubled: Tasks beyond the first of an image, which somebody added by other ways.
+        left_out: URIs of images to upload that are gone from their source, or that no browser shows.
         is_low: Fewer tasks waited than should.
     """
 
@@ -50,6 +52,7 @@ class HandedOut:
     controls: int = 0
     found: int = 0
     doubled: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     is_low: bool = False
 
     @property
@@ -84,7 +87,8 @@ def run(
         is_dry: Enter and push nothing; say what would be.
 
     Raises:
-        ConfigError: the workspace has no ranking, the tool cannot open the images, or what `Project` raises.
+        ConfigError: the workspace has no ranking, the tool cannot open an image that is not to be uploaded, or what
+            `Project` raises.
         TransientError: what `Project` raises, or the tasks were taken and did not appear.
     """
     image_field, waiting = project.image_field(), project.waiting()
@@ -94,25 +98,33 @@ def run(
     asked = Asked(new=params.batch, control=params.control, name=batches.next_name(entries), to=project.link)
     new = batches.choose(store, asked) if is_low else None
     tables += [new.table] if new else []
-    data = [held for table in tables if table.height for held in _data(store, table, image_field, params)]
-    if not data:
+    tables = [_addressed(store, table, params) for table in tables if table.height]
+    if not tables:
         return HandedOut(project.link, waiting, is_low=is_low)
     if new and not is_dry:
         batches.enter(store, new)
-    there = _by_sample(project.tasks())
-    missing = [held for held in data if held["sample_id"] not in there]
+    images, there = pl.concat(tables), _by_sample(project.tasks())
+    is_there = pl.col("sample_id").is_in(list(there))
+    found, missing = images.filter(is_there), images.filter(~is_there)
+    is_shown = pl.col("url").is_not_null() | pl.col("format").is_in(label_studio.UPLOADED)
+    left_out = missing.filter(~is_shown)["uri"].to_list()
+    pushed = missing.filter(is_shown)
     if not is_dry:
-        _push(project, missing, there, check)
-        ids = [held["sample_id"] for held in data]
-        origins = [project.task_link(there[sample_id][0]) for sample_id in ids]
-        ledger.append_from_tool(store, "placed", ids, origins=origins)
+        gone = _push(store, project, pushed, image_field, there, check)
+        left_out += gone
+        pushed = pushed.filter(~pl.col("uri").is_in(gone))
+        ids = pl.concat([found, pushed])["sample_id"].to_list()
+        if ids:
+            origins = [project.task_link(there[sample_id][0]) for sample_id in ids]
+            ledger.append_from_tool(store, "placed", ids, origins=origins)
     return HandedOut(
         project.link,
         waiting,
         batch=new.name if new and new.table.height else None,
-        pushed=len(missing),
-        controls=sum(held["is_control"] for held in missing),
-        found=len(data) - len(missing),
+        pushed=pushed.height,
+        controls=int(pushed["is_control"].sum()),
+        found=found.height,
+        left_out=left_out,
         doubled=[project.task_link(task) for tasks in there.values() for task in tasks[1:]],
         is_low=is_low,
     )
@@ -130,22 +142,23 @@ def _unplaced(store: Store, project: Project, entries: pl.DataFrame) -> list[pl.
     return tables
 
 
-def _data(store: Store, table: pl.DataFrame, image_field: str, params: ToolParams) -> list[dict[str, Any]]:
-    """The data of the tasks of a batch's images, in their order."""
+def _addressed(store: Store, table: pl.DataFrame, params: ToolParams) -> pl.DataFrame:
+    """What `batch_images.located` says of a batch's images, and `url`: null for those that are to be uploaded."""
     images = batch_images.located(store, table)
-    data = [{**told, image_field: addresses.address(told["uri"], params.urls)} for told in rows.picks_of(images)]
-    is_inside = [
-        bool(key) and len(addresses.beginning(uri, params.urls) or "") <= len(object_uri)
-        for uri, object_uri, key in images.select("uri", "object_uri", "key").iter_rows()
-    ]
-    for held, is_member in zip(data, is_inside, strict=True):
-        if is_member or not label_studio.can_open(held[image_field]):
+    urls: list[str | None] = []
+    for uri, object_uri, key in images.select("uri", "object_uri", "key").iter_rows():
+        url = addresses.address(uri, params.urls)
+        is_inside = bool(key) and len(addresses.beginning(uri, params.urls) or "") <= len(object_uri)
+        can_open = label_studio.can_open(url) and not is_inside
+        if not (can_open or params.upload):
             raise ConfigError(
-                f"expected an address of an image that Label Studio can open, found {held[image_field]!r}; map its "
-                'beginning in [labelling.urls] of the site file, such as "/data/photos" = "http://files.example", or '
-                '"/data/a.tar#" = "http://files.example/a/" where an archive was unpacked; nothing is entered'
+                f"expected an address of an image that Label Studio can open, found {url!r}; map its beginning in "
+                '[labelling.urls] of the site file, such as "/data/photos" = "http://files.example", or '
+                '"/data/a.tar#" = "http://files.example/a/" where an archive was unpacked, or let images be uploaded '
+                "(upload = true); nothing is entered"
             )
-    return data
+        urls.append(url if can_open else None)
+    return images.with_columns(url=pl.Series(urls, dtype=pl.String))
 
 
 def _by_sample(tasks: Iterable[tuple[int, dict[str, Any]]]) -> dict[str, list[int]]:
@@ -158,20 +171,47 @@ def _by_sample(tasks: Iterable[tuple[int, dict[str, Any]]]) -> dict[str, list[in
 
 
 def _push(
-    project: Project, data: list[dict[str, Any]], there: dict[str, list[int]], check: Callable[[], object]
-) -> None:
-    """Add the tasks, and wait until all are in `there`."""
+    store: Store,
+    project: Project,
+    images: pl.DataFrame,
+    image_field: str,
+    there: dict[str, list[int]],
+    check: Callable[[], object],
+) -> list[str]:
+    """Add a task for each image, wait until all are in `there`, and return the URIs of those whose bytes are gone."""
     last = max((task for tasks in there.values() for task in tasks), default=0)
-    for start in range(0, len(data), _CHUNK_TASKS):
+    gone, ids = list[str](), list[str]()
+    for chunk in images.iter_slices(_CHUNK_TASKS):
         check()
-        project.push(data[start : start + _CHUNK_TASKS])
+        uploaded = _upload(store, project, chunk.filter(pl.col("url").is_null()))
+        shown = [url or uploaded.get(uri) for url, uri in chunk.select("url", "uri").iter_rows()]
+        gone += [uri for url, uri in zip(shown, chunk["uri"], strict=True) if url is None]
+        data = [
+            {**told, image_field: url} for url, told in zip(shown, rows.picks_of(chunk), strict=True) if url is not None
+        ]
+        check()
+        project.push(data)
+        ids += [held["sample_id"] for held in data]
     deadline = time.monotonic() + _IMPORT_SECONDS
-    while missing := [held["sample_id"] for held in data if held["sample_id"] not in there]:
+    while missing := [sample_id for sample_id in ids if sample_id not in there]:
         there.update(_by_sample(project.tasks(after=last)))
         if time.monotonic() > deadline:
             raise TransientError(
-                f"{project.link}: expected {len(data):,} new tasks, found {len(missing):,} of them missing "
+                f"{project.link}: expected {len(ids):,} new tasks, found {len(missing):,} of them missing "
                 f"{_IMPORT_SECONDS:.0f} s after the server took them; the next run looks again"
             )
-        if any(held["sample_id"] not in there for held in data):
+        if any(sample_id not in there for sample_id in ids):
             time.sleep(_LOOK_SECONDS)
+    return gone
+
+
+def _upload(store: Store, project: Project, images: pl.DataFrame) -> dict[str, str]:
+    """The addresses of images that were stored in the project, by their URIs, without those whose bytes are gone."""
+    found: dict[str, str] = {}
+    for (part,), chosen in images.group_by("part", maintain_order=True):
+        of_row = {row: (uri, name) for row, uri, name in chosen.select("row", "uri", "file_name").iter_rows()}
+        for row, data in live_pool.read_images(store, str(part), list(of_row)):
+            uri, name = of_row[row]
+            if data is not None:
+                found[uri] = project.upload(name, data)
+    return found

@@ -19,6 +19,8 @@ TOKEN = "LABEL_STUDIO_API_KEY"  # noqa: S105, the name of a variable
 """Where the token comes from, as in Label Studio's own SDK."""
 _LOADABLE = ("http://", "https://", "s3://", "gs://", "azure-blob://", "/data/")
 """How addresses begin that a page of Label Studio can open; those of buckets need a storage in the project."""
+UPLOADED = ("jpeg", "png", "webp", "gif", "bmp")
+"""Formats of images, as the pool calls them, that it stores; browsers show no others either."""
 _PAGE_TASKS, _PAGE_ANNOTATED = 1000, 200
 _TIMEOUT = httpx.Timeout(300, connect=10)
 """A server that has not answered by then does not import any more, so that the tasks can be sent again."""
@@ -109,6 +111,13 @@ class Project:
     def push(self, data: Sequence[dict[str, Any]]) -> None:
         """Add a task for each data. If this fails, some of them may be there."""
         self._ask("POST", f"/api/projects/{self._number}/import", json=[{"data": held} for held in data])
+
+    def upload(self, name: str, image: bytes) -> str:
+        """Store an image file in the project, without a task; returns the address that a task can have for it."""
+        path = f"/api/projects/{self._number}/import"
+        found = self._ask("POST", path, params={"commit_to_project": "false"}, files={"file": (name, image)})
+        [number] = _expect(found, "file_upload_ids", list)
+        return f"/data/{_expect(self._ask('GET', f'/api/import/file-upload/{number}'), 'file', str)}"
 
     def _count(self, *filters: dict[str, Any]) -> int:
         return int(_expect(self._list(filters, page_size=1), "total", int))

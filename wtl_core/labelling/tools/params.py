@@ -27,6 +27,8 @@ class ToolParams(Params):
     """The next batch is handed out when fewer tasks than this wait in the project."""
     urls: Mapping[str, str] = Field(default_factory=dict)
     """Beginnings of images' URIs, and what replaces them so that the tool can open the images."""
+    upload: bool = False
+    """Upload images that the tool cannot open by an address: members of archives, files of this machine."""
     class_control: str | None = None
     """Name of the control tag that holds classes, if the project has several that may."""
     rename: Mapping[str, str] = Field(default_factory=dict)
