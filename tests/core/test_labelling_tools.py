@@ -282,6 +282,20 @@ def test_annotations_that_disagree_are_told_until_they_are_settled(tool: Tool) -
     assert tool.classes()[first] == ["cat"]
 
 
+def test_of_two_tasks_of_an_image_the_annotation_that_was_changed_last_counts(tool: Tool) -> None:
+    tool.hand_out()
+    first = tool.ids()[0]
+    tool.stub.add([{"data": tool.stub.tasks[0]["data"]}])
+    annotation = tool.stub.annotate(first, "cat")
+    result = {"from_name": "class", "value": {"choices": ["dog"]}}
+    other = {"result": [result], "was_cancelled": False, "updated_at": tool.stub.now()}
+    tool.stub.tasks[-1]["annotations"].append(other)
+    assert (tool.take_back().taken, tool.classes()) == (1, {first: ["dog"]})
+    assert tool.take_back().taken == 0
+    tool.stub.change(annotation, "bird")
+    assert (tool.take_back().taken, tool.classes()) == (1, {first: ["bird"]})
+
+
 def test_tasks_of_other_images_stay_out_and_those_of_a_file_come_back(tool: Tool) -> None:
     exported = batches.hand_out(tool.store, Asked(new=1)).table["sample_id"][0]
     listed = ranked(tool.store)[-1]  # by `wtl cut`, which does not remember

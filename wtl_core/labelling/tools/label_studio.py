@@ -94,7 +94,9 @@ class Project:
             yield int(task["id"]), _expect(task, "data", dict)
 
     def annotated(self, since: datetime | None) -> Iterator[dict[str, Any]]:
-        """The tasks that have annotations, with these, in the order of their numbers.
+        """`id`, `data` and `annotations` of each task that has some, in the order of their numbers.
+
+        `updated_at` of an annotation is in UTC, in a form whose texts are ordered as the times are.
 
         Args:
             since: Without those that have not changed since this time of the server; None for all.
@@ -105,7 +107,8 @@ class Project:
             filters.append({**_ANNOTATED, "filter": "filter:tasks:updated_at", "type": "Datetime", "value": value})
         for task in self._pages(filters, _PAGE_ANNOTATED, fields="all"):  # `include` would cut annotations short too
             for annotation in _expect(task, "annotations", list):
-                _expect(annotation, "updated_at", str)
+                at = datetime.fromisoformat(_expect(annotation, "updated_at", str))
+                annotation["updated_at"] = at.astimezone(UTC).strftime(_TIME)  # so that times compare as texts
             yield {name: task[name] for name in ("id", "data", "annotations")}
 
     def push(self, data: Sequence[dict[str, Any]]) -> None:

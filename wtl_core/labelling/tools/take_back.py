@@ -4,7 +4,7 @@ What was taken is told by the ledger alone: each label has the address of its ta
 changed. So a label that somebody corrects or takes back in the workspace stays so until the annotation changes again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -98,15 +98,12 @@ def run(store: Store, project: Project, params: ToolParams, *, is_dry: bool) -> 
     before = _taken_before(entries, project)
     taken: dict[str, _Taken] = {}
     disagreeing, foreign = [], 0
-    tasks = [task for task in project.annotated(_since(before)) if _submitted(task)]
-    sample_of = _samples(store, entries, tasks)
-    for task in tasks:
+    for task, sample_id in _with_samples(store, entries, project.annotated(_since(before))):
         origin, submitted = project.task_link(task["id"]), _submitted(task)
-        sample_id = sample_of.get(task["data"].get("sample_id", ""))
-        changed = max(annotation["updated_at"] for annotation in submitted)
+        changed = max((annotation["updated_at"] for annotation in submitted), default="")
         if sample_id is None:
             foreign += 1
-        elif before.get(origin) != changed:
+        elif changed > before.get(sample_id, ""):
             told = [_classes(annotation, control, origin) for annotation in submitted]
             known = [names for names in told if names is not None]
             if len(set(map(frozenset, known))) > 1:
@@ -156,9 +153,10 @@ def _control(project: Project, params: ToolParams) -> str | None:
 
 
 def _taken_before(entries: pl.DataFrame, project: Project) -> dict[str, str]:
-    """When each task's label was last changed in the tool, as far as it was taken, by the task's address."""
+    """When the label of each sample that was taken from the project was last changed there."""
     is_ours = (pl.col("kind") == "labelled") & pl.col("origin").str.starts_with(f"{project.link}/")
-    return dict(entries.filter(is_ours, pl.col("changed").is_not_null()).select("origin", "changed").iter_rows())
+    taken = entries.filter(is_ours, pl.col("changed").is_not_null())
+    return dict(taken.group_by("sample_id").agg(pl.max("changed")).iter_rows())
 
 
 def _since(before: Mapping[str, str]) -> datetime | None:
@@ -171,15 +169,22 @@ def _submitted(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [held for held in submitted if held.get("ground_truth")] or submitted
 
 
-def _samples(store: Store, entries: pl.DataFrame, tasks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The sample of each `sample_id` that tasks carry: those that were handed out, and others of the pool."""
-    named = {name for task in tasks if isinstance(name := task["data"].get("sample_id"), str)}
-    known = named.intersection(entries["sample_id"])
-    found = {sample_id: sample_id for sample_id in known}
-    if others := sorted(named - known):
-        matched = sample_names.match_in_pool(store, others).filter(pl.col("sample_ids").list.len() == 1)
-        found |= dict(matched.select("value", pl.col("sample_ids").list.first()).iter_rows())
-    return found
+def _with_samples(
+    store: Store, entries: pl.DataFrame, tasks: Iterable[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """Each task with the sample that it shows, None for one of no sample; those that were not handed out come last."""
+    known, others = set(entries["sample_id"]), list[tuple[dict[str, Any], str]]()
+    for task in tasks:
+        name = task["data"].get("sample_id")
+        if isinstance(name, str) and name not in known:
+            others.append((task, name))
+        else:
+            yield task, name if isinstance(name, str) else None
+    if others:
+        matched = sample_names.match_in_pool(store, list({name for _, name in others}))
+        alone = matched.filter(pl.col("sample_ids").list.len() == 1)
+        sample_of = dict(alone.select("value", pl.col("sample_ids").list.first()).iter_rows())
+        yield from ((task, sample_of.get(name)) for task, name in others)
 
 
 def _classes(annotation: Mapping[str, Any], control: str | None, origin: str) -> Classes:
