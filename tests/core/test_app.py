@@ -16,15 +16,19 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.conftest import write_pictures
-from tests.plain_refresh import ranking, refresh
+from tests.plain_refresh import files, ranking, refresh
 from wtl_core.app import decisions
 from wtl_core.app.live import Live
+from wtl_core.app.preview import as_toml
 from wtl_core.app.server import create_app
 from wtl_core.errors import BusyError
-from wtl_core.labelling import cut, skips
+from wtl_core.labelling import batches, cut, skips
+from wtl_core.labelling.batches import Asked
+from wtl_core.recipe.recipe import Recipe, parse_recipe
 from wtl_core.workspace import commits, lease, ledger
 from wtl_core.workspace.storage import Store
 
@@ -125,7 +129,17 @@ def test_every_answer_lets_the_page_load_from_here_alone(client: TestClient) -> 
         headers = client.get(address).headers
         assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'"), address
         assert headers["x-content-type-options"] == "nosniff"
-    for address in ("/", "/app.js", "/picks.js", "/kit.js", "/app.css", "/page.css"):
+    for address in (
+        "/",
+        "/app.js",
+        "/picks.js",
+        "/kit.js",
+        "/map_room.js",
+        "/rooms.js",
+        "/recipe.js",
+        "/app.css",
+        "/page.css",
+    ):
         text = client.get(address).text
         assert "innerHTML" not in text
         assert "http://" not in text.replace("http://www.w3.org/", "")
@@ -231,6 +245,85 @@ def test_a_workspace_without_a_refresh_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
     answer = client_of(Store(str(tmp_path / "w"))).get("/api/state")
     assert (answer.status_code, "`wtl run SOURCE`" in answer.json()["error"]) == (422, True)
+
+
+def test_groups_of_near_duplicates_come_with_the_best_ranked_first(tmp_path: Path) -> None:
+    photos = write_pictures(tmp_path / "photos", count=20)
+    for copy in range(3):
+        with Image.open(photos / "3.jpg") as image:
+            image.save(photos / f"again-{copy}.jpg", quality=80 + copy)
+    refresh(tmp_path / "w", photos)
+    store = Store(str(tmp_path / "w"))
+    told = client_of(store).get("/api/near").json()
+    assert (told["total"], told["images"]) == (1, 4)
+    ranks = [item["rank"] for item in told["groups"][0]["items"]]
+    assert ranks == sorted(ranks)
+    assert {Path(item["name"]).name for item in told["groups"][0]["items"]} == {
+        "3.jpg",
+        *(f"again-{copy}.jpg" for copy in range(3)),
+    }
+
+
+def test_batches_and_labels_are_told(store: Store, client: TestClient) -> None:
+    batch = batches.hand_out(store, Asked(new=6))
+    ids = batch.table["sample_id"].to_list()
+    ledger.append(store, "labelled", ids[:2], classes=[["cat"], ["dog"]])
+    told = client.get("/api/labels").json()
+    assert (told["batches"][0]["images"], told["batches"][0]["back"], told["out"]) == (6, 2, 4)
+    assert {row["class"]: row["labels"] for row in told["classes"]} == {"cat": 1, "dog": 1}
+    assert "expected labels of two classes" in client.get("/api/doubtful").json()["why_not"]
+    assert client.get(f"/api/images/{ids[3]}").json()["batch"] == batch.name
+
+
+# ---- a preview of another recipe -------------------------------------------------------------------------------------
+
+
+def previewed(client: TestClient, **selection: Any) -> dict[str, Any]:
+    answer = client.post("/api/preview", json={"selection": selection})
+    assert answer.status_code == 200, answer.text
+    until = time.monotonic() + 60
+    while not (told := client.get("/api/preview").json())["is_done"]:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert told["number"] == answer.json()["number"]
+    found: dict[str, Any] = told
+    return found
+
+
+def test_a_preview_picks_what_a_run_with_that_recipe_would(store: Store, client: TestClient) -> None:
+    before = files(Path(store.root))
+    told = previewed(client, budget=7, weights=[{"column": "brightness", "strength": 2.0}])
+    shown = [item["id"] for item in client.get("/api/preview/picks").json()["items"]]
+    assert {name: data for name, data in files(Path(store.root)).items() if "vectors" not in name} == {
+        name: data for name, data in before.items() if "vectors" not in name
+    }
+    recipe = parse_recipe(told["result"]["toml"], name="recipe.toml")
+    last = commits.latest(store)
+    assert last is not None
+    refresh(Path(store.root), *map(Path, last.sources), recipe=recipe)
+    assert (told["result"]["picks"], shown) == (7, ids_of(store)[:7])
+
+
+def test_a_preview_of_what_cannot_be_is_told(client: TestClient) -> None:
+    wrong = client.post("/api/preview", json={"selection": {"buget": 7}})
+    assert (wrong.status_code, "did you mean selection.budget" in wrong.json()["error"]) == (422, True)
+    assert "nothing" in previewed(client, group_by="nothing")["error"]
+    assert client.get("/api/recipe").json()["selection"]["budget"] == "10%"
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {},
+        {"budget": 12, "group_by": "camera", "balance": {"target": {"a b": 2.0, "c": 1.0}, "strength": 0.5}},
+        {"group_by": "camera", "quotas": [{"group": 'no"rth\\', "minimum": 2, "maximum_share": 0.5}, {"group": "ä"}]},
+        {"similar_to": [{"sample_ids": ["0" * 64]}], "coverage_goal": 0.5, "labels": "ignore"},
+    ],
+)
+def test_the_recipe_that_is_shown_is_the_recipe(selection: dict[str, Any]) -> None:
+    values = {"selection": selection, "ingest": {"filters": ["sharpness > 10 and format = 'jpeg'"]}}
+    recipe = Recipe.model_validate({**values, "encoder": {"name": "pixels"}})
+    assert parse_recipe(as_toml(recipe), name="recipe.toml") == recipe
 
 
 # ---- decisions -------------------------------------------------------------------------------------------------------
@@ -339,7 +432,7 @@ def test_ids_of_no_image_enter_nothing(store: Store, client: TestClient) -> None
 ADDRESSES = (
     "/", "/api/state", "/api/picks", "/api/near", "/api/arrivals", "/api/quarantine", "/api/labels", "/api/doubtful",
     "/api/columns", "/api/states", "/api/mask", "/thumbs/{}", "/images/{}", "/api/images/{}",
-    "/api/images/{}/neighbours", "/columns/{}/{}", "/{}", "/api/decisions",
+    "/api/images/{}/neighbours", "/columns/{}/{}", "/{}", "/api/decisions", "/api/recipe", "/api/preview/picks",
 )  # fmt: skip
 
 

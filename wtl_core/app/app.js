@@ -2,9 +2,13 @@
 import { $, asked, make, trouble, whole, counted, facts, empty } from "./kit.js";
 import * as queue from "./decide.js";
 import * as picks from "./picks.js";
+import * as map from "./map_room.js";
+import * as lists from "./rooms.js";
+import * as recipe from "./recipe.js";
 
 history.replaceState(null, "", location.pathname + location.hash); // the token is in a cookie now
-const ROOMS = [["picks", "Picks", picks.room]];
+const ROOMS = [["picks", "Picks", picks.room], ["map", "Map", map.room], ["near", "Near-duplicates", lists.near], ["arrivals", "Arrivals", lists.arrivals],
+  ["quarantine", "Quarantine", lists.quarantine], ["labels", "Labels", lists.labels], ["recipe", "Recipe", recipe.room]];
 const LOOK = 4000;
 let state = null, shown = null, current = null, note = "";
 const memories = {};

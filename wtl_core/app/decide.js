@@ -15,24 +15,27 @@ export function begin(workspace) {
 }
 function keep() { try { localStorage.setItem(place, JSON.stringify(waiting)); } catch { /* a private window */ } }
 
-export function decide(item, decision) {
-  const before = ["kept", "unusable", "redundant"].includes(item.state) ? item.state : "open";
-  if (before === decision) return;
-  history.push({ id: item.id, name: item.name, before, after: decision });
-  waiting.push({ id: item.id, decision });
+// One decision on one item or several; they are undone together. Whether anything was to decide.
+export function decide(items, decision) {
+  const entry = [items].flat().map((item) => ({ id: item.id, name: item.name, before: ["kept", "unusable", "redundant"].includes(item.state) ? item.state : "open", after: decision }))
+    .filter((one) => one.before !== decision);
+  if (!entry.length) return false;
+  history.push(entry);
+  for (const one of entry) waiting.push({ id: one.id, decision });
   keep();
-  tell({ now: { [item.id]: decision } });
+  tell({ now: Object.fromEntries(entry.map((one) => [one.id, decision])) });
   send();
+  return true;
 }
 // Takes this page's last decision back, unless somebody has decided otherwise meanwhile; what it was about, or null.
 export function undo() {
-  const last = history.pop();
-  if (!last) return null;
-  waiting.push({ id: last.id, decision: last.before, expected: last.after });
+  const entry = history.pop();
+  if (!entry) return null;
+  for (const one of entry) waiting.push({ id: one.id, decision: one.before, expected: one.after });
   keep();
-  tell({ now: { [last.id]: last.before } });
+  tell({ now: Object.fromEntries(entry.map((one) => [one.id, one.before])) });
   send();
-  return last;
+  return entry;
 }
 export const pending = () => waiting.length;
 

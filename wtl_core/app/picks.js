@@ -171,7 +171,7 @@ export function room(box, context) {
   }
   function next(step) { if (grid.chosen + step < total) grid.choose(grid.chosen + step); }
   function takeBack() {
-    const last = undo();
+    const last = undo()?.[0];
     if (!last) { say("Nothing of yours to undo"); context.tellTrouble("Nothing of yours to undo since this page was opened; choose the image and decide anew."); return; }
     say(`${shortName(last.name)}: ${WORDS[last.before]} again`);
     for (const [page, items] of pages) { const at = (items || []).findIndex((item) => item.id === last.id); if (at >= 0) { grid.choose(page * PAGE + at); return; } }

@@ -13,10 +13,13 @@ from wtl_core.embedding import chunks, vectors
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import batches, label_errors, progress
 from wtl_core.pool import live_pool
+from wtl_core.recipe.filters import NUMBER_COLUMNS
 from wtl_core.report import decision, sections, version
 from wtl_core.workspace import selections, snapshots
 
 _OF_STRIP = 12
+_MOST_OF_GROUP = 1000
+"""Images of a group that come with it: all of nearly every group, so that they can be decided on together."""
 _MORE = 200
 """Neighbours that are asked for, since copies and images that have left the pool are among them."""
 
@@ -150,7 +153,7 @@ def near_groups(live: Live, *, start: int, count: int) -> dict[str, Any]:
                 "count": stop - first,
                 "picks": int((ranks < view.picks).sum()),
                 "span": "" if times.is_empty() else f"{times[0]} to {times[-1]}".replace("T", " "),
-                "items": _named(view, members[:_OF_STRIP], states=states),
+                "items": _named(view, members[:_MOST_OF_GROUP], states=states),
             }
         )
     return {"total": len(starts), "images": len(rows), "start": start, "groups": groups}
@@ -224,6 +227,26 @@ def doubtful(live: Live, *, count: int) -> dict[str, Any]:
     return {"checked": found.checked, "items": items, "total": found.table.height, "why_not": ""}
 
 
+def recipe(live: Live) -> dict[str, Any]:
+    """The recipe of the latest refresh, and what of the pool can steer it."""
+    view = live.view()
+    return {
+        "selection": view.commit.recipe.selection.model_dump(mode="json"),
+        "groupings": [group.described() for group in view.groupings],
+        "numbers": [name for name in NUMBER_COLUMNS if name in view.samples.columns],
+        "keys": _metadata_keys(view),
+        "picks": view.picks,
+        "samples": view.samples.height,
+        "workspace": live.store.root,
+    }
+
+
+def _metadata_keys(view: View) -> list[str]:
+    """The keys of the metadata of the first samples that have any."""
+    texts = view.samples["metadata"].drop_nulls().head(_MORE)
+    return sorted({key for text in texts for key in json.loads(text)})
+
+
 def _why(view: View, row: int) -> list[str]:
     """Why an image has its rank, in sentences."""
     rank = int(view.rank[row])
@@ -237,9 +260,11 @@ def _why(view: View, row: int) -> list[str]:
         said.append("The first pick: no other image stands for as many.")
     stands = int(told["stands_for"])
     if stands:
-        said.append(f"When it was picked it stood for {stands:,} image{'s' if stands > 1 else ''} best of all picks.")
+        said.append(
+            f"When it was picked, {stands:,} image{'s were' if stands > 1 else ' was'} nearest to it of all picks."
+        )
     else:
-        said.append("When it was picked, earlier picks stood for every image as well.")
+        said.append("When it was picked, an earlier pick was as near to every image.")
     radius = told["radius"]
     if radius is not None and math.isfinite(radius) and not (rank == 0 and not view.receipt.get("labelled_samples")):
         middle = view.ranking["radius"].head(max(view.picks, 1)).median()

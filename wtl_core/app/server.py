@@ -15,10 +15,11 @@ from fastapi import FastAPI, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
-from wtl_core.app import decisions, rooms
+from wtl_core.app import decisions, preview, rooms
 from wtl_core.app.guard import Application, Guard
 from wtl_core.app.live import STATES, Live
 from wtl_core.app.pictures import Pictures
+from wtl_core.app.preview import Previews
 from wtl_core.errors import BusyError, ConfigError, CorruptArtifactError, InputError, TransientError, WtlError
 from wtl_core.workspace.storage import Store
 
@@ -33,7 +34,17 @@ _FILES = {
     "/": ("wtl_core.app", "index.html"),
     **{
         f"/{name}": ("wtl_core.app", name)
-        for name in ("app.js", "kit.js", "grid.js", "decide.js", "picks.js", "app.css")
+        for name in (
+            "app.js",
+            "kit.js",
+            "grid.js",
+            "decide.js",
+            "picks.js",
+            "map_room.js",
+            "rooms.js",
+            "recipe.js",
+            "app.css",
+        )
     },
     **{f"/{name}": ("wtl_core.report", name) for name in ("map.js", "page.css")},
 }
@@ -45,6 +56,12 @@ class Asked(BaseModel):
     ids: Annotated[list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]], Field(min_length=1, max_length=1000)]
     decision: decisions.Decision
     expected: Annotated[dict[str, decisions.Decision], Field(max_length=1000)] = {}
+
+
+class Changed(BaseModel):
+    """Parameters of the selection that a preview changes, see `recipe.selection`."""
+
+    selection: Annotated[dict[str, Any], Field(max_length=40)]
 
 
 def create_app(live: Live, *, token: str, port: int) -> Application:
@@ -61,6 +78,7 @@ def create_app(live: Live, *, token: str, port: int) -> Application:
     _add_pictures(app, live, Pictures(live.store))
     _add_columns(app, live)
     _add_decisions(app, live)
+    _add_recipe(app, live, Previews(live))
 
     @app.exception_handler(WtlError)
     def explain(_request: Request, error: Exception) -> JSONResponse:
@@ -186,6 +204,25 @@ def _add_decisions(app: FastAPI, live: Live) -> None:
     def decide(asked: Asked) -> dict[str, Any]:
         done = decisions.decide(live.store, asked.ids, asked.decision, expected=asked.expected)
         return {"now": done.now, "left": done.left}
+
+
+def _add_recipe(app: FastAPI, live: Live, previews: Previews) -> None:
+    @app.get("/api/recipe")
+    def recipe() -> dict[str, Any]:
+        return rooms.recipe(live)
+
+    @app.post("/api/preview")
+    def start(changed: Changed) -> dict[str, Any]:
+        return {"number": previews.start(changed.selection)}
+
+    @app.get("/api/preview")
+    def look() -> dict[str, Any]:
+        return preview.told(previews.current())
+
+    @app.get("/api/preview/picks")
+    def picks(start: Start = 0, count: Count = 100) -> dict[str, Any]:
+        job = previews.current()
+        return {"start": start, "items": [] if job is None else preview.picks(job, start=start, count=count)}
 
 
 def _row(live: Live, sample_id: str) -> int:
