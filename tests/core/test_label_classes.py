@@ -146,6 +146,26 @@ def test_rows_that_name_no_image_are_kept_aside_and_the_rest_goes_in_when_asked(
     assert now(store) == {"1.jpg": ("cat",), "2.jpg": ("dog",), "3.jpg": ("dog",)}
 
 
+def test_an_image_whose_name_the_tool_changed_is_found_by_its_task(store: Store, tmp_path: Path) -> None:
+    ids = ranking(Path(store.root))["sample_id"].to_list()
+    links = [f"http://tool/projects/4/data?task={number}" for number in (11, 12)]
+    ledger.append_from_tool(store, "placed", ids[:2], origins=links)
+    ledger.append_from_tool(store, "placed", ids[2:3], origins=["http://other/projects/4/data?task=12"])
+    value = {"from_name": "c", "type": "choices", "value": {"choices": ["cat"]}}
+
+    def export(task: int, image: str) -> Path:
+        entry = {"id": task, "project": 4, "data": {"image": image}, "annotations": [{"result": [value]}]}
+        (tmp_path / "ls.json").write_text(json.dumps([entry]))
+        return tmp_path / "ls.json"
+
+    assert labels.add(store, export(11, "/data/upload/4/3f2-x.jpg")).added == 1
+    assert labels.listed(store)["sample_id"].to_list() == ids[:1]
+    assert labels.add(store, export(11, "1.jpg")).added == 1  # a name that fits goes before the task
+    for task in (12, 13):  # one of two tools, and none
+        with pytest.raises(InputError, match="found 1 that names no sample"):
+            labels.add(store, export(task, "/data/upload/4/3f2-x.jpg"))
+
+
 def test_names_without_classes_are_kept_aside_without_classes(store: Store, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("1.jpg\nnowhere.jpg\n")
     assert labels.add(store, tmp_path / "names.txt", is_partial=True).unknown == 1

@@ -270,7 +270,19 @@ def _matched(store: Store, rows: LabelRows) -> tuple[dict[str, str], dict[str, i
     alone = matched.filter(pl.col("sample_ids").list.len() == 1)
     others = matched.filter(pl.col("sample_ids").list.len() != 1)
     sample_of = dict(alone.select("value", pl.col("sample_ids").list.first()).iter_rows())
-    return sample_of, dict(others.select("value", pl.col("sample_ids").list.len()).iter_rows())
+    counts = dict(others.select("value", pl.col("sample_ids").list.len()).iter_rows())
+    if tasks := {name: rows.tasks[name] for name, count in counts.items() if not count and name in rows.tasks}:
+        shows = _shown_by(store)
+        sample_of |= {name: shows[task] for name, task in tasks.items() if task in shows}
+    return sample_of, {name: count for name, count in counts.items() if name not in sample_of}
+
+
+def _shown_by(store: Store) -> dict[str, str]:
+    """The samples that tasks made by `wtl hand-out` show, by the ends of their addresses, without that of the tool."""
+    placed = ledger.read(store).filter(pl.col("kind") == "placed")
+    end = pl.col("origin").str.extract(r"(/projects/\d+/data\?task=\d+)$")
+    shown = placed.select("sample_id", task=end).drop_nulls().unique()
+    return dict(shown.unique("task", keep="none").select("task", "sample_id").iter_rows())
 
 
 def _keep_aside(target: Path, rows: LabelRows, strays: dict[str, int]) -> str:

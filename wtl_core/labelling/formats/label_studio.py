@@ -56,8 +56,11 @@ def of_tasks(tasks: Sequence[Any], reading: Reading) -> LabelRows:
     labels: list[tuple[str, Classes]] = []
     unknown: list[str] = []
     controls: dict[str, None] = {}
+    ends: dict[str, str] = {}
     for task in tasks:
         name = str(_name(required(task, "data", "a task"), reading))
+        if {"project", "id"} <= task.keys():
+            ends[local_path(name)] = f"/projects/{task['project']}/data?task={task['id']}"
         submitted = [entry for entry in _annotations(task) if not (entry.get("was_cancelled") or entry.get("skipped"))]
         if not submitted:
             labels.append((name, None))
@@ -75,7 +78,7 @@ def of_tasks(tasks: Sequence[Any], reading: Reading) -> LabelRows:
             f"several controls that hold classes, {shown(list(controls))} (--class-column NAME says which)"
         )
     rows = collect(labels)
-    return LabelRows([*rows.names, *unknown], [*rows.classes, *([None] * len(unknown))], bare=rows.bare)
+    return LabelRows([*rows.names, *unknown], [*rows.classes, *([None] * len(unknown))], bare=rows.bare, tasks=ends)
 
 
 def classes_of_annotation(annotation: Mapping[str, Any], control: str | None) -> Classes:

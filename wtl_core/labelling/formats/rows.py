@@ -49,12 +49,14 @@ class LabelRows:
         classes: Of each row.
         bare: Images that the file lists without a label; they are not among the rows.
         are_stems: The names are paths without an ending, of which the folders in front may be the tool's own.
+        tasks: How the address of a name's task in a labelling tool ends; it counts where the name fits no sample.
     """
 
     names: list[str]
     classes: Sequence[Classes]
     bare: int = 0
     are_stems: bool = False
+    tasks: Mapping[str, str] = field(default_factory=dict)
 
 
 def classes_of(value: Any, separator: str | None = None) -> Classes:
