@@ -21,7 +21,7 @@ MOST_BYTES = 400_000
 _WORK = ROOT / "test-output" / "first-run"
 _LINES = 13
 """Of the output, up to the coverage at some per cents; seconds, paths and the next commands follow."""
-_WIDTH, _HEIGHT = 1200, 1440
+_WIDTH, _HEIGHT = 1200, 1640
 _COLOURS = 128
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -69,7 +69,9 @@ def photograph(report: Path, picture: Path = PICTURE) -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         shot, page = Path(folder) / "shot.png", Path(folder) / "report.html"
         page.write_text(with_short_paths(report.read_text()))
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder}"]
+        options = ["--headless=new", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={folder}"]
+        options += ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # the map, in software
+        options.append("--virtual-time-budget=20000")  # until the script has drawn
         size = f"--window-size={_WIDTH},{_HEIGHT}"
         command = [program, *options, size, f"--screenshot={shot}", page.as_uri()]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=120)

@@ -149,7 +149,7 @@ def _found(result: Summary) -> str:
 
 def _say_commands(cut: str, workspace: str) -> None:
     steps = {
-        f"wtl report --open -w {workspace}": "the first picks, beside as many at random",
+        f"wtl report --open -w {workspace}": "the picks, a map of the pool, how many are enough",
         f"{cut} -o picks.csv": "the images to label, best first",
         f"wtl labels add picks.csv -w {workspace}": "when they are labelled; then run again",
     }

@@ -113,7 +113,7 @@ def publish_stages(store: Store, commit: Commit) -> None:
 
 @_without_failing_the_run
 def publish_report(store: Store, commit: Commit, sheet: bytes | None, address: str | None) -> None:
-    """What the run has decided and changed, its picture, and the way to its report.
+    """What the run has changed, its picture, and the way to its report, below the sentence that decides.
 
     Browsers follow no `file:` or `s3:` link from a page of the server, so a link needs the `address` of a server of
     reports; without one the command is shown that opens the report.
@@ -126,7 +126,7 @@ def publish_report(store: Store, commit: Commit, sheet: bytes | None, address: s
     picture = ""
     if sheet is not None:
         picture = f"![The first picks, and what arrived](data:image/jpeg;base64,{base64.b64encode(sheet).decode()})"
-    parts = filter(None, [f"**{decided}**", changed, picture, f"Report of refresh {commit.number}. {way}"])
+    parts = filter(None, [changed, picture, f"Report of refresh {commit.number}. {way}"])
     create_markdown_artifact(key="report", markdown="\n\n".join(parts), description=decided)
 
 

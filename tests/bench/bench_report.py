@@ -30,15 +30,15 @@ _FRAMES = """new Promise(done => { const slider = document.getElementById('slide
 slider.value = 1000 - 9 * left; slider.dispatchEvent(new Event('input')); requestAnimationFrame(next); })(0); })"""
 
 
-def build(workspace: Path, *, workers: int = 2) -> tuple[float, str]:
-    """Seconds of rendering the page of the last refresh, and the page."""
+def build(workspace: Path, *, workers: int = 2) -> tuple[float, float, str]:
+    """Wall-clock and processor seconds of rendering the page of the last refresh, and the page."""
     store = Store(str(workspace))
     last = commits.latest(store)
     assert last is not None
     live = live_pool.load(store, snapshots.read_snapshot(store, last.listing))
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     text = page.render(store, last, live, workers=workers)
-    return time.perf_counter() - start, text
+    return time.perf_counter() - start, time.process_time() - used, text
 
 
 def opened(file: Path, folder: Path, *flags: str) -> tuple[float, float]:
@@ -76,8 +76,9 @@ def main() -> None:
             made.unlink()
         rows = []
         for what in ("first report: map fitted, previews made", "next report: no new image"):
-            seconds, text = build(workspace)
-            rows.append({"what": what, "seconds": f"{seconds:.1f}", "MB": f"{len(text.encode()) / 1e6:.1f}"})
+            seconds, used, text = build(workspace)
+            size = f"{len(text.encode()) / 1e6:.1f}"
+            rows.append({"what": what, "seconds": f"{seconds:.1f}", "of a processor": f"{used:.1f}", "MB": size})
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         rows.append({"what": "peak memory of both, GiB", "seconds": "", "MB": f"{peak:.2f}"})
         file = folder / "report.html"

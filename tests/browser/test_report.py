@@ -334,6 +334,11 @@ def test_as_many_at_random_and_highlights_change_what_is_shown(page: Page) -> No
     options = page.ask("[...document.getElementById('marks').options].map(o => o.text)")
     assert "new with this refresh" in options
     assert f"camera: {HOSTILE}" in options
+    for wanted in ("203.JPG", "no such name"):
+        page.ask(f"document.getElementById('find').value = '{wanted}'")
+        page.ask("document.getElementById('find').dispatchEvent(new Event('change'))")
+        page.frames()
+        assert wanted.lower() in page.text("panel").lower()
     page.ask("document.querySelectorAll('.gallery .tile')[0].click()")
     page.frames()
     assert page.text("panel").count("rank") == 1

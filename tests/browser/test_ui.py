@@ -38,6 +38,10 @@ def test_a_run_is_seen_in_the_ui(browser: Any, stack: Stack, tmp_path: Path) -> 
     width = browser.evaluate("Math.max(...[...document.images].map(image => image.naturalWidth))")
     assert width > 800
     browser.picture(SHOTS / "ladder.png")
+    told = artifact(stack, done["id"], "report")
+    browser.open(f"{ui}/artifacts/artifact/{told['id']}", shows="Report of refresh 1")
+    assert browser.evaluate("Math.max(...[...document.images].map(image => image.naturalWidth))") > 800
+    browser.picture(SHOTS / "report-artifact.png")
     pool = artifact(stack, done["id"], "pool")
     browser.open(f"{ui}/artifacts/artifact/{pool['id']}", shows="duplicates")
     browser.picture(SHOTS / "pool.png")

@@ -60,10 +60,12 @@ def test_the_report_comes_with_its_picture_and_a_way_to_it(
     monkeypatch: pytest.MonkeyPatch, address: str | None, way: str
 ) -> None:
     shown: list[str] = []
-    monkeypatch.setattr(artifacts, "create_markdown_artifact", lambda markdown, **_: shown.append(markdown))
+    monkeypatch.setattr(
+        artifacts, "create_markdown_artifact", lambda markdown, description, **_: shown.extend([description, markdown])
+    )
     record = a_commit(report="reports/000001.html", selection="selections/gone")
     artifacts.publish_report(Store("/w <a>"), record, b"\xff\xd8", address)
-    [text] = shown
-    assert text.startswith("**The ranking was deleted")
-    assert "![The first picks, and what arrived](data:image/jpeg;base64,/9g=)" in text
+    said, text = shown
+    assert said.startswith("The ranking was deleted")
+    assert text.startswith("![The first picks, and what arrived](data:image/jpeg;base64,/9g=)")
     assert text.endswith(f"Report of refresh 1. {way}")

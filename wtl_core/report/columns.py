@@ -117,13 +117,13 @@ def groupings(samples: pl.DataFrame, *, group_by: str | None, classes: dict[str,
     Args:
         samples: The pool.
         group_by: The recipe's column.
-        classes: The class of each labelled sample, by its id.
+        classes: The class of labelled samples, and of others what it probably is, by id.
     """
     texts: dict[str, list[str]] = {}
     if group_by is not None:
         texts[group_by] = steering.groups_of(samples, group_by)
     if classes:
-        texts["class"] = [classes.get(sample_id, "(not labelled)") for sample_id in samples["sample_id"]]
+        texts["class, known or likely"] = [classes.get(sample_id, "(not known)") for sample_id in samples["sample_id"]]
     texts.setdefault("source", samples["source"].to_list())
     if samples["taken_at"].null_count() < samples.height:
         texts.setdefault("day", [time[:10] if time else _NO_VALUE for time in samples["taken_at"]])

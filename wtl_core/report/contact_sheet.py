@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 
 import polars as pl
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from wtl_core.pool.live_pool import Pool
 from wtl_core.report import sections, small_pictures
@@ -37,7 +37,7 @@ def _sheet(rows: Sequence[tuple[str, Sequence[bytes | None]]]) -> bytes:
     sheet = Image.new("RGB", (_ACROSS * (_TILE + _GAP) + _GAP, len(rows) * height + _GAP), _PAPER)
     pen = ImageDraw.Draw(sheet)
     for row, (title, pictures) in enumerate(rows):
-        pen.text((_GAP, row * height + _GAP), title, fill=_INK)
+        pen.text((_GAP, row * height), title, fill=_INK, font=ImageFont.load_default(14))
         for column, data in enumerate(pictures):
             left, top = _GAP + column * (_TILE + _GAP), row * height + _LINE
             pen.rectangle((left, top, left + _TILE - 1, top + _TILE - 1), fill=_EMPTY)

@@ -18,9 +18,8 @@ varying vec4 colour;
 void main() {
   bool isLit = rank < cut, isMarked = mark > 0.5;
   colour = isMarked ? marked : isLit ? lit : plain;
-  if (isMarked && !isLit) colour.a *= 0.7;
   gl_Position = vec4((place - middle) * scale, isLit ? -0.5 : isMarked ? 0.0 : 0.5, 1.0);
-  gl_PointSize = isLit ? size * 1.8 : isMarked ? size * 1.4 : size;
+  gl_PointSize = isLit ? size * 1.8 : isMarked ? size * 1.8 : size;
 }`;
 const FRAGMENT = `
 precision mediump float; varying vec4 colour;
@@ -73,7 +72,7 @@ export function createMap(box, data, options) {
     flat.setTransform(1, 0, 0, 1, 0, 0);
     flat.clearRect(0, 0, base.width, base.height);
     const side = unit(), left = width / 2 - view.x * side, top = height / 2 + view.y * side;
-    for (const [style, grow, wanted] of [[colours.plain, 1, 0], [colours.marked, 1.4, 1], [colours.lit, 1.8, 2], [colours.marked, 1.8, 3]]) {
+    for (const [style, grow, wanted] of [[colours.plain, 1, 0], [colours.marked, 1.8, 1], [colours.lit, 1.8, 2], [colours.marked, 1.8, 3]]) {
       flat.fillStyle = `rgba(${style.map((v, at) => (at < 3 ? Math.round(v * 255) : v)).join()})`;
       const dot = size * grow;
       for (let i = 0; i < count; i++) {

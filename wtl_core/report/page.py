@@ -19,6 +19,7 @@ import polars as pl
 
 from wtl_core.pool.live_pool import Pool
 from wtl_core.report import columns, decision, positions, previews, sections, small_pictures, version
+from wtl_core.selection.label_weights import likely_classes
 from wtl_core.training import succession
 from wtl_core.workspace import commits, ledger, selections
 from wtl_core.workspace.commits import Commit
@@ -66,7 +67,7 @@ def render(store: Store, commit: Commit, live: Pool, *, workers: int = 1) -> str
     samples, weight = _shown(live.samples, ranking, facts.rows)
     row_of = {sample_id: row for row, sample_id in enumerate(samples["sample_id"])}
     groups = columns.groupings(
-        samples, group_by=commit.recipe.selection.group_by, classes=_classes(labels) if labels.height else {}
+        samples, group_by=commit.recipe.selection.group_by, classes=_classes(labels, ranking) if labels.height else {}
     )
     arrays, scales = _arrays(store, commit, samples, ranking, facts, entries, workers)
     texts = {name: columns.encoded(array) for name, array in arrays.items()}
@@ -203,12 +204,17 @@ def _pictures(store: Store, samples: pl.DataFrame, ranking: pl.DataFrame, needed
     return small_pictures.read(store, chosen, side=side, budget_bytes=_PICTURE_BYTES)
 
 
-def _classes(labels: pl.DataFrame) -> dict[str, str]:
-    """The class of each labelled sample whose class is known, several joined."""
-    known = labels.filter(pl.col("classes").is_not_null())
-    return {
-        sample_id: ", ".join(names) or "(empty)" for sample_id, names in known.select("sample_id", "classes").rows()
+def _classes(labels: pl.DataFrame, ranking: pl.DataFrame) -> dict[str, str]:
+    """The class of each labelled sample whose class is known, several joined, and of others what labels say of them."""
+    known = labels.filter(pl.col("classes").is_not_null()).select("sample_id", "classes")
+    names = {name for found in known["classes"] for name in found}
+    said = {reason: likely_classes(reason, names) for reason in ranking["why"].drop_nulls().unique()}
+    likely = {
+        sample_id: said[reason][0] if len(said[reason]) == 1 else "(unsure)"
+        for sample_id, reason in ranking.select("sample_id", "why").iter_rows()
+        if reason is not None and said[reason]
     }
+    return likely | {sample_id: ", ".join(found) or "(empty)" for sample_id, found in known.iter_rows()}
 
 
 def _chart_in_words(rungs: pl.DataFrame) -> str:

@@ -244,12 +244,12 @@ function tellOne(i) {
   const list = make("dl", { className: "facts" }, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
   const nodes = [make("div", { className: "large" }, picture(i, "")), make("p", { className: "name" }, nameOf(i)), make("p", {}, describe(i)), list];
   const parent = columns.parent[i] === NONE ? -1 : rowOf[columns.parent[i]], others = childrenOf(rank[i] === NONE ? told.ranked : rank[i]);
-  if (parent >= 0) nodes.push(make("h4", {}, "Nearest earlier pick"), strip([parent]));
-  if (others.length) nodes.push(make("h4", {}, `It is the nearest earlier pick of ${whole(others.length)} image${others.length === 1 ? "" : "s"}`), strip([...others.subarray(0, 12)]));
+  if (parent >= 0) nodes.push(make("h3", { className: "minor" }, "Nearest earlier pick"), strip([parent]));
+  if (others.length) nodes.push(make("h3", { className: "minor" }, `It is the nearest earlier pick of ${whole(others.length)} image${others.length === 1 ? "" : "s"}`), strip([...others.subarray(0, 12)]));
   if (columns.near[i]) {
     const group = [];
     for (let k = 0; k < count && group.length < 12; k++) if (columns.near[k] === columns.near[i] && k !== i) group.push(k);
-    if (group.length) nodes.push(make("h4", {}, "Near-duplicates of it"), strip(group));
+    if (group.length) nodes.push(make("h3", { className: "minor" }, "Near-duplicates of it"), strip(group));
   }
   return nodes;
 }
@@ -268,7 +268,8 @@ function tell(i) {
   if (i >= 0) panel.replaceChildren(...tellOne(i));
   else if (inside) tellInside();
   else if (kept >= 0) panel.replaceChildren(...tellOne(kept));
-  else panel.replaceChildren(make("p", { className: "soft" }, HINT), make("p", { className: "soft" }, "Keys on the map: arrows go from image to image, + and - zoom, 0 shows all, L is the lasso, A counts what is in view, Esc clears."));
+  else panel.replaceChildren(make("p", { className: "soft" }, HINT), make("p", { className: "soft" }, "Keys on the map: arrows go from image to image, + and - zoom, 0 shows all, L is the lasso, A counts what is in view, Esc clears."),
+    make("h3", { className: "minor" }, "The first picks"), strip([...rowOf.slice(0, Math.min(told.ranked, 20))].filter((row) => row >= 0)));
 }
 function open(i) {
   kept = i;
@@ -333,6 +334,11 @@ function setMarks() {
 }
 $("marks").onchange = setMarks;
 if (told.number > 1 || told.labelledInPool) { $("marks").value = 1; setMarks(); }
+$("find").onchange = () => {
+  const wanted = $("find").value.toLowerCase(), found = wanted ? names.findIndex((name) => name.toLowerCase().includes(wanted)) : -1;
+  if (found >= 0) open(found);
+  else if (wanted) $("panel").replaceChildren(make("p", {}, `No image has ${$("find").value} in its name.`));
+};
 $("lasso").onclick = () => map.setLasso($("lasso").getAttribute("aria-pressed") !== "true");
 $("zoom-in").onclick = () => map.zoomBy(1.6);
 $("zoom-out").onclick = () => map.zoomBy(1 / 1.6);

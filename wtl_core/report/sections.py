@@ -131,6 +131,7 @@ def _add_changes(
         gone = old.join(picks, on="sample_id", how="anti", maintain_order="left")
         left = gone.join(samples, on="sample_id", how="semi", maintain_order="left")["sample_id"].to_list()
     is_labelled = set(labels["sample_id"])
+    left.sort(key=is_labelled.__contains__)  # why these went is plain
     ranks = dict(ranking.filter(pl.col("sample_id").is_in(left[:_TILES])).select("sample_id", "rank").iter_rows())
     facts.plain["left_notes"] = [
         "labelled"
@@ -209,6 +210,7 @@ def _quality(samples: pl.DataFrame, column: str, name: str, low: str, high: str,
         "low": least,
         "middle": middle,
         "high": most,
+        "filter": "" if column == "pixels" else f'filters = ["{column} > {np.quantile(values, 0.01):.4g}"]',
         "lowest": low[0].upper() + low[1:],
         "highest": high[0].upper() + high[1:],
         "alt": f"Histogram of {name}: {least} to {most}, half of the images below {middle}",
