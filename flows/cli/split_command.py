@@ -72,7 +72,9 @@ def _shown(store: Store) -> dict[str, Any]:
         raise click.UsageError(
             "expected shares, such as --train 80 --validation 10 --test 10; there is no split to show"
         )
-    return {"asked": asked, "images": sides.counts(store, entries), "made": sides.read_report(store, entries)}
+    on_none = sides.read(store, entries)["split"].null_count()
+    made = sides.read_report(store, entries)
+    return {"asked": asked, "images": sides.counts(store, entries), "on_none": on_none, "made": made}
 
 
 def _made(
@@ -84,9 +86,10 @@ def _made(
     from wtl_core.labelling import splits  # imports torch and lancedb
 
     device = machine().device
+    terminal.say("comparing the images by their vectors", is_message=True)
     if is_dry:
         made = splits.make(store, asked, device=device, is_dry=True)
-        return {"asked": asked.to_json(), "images": made.images, "made": made.to_json()}
+        return {"asked": asked.to_json(), "images": made.images, "on_none": made.on_none, "made": made.to_json()}
     with lease.hold(store):
         splits.make(store, asked, device=device)
     return _shown(store)
@@ -97,6 +100,9 @@ def _show(report: dict[str, Any], *, is_dry: bool) -> None:
     total = sum(images.values())
     shown = ", ".join(f"{count:,} {side} ({count / max(1, total):.1%})" for side, count in images.items())
     terminal.say(f"{'would be' if is_dry else 'split':<12} {shown}")
+    if report["on_none"]:
+        are = "1 image is" if report["on_none"] == 1 else f"{report['on_none']:,} images are"
+        terminal.say(f"on none      {are} linked to two sides, and offered for nothing")
     if made:
         several = f"{made['several']:,} of several images ({made['in_several']:,}, the largest {made['largest']:,})"
         terminal.say(f"groups       {made['groups']:,}, of which {several}")

@@ -17,7 +17,7 @@ from tests.conftest import make_jpeg
 from tests.plain_refresh import PIXELS, files, ranking, refresh
 from wtl_core import pipeline
 from wtl_core.errors import ConfigError, CorruptArtifactError, InputError
-from wtl_core.labelling import batches, cut, labels, skips, split_groups, split_state, splits
+from wtl_core.labelling import batches, cut, labels, progress, skips, split_groups, split_state, splits
 from wtl_core.labelling.batches import Asked as Batched
 from wtl_core.labelling.split_draw import draw_sides
 from wtl_core.labelling.split_state import Asked
@@ -230,6 +230,17 @@ def test_picks_and_batches_are_of_training_unless_another_side_is_asked_for(stor
     assert set(labels.listed(store)["split"]) == {"test"}
 
 
+def test_labels_of_validation_and_test_do_not_count_for_progress_and_their_images_are_no_controls(store: Store) -> None:
+    batch = batches.hand_out(store, Batched(new=150, control="100%"))
+    ids = batch.table["sample_id"].to_list()
+    ledger.append(store, "labelled", ids, classes=[(("cat", "dog")[row % 2],) for row in range(150)])
+    assert progress.run(store).controls == 150
+    splits.make(store, ASKED)
+    told = progress.run(store)
+    assert (told.labelled, told.controls, told.missing) == (len(ids_on(store, "train")),) * 2 + (0,)
+    assert told.classes["labels"].sum() == told.labelled
+
+
 def test_undo_ranks_all_images_as_before_and_another_split_is_refused_without_it(store: Store) -> None:
     before = ranking(Path(store.root))
     splits.make(store, ASKED)
@@ -292,6 +303,20 @@ def test_known_classes_are_spread_over_the_sides(store: Store) -> None:
     splits.make(store, Asked(50, 0, 50))
     tested = set(ids_on(store, "test"))
     assert len(tested.intersection(rare)) == pytest.approx(len(rare) / 2, abs=4)
+
+
+def test_a_distance_that_would_connect_the_whole_pool_is_narrowed_and_stays_so(refreshed: Path, tmp_path: Path) -> None:
+    recipe = PIXELS.model_dump(mode="json")
+    recipe["selection"]["near_duplicate_distance"] = 1.9
+    root, source = tmp_path / "w", tmp_path / "more"
+    refresh(root, refreshed / "source", recipe=type(PIXELS).model_validate(recipe))
+    store = Store(str(root))
+    made = splits.make(store, ASKED)
+    assert (made.is_narrow, made.distance < 1.0, made.largest < 15, made.too_large) == (True, True, True, 0)
+    source.mkdir()
+    write_shard(source / "b.parquet", {f"late-{number}.jpg": make_jpeg(800 + number) for number in range(20)}, {})
+    refresh(root, source, recipe=None)
+    assert sum(side is None for side in sides_of(store).values()) == 0
 
 
 def test_a_side_that_no_group_fits_into_is_refused_and_nothing_is_entered(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_split_is_tried_made_shown_and_taken_back(work: Path, tmp_path: Path, 
     told = result_of(wtl_here("split", "-w", work, "--json"))
     assert told["asked"] == {"train": 70.0, "validation": 10.0, "test": 20.0, "group_by": []}
     assert told["images"] == {"train": 28, "validation": 4, "test": 8}
-    assert (told["made"]["leaks"]["cut_groups"], told["made"]["on_none"]) == (0, 0)
+    assert (told["made"]["leaks"]["cut_groups"], told["on_none"]) == (0, 0)
     assert "split        28 train, 4 validation, 8 test\n" in wtl_here("status", "-w", work).stdout
     assert result_of(wtl_here("split", *SHARES, "-w", work, "--json")) == told
     other = wtl_here("split", "--test", "30", "-w", work)

@@ -43,6 +43,11 @@ class Groups:
     naive_sides: np.ndarray
     naive_torn: int
 
+    @property
+    def largest(self) -> int:
+        """Images of the largest group."""
+        return int(np.bincount(self.of).max())
+
 
 def find(
     samples: pl.DataFrame,
@@ -60,7 +65,7 @@ def find(
         samples: Columns of `Pool.samples` and `split`, null for the new ones, which come first; pixels, hash and
             metadata are null for samples that have left the pool.
         vectors: (N, D) of unit length, one a sample.
-        distance: Within which two images are near-duplicates.
+        distance: Within which vectors are linked.
         group_by: Columns of the pool or keys of its metadata.
         shares: Of `SIDES`, for the split to compare with.
         device: `cpu` or a CUDA device.

@@ -7,6 +7,7 @@ them it would be a leak. So no two linked images ever lie on two sides.
 
 import logging
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,8 @@ class Split:
         in_several: Images in these.
         largest: Images of the largest group.
         too_large: Groups that are in training since they are larger than another side.
-        distance: Vectors within it are near-duplicates.
+        distance: Vectors within it are linked.
+        is_narrow: It is that of the ranking: the wider one would connect more than a side of the pool.
         leaks: What lies across the sides, beside a random split of single images; None for an addition.
     """
 
@@ -57,6 +59,7 @@ class Split:
     largest: int = 0
     too_large: int = 0
     distance: float = 0.0
+    is_narrow: bool = False
     leaks: Leaks | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -70,7 +73,7 @@ class _Given:
 
     samples: pl.DataFrame
     encoder: str
-    distance: float
+    distances: tuple[float, float]
     device: str
 
 
@@ -106,8 +109,8 @@ def make(
     snapshot = snapshots.read_snapshot(store, last.listing)
     pool = live_pool.load(store, snapshot, filters=recipe.ingest.filters).samples
     receipt = selections.read_receipt(store, last.selection)
-    distance = link_distance(store, recipe, last.encoder, receipt.get("near_copy_distance"))
-    given = _Given(chunks.embeddable(store, pool, last.encoder), last.encoder, distance, device)
+    distances = link_distances(store, recipe, last.encoder, receipt.get("near_copy_distance"))
+    given = _Given(chunks.embeddable(store, pool, last.encoder), last.encoder, distances, device)
     rows, made = _divided(store, entries, given, asked, is_first=before is None, on_progress=on_progress)
     for name, share in zip(SIDES, asked.shares, strict=True):
         if before is None and share and not made.images[name]:
@@ -153,19 +156,23 @@ def extend(
     if before is None:
         return entries
     asked = Asked(**{**before, "group_by": tuple(before["group_by"])})
-    distance = link_distance(store, recipe, encoder, near_copy_distance)
-    rows, added = _divided(store, table, _Given(samples, encoder, distance, device), asked, is_first=False)
+    distances = link_distances(store, recipe, encoder, near_copy_distance)
+    rows, added = _divided(store, table, _Given(samples, encoder, distances, device), asked, is_first=False)
     if rows.is_empty():
         return entries
     _logger.info("split: %d new images, %s, %d on none", rows.height, added.images, added.on_none)
     return sides.append(store, rows, asked.to_json())
 
 
-def link_distance(store: Store, recipe: Recipe, encoder: str, near_copy_distance: float | None) -> float:
-    """Within which two images are near-duplicates, in a ranking and here."""
-    scale = stage.read_scale(store, encoder)
+def link_distances(store: Store, recipe: Recipe, encoder: str, near_copy_distance: float | None) -> tuple[float, float]:
+    """Within which vectors are linked: as far as near-copies lie apart, and the distance of the ranking, if narrower.
+
+    A ranking counts as near-duplicates what lies within half its kernel's scale at most. In two pools of CIFAR-10 with
+    200 planted bursts each that cut 15 and 16 of them, and the distance of near-copies none.
+    """
     near = recipe.selection.near_duplicate_distance
-    return ranking.near_distance(near_copy_distance if near is None else near, scale)
+    near = near_copy_distance if near is None else near
+    return ranking.near_distance(near, None), ranking.near_distance(near, stage.read_scale(store, encoder))
 
 
 def _divided(
@@ -184,7 +191,7 @@ def _divided(
     new = open_ones.join(known, on="sample_id", how="anti", maintain_order="left")
     new = new.with_columns(split=pl.lit(None, pl.String))
     if new.is_empty():
-        return pl.DataFrame(schema=sides.SCHEMA), Split(distance=given.distance)
+        return pl.DataFrame(schema=sides.SCHEMA), Split()
     embedded = pl.Series(list(vectors.existing_ids(store, given.encoder)), dtype=pl.String)
     sided = known.filter(pl.col("split").is_not_null(), pl.col("sample_id").is_in(embedded.implode()))
     sided = sided.join(given.samples, on="sample_id", how="left", maintain_order="left")
@@ -192,15 +199,21 @@ def _divided(
     ids = samples["sample_id"].to_list()
     matrix = vectors.load(store, given.encoder, ids)
     group_by = [name for name in asked.group_by if is_first or split_groups.has_column(samples, name)]
-    groups = split_groups.find(
+    find = partial(
+        split_groups.find,
         samples,
         matrix,
-        distance=given.distance,
         group_by=group_by,
         shares=asked.shares,
         device=given.device,
         on_progress=on_progress,
     )
+    is_narrow = not is_first and bool(sides.read_report(store, entries).get("is_narrow"))
+    distance, narrow = given.distances
+    groups = find(distance=narrow if is_narrow else distance)
+    most = new.height * min(share for share in asked.shares[1:] if share)
+    if is_first and narrow < distance and groups.largest > most and (again := find(distance=narrow)).largest <= most:
+        groups, is_narrow = again, True
     side_of, too_large = _drawn(new, groups, ledger.labels(entries), asked, others=known.height)
     of_image = side_of[groups.of]
     sizes = np.bincount(groups.of)
@@ -216,9 +229,10 @@ def _divided(
         groups=len(sizes),
         several=int((sizes > 1).sum()),
         in_several=int(sizes[sizes > 1].sum()),
-        largest=int(sizes.max()),
+        largest=groups.largest,
         too_large=too_large,
-        distance=given.distance,
+        distance=narrow if is_narrow else distance,
+        is_narrow=is_narrow,
         leaks=leaks,
     )
 
