@@ -41,7 +41,7 @@ function open(name, target) {
   memories[shown] = memories[shown] || {};
   const box = $("room");
   box.className = `room-${shown}`;
-  box.replaceChildren();
+  box.replaceChildren(make("p", { className: "soft" }, "Loading …"));
   current = room[2](box, { get state() { return state; }, memory: memories[shown], target, go, fail, tellTrouble });
 }
 addEventListener("hashchange", () => { const target = pendingTarget; pendingTarget = null; open(location.hash.slice(1), target); });

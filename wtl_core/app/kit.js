@@ -44,11 +44,13 @@ export function strip(items, open, note = () => "") {
   return make("div", { className: "strip" }, ...items.map((item) => {
     const told = note(item);
     const button = make("button", { type: "button", className: "tile", title: item.name }, picture(item, { alt: "" }), told ? make("span", { className: "note" }, told) : null);
-    button.setAttribute("aria-label", `${shortName(item.name)}${told ? `, ${told}` : ""}${item.rank === null || item.rank === undefined ? "" : `, rank ${item.rank + 1}`}`);
+    button.append(unseen(`${shortName(item.name)}${item.rank === null || item.rank === undefined ? "" : `, rank ${item.rank + 1}`}`));
     button.onclick = () => open(item);
     return button;
   }));
 }
+// Said and not shown: what a picture is.
+export const unseen = (text) => make("span", { className: "unseen" }, text);
 export function facts(pairs) {
   return make("dl", { className: "facts" }, ...pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
 }

@@ -46,7 +46,7 @@ export function room(box, context) {
     panel.setAttribute("aria-label", "About the image or the part of the map that was chosen");
     const form = make("form", { className: "bar-of-controls" }, make("label", { htmlFor: "marks" }, "Highlight"), marks, make("label", { htmlFor: "where" }, "where"), where, make("button", {}, "Show"), result);
     box.replaceChildren(
-      make("div", { className: "bar-of-controls slide-bar" }, make("label", { htmlFor: "cut-number" }, "First ranks"), number, slider, lasso, viewed, all), form,
+      make("h2", { className: "unseen" }, "Map"), make("div", { className: "bar-of-controls slide-bar" }, make("label", { htmlFor: "cut-number" }, "First ranks"), number, slider, lasso, viewed, all), form,
       make("div", { className: "beside" }, mapBox, panel),
       make("p", { className: "small soft" }, "Images that look alike to the encoder lie together. Green: up to the slider. Orange: highlighted. On the map: arrows go from image to image, + and - zoom, 0 shows all, L is the lasso, A counts what is in view, Enter chooses, Esc clears."));
 
@@ -62,7 +62,7 @@ export function room(box, context) {
       }
       return image.complete && image.naturalWidth ? image : null;
     }
-    view = createMap(mapBox, { x: data.x, y: data.y, rank: data.rank, mark: new Uint8Array(count) }, {
+    view = mapBox.handle = createMap(mapBox, { x: data.x, y: data.y, rank: data.rank, mark: new Uint8Array(count) }, {
       label: "Map of the pool: images that look alike lie together, the first ranks are lit",
       webgl: !context.isFlat,
       picture: pictureOf,

@@ -1,5 +1,5 @@
 // The room Picks: a queue that is gone through by keys, and all that helps to decide about one image.
-import { $, asked, counted, facts, make, picture, say, segments, shortName, strip, empty, whole } from "./kit.js";
+import { $, asked, counted, facts, make, picture, say, segments, shortName, strip, empty, unseen, whole } from "./kit.js";
 import { createGrid } from "./grid.js";
 import { decide, onDecisions, undo } from "./decide.js";
 
@@ -40,7 +40,7 @@ export function room(box, context) {
     const node = make("div", { className: `cell is-${item.state}${item.rank >= state.picks ? " is-beyond" : ""}` }, picture(item, { alt: "" }),
       make("span", { className: "caption" }, make("b", {}, whole(item.rank + 1)), item.stands ? make("span", { className: "soft" }, ` ${whole(item.stands)}`) : null,
         MARKS[item.state] ? make("span", { className: "mark", ariaHidden: "true" }, MARKS[item.state]) : null));
-    node.setAttribute("aria-label", `Rank ${item.rank + 1}, ${shortName(item.name)}, ${WORDS[item.state]}`);
+    node.append(unseen(`${shortName(item.name)}, ${WORDS[item.state]}`));
     return node;
   }
   function itemAt(place) {
@@ -111,18 +111,18 @@ export function room(box, context) {
       item.batch = found.batch; item.classes = found.classes; item.rank = found.rank;
       tellState();
       const slots = { near: make("div"), labelled: make("div") };
-      more.replaceChildren(...about_(found), slots.labelled, slots.near, make("h4", {}, "Facts"), make("p", { className: "path small soft" }, found.name), facts(found.facts));
+      more.replaceChildren(...about_(found), slots.labelled, slots.near, make("h3", {}, "Facts"), make("p", { className: "path small soft" }, found.name), facts(found.facts));
       const like = await asked(`/api/images/${item.id}/neighbours`, { signal });
       if (current !== item) return;
-      if (like.labelled) slots.labelled.append(make("h4", {}, "Most like it among the labelled"), strip([like.labelled], aside_, (one) => `${one.classes ? one.classes.join(", ") || "empty" : "class not known"} · ${one.similarity.toFixed(2)}`));
-      else slots.labelled.append(make("h4", {}, "Most like it among the labelled"), make("p", { className: "small soft" }, "Nothing is labelled yet: `wtl labels add FILE` brings labels in."));
-      if (like.neighbours.length) slots.near.append(make("h4", {}, "Most like it in the pool"), strip(like.neighbours, aside_, (one) => one.similarity.toFixed(2)));
+      if (like.labelled) slots.labelled.append(make("h3", {}, "Most like it among the labelled"), strip([like.labelled], aside_, (one) => `${one.classes ? one.classes.join(", ") || "empty" : "class not known"} · ${one.similarity.toFixed(2)}`));
+      else slots.labelled.append(make("h3", {}, "Most like it among the labelled"), make("p", { className: "small soft" }, "Nothing is labelled yet: `wtl labels add FILE` brings labels in."));
+      if (like.neighbours.length) slots.near.append(make("h3", {}, "Most like it in the pool"), strip(like.neighbours, aside_, (one) => one.similarity.toFixed(2)));
     } catch (error) { if (error.name !== "AbortError") context.fail(error); }
   }
   const aside_ = (item) => showImage({ state: "open", ...item }, true);
   function about_(found) {
-    const nodes = [make("h4", {}, "Why it is here"), ...found.why.map((text) => make("p", { className: "small" }, text))];
-    const add = (name, items, count) => { if (items.length) nodes.push(make("h4", {}, count === undefined ? name : `${name}: ${whole(count)}`), strip(items, aside_)); };
+    const nodes = [make("h3", {}, "Why it is here"), ...found.why.map((text) => make("p", { className: "small" }, text))];
+    const add = (name, items, count) => { if (items.length) nodes.push(make("h3", {}, count === undefined ? name : `${name}: ${whole(count)}`), strip(items, aside_)); };
     add("What it stands for, nearest to it of all picks before them", found.covers, found.covers_count);
     add("Near-duplicates that it replaces in the ranking", found.replaces, found.replaces_count);
     add("Looks almost the same, by its perceptual hash", found.near, found.near_count);
@@ -134,7 +134,7 @@ export function room(box, context) {
     if (current.rank === null || current.rank === undefined) parts.push("not ranked"); else parts.push(`rank ${whole(current.rank + 1)} of ${whole(state.ranked)}`, current.rank < state.picks ? "a pick" : "beyond the budget");
     if (current.stands) parts.push(`stands for ${whole(current.stands)}`);
     parts.push(WORDS[current.state]);
-    if (current.batch) parts.push(`batch ${current.batch}`);
+    if (current.batch) parts.push(`in ${current.batch}`);
     if (current.classes) parts.push(current.classes.join(", ") || "empty");
     told.textContent = parts.join(" · ");
     told.className = `small told is-${current.state}`;

@@ -1,5 +1,5 @@
 // The room Recipe: other parameters of the selection, and what they would pick, before anything is written.
-import { asked, counted, facts, make, picture, say, shortName, whole } from "./kit.js";
+import { asked, counted, facts, make, picture, say, shortName, unseen, whole } from "./kit.js";
 
 export function room(box, context) {
   let timer = 0, isLeft = false;
@@ -85,7 +85,7 @@ export function room(box, context) {
       const reached = (value) => (value === null || !made.everything ? "" : `${Math.round((100 * value) / made.everything)} %`);
       const card = (item) => {
         const node = make("button", { type: "button", className: `cell${item.was === null || item.was >= made.before ? " is-new" : ""}`, title: item.name }, picture(item, { alt: "" }), make("span", { className: "caption" }, make("b", {}, whole(item.rank + 1)), make("span", { className: "soft mark-right" }, item.was === null ? "new" : `was ${whole(item.was + 1)}`)));
-        node.setAttribute("aria-label", `${shortName(item.name)}, rank ${item.rank + 1}, ${item.was === null ? "not ranked now" : `now rank ${item.was + 1}`}`);
+        node.append(unseen(shortName(item.name)));
         node.onclick = () => context.go("picks", { ...item, state: "open" });
         return node;
       };

@@ -1,12 +1,12 @@
 // The rooms that are lists: near-duplicates, arrivals, quarantine, batches and labels.
-import { asked, counted, empty, make, picture, say, shortName, whole } from "./kit.js";
+import { asked, counted, empty, make, picture, say, shortName, unseen, whole } from "./kit.js";
 import { createGrid } from "./grid.js";
 import { decide, onDecisions, undo } from "./decide.js";
 import { WORDS } from "./picks.js";
 
 function tile(item, open, note) {
   const button = make("button", { type: "button", className: `tile is-${item.state || "open"}`, title: item.name }, picture(item, { alt: "" }), make("span", { className: "note" }, note));
-  button.setAttribute("aria-label", `${shortName(item.name)}, ${note}${item.state ? `, ${WORDS[item.state]}` : ""}`);
+  button.append(unseen(`${shortName(item.name)}${item.state ? `, ${WORDS[item.state]}` : ""}`));
   button.onclick = () => open(item);
   return button;
 }
@@ -95,7 +95,7 @@ export function arrivals(box, context) {
     const item = itemAt(place);
     if (!item) return make("div", { className: "cell is-loading" });
     const node = make("div", { className: `cell is-${item.state}` }, picture(item, { alt: "" }), make("span", { className: "caption" }, make("b", {}, item.rank === null ? "–" : whole(item.rank + 1)), make("span", { className: "soft mark-right" }, item.distance === null ? "" : item.distance.toFixed(2))));
-    node.setAttribute("aria-label", `${shortName(item.name)}, ${rankNote(item)}, distance ${item.distance === null ? "not known" : item.distance}, ${WORDS[item.state]}`);
+    node.append(unseen(`${shortName(item.name)}, ${WORDS[item.state]}`));
     return node;
   }
   return {
