@@ -281,13 +281,14 @@ def write(store: Store, images: pl.DataFrame, how: Wanted) -> Written:
                 table_files.write_bytes(form.encode(piece, classes)[""], file)
             return Written(files)
         with storage.explain_full_disk(str(output.parent), output.name):
-            return _write_images(store, images, how, classes)
+            if form.ending:
+                return _write_tars(store, images, how)
+            return _write_folder(store, images, how, classes)
     except OSError as error:
         raise ConfigError(f"{output}: expected a place to write to: {error.strerror}; name another") from error
 
 
-def _write_images(store: Store, images: pl.DataFrame, how: Wanted, classes: Sequence[str]) -> Written:
-    """Write a folder, or tars of one, by way of a folder beside it."""
+def _write_folder(store: Store, images: pl.DataFrame, how: Wanted, classes: Sequence[str]) -> Written:
     form, output, lost = how.form, how.output.absolute(), list[str]()
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=storage.TEMPORARY_PREFIX) as temporary:
         folder = Path(temporary, "new")
@@ -298,19 +299,35 @@ def _write_images(store: Store, images: pl.DataFrame, how: Wanted, classes: Sequ
             if how.is_link:
                 batch_images.link(images, inside)
             else:
-                lost = batch_images.copy(store, images, inside)
-            images = images.filter(~pl.col("uri").is_in(lost))
-        if form.ending:
-            pieces = _split(images, form, lambda piece: int(piece["byte_length"].sum()))
-            files = _named(output, len(pieces))
-            for file, piece in zip(files, pieces, strict=True):
-                with Store(str(file.parent)).writer(file.name) as stream:
-                    webdataset.pack(piece, folder, stream)
-            return Written(files, lost)
-        for name, data in form.encode(images, classes).items():
+                lost = batch_images.read(store, images, lambda name, data: (inside / name).write_bytes(data))
+        for name, data in form.encode(images.filter(~pl.col("uri").is_in(lost)), classes).items():
             (folder / name).write_bytes(data)
         folder.replace(output)  # an empty folder may be there
     return Written([output], lost)
+
+
+def _write_tars(store: Store, images: pl.DataFrame, how: Wanted) -> Written:
+    """Images are read as they lie and packed in the order of the batch; between, they are in a file without a name."""
+    output, places = how.output.absolute(), dict[str, tuple[int, int]]()
+    with tempfile.TemporaryFile(dir=output.parent) as spool:
+
+        def take(name: str, data: bytes) -> None:
+            places[name] = (spool.tell(), len(data))
+            spool.write(data)
+
+        def read(name: str) -> bytes:
+            start, size = places[name]
+            spool.seek(start)
+            return spool.read(size)
+
+        lost = batch_images.read(store, images, take)
+        kept = images.filter(~pl.col("uri").is_in(lost))
+        pieces = _split(kept, how.form, lambda piece: int(piece["byte_length"].sum()))
+        files = _named(output, len(pieces))
+        for file, piece in zip(files, pieces, strict=True):
+            with Store(str(file.parent)).writer(file.name) as stream:
+                webdataset.pack(piece, read, stream)
+    return Written(files, lost)
 
 
 def _split(images: pl.DataFrame, form: Format, size: Callable[[pl.DataFrame], int]) -> list[pl.DataFrame]:

@@ -1,5 +1,6 @@
 """The images of a batch outside the workspace: where they lie, and copies or links of them under safe names."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -35,13 +36,13 @@ def located(store: Store, table: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(file_name=pl.format("{}_{}.{}", place, "sample_id", "format"))
 
 
-def copy(store: Store, images: pl.DataFrame, folder: Path) -> list[str]:
-    """Write the images into a folder under their `file_name`, byte for byte.
+def read(store: Store, images: pl.DataFrame, take: Callable[[str, bytes], object]) -> list[str]:
+    """Give each image's `file_name` and bytes to a function, in the order in which they lie.
 
     Args:
         store: The workspace.
         images: What `located` returns.
-        folder: It is there.
+        take: Called once for each image.
 
     Returns:
         URIs of images whose bytes are gone from their source or changed there since the last run; these are left out.
@@ -56,7 +57,7 @@ def copy(store: Store, images: pl.DataFrame, folder: Path) -> list[str]:
             if data is None:
                 lost.append(uri)
             else:
-                (folder / name).write_bytes(data)
+                take(name, data)
     return lost
 
 
