@@ -58,7 +58,8 @@ export function createMap(box, data, options) {
 
   function draw() {
     waiting = 0;
-    const size = Math.max(1.5, Math.min(9, (count > 20000 ? 1.6 : count > 3000 ? 2.6 : count > 600 ? 4 : 6) * Math.sqrt(view.zoom / whole.zoom))) * ratio;
+    const least = count > 20000 ? 1.6 : count > 3000 ? 2.6 : count > 600 ? 4 : 6; // pixels across a dot
+    const size = Math.max(1.5, Math.min(9, least * Math.sqrt(view.zoom / whole.zoom))) * ratio;
     card ? drawByCard(card, view, unit(), width, height, cut, size, colours, count) : drawFlat(size);
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
@@ -72,19 +73,21 @@ export function createMap(box, data, options) {
     flat.setTransform(1, 0, 0, 1, 0, 0);
     flat.clearRect(0, 0, base.width, base.height);
     const side = unit(), left = width / 2 - view.x * side, top = height / 2 + view.y * side;
-    for (const [style, grow, wanted] of [[colours.plain, 1, 0], [colours.marked, 1.8, 1], [colours.lit, 1.8, 2], [colours.marked, 1.8, 3]]) {
+    const { plain, lit, marked } = colours;
+    for (const [style, grow, wanted] of [[plain, 1, 0], [marked, 1.8, 1], [lit, 1.8, 2], [marked, 1.8, 3]]) {
       flat.fillStyle = `rgba(${style.map((v, at) => (at < 3 ? Math.round(v * 255) : v)).join()})`;
       const dot = size * grow;
       for (let i = 0; i < count; i++) {
         if ((data.rank[i] < cut ? 2 : 0) + data.mark[i] !== wanted) continue;
         const px = (left + (data.x[i] / 65535) * side) * ratio, py = (top - (data.y[i] / 65535) * side) * ratio;
-        if (px > -9 && py > -9 && px < base.width + 9 && py < base.height + 9) flat.fillRect(px - dot / 2, py - dot / 2, dot, dot);
+        if (px < -9 || py < -9 || px > base.width + 9 || py > base.height + 9) continue;
+        flat.fillRect(px - dot / 2, py - dot / 2, dot, dot);
       }
     }
   }
 
-  // Images take the place of dots where there is room for them, the first ranks first: one for each field of a grid that
-  // moves with the map.
+  // Images take the place of dots where there is room for them, the first ranks first: one for each field of a grid
+  // that moves with the map.
   function drawPictures() {
     tiles.clear();
     if (view.zoom < 3 * whole.zoom || !options.picture) return;
@@ -196,7 +199,10 @@ export function createMap(box, data, options) {
 
   const held = new Map();
   let moved = 0, pinch = 0;
-  const at = (event) => { const r = over.getBoundingClientRect(); return [event.clientX - r.left, event.clientY - r.top]; };
+  const at = (event) => {
+    const { left, top } = over.getBoundingClientRect();
+    return [event.clientX - left, event.clientY - top];
+  };
   over.addEventListener("pointerdown", (event) => {
     over.focus({ preventScroll: true });
     held.set(event.pointerId, at(event));
@@ -277,7 +283,10 @@ export function createMap(box, data, options) {
   function resize() {
     const r = box.getBoundingClientRect();
     width = Math.max(1, r.width); height = Math.max(1, r.height); ratio = Math.min(2, devicePixelRatio || 1);
-    for (const canvas of [base, over]) { canvas.width = Math.round(width * ratio); canvas.height = Math.round(height * ratio); }
+    for (const canvas of [base, over]) {
+      canvas.width = Math.round(width * ratio);
+      canvas.height = Math.round(height * ratio);
+    }
     const isWhole = view.zoom === whole.zoom && view.x === whole.x && view.y === whole.y;
     whole.zoom = Math.min(width / extent.width, height / extent.height) / Math.min(width, height) * 0.94;
     if (isWhole) view.zoom = whole.zoom;
@@ -314,7 +323,8 @@ function readColours(box) {
 }
 
 function fitted(picture, side) {
-  const w = picture.naturalWidth || picture.width, h = picture.naturalHeight || picture.height, scale = side / Math.max(w, h);
+  const w = picture.naturalWidth || picture.width, h = picture.naturalHeight || picture.height;
+  const scale = side / Math.max(w, h);
   return [w * scale, h * scale];
 }
 
@@ -322,9 +332,11 @@ function fitted(picture, side) {
 function extentOf({ x, y }) {
   let [left, bottom, right, top] = [65535, 65535, 0, 0];
   for (let i = 0; i < x.length; i++) {
-    left = Math.min(left, x[i]); right = Math.max(right, x[i]); bottom = Math.min(bottom, y[i]); top = Math.max(top, y[i]);
+    left = Math.min(left, x[i]); right = Math.max(right, x[i]);
+    bottom = Math.min(bottom, y[i]); top = Math.max(top, y[i]);
   }
-  return { x: (left + right) / 131070, y: (bottom + top) / 131070, width: Math.max(0.02, (right - left) / 65535), height: Math.max(0.02, (top - bottom) / 65535) };
+  const size = (low, high) => Math.max(0.02, (high - low) / 65535);
+  return { x: (left + right) / 131070, y: (bottom + top) / 131070, width: size(left, right), height: size(bottom, top) };
 }
 
 // Points by cell of a square grid: `starts` (cells + 1) into `points`.
@@ -384,7 +396,8 @@ function openCard(canvas, data) {
     gl.bindBuffer(gl.ARRAY_BUFFER, buffers[name]);
     gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
     gl.enableVertexAttribArray(place);
-    const type = values instanceof Uint16Array ? gl.UNSIGNED_SHORT : values instanceof Uint8Array ? gl.UNSIGNED_BYTE : gl.FLOAT;
+    const whole = values instanceof Uint16Array ? gl.UNSIGNED_SHORT : gl.UNSIGNED_BYTE;
+    const type = values instanceof Float32Array ? gl.FLOAT : whole;
     gl.vertexAttribPointer(place, size, type, type === gl.UNSIGNED_SHORT, 0, 0);
   }
   const both = new Uint16Array(2 * data.x.length);
@@ -393,7 +406,9 @@ function openCard(canvas, data) {
   upload("rank", Float32Array.from(data.rank));
   upload("mark", data.mark);
   const uniform = {};
-  for (const name of ["middle", "scale", "cut", "size", "plain", "lit", "marked"]) uniform[name] = gl.getUniformLocation(program, name);
+  for (const name of ["middle", "scale", "cut", "size", "plain", "lit", "marked"]) {
+    uniform[name] = gl.getUniformLocation(program, name);
+  }
   return { gl, uniform, upload };
 }
 

@@ -1,13 +1,14 @@
 """The HTML report of a refresh: one file that loads nothing, where every name that came from outside is escaped.
 
-Text and tables are written here; the map, the pictures and all that the slider moves are drawn by `report.js` and
-`map.js`, from columns in the same file. Its Content-Security-Policy allows these scripts and this style and nothing
-else, so that no name could run or load anything even if it were not escaped.
+Text and tables are written here; the map, the pictures and all that the slider moves are drawn by `report.js` and the
+modules that it imports, from columns in the same file. Its Content-Security-Policy allows these scripts and this style
+and nothing else, so that no name could run or load anything even if it were not escaped.
 """
 
 import base64
 import hashlib
 import json
+import re
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -233,7 +234,6 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("wtl_core.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["percent"] = _share
     environment.globals["share"] = _share
     return environment.get_template("page.html.j2")
 
@@ -244,9 +244,9 @@ def _share(value: float) -> str:
 
 @cache
 def _script() -> str:
-    """Both modules as one: within a single file a module cannot import another one."""
-    parts = [_read("map.js").replace("export function", "function"), _read("report.js")]
-    return "\n".join(parts).replace('import { createMap } from "./map.js";\n', "")
+    """The page's modules as one: within a single file a module cannot import another one."""
+    text = "\n".join(_read(name) for name in ("map.js", "page_data.js", "ladder.js", "report.js"))
+    return re.sub(r"^import [^;]*;\n|^export ", "", text, flags=re.MULTILINE)
 
 
 def _read(name: str) -> str:

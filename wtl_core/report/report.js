@@ -1,146 +1,57 @@
 // The report's page: the slider over the operating points, and all that it moves. The map itself is map.js.
+import {
+  at,
+  drawChart,
+  fromSlider,
+  least,
+  most,
+  moveChart,
+  percentOf,
+  rungs,
+  sentence,
+  share,
+  toSlider,
+} from "./ladder.js";
 import { createMap } from "./map.js";
+import {
+  $,
+  ARRIVED,
+  FILTERED,
+  LABELLED,
+  NONE,
+  REPEAT,
+  SKIPPED,
+  childrenOf,
+  columns,
+  count,
+  flags,
+  make,
+  nameOf,
+  names,
+  picture,
+  pictureOf,
+  rank,
+  rowOf,
+  told,
+  weightOf,
+  whenDecoded,
+  whole,
+} from "./page_data.js";
 
-const $ = (id) => document.getElementById(id);
-const told = JSON.parse($("told").textContent);
-const NONE = 0xffffffff, LABELLED = 1, ARRIVED = 2, FILTERED = 4, REPEAT = 8, SKIPPED = 16;
-const whole = (value) => Math.round(value).toLocaleString("en-US");
 const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-// Columns are little-endian, as every browser's machine is; deflated, in base64.
-async function bytesOf(id) {
-  const binary = atob($(id).textContent), raw = new Uint8Array(binary.length);
-  for (let at = 0; at < raw.length; at++) raw[at] = binary.charCodeAt(at);
-  const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Response(stream).arrayBuffer();
-}
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name in node && name !== "list") node[name] = value; else node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
-// ---- what is known of each image -----------------------------------------------------------------------------------
-const columns = {};
-const kinds = { x: Uint16Array, y: Uint16Array, rank: Uint32Array, parent: Uint32Array, stands: Uint32Array, flags: Uint8Array,
-  near: Uint32Array, preview: Uint8Array, thumbRow: Uint32Array, thumbSize: Uint16Array };
-await Promise.all([...document.querySelectorAll("script[data-column]")].map(async (node) => {
-  const name = node.dataset.column, buffer = await bytesOf(node.id);
-  columns[name] = name === "names" ? new TextDecoder().decode(buffer).split("\n") : new (kinds[name] || Uint8Array)(buffer);
-}));
-const count = columns.rank.length, names = columns.names, rank = columns.rank, flags = columns.flags;
-const rowOf = new Int32Array(told.ranked + 1).fill(-1);
-for (let i = 0; i < count; i++) if (rank[i] !== NONE) rowOf[rank[i]] = i;
-const nameOf = (i) => told.prefix + names[i];
-const shortName = (i) => names[i].split(/[/#]/).pop() || names[i];
-// Of pools of more images than the page holds, ranks from `complete` on are a part of all, and each counts for several.
-const weightOf = (i) => (rank[i] !== NONE && rank[i] < told.complete ? 1 : told.weight);
-
-// Those whose nearest earlier pick is a given one, the last of the ranking first.
-const childStart = new Uint32Array(told.ranked + 2), childRows = new Uint32Array(count);
-for (let i = 0; i < count; i++) if (columns.parent[i] !== NONE) childStart[columns.parent[i] + 1]++;
-for (let r = 0; r <= told.ranked; r++) childStart[r + 1] += childStart[r];
-{
-  const fill = childStart.slice();
-  for (let r = told.ranked - 1; r >= 0; r--) {
-    const i = rowOf[r];
-    if (i >= 0 && columns.parent[i] !== NONE) childRows[fill[columns.parent[i]]++] = i;
-  }
-}
-const childrenOf = (r) => childRows.subarray(childStart[r], childStart[r + 1]);
-
-// ---- pictures ------------------------------------------------------------------------------------------------------
-const thumbs = new Map();
-{
-  let start = 0;
-  columns.thumbRow.forEach((row, at) => { thumbs.set(row, [start, columns.thumbSize[at]]); start += columns.thumbSize[at]; });
-}
-let thumbBytes = null;
-const addresses = new Map(), images = new Map(), previews = new Map();
-function addressOf(i) {
-  if (!addresses.has(i)) {
-    const place = thumbs.get(i);
-    if (place) {
-      thumbBytes = thumbBytes || Uint8Array.from(atob($("thumbs").textContent), (letter) => letter.charCodeAt(0));
-      addresses.set(i, URL.createObjectURL(new Blob([thumbBytes.subarray(place[0], place[0] + place[1])], { type: "image/jpeg" })));
-    } else addresses.set(i, previewOf(i).toDataURL());
-  }
-  return addresses.get(i);
-}
-function previewOf(i) {
-  if (previews.has(i)) return previews.get(i);
-  const canvas = make("canvas", { width: 4, height: 4 }), pen = canvas.getContext("2d"), pixels = pen.createImageData(4, 4);
-  for (let field = 0; field < 16; field++) {
-    for (let channel = 0; channel < 3; channel++) {
-      const nibble = field * 3 + channel, byte = columns.preview[i * 24 + (nibble >> 1)];
-      pixels.data[field * 4 + channel] = (nibble & 1 ? byte & 15 : byte >> 4) * 17;
-    }
-    pixels.data[field * 4 + 3] = 255;
-  }
-  pen.putImageData(pixels, 0, 0);
-  if (previews.size > 4000) previews.clear();
-  previews.set(i, canvas);
-  return canvas;
-}
-// What the map draws: an image once it is decoded, its preview until then.
-function pictureOf(i) {
-  if (!thumbs.has(i)) return previewOf(i);
-  let image = images.get(i);
-  if (!image) {
-    image = new Image();
-    image.onload = () => map.redraw();
-    image.src = addressOf(i);
-    images.set(i, image);
-  }
-  return image.complete && image.naturalWidth ? image : previewOf(i);
-}
-function picture(i, alt = nameOf(i)) {
-  return make("img", { src: addressOf(i), alt, title: nameOf(i), className: thumbs.has(i) ? "" : "preview", draggable: false });
-}
-for (const node of document.querySelectorAll("img[data-row]")) {
-  const i = Number(node.dataset.row);
-  node.src = addressOf(i);
-  node.alt = node.title = nameOf(i);
-  if (!thumbs.has(i)) node.className = "preview";
-}
-
-// ---- figures at a cut ----------------------------------------------------------------------------------------------
-// The ladder, one rung for each number of images; between two of them figures lie on a straight line.
-const rungs = told.rungs.filter((rung, at, all) => at === all.length - 1 || rung.count !== all[at + 1].count);
-function at(cut, name) {
-  if (!rungs.length) return 0;
-  let high = rungs.findIndex((rung) => rung.count >= cut);
-  if (high <= 0) return rungs[high < 0 ? rungs.length - 1 : 0][name];
-  const a = rungs[high - 1], b = rungs[high];
-  return a[name] + ((b[name] - a[name]) * (cut - a.count)) / (b.count - a.count);
-}
-const share = (value) => `${Math.min(Math.round(100 * value), value >= 1 ? 100 : 99)} %`;
-const percentOf = (cut) => { const value = (100 * cut) / told.ranked; return value >= 9.95 ? value.toFixed(0) : Number(value.toPrecision(2)).toString(); };
-function sentence(cut) {
-  const everything = rungs[rungs.length - 1].coverage;
-  if (everything <= 0) return `${whole(cut)} are picked; the pool is too small or too much alike to say what they cover.`;
-  const beside = told.labelled ? ` more, beside ${whole(told.labelled)} that ${told.labelled === 1 ? "is" : "are"} there,` : "";
-  const random = Math.round(at(cut, "equivalent_random_count"));
-  return `${whole(cut)} label${cut === 1 ? "" : "s"}${beside} cover${cut === 1 ? "s" : ""} as much as ${whole(random)} random ` +
-    `one${random === 1 ? "" : "s"}: ${share(at(cut, "coverage") / everything)} of what labelling everything would.`;
-}
-
-let cut = Math.max(0, Math.min(told.ranked, told.picks)), isRandom = false;
-const least = rungs.length ? rungs[0].count : 1, most = told.ranked;
-const STEPS = 1000;
-const toSlider = (value) => (most <= least ? STEPS : (STEPS * Math.log(value / least)) / Math.log(most / least));
-const fromSlider = (value) => Math.round(least * (most / least) ** (value / STEPS));
+let cut = Math.max(0, Math.min(told.ranked, told.picks)),
+  isRandom = false;
 
 function moveTo(value, from) {
   cut = Math.max(1, Math.min(most, Math.round(value)));
   if (from !== "slider") $("slider").value = toSlider(Math.max(cut, least));
   if (from !== "number") $("number").value = cut;
   $("slider").setAttribute("aria-valuetext", `${whole(cut)} images, ${percentOf(cut)} per cent of the pool`);
-  const everything = rungs[rungs.length - 1].coverage || 1, random = at(cut, "equivalent_random_count");
-  $("sentence").textContent = (cut < least ? `Measured from ${whole(least)} on: ` : "") + sentence(Math.max(cut, least));
+  const everything = rungs[rungs.length - 1].coverage || 1,
+    random = at(cut, "equivalent_random_count");
+  $("sentence").textContent =
+    (cut < least ? `Measured from ${whole(least)} on: ` : "") + sentence(Math.max(cut, least));
   $("f-count").textContent = whole(cut);
   $("f-percent").textContent = `${percentOf(cut)} % of ${whole(most)}`;
   $("f-random").textContent = whole(random);
@@ -148,79 +59,53 @@ function moveTo(value, from) {
   $("f-reached").textContent = share(at(cut, "coverage") / everything);
   $("f-coverage").textContent = `coverage ${at(cut, "coverage").toFixed(3)}`;
   $("f-baseline").textContent = share(at(cut, "random_coverage_mean") / everything);
-  $("f-interval").textContent = `${at(cut, "random_coverage_low").toFixed(3)} to ${at(cut, "random_coverage_high").toFixed(3)}`;
-  $("short").textContent = `${share(at(cut, "coverage") / everything)} of what all labels would give, at random ${share(at(cut, "random_coverage_mean") / everything)}`;
+  $("f-interval").textContent =
+    `${at(cut, "random_coverage_low").toFixed(3)} to ${at(cut, "random_coverage_high").toFixed(3)}`;
+  $("short").textContent =
+    `${share(at(cut, "coverage") / everything)} of what all labels would give, at random ${share(at(cut, "random_coverage_mean") / everything)}`;
   $("f-repeats").textContent = `${(100 * repeatsAt(cut)).toFixed(1)} %`;
-  for (const node of document.querySelectorAll("[data-command]")) node.textContent = node.dataset.command.replace("{cut}", cut);
-  moveChart();
+  for (const node of document.querySelectorAll("[data-command]"))
+    node.textContent = node.dataset.command.replace("{cut}", cut);
+  moveChart(cut);
   map.setCut(cut);
   wall.resize();
   later();
 }
 let soon = 0;
-function later() { // what counts all images waits for the next frame, so that dragging stays smooth
-  if (!soon) soon = requestAnimationFrame(() => { soon = 0; drawShares(); if (inside) tellInside(); });
+function later() {
+  // what counts all images waits for the next frame, so that dragging stays smooth
+  if (!soon)
+    soon = requestAnimationFrame(() => {
+      soon = 0;
+      drawShares();
+      if (inside) tellInside();
+    });
 }
 const repeatCounts = new Uint32Array(told.ranked + 1);
-for (let r = 0; r < told.ranked; r++) repeatCounts[r + 1] = repeatCounts[r] + (rowOf[r] >= 0 && flags[rowOf[r]] & REPEAT ? 1 : 0);
+for (let r = 0; r < told.ranked; r++)
+  repeatCounts[r + 1] = repeatCounts[r] + (rowOf[r] >= 0 && flags[rowOf[r]] & REPEAT ? 1 : 0);
 const repeatsAt = (value) => (value <= told.complete ? repeatCounts[value] / value : at(value, "near_duplicate_rate"));
-
-// ---- the curve -----------------------------------------------------------------------------------------------------
-const SVG = "http://www.w3.org/2000/svg";
-function svg(tag, attributes, text) {
-  const node = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  if (text) node.textContent = text;
-  return node;
-}
-let chartX = () => 0, chartY = () => 0;
-function drawChart() {
-  const box = $("curve"), width = box.clientWidth, height = 150, left = 44, right = 12, top = 12, bottom = 26;
-  const everything = rungs[rungs.length - 1].coverage || 1, floor = Math.max(0, Math.floor((10 * rungs[0].random_coverage_low) / everything) / 10);
-  chartX = (value) => left + ((width - left - right) * toSlider(Math.max(value, least))) / STEPS;
-  chartY = (value) => top + (height - top - bottom) * (1 - (Math.min(1, value / everything) - floor) / Math.max(0.05, 1 - floor));
-  const line = (name) => rungs.map((rung, k) => `${k ? "L" : "M"}${chartX(rung.count).toFixed(1)},${chartY(rung[name]).toFixed(1)}`).join("");
-  const back = [...rungs].reverse().map((rung) => `L${chartX(rung.count).toFixed(1)},${chartY(rung.random_coverage_low).toFixed(1)}`).join("");
-  const picture = svg("svg", { width, height, role: "img", "aria-label": told.chart });
-  for (let tenth = 10; tenth >= Math.round(floor * 10); tenth -= floor < 0.45 ? 2 : 1) {
-    const y = chartY((tenth / 10) * everything);
-    picture.append(svg("line", { x1: left, x2: width - right, y1: y, y2: y, class: "rule" }));
-    picture.append(svg("text", { x: left - 6, y: y + 4, "text-anchor": "end" }, `${tenth * 10} %`));
-  }
-  for (const percent of [1, 2, 5, 10, 20, 50, 100]) {
-    const value = Math.ceil((most * percent) / 100);
-    if (value < least || (percent === 50 && width < 500)) continue;
-    picture.append(svg("text", { x: chartX(value), y: height - 8, "text-anchor": percent === 100 ? "end" : percent === 1 ? "start" : "middle" }, `${percent} %`));
-  }
-  picture.append(svg("path", { d: line("random_coverage_high") + back + "Z", class: "band" }));
-  picture.append(svg("path", { d: line("random_coverage_mean"), class: "random" }));
-  picture.append(svg("path", { d: line("coverage"), class: "ours" }));
-  if (told.picks) picture.append(svg("line", { x1: chartX(told.picks), x2: chartX(told.picks), y1: top, y2: height - bottom, class: "budget" }));
-  picture.append(svg("line", { id: "at", y1: top, y2: height - bottom, class: "at" }), svg("circle", { id: "at-ours", r: 5, class: "dot-ours" }),
-    svg("circle", { id: "at-random", r: 4, class: "dot-random" }));
-  box.replaceChildren(picture);
-  moveChart();
-}
-function moveChart() {
-  const x = chartX(cut), line = document.getElementById("at");
-  if (!line) return;
-  line.setAttribute("x1", x); line.setAttribute("x2", x);
-  for (const [id, name] of [["at-ours", "coverage"], ["at-random", "random_coverage_mean"]]) {
-    $(id).setAttribute("cx", x); $(id).setAttribute("cy", chartY(at(Math.max(cut, least), name)));
-  }
-}
 
 // ---- the map and what is beside it ---------------------------------------------------------------------------------
 // Images at random, for comparison: an order that is the same on every page of this ranking.
-let randomRank = null, randomRows = null;
+let randomRank = null,
+  randomRows = null;
 function randomOrder() {
   if (randomRank) return;
   let state = 12345;
-  const next = () => { state = (Math.imul(state, 1664525) + 1013904223) >>> 0; return state / 2 ** 32; };
+  const next = () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
   randomRows = rowOf.slice(0, told.ranked).filter((row) => row >= 0);
-  for (let k = randomRows.length - 1; k > 0; k--) { const other = Math.floor(next() * (k + 1)); [randomRows[k], randomRows[other]] = [randomRows[other], randomRows[k]]; }
+  for (let k = randomRows.length - 1; k > 0; k--) {
+    const other = Math.floor(next() * (k + 1));
+    [randomRows[k], randomRows[other]] = [randomRows[other], randomRows[k]];
+  }
   randomRank = new Uint32Array(count).fill(NONE);
-  randomRows.forEach((row, place) => { randomRank[row] = place; });
+  randomRows.forEach((row, place) => {
+    randomRank[row] = place;
+  });
 }
 const shownRank = () => (isRandom ? randomRank : rank);
 const rowAt = (place) => (isRandom ? randomRows[place] : rowOf[place]);
@@ -237,39 +122,76 @@ function describe(i) {
   if (flags[i] & ARRIVED && told.number > 1) parts.push("new with this refresh");
   return parts.join(", ");
 }
-function level(name, i) { return told.levels[name][columns[name][i]]; }
+function level(name, i) {
+  return told.levels[name][columns[name][i]];
+}
 function tellOne(i) {
   const facts = told.groupings.map((grouping, g) => [grouping.name, grouping.values[columns[`group${g}`][i]]]);
-  for (const name of ["sharpness", "brightness", "contrast"]) facts.push([name, level(name, i).toLocaleString("en-US", { maximumSignificantDigits: 3 })]);
-  const list = make("dl", { className: "facts" }, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
-  const nodes = [make("div", { className: "large" }, picture(i, "")), make("p", { className: "name" }, nameOf(i)), make("p", {}, describe(i)), list];
-  const parent = columns.parent[i] === NONE ? -1 : rowOf[columns.parent[i]], others = childrenOf(rank[i] === NONE ? told.ranked : rank[i]);
+  for (const name of ["sharpness", "brightness", "contrast"])
+    facts.push([name, level(name, i).toLocaleString("en-US", { maximumSignificantDigits: 3 })]);
+  const list = make(
+    "dl",
+    { className: "facts" },
+    ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]),
+  );
+  const nodes = [
+    make("div", { className: "large" }, picture(i, "")),
+    make("p", { className: "name" }, nameOf(i)),
+    make("p", {}, describe(i)),
+    list,
+  ];
+  const parent = columns.parent[i] === NONE ? -1 : rowOf[columns.parent[i]],
+    others = childrenOf(rank[i] === NONE ? told.ranked : rank[i]);
   if (parent >= 0) nodes.push(make("h3", { className: "minor" }, "Nearest earlier pick"), strip([parent]));
-  if (others.length) nodes.push(make("h3", { className: "minor" }, `It is the nearest earlier pick of ${whole(others.length)} image${others.length === 1 ? "" : "s"}`), strip([...others.subarray(0, 12)]));
+  if (others.length)
+    nodes.push(
+      make(
+        "h3",
+        { className: "minor" },
+        `It is the nearest earlier pick of ${whole(others.length)} image${others.length === 1 ? "" : "s"}`,
+      ),
+      strip([...others.subarray(0, 12)]),
+    );
   if (columns.near[i]) {
     const group = [];
-    for (let k = 0; k < count && group.length < 12; k++) if (columns.near[k] === columns.near[i] && k !== i) group.push(k);
+    for (let k = 0; k < count && group.length < 12; k++)
+      if (columns.near[k] === columns.near[i] && k !== i) group.push(k);
     if (group.length) nodes.push(make("h3", { className: "minor" }, "Near-duplicates of it"), strip(group));
   }
   return nodes;
 }
 function strip(rows) {
-  return make("div", { className: "strip" }, ...rows.map((row) => {
-    const button = make("button", { type: "button", className: "tile", title: nameOf(row) }, picture(row, ""));
-    button.setAttribute("aria-label", `${nameOf(row)}: ${describe(row)}`);
-    button.onclick = () => open(row);
-    return button;
-  }));
+  return make(
+    "div",
+    { className: "strip" },
+    ...rows.map((row) => {
+      const button = make("button", { type: "button", className: "tile", title: nameOf(row) }, picture(row, ""));
+      button.setAttribute("aria-label", `${nameOf(row)}: ${describe(row)}`);
+      button.onclick = () => open(row);
+      return button;
+    }),
+  );
 }
-const HINT = "Point at a dot to see its image, click it to keep it here. Drag to move, pinch or click and scroll to zoom. With the lasso, or with Shift, draw around dots to count them.";
-let kept = -1, inside = null;
+const HINT =
+  "Point at a dot to see its image, click it to keep it here. Drag to move, pinch or click and scroll to zoom. With the lasso, or with Shift, draw around dots to count them.";
+let kept = -1,
+  inside = null;
 function tell(i) {
   const panel = $("panel");
   if (i >= 0) panel.replaceChildren(...tellOne(i));
   else if (inside) tellInside();
   else if (kept >= 0) panel.replaceChildren(...tellOne(kept));
-  else panel.replaceChildren(make("p", { className: "soft" }, HINT), make("p", { className: "soft" }, "Keys on the map: arrows go from image to image, + and - zoom, 0 shows all, L is the lasso, A counts what is in view, Esc clears."),
-    make("h3", { className: "minor" }, "The first picks"), strip([...rowOf.slice(0, Math.min(told.ranked, 20))].filter((row) => row >= 0)));
+  else
+    panel.replaceChildren(
+      make("p", { className: "soft" }, HINT),
+      make(
+        "p",
+        { className: "soft" },
+        "Keys on the map: arrows go from image to image, + and - zoom, 0 shows all, L is the lasso, A counts what is in view, Esc clears.",
+      ),
+      make("h3", { className: "minor" }, "The first picks"),
+      strip([...rowOf.slice(0, Math.min(told.ranked, 20))].filter((row) => row >= 0)),
+    );
 }
 function open(i) {
   kept = i;
@@ -288,54 +210,106 @@ function tellInside() {
     if (flags[i] & ARRIVED) sums.arrived += weight;
     if (columns.near[i]) sums.repeats += weight;
   }
-  const middle = (name) => { const values = [...inside].map((i) => columns[name][i]).sort((a, b) => a - b); return values.length ? values[values.length >> 1] : 0; };
-  const against = (name) => `${told.levels[name][middle(name)].toLocaleString("en-US", { maximumSignificantDigits: 3 })} (pool ${told.levels[name][128].toLocaleString("en-US", { maximumSignificantDigits: 3 })})`;
+  const middle = (name) => {
+    const values = [...inside].map((i) => columns[name][i]).sort((a, b) => a - b);
+    return values.length ? values[values.length >> 1] : 0;
+  };
+  const against = (name) =>
+    `${told.levels[name][middle(name)].toLocaleString("en-US", { maximumSignificantDigits: 3 })} (pool ${told.levels[name][128].toLocaleString("en-US", { maximumSignificantDigits: 3 })})`;
   const part = (value) => `${whole(value)} (${sums.all ? ((100 * value) / sums.all).toFixed(1) : "0"} %)`;
-  const facts = [["images", whole(sums.all)], [isRandom ? "at random" : "picks", part(sums.picks)], ["labelled", part(sums.labelled)]];
+  const facts = [
+    ["images", whole(sums.all)],
+    [isRandom ? "at random" : "picks", part(sums.picks)],
+    ["labelled", part(sums.labelled)],
+  ];
   if (told.number > 1) facts.push(["new with this refresh", part(sums.arrived)]);
-  facts.push(["in groups of near-duplicates", part(sums.repeats)], ["median sharpness", against("sharpness")], ["median brightness", against("brightness")]);
+  facts.push(
+    ["in groups of near-duplicates", part(sums.repeats)],
+    ["median sharpness", against("sharpness")],
+    ["median brightness", against("brightness")],
+  );
   for (const [g, grouping] of told.groupings.entries()) {
     if (g > 2) break;
     const counts = new Float64Array(grouping.values.length);
     for (const i of inside) counts[columns[`group${g}`][i]] += weightOf(i);
-    const first = [...counts.keys()].filter((v) => counts[v]).sort((a, b) => counts[b] - counts[a]).slice(0, 3);
-    facts.push([grouping.name, first.map((v) => `${grouping.values[v]} ${((100 * counts[v]) / sums.all).toFixed(0)}\u00a0%`).join(", ")]);
+    const first = [...counts.keys()]
+      .filter((v) => counts[v])
+      .sort((a, b) => counts[b] - counts[a])
+      .slice(0, 3);
+    facts.push([
+      grouping.name,
+      first.map((v) => `${grouping.values[v]} ${((100 * counts[v]) / sums.all).toFixed(0)}\u00a0%`).join(", "),
+    ]);
   }
   const order = [...inside].sort((a, b) => shownRank()[a] - shownRank()[b]);
   const clear = make("button", { type: "button" }, "Clear");
   clear.onclick = () => map.clear();
-  $("panel").replaceChildren(make("h3", {}, "Inside"), make("dl", { className: "facts", id: "inside" },
-    ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])), strip(order.slice(0, 24)), clear);
+  $("panel").replaceChildren(
+    make("h3", {}, "Inside"),
+    make(
+      "dl",
+      { className: "facts", id: "inside" },
+      ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]),
+    ),
+    strip(order.slice(0, 24)),
+    clear,
+  );
 }
-const map = createMap($("map"), { x: columns.x, y: columns.y, rank, mark: new Uint8Array(count) }, {
-  label: "Map of the pool: images that look alike lie together, picks are lit",
-  webgl: location.hash !== "#canvas",
-  picture: pictureOf,
-  onHover(i, how) { tell(i); if (i >= 0 && how === "key") $("live").textContent = `${nameOf(i)}: ${describe(i)}`; },
-  onOpen(i) { kept = i; inside = null; tell(i); },
-  onSelect(rows) {
-    inside = rows;
-    if (rows) kept = -1;
-    tell(-1);
-    if (rows) $("live").textContent = `${whole(rows.length)} images inside`;
+const map = createMap(
+  $("map"),
+  { x: columns.x, y: columns.y, rank, mark: new Uint8Array(count) },
+  {
+    label: "Map of the pool: images that look alike lie together, picks are lit",
+    webgl: location.hash !== "#canvas",
+    picture: pictureOf,
+    onHover(i, how) {
+      tell(i);
+      if (i >= 0 && how === "key") $("live").textContent = `${nameOf(i)}: ${describe(i)}`;
+    },
+    onOpen(i) {
+      kept = i;
+      inside = null;
+      tell(i);
+    },
+    onSelect(rows) {
+      inside = rows;
+      if (rows) kept = -1;
+      tell(-1);
+      if (rows) $("live").textContent = `${whole(rows.length)} images inside`;
+    },
+    onMode(is) {
+      $("lasso").setAttribute("aria-pressed", is);
+    },
   },
-  onMode(is) { $("lasso").setAttribute("aria-pressed", is); },
-});
+);
 $("map").handle = map; // for the tests, and for a person at the console
-const marks = [["nothing", null], ...(told.number > 1 ? [["new with this refresh", (i) => flags[i] & ARRIVED]] : []),
-  ...(told.labelledInPool ? [["labelled", (i) => flags[i] & LABELLED]] : []), ["groups of near-duplicates", (i) => columns.near[i] > 0],
-  ["least sharp tenth", (i) => columns.sharpness[i] < 26], ["darkest tenth", (i) => columns.brightness[i] < 26],
-  ...told.groupings.flatMap((grouping, g) => grouping.values.map((value, v) => [`${grouping.name}: ${value}`, (i) => columns[`group${g}`][i] === v]))];
+whenDecoded(() => map.redraw());
+const marks = [
+  ["nothing", null],
+  ...(told.number > 1 ? [["new with this refresh", (i) => flags[i] & ARRIVED]] : []),
+  ...(told.labelledInPool ? [["labelled", (i) => flags[i] & LABELLED]] : []),
+  ["groups of near-duplicates", (i) => columns.near[i] > 0],
+  ["least sharp tenth", (i) => columns.sharpness[i] < 26],
+  ["darkest tenth", (i) => columns.brightness[i] < 26],
+  ...told.groupings.flatMap((grouping, g) =>
+    grouping.values.map((value, v) => [`${grouping.name}: ${value}`, (i) => columns[`group${g}`][i] === v]),
+  ),
+];
 $("marks").append(...marks.map(([name], at) => make("option", { value: at }, name)));
 function setMarks() {
-  const test = marks[$("marks").value][1], out = new Uint8Array(count);
+  const test = marks[$("marks").value][1],
+    out = new Uint8Array(count);
   if (test) for (let i = 0; i < count; i++) out[i] = test(i) ? 1 : 0;
   map.setMarks(out);
 }
 $("marks").onchange = setMarks;
-if (told.number > 1 || told.labelledInPool) { $("marks").value = 1; setMarks(); }
+if (told.number > 1 || told.labelledInPool) {
+  $("marks").value = 1;
+  setMarks();
+}
 $("find").onchange = () => {
-  const wanted = $("find").value.toLowerCase(), found = wanted ? names.findIndex((name) => name.toLowerCase().includes(wanted)) : -1;
+  const wanted = $("find").value.toLowerCase(),
+    found = wanted ? names.findIndex((name) => name.toLowerCase().includes(wanted)) : -1;
   if (found >= 0) open(found);
   else if (wanted) $("panel").replaceChildren(make("p", {}, `No image has ${$("find").value} in its name.`));
 };
@@ -348,19 +322,30 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => map.
 
 // ---- the wall of picks: only the rows in sight are in the page -------------------------------------------------------
 const wall = {
-  box: $("wall"), inner: $("wall-inner"), first: -1, shown: "", columns: 1, height: 1, chosen: 0,
+  box: $("wall"),
+  inner: $("wall-inner"),
+  first: -1,
+  shown: "",
+  columns: 1,
+  height: 1,
+  chosen: 0,
   resize() {
     const width = this.box.clientWidth - 16;
     this.columns = Math.max(2, Math.floor((width + 12) / 165));
-    this.height = Math.round((width - 12 * (this.columns - 1)) / this.columns * 0.75) + 86;
+    this.height = Math.round(((width - 12 * (this.columns - 1)) / this.columns) * 0.75) + 86;
     this.inner.style.height = `${Math.ceil(this.total() / this.columns) * this.height}px`;
     this.draw();
   },
-  total() { return Math.min(cut, isRandom ? randomRows.length : told.complete); },
+  total() {
+    return Math.min(cut, isRandom ? randomRows.length : told.complete);
+  },
   draw() {
-    const rows = this.isPrinting ? 3 : Math.ceil(this.box.clientHeight / this.height) + 2, total = this.total();
+    const rows = this.isPrinting ? 3 : Math.ceil(this.box.clientHeight / this.height) + 2,
+      total = this.total();
     const top = this.isPrinting ? 0 : Math.max(0, Math.floor(this.box.scrollTop / this.height) - 1);
-    const from = top * this.columns, to = Math.min(total, from + rows * this.columns), key = `${from} ${to} ${this.columns} ${this.height} ${isRandom}`;
+    const from = top * this.columns,
+      to = Math.min(total, from + rows * this.columns),
+      key = `${from} ${to} ${this.columns} ${this.height} ${isRandom}`;
     if (key === this.shown) return;
     this.shown = key;
     const cards = [];
@@ -371,21 +356,30 @@ const wall = {
     $("wall-rows").replaceChildren(...cards);
   },
   card(place, row) {
-    const others = isRandom ? [] : [...childrenOf(place).subarray(0, 3)], caption = [make("b", {}, `${whole(place + 1)}`)];
+    const others = isRandom ? [] : [...childrenOf(place).subarray(0, 3)],
+      caption = [make("b", {}, `${whole(place + 1)}`)];
     if (!isRandom && columns.stands[row]) caption.push(` stands for ${whole(columns.stands[row])}`);
     if (flags[row] & REPEAT) caption.push(make("span", { className: "tag" }, "repeat"));
-    const button = make("button", { type: "button", className: "pick", tabIndex: place === this.chosen ? 0 : -1, title: nameOf(row) },
-      picture(row), make("span", { className: "caption" }, ...caption),
-      make("span", { className: "others" }, ...others.map((other) => picture(other, ""))));
+    const button = make(
+      "button",
+      { type: "button", className: "pick", tabIndex: place === this.chosen ? 0 : -1, title: nameOf(row) },
+      picture(row),
+      make("span", { className: "caption" }, ...caption),
+      make("span", { className: "others" }, ...others.map((other) => picture(other, ""))),
+    );
     button.dataset.place = place;
-    button.onclick = () => { this.chosen = place; open(row); };
+    button.onclick = () => {
+      this.chosen = place;
+      open(row);
+    };
     return button;
   },
   go(place) {
     this.chosen = Math.max(0, Math.min(this.total() - 1, place));
     const line = Math.floor(this.chosen / this.columns) * this.height;
     if (line < this.box.scrollTop) this.box.scrollTop = line;
-    if (line + this.height > this.box.scrollTop + this.box.clientHeight) this.box.scrollTop = line + this.height - this.box.clientHeight;
+    if (line + this.height > this.box.scrollTop + this.box.clientHeight)
+      this.box.scrollTop = line + this.height - this.box.clientHeight;
     this.shown = "";
     this.draw();
     const found = this.inner.querySelector(`[data-place="${this.chosen}"]`);
@@ -394,7 +388,16 @@ const wall = {
 };
 wall.box.addEventListener("scroll", () => wall.draw());
 wall.box.addEventListener("keydown", (event) => {
-  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -wall.columns, ArrowDown: wall.columns, PageDown: wall.columns * 4, PageUp: -wall.columns * 4, Home: -1e9, End: 1e9 }[event.key];
+  const step = {
+    ArrowLeft: -1,
+    ArrowRight: 1,
+    ArrowUp: -wall.columns,
+    ArrowDown: wall.columns,
+    PageDown: wall.columns * 4,
+    PageUp: -wall.columns * 4,
+    Home: -1e9,
+    End: 1e9,
+  }[event.key];
   if (step === undefined) return;
   event.preventDefault();
   wall.go(wall.chosen + step);
@@ -414,25 +417,48 @@ $("as-random").onclick = () => setRandom(true);
 
 // ---- shares of groups: pool, picks, labelled -------------------------------------------------------------------------
 function drawShares() {
-  const g = Number($("grouping").value || 0), grouping = told.groupings[g];
+  const g = Number($("grouping").value || 0),
+    grouping = told.groupings[g];
   if (!grouping) return;
-  const size = grouping.values.length, pool = new Float64Array(size), picks = new Float64Array(size), labelled = new Float64Array(size);
-  const codes = columns[`group${g}`], order = shownRank();
+  const size = grouping.values.length,
+    pool = new Float64Array(size),
+    picks = new Float64Array(size),
+    labelled = new Float64Array(size);
+  const codes = columns[`group${g}`],
+    order = shownRank();
   for (let i = 0; i < count; i++) {
-    const weight = weightOf(i), code = codes[i];
+    const weight = weightOf(i),
+      code = codes[i];
     pool[code] += weight;
     if (order[i] < cut) picks[code] += weight;
     if (flags[i] & LABELLED) labelled[code] += weight;
   }
-  const sum = (values) => values.reduce((a, b) => a + b, 0), parts = [pool, picks, labelled].map((values) => [values, sum(values) || 1]);
+  const sum = (values) => values.reduce((a, b) => a + b, 0),
+    parts = [pool, picks, labelled].map((values) => [values, sum(values) || 1]);
   const largest = Math.max(...parts.map(([values, all]) => Math.max(...values) / all));
   const cell = ([values, all], v, kind) => {
     const bar = make("span", { className: `bar ${kind}` });
     bar.style.width = `${((100 * values[v]) / all / largest).toFixed(2)}%`;
-    return make("td", {}, make("span", { className: "track" }, bar), make("span", { className: "value" }, all === 1 && !values[v] ? "" : `${((100 * values[v]) / all).toFixed(1)} %`), make("span", { className: "soft value" }, whole(values[v])));
+    return make(
+      "td",
+      {},
+      make("span", { className: "track" }, bar),
+      make("span", { className: "value" }, all === 1 && !values[v] ? "" : `${((100 * values[v]) / all).toFixed(1)} %`),
+      make("span", { className: "soft value" }, whole(values[v])),
+    );
   };
-  $("shares").replaceChildren(...grouping.values.map((value, v) => make("tr", {}, make("th", { scope: "row", title: value }, value),
-    cell(parts[0], v, "of-pool"), cell(parts[1], v, "of-picks"), ...(told.labelledInPool ? [cell(parts[2], v, "of-labels")] : []))));
+  $("shares").replaceChildren(
+    ...grouping.values.map((value, v) =>
+      make(
+        "tr",
+        {},
+        make("th", { scope: "row", title: value }, value),
+        cell(parts[0], v, "of-pool"),
+        cell(parts[1], v, "of-picks"),
+        ...(told.labelledInPool ? [cell(parts[2], v, "of-labels")] : []),
+      ),
+    ),
+  );
 }
 if (told.groupings.length) {
   $("grouping").append(...told.groupings.map((grouping, g) => make("option", { value: g }, grouping.name)));
@@ -446,21 +472,40 @@ $("to-budget").onclick = () => moveTo(told.picks || least);
 for (const button of document.querySelectorAll("button[data-copies]")) {
   button.onclick = async () => {
     const text = $(button.dataset.copies).textContent;
-    try { await navigator.clipboard.writeText(text); } catch { // pages from the disk may not use the clipboard
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // pages from the disk may not use the clipboard
       getSelection().selectAllChildren($(button.dataset.copies));
       document.execCommand("copy");
     }
     $("live").textContent = `copied: ${text}`;
     button.textContent = "Copied";
-    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    setTimeout(() => {
+      button.textContent = "Copy";
+    }, 1500);
   };
 }
 for (const node of document.querySelectorAll("button[data-open]")) node.onclick = () => open(Number(node.dataset.open));
-addEventListener("beforeprint", () => { document.querySelectorAll("details[data-print]").forEach((node) => { node.open = true; }); wall.isPrinting = true; wall.resize(); drawChart(); });
-addEventListener("afterprint", () => { wall.isPrinting = false; wall.resize(); drawChart(); });
+addEventListener("beforeprint", () => {
+  document.querySelectorAll("details[data-print]").forEach((node) => {
+    node.open = true;
+  });
+  wall.isPrinting = true;
+  wall.resize();
+  drawChart(cut);
+});
+addEventListener("afterprint", () => {
+  wall.isPrinting = false;
+  wall.resize();
+  drawChart(cut);
+});
 if (told.ranked) {
   tell(-1);
-  new ResizeObserver(() => { drawChart(); wall.resize(); }).observe($("decide"));
+  new ResizeObserver(() => {
+    drawChart(cut);
+    wall.resize();
+  }).observe($("decide"));
   moveTo(cut || least);
 }
 performance.mark("ready");
