@@ -4,10 +4,10 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.labelling import publish_taken_back, take_labels_back, wanted
+from tasks.labelling import is_ranked, publish_taken_back, take_labels_back, wanted
 from tasks.prefect_side.failures import show_failure
 from tasks.prefect_side.time_limits import limited
-from tasks.workspaces import hold, open_existing
+from tasks.workspaces import hold, open_for_refresh
 from wtl_core.labelling.tools.params import ToolParams
 
 
@@ -24,7 +24,9 @@ def take_back(
         patience_seconds: Wait this many seconds for another writer of the workspace to end; then the run is refused.
         time_limit_hours: The run fails when it is still at work after this many hours; 0 for no limit.
     """
-    params, store = wanted(labelling), open_existing(workspace)
+    params, store = wanted(labelling), open_for_refresh(workspace)
+    if not is_ranked(store):
+        return {}
     done = take_labels_back(store, params, None)
     if done.taken:
         with hold(store, patience_seconds) as held:

@@ -14,6 +14,7 @@ from wtl_core.labelling.tools import hand_out, take_back
 from wtl_core.labelling.tools.hand_out import HandedOut
 from wtl_core.labelling.tools.params import ToolParams
 from wtl_core.labelling.tools.take_back import TakenBack
+from wtl_core.workspace import commits
 from wtl_core.workspace.lease import Lease
 from wtl_core.workspace.storage import Store
 
@@ -25,6 +26,14 @@ def wanted(labelling: ToolParams | None) -> ToolParams:
     if labelling is None:
         raise ConfigError("expected a project of a labelling tool, found none; name it in [labelling] of the site file")
     return labelling
+
+
+def is_ranked(store: Store) -> bool:
+    """Whether there is a ranking to hand out from; until the first refresh has ended there is none."""
+    found = commits.latest(store) is not None
+    if not found:
+        run_names.rename("no ranking yet")
+    return found
 
 
 @task(name="hand-out", **STAGE)

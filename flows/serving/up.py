@@ -54,6 +54,8 @@ def run(
         started.append(_start_worker(place, site))
         say(f"worker       started  (log: {started[1].log})")
         say(f"watching     {', '.join(site.source_uris) or 'all known sources'} for workspace {site.workspace_uri}")
+        if site.labelling is not None:
+            say(f"labelling    {site.labelling.link}")
         on_ready()
         _keep_up(started, say)
     finally:

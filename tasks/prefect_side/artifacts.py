@@ -26,6 +26,7 @@ from wtl_core.workspace.storage import Store
 
 _PERCENTS = (1, 2, 5, 10, 20, 50)
 _PICKS = 50
+_LISTED = 10
 _Given = ParamSpec("_Given")
 
 _logger = logging.getLogger("wtl_core.artifacts")
@@ -142,7 +143,9 @@ def publish_tool(key: str, project: str, counts: Mapping[str, object]) -> None:
 def _listed(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{count:,} {name}" for name, count in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else _shown(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value[:_LISTED])) + (f" and {len(value) - _LISTED:,} more" if value[_LISTED:] else "")
+    return _shown(value)
 
 
 def emit_completed(store: Store, stage: str, payload: Mapping[str, object]) -> None:

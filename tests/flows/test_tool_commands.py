@@ -114,6 +114,8 @@ def test_the_flows_do_the_same_and_a_look_needs_no_lease(
     from flows.take_back import take_back
 
     store = Store(flow_parameters["workspace"])
+    not_yet = {**flow_parameters, "workspace": f"{store.root}-of-later"}
+    assert (hand_out(**not_yet), take_back(**not_yet), stub.requests) == ({}, {}, [])
     assert hand_out(**flow_parameters)["pushed"] == 10
     with lease.hold(store):
         assert hand_out(**flow_parameters)["pushed"] == 0

@@ -36,7 +36,8 @@ def test_a_deploy_leaves_what_is_the_same_and_what_is_another_sites(stack: Stack
         assert run["name"].startswith("nothing new in "), run
         assert places == {str(stack.workspace), str(stack.folder / "other")}
     finally:
-        names = [f"{flow}/{flow}-test-2" for flow in ("refresh", "watch", "train-encoder", "benchmark", "maintain")]
+        flows = ("refresh", "watch", "hand-out", "take-back", "train-encoder", "benchmark", "maintain")
+        names = [f"{flow}/{flow}-test-2" for flow in flows]
         held = [stack.api("GET", f"/deployments/name/{name}")["id"] for name in names]
         for deployment in held:
             stack.api("POST", f"/deployments/{deployment}/pause_deployment")

@@ -189,8 +189,9 @@ def _push(
         data = [
             {**told, image_field: url} for url, told in zip(shown, rows.picks_of(chunk), strict=True) if url is not None
         ]
-        check()
-        project.push(data)
+        if data:
+            check()
+            project.push(data)
         ids += [held["sample_id"] for held in data]
     deadline = time.monotonic() + _IMPORT_SECONDS
     while missing := [sample_id for sample_id in ids if sample_id not in there]:

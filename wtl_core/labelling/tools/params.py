@@ -34,6 +34,11 @@ class ToolParams(Params):
     rename: Mapping[str, str] = Field(default_factory=dict)
     """Classes of the tool that are entered under another name."""
 
+    @property
+    def link(self) -> str:
+        """The address of the project's page."""
+        return f"{self.url}/projects/{self.project}"
+
     @field_validator("url")
     @classmethod
     def _without_last_slash(cls, url: str) -> str:
