@@ -43,13 +43,16 @@ class Picks:
         return images_of(self._store, self.ids, form)
 
     def dataset(self, transform: "Callable[[Any], Any] | None" = None) -> "ImageDataset":
-        """A torch `Dataset` of `(image, target)`, with the classes of the ledger as targets; see `ImageDataset`."""
+        """A torch `Dataset` of `(image, target)`, with the classes of the ledger as targets; see `ImageDataset`.
+
+        The numbers of the classes are those of all labels of the workspace, so they are the same on each side.
+        """
         from wtl.datasets import ImageDataset
         from wtl_core.labelling import labels
 
         found = dict(labels.listed(self._store).select("sample_id", "classes").iter_rows())
         files = images_of(self._store, self.ids, "bytes")
-        return ImageDataset(files, [found.get(sample_id) for sample_id in self.ids], transform)
+        return ImageDataset(files, self.ids, found, transform)
 
     def __len__(self) -> int:
         return self.table.height

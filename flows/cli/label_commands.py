@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from flows.cli import terminal
-from flows.cli.options import checked_output, common, pairs, table_output, workspace_option
+from flows.cli.options import checked_output, common, image_names, pairs, table_output, workspace_option
 from wtl_core.errors import ConfigError
 from wtl_core.labelling import labels, sample_names, table_files
 from wtl_core.labelling.formats.rows import Reading
@@ -137,7 +137,7 @@ def list_command(output: Path | None, workspace: str, as_json: bool) -> None:
 
 
 @labels_group.command("undo")
-@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.argument("images", nargs=-1, metavar="[IMAGE]...", callback=image_names)
 @click.option(
     "--entry", type=click.IntRange(min=1), help="Number of the addition to take back, as `wtl labels list` shows it."
 )
@@ -201,7 +201,7 @@ def check_command(count: int, output: Path | None, workspace: str, as_json: bool
 
 
 @click.command("similar")
-@click.argument("image")
+@click.argument("image", callback=image_names)
 @click.option("--count", "-n", default=10, show_default=True, type=click.IntRange(1, 1000), help="Images to show.")
 @workspace_option
 @common

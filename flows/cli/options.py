@@ -8,6 +8,7 @@ import click
 
 from flows.cli import terminal
 from wtl_core.labelling import table_files
+from wtl_core.shards.paths import uri_of
 
 workspace_option = click.option(
     "--workspace",
@@ -58,6 +59,15 @@ def pairs(
         if not (old and equals) or not (new.strip() or may_be_blank):
             raise click.BadParameter(f"expected {option.metavar}, found {value!r}")
     return {old: new for _, old, _, new in found}
+
+
+def image_names(_context: click.Context, _option: click.Parameter, value: Any) -> Any:
+    """Names of images as the pool has them, which writes those that are not UTF-8 percent-encoded; a click callback."""
+    return _encoded(value) if isinstance(value, str) else tuple(map(_encoded, value))
+
+
+def _encoded(name: str) -> str:
+    return uri_of(name).removeprefix("file://")
 
 
 def seconds(_context: click.Context, option: click.Parameter, value: str | None) -> int | None:

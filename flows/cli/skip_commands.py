@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from flows.cli import terminal
-from flows.cli.options import common, table_output, workspace_option
+from flows.cli.options import common, image_names, table_output, workspace_option
 from wtl_core.labelling import skips, table_files
 from wtl_core.workspace import lease, marker
 from wtl_core.workspace.ledger import Reason
@@ -36,7 +36,7 @@ def skip_group() -> None:
 
 
 @skip_group.command("add")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", callback=image_names)
 @click.option(
     "--because",
     required=True,
@@ -84,7 +84,7 @@ def list_command(output: Path | None, workspace: str, as_json: bool) -> None:
 
 
 @skip_group.command("undo")
-@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.argument("images", nargs=-1, metavar="[IMAGE]...", callback=image_names)
 @workspace_option
 @common
 def undo_command(images: tuple[str, ...], workspace: str, as_json: bool) -> None:

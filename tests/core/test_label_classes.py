@@ -141,6 +141,10 @@ def test_rows_that_name_no_image_are_kept_aside_and_the_rest_goes_in_when_asked(
     assert (added.named, added.found, added.added, added.left_out, added.aside) == (3, 1, 1, 2, str(aside))
     with pytest.raises(InputError, match="2 that name no sample"):  # of what is kept aside nothing fits as yet
         labels.add(store, aside, is_partial=True)
+    before = aside.read_bytes()
+    with pytest.raises(ConfigError, match=r"expected another file .* than the one that is read, which would be lost"):
+        labels.add(store, aside, is_partial=True, aside=aside)
+    assert aside.read_bytes() == before
     kept.with_columns(path=pl.Series(["3.jpg", "2.jpg"])).write_csv(aside)
     assert labels.add(store, aside).added == 2
     assert now(store) == {"1.jpg": ("cat",), "2.jpg": ("dog",), "3.jpg": ("dog",)}

@@ -99,9 +99,23 @@ def test_picks_train_in_torch_with_the_classes_of_the_ledger(tmp_path: Path) -> 
     assert len(picks.dataset()) == 6
     ledger.append(Store(ws.place), "labelled", ids[:1], classes=[("bus", "tram")])
     several = wtl.Picks(Store(ws.place), pl.DataFrame({"sample_id": [ids[0], ids[5], ids[6]]})).dataset()
-    assert several[0][1].tolist() == [1.0, 1.0]
+    assert several[0][1].tolist() == [1.0, 0.0, 1.0]
     assert torch.isnan(several[1][1]).all()
-    assert several[2][1].tolist() == [0.0, 1.0]
+    assert several[2][1].tolist() == [0.0, 0.0, 1.0]
+
+
+def test_each_side_of_a_split_has_the_targets_of_the_others(tmp_path: Path) -> None:
+    refresh(tmp_path / "w", write_pictures(tmp_path / "photos", count=12))
+    ws = wtl.open(tmp_path / "w")
+    ids = ws.ranking()["sample_id"].to_list()
+    labels = pl.DataFrame({"sample_id": ids[:3], "label": ["ant", "bee", "cow"]})
+    ws.labels.add(labels)
+    part = wtl.Picks(Store(ws.place), pl.DataFrame({"sample_id": ids[1:3]})).dataset()
+    assert part.classes == ["ant", "bee", "cow"]
+    assert [part[0][1], part[1][1]] == [1, 2]
+    ws.labels.add(pl.DataFrame({"sample_id": ids[3:4], "label": [["ant", "bee"]]}))
+    part = wtl.Picks(Store(ws.place), pl.DataFrame({"sample_id": ids[1:3]})).dataset()
+    assert part[1][1].tolist() == [0.0, 0.0, 1.0]
 
 
 def test_a_refresh_gives_what_the_command_gives_and_says_whether_it_is_new(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from pathlib import Path
 
 import polars as pl
@@ -70,3 +71,19 @@ def test_wrong_use_is_told_and_enters_nothing(work: Path, wtl_here: Wtl, argumen
     refused = wtl_here("skip", *arguments, "-w", work)
     assert (refused.returncode, told in refused.stderr) == (2, True), refused.stderr
     assert result_of(wtl_here("skip", "list", "-w", work, "--json")) == {"skipped": 0, "images": []}
+
+
+def test_a_name_that_is_not_utf_8_is_that_of_its_image(tmp_path: Path, wtl_here: Wtl) -> None:
+    photos = write_pictures(tmp_path / "photos", count=12)
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (photos / "1.jpg").rename(photos / name)
+    refresh(tmp_path / "w", photos)
+    for given in (name, f"photos/{name}", photos / name):
+        skipped = result_of(wtl_here("skip", given, "--because", "redundant", "-w", tmp_path / "w", "--json"))
+        assert skipped["changed"] == 1
+        undone = result_of(wtl_here("skip", "undo", given, "-w", tmp_path / "w", "--json"))
+        assert undone["changed"] == 1
+    (tmp_path / "names.txt").write_text("caf%E9.jpg\n")
+    assert wtl_here("labels", "add", tmp_path / "names.txt", "-w", tmp_path / "w").returncode == 0
+    assert result_of(wtl_here("similar", name, "-w", tmp_path / "w", "--json"))
+    assert wtl_here("labels", "undo", name, "-w", tmp_path / "w").returncode == 0
