@@ -15,9 +15,10 @@ from PIL import Image
 from tests.conftest import make_jpeg, write_pictures
 from tests.near_duplicates import write_near_duplicates
 from tests.plain_ingest import write_tar
-from tests.plain_refresh import ranking, refresh
+from tests.plain_refresh import PIXELS, ranking, refresh
 from wtl_core.pool import live_pool
-from wtl_core.report import columns, contact_sheet, page
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.report import columns, contact_sheet, page, small_pictures
 from wtl_core.workspace import commits, ledger, snapshots
 from wtl_core.workspace.storage import Store
 
@@ -178,3 +179,24 @@ def sheet_of(workspace: Path, commit: commits.Commit) -> Image.Image:
     data = contact_sheet.draw(store, commit, live)
     assert data is not None
     return Image.open(io.BytesIO(data))
+
+
+def test_large_files_without_a_thumbnail_are_decoded_for_the_most_important_images_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for seed in range(5):
+        grains = np.random.default_rng(seed).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+        Image.fromarray(grains).save(folder / f"{seed}.jpg", quality=95)
+    (folder / "small.jpg").write_bytes(make_jpeg(9))
+    recipe = Recipe.model_validate({**PIXELS.model_dump(), "ingest": {"thumbnails_per_part": 0}})
+    commit = refresh(tmp_path / "w", folder, recipe=recipe)
+    store = Store(str(tmp_path / "w"))
+    samples = live_pool.load(store, snapshots.read_snapshot(store, commit.listing)).samples.sort("uri")
+    monkeypatch.setattr(small_pictures, "_MOST_DECODED", 2)
+    found = small_pictures.read(store, samples, side=64, budget_bytes=1 << 20)
+    assert set(found) == {*samples["sample_id"].head(2), samples["sample_id"][-1]}
+    for data in found.values():
+        with Image.open(io.BytesIO(data)) as image:
+            assert max(image.size) <= 64

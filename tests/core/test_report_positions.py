@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import make_jpeg, write_pictures
 from tests.plain_refresh import files, refresh
 from wtl_core.report import positions, previews
+from wtl_core.upkeep import maintenance
 from wtl_core.workspace import commits
 from wtl_core.workspace.storage import Store
 
@@ -109,6 +110,21 @@ def test_a_map_of_few_images_is_fitted_anew_when_the_pool_has_grown(tmp_path: Pa
     assert names == ["0001", "0002"]
     last = pl.read_parquet(next(folder.glob("0002-*")))
     assert last["is_fitted"].sum() == 30
+
+
+def test_house_keeping_keeps_the_last_map_and_the_previews_of_kept_parts(tmp_path: Path) -> None:
+    source = write_pictures(tmp_path / "source", count=5)
+    refresh(tmp_path / "w", source)
+    (source / "0.jpg").unlink()
+    for seed in range(100, 125):
+        (source / f"{seed}.jpg").write_bytes(make_jpeg(seed))
+    refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    assert len(store.names("previews")) == len(store.names("pool"))
+    maintenance.run(store, keep=1)
+    assert store.names("previews") == store.names("pool")
+    [fingerprint] = [name for name in store.names("encoders") if store.names(f"encoders/{name}/positions")]
+    assert [name[:4] for name in store.names(f"encoders/{fingerprint}/positions")] == ["0002"]
 
 
 def test_a_preview_is_sixteen_colours_of_four_bits() -> None:

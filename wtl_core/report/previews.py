@@ -14,14 +14,12 @@ import pyarrow.parquet as pq
 
 from wtl_core.images.measure import shrunk_by_area
 from wtl_core.pool.part_file import pool_key
-from wtl_core.report.small_pictures import decode_small
+from wtl_core.report.small_pictures import SMALL_BYTES, decode_small
 from wtl_core.workspace.storage import Store
 
 SIDE = 4
 BYTES = SIDE * SIDE * 3 // 2
 """Of one preview: red, green and blue of 16 fields in 4 bits each, row by row, the first in the high bits."""
-_MOST_BYTES = 32 << 10
-"""Of an image file that is decoded where there is no thumbnail; of larger ones a part of 100,000 would take minutes."""
 _SCHEMA = {"row": pl.Int32, "colours": pl.Binary}
 
 
@@ -83,7 +81,7 @@ def _pictures(table: pq.ParquetFile, number: int) -> Sequence[bytes | None]:
     found = table.read_row_group(number, columns=["thumbnail", "byte_length"])
     pictures: list[bytes | None] = found["thumbnail"].to_pylist()
     sizes: list[int] = found["byte_length"].to_pylist()
-    without = [place for place, data in enumerate(pictures) if data is None and sizes[place] <= _MOST_BYTES]
+    without = [place for place, data in enumerate(pictures) if data is None and sizes[place] <= SMALL_BYTES]
     if without:
         images = table.read_row_group(number, columns=["image"])["image"]
         for place in without:

@@ -1,6 +1,7 @@
 """Small JPEGs of images for a page, and small decodings of what ingest kept of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
@@ -17,8 +18,14 @@ from wtl_core.workspace.storage import Store
 _QUALITY = 72
 _JPEG, _EXIF = b"\xff\xd8\xff", b"Exif\0"
 _HEAD_BYTES = 4096
+SMALL_BYTES = 32 << 10
+"""Of an image file that is decoded where there is no thumbnail; many larger ones would take minutes."""
+_MOST_DECODED = 300
+"""Larger ones that are decoded all the same: the most important."""
 _AS_IT_IS_BYTES = 1500
 """A JPEG file of so few bytes is shown as it is."""
+_THREADS = 8
+"""Parts that are read side by side: in a bucket each waits for its answer most of the time."""
 _SIDES = ((128, 3600), (96, 2300), (64, 1250))
 """Longer sides, and bytes that a photograph of this size takes on average at quality 72."""
 
@@ -54,13 +61,19 @@ def read(store: Store, samples: pl.DataFrame, *, side: int, budget_bytes: int) -
         side: Longer side in pixels, see `side_for`.
         budget_bytes: Of all pictures together.
     """
-    found: dict[str, bytes] = {}
-    for (part,), group in samples.sort("part", "row").group_by("part", maintain_order=True):
-        names = dict(group.select("row", "sample_id").iter_rows())
-        for row, data in _kept(store, str(part), sorted(names)):
-            small = None if data is None else _small_jpeg(data, side)
-            if small is not None:
-                found[names[row]] = small
+    first = set(samples["sample_id"].head(_MOST_DECODED))
+    parts = [
+        (str(part), dict(group.select("row", "sample_id").iter_rows()))
+        for (part,), group in samples.sort("part", "row").group_by("part", maintain_order=True)
+    ]
+
+    def of_part(asked: tuple[str, dict[int, str]]) -> dict[str, bytes | None]:
+        part, names = asked
+        decoded = {row for row, sample_id in names.items() if sample_id in first}
+        return {names[row]: _small_jpeg(data, side) for row, data in _kept(store, part, sorted(names), decoded)}
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = {sample_id: data for pictures in pool.map(of_part, parts) for sample_id, data in pictures.items()}
     chosen: dict[str, bytes] = {}
     for sample_id in samples["sample_id"]:
         data = found.get(sample_id)
@@ -70,9 +83,8 @@ def read(store: Store, samples: pl.DataFrame, *, side: int, budget_bytes: int) -
     return chosen
 
 
-def _kept(store: Store, part: str, rows: Sequence[int]) -> list[tuple[int, bytes | None]]:
-    """Of rows of a part the thumbnail, or else the image file, which is read from its source if it is not kept."""
-    found: list[tuple[int, bytes | None]] = []
+def _kept(store: Store, part: str, rows: Sequence[int], decoded: set[int]) -> Iterator[tuple[int, bytes]]:
+    """Of rows of a part the thumbnail; of others the file if it is small or one of the rows to be `decoded`."""
     without: list[int] = []
     with store.reader(pool_key(part)) as handle:
         table = pq.ParquetFile(handle, pre_buffer=False)
@@ -84,15 +96,16 @@ def _kept(store: Store, part: str, rows: Sequence[int]) -> list[tuple[int, bytes
                 inside.append(rows[place] - first)
                 place += 1
             if inside:
-                thumbnails = table.read_row_group(number, columns=["thumbnail"])["thumbnail"]
+                group = table.read_row_group(number, columns=["thumbnail", "byte_length"])
                 for at in inside:
-                    data = thumbnails[at].as_py()
-                    if data is None:
+                    data = group["thumbnail"][at].as_py()
+                    if data is not None:
+                        yield first + at, data
+                    elif first + at in decoded or group["byte_length"][at].as_py() <= SMALL_BYTES:
                         without.append(first + at)
-                    else:
-                        found.append((first + at, data))
             first += count
-    return found + (list(live_pool.read_images(store, part, without)) if without else [])
+    if without:
+        yield from ((row, data) for row, data in live_pool.read_images(store, part, without) if data is not None)
 
 
 def _small_jpeg(data: bytes, side: int) -> bytes | None:
