@@ -11,6 +11,7 @@ import polars as pl
 
 from wtl.labels import Labels
 from wtl.ladder import Ladder
+from wtl.map import Map
 from wtl.picks import Form, Picks, images_of
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.labelling import cut
@@ -234,6 +235,24 @@ class Workspace:
             rows = similar.by_vector(self._store, last, vector, count=count)
         schema = {"sample_id": pl.String, "uri": pl.String, "similarity": pl.Float64}
         return Picks(self._store, pl.DataFrame(rows, schema=schema))
+
+    def map(self, at: int | str | None = None, *, height: int = 480) -> Map:
+        """The map of the pool, for a notebook: a slider lights the first ranks, and labelled images are orange.
+
+        It holds 100,000 images at most, those first that are ranked first, and pictures of the first 400.
+
+        Args:
+            at: The operating point that is lit at the beginning, a count or `"5%"`; the recipe's budget if None.
+            height: Of the frame, in pixels.
+
+        Raises:
+            ConfigError: no operating point, or no refresh has placed the images on a map.
+        """
+        from wtl_core.report import small_map  # imports torch
+
+        last = self._last()
+        picks = last.counts.picks if at is None else cut.parsed(str(at)).within(max(1, last.counts.ranked))
+        return Map(small_map.render(self._store, last, picks=picks), height=height)
 
     def _embedded(self, image: "bytes | Path | Image") -> np.ndarray:
         """The vector of an image from elsewhere, (D,) float32."""

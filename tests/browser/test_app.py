@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from service_stack import OUTPUT, until
 
+import wtl
 from tests.browser.conftest import Browser, program
 from tests.conftest import make_jpeg
 from tests.plain_ingest import write_tar
@@ -216,6 +217,19 @@ def test_a_preview_is_shown_and_nothing_is_written(app: App) -> None:
     app.shot("recipe-preview")
     assert "budget = 5" in app.ask("document.querySelector('.result pre').textContent")
     assert ledger.length(app.store) == length
+
+
+def test_the_map_of_a_notebook_shows_what_is_under_the_pointer(app: App, tmp_path: Path) -> None:
+    (tmp_path / "frame.html").write_text(wtl.open(app.store.root).map(5).page)
+    app.browser.call("Page.navigate", url=(tmp_path / "frame.html").as_uri())
+    app.wait("document.documentElement?.dataset.ready === 'yes'")
+    assert app.ask("document.getElementById('count').textContent").startswith("5 of ")
+    app.ask("document.getElementById('map').handle.show(0)")
+    app.wait("document.querySelector('#tip img') !== null")
+    name = Path(ranking(Path(app.store.root))["uri"][0]).name.rpartition("#")[2]
+    assert name in app.ask("document.getElementById('tip').textContent")
+    app.shot("notebook")
+    assert [one for one in app.complaints() if one != f"a request to {(tmp_path / 'frame.html').as_uri()}"] == []
 
 
 @pytest.mark.parametrize(("name", "width", "dark"), [("dark", 1400, True), ("narrow", 390, False)])

@@ -1,7 +1,12 @@
 """`import wtl`: a workspace read, cut and refreshed from Python."""
 
+import base64
+import json
+import re
+import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +71,25 @@ def test_a_cut_is_a_prefix_of_the_ranking_with_its_pictures(root: Path) -> None:
         ws.images([*picks.ids, "nobody"])
     with pytest.raises(wtl.ConfigError, match="expected 'pil', 'tensor' or 'bytes', found 'jpeg'"):
         ws.images(picks, "jpeg")  # type: ignore[arg-type]
+
+
+def test_the_map_is_a_frame_that_may_load_nothing_and_holds_the_ranking(tmp_path: Path) -> None:
+    photos = write_pictures(tmp_path / "photos", count=12)
+    (photos / "3.jpg").rename(photos / "<img src=x onerror=alert(1)>.jpg")
+    refresh(tmp_path / "w", photos)
+    shown = wtl.open(tmp_path / "w").map(4)
+    told = json.loads(re.findall(r'id="told">(.*?)</script>', shown.page)[0])
+    ranks = np.frombuffer(zlib.decompress(base64.b64decode(told["columns"]["rank"])), np.uint32)
+    assert (ranks.tolist(), told["picks"]) == (list(range(12)), 4)
+    assert [name for name, _ in told["shown"]] == ranking(tmp_path / "w")["uri"].to_list()
+    assert all(base64.b64decode(data).startswith(b"\xff\xd8") for _, data in told["shown"])
+    html = shown._repr_html_()
+    assert html.startswith('<iframe sandbox="allow-scripts"')
+    assert html.count("<") == 2
+    assert "<img src" not in shown.page
+    shutil.rmtree(next((tmp_path / "w" / "encoders").glob("*/positions")))
+    with pytest.raises(wtl.ConfigError, match="expected places on a map, found none"):
+        wtl.open(tmp_path / "w").map()
 
 
 def test_everything_shows_itself_in_a_notebook_with_names_made_harmless(tmp_path: Path) -> None:
