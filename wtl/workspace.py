@@ -173,7 +173,7 @@ class Workspace:
         validation: float | None = None,
         test: float | None = None,
         *,
-        group_by: Sequence[str] | None = None,
+        group_by: str | Sequence[str] | None = None,
     ) -> pl.DataFrame:
         """The side of each image: `train`, `validation` or `test`; with shares the split is made, as by `wtl split`.
 
@@ -181,7 +181,7 @@ class Workspace:
             train: Per cent of the images; what the others leave if None.
             validation: Per cent; none if None.
             test: Per cent; none if None.
-            group_by: Columns whose equal values stay on one side; the recipe's if None.
+            group_by: A column or several whose equal values stay on one side; the recipe's if None.
 
         Raises:
             ConfigError: shares that do not sum to 100, or another split is there.
@@ -192,7 +192,8 @@ class Workspace:
         if (train, validation, test) != (None, None, None):
             from wtl_core.labelling import splits
 
-            asked = split_state.asked_of(self._store, (train, validation, test), group_by)
+            columns = [group_by] if isinstance(group_by, str) else group_by
+            asked = split_state.asked_of(self._store, (train, validation, test), columns)
             with lease.hold(self._store):
                 splits.make(self._store, asked)
         return split_state.listed(self._store)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,30 @@ def test_each_side_of_a_split_has_the_targets_of_the_others(tmp_path: Path) -> N
     ws.labels.add(pl.DataFrame({"sample_id": ids[3:4], "label": [["ant", "bee"]]}))
     part = wtl.Picks(Store(ws.place), pl.DataFrame({"sample_id": ids[1:3]})).dataset()
     assert part[1][1].tolist() == [0.0, 0.0, 1.0]
+
+
+def test_what_the_commands_refuse_is_refused_here_and_nothing_is_entered(tmp_path: Path) -> None:
+    refresh(tmp_path / "w", write_pictures(tmp_path / "photos", count=12))
+    ws = wtl.open(tmp_path / "w")
+    first, vector = ws.ranking()["sample_id"][0], ws.vectors().array[0]
+    refused: list[tuple[str, Callable[[], object]]] = [
+        ("expected a reason out of unusable, redundant, found 'ugly'", lambda: ws.skip([first], "ugly")),  # type: ignore[arg-type]
+        ("expected at least one new image, found -3", lambda: ws.export(tmp_path / "b.csv", new=-3)),
+        ("expected at least one new image, found 0", lambda: ws.export(tmp_path / "b.csv", new=0)),
+        ("expected a format out of csv, .*, found 'xml'", lambda: ws.export(tmp_path / "b.xml", new=1, form="xml")),
+        ("expected a side of the split out of train, .*, found 'dev'", lambda: ws.cut(1, split="dev")),
+        (
+            "expected no controls of test",
+            lambda: ws.export(tmp_path / "b.csv", new=2, control="1", split="test"),
+        ),
+        ("expected a vector of finite numbers", lambda: ws.similar(np.full_like(vector, np.nan))),
+        ("column camera: expected a column of the pool", lambda: ws.split(test=25, group_by="camera")),
+    ]
+    for told, call in refused:
+        with pytest.raises(wtl.WtlError, match=told):
+            call()
+    assert ledger.length(Store(ws.place)) == 0
+    assert not list(tmp_path.glob("b.*"))
 
 
 def test_a_refresh_gives_what_the_command_gives_and_says_whether_it_is_new(tmp_path: Path) -> None:

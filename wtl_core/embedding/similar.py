@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from wtl_core.embedding import vectors
+from wtl_core.errors import InputError
 from wtl_core.pool import live_pool
 from wtl_core.workspace import ledger, snapshots
 from wtl_core.workspace.commits import Commit
@@ -29,8 +30,10 @@ def by_vector(store: Store, commit: Commit, vector: np.ndarray, *, count: int) -
     for the same direction).
 
     Raises:
-        InputError: there are no vectors, or the vector is another encoder's (its length differs).
+        InputError: there are no vectors, or the vector is another encoder's (its length differs), zero or not finite.
     """
+    if not np.isfinite(vector).all() or not np.any(vector):
+        raise InputError("expected a vector of finite numbers that are not all zero, found another; embed it again")
     locations = live_pool.load_locations(
         store, snapshots.read_snapshot(store, commit.listing), columns=["sample_id", "uri"]
     )

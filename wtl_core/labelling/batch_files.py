@@ -152,6 +152,8 @@ def wanted(
     if form is None:
         table_files.check_output(output)
         form = output.suffix.lower().removeprefix(".")
+    if form not in FORMATS:
+        raise ConfigError(f"expected a format out of {', '.join(FORMATS)}, found {form!r}; name one of them")
     found = FORMATS[form]
     ending = output.suffix.lower()
     if found.ending and ending != found.ending:

@@ -99,6 +99,7 @@ def choose(store: Store, asked: Asked) -> Batch:
     Raises:
         ConfigError: the workspace has no ranking yet, what is asked for is none, or the name is that of another batch.
     """
+    _check(store, asked)
     last, ranked = cut.latest_ranking(store, split=asked.split)
     wanted = {"at": asked.at, "new": asked.new, "control": asked.control}
     wanted |= {"to": asked.to} if asked.to else {}
@@ -195,6 +196,19 @@ def meant_for(entries: pl.DataFrame, to: str) -> dict[str, Asked]:
         for batch, request in found.items()
         if request.get("to") == to
     }
+
+
+def _check(store: Store, asked: Asked) -> None:
+    """Refuse what no batch can be. Raises ConfigError."""
+    told = None
+    if (asked.at is None) == (asked.new is None):
+        told = "expected one of an operating point and a number of new images, found both or none"
+    elif asked.new is not None and asked.new < 1:
+        told = f"expected at least one new image, found {asked.new}"
+    elif asked.control is not None and asked.split != TRAIN:
+        told = f"expected no controls of {asked.split}, all of whose images are drawn at random; leave them out"
+    if told:
+        raise ConfigError(f"{store.root}: {told}; nothing is entered")
 
 
 def _chosen(

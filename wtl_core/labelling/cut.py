@@ -11,7 +11,7 @@ from wtl_core.recipe.operating_point import OperatingPoint
 from wtl_core.selection.control_draw import random_order
 from wtl_core.workspace import commits, ledger, selections, sides, snapshots
 from wtl_core.workspace.commits import Commit
-from wtl_core.workspace.sides import TRAIN
+from wtl_core.workspace.sides import SIDES, TRAIN
 from wtl_core.workspace.storage import Store
 
 _OF_RANKING = (
@@ -95,6 +95,8 @@ def latest_ranking(store: Store, *, split: str = TRAIN) -> tuple[Commit, pl.Lazy
     Raises:
         ConfigError: the workspace has no ranking yet, or another side than training is asked for and there is no split.
     """
+    if split not in SIDES:
+        raise ConfigError(f"expected a side of the split out of {', '.join(SIDES)}, found {split!r}")
     last, entries = latest_refresh(store), ledger.read(store)
     ranked = selections.scan_ranking(store, last.selection)
     if split == TRAIN:

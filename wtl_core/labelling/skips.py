@@ -6,7 +6,7 @@ never returns either. Reads no image.
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 import polars as pl
 
@@ -55,8 +55,11 @@ def skip(store: Store, values: Sequence[str], reason: Reason) -> Skipped:
         reason: Why.
 
     Raises:
-        ConfigError: a value names no sample or several, or the workspace has no refresh yet.
+        ConfigError: a value names no sample or several, the reason is none, or the workspace has no refresh yet.
     """
+    if reason not in get_args(Reason):
+        told = f"expected a reason out of {', '.join(get_args(Reason))}, found {reason!r}"
+        raise ConfigError(f"{store.root}: {told}; nothing is entered")
     named = set(_named(store, values).values())
     ids = _with_copies(store, named)
     table = ledger.read(store)
