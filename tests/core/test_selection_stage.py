@@ -39,8 +39,8 @@ def samples() -> pl.DataFrame:
     ids = [f"{row:064x}" for row in range(ROWS)]
     camera = ['{"camera": "north"}' if row % 3 else '{"camera": "south"}' for row in range(ROWS)]
     empty = pl.Series([None] * ROWS, dtype=pl.String)
-    columns = {"sample_id": ids, "uri": ids, "duplicate_of": empty, "metadata": camera, "is_filtered": [False] * ROWS}
-    return pl.DataFrame(columns)
+    columns = {"sample_id": ids, "uri": ids, "pixel_digest": ids, "duplicate_of": empty, "metadata": camera}
+    return pl.DataFrame({**columns, "is_filtered": [False] * ROWS})
 
 
 def run(

@@ -18,6 +18,7 @@ from wtl_core.report import decision, status
 from wtl_core.selection.control_draw import Draw, control_ids, random_draw
 from wtl_core.upkeep import maintenance
 from wtl_core.workspace import commits, ledger
+from wtl_core.workspace.ledger import Reason
 from wtl_core.workspace.storage import Store
 
 ALIKE = "alike.jpg"
@@ -84,6 +85,22 @@ def test_an_unusable_image_leaves_the_ranking_of_a_pool_without_it(
         (tmp_path / "photos" / Path(first["uri"][row]).name).unlink()
     refresh(tmp_path / "without", tmp_path / "photos", forget=[str(refreshed / "photos")])
     assert ranked(store).drop("uri").equals(ranked(without).drop("uri"))
+
+
+@pytest.mark.parametrize("reason", ["unusable", "redundant"])
+def test_a_skipped_image_that_comes_back_in_other_bytes_stays_away(
+    refreshed: Path, store: Store, tmp_path: Path, reason: Reason
+) -> None:
+    first = ranked(store)
+    photos = Path(shutil.copytree(refreshed / "photos", tmp_path / "photos"))
+    skips.skip(store, [first["sample_id"][0]], reason)
+    with Image.open(first["uri"][0]) as image:
+        image.save(photos / "again.png")
+    commit = refresh(Path(store.root), photos, forget=[str(refreshed / "photos")])
+    assert not ranked(store)["uri"].str.ends_with("again.png").any()
+    assert (commit.counts.samples, commit.counts.ranked, commit.counts.skipped) == (42, 40, 2)
+    skips.undo(store)
+    assert refresh(Path(store.root)).counts.ranked == 42
 
 
 def test_a_redundant_image_covers_as_a_labelled_one_whose_class_is_not_known(

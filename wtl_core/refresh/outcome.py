@@ -9,6 +9,7 @@ from wtl_core.encoders import cards
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.pool.live_pool import Pool
 from wtl_core.refresh import accounts, encoder_age
+from wtl_core.selection import stage_inputs
 from wtl_core.workspace import ledger, selections, sides
 from wtl_core.workspace.accounts import PoolAccounts
 from wtl_core.workspace.commits import Commit
@@ -36,11 +37,13 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
     encoder, embedded, selection = results.encoder, results.embedded, results.selection
     samples = chunks.embeddable(run.store, live.samples, encoder.fingerprint)
     labelled, skipped = _labelled_and_skipped(run.store, selection.ledger_length)
-    held_out = sides.held_out(run.store, ledger.read(run.store, selection.ledger_length))
+    entries = ledger.read(run.store, selection.ledger_length)
+    held_out = sides.held_out(run.store, entries)
+    is_held_out = samples["sample_id"].is_in(held_out.implode())
     counts = accounts.after_embedding(
         run, live, results.pool, embedded, selection, encoder.fingerprint,
-        skipped=len(skipped.intersection(samples["sample_id"])),
-        held_out=int(samples["sample_id"].is_in(held_out.implode()).sum()),
+        skipped=len(stage_inputs.skipped_in(samples.filter(~is_held_out), entries)),
+        held_out=int(is_held_out.sum()),
     )  # fmt: skip
     kept = pick_changes = None
     labelled_before: set[str] = set()

@@ -48,7 +48,7 @@ class Accounts(PoolAccounts):
     """The accounts of a whole refresh: what the encoder refused is quarantined and no sample."""
 
     skipped: int = 0
-    """Samples that a person skipped; 0 in commits older than this count."""
+    """Samples that were skipped or are copies of these, without those held out; 0 in commits older than this count."""
     held_out: int = 0
     """Samples that the split holds out from training: those of validation and test, and those on no side."""
     vectors: int
