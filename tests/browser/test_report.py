@@ -85,7 +85,7 @@ class Page:
         for domain in ("Page", "Runtime", "Log", "Network"):
             browser.call(f"{domain}.enable")
 
-    def open(self, fragment: str = "", *, width: int = 1440, height: int = 900, dark: bool = False) -> None:
+    def open(self, fragment: str = "#webgl", *, width: int = 1440, height: int = 900, dark: bool = False) -> None:
         self.size(width, height)
         theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.browser.call("Emulation.setEmulatedMedia", media="", features=theme)
@@ -226,10 +226,10 @@ def test_the_same_cut_is_reached_by_slider_number_and_keys(page: Page) -> None:
     assert page.text("c-cut") == "wtl cut --at 20 -o picks.csv"
 
 
-@pytest.mark.parametrize("fragment", ["", "#canvas"])
+@pytest.mark.parametrize("fragment", ["#webgl", "#canvas"])
 def test_hovering_names_the_image_that_lies_there(page: Page, fragment: str) -> None:
     page.open(fragment)
-    assert page.ask("document.getElementById('map').handle.isCard") == (not fragment)
+    assert page.ask("document.getElementById('map').handle.isCard") == (fragment == "#webgl")
     places, names = page.places(), page.names()
     gaps = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1)) + 1e6 * np.eye(len(places))
     ranks = dict(page.ranking.select("uri", "rank").iter_rows())
@@ -306,14 +306,14 @@ def test_every_key_of_the_map_and_of_the_wall_works(page: Page) -> None:
     assert page.ranking["uri"][18] in page.text("panel")
 
 
-@pytest.mark.parametrize("fragment", ["", "#canvas"])
+@pytest.mark.parametrize("fragment", ["#webgl", "#canvas"])
 def test_more_dots_are_lit_with_a_larger_cut_with_and_without_a_card(page: Page, fragment: str) -> None:
     page.open(fragment)
     page.ask("document.getElementById('map-box').scrollIntoView()")
     green = []
     for count in (3, 30, 120):
         page.move(count)
-        pixels = np.asarray(page.shot(f"cut-{count}{'-canvas' if fragment else ''}").convert("RGB")).astype(int)[
+        pixels = np.asarray(page.shot(f"cut-{count}{fragment.replace('#', '-')}").convert("RGB")).astype(int)[
             250:850, 80:980
         ]
         green.append(int((np.abs(pixels - (11, 110, 79)).sum(2) < 40).sum()))

@@ -1,14 +1,16 @@
 // A map of points that are lit up to a rank: one WebGL draw call, the rank an attribute and the cut a uniform, so that
-// moving the cut sends nothing to the card. Without WebGL a 2-D canvas draws the same. This module knows no page.
+// moving the cut sends nothing to the card. Without a card a 2-D canvas draws the same. This module knows no page.
 //
 // createMap(box, {x, y, rank, mark}, options) fills `box` and returns its handle.
 //   x, y   Uint16Array, 0 to 65535; y grows upwards      rank  Uint32Array; points with rank < cut are lit
 //   mark   Uint8Array, 1 for points in the second colour
 //   options.picture(i)         what to draw for point i: an image or canvas, or null while there is none
+//   options.webgl              false never takes WebGL, "always" in any case; by default where a card does the work
 //   options.onHover(i, how)    the point under the pointer or the keyboard (`how`), -1 for none
 //   options.onSelect(points)   Uint32Array of the points inside a lasso or a view, null when it is cleared
 //   options.onOpen(i)          a point was clicked, or Enter was pressed on it
 // Keys: arrows go from point to point, with Shift they move the map; + - 0 zoom; l lasso; a all in view; Escape clears.
+const IMITATED = /swiftshader|llvmpipe|softpipe|software|basic render/i;
 const CELLS = 256, MOST_ZOOM = 400, TILE = 40, NEAR = 12;
 
 const VERTEX = `
@@ -37,7 +39,8 @@ export function createMap(box, data, options) {
   over.setAttribute("aria-label", options.label || "Map of images");
   box.replaceChildren(base, over);
   const pen = over.getContext("2d");
-  let card = options.webgl === false ? null : openCard(base, data), flat = null;
+  let card = options.webgl === false ? null : openCard(base, data, options.webgl === "always");
+  let flat = null, sheet = null;
   const drawWithoutCard = () => { // a canvas that had a card's context has no other
     card = null;
     base.replaceWith((base = document.createElement("canvas")));
@@ -69,21 +72,31 @@ export function createMap(box, data, options) {
   }
   function redraw() { if (!waiting) waiting = requestAnimationFrame(draw); }
 
+  // Pixels are written one by one: a hundred thousand rectangles of a canvas would take five times as long.
   function drawFlat(size) {
-    flat.setTransform(1, 0, 0, 1, 0, 0);
-    flat.clearRect(0, 0, base.width, base.height);
-    const side = unit(), left = width / 2 - view.x * side, top = height / 2 + view.y * side;
-    const { plain, lit, marked } = colours;
+    const isNew = !sheet || sheet.width !== base.width || sheet.height !== base.height;
+    if (isNew) sheet = flat.createImageData(base.width, base.height);
+    const pixels = new Uint32Array(sheet.data.buffer), { plain, lit, marked } = colours, across = sheet.width;
+    pixels.fill(0);
+    const scale = (unit() * ratio) / 65535;
+    const left = (width / 2 - view.x * unit()) * ratio, top = (height / 2 + view.y * unit()) * ratio;
     for (const [style, grow, wanted] of [[plain, 1, 0], [marked, 1.8, 1], [lit, 1.8, 2], [marked, 1.8, 3]]) {
-      flat.fillStyle = `rgba(${style.map((v, at) => (at < 3 ? Math.round(v * 255) : v)).join()})`;
-      const dot = size * grow;
+      const [red, green, blue, alpha] = style.map((value) => Math.round(value * 255));
+      const rgb = (blue << 16) | (green << 8) | red, side = Math.max(1, Math.round(size * grow)), half = side >> 1;
+      const isRound = side > 3;
       for (let i = 0; i < count; i++) {
         if ((data.rank[i] < cut ? 2 : 0) + data.mark[i] !== wanted) continue;
-        const px = (left + (data.x[i] / 65535) * side) * ratio, py = (top - (data.y[i] / 65535) * side) * ratio;
-        if (px < -9 || py < -9 || px > base.width + 9 || py > base.height + 9) continue;
-        flat.fillRect(px - dot / 2, py - dot / 2, dot, dot);
+        const px = Math.round(left + data.x[i] * scale) - half, py = Math.round(top - data.y[i] * scale) - half;
+        if (px < 0 || py < 0 || px + side > across || py + side > sheet.height) continue;
+        for (let dy = 0; dy < side; dy++) {
+          const trim = isRound && (dy === 0 || dy === side - 1) ? 1 : 0, row = (py + dy) * across + px;
+          for (let at = row + trim; at < row + side - trim; at++) {
+            pixels[at] = ((wanted ? 255 : Math.min(255, (pixels[at] >>> 24) + alpha)) << 24) | rgb; // plain dots add up
+          }
+        }
       }
     }
+    flat.putImageData(sheet, 0, 0);
   }
 
   // Images take the place of dots where there is room for them, the first ranks first: one for each field of a grid
@@ -336,7 +349,8 @@ function extentOf({ x, y }) {
     bottom = Math.min(bottom, y[i]); top = Math.max(top, y[i]);
   }
   const size = (low, high) => Math.max(0.02, (high - low) / 65535);
-  return { x: (left + right) / 131070, y: (bottom + top) / 131070, width: size(left, right), height: size(bottom, top) };
+  const [x0, y0] = [(left + right) / 131070, (bottom + top) / 131070];
+  return { x: x0, y: y0, width: size(left, right), height: size(bottom, top) };
 }
 
 // Points by cell of a square grid: `starts` (cells + 1) into `points`.
@@ -372,9 +386,15 @@ function isInside(shape, x, y) {
   return inside;
 }
 
-function openCard(canvas, data) {
-  const gl = canvas.getContext("webgl", { antialias: false, premultipliedAlpha: true, preserveDrawingBuffer: true });
-  if (!gl) return null;
+function rendererOf(gl) {
+  const info = gl.getExtension("WEBGL_debug_renderer_info");
+  return info ? String(gl.getParameter(info.UNMASKED_RENDERER_WEBGL)) : "";
+}
+
+// A card that is only imitated by the processor is slower than the canvas, and taken only if `isForced`.
+function openCard(canvas, data, isForced) {
+  const gl = canvas.getContext("webgl", { antialias: false, preserveDrawingBuffer: true });
+  if (!gl || (!isForced && IMITATED.test(rendererOf(gl)))) return null;
   const program = gl.createProgram();
   for (const [kind, text] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
     const shader = gl.createShader(kind);

@@ -260,7 +260,7 @@ const map = createMap(
   { x: columns.x, y: columns.y, rank, mark: new Uint8Array(count) },
   {
     label: "Map of the pool: images that look alike lie together, picks are lit",
-    webgl: location.hash !== "#canvas",
+    webgl: { "#canvas": false, "#webgl": "always" }[location.hash],
     picture: pictureOf,
     onHover(i, how) {
       tell(i);
