@@ -42,7 +42,13 @@ def cut_command(workspace: str, at: str, output: Path | None, split: str, as_jso
     picks = cut.run(store, at, split=split)
     count, left_out = picks.table.height, picks.left_out
     told: dict[str, Any] = {"decision": None}
-    if split == sides.TRAIN:  # the ladder speaks of a ranking, and the other sides have none
+    if picks.held_out:  # the ladder speaks of them too
+        terminal.say(
+            f"{picks.held_out:,} images are left out, held out by `wtl split` since the last `wtl run`, which ranks "
+            "the rest anew",
+            is_message=True,
+        )
+    elif split == sides.TRAIN:  # the ladder speaks of a ranking, and the other sides have none
         decided = decision.read(store, picks.selection, picks=picks.ranks)
         told = {"decision": decided.to_json()}
         if count:

@@ -48,7 +48,12 @@ def test_a_split_is_tried_made_shown_and_taken_back(work: Path, tmp_path: Path, 
 
 def test_cut_and_export_take_other_sides_when_asked(work: Path, tmp_path: Path, wtl_here: Wtl) -> None:
     assert wtl_here("split", *SHARES, "-w", work).returncode == 0
-    assert len(result_of(wtl_here("cut", "--at", "100%", "-w", work, "--json"))["picks"]) == 28
+    told = result_of(wtl_here("cut", "--at", "100%", "-w", work, "--json"))
+    assert (len(told["picks"]), told["decision"]) == (28, None)
+    shown = wtl_here("cut", "--at", "100%", "-w", work)
+    assert shown.stderr == (
+        "12 images are left out, held out by `wtl split` since the last `wtl run`, which ranks the rest anew\n"
+    )
     shown = wtl_here("cut", "--at", "100%", "--split", "test", "-w", work)
     assert [row["split"] for row in csv.DictReader(io.StringIO(shown.stdout))] == ["test"] * 8
     assert shown.stderr == ""

@@ -40,11 +40,13 @@ class Picks:
             each, null where the pool is not split.
         left_out: Images that were labelled or skipped since the ranking was made, and are not in the table for that.
         selection: Key of the selection that they are from.
+        held_out: Images that were held out from training since, by a split, and are not in the table for that.
         ranks: How many first ranks the picks, and the images left out among them, take up.
     """
 
     table: pl.DataFrame
     left_out: int
+    held_out: int = 0
     selection: str = ""
     ranks: int = 0
 
@@ -75,7 +77,8 @@ def run(store: Store, at: str, *, split: str = TRAIN) -> Picks:
     picks = ranked.head(count + len(settled)).filter(~is_settled).head(count).collect()
     table = described(store, last, ranked.filter(~is_settled), picks)
     ranks = int(table["rank"][-1]) + 1 if table.height else 0
-    return Picks(table, left_out=left_out, selection=last.selection, ranks=ranks)
+    held_out = last.counts.ranked - total if split == TRAIN else 0
+    return Picks(table, left_out=left_out, held_out=held_out, selection=last.selection, ranks=ranks)
 
 
 def parsed(at: str) -> OperatingPoint:
