@@ -72,7 +72,7 @@ export function createMap(box, data, options) {
   }
   function redraw() { if (!waiting) waiting = requestAnimationFrame(draw); }
 
-  // Pixels are written one by one: a hundred thousand rectangles of a canvas would take five times as long.
+  // Pixels are written one by one: a hundred thousand rectangles of a canvas would take three times as long.
   function drawFlat(size) {
     const isNew = !sheet || sheet.width !== base.width || sheet.height !== base.height;
     if (isNew) sheet = flat.createImageData(base.width, base.height);
