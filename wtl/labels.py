@@ -25,7 +25,7 @@ class Labels:
         self._store = store
 
     def __call__(self) -> pl.DataFrame:
-        """One row a labelled image: `sample_id`, `uri`, `classes`, `created`, `origin`, `entry`.
+        """One row a labelled image: `sample_id`, `uri`, `classes`, `created`, `origin`, `entry`, `split`.
 
         `classes` is a list: empty for an image that holds nothing of interest, null where the classes are not known.
         """

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ def test_files_and_other_peoples_folders_are_refused(tmp_path: Path) -> None:
         ConfigError, match=r"expected a workspace, found none .* name the one that `wtl run SOURCE` made"
     ):
         open_workspace(str(tmp_path))
+
+
+def test_a_path_that_is_not_utf_8_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    for enter in (probe_workspace, open_workspace):
+        with pytest.raises(ConfigError, match=r"caf\\udce9': expected a path of the workspace in UTF-8"):
+            enter(str(folder))
+    assert not folder.exists()
 
 
 def test_a_workspace_nearby_is_named_to_who_opens_another_folder(tmp_path: Path) -> None:

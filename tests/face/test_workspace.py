@@ -151,6 +151,7 @@ def test_what_the_commands_refuse_is_refused_here_and_nothing_is_entered(tmp_pat
         ("expected a reason out of unusable, redundant, found 'ugly'", lambda: ws.skip([first], "ugly")),  # type: ignore[arg-type]
         ("expected at least one new image, found -3", lambda: ws.export(tmp_path / "b.csv", new=-3)),
         ("expected at least one new image, found 0", lambda: ws.export(tmp_path / "b.csv", new=0)),
+        ("expected the name of a batch in UTF-8", lambda: ws.export(tmp_path / "b.csv", new=1, name="\udcff")),
         ("expected a format out of csv, .*, found 'xml'", lambda: ws.export(tmp_path / "b.xml", new=1, form="xml")),
         ("expected a side of the split out of train, .*, found 'dev'", lambda: ws.cut(1, split="dev")),
         (

@@ -205,10 +205,17 @@ def _check(store: Store, asked: Asked) -> None:
         told = "expected one of an operating point and a number of new images, found both or none"
     elif asked.new is not None and asked.new < 1:
         told = f"expected at least one new image, found {asked.new}"
+    elif asked.name is not None and not _is_text(asked.name):
+        told = f"expected the name of a batch in UTF-8, found {asked.name!r}"
     elif asked.control is not None and asked.split != TRAIN:
         told = f"expected no controls of {asked.split}, all of whose images are drawn at random; leave them out"
     if told:
         raise ConfigError(f"{store.root}: {told}; nothing is entered")
+
+
+def _is_text(name: str) -> bool:
+    """Whether it can be written down: an argument in another encoding cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _chosen(

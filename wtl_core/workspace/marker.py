@@ -37,14 +37,25 @@ def open_workspace(uri: str) -> Store:
     """The store of an existing workspace.
 
     Raises:
-        ConfigError: nothing is there, it is no workspace, or a newer program wrote it.
+        ConfigError: nothing is there, it is no workspace, its path is not UTF-8, or a newer program wrote it.
     """
-    store = storage.open_store(uri)
+    store = _store_of(uri)
     if not store.exists(MARKER):
         near = [place for place in _around(store) if (Path(place) / MARKER).is_file()]
         remedy = f"did you mean {near[0]}" if near else "name the one that `wtl run SOURCE` made"
         raise ConfigError(f"{uri}: expected a workspace, found none ({MARKER} is missing); {remedy}")
     _check_format(store)
+    return store
+
+
+def _store_of(uri: str) -> Store:
+    store = storage.open_store(uri)
+    try:
+        store.root.encode()
+    except UnicodeEncodeError as error:  # Parquet files below it could not be opened
+        raise ConfigError(
+            f"{store.root!r}: expected a path of the workspace in UTF-8, found another; rename it"
+        ) from error
     return store
 
 
@@ -59,9 +70,9 @@ def probe_workspace(uri: str) -> Store:
     """The store of a workspace that exists or could be made there. Touches nothing.
 
     Raises:
-        ConfigError: the path is a file, or a folder that holds other things, or a newer program's workspace.
+        ConfigError: the path is a file or not UTF-8, or a folder of other things, or a newer program's workspace.
     """
-    store = storage.open_store(uri)
+    store = _store_of(uri)
     if store.is_local and Path(store.root).exists() and not Path(store.root).is_dir():
         raise ConfigError(f"{uri}: expected a folder for the workspace, found a file; name another path")
     if store.exists(MARKER):

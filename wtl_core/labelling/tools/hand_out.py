@@ -153,7 +153,7 @@ def _addressed(store: Store, table: pl.DataFrame, params: ToolParams) -> pl.Data
         if not (can_open or params.upload):
             raise ConfigError(
                 f"expected an address of an image that Label Studio can open, found {url!r}; map its beginning in "
-                '[labelling.urls] of the site file, such as "/data/photos" = "http://files.example", or '
+                '[labelling.urls] of the site file, such as "/data/photos/" = "http://files.example/", or '
                 '"/data/a.tar#" = "http://files.example/a/" where an archive was unpacked, or let images be uploaded '
                 "(upload = true); nothing is entered"
             )

@@ -26,7 +26,7 @@ class ToolParams(Params):
     low: int = Field(100, ge=1, le=100_000)
     """The next batch is handed out when fewer tasks than this wait in the project."""
     urls: Mapping[str, str] = Field(default_factory=dict)
-    """Beginnings of images' URIs, and what replaces them so that the tool can open the images."""
+    """Beginnings of images' URIs, those of folders with a `/` at their end, and what the tool opens instead."""
     upload: bool = False
     """Upload images that the tool cannot open by an address: members of archives, files of this machine."""
     class_control: str | None = None
