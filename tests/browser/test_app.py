@@ -19,7 +19,7 @@ from tests.conftest import make_jpeg
 from tests.plain_ingest import write_tar
 from tests.plain_refresh import PIXELS, ranking, refresh
 from wtl_core.app import decisions
-from wtl_core.labelling import batches
+from wtl_core.labelling import batches, skips
 from wtl_core.labelling.batches import Asked
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace import ledger
@@ -204,6 +204,14 @@ def test_the_map_names_the_image_under_the_pointer_and_a_condition_lights_up(app
     bright = samples.filter(pl.col("brightness") > 120).height
     app.wait(f"document.querySelector('form [role=status]').textContent.startsWith('{bright} image')")
     app.shot("map-condition")
+    assert "of what labelling everything would" in app.ask("document.getElementById('reached').textContent")
+    before = set(skips.listed(app.store)["sample_id"])
+    app.ask("[...document.querySelectorAll('form.bar-of-controls button')].at(-1).click()")
+    picks = set(ranking(Path(app.store.root)).head(12)["sample_id"])
+    wanted = picks & set(samples.filter(pl.col("brightness") > 120)["sample_id"])
+    until(lambda: set(skips.listed(app.store)["sample_id"]) - before == wanted - before, seconds=20, what="skips")
+    app.ask("[...document.querySelectorAll('form.bar-of-controls button')].at(-1).click()")
+    until(lambda: set(skips.listed(app.store)["sample_id"]) == before, seconds=20, what="the undo")
     assert app.complaints() == []
 
 

@@ -29,7 +29,7 @@ from wtl_core.errors import BusyError
 from wtl_core.labelling import batches, cut, skips
 from wtl_core.labelling.batches import Asked
 from wtl_core.recipe.recipe import Recipe, parse_recipe
-from wtl_core.workspace import commits, lease, ledger
+from wtl_core.workspace import commits, lease, ledger, snapshots
 from wtl_core.workspace.storage import Store
 
 PORT, TOKEN = 8765, "a-token-of-the-tests"
@@ -421,6 +421,20 @@ def test_a_long_run_is_told_and_reading_goes_on(
         decisions.decide(store, ids_of(store)[:1], "kept")
 
 
+def test_the_progress_of_a_run_is_told_by_the_files_that_it_has_written(store: Store, client: TestClient) -> None:
+    last = commits.latest(store)
+    assert last is not None
+    known = snapshots.read_snapshot(store, last.listing)
+    coming = known.with_columns(part=pl.when(pl.int_range(pl.len()) < 5).then(pl.lit("f" * 64)).otherwise("part"))
+    with lease.hold(store):
+        snapshots.note_pending(store, 2, snapshots.write_snapshot(store, coming))
+        work = client.get("/api/state").json()["work"]
+        assert (work["stage"], work["done"], work["total"]) == ("reading images", 1, 2)
+        snapshots.note_pending(store, 2, last.listing)
+        assert client.get("/api/state").json()["work"]["stage"] == "embedding and ranking"
+    assert client.get("/api/state").json()["work"] is None
+
+
 def test_ids_of_no_image_enter_nothing(store: Store, client: TestClient) -> None:
     answer = client.post("/api/decisions", json={"ids": [ids_of(store)[0], "0" * 64], "decision": "unusable"})
     assert answer.status_code == 422
@@ -432,7 +446,8 @@ def test_ids_of_no_image_enter_nothing(store: Store, client: TestClient) -> None
 ADDRESSES = (
     "/", "/api/state", "/api/picks", "/api/near", "/api/arrivals", "/api/quarantine", "/api/labels", "/api/doubtful",
     "/api/columns", "/api/states", "/api/mask", "/thumbs/{}", "/images/{}", "/api/images/{}",
-    "/api/images/{}/neighbours", "/columns/{}/{}", "/{}", "/api/decisions", "/api/recipe", "/api/preview/picks",
+    "/api/images/{}/neighbours", "/columns/{}/{}", "/{}", "/api/decisions", "/api/recipe",
+    "/api/preview", "/api/preview/picks",
 )  # fmt: skip
 
 

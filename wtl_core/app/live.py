@@ -172,6 +172,7 @@ class Live:
     def _replace(self) -> None:
         try:
             view = self._load()
+            view.columns()  # while the old view answers: the rooms ask for them at once
             with self._lock:
                 self._view = view
         finally:

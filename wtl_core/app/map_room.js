@@ -1,6 +1,6 @@
 // The room Map: the report's map over the live workspace, a slider, a filter that the server answers, and a lasso.
 import { ask, asked, counted, empty, facts, make, picture, say, shortName, strip, whole } from "./kit.js";
-import { onDecisions } from "./decide.js";
+import { decide, onDecisions, undo } from "./decide.js";
 import { WORDS } from "./picks.js";
 import { createMap } from "/map.js";
 
@@ -39,14 +39,15 @@ export function room(box, context) {
 
     const slider = make("input", { type: "range", min: 0, max: STEPS, step: 1, id: "cut" }), number = make("input", { type: "number", min: 1, max: ranked, id: "cut-number" });
     slider.setAttribute("aria-label", "How many ranks are lit");
-    const marks = make("select", { id: "marks" }), where = make("input", { type: "text", id: "where", placeholder: "sharpness < 20 and format = 'jpeg'", spellcheck: false }), result = make("span", { className: "small soft", role: "status" });
+    const marks = make("select", { id: "marks" }), where = make("input", { type: "text", id: "where", placeholder: "sharpness < 20 and format = 'jpeg'", spellcheck: false }), result = make("span", { className: "small soft", role: "status" }), skip = make("button", { type: "button", hidden: true });
+    const reached = make("p", { className: "small soft", id: "reached" });
     const lasso = make("button", { type: "button" }, "Lasso"), all = make("button", { type: "button" }, "All"), viewed = make("button", { type: "button" }, "What is in view");
     lasso.setAttribute("aria-pressed", "false");
     const mapBox = make("div", { id: "map" }), panel = make("div", { id: "panel", tabIndex: 0, role: "region" });
     panel.setAttribute("aria-label", "About the image or the part of the map that was chosen");
-    const form = make("form", { className: "bar-of-controls" }, make("label", { htmlFor: "marks" }, "Highlight"), marks, make("label", { htmlFor: "where" }, "where"), where, make("button", {}, "Show"), result);
+    const form = make("form", { className: "bar-of-controls" }, make("label", { htmlFor: "marks" }, "Highlight"), marks, make("label", { htmlFor: "where" }, "where"), where, make("button", {}, "Show"), result, skip);
     box.replaceChildren(
-      make("h2", { className: "unseen" }, "Map"), make("div", { className: "bar-of-controls slide-bar" }, make("label", { htmlFor: "cut-number" }, "First ranks"), number, slider, lasso, viewed, all), form,
+      make("h2", { className: "unseen" }, "Map"), make("div", { className: "bar-of-controls slide-bar" }, make("label", { htmlFor: "cut-number" }, "First ranks"), number, slider, lasso, viewed, all), reached, form,
       make("div", { className: "beside" }, mapBox, panel),
       make("p", { className: "small soft" }, "Images that look alike to the encoder lie together. Green: up to the slider. Orange: highlighted. On the map: arrows go from image to image, + and - zoom, 0 shows all, L is the lasso, A counts what is in view, Enter chooses, Esc clears."));
 
@@ -64,7 +65,6 @@ export function room(box, context) {
     }
     view = mapBox.handle = createMap(mapBox, { x: data.x, y: data.y, rank: data.rank, mark: new Uint8Array(count) }, {
       label: "Map of the pool: images that look alike lie together, the first ranks are lit",
-      webgl: !context.isFlat,
       picture: pictureOf,
       onHover(i, how) { if (i >= 0) tellOne(i); else tellKept(); if (i >= 0 && how === "key") say(`${data.rank[i] === NONE ? "not ranked" : `rank ${data.rank[i] + 1}`}, ${WORDS[STATES[states[i]]]}`); },
       onOpen(i) { kept_ = i; inside = null; tellOne(i, true); },
@@ -86,7 +86,23 @@ export function room(box, context) {
       let sum = 0;
       if (test) for (let i = 0; i < count; i++) if (test(i)) { out[i] = 1; sum++; }
       view.setMarks(out);
+      offer(skip, test ? Uint32Array.from({ length: count }, (_, i) => i).filter((i) => out[i]) : []);
       result.textContent = test ? `${counted(sum, "image")}, ${whole(picksOf(out))} of them up to the slider` : "";
+    }
+    // A button that skips the open ones up to the slider among some rows, as unusable; Z among the picks undoes it.
+    function offer(button, rows) {
+      const found = [...rows].filter((i) => data.rank[i] < cut && (states[i] < 2 || states[i] === 5)).slice(0, 1000);
+      button.hidden = !found.length;
+      button.textContent = `Skip the ${counted(found.length, "pick")} among them as unusable`;
+      button.onclick = () => {
+        if (!decide(found.map((i) => ({ ...itemOf(i), state: STATES[states[i]] })), "unusable")) return;
+        for (const i of found) states[i] = 2;
+        say(`${counted(found.length, "image")} skipped as unusable`);
+        button.hidden = true;
+        const back = make("button", { type: "button" }, "Undo");
+        back.onclick = () => { undo(); for (const i of found) states[i] = 0; back.remove(); button.hidden = false; };
+        button.after(back);
+      };
     }
     const picksOf = (out) => { let sum = 0; for (let i = 0; i < count; i++) if (out[i] && data.rank[i] < cut) sum++; return sum; };
     marks.onchange = mark;
@@ -107,6 +123,7 @@ export function room(box, context) {
       if (from !== "number") number.value = cut;
       slider.setAttribute("aria-valuetext", `${whole(cut)} ranks`);
       view.setCut(cut);
+      reached.textContent = figures(context.state.rungs, cut);
       if (inside) tellKept();
     }
     slider.oninput = () => moveTo(fromSlider(Number(slider.value)), "slider");
@@ -153,11 +170,12 @@ export function room(box, context) {
       const part = (value) => `${whole(value)} (${inside.length ? ((100 * value) / inside.length).toFixed(1) : 0} %)`;
       const middle = (name) => { const sorted = values[name].sort((a, b) => a - b), text = (v) => told.levels[name][v].toLocaleString("en-US", { maximumSignificantDigits: 3 }); return sorted.length ? `${text(sorted[sorted.length >> 1])} (pool ${text(128)})` : ""; };
       const order = [...inside].sort((a, b) => data.rank[a] - data.rank[b]).slice(0, 30);
-      const clear = make("button", { type: "button" }, "Clear");
+      const clear = make("button", { type: "button" }, "Clear"), skipInside = make("button", { type: "button" });
+      offer(skipInside, inside);
       clear.onclick = () => view.clear();
       panel.replaceChildren(make("h3", {}, "Inside"), facts([["images", whole(inside.length)], ["up to the slider", part(sums.picks)], ["labelled", part(sums.labelled)], ["handed out", part(sums.out)], ["kept", part(sums.kept)], ["skipped", part(sums.skipped)],
         ["new", part(sums.arrived)], ["near-duplicates", part(sums.near)], ["median sharpness", middle("sharpness")], ["median brightness", middle("brightness")]]),
-      strip(order.map(itemOf), (item) => context.go("picks", { ...item, state: "open" })), clear);
+      strip(order.map(itemOf), (item) => context.go("picks", { ...item, state: "open" })), skipInside, clear);
     }
     moveTo(cut);
     tellKept();
@@ -170,6 +188,14 @@ export function room(box, context) {
     refreshed(isNew) { if (isNew) begin().catch((error) => context.fail(error)); else room.reload?.(); },
     leave() { isLeft = true; stop(); room.reload = null; },
   };
+}
+// What labelling the first ranks gives, by the ladder; between two rungs figures lie on a straight line.
+function figures(rungs, cut) {
+  if (!rungs.length || cut < rungs[0].count) return "";
+  const high = Math.max(1, rungs.findIndex((rung) => rung.count >= cut)), b = rungs[high], a = rungs[high - 1];
+  const at = (name) => a[name] + ((b[name] - a[name]) * Math.min(1, Math.max(0, cut - a.count) / Math.max(1, b.count - a.count)));
+  const share = (value) => `${Math.round((100 * value) / (rungs[rungs.length - 1].coverage || 1))} %`;
+  return `Labelling these gives ${share(at("coverage"))} of what labelling everything would; as many at random give ${share(at("random_coverage_mean"))}, and ${whole(at("equivalent_random_count"))} random ones as much.`;
 }
 // The row of an id in the sorted column of ids.
 function find(ids, id) {

@@ -31,7 +31,7 @@ export function room(box, context) {
   back.onclick = () => takeBack();
   const more = make("div", { className: "more" });
   about.append(large, make("div", { className: "acts" }, ...buttons, back), title, told, more);
-  box.replaceChildren(bar, make("div", { className: "picks" }, listBox, about));
+  box.replaceChildren(make("p", { className: "decision" }, state.sentence), bar, make("div", { className: "picks" }, listBox, about));
 
   const grid = createGrid(listBox, { label: "Picks in their order", width: 108, extra: 24, cell, onChoose: chooseAt });
   function cell(place) {

@@ -239,6 +239,6 @@ def _place(live: Live, sample_id: str) -> tuple[str, int]:
 
 
 def _load(live: Live) -> None:
-    """Load the view before the first page asks for it, which is told where that fails."""
+    """Load the view before the first page asks for it, which is told where that fails, and then what rooms ask for."""
     with suppress(WtlError):
-        live.view()
+        live.view().columns()
