@@ -1,6 +1,6 @@
 """What a split by groups is worth: by how much a model flatters itself on a test side, and how long a split takes.
 
-    python tests/bench/bench_splits.py [--quick] [--only flattery speed] [--data FOLDER] [--seeds 20]
+    python tests/bench/bench_splits.py [--quick] [--only flattery speed] [--data FOLDER] [--work FOLDER] [--seeds 20]
 
 `flattery` makes two pools with bursts of other images of FOLDER (../shared/data/cifar10; without it, it does nothing),
 embeds both, splits each in both ways, and judges what is taught by the training side of one pool on its own test side
@@ -13,6 +13,7 @@ import io
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def make_pools(data: Path, folder: Path, scenes: int) -> tuple[Store, pl.DataFra
     train = datasets.load(str(data), side_px=32, folder=folder).train
     chosen = np.random.default_rng(0).permutation(len(train))[: 2 * scenes]
     tables = []
-    (folder / "source").mkdir()
+    (folder / "source").mkdir(exist_ok=True)
     for name, rows in (("a", chosen[:scenes]), ("b", chosen[scenes:])):
         pool = pools.make("bursts", train.take(np.sort(rows)), seed=1)
         images = []
@@ -58,7 +59,8 @@ def make_pools(data: Path, folder: Path, scenes: int) -> tuple[Store, pl.DataFra
             Image.fromarray(pool.images[row].transpose(1, 2, 0)).save(buffer, "PNG")
             images.append({"bytes": buffer.getvalue(), "path": f"{name}{row}.png"})
         kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-        pq.write_table(pa.table({"image": pa.array(images, kind)}), folder / "source" / f"{name}.parquet")
+        if not (file := folder / "source" / f"{name}.parquet").exists():
+            pq.write_table(pa.table({"image": pa.array(images, kind)}), file)
         keys = [image["path"] for image in images]
         tables.append(pl.DataFrame({"name": keys, "pool": name, "label": pool.labels, "scene": pool.origin}))
     last = refresh(folder / "w", folder / "source", recipe=Recipe.model_validate({"encoder": {"name": ENCODER}}))
@@ -68,9 +70,9 @@ def make_pools(data: Path, folder: Path, scenes: int) -> tuple[Store, pl.DataFra
     return store, named.join(pl.concat(tables), on="name").sort("sample_id")
 
 
-def measure_flattery(data: Path, *, seeds: int, is_quick: bool) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        store, table = make_pools(data, Path(name), 300 if is_quick else 2_000)
+def measure_flattery(data: Path, work: Path | None, *, seeds: int, is_quick: bool) -> None:
+    with nullcontext(work) if work else tempfile.TemporaryDirectory() as name:
+        store, table = make_pools(data, Path(name).resolve(), 300 if is_quick else 2_000)
         last = splits.cut.latest_refresh(store)
         recipe, encoder = last.recipe, last.encoder
         receipt = splits.selections.read_receipt(store, last.selection)
@@ -179,10 +181,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="*", default=["flattery", "speed"])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "cifar10")
+    parser.add_argument("--work", type=Path, help="keeps the two pools, so that they are embedded once")
     parser.add_argument("--seeds", type=int, default=20)
     options = parser.parse_args()
     if "flattery" in options.only and options.data.is_dir():
-        measure_flattery(options.data, seeds=2 if options.quick else options.seeds, is_quick=options.quick)
+        measure_flattery(
+            options.data, options.work, seeds=2 if options.quick else options.seeds, is_quick=options.quick
+        )
     if "speed" in options.only:
         measure_speed(is_quick=options.quick)
 
