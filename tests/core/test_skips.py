@@ -12,7 +12,7 @@ from tests.conftest import make_jpeg, write_pictures
 from tests.plain_refresh import ranking, refresh
 from wtl_core.embedding import similar, vectors
 from wtl_core.errors import ConfigError
-from wtl_core.labelling import batches, cut, labels, skips
+from wtl_core.labelling import batches, cut, labels, skips, split_state, splits
 from wtl_core.labelling.batches import Asked
 from wtl_core.report import decision, status
 from wtl_core.selection.control_draw import Draw, control_ids, random_draw
@@ -101,6 +101,20 @@ def test_a_skipped_image_that_comes_back_in_other_bytes_stays_away(
     assert (commit.counts.samples, commit.counts.ranked, commit.counts.skipped) == (42, 40, 2)
     skips.undo(store)
     assert refresh(Path(store.root)).counts.ranked == 42
+
+
+def test_so_it_does_where_it_is_held_out_for_test(refreshed: Path, store: Store, tmp_path: Path) -> None:
+    photos = Path(shutil.copytree(refreshed / "photos", tmp_path / "photos"))
+    splits.make(store, split_state.asked_of(store, (None, None, 25), None))
+    sides = split_state.listed(store).filter(split="test")
+    skips.skip(store, sides["sample_id"].to_list()[:1], "unusable")
+    with Image.open(sides["uri"][0]) as image:
+        image.save(photos / "again.png")
+    refresh(Path(store.root), photos, forget=[str(refreshed / "photos")])
+    assert split_state.listed(store).filter(pl.col("uri").str.ends_with("again.png"))["split"].to_list() == ["test"]
+    offered = cut.run(store, "100%", split="test").table["uri"]
+    assert len(offered) == sides.height - 1
+    assert not offered.str.ends_with("again.png").any()
 
 
 def test_a_redundant_image_covers_as_a_labelled_one_whose_class_is_not_known(

@@ -109,8 +109,10 @@ def latest_ranking(store: Store, *, split: str = TRAIN) -> tuple[Commit, pl.Lazy
     if sides.request(entries) is None:
         told = f"expected a split to take {split} images from, found none; `wtl split` makes it"
         raise ConfigError(f"{store.root}: {told}")
-    own = sides.read(store, entries).filter(split=split)["sample_id"]
-    first = live_pool.first_uris(store, snapshots.read_snapshot(store, last.listing), own)
+    own, snapshot = sides.read(store, entries).filter(split=split), snapshots.read_snapshot(store, last.listing)
+    pixels = live_pool.load_locations(store, snapshot, columns=["sample_id", "pixel_digest"])
+    offered = own.filter(~pl.col("sample_id").is_in(ledger.skipped_in(pixels, entries)))["sample_id"]
+    first = live_pool.first_uris(store, snapshot, offered)
     order = pl.DataFrame({"sample_id": random_order(first["sample_id"].to_list())}, schema={"sample_id": pl.String})
     listed = order.join(first.rename({"first_uri": "uri"}), on="sample_id", how="left", maintain_order="left")
     listed = listed.with_row_index("rank").cast({"rank": pl.Int64})

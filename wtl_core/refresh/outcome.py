@@ -9,7 +9,6 @@ from wtl_core.encoders import cards
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.pool.live_pool import Pool
 from wtl_core.refresh import accounts, encoder_age
-from wtl_core.selection import stage_inputs
 from wtl_core.workspace import ledger, selections, sides
 from wtl_core.workspace.accounts import PoolAccounts
 from wtl_core.workspace.commits import Commit
@@ -42,7 +41,7 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
     is_held_out = samples["sample_id"].is_in(held_out.implode())
     counts = accounts.after_embedding(
         run, live, results.pool, embedded, selection, encoder.fingerprint,
-        skipped=len(stage_inputs.skipped_in(samples.filter(~is_held_out), entries)),
+        skipped=len(ledger.skipped_in(samples.filter(~is_held_out), entries)),
         held_out=int(is_held_out.sum()),
     )  # fmt: skip
     kept = pick_changes = None

@@ -121,7 +121,7 @@ def read_inputs(
     samples = samples.filter(~pl.col("sample_id").is_in(list(held_out)))
     labels = ledger.labels(entries).filter(pl.col("sample_id").is_in(list(has_vector)))
     labelled = labels["sample_id"].to_list()
-    named, all_skipped = ledger.sample_ids(entries, "skipped"), skipped_in(samples, entries)
+    named, all_skipped = ledger.sample_ids(entries, "skipped"), ledger.skipped_in(samples, entries)
     is_labelled, is_named, is_skipped = (pl.col("sample_id").is_in(ids) for ids in (labelled, named, all_skipped))
     candidates = samples.filter(~pl.col("is_filtered") & ~is_labelled & ~is_skipped)
     labelled_samples, skipped = samples.filter(is_labelled), samples.filter(is_skipped).height
@@ -151,22 +151,6 @@ def read_inputs(
         ledger_length=ledger_length,
         recipe=recipe,
     )
-
-
-def skipped_in(samples: pl.DataFrame, entries: pl.DataFrame) -> list[str]:
-    """Ids of the samples that are skipped, or have the pixels of one of these that is skipped and are not labelled.
-
-    So an image that came back in other bytes since it was skipped stays away too.
-
-    Args:
-        samples: Columns `sample_id` and `pixel_digest`.
-        entries: What `ledger.read` returns.
-    """
-    is_named = pl.col("sample_id").is_in(ledger.sample_ids(entries, "skipped"))
-    is_labelled = pl.col("sample_id").is_in(ledger.labels(entries)["sample_id"].implode())
-    pixels = samples.filter(is_named)["pixel_digest"]
-    is_copy = pl.col("pixel_digest").is_in(pixels.implode()) & ~is_labelled
-    return samples.filter(is_named | is_copy)["sample_id"].to_list()
 
 
 def digest_of_columns(columns: Iterable[pl.Series]) -> str:

@@ -109,6 +109,22 @@ def settled_ids(ledger: pl.DataFrame) -> list[str]:
     return sorted({*labels(ledger)["sample_id"], *skips(ledger)["sample_id"]})
 
 
+def skipped_in(samples: pl.DataFrame, ledger: pl.DataFrame) -> list[str]:
+    """Ids of the samples that are skipped, or have the pixels of one of these that is skipped and are not labelled.
+
+    So an image that came back in other bytes since it was skipped stays away too.
+
+    Args:
+        samples: Columns `sample_id` and `pixel_digest`.
+        ledger: What `read` returns.
+    """
+    is_named = pl.col("sample_id").is_in(sample_ids(ledger, "skipped"))
+    is_labelled = pl.col("sample_id").is_in(labels(ledger)["sample_id"].implode())
+    pixels = samples.filter(is_named)["pixel_digest"]
+    is_copy = pl.col("pixel_digest").is_in(pixels.implode()) & ~is_labelled
+    return samples.filter(is_named | is_copy)["sample_id"].to_list()
+
+
 def _standing(ledger: pl.DataFrame, given: Kind, taken_back: Kind) -> pl.DataFrame:
     """Each sample's last row of kind `given` that no row of kind `taken_back` undoes, sorted by `sample_id`."""
     is_of_entry = pl.col("undoes").is_not_null()
