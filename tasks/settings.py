@@ -11,6 +11,7 @@ from wtl_core.errors import ConfigError
 from wtl_core.recipe.base import message_of
 
 if TYPE_CHECKING:
+    from wtl_core.labelling.tools.cvat import Server
     from wtl_core.labelling.tools.label_studio import Project
     from wtl_core.labelling.tools.params import ToolParams
     from wtl_core.machine import Machine
@@ -35,6 +36,10 @@ class Settings(BaseSettings):
         None, validation_alias=AliasChoices("LABEL_STUDIO_API_KEY", "WTL_LABEL_STUDIO_API_KEY")
     )
     """An access token of Label Studio, personal or legacy; also as `LABEL_STUDIO_API_KEY`, as its own SDK has it."""
+    cvat_access_token: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("CVAT_ACCESS_TOKEN", "WTL_CVAT_ACCESS_TOKEN")
+    )
+    """A personal access token of CVAT; also as `CVAT_ACCESS_TOKEN`, as its own command line has it."""
 
 
 @lru_cache(maxsize=1)
@@ -73,3 +78,11 @@ def open_project(params: "ToolParams") -> "Project":
 
     token = settings().label_studio_api_key
     return Project(params.url, params.project, None if token is None else token.get_secret_value())
+
+
+def open_cvat(address: str) -> "Server":
+    """A CVAT server, or a project of it, with the token of this process. Raises ConfigError without a token."""
+    from wtl_core.labelling.tools.cvat import Server  # imports httpx
+
+    token = settings().cvat_access_token
+    return Server(address, None if token is None else token.get_secret_value())

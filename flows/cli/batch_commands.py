@@ -32,7 +32,14 @@ from wtl_core.workspace import marker
     type=click.Choice(list(batch_files.FORMATS)),
     help=f"{', '.join(batch_files.FORMATS)}; if not given, the table that the file's ending says.",
 )
-@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The file or new folder to write.")
+@click.option(
+    "--output",
+    "-o",
+    metavar="PATH|URL",
+    required=True,
+    type=click.Path(),
+    help="The file or new folder to write; with `--format cvat` also the address of a CVAT server or project.",
+)
 @click.option(
     "--url",
     metavar="FROM=TO",
@@ -58,7 +65,7 @@ def export_command(
     name: str | None,
     due: str | None,
     form: str | None,
-    output: Path,
+    output: str,
     url: dict[str, str],
     presign: int | None,
     link: bool,
@@ -71,24 +78,39 @@ def export_command(
 
     The batch is recorded in the ledger under its name, and no image is in two batches. Until the next run makes another
     ranking, the same call gives the same batch again. Labels come back by `wtl labels add`.
+
+    With `--format cvat -o https://HOST/projects/N` the batch becomes a task of CVAT, which fetches the images by their
+    addresses. The token is read from CVAT_ACCESS_TOKEN.
     """
     if (at is None) == (new is None):
         raise click.UsageError("expected one of --at and --new; say how many images")
     if control is not None and split != "train":
         raise click.UsageError(f"expected no --control beside --split {split}: all its images are drawn at random")
-    how = batch_files.wanted(output, form, urls=url, presign_seconds=presign, is_link=link)
-    day = None if due is None else batches.due_day(due)
-    store = marker.open_workspace(workspace)
     asked = Asked(at=at, new=new, control=control, name=name, split=split)
-    exported = exporting.export(store, asked, how, due=day, is_dry=dry_run)
-    batch, written = exported.batch, exported.written
+    day = None if due is None else batches.due_day(due)
+    lost: list[str] = []
+    if output.startswith(("http://", "https://")):
+        if form != "cvat" or link:
+            raise click.UsageError(f"expected --format cvat and no --link beside -o {output}: other formats are files")
+        from tasks.settings import open_cvat
+        from wtl_core.labelling.tools import cvat
+
+        by_address = batch_files.wanted_by_address(urls=url, presign_seconds=presign)
+        with open_cvat(output) as server:
+            store = marker.open_workspace(workspace)
+            made = cvat.make_task(store, server, asked, by_address, due=day, is_dry=dry_run)
+        batch, files, output = made.batch, [made.link] if made.link else [], made.link or output
+    else:
+        how = batch_files.wanted(Path(output), form, urls=url, presign_seconds=presign, is_link=link)
+        exported = exporting.export(marker.open_workspace(workspace), asked, how, due=day, is_dry=dry_run)
+        batch, files, lost = exported.batch, [str(file) for file in exported.written.files], exported.written.lost
+        output = str(how.output)
+    where = f"{files[0]} to {files[-1]}" if len(files) > 1 else output
     count, controls = batch.table.height, int(batch.table["is_control"].sum())
-    files = [str(file) for file in written.files]
     if as_json:
         told = {"batch": batch.name, "images": count, "controls": controls, "is_new": batch.is_new}
         told["due"] = None if batch.due is None else batch.due.isoformat()
-        output_of = {"output": str(output) if files else None, "files": files, "lost": written.lost}
-        click.echo(json.dumps({**told, **output_of}))
+        click.echo(json.dumps({**told, "output": output if files else None, "files": files, "lost": lost}))
         return
     if not count:
         terminal.say(
@@ -97,13 +119,12 @@ def export_command(
         return
     with_controls = f", {controls:,} of them at random" if controls else ""
     state = "would be" if dry_run else "is" if batch.is_new else "was handed out before, and is again"
-    where = f"{files[0]} to {files[-1]}" if len(files) > 1 else str(output)
     images = "1 image" if count == 1 else f"{count:,} images"
     by = f", due {batch.due}" if batch.due else ""
     terminal.say(f"{batch.name} {state} {where}: {images}{with_controls}{by}", is_message=True)
-    if written.lost:
-        lost = f"{len(written.lost):,} of them left out, gone or changed in their source since the last run"
-        terminal.say(f"{lost}, first {written.lost[0]!r}", is_message=True)
+    if lost:
+        told_lost = f"{len(lost):,} of them left out, gone or changed in their source since the last run"
+        terminal.say(f"{told_lost}, first {lost[0]!r}", is_message=True)
 
 
 @click.command("batches")

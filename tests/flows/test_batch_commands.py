@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from tests.conftest import result_of, write_pictures
+from tests.cvat_stub import TOKEN, serve
 from tests.flows.conftest import Wtl
 from tests.plain_refresh import refresh
 from wtl_core.workspace import ledger
@@ -65,6 +66,22 @@ def test_the_rest_goes_to_label_studio_and_then_nothing_is_left(work: Path, tmp_
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "nothing is left to hand out there" in nothing.stderr
     assert not (tmp_path / "none.csv").exists()
+
+
+def test_a_batch_becomes_a_task_of_cvat(work: Path, tmp_path: Path, wtl_here: Wtl) -> None:
+    with serve() as stub:
+        call = ("export", "--new", "5", "-w", work, "--url", f"{tmp_path}=https://host")
+        call = (*call, "-o", f"{stub.url}/projects/12?page=1")
+        wrong = wtl_here(*call, env={"CVAT_ACCESS_TOKEN": TOKEN})
+        assert (wrong.returncode, "expected --format cvat and no --link" in wrong.stderr) == (2, True)
+        call = (*call, "--format", "cvat")
+        untold = wtl_here(*call)
+        assert (untold.returncode, untold.stderr[:37]) == (2, "wtl: CVAT_ACCESS_TOKEN: expected an a")
+        done = wtl_here(*call, env={"CVAT_ACCESS_TOKEN": TOKEN})
+        assert done.stderr == f"batch-001 is {stub.url}/tasks/70: 5 images\n"
+        told = result_of(wtl_here(*call, "--json", env={"CVAT_ACCESS_TOKEN": TOKEN}))
+        assert (told["output"], told["files"], told["is_new"]) == (f"{stub.url}/tasks/70", [told["output"]], False)
+        assert stub.tasks[0]["asked"]["remote_files"][0].startswith("https://host/photos/")
 
 
 def test_a_batch_says_when_it_is_due_and_that_it_is_overdue(work: Path, tmp_path: Path, wtl_here: Wtl) -> None:

@@ -105,6 +105,9 @@ FORMATS = {
     )
 }
 
+_BY_ADDRESS = Format("addresses", "", "", lambda _images, _classes: {}, has_addresses=True)
+"""Of what no file is written."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -167,14 +170,24 @@ def wanted(
         raise ConfigError(f"{output}: expected a new or empty folder for the format {form}, found files; name another")
     if presign_seconds is not None and not found.has_addresses:
         raise ConfigError(f"the format {form} holds no addresses that could be presigned; leave out --presign")
-    if presign_seconds is not None and not 0 < presign_seconds <= addresses.MOST_SECONDS:
-        raise ConfigError(
-            f"expected addresses that are valid for at most {addresses.MOST_SECONDS // 86400} days, as S3 allows, "
-            f"found {presign_seconds / 86400:g}; give a shorter --presign"
-        )
+    _check_presign(presign_seconds)
     if is_link and (found.images is None or found.ending):
         raise ConfigError(f"the format {form} holds no files that could be links; leave out --link")
     return Wanted(output, found, addresses.absolute(urls or {}), presign_seconds, is_link)
+
+
+def wanted_by_address(*, urls: Mapping[str, str] | None = None, presign_seconds: int | None = None) -> Wanted:
+    """How a batch is to be prepared for a server that fetches its images. Raises ConfigError as `wanted`."""
+    _check_presign(presign_seconds)
+    return Wanted(Path(), _BY_ADDRESS, addresses.absolute(urls or {}), presign_seconds)
+
+
+def _check_presign(seconds: int | None) -> None:
+    if seconds is not None and not 0 < seconds <= addresses.MOST_SECONDS:
+        raise ConfigError(
+            f"expected addresses that are valid for at most {addresses.MOST_SECONDS // 86400} days, as S3 allows, "
+            f"found {seconds / 86400:g}; give a shorter --presign"
+        )
 
 
 def prepared(store: Store, table: pl.DataFrame, how: Wanted) -> pl.DataFrame:
@@ -260,6 +273,11 @@ def _first(images: pl.DataFrame) -> str:
     return f"{images['uri'][0]!r}{others}"
 
 
+def known_classes(store: Store) -> list[str]:
+    """The classes that the ledger knows, sorted."""
+    return sorted({name for names in ledger.labels(ledger.read(store))["classes"].drop_nulls() for name in names})
+
+
 def write(store: Store, images: pl.DataFrame, how: Wanted) -> Written:
     """Write a batch; each file is seen whole or not at all, and so is a folder.
 
@@ -274,7 +292,7 @@ def write(store: Store, images: pl.DataFrame, how: Wanted) -> Written:
         ConfigError: it cannot be written.
     """
     form, output = how.form, how.output.absolute()
-    classes = sorted({name for names in ledger.labels(ledger.read(store))["classes"].drop_nulls() for name in names})
+    classes = known_classes(store)
     try:
         if form.images is None and form.ending:
             pieces = _split(images, form, lambda piece: len(form.encode(piece, classes)[""]))

@@ -14,7 +14,7 @@ class ToolParams(Params):
     """A project of a labelling tool that images are handed out to, and whose labels come back."""
 
     tool: Literal["label-studio"] = "label-studio"
-    """The tool. Only Label Studio is spoken to; for another one there are `wtl export` and `wtl labels add`."""
+    """The tool. Only Label Studio; for another one there are `wtl export` and `wtl labels add`."""
     url: str = Field(pattern=r"^https?://[^/\s@]+(/[^\s?#]*)?$")
     """Address of the server, as a browser reaches it. It holds no token and no password."""
     project: int = Field(ge=1)
