@@ -162,7 +162,7 @@ def test_an_image_that_could_not_be_read_for_its_vector_gets_one_later(
         assert first.by_source[str(pictures)].quarantined == 1
         assert first.counts.new_samples == 7
         page = (tmp_path / "w" / first.report).read_text()
-        assert "<tr><td>missing</td><td>1</td></tr>" in page
+        assert "<tr><td>missing</td><td>1</td>" in page
         assert f'<td class="name">{pictures}/3.jpg</td>' in page
         before = files(tmp_path / "w")
         assert refresh(tmp_path / "w", recipe=None) == first

@@ -1,7 +1,6 @@
 """`wtl cut`, `wtl report` and `wtl status` on the command line, beside what `test_cli` shows of them."""
 
 import json
-import signal
 import subprocess
 import sys
 import threading
@@ -116,8 +115,8 @@ def test_the_command_serves_and_says_where(wtl_here: Wtl, source: Path, tmp_path
         address = json.loads(process.stdout.readline())["report"]
         with urllib.request.urlopen(address, timeout=20) as answer:
             assert answer.read() == report.read_bytes()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        process.terminate()
+        assert process.wait(20) == 143
     with ReportServer(Store(str(tmp_path / "w")), "127.0.0.1", 0) as other:
         done = wtl_here("report", "-w", tmp_path / "w", "--serve", "--port", other.server_port)
     assert done.returncode == 2
