@@ -121,6 +121,7 @@ class Workspace:
         urls: Mapping[str, str] | None = None,
         presign_seconds: int | None = None,
         link: bool = False,
+        inline: bool = False,
         split: str = "train",
     ) -> Picks:
         """Hand out a batch for labelling, as `wtl export`: the ledger records it, and no image is in two batches.
@@ -136,6 +137,7 @@ class Workspace:
             urls: Beginnings of URIs, and what stands for them in addresses.
             presign_seconds: Images in a bucket get addresses that anyone can open for so long.
             link: Links to images instead of copies.
+            inline: The images themselves in the place of their addresses.
             split: The side of the split.
 
         Returns:
@@ -148,7 +150,9 @@ class Workspace:
 
         if (new is None) == (at is None):
             raise ConfigError("export: expected one of new and at; say how many images")
-        how = batch_files.wanted(Path(output), form, urls=urls or {}, presign_seconds=presign_seconds, is_link=link)
+        how = batch_files.wanted(
+            Path(output), form, urls=urls or {}, presign_seconds=presign_seconds, is_link=link, is_inline=inline
+        )
         asked = batches.Asked(at=None if at is None else str(at), new=new, control=control, name=name, split=split)
         day = None if due is None else batches.due_day(due)
         return Picks(self._store, exporting.export(self._store, asked, how, due=day).batch.table)

@@ -9,7 +9,7 @@ import click
 from flows.cli import terminal
 from flows.cli.options import common, pairs, seconds, split_option, workspace_option
 from wtl_core.labelling import batch_files, batches, exporting
-from wtl_core.labelling.batches import Asked
+from wtl_core.labelling.batches import Asked, Batch
 from wtl_core.workspace import marker
 
 
@@ -54,6 +54,9 @@ from wtl_core.workspace import marker
     help="Images in a bucket get addresses that anyone can open for TIME, such as 12h.",
 )
 @click.option("--link", is_flag=True, help="Links to images instead of copies, in the formats that copy them.")
+@click.option(
+    "--inline", is_flag=True, help="The images themselves, in base64: in tasks of Label Studio, JSON, JSON lines."
+)
 @split_option
 @click.option("--dry-run", is_flag=True, help="Say what would be handed out; write and record nothing.")
 @workspace_option
@@ -69,6 +72,7 @@ def export_command(
     url: dict[str, str],
     presign: int | None,
     link: bool,
+    inline: bool,
     split: str,
     dry_run: bool,
     workspace: str,
@@ -90,8 +94,10 @@ def export_command(
     day = None if due is None else batches.due_day(due)
     lost: list[str] = []
     if output.startswith(("http://", "https://")):
-        if form != "cvat" or link:
-            raise click.UsageError(f"expected --format cvat and no --link beside -o {output}: other formats are files")
+        if form != "cvat" or link or inline:
+            raise click.UsageError(
+                f"expected --format cvat, no --link and no --inline beside -o {output}: other formats are files"
+            )
         from tasks.settings import open_cvat
         from wtl_core.labelling.tools import cvat
 
@@ -101,30 +107,34 @@ def export_command(
             made = cvat.make_task(store, server, asked, by_address, due=day, is_dry=dry_run)
         batch, files, output = made.batch, [made.link] if made.link else [], made.link or output
     else:
-        how = batch_files.wanted(Path(output), form, urls=url, presign_seconds=presign, is_link=link)
+        how = batch_files.wanted(Path(output), form, urls=url, presign_seconds=presign, is_link=link, is_inline=inline)
         exported = exporting.export(marker.open_workspace(workspace), asked, how, due=day, is_dry=dry_run)
         batch, files, lost = exported.batch, [str(file) for file in exported.written.files], exported.written.lost
         output = str(how.output)
-    where = f"{files[0]} to {files[-1]}" if len(files) > 1 else output
-    count, controls = batch.table.height, int(batch.table["is_control"].sum())
     if as_json:
-        told = {"batch": batch.name, "images": count, "controls": controls, "is_new": batch.is_new}
+        controls = int(batch.table["is_control"].sum())
+        told = {"batch": batch.name, "images": batch.table.height, "controls": controls, "is_new": batch.is_new}
         told["due"] = None if batch.due is None else batch.due.isoformat()
         click.echo(json.dumps({**told, "output": output if files else None, "files": files, "lost": lost}))
         return
+    _show(batch, f"{files[0]} to {files[-1]}" if len(files) > 1 else output, lost, is_dry=dry_run)
+
+
+def _show(batch: Batch, where: str, lost: list[str], *, is_dry: bool) -> None:
+    count, controls = batch.table.height, int(batch.table["is_control"].sum())
     if not count:
         terminal.say(
             "nothing is left to hand out there: all of it is labelled, skipped, or in a batch", is_message=True
         )
         return
     with_controls = f", {controls:,} of them at random" if controls else ""
-    state = "would be" if dry_run else "is" if batch.is_new else "was handed out before, and is again"
+    state = "would be" if is_dry else "is" if batch.is_new else "was handed out before, and is again"
     images = "1 image" if count == 1 else f"{count:,} images"
     by = f", due {batch.due}" if batch.due else ""
     terminal.say(f"{batch.name} {state} {where}: {images}{with_controls}{by}", is_message=True)
     if lost:
-        told_lost = f"{len(lost):,} of them left out, gone or changed in their source since the last run"
-        terminal.say(f"{told_lost}, first {lost[0]!r}", is_message=True)
+        left_out = f"{len(lost):,} of them left out, gone or changed in their source since the last run"
+        terminal.say(f"{left_out}, first {lost[0]!r}", is_message=True)
 
 
 @click.command("batches")

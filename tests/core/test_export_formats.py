@@ -11,6 +11,7 @@ import os
 import tarfile
 import urllib.error
 import urllib.request
+from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from tests.conftest import build_source, make_jpeg, make_tinted
 from tests.plain_refresh import refresh
 from tests.small_batches import write_batch
 from wtl_core.errors import ConfigError
-from wtl_core.labelling import batch_files, batches, labels
+from wtl_core.labelling import batch_files, batch_images, batches, labels
 from wtl_core.labelling.batches import Asked, Batch
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace import ledger
@@ -313,6 +314,38 @@ def test_what_exceeds_the_limits_of_a_tool_is_several_files(hostile: Path, tmp_p
         assert ids == batch.table["sample_id"].to_list()
 
 
+@pytest.mark.parametrize(("form", "output"), [("label-studio", "t.json"), ("json", "t.json"), ("jsonl", "t.jsonl")])
+def test_images_stand_in_the_file_if_asked_for_and_come_back(
+    form: str, output: str, mixed: Path, tmp_path: Path
+) -> None:
+    store = copied(mixed, tmp_path)
+    batch = batches.hand_out(store, Asked(new=64))
+    how = batch_files.wanted(tmp_path / output, form, is_inline=True)
+    images = batch_files.prepared(store, batch.table, how)
+    written = batch_files.write(store, images, replace(how, form=replace(how.form, most_bytes=150_000)))
+    assert len(written.files) > 1
+    bytes_of: dict[str, bytes] = {}
+    batch_images.read(store, images, lambda name, data: bytes_of.update({name[7:71]: data}))
+    rows: list[dict[str, Any]] = []
+    for file in written.files:
+        assert file.stat().st_size <= 150_000
+        text = file.read_text()
+        found = [json.loads(line) for line in text.splitlines()] if form == "jsonl" else json.loads(text)
+        if form == "label-studio":
+            for task in found:
+                task["annotations"] = [{"result": [], "was_cancelled": False}]
+            file.write_text(json.dumps(found))
+            found = [task["data"] | {"url": task["data"]["image"]} for task in found]
+        rows += found
+        assert labels.add(store, file).added == len(found)
+    assert [row["sample_id"] for row in rows] == batch.table["sample_id"].to_list()
+    kinds = dict(images.select("sample_id", "format").iter_rows())
+    for row in rows:
+        head, _, data = row["url"].partition(",")
+        assert head == f"data:image/{kinds[row['sample_id']]};base64"
+        assert b64decode(data, validate=True) == bytes_of[row["sample_id"]]
+
+
 # ------------------------------------------------------------------------------------------------ addresses and places
 
 
@@ -401,13 +434,14 @@ def test_images_that_are_gone_are_left_out_and_named(tmp_path: Path) -> None:
     batch = batches.hand_out(store, Asked(new=6))
     (tmp_path / "photos" / "2.jpg").unlink()
     (tmp_path / "photos" / "4.jpg").write_bytes(make_jpeg(99))
-    for form, output in (("folder", "f"), ("webdataset", "w.tar")):
-        lost = write_batch(store, batch, tmp_path / output, form).lost
+    for form, output in (("folder", "f"), ("webdataset", "w.tar"), ("jsonl", "i.jsonl")):
+        lost = write_batch(store, batch, tmp_path / output, form, is_inline=form == "jsonl").lost
         assert sorted(lost) == [f"{tmp_path}/photos/{number}.jpg" for number in (2, 4)]
     with (tmp_path / "f" / "picks.csv").open(newline="") as file:
         listed = [row["file_name"] for row in csv.DictReader(file)]
     assert sorted(listed) == sorted(file.name for file in (tmp_path / "f").glob("*.jpeg"))
     assert len(members(tmp_path / "w.tar")) == 8
+    assert (tmp_path / "i.jsonl").read_text().count("data:image/jpeg;base64,") == 4
 
 
 def test_presigned_addresses_open_for_anyone_until_they_expire(endpoint: str, tmp_path: Path) -> None:
@@ -465,6 +499,9 @@ def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path: Path) ->
         ("a.json", "coco", {"presign_seconds": 8 * 86400}, "valid for at most 7 days, as S3 allows, found 8"),
         ("a.tar", "webdataset", {"is_link": True}, "the format webdataset holds no files that could be links"),
         ("a.json", "coco", {"is_link": True}, "the format coco holds no files that could be links"),
+        ("a.csv", "csv", {"is_inline": True}, "the format csv cannot hold images, as json, jsonl, label-studio can"),
+        ("a.json", "json", {"is_inline": True, "urls": {"/": "http://x/"}}, "--inline puts images in the place of"),
+        ("a.json", "json", {"is_inline": True, "presign_seconds": 60}, "leave it out, or --url and --presign"),
     ):
         with pytest.raises(ConfigError, match=told):
             batch_files.wanted(tmp_path / name, form, **how)

@@ -73,7 +73,7 @@ def test_a_batch_becomes_a_task_of_cvat(work: Path, tmp_path: Path, wtl_here: Wt
         call = ("export", "--new", "5", "-w", work, "--url", f"{tmp_path}=https://host")
         call = (*call, "-o", f"{stub.url}/projects/12?page=1")
         wrong = wtl_here(*call, env={"CVAT_ACCESS_TOKEN": TOKEN})
-        assert (wrong.returncode, "expected --format cvat and no --link" in wrong.stderr) == (2, True)
+        assert (wrong.returncode, "expected --format cvat, no --link" in wrong.stderr) == (2, True)
         call = (*call, "--format", "cvat")
         untold = wtl_here(*call)
         assert (untold.returncode, untold.stderr[:37]) == (2, "wtl: CVAT_ACCESS_TOKEN: expected an a")

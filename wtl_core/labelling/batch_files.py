@@ -1,8 +1,10 @@
 """A batch as files for a labelling tool: the one table of formats, and how a batch is written in each of them."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +19,8 @@ from wtl_core.workspace.storage import Store
 Encoded = Callable[[pl.DataFrame, Sequence[str]], Mapping[str, bytes]]
 _TABLE_NAME = "picks.csv"
 _UNLIMITED = 1 << 62
+_INLINE_BYTES, _ROW_BYTES = 200_000_000, 4_000
+"""Of a file with images in it, as one request to Label Studio may have; and what a row has beside its image at most."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Format:
         encode: The text files by their names, a single file under an empty one, from images and names of classes.
         is_table: It holds the columns of the batch, and its images are not looked up.
         has_addresses: It holds addresses, which can be presigned; else it names files.
+        can_inline: Its addresses can be the images themselves, as `data:` URIs.
         images: The folder below it that images are copied to; None where it refers to them.
         most_images: In one file.
         most_bytes: Of one file.
@@ -43,6 +48,7 @@ class Format:
     limits: str = "none known"
     is_table: bool = False
     has_addresses: bool = False
+    can_inline: bool = False
     images: str | None = None
     most_images: int = _UNLIMITED
     most_bytes: int = _UNLIMITED
@@ -53,7 +59,8 @@ def _table(ending: str) -> Format:
         return {"": table_files.encoded(images.select(*batches.COLUMNS, "url"), ending)}
 
     name = ending.removeprefix(".")
-    return Format(name, ending, "a table", encode, is_table=True, has_addresses=True)
+    can_inline = ending in (".json", ".jsonl")
+    return Format(name, ending, "a table", encode, is_table=True, has_addresses=True, can_inline=can_inline)
 
 
 def _picks(images: pl.DataFrame) -> dict[str, bytes]:
@@ -72,6 +79,7 @@ FORMATS = {
             lambda images, _: {"": label_studio.tasks(images)},
             limits=f"{label_studio.MOST_TASKS:,} tasks (its guide), {label_studio.MOST_BYTES // 10**6} MB (its API)",
             has_addresses=True,
+            can_inline=True,
             most_images=label_studio.MOST_TASKS,
             most_bytes=label_studio.MOST_BYTES,
         ),
@@ -120,6 +128,7 @@ class Wanted:
             nothing. The longest beginning counts; other URIs stay. Local beginnings may be relative.
         presign_seconds: Images in a bucket get addresses that anyone may read for so long; None for none.
         is_link: Images are linked instead of copied.
+        is_inline: Images stand in the file, in the place of their addresses.
     """
 
     output: Path
@@ -127,6 +136,7 @@ class Wanted:
     urls: Mapping[str, str] = field(default_factory=dict)
     presign_seconds: int | None = None
     is_link: bool = False
+    is_inline: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +154,7 @@ def wanted(
     urls: Mapping[str, str] | None = None,
     presign_seconds: int | None = None,
     is_link: bool = False,
+    is_inline: bool = False,
 ) -> Wanted:
     """How a batch is to be written, refused before anything is entered if it cannot be.
 
@@ -173,7 +184,12 @@ def wanted(
     _check_presign(presign_seconds)
     if is_link and (found.images is None or found.ending):
         raise ConfigError(f"the format {form} holds no files that could be links; leave out --link")
-    return Wanted(output, found, addresses.absolute(urls or {}), presign_seconds, is_link)
+    if is_inline and not found.can_inline:
+        able = ", ".join(name for name, other in FORMATS.items() if other.can_inline)
+        raise ConfigError(f"the format {form} cannot hold images, as {able} can; leave out --inline")
+    if is_inline and (urls or presign_seconds is not None):
+        raise ConfigError("--inline puts images in the place of addresses; leave it out, or --url and --presign")
+    return Wanted(output, found, addresses.absolute(urls or {}), presign_seconds, is_link, is_inline)
 
 
 def wanted_by_address(*, urls: Mapping[str, str] | None = None, presign_seconds: int | None = None) -> Wanted:
@@ -212,13 +228,13 @@ def prepared(store: Store, table: pl.DataFrame, how: Wanted) -> pl.DataFrame:
             f"--url: expected the beginning of an image's uri, found none of {shown(list(urls))} in these, first "
             f"{uris[0]!r}; mend it"
         )
-    is_plain = form.is_table and how.presign_seconds is None
+    is_plain = form.is_table and how.presign_seconds is None and not how.is_inline
     images = table if is_plain or not uris else batch_images.located(store, table)
     images = images.with_columns(
         url=pl.Series(_addresses(images, how), dtype=pl.String),
         name=pl.Series([addresses.name(uri, urls) for uri in uris], dtype=pl.String),
     )
-    if form.is_table or not uris:
+    if form.is_table or how.is_inline or not uris:
         return images
     if form.images is None:
         _check_reachable(images, how)
@@ -294,6 +310,9 @@ def write(store: Store, images: pl.DataFrame, how: Wanted) -> Written:
     form, output = how.form, how.output.absolute()
     classes = known_classes(store)
     try:
+        if how.is_inline:
+            with storage.explain_full_disk(str(output.parent), output.name):
+                return _write_inline(store, images, how, classes)
         if form.images is None and form.ending:
             pieces = _split(images, form, lambda piece: len(form.encode(piece, classes)[""]))
             files = _named(output, len(pieces))
@@ -326,10 +345,16 @@ def _write_folder(store: Store, images: pl.DataFrame, how: Wanted, classes: Sequ
     return Written([output], lost)
 
 
-def _write_tars(store: Store, images: pl.DataFrame, how: Wanted) -> Written:
-    """Images are read as they lie and packed in the order of the batch; between, they are in a file without a name."""
-    output, places = how.output.absolute(), dict[str, tuple[int, int]]()
-    with tempfile.TemporaryFile(dir=output.parent) as spool:
+@contextmanager
+def _spooled(
+    store: Store, images: pl.DataFrame, folder: Path
+) -> Iterator[tuple[Callable[[str], bytes], pl.DataFrame, list[str]]]:
+    """The bytes of images by their `file_name`, the images that are there, and the URIs of the others.
+
+    They are read as they lie and wanted in the order of the batch; between, they are in a file without a name.
+    """
+    places = dict[str, tuple[int, int]]()
+    with tempfile.TemporaryFile(dir=folder) as spool:
 
         def take(name: str, data: bytes) -> None:
             places[name] = (spool.tell(), len(data))
@@ -341,12 +366,32 @@ def _write_tars(store: Store, images: pl.DataFrame, how: Wanted) -> Written:
             return spool.read(size)
 
         lost = batch_images.read(store, images, take)
-        kept = images.filter(~pl.col("uri").is_in(lost))
+        yield read, images.filter(~pl.col("uri").is_in(lost)), lost
+
+
+def _write_tars(store: Store, images: pl.DataFrame, how: Wanted) -> Written:
+    output = how.output.absolute()
+    with _spooled(store, images, output.parent) as (read, kept, lost):
         pieces = _split(kept, how.form, lambda piece: int(piece["byte_length"].sum()))
         files = _named(output, len(pieces))
         for file, piece in zip(files, pieces, strict=True):
             with Store(str(file.parent)).writer(file.name) as stream:
                 webdataset.pack(piece, read, stream)
+    return Written(files, lost)
+
+
+def _write_inline(store: Store, images: pl.DataFrame, how: Wanted, classes: Sequence[str]) -> Written:
+    """One file's images are in memory at a time."""
+    output = how.output.absolute()
+    form = replace(how.form, most_bytes=min(how.form.most_bytes, _INLINE_BYTES))
+    with _spooled(store, images, output.parent) as (read, kept, lost):
+        pieces = _split(kept, form, lambda piece: int(piece["byte_length"].sum()) * 4 // 3 + _ROW_BYTES * piece.height)
+        files = _named(output, len(pieces))
+        for file, piece in zip(files, pieces, strict=True):
+            named = piece.select("format", "file_name").iter_rows()
+            data = [f"data:image/{kind};base64,{b64encode(read(name)).decode()}" for kind, name in named]
+            inside = piece.with_columns(url=pl.Series(data, dtype=pl.String))
+            table_files.write_bytes(form.encode(inside, classes)[""], file)
     return Written(files, lost)
 
 
