@@ -213,6 +213,13 @@ def test_the_map_names_the_image_under_the_pointer_and_a_condition_lights_up(app
     app.ask("[...document.querySelectorAll('form.bar-of-controls button')].at(-1).click()")
     until(lambda: set(skips.listed(app.store)["sample_id"]) == before, seconds=20, what="the undo")
     assert app.complaints() == []
+    app.ask("document.getElementById('where').value = 'brightness >'")
+    app.ask("document.querySelector('form').requestSubmit()")
+    app.wait("document.querySelector('form [role=status]').textContent === ''")
+    skip = "[...document.querySelectorAll('form.bar-of-controls button')].find(b => b.textContent.startsWith('Skip'))"
+    assert app.ask(f"getComputedStyle({skip}).display") == "none"  # nothing is offered for what was asked before
+    assert ["422" in told for told in app.complaints()] == [True]  # the browser's own line about the refused condition
+    app.browser.events.clear()
 
 
 def test_a_preview_is_shown_and_nothing_is_written(app: App) -> None:

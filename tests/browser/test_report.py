@@ -6,6 +6,7 @@ Figures are held against the tables of the workspace. Names and metadata of the 
 import base64
 import io
 import json
+import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -208,7 +209,7 @@ def test_the_slider_moves_figures_picks_and_groups_as_the_tables_say(page: Page,
     assert {name: int(value) for name, value in rows if value != "0"} == cameras
 
 
-def test_the_same_cut_is_reached_by_slider_number_and_keys(page: Page) -> None:
+def test_the_same_cut_is_reached_by_slider_number_and_keys(page: Page, workspace: tuple[Path, Commit]) -> None:
     page.open()
     page.ask("document.getElementById('slider').focus()")
     before = page.text("f-count")
@@ -223,7 +224,7 @@ def test_the_same_cut_is_reached_by_slider_number_and_keys(page: Page) -> None:
     page.ask("document.getElementById('to-budget').click()")
     page.frames()
     assert page.text("f-count") == "20"
-    assert page.text("c-cut") == "wtl cut --at 20 -o picks.csv"
+    assert page.text("c-cut") == f"wtl cut --at 20 -o picks.csv -w {shlex.quote(str(workspace[0]))}"
 
 
 @pytest.mark.parametrize("fragment", ["#webgl", "#canvas"])

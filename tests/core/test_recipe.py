@@ -19,9 +19,11 @@ def test_a_recipe_file_sets_the_same_fields() -> None:
         ("[selection]\nqqq = 1", "valid keys: "),
         ("[selection]\nseed = -1", "selection.seed"),
         ("[selection", "expected TOML"),
+        ("[selection]\nbalance = {}", "group_by, the column that they refer to"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_the_place_and_the_nearest_key(text: str, told: str) -> None:
     with pytest.raises(ConfigError, match=r"r\.toml") as caught:
         parse_recipe(text, name="r.toml")
     assert told in str(caught.value)
+    assert "{" not in str(caught.value)  # of what is wrong as a whole no values are told

@@ -81,13 +81,19 @@ export function room(box, context) {
       ["near-duplicates", (i) => data.near[i] > 0], ["least sharp tenth", (i) => data.sharpness[i] < 26], ["darkest tenth", (i) => data.brightness[i] < 26],
       ...told.groupings.flatMap((grouping, g) => grouping.values.map((value, v) => [`${grouping.name}: ${value}`, (i) => data[`group${g}`][i] === v])), ["the condition", (i) => mask && mask[i >> 3] & (1 << (i & 7))]];
     marks.append(...choices.map(([name], at) => make("option", { value: at }, name)));
+    let marked = null;
     function mark() {
       const test = choices[marks.value][1], out = new Uint8Array(count);
       let sum = 0;
       if (test) for (let i = 0; i < count; i++) if (test(i)) { out[i] = 1; sum++; }
       view.setMarks(out);
-      offer(skip, test ? Uint32Array.from({ length: count }, (_, i) => i).filter((i) => out[i]) : []);
-      result.textContent = test ? `${counted(sum, "image")}, ${whole(picksOf(out))} of them up to the slider` : "";
+      marked = test ? { out, sum } : null;
+      tellMarked();
+    }
+    // What is highlighted, and the picks among it, which the slider changes too.
+    function tellMarked() {
+      offer(skip, marked ? Uint32Array.from({ length: count }, (_, i) => i).filter((i) => marked.out[i]) : []);
+      result.textContent = marked ? `${counted(marked.sum, "image")}, ${whole(picksOf(marked.out))} of them up to the slider` : "";
     }
     // A button that skips the open ones up to the slider among some rows, as unusable; Z among the picks undoes it.
     function offer(button, rows) {
@@ -114,7 +120,11 @@ export function room(box, context) {
         marks.value = choices.length - 1;
         context.fail({ message: "" });
         mark();
-      } catch (error) { context.fail(error); }
+      } catch (error) {
+        marks.value = 0; // what an earlier condition highlighted is not what this one asks for
+        mark();
+        context.fail(error);
+      }
     };
     function moveTo(value, from) {
       cut = Math.max(1, Math.min(ranked, Math.round(value) || 1));
@@ -124,6 +134,7 @@ export function room(box, context) {
       slider.setAttribute("aria-valuetext", `${whole(cut)} ranks`);
       view.setCut(cut);
       reached.textContent = figures(context.state.rungs, cut);
+      if (marked) tellMarked();
       if (inside) tellKept();
     }
     slider.oninput = () => moveTo(fromSlider(Number(slider.value)), "slider");

@@ -91,7 +91,8 @@ def read_recorded(values: dict[str, Any]) -> tuple[Recipe, list[str]]:
 def _explain(detail: dict[str, Any]) -> str:
     where = [str(step) for step in detail["loc"]]
     if detail["type"] != "extra_forbidden":
-        return f"{'.'.join(where)}: {message_of(detail)}, found {detail['input']!r}"
+        found = "" if isinstance(detail["input"], dict) else f", found {detail['input']!r}"  # of a whole table no value
+        return f"{'.'.join(where)}: {message_of(detail)}{found}"
     fields = Recipe.model_fields
     if len(where) > 2:
         return f"unknown key {'.'.join(where)}; docs/recipe.md shows the valid ones"

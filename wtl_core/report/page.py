@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -104,6 +105,7 @@ def render(store: Store, commit: Commit, live: Pool, *, workers: int = 1) -> str
         created=datetime.fromisoformat(commit.created).strftime("%-d %b %Y, %H:%M UTC"),
         version=version.version_text(),
         place=store.root,
+        place_in_shell=shlex.quote(store.root),
         encoder_advice=succession.advice(commit),
         rungs=[row for row in rungs.to_dicts() if row["percent"] in _PERCENTS],
         shown=samples.height,
