@@ -183,14 +183,19 @@ def plan(
         ),
         last=last,
         is_noop=is_noop,
-        is_light=last is not None
-        and last_result.keeps_encoder(store, last, recipe)
-        and not any(
-            is_s3(place) for place in (store.root, *scope.all, *(item.uri for part in parts for item in part.objects))
-        )
-        and sum(part.size for part in parts) <= _LIGHT_BYTES,
+        is_light=_is_light(store, last, recipe, scope.all, parts),
         seconds=time.perf_counter() - started,
     )
+
+
+def _is_light(
+    store: Store, last: Commit | None, recipe: Recipe, sources: Sequence[str], parts: Sequence[PartPlan]
+) -> bool:
+    """Whether the work takes seconds, as `RefreshPlan.is_light` says."""
+    if last is None or not last_result.keeps_encoder(store, last, recipe):
+        return False
+    places = [store.root, *sources, *(item.uri for part in parts for item in part.objects)]
+    return not any(map(is_s3, places)) and sum(part.size for part in parts) <= _LIGHT_BYTES
 
 
 def parts_of(run: Run, batch: int) -> list[PartPlan]:
