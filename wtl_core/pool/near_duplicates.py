@@ -40,6 +40,18 @@ def group(phashes: np.ndarray) -> np.ndarray:
     return groups
 
 
+@njit(cache=True, nogil=True)
+def join(parents: np.ndarray, row: int, other: int) -> None:
+    """Put two rows into one group: `parents` (N,) leads from each row to the smallest of its group."""
+    while parents[row] != row:
+        parents[row] = parents[parents[row]]
+        row = parents[row]
+    while parents[other] != other:
+        parents[other] = parents[parents[other]]
+        other = parents[other]
+    parents[max(row, other)] = min(row, other)
+
+
 @njit(cache=True)
 def _connect(hashes: np.ndarray, bands: np.ndarray, order: np.ndarray, parents: np.ndarray) -> None:
     for i in range(len(order)):
@@ -53,13 +65,7 @@ def _connect(hashes: np.ndarray, bands: np.ndarray, order: np.ndarray, parents: 
                 bits += 1
             if bits > MOST_BITS or hashes[a] == 0 or hashes[b] == 0:
                 continue
-            while parents[a] != a:
-                parents[a] = parents[parents[a]]
-                a = parents[a]
-            while parents[b] != b:
-                parents[b] = parents[parents[b]]
-                b = parents[b]
-            parents[max(a, b)] = min(a, b)
+            join(parents, a, b)
 
 
 @njit(cache=True)

@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from wtl_core.machine import Progress
+from wtl_core.pool.near_duplicates import join
 from wtl_core.selection.kmeans_cells import near_cells, products
 from wtl_core.selection.neighbours import BLOCK_COLUMNS, BLOCK_ROWS, FIRST_BITS, Points, level_of
 
@@ -142,21 +143,10 @@ def _connect(
                 if other >= count:
                     touched[row] |= np.uint8(1) << np.uint8(sides[other - count])
                 else:
-                    _join(parents, row, other)
+                    join(parents, row, other)
 
 
 @numba.njit(cache=True, nogil=True)
 def _unite(parents: np.ndarray, rows: np.ndarray, others: np.ndarray) -> None:
     for at in range(len(rows)):
-        _join(parents, rows[at], others[at])
-
-
-@numba.njit(cache=True, nogil=True)
-def _join(parents: np.ndarray, row: int, other: int) -> None:
-    while parents[row] != row:
-        parents[row] = parents[parents[row]]
-        row = parents[row]
-    while parents[other] != other:
-        parents[other] = parents[parents[other]]
-        other = parents[other]
-    parents[max(row, other)] = min(row, other)
+        join(parents, rows[at], others[at])
