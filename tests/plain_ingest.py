@@ -4,6 +4,7 @@ import io
 import tarfile
 from pathlib import Path
 
+from wtl_core.machine import Machine
 from wtl_core.pool import ingest, live_pool
 from wtl_core.pool.part_plan import PartPlan, plan_parts, snapshot_rows
 from wtl_core.recipe.ingest import IngestParams
@@ -22,7 +23,7 @@ def refresh(
 ) -> tuple[Store, live_pool.Pool]:
     store = open_store(str(workspace))
     plans = plans_of(source, params)
-    ingest.run_many(plans, store, params, workers=workers)
+    ingest.run_many(plans, store, params, Machine(workers=workers))
     return store, live_pool.load(store, snapshot_rows(plans), filters=params.filters)
 
 

@@ -47,12 +47,14 @@ class Machine:
         device: Name of a torch device, such as `cpu` or `cuda`; never `auto`.
         devices: How many devices of that kind work together.
         embedding_part_images: Images in one embedding task, for each device.
+        engine: What runs the many pieces of a stage: `local` for this machine's processes.
     """
 
     workers: int = 1
     device: str = "cpu"
     devices: int = 1
     embedding_part_images: int = 32_768
+    engine: str = "local"
 
 
 def this_machine(*, workers: int | None = None, device: str = "auto", embedding_part_images: int = 32_768) -> Machine:

@@ -93,7 +93,7 @@ def ingest_parts(run: Run, batch: int, *, on_progress: Progress | None = None) -
         planning.parts_of(run, batch),
         run.store,
         run.recipe.ingest,
-        workers=run.machine.workers,
+        run.machine,
         on_progress=on_progress,
     )
 

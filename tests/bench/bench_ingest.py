@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 import report
 
+from wtl_core.machine import Machine
 from wtl_core.pool import live_pool
 from wtl_core.pool.part_plan import plan_parts, snapshot_rows
 from wtl_core.recipe.ingest import IngestParams
@@ -92,7 +93,7 @@ def ingest_source(source: Path, workspace: Path, workers: int) -> float:
 
     start = time.perf_counter()
     plans = plan_parts(discover.list_source(str(source)), PARAMS)
-    ingest.run_many(plans, open_store(str(workspace)), PARAMS, workers=workers)
+    ingest.run_many(plans, open_store(str(workspace)), PARAMS, Machine(workers=workers))
     return time.perf_counter() - start
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from wtl_core.machine import Machine
 from wtl_core.pool import ingest, live_pool
 from wtl_core.pool.part_plan import plan_parts, snapshot_rows
 from wtl_core.recipe.ingest import IngestParams
@@ -100,7 +101,7 @@ def test_every_file_is_kept_or_refused_with_a_true_reason(images: Path, tmp_path
     params, store = IngestParams(min_side_px=1), open_store(str(tmp_path))
     plans = plan_parts(discover.list_source(str(images)), params)
     start = time.perf_counter()
-    ingest.run_many(plans, store, params, workers=1)
+    ingest.run_many(plans, store, params, Machine(workers=1))
     assert time.perf_counter() - start < 600
     found = live_pool.load(store, snapshot_rows(plans))
     files = {str(path): path.read_bytes() for path in images.rglob("*") if path.is_file()}

@@ -14,6 +14,7 @@ from tests.conftest import build_source, make_jpeg
 from tests.plain_ingest import PARAMS, parts_of, plans_of, refresh, write_tar
 from wtl_core.errors import CorruptArtifactError, InputError
 from wtl_core.images.faults import Reason
+from wtl_core.machine import Machine
 from wtl_core.pool import ingest, live_pool
 from wtl_core.pool.part_plan import snapshot_rows
 from wtl_core.recipe.ingest import IngestParams
@@ -77,7 +78,7 @@ def test_parts_are_byte_equal_with_one_worker_or_several(tmp_path: Path, monkeyp
     store, plans = open_store(str(tmp_path / "many")), plans_of(source, params)
     assert len(plans) >= 3
     counts = ingest.run_many(
-        plans, store, params, workers=2, on_progress=lambda done, total: progress.append((done, total))
+        plans, store, params, Machine(workers=2), on_progress=lambda done, total: progress.append((done, total))
     )
     assert [each.digest for each in counts] == [plan.digest for plan in plans]
     assert parts_of(Path(alone.root)) == parts_of(Path(store.root))
@@ -85,6 +86,7 @@ def test_parts_are_byte_equal_with_one_worker_or_several(tmp_path: Path, monkeyp
 
 
 SCRIPT = """
+from wtl_core.machine import Machine
 from wtl_core.pool import ingest
 from wtl_core.pool.part_plan import plan_parts
 from wtl_core.recipe.ingest import IngestParams
@@ -92,7 +94,8 @@ from wtl_core.shards import discover
 from wtl_core.workspace.storage import open_store
 ingest.IMAGES_WORTH_A_WORKER = 0
 params = IngestParams(part_images=20)
-{guard}ingest.run_many(plan_parts(discover.list_source({source!r}), params), open_store({root!r}), params, workers=2)
+plans = plan_parts(discover.list_source({source!r}), params)
+{guard}ingest.run_many(plans, open_store({root!r}), params, Machine(workers=2))
 """
 
 

@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import build_source, make_jpeg
 from tests.forked import forked
 from tests.plain_ingest import PARAMS, parts_of, plans_of, refresh, write_tar
+from wtl_core.machine import Machine
 from wtl_core.pool import ingest, live_pool, part_rows
 from wtl_core.pool.part_plan import plan_parts, snapshot_rows
 from wtl_core.recipe.ingest import IngestParams
@@ -40,7 +41,7 @@ def test_arrivals_and_removals_touch_only_their_own_objects(source: Path, tmp_pa
     changes = discover.diff(discover.list_source(str(source)), snapshot)
     plans = plan_parts(changes.new, PARAMS)
     assert [len(plan.objects) for plan in plans] == [1]
-    ingest.run_many(plans, store, PARAMS, workers=2)
+    ingest.run_many(plans, store, PARAMS, Machine(workers=2))
     grown = pl.concat([changes.kept, snapshot_rows(plans)])
     assert live_pool.load(store, grown).counts.samples == 65
     (source / "new.jpg").unlink()
@@ -63,13 +64,14 @@ def test_a_shard_written_over_is_read_again_and_a_mended_file_is_admitted(tmp_pa
     changes = discover.diff(discover.list_source(str(source)), snapshot)
     assert len(changes.changed) == 2
     plans = plan_parts(changes.changed, PARAMS)
-    ingest.run_many(plans, store, PARAMS, workers=1)
+    ingest.run_many(plans, store, PARAMS, Machine(workers=1))
     found = live_pool.load(store, pl.concat([changes.kept, snapshot_rows(plans)]))
     assert (found.counts.samples, found.counts.quarantined) == (2, 0)
     assert set(first.samples["sample_id"]).isdisjoint(found.samples["sample_id"])
 
 
 KILLED = """
+from wtl_core.machine import Machine
 from wtl_core.pool import ingest
 from wtl_core.recipe.ingest import IngestParams
 from wtl_core.shards import discover
@@ -78,7 +80,7 @@ from wtl_core.workspace.storage import open_store
 
 def work(source, workspace):
     params = IngestParams(part_images=40)
-    ingest.run_many(plan_parts(discover.list_source(source), params), open_store(workspace), params, workers=1)
+    ingest.run_many(plan_parts(discover.list_source(source), params), open_store(workspace), params, Machine(workers=1))
 """
 
 
@@ -153,7 +155,7 @@ def test_a_part_never_holds_other_bytes_than_its_listing_named(tmp_path: Path) -
     plans = plans_of(source)
     store, snapshot = open_store(str(tmp_path / "w")), snapshot_rows(plans)
     write(20)
-    ingest.run_many(plans, store, PARAMS, workers=1)
+    ingest.run_many(plans, store, PARAMS, Machine(workers=1))
     found = live_pool.load(store, snapshot)
     assert found.quarantine["reason"].to_list() == ["changed_while_read"] * 3
     assert found.samples["uri"].to_list() == [str(source / "same.jpg")]
@@ -205,7 +207,7 @@ def take_in_again(source: Path, store: Store, snapshot: pl.DataFrame) -> pl.Data
     again = readmission.readable_again(store, snapshot)
     changes = discover.diff(discover.list_source(str(source)), snapshot, again=again)
     plans = plan_parts(pl.concat([changes.new, changes.changed]), PARAMS)
-    ingest.run_many(plans, store, PARAMS, workers=1)
+    ingest.run_many(plans, store, PARAMS, Machine(workers=1))
     return pl.concat([changes.kept, snapshot_rows(plans)])
 
 

@@ -21,6 +21,7 @@ from tests.conftest import S3_KEYS, make_jpeg, use_s3
 from tests.services import s3_servers
 from tests.small_shards import make_tar
 from wtl_core.errors import ConfigError, TransientError
+from wtl_core.machine import Machine
 from wtl_core.pool import ingest, live_pool, part_rows
 from wtl_core.pool.part_plan import plan_parts, snapshot_rows
 from wtl_core.recipe.ingest import IngestParams
@@ -143,7 +144,7 @@ def refresh(store: Store, workspace: Path, **lists: pl.DataFrame) -> live_pool.P
     if listing is None:
         listing = discover.list_source(store.root)
     plans, local = plan_parts(listing, PARAMS), open_store(str(workspace))
-    ingest.run_many(plans, local, PARAMS, workers=1)
+    ingest.run_many(plans, local, PARAMS, Machine(workers=1))
     return live_pool.load(local, snapshot_rows(plans))
 
 
@@ -317,8 +318,8 @@ def test_a_workspace_in_a_bucket_holds_parts_too(store: Store, tmp_path: Path) -
         (source / f"{i}.jpg").write_bytes(make_jpeg(i))
     (source / "4.jpg").write_bytes(b"junk")
     plans = plan_parts(discover.list_source(str(source)), PARAMS)
-    first = ingest.run_many(plans, store, PARAMS, workers=1)
-    assert ingest.run_many(plans, store, PARAMS, workers=1) == first
+    first = ingest.run_many(plans, store, PARAMS, Machine(workers=1))
+    assert ingest.run_many(plans, store, PARAMS, Machine(workers=1)) == first
     found = live_pool.load(store, snapshot_rows(plans))
     assert (found.counts.samples, found.counts.quarantined) == (4, 1)
     part = found.samples["part"][0]
@@ -329,7 +330,7 @@ def test_references_into_a_bucket_are_read_again(store: Store, tmp_path: Path) -
     fill(store)
     params, local = IngestParams(store="reference"), open_store(str(tmp_path))
     plans = plan_parts(discover.list_source(store.root), params)
-    ingest.run_many(plans, local, params, workers=1)
+    ingest.run_many(plans, local, params, Machine(workers=1))
     found = live_pool.load(local, snapshot_rows(plans))
     store.delete("deep/6.jpg")
     images = dict(live_pool.read_images(local, plans[0].digest, range(7)))

@@ -6,21 +6,15 @@ A part is a function of its plan and the params: not of worker count, order, or 
 """
 
 import logging
-import multiprocessing
-import os
-import sys
-import threading
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
-import torch
 
-from wtl_core.errors import ConfigError, QuarantineBudgetError, TransientError
-from wtl_core.machine import Progress
+from wtl_core.engines.opening import open_engine
+from wtl_core.errors import QuarantineBudgetError
+from wtl_core.machine import Machine, Progress
 from wtl_core.pool.part_file import PartCounts, read_counts, write_part
 from wtl_core.pool.part_plan import PartPlan
 from wtl_core.pool.part_rows import RowMaker
@@ -74,66 +68,47 @@ def run_many(
     plans: Sequence[PartPlan],
     store: Store,
     params: IngestParams,
+    machine: Machine,
     *,
-    workers: int,
     on_progress: Progress | None = None,
 ) -> list[PartCounts]:
-    """Make all parts, in worker processes where that pays, and return their counts in the order of `plans`.
+    """Make all parts, by workers of an engine where that pays, and return their counts in the order of `plans`.
 
     Args:
         plans: What to read.
         store: The workspace.
         params: Limits and what to keep.
-        workers: Processes at most.
+        machine: Its engine and how many workers there are, or what this process uses as threads.
         on_progress: Called with bytes done and bytes in all.
 
     Raises:
         ConfigError: workers are started from a script without `if __name__ == "__main__":`.
-        TransientError: a worker was killed, or a store keeps failing.
+        TransientError: a worker was killed again and again, or a store keeps failing.
     """
     is_worth_it = sum(plan.num_images_estimate for plan in plans) >= IMAGES_WORTH_A_WORKER
-    if workers < 2 or len(plans) < 2 or not is_worth_it:
-        return _run_here(plans, store, params, max(workers, 1), on_progress)
-    _check_main_guard()
-    total, done = sum(plan.size for plan in plans), 0
-    counts: dict[str, PartCounts] = {}
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torchvision.io"])
-    with ProcessPoolExecutor(min(workers, len(plans)), mp_context=context, initializer=_start_worker) as pool:
-        # largest first: the last part to finish should not be the longest
-        order = sorted(plans, key=lambda plan: -plan.size)
-        futures = {pool.submit(run, plan, store, params): plan for plan in order}
-        try:
-            for future in as_completed(futures):
-                plan = futures[future]
-                counts[plan.digest] = future.result()
-                done += plan.size
-                if on_progress is not None:
-                    on_progress(done, total)
-        except BrokenProcessPool as error:
-            raise TransientError(
-                "an ingest worker was killed, most likely because memory ran out; run again, with fewer workers"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [counts[plan.digest] for plan in plans]
+    is_alone = machine.engine == "local" and machine.workers < 2
+    if is_alone or len(plans) < 2 or not is_worth_it:
+        return _run_here(plans, store, params, machine.workers, on_progress)
+    sizes, done = [plan.size for plan in plans], 0
+    counts: dict[int, PartCounts] = {}
+    for number, made in open_engine(machine).run(PartWorker(store, params), plans, weights=sizes):
+        counts[number] = made
+        done += sizes[number]
+        if on_progress is not None:
+            on_progress(done, sum(sizes))
+    return [counts[number] for number in range(len(plans))]
 
 
-def _check_main_guard() -> None:
-    """Refuse a main script whose import would run it again: each worker process imports it before it does its work."""
-    path = getattr(sys.modules["__main__"], "__file__", None)
-    if path is None or not path.endswith(".py"):  # a notebook, or a command with a guard of its own
-        return
-    try:
-        text = Path(path).read_text(errors="replace")
-    except OSError:
-        return
-    if "__name__" not in text:
-        raise ConfigError(
-            f'{path}: expected `if __name__ == "__main__":` before what the script does, found no such line. Ingest '
-            "starts worker processes, which import the script; put its work behind that line, or use one worker"
-        )
+@dataclass(frozen=True)
+class PartWorker:
+    """What a worker of an engine needs to make parts of a workspace's pool."""
+
+    store: Store
+    params: IngestParams
+
+    def __call__(self) -> Callable[[PartPlan], PartCounts]:
+        """Makes one part of a plan."""
+        return partial(run, store=self.store, params=self.params)
 
 
 def _run_here(
@@ -186,18 +161,6 @@ def check_quarantine_budget(
         f"({listed}{where}); mend the files (where it says bad_vector: the encoder)"
         f"{'' if is_all else ' or raise ingest.quarantine_budget'}"
     )
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def leave_with_parent() -> None:
-        wait([parent.sentinel])
-        os._exit(1)  # a worker outliving a killed run would write into a workspace that another run may own by now
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
 def _make_part(
