@@ -19,7 +19,7 @@ from tests.conftest import make_jpeg
 from tests.plain_ingest import write_tar
 from tests.plain_refresh import PIXELS, ranking, refresh
 from wtl_core.app import decisions
-from wtl_core.labelling import batches, skips
+from wtl_core.labelling import batches
 from wtl_core.labelling.batches import Asked
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace import ledger
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 SHOTS = OUTPUT / "screenshots"
 AXE = Path(__file__).parents[2] / ".venv" / "node_modules" / "axe-core" / "axe.min.js"
 HOSTILE = '<img src=x onerror="window.hacked=1">\'&'
-ROOMS = ("picks", "map", "near", "arrivals", "quarantine", "labels", "recipe")
+ROOMS = ("picks", "map", "near", "arrivals", "quarantine", "labels", "recipe", "decisions")
 
 
 def add(source: Path, name: str, seeds: range, copies: int = 0) -> None:
@@ -59,6 +59,20 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Store:
     add(source, "second", range(200, 210))
     refresh(root / "w", source, recipe=recipe)
     return store
+
+
+def pool(store: Store) -> pl.DataFrame:
+    """The samples with some of their columns, sorted by id."""
+    files = Path(store.path("pool")).glob("*.parquet")
+    read = (pl.read_parquet(file, columns=["sample_id", "uri", "brightness"]) for file in files)
+    return pl.concat(read).unique("sample_id", maintain_order=True).sort("sample_id")
+
+
+def out(store: Store) -> set[str]:
+    """Samples that are handed out and not back."""
+    entries = ledger.read(store)
+    settled = {*ledger.settled_ids(entries)}
+    return {*ledger.sample_ids(entries, "exported")} - settled
 
 
 class App:
@@ -97,6 +111,26 @@ class App:
 
     def ask(self, expression: str) -> Any:
         return self.browser.evaluate(expression)
+
+    def sees(self, label: str) -> bool:
+        """Whether something that begins with a label can be pressed."""
+        return bool(self.ask(f"Boolean({self._pressed(label)})"))
+
+    def press(self, label: str) -> None:
+        """Click what begins with a label, as a person would: it must be in sight and not disabled."""
+        self.wait(f"Boolean({self._pressed(label)})")
+        self.ask(f"{self._pressed(label)}.click()")
+
+    def _pressed(self, label: str) -> str:
+        where = "document.querySelector('dialog[open]') || document"
+        return (
+            f"[...({where}).querySelectorAll('button, summary')].find(node => node.innerText.trim()"
+            f".startsWith({json.dumps(label)}) && node.offsetHeight && !node.disabled)"
+        )
+
+    def decided(self) -> dict[str, str]:
+        """What the ledger says now, by id."""
+        return dict(decisions.standing(ledger.read(self.store)))
 
     def shown(self) -> str:
         """The name of the image that is shown large."""
@@ -154,10 +188,14 @@ def test_every_room_opens_without_an_error_and_asks_nobody_else(app: App) -> Non
 
 
 def test_keys_decide_and_decisions_land_in_the_ledger(app: App) -> None:
-    picks = ranking(Path(app.store.root)).head(5)
-    ids, names = picks["sample_id"].to_list(), picks["uri"].to_list()
+    picks = ranking(Path(app.store.root)).head(12)
+    first = next(rank for rank in range(8) if not out(app.store) & {*picks["sample_id"].slice(rank, 5)})
+    ids, names = (picks[name].slice(first, 5).to_list() for name in ("sample_id", "uri"))
     app.open("picks")
-    assert app.shown() == names[0]
+    assert app.shown() == picks["uri"][0]
+    for _ in range(first):
+        app.browser.key("ArrowRight")
+    app.wait(f"document.getElementById('pick-name').title === {json.dumps(names[0])}")
     for place, key in enumerate("kur"):
         app.browser.key(key)
         app.wait(f"document.getElementById('pick-name').title === {json.dumps(names[place + 1])}")
@@ -170,10 +208,14 @@ def test_keys_decide_and_decisions_land_in_the_ledger(app: App) -> None:
     app.browser.key("z")
     until(lambda: ids[2] not in standing(), seconds=20, what="the last one taken back", every=0.1)
     app.wait(f"document.getElementById('pick-name').title === {json.dumps(names[2])}")
-    for key, place in (("ArrowRight", 3), ("ArrowLeft", 2), ("Home", 0), ("n", 2)):
+    for key, place in (("ArrowRight", 3), ("ArrowLeft", 2), ("ArrowLeft", 1), ("n", 2)):
         app.browser.key(key)
         app.wait(f"document.getElementById('pick-name').title === {json.dumps(names[place])}")
-    assert "2 of 12 picks decided" in app.ask("document.getElementById('progress').textContent")
+    told = app.ask("document.getElementById('progress').textContent")
+    assert "1 kept, 1 skipped as unusable" in told
+    assert told.startswith(f"{10 - len(out(app.store) & {*picks['sample_id']})} of 12 picks open")
+    app.browser.key("Home")
+    app.wait(f"document.getElementById('pick-name').title === {json.dumps(picks['uri'][0])}")
     app.shot("picks-decided")
     app.browser.key("?")
     assert app.ask("document.getElementById('keys').open")
@@ -186,10 +228,7 @@ def test_keys_decide_and_decisions_land_in_the_ledger(app: App) -> None:
 def test_the_map_names_the_image_under_the_pointer_and_a_condition_lights_up(app: App) -> None:
     app.open("map")
     app.wait("document.getElementById('map')?.handle")
-    samples = pl.concat(
-        pl.read_parquet(file, columns=["sample_id", "uri", "brightness"])
-        for file in Path(app.store.path("pool")).glob("*.parquet")
-    ).unique("sample_id", maintain_order=True).sort("sample_id")  # fmt: skip
+    samples = pool(app.store)
     first = ranking(Path(app.store.root))["sample_id"][0]
     row = samples["sample_id"].to_list().index(first)
     app.ask(f"document.getElementById('map').handle.show({row})")
@@ -200,26 +239,121 @@ def test_the_map_names_the_image_under_the_pointer_and_a_condition_lights_up(app
     name = samples["uri"][row]
     app.wait(f"document.querySelector('#panel .name')?.title === {json.dumps(name)}")
     app.ask("document.getElementById('where').value = 'brightness > 120'")
-    app.ask("document.querySelector('form').requestSubmit()")
+    app.ask("document.querySelector('form.bar-of-controls').requestSubmit()")
     bright = samples.filter(pl.col("brightness") > 120).height
-    app.wait(f"document.querySelector('form [role=status]').textContent.startsWith('{bright} image')")
+    app.wait(f"document.querySelector('form.bar-of-controls [role=status]').textContent.startsWith('{bright} image')")
     app.shot("map-condition")
     assert "of what labelling everything would" in app.ask("document.getElementById('reached').textContent")
-    before = set(skips.listed(app.store)["sample_id"])
-    app.ask("[...document.querySelectorAll('form.bar-of-controls button')].at(-1).click()")
-    picks = set(ranking(Path(app.store.root)).head(12)["sample_id"])
-    wanted = picks & set(samples.filter(pl.col("brightness") > 120)["sample_id"])
-    until(lambda: set(skips.listed(app.store)["sample_id"]) - before == wanted - before, seconds=20, what="skips")
-    app.ask("[...document.querySelectorAll('form.bar-of-controls button')].at(-1).click()")
-    until(lambda: set(skips.listed(app.store)["sample_id"]) == before, seconds=20, what="the undo")
     assert app.complaints() == []
     app.ask("document.getElementById('where').value = 'brightness >'")
-    app.ask("document.querySelector('form').requestSubmit()")
-    app.wait("document.querySelector('form [role=status]').textContent === ''")
-    skip = "[...document.querySelectorAll('form.bar-of-controls button')].find(b => b.textContent.startsWith('Skip'))"
-    assert app.ask(f"getComputedStyle({skip}).display") == "none"  # nothing is offered for what was asked before
+    app.ask("document.querySelector('form.bar-of-controls').requestSubmit()")
+    app.wait("document.querySelector('form.bar-of-controls [role=status]').textContent === ''")
+    assert not app.sees("Look at them"), "nothing is offered for what was asked before"
     assert ["422" in told for told in app.complaints()] == [True]  # the browser's own line about the refused condition
     app.browser.events.clear()
+
+
+def test_images_of_a_condition_are_looked_at_some_left_out_and_the_rest_skipped_and_taken_back(app: App) -> None:
+    samples = pool(app.store)
+    labels = ledger.labels(ledger.read(app.store))["sample_id"]
+    bright = samples.filter(pl.col("brightness") > 120)["sample_id"]
+    before = app.decided()
+    wanted = set(bright) - set(labels) - set(before) - out(app.store)
+    app.open("map")
+    app.wait("document.getElementById('map')?.handle")
+    app.ask("document.getElementById('where').value = 'brightness > 120'")
+    app.ask("document.querySelector('form.bar-of-controls').requestSubmit()")
+    app.wait(
+        f"document.querySelector('form.bar-of-controls [role=status]').innerText.startsWith('{len(bright)} image')"
+    )
+    app.press("Look at them")
+    app.wait(f"document.getElementById('look-title').innerText.startsWith('{len(bright)} image')")
+    app.settle()
+    assert f"{len(wanted)} chosen" in app.ask("document.getElementById('look-told').innerText")
+    app.shot("map-look")
+    chosen = "document.querySelector('.look .cell.is-chosen')"
+    rank = int(app.ask(f"{chosen}.querySelector('b').innerText")) - 1
+    app.ask(f"{chosen}.click()")
+    left_out = ranking(Path(app.store.root))["sample_id"][rank]
+    app.press(f"Skip {len(wanted) - 1} images as unusable")
+    until(lambda: set(app.decided()) - set(before) == wanted - {left_out}, seconds=20, what="skips", every=0.1)
+    among = len((wanted - {left_out}) & set(ranking(Path(app.store.root)).head(12)["sample_id"]))
+    told = app.ask("document.getElementById('done').innerText")
+    assert told.startswith(f"{len(wanted) - 1} images skipped as unusable, {among} of them picks")
+    # After a reload, and so in any other window, the bulk is one thing to take back, or some of its images.
+    app.open("decisions")
+    assert "brightness > 120" in app.ask("document.querySelector('.group').innerText")
+    app.shot("decisions-bulk")
+    app.press("Choose which")
+    app.wait("document.querySelector('dialog.look .cell') !== null")
+    app.browser.key(" ")
+    app.press("Take 1 image back")
+    until(lambda: len(set(app.decided()) - set(before)) == len(wanted) - 2, seconds=20, what="one back", every=0.1)
+    app.press("Take all")
+    until(lambda: app.decided() == before, seconds=20, what="all back", every=0.1)
+    assert app.complaints() == []
+
+
+def test_one_of_near_duplicates_is_kept_and_the_others_skipped(app: App) -> None:
+    before = app.decided()
+    app.open("near")
+    app.browser.key("r")
+    app.wait("document.querySelector('dialog.look .cell') !== null")
+    app.settle()
+    app.shot("near-look")
+    app.browser.key("End")
+    app.browser.key("k")
+    count = app.ask("document.querySelectorAll('.look .cell.is-chosen').length")
+    last = int(app.ask("[...document.querySelectorAll('.look .cell b')].at(-1).innerText")) - 1
+    app.press(f"Skip {count} image{'s' if count > 1 else ''} as redundant")
+    ids = ranking(Path(app.store.root))["sample_id"]
+    until(lambda: len(app.decided()) == len(before) + count, seconds=20, what="the others skipped", every=0.1)
+    assert ids[last] not in app.decided()
+    app.wait(f"document.querySelector('.group .state').innerText.includes('{count} skipped as redundant')")
+    app.browser.key("z")
+    until(lambda: app.decided() == before, seconds=20, what="the undo", every=0.1)
+    assert app.complaints() == []
+
+
+def test_an_image_is_found_by_a_part_of_its_name(app: App) -> None:
+    app.open("labels")
+    app.ask("document.getElementById('find').value = '20'; document.getElementById('find-form').requestSubmit()")
+    app.wait("document.querySelector('dialog.look .cell') !== null")
+    count = pool(app.store).filter(pl.col("uri").str.contains("20", literal=True)).height
+    assert app.ask("document.getElementById('look-title').innerText").startswith(f"{count} images have")
+    app.browser.key("Escape")
+    app.ask("document.getElementById('find').value = '203.JPG'; document.getElementById('find-form').requestSubmit()")
+    app.wait("document.getElementById('pick-name')?.title.endsWith('203.jpg')")
+    app.ask("document.getElementById('find').value = 'no such'; document.getElementById('find-form').requestSubmit()")
+    app.wait("document.getElementById('done').innerText.includes('No image has')")
+    assert app.complaints() == []
+
+
+def test_what_is_handed_out_is_skipped_only_when_that_is_asked_for_twice(app: App) -> None:
+    ranks = ranking(Path(app.store.root))
+    rank = max(at for at, sample_id in enumerate(ranks["sample_id"]) if sample_id in out(app.store))
+    app.open("labels")
+    app.ask(f"document.getElementById('find').value = {json.dumps(ranks['sample_id'][rank])}")
+    app.ask("document.getElementById('find-form').requestSubmit()")
+    app.wait(f"document.getElementById('pick-name')?.title === {json.dumps(ranks['uri'][rank])}")
+    app.wait("document.querySelector('.told').innerText.includes('in batch')")
+    before = app.decided()
+    app.browser.key("u")
+    app.wait("document.getElementById('done').innerText.includes('It is handed out in batch')")
+    assert app.decided() == before
+    app.browser.key("u")
+    until(lambda: len(app.decided()) == len(before) + 1, seconds=20, what="the skip", every=0.1)
+    app.browser.key("z")
+    until(lambda: app.decided() == before, seconds=20, what="the undo", every=0.1)
+    app.wait("document.querySelector('.told').innerText.includes('handed out')")
+
+
+def test_an_arrival_is_outlined_in_the_queue(app: App) -> None:
+    app.open("arrivals")
+    rank = app.ask("document.querySelector('.cell b').innerText")
+    app.ask("document.querySelector('.cell').click()")
+    app.wait(f"document.querySelector('.queue [aria-selected=true] b')?.innerText === '{rank}'")
+    app.wait(f"document.querySelector('.told').innerText.startsWith('rank {rank} of')")
 
 
 def test_a_preview_is_shown_and_nothing_is_written(app: App) -> None:
@@ -232,6 +366,17 @@ def test_a_preview_is_shown_and_nothing_is_written(app: App) -> None:
     app.shot("recipe-preview")
     assert "budget = 5" in app.ask("document.querySelector('.result pre').textContent")
     assert ledger.length(app.store) == length
+    # After a reload, and so in another window, the form says what the preview beside it was made of.
+    app.open("recipe")
+    app.wait("document.querySelector('.result h2')?.textContent.startsWith('5 picks')")
+    assert app.ask("document.getElementById('budget').value") == "5"
+    app.ask("document.getElementById('budget').value = '6'")
+    app.ask("document.getElementById('budget').dispatchEvent(new Event('input', {bubbles: true}))")
+    assert "has changed since" in app.ask("document.querySelector('form.recipe').innerText")
+    app.press("Back to the recipe of now")
+    app.wait("document.getElementById('budget').value === '12'")
+    app.wait("document.querySelector('.result').innerText.includes('The recipe of now picks')")
+    assert app.complaints() == []
 
 
 def test_the_map_of_a_notebook_shows_what_is_under_the_pointer(app: App, tmp_path: Path) -> None:

@@ -137,6 +137,9 @@ def test_every_answer_lets_the_page_load_from_here_alone(client: TestClient) -> 
         "/map_room.js",
         "/rooms.js",
         "/recipe.js",
+        "/decided.js",
+        "/look.js",
+        "/shared.js",
         "/app.css",
         "/page.css",
     ):
@@ -262,6 +265,10 @@ def test_groups_of_near_duplicates_come_with_the_best_ranked_first(tmp_path: Pat
         "3.jpg",
         *(f"again-{copy}.jpg" for copy in range(3)),
     }
+    skips.skip(store, [told["groups"][0]["items"][1]["id"]], "redundant")
+    again = client_of(store).get("/api/near").json()["groups"][0]
+    assert (again["states"]["redundant"], again["states"]["open"]) == (1, 3)
+    assert client_of(store).get(f"/api/near/{told['groups'][0]['items'][2]['id']}").json()["items"] == again["items"]
 
 
 def test_batches_and_labels_are_told(store: Store, client: TestClient) -> None:
@@ -302,6 +309,7 @@ def test_a_preview_picks_what_a_run_with_that_recipe_would(store: Store, client:
     assert last is not None
     refresh(Path(store.root), *map(Path, last.sources), recipe=recipe)
     assert (told["result"]["picks"], shown) == (7, ids_of(store)[:7])
+    assert told["selection"] == recipe.selection.model_dump(mode="json"), "a form can show what it was made of"
 
 
 def test_a_preview_of_what_cannot_be_is_told(client: TestClient) -> None:
@@ -362,6 +370,57 @@ def test_undo_leaves_what_somebody_else_decided_meanwhile(store: Store, client: 
     told = decide(client, [first], "open", expected={first: "kept"})
     assert told == {"now": {first: "unusable"}, "left": [first]}
     assert decide(client, [first], "open", expected={first: "unusable"})["now"] == {first: "open"}
+
+
+def test_every_decision_is_listed_with_what_it_was_made_on_and_its_entry_can_be_taken_back(
+    store: Store, client: TestClient
+) -> None:
+    ids = ids_of(store)
+    decide(client, ids[:2], "kept", by="Picks")
+    decide(client, [ids[1], *ids[10:30]], "unusable", by="Map, sharpness < 20")
+    skips.skip(store, [ids[30]], "redundant")
+    told = client.get("/api/decisions").json()
+    assert told["counts"] == {"kept": 1, "unusable": 21, "redundant": 1}
+    shown = [(row["decision"], row["count"], row["by"], row["picks"], len(row["items"])) for row in told["entries"]]
+    assert shown == [
+        ("redundant", 1, "", 0, 1),
+        ("unusable", 21, "Map, sharpness < 20", 1, 12),
+        ("kept", 1, "Picks", 1, 1),
+    ]
+    assert client.get("/api/decisions?show=kept").json()["total"] == 1
+    members = client.get("/api/decisions/2").json()["items"]
+    assert [item["id"] for item in members] == [ids[1], *ids[10:30]]
+    one = client.post("/api/undo", json={"entry": 2, "ids": [ids[1], ids[40 - 1]]}).json()
+    assert one == {"now": {ids[1]: "kept", ids[39]: "open"}, "left": [ids[39]]}, "what it replaced counts again"
+    decide(client, [ids[10]], "redundant")
+    rest = client.post("/api/undo", json={"entry": 2}).json()
+    assert (set(rest["now"]), rest["left"]) == (set(ids[11:30]), [])
+    now = decisions.standing(ledger.read(store))
+    assert now == {ids[0]: "kept", ids[1]: "kept", ids[10]: "redundant", ids[30]: "redundant"}
+    length = ledger.length(store)
+    assert client.post("/api/undo", json={"entry": 2}).json() == {"now": {}, "left": []}
+    assert ledger.length(store) == length, "what is taken back already is not entered again"
+
+
+def test_what_is_handed_out_is_told_even_where_it_was_kept_before(store: Store, client: TestClient) -> None:
+    first = ids_of(store)[0]
+    decide(client, [first], "kept")
+    batches.hand_out(store, Asked(new=3))
+    assert client.get("/api/picks").json()["items"][0]["state"] == "out"
+
+
+def test_images_are_found_by_a_part_of_their_name_or_the_beginning_of_their_id(
+    store: Store, client: TestClient
+) -> None:
+    table = ranking(Path(store.root))
+    names = table.filter(pl.col("uri").str.contains("3.jpg", literal=True))
+    told = client.get("/api/find", params={"name": " 3.JPG "}).json()
+    assert [item["id"] for item in told["items"]] == names["sample_id"].to_list()
+    assert told["total"] == names.height > 2
+    one = client.get("/api/find", params={"name": ids_of(store)[5][:12]}).json()["items"]
+    assert [item["id"] for item in one] == [ids_of(store)[5]]
+    assert client.get("/api/find?name=nothing%20like%20it").json() == {"total": 0, "items": []}
+    assert client.get("/api/find?name=").status_code == 422
 
 
 def test_two_people_at_once_lose_nothing(store: Store) -> None:
@@ -447,7 +506,7 @@ ADDRESSES = (
     "/", "/api/state", "/api/picks", "/api/near", "/api/arrivals", "/api/quarantine", "/api/labels", "/api/doubtful",
     "/api/columns", "/api/states", "/api/mask", "/thumbs/{}", "/images/{}", "/api/images/{}",
     "/api/images/{}/neighbours", "/columns/{}/{}", "/{}", "/api/decisions", "/api/recipe",
-    "/api/preview", "/api/preview/picks",
+    "/api/preview", "/api/preview/picks", "/api/undo", "/api/decisions/{}", "/api/near/{}", "/api/find",
 )  # fmt: skip
 
 
@@ -465,7 +524,7 @@ def test_no_request_makes_the_server_fail(any_client: TestClient, refreshed: Sto
     address = data.draw(st.sampled_from(ADDRESSES))
     while "{}" in address:
         address = address.replace("{}", quote(data.draw(text), safe="/."), 1)
-    names = st.sampled_from(["start", "count", "show", "where", "reason", "token", "x"])
+    names = st.sampled_from(["start", "count", "show", "where", "reason", "name", "token", "x"])
     query = data.draw(st.dictionaries(names, text, max_size=3))
     safe = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30)
     headers = data.draw(st.dictionaries(st.sampled_from(["accept", "range", "if-none-match", "cookie", "x-a"]), safe))
@@ -478,7 +537,8 @@ def test_no_request_makes_the_server_fail(any_client: TestClient, refreshed: Sto
             max_leaves=6,
         )
         body = st.one_of(
-            st.fixed_dictionaries({"ids": json_like, "decision": json_like, "expected": json_like}), json_like
+            st.fixed_dictionaries({"ids": json_like, "decision": json_like, "expected": json_like, "entry": json_like}),
+            json_like,
         )
         answer = any_client.post(address, content=json.dumps(data.draw(body)).encode(), headers=headers)
     assert answer.status_code < 500, (address, query, answer.text)

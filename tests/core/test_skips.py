@@ -68,6 +68,18 @@ def rank_of_alike(store: Store) -> int:
     return int(ranked(store).filter(pl.col("uri").str.ends_with(ALIKE))["rank"].item())
 
 
+def test_skips_of_sample_ids_read_no_names(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_given: object, **_more: object) -> pl.DataFrame:
+        raise AssertionError("names are read")
+
+    ids = ids_of(store)[:3]
+    monkeypatch.setattr("wtl_core.labelling.sample_names.match_in_pool", refuse)
+    assert skips.skip(store, ids, "redundant").named == 3
+    assert skips.undo(store, ids[:1]).changed == 1
+    with pytest.raises(AssertionError, match="names are read"):
+        skips.skip(store, [*ids, "no id"], "redundant")
+
+
 def test_an_unusable_image_leaves_the_ranking_of_a_pool_without_it(
     refreshed: Path, store: Store, tmp_path: Path
 ) -> None:

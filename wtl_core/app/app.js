@@ -1,14 +1,16 @@
 // The app's page: which room is shown, what the keys do, and what is new in the workspace.
-import { $, asked, make, trouble, whole, counted, facts, empty } from "./kit.js";
+import { $, asked, make, trouble, whole, counted, done, facts, empty } from "./kit.js";
 import * as queue from "./decide.js";
 import * as picks from "./picks.js";
 import * as map from "./map_room.js";
 import * as lists from "./rooms.js";
 import * as recipe from "./recipe.js";
+import * as decided from "./decided.js";
+import { look } from "./look.js";
 
 history.replaceState(null, "", location.pathname + location.hash); // the token is in a cookie now
 const ROOMS = [["picks", "Picks", picks.room], ["map", "Map", map.room], ["near", "Near-duplicates", lists.near], ["arrivals", "Arrivals", lists.arrivals],
-  ["quarantine", "Quarantine", lists.quarantine], ["labels", "Labels", lists.labels], ["recipe", "Recipe", recipe.room]];
+  ["quarantine", "Quarantine", lists.quarantine], ["labels", "Labels", lists.labels], ["recipe", "Recipe", recipe.room], ["decisions", "Decisions", decided.room]];
 const LOOK = 4000;
 let state = null, shown = null, current = null, note = "";
 const memories = {};
@@ -38,6 +40,7 @@ function open(name, target) {
   document.title = `${room[1]} · What to label`;
   shown = room[0];
   trouble("");
+  done("");
   memories[shown] = memories[shown] || {};
   const box = $("room");
   box.className = `room-${shown}`;
@@ -46,7 +49,7 @@ function open(name, target) {
 }
 addEventListener("hashchange", () => { const target = pendingTarget; pendingTarget = null; open(location.hash.slice(1), target); });
 
-async function look() {
+async function poll() {
   try {
     const found = await asked("/api/state"), before = state;
     state = found;
@@ -57,21 +60,36 @@ async function look() {
 }
 
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey || $("keys").open) return;
+  if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
   if (event.target.closest("input, select, textarea")) return;
   if (event.key === "?") { $("keys").showModal(); event.preventDefault(); return; }
+  if (event.key === "/") { $("find").focus(); event.preventDefault(); return; }
   if (/^[1-9]$/.test(event.key) && ROOMS[event.key - 1]) { location.hash = ROOMS[event.key - 1][0]; event.preventDefault(); return; }
   if (event.target.closest("a, summary") && event.key === "Enter") return;
   if (current?.onKey?.(event)) event.preventDefault();
 });
+$("show-keys").onclick = () => $("keys").showModal();
+$("find-form").onsubmit = async (event) => {
+  event.preventDefault();
+  const name = $("find").value.trim();
+  if (!name) return;
+  $("find").blur();
+  try {
+    const { total, items } = await asked(`/api/find?name=${encodeURIComponent(name)}`), open = (item) => go("picks", item);
+    if (!total) done(`No image has “${name}” in its name.`);
+    else if (total === 1) open(items[0]);
+    else look({ title: `${counted(total, "image has", "images have")} “${name}” in the name`, about: total > items.length ? `The first ${whole(items.length)} by rank are shown: give more of the name.` : "The first ranks come first; Enter opens one among the picks.", items, open });
+  } catch (error) { fail(error); }
+};
 addEventListener("beforeunload", (event) => { if (queue.pending()) event.preventDefault(); });
-queue.onDecisions(() => tellStatus());
+let soon = 0;
+queue.onDecisions(() => { tellStatus(); clearTimeout(soon); soon = setTimeout(() => { if (!queue.pending()) poll(); }, 300); });
 
-$("keys-list").replaceWith(facts([...picks.KEYS, [`1 to ${ROOMS.length}`, "the rooms"]]));
-await look();
+$("keys-list").replaceWith(facts([...picks.KEYS, [`1 to ${ROOMS.length}`, "the rooms"], ["/", "find by name"]]));
+await poll();
 if (state) {
   queue.begin(state.workspace);
   open(location.hash.slice(1) || "picks");
-  setInterval(look, LOOK);
-} else { const timer = setInterval(async () => { await look(); if (state) { clearInterval(timer); location.reload(); } }, LOOK); }
+  setInterval(poll, LOOK);
+} else { const timer = setInterval(async () => { await poll(); if (state) { clearInterval(timer); location.reload(); } }, LOOK); }
 document.documentElement.dataset.ready = "yes";

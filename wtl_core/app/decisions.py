@@ -41,13 +41,16 @@ class Decided:
 
 def standing(entries: pl.DataFrame) -> dict[str, Decision]:
     """The decision on each sample that has one, from the rows of `ledger.read`."""
-    found: dict[str, Decision] = dict.fromkeys(ledger.kept_ids(entries), "kept")
-    found.update(ledger.skips(entries).select("sample_id", "reason").iter_rows())
-    return found
+    return dict(ledger.decided(entries).select("sample_id", "reason").iter_rows())
 
 
 def decide(
-    store: Store, ids: Sequence[str], decision: Decision, *, expected: Mapping[str, Decision] | None = None
+    store: Store,
+    ids: Sequence[str],
+    decision: Decision,
+    *,
+    expected: Mapping[str, Decision] | None = None,
+    request: str | None = None,
 ) -> Decided:
     """Enter one decision on some samples.
 
@@ -56,6 +59,7 @@ def decide(
         ids: Samples of the pool.
         decision: What it is from now on.
         expected: What it is held to be now; samples of which that is not true are left as they are.
+        request: What it was made on, as `ledger.read` gives it back.
 
     Raises:
         BusyError: another process, such as a refresh, holds the workspace for longer than `PATIENCE_SECONDS`.
@@ -69,19 +73,49 @@ def decide(
         changed = [key for key in wanted if before.get(key, "open") != decision]
         if decision in ("unusable", "redundant"):
             if changed:
-                skips.skip(store, changed, decision)
+                skips.skip(store, changed, decision, request=request)
         else:
             if skipped := [key for key in changed if before.get(key) in ("unusable", "redundant")]:
                 skips.undo(store, skipped)
             if decision == "kept":
-                keeps.keep(store, changed)
+                keeps.keep(store, changed, request=request)
             else:
                 keeps.undo(store, changed)
-        after = standing(ledger.read(store))
-        touched = {*ids, *(key for key in {*before, *after} if before.get(key) != after.get(key))}
-        return Decided({key: after.get(key, "open") for key in touched}, left)
+        return Decided(_changes(before, standing(ledger.read(store)), ids), left)
 
     return under_lease(store, enter)
+
+
+def undo(store: Store, entry: int, ids: Sequence[str] | None = None) -> Decided:
+    """Take back what an entry of the ledger decided, where that still counts; what it replaced then counts again.
+
+    Args:
+        store: The workspace.
+        entry: Its number.
+        ids: Samples of it; all if None. Those that somebody has decided on since are left as they are.
+
+    Raises:
+        BusyError: as `decide` does.
+    """
+
+    def enter() -> Decided:
+        table = ledger.read(store)
+        before, rows = standing(table), ledger.decided(table).filter(entry=entry)
+        still = set(rows["sample_id"])
+        wanted = rows["sample_id"].to_list() if ids is None else [key for key in dict.fromkeys(ids) if key in still]
+        if wanted:
+            kind: ledger.Kind = "unkept" if rows["reason"][0] == "kept" else "unskipped"
+            ledger.append(store, kind, wanted, undoes=entry)
+        left = [key for key in ids or [] if key not in still]
+        return Decided(_changes(before, standing(ledger.read(store)), [*wanted, *left]), left)
+
+    return under_lease(store, enter)
+
+
+def _changes(before: Mapping[str, Decision], after: Mapping[str, Decision], ids: Sequence[str]) -> dict[str, Decision]:
+    """What counts now of the samples named, and of all whose decision is another one."""
+    touched = {*ids, *(key for key in {*before, *after} if before.get(key) != after.get(key))}
+    return {key: after.get(key, "open") for key in touched}
 
 
 def under_lease(store: Store, action: Callable[[], _T]) -> _T:

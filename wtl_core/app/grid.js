@@ -1,9 +1,10 @@
 // A grid of any length: only the cells in sight, and a row on either side, are in the page.
 //
-// createGrid(box, { label, width, extra, cell, onChoose }) fills `box`.
+// createGrid(box, { label, width, extra, cell, onChoose, onClick }) fills `box`.
 //   width   least width of a cell in pixels    extra   height below the picture, whose sides are 4 to 3
-//   cell(place)  the node of a place           onChoose(place)  a cell was clicked, or Enter pressed on it
-export function createGrid(box, { label, width, extra, cell, onChoose }) {
+//   cell(place)  the node of a place           onChoose(place)  it is the one now, by a click or a key
+//   onClick(place)  it was clicked
+export function createGrid(box, { label, width, extra, cell, onChoose, onClick = () => {} }) {
   const inner = document.createElement("div"), rows = document.createElement("div");
   inner.className = "grid-inner"; rows.className = "grid-rows";
   box.classList.add("grid"); box.tabIndex = 0;
@@ -50,7 +51,7 @@ export function createGrid(box, { label, width, extra, cell, onChoose }) {
   }
   const steps = () => ({ ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, PageUp: -4 * columns, PageDown: 4 * columns, Home: -Infinity, End: Infinity });
   box.addEventListener("scroll", draw);
-  box.addEventListener("click", (event) => { const node = event.target.closest("[data-place]"); if (node) choose(Number(node.dataset.place)); });
+  box.addEventListener("click", (event) => { const node = event.target.closest("[data-place]"); if (node) { const place = Number(node.dataset.place); choose(place); onClick(place); } });
   new ResizeObserver(measure).observe(box);
   return {
     setTotal(value) { total = value; if (chosen >= total) chosen = total - 1; measure(); },

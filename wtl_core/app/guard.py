@@ -18,8 +18,8 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEADER = "x-wtl-token"
-MOST_BODY_BYTES = 1 << 20
-"""Of a request; the largest holds some thousand sample ids."""
+MOST_BODY_BYTES = 2 << 20
+"""Of a request; the largest holds ten thousand sample ids, and what was decided on each."""
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

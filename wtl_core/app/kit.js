@@ -1,17 +1,6 @@
-// What all rooms share: elements, numbers, questions to the server. Text always goes in as text, never as HTML.
-export const $ = (id) => document.getElementById(id);
-export const whole = (value) => Math.round(value).toLocaleString("en-US");
-export const counted = (value, one, more = `${one}s`) => `${whole(value)} ${value === 1 ? one : more}`;
-
-export function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value === undefined) continue;
-    if (name in node && name !== "list" && name !== "style") node[name] = value; else node.setAttribute(name, value);
-  }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
-}
+// What all rooms share beside `shared.js`: questions to the server, pictures, and what is said to a person.
+import { $, make, shortName, unseen } from "/shared.js";
+export * from "/shared.js";
 
 export class Refused extends Error {
   constructor(status, message) { super(message); this.status = status; }
@@ -32,30 +21,48 @@ export async function ask(path, { body, signal } = {}) {
 }
 export const asked = async (path, how) => (await ask(path, how)).json();
 
-export const shortName = (name) => name.split(/[/#]/).pop() || name;
+// What became of an image, as words and as a mark in a grid.
+export const WORDS = { open: "open", kept: "kept", unusable: "skipped as unusable", redundant: "skipped as redundant", labelled: "labelled", out: "handed out" };
+export const MARKS = { kept: "✓", unusable: "✕", redundant: "≈", labelled: "●", out: "↗" };
+export const isSkipped = (item) => item.state === "unusable" || item.state === "redundant";
+export const legend = () => make("p", { className: "small soft legend-of-marks" }, Object.entries(MARKS).map(([state, mark]) => `${mark} ${WORDS[state]}`).join(" · "));
+// Counts of states as a person reads them: "3 kept, 2 handed out".
+export const tally = (counts) => Object.keys(MARKS).filter((state) => counts[state]).map((state) => `${counts[state].toLocaleString("en-US")} ${WORDS[state]}`).join(", ");
+export const rankNote = (item) => (item.rank === null || item.rank === undefined ? "not ranked" : `rank ${(item.rank + 1).toLocaleString("en-US")}`);
+
 export function picture(item, { large = false, alt = shortName(item.name) } = {}) {
   const image = make("img", { alt, title: item.name, loading: "lazy", decoding: "async", draggable: false });
   image.onerror = () => { image.classList.add("is-missing"); image.alt = `${alt} (cannot be shown)`; };
   image.src = `/${large ? "images" : "thumbs"}/${item.id}`;
   return image;
 }
-// A row of small pictures; a click or Enter opens one.
-export function strip(items, open, note = () => "") {
-  return make("div", { className: "strip" }, ...items.map((item) => {
-    const told = note(item);
-    const button = make("button", { type: "button", className: "tile", title: item.name }, picture(item, { alt: "" }), told ? make("span", { className: "note" }, told) : null);
-    button.append(unseen(`${shortName(item.name)}${item.rank === null || item.rank === undefined ? "" : `, rank ${item.rank + 1}`}`));
-    button.onclick = () => open(item);
-    return button;
-  }));
+// One small picture with a note; a click or Enter opens it.
+export function tile(item, open, note = "") {
+  const button = make("button", { type: "button", className: `tile is-${item.state || "open"}`, title: item.name }, picture(item, { alt: "" }), note ? make("span", { className: "note" }, note) : null);
+  button.append(unseen([shortName(item.name), rankNote(item), ...(item.state ? [WORDS[item.state]] : [])].join(", ")));
+  button.onclick = () => open(item);
+  return button;
 }
-// Said and not shown: what a picture is.
-export const unseen = (text) => make("span", { className: "unseen" }, text);
-export function facts(pairs) {
-  return make("dl", { className: "facts" }, ...pairs.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+export const strip = (items, open, note = () => "") => make("div", { className: "strip" }, ...items.map((item) => tile(item, open, note(item))));
+export function cell(item, className, ...caption) {
+  const node = make("div", { className: `cell is-${item.state || "open"} ${className}` }, picture(item, { alt: "" }),
+    make("span", { className: "caption" }, ...caption, MARKS[item.state] ? make("span", { className: "mark", ariaHidden: "true" }, MARKS[item.state]) : null));
+  node.append(unseen([shortName(item.name), rankNote(item), WORDS[item.state || "open"]].join(", ")));
+  return node;
 }
 export function say(text) { $("live").textContent = text; }
 export function trouble(text) { $("trouble").hidden = !text; $("trouble").textContent = text || ""; }
+// What was just done, until something else is; `undo` takes it back.
+export function done(text, undo) {
+  const box = $("done");
+  box.hidden = !text;
+  if (!text) return;
+  const close = make("button", { type: "button", ariaLabel: "Close this message" }, "✕"), back = undo ? make("button", { type: "button", id: "done-undo" }, "Undo") : null;
+  close.setAttribute("aria-label", "Close this message");
+  close.onclick = () => { box.hidden = true; };
+  if (back) back.onclick = () => { box.hidden = true; undo(); };
+  box.replaceChildren(make("span", {}, text), ...(back ? [back] : []), close);
+}
 export function empty(title, ...what) { return make("div", { className: "empty" }, make("h2", {}, title), ...what.map((text) => (typeof text === "string" ? make("p", {}, text) : text))); }
 export function segments(label, options, chosen, change) {
   const box = make("div", { className: "segments", role: "group" });

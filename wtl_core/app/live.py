@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from wtl_core.app import decisions
 from wtl_core.app.view import View
 from wtl_core.embedding import vectors
 from wtl_core.errors import ConfigError
@@ -47,17 +46,19 @@ class Entries:
         return dict(rows.select("sample_id", "batch").iter_rows())
 
     @cached_property
+    def decided(self) -> pl.DataFrame:
+        """As `ledger.decided` gives it."""
+        return ledger.decided(self.table)
+
+    @cached_property
     def states(self) -> np.ndarray:
         """(N,) uint8: the code of each row's state."""
         found = np.full(self._view.samples.height, OPEN, np.uint8)
+        found[self._view.rows_of(self.decided.filter(reason="kept")["sample_id"])] = KEPT
         found[self._view.rows_of(list(self.batch_of))] = OUT
-        by_state: dict[int, list[str]] = {KEPT: [], UNUSABLE: [], REDUNDANT: []}
-        for sample_id, decision in decisions.standing(self.table).items():
-            by_state[STATES.index(decision)].append(sample_id)
-        found[self._view.rows_of(by_state[KEPT])] = KEPT
         found[self._view.rows_of(self.labels["sample_id"])] = LABELLED
         for code in (UNUSABLE, REDUNDANT):
-            found[self._view.rows_of(by_state[code])] = code
+            found[self._view.rows_of(self.decided.filter(reason=STATES[code])["sample_id"])] = code
         return found
 
 

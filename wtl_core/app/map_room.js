@@ -1,7 +1,7 @@
 // The room Map: the report's map over the live workspace, a slider, a filter that the server answers, and a lasso.
-import { ask, asked, counted, empty, facts, make, picture, say, shortName, strip, whole } from "./kit.js";
-import { decide, onDecisions, undo } from "./decide.js";
-import { WORDS } from "./picks.js";
+import { ask, asked, counted, empty, facts, ladderOf, make, middleOf, picture, rankNote, say, share, shortName, stepsTable, strip, whole, WORDS } from "./kit.js";
+import { decideAll, MOST, onDecisions } from "./decide.js";
+import { look, skipping } from "./look.js";
 import { createMap } from "/map.js";
 
 const KINDS = { Uint8Array, Uint16Array, Uint32Array }, NONE = 0xffffffff, STATES = Object.keys(WORDS);
@@ -33,21 +33,21 @@ export function room(box, context) {
     }
     const idOf = (i) => { let text = ""; for (let at = 32 * i; at < 32 * i + 32; at++) text += hex[data.id[at]]; return text; };
     const itemOf = (i) => ({ id: idOf(i), name: idOf(i).slice(0, 12), rank: data.rank[i] === NONE ? null : data.rank[i] });
-    let states = new Uint8Array(await (await ask("/api/states")).arrayBuffer()), mask = null, inside = null, kept_ = -1, cut = context.memory.cut || context.state.picks || 1;
+    let states = new Uint8Array(await (await ask("/api/states")).arrayBuffer()), mask = null, condition = "", inside = null, kept_ = -1, cut = context.memory.cut || context.state.picks || 1;
     const ranked = context.state.ranked, least = 1, STEPS = 1000;
     const fromSlider = (value) => Math.round(least * (Math.max(ranked, 2) / least) ** (value / STEPS)), toSlider = (value) => (STEPS * Math.log(value)) / Math.log(Math.max(ranked, 2));
 
     const slider = make("input", { type: "range", min: 0, max: STEPS, step: 1, id: "cut" }), number = make("input", { type: "number", min: 1, max: ranked, id: "cut-number" });
     slider.setAttribute("aria-label", "How many ranks are lit");
-    const marks = make("select", { id: "marks" }), where = make("input", { type: "text", id: "where", placeholder: "sharpness < 20 and format = 'jpeg'", spellcheck: false }), result = make("span", { className: "small soft", role: "status" }), skip = make("button", { type: "button", hidden: true });
-    const reached = make("p", { className: "small soft", id: "reached" });
+    const marks = make("select", { id: "marks" }), where = make("input", { type: "text", id: "where", placeholder: "sharpness < 20 and format = 'jpeg'", spellcheck: false }), result = make("span", { className: "small soft", role: "status" }), lookAtMarked = make("button", { type: "button", hidden: true }, "Look at them");
+    const reached = make("p", { className: "small soft", id: "reached" }), further = make("details", { className: "further" }, make("summary", {}, "What each further 5 % buys")), ladder = ladderOf(context.state.rungs, ranked);
     const lasso = make("button", { type: "button" }, "Lasso"), all = make("button", { type: "button" }, "All"), viewed = make("button", { type: "button" }, "What is in view");
     lasso.setAttribute("aria-pressed", "false");
     const mapBox = make("div", { id: "map" }), panel = make("div", { id: "panel", tabIndex: 0, role: "region" });
     panel.setAttribute("aria-label", "About the image or the part of the map that was chosen");
-    const form = make("form", { className: "bar-of-controls" }, make("label", { htmlFor: "marks" }, "Highlight"), marks, make("label", { htmlFor: "where" }, "where"), where, make("button", {}, "Show"), result, skip);
+    const form = make("form", { className: "bar-of-controls" }, make("label", { htmlFor: "marks" }, "Highlight"), marks, make("label", { htmlFor: "where" }, "where"), where, make("button", {}, "Show"), result, lookAtMarked);
     box.replaceChildren(
-      make("h2", { className: "unseen" }, "Map"), make("div", { className: "bar-of-controls slide-bar" }, make("label", { htmlFor: "cut-number" }, "First ranks"), number, slider, lasso, viewed, all), reached, form,
+      make("h2", { className: "unseen" }, "Map"), make("div", { className: "bar-of-controls slide-bar" }, make("label", { htmlFor: "cut-number" }, "First ranks"), number, slider, lasso, viewed, all), make("div", { className: "bar-of-controls" }, reached, further), form,
       make("div", { className: "beside" }, mapBox, panel),
       make("p", { className: "small soft" }, "Images that look alike to the encoder lie together. Green: up to the slider. Orange: highlighted. On the map: arrows go from image to image, + and - zoom, 0 shows all, L is the lasso, A counts what is in view, Enter chooses, Esc clears."));
 
@@ -66,7 +66,7 @@ export function room(box, context) {
     view = mapBox.handle = createMap(mapBox, { x: data.x, y: data.y, rank: data.rank, mark: new Uint8Array(count) }, {
       label: "Map of the pool: images that look alike lie together, the first ranks are lit",
       picture: pictureOf,
-      onHover(i, how) { if (i >= 0) tellOne(i); else tellKept(); if (i >= 0 && how === "key") say(`${data.rank[i] === NONE ? "not ranked" : `rank ${data.rank[i] + 1}`}, ${WORDS[STATES[states[i]]]}`); },
+      onHover(i, how) { if (i >= 0) tellOne(i); else tellKept(); if (i >= 0 && how === "key") say(`${rankNote(itemOf(i))}, ${WORDS[STATES[states[i]]]}`); },
       onOpen(i) { kept_ = i; inside = null; tellOne(i, true); },
       onSelect(rows) { inside = rows; kept_ = -1; tellKept(); if (rows) say(`${whole(rows.length)} images inside`); },
       onMode(is) { lasso.setAttribute("aria-pressed", is); },
@@ -81,42 +81,40 @@ export function room(box, context) {
       ["near-duplicates", (i) => data.near[i] > 0], ["least sharp tenth", (i) => data.sharpness[i] < 26], ["darkest tenth", (i) => data.brightness[i] < 26],
       ...told.groupings.flatMap((grouping, g) => grouping.values.map((value, v) => [`${grouping.name}: ${value}`, (i) => data[`group${g}`][i] === v])), ["the condition", (i) => mask && mask[i >> 3] & (1 << (i & 7))]];
     marks.append(...choices.map(([name], at) => make("option", { value: at }, name)));
-    let marked = null;
+    marks.value = context.memory.marks ?? (context.state.arrived ? 1 : context.state.labelled ? 2 : 0); // as in the report
+    let marked = null; // the rows that are highlighted
     function mark() {
       const test = choices[marks.value][1], out = new Uint8Array(count);
-      let sum = 0;
-      if (test) for (let i = 0; i < count; i++) if (test(i)) { out[i] = 1; sum++; }
+      marked = null;
+      if (test) {
+        const found = [];
+        for (let i = 0; i < count; i++) if (test(i)) { out[i] = 1; found.push(i); }
+        marked = Uint32Array.from(found);
+      }
+      context.memory.marks = marks.value < choices.length - 1 ? marks.value : undefined;
       view.setMarks(out);
-      marked = test ? { out, sum } : null;
       tellMarked();
     }
     // What is highlighted, and the picks among it, which the slider changes too.
     function tellMarked() {
-      offer(skip, marked ? Uint32Array.from({ length: count }, (_, i) => i).filter((i) => marked.out[i]) : []);
-      result.textContent = marked ? `${counted(marked.sum, "image")}, ${whole(picksOf(marked.out))} of them up to the slider` : "";
+      lookAtMarked.hidden = !marked || !marked.length;
+      result.textContent = marked ? `${counted(marked.length, "image")}, ${whole(picksOf(marked))} of them up to the slider` : "";
     }
-    // A button that skips the open ones up to the slider among some rows, as unusable; Z among the picks undoes it.
-    function offer(button, rows) {
-      const found = [...rows].filter((i) => data.rank[i] < cut && (states[i] < 2 || states[i] === 5)).slice(0, 1000);
-      button.hidden = !found.length;
-      button.textContent = `Skip the ${counted(found.length, "pick")} among them as unusable`;
-      button.onclick = () => {
-        if (!decide(found.map((i) => ({ ...itemOf(i), state: STATES[states[i]] })), "unusable")) return;
-        for (const i of found) states[i] = 2;
-        say(`${counted(found.length, "image")} skipped as unusable`);
-        button.hidden = true;
-        const back = make("button", { type: "button" }, "Undo");
-        back.onclick = () => { undo(); for (const i of found) states[i] = 0; back.remove(); button.hidden = false; };
-        button.after(back);
-      };
+    const picksOf = (rows) => { let sum = 0; for (let k = 0; k < rows.length; k++) if (data.rank[rows[k]] < cut) sum++; return sum; };
+    // The images of some rows in a window, to be looked at and then skipped; only open ones are chosen at first.
+    function lookAt(rows, by) {
+      const items = [...rows].sort((a, b) => data.rank[a] - data.rank[b]).slice(0, MOST).map((i) => ({ ...itemOf(i), state: STATES[states[i]] }));
+      look({ title: `${counted(rows.length, "image")}: ${by}`, about: rows.length > MOST ? `The first ${whole(MOST)} by rank are here. To leave out more, give the recipe a filter.` : "The first ranks come first.", items, picks: context.state.picks,
+        open: (item) => context.go("picks", item), isChosen: (item) => item.state === "open", actions: skipping((wanted, decision) => decideAll(wanted, decision, `Map, ${by}`, context.state.picks)) });
     }
-    const picksOf = (out) => { let sum = 0; for (let i = 0; i < count; i++) if (out[i] && data.rank[i] < cut) sum++; return sum; };
+    lookAtMarked.onclick = () => marked && lookAt(marked, marks.value < choices.length - 1 ? choices[marks.value][0] : condition);
     marks.onchange = mark;
     form.onsubmit = async (event) => {
       event.preventDefault();
       if (!where.value.trim()) { marks.value = 0; mark(); return; }
       try {
         mask = new Uint8Array(await (await ask(`/api/mask?where=${encodeURIComponent(where.value)}`)).arrayBuffer());
+        condition = where.value.trim();
         marks.value = choices.length - 1;
         context.fail({ message: "" });
         mark();
@@ -133,17 +131,21 @@ export function room(box, context) {
       if (from !== "number") number.value = cut;
       slider.setAttribute("aria-valuetext", `${whole(cut)} ranks`);
       view.setCut(cut);
-      reached.textContent = figures(context.state.rungs, cut);
+      reached.textContent = cut < ladder.least || !ladder.rungs.length ? "" : `Labelling these gives ${share(ladder.reached(cut))} of what labelling everything would; as many at random give ${share(ladder.reached(cut, "random_coverage_mean"))}, and ${whole(ladder.at(cut, "equivalent_random_count"))} random ones as much. ${ladder.next(cut)}`;
+      if (further.open) tellFurther();
       if (marked) tellMarked();
       if (inside) tellKept();
     }
     slider.oninput = () => moveTo(fromSlider(Number(slider.value)), "slider");
     number.onchange = () => moveTo(Number(number.value), "number");
 
+    const tellFurther = () => further.replaceChildren(further.firstChild, stepsTable(ladder, cut));
+    further.hidden = !ladder.rungs.length;
+    further.ontoggle = () => further.open && tellFurther();
     let asking = null, timer = 0;
     function tellOne(i, isKept) {
       const item = itemOf(i);
-      const parts = [data.rank[i] === NONE ? "not ranked" : `rank ${whole(data.rank[i] + 1)}`, ...(data.stands[i] ? [`stands for ${whole(data.stands[i])}`] : []), WORDS[STATES[states[i]]]];
+      const parts = [rankNote(item), ...(data.stands[i] ? [`stands for ${whole(data.stands[i])}`] : []), WORDS[STATES[states[i]]]];
       const name = make("p", { className: "name" }), more = make("div");
       panel.replaceChildren(make("div", { className: "large" }, picture(item, { alt: "" })), name, make("p", {}, parts.join(" · ")), more);
       clearTimeout(timer);
@@ -167,7 +169,7 @@ export function room(box, context) {
       else panel.replaceChildren(make("p", { className: "soft" }, "Point at a dot to see its image; click it to keep it here. Draw around dots with the lasso, or with Shift, to count them."));
     }
     function tellInside() {
-      const sums = { picks: 0, labelled: 0, out: 0, kept: 0, skipped: 0, arrived: 0, near: 0 }, values = { sharpness: [], brightness: [] };
+      const sums = { picks: 0, labelled: 0, out: 0, kept: 0, skipped: 0, arrived: 0, near: 0 };
       for (const i of inside) {
         if (data.rank[i] < cut) sums.picks++;
         if (states[i] === 4) sums.labelled++;
@@ -176,37 +178,34 @@ export function room(box, context) {
         if (states[i] === 2 || states[i] === 3) sums.skipped++;
         if (data.arrived[i]) sums.arrived++;
         if (data.near[i]) sums.near++;
-        values.sharpness.push(data.sharpness[i]); values.brightness.push(data.brightness[i]);
       }
       const part = (value) => `${whole(value)} (${inside.length ? ((100 * value) / inside.length).toFixed(1) : 0} %)`;
-      const middle = (name) => { const sorted = values[name].sort((a, b) => a - b), text = (v) => told.levels[name][v].toLocaleString("en-US", { maximumSignificantDigits: 3 }); return sorted.length ? `${text(sorted[sorted.length >> 1])} (pool ${text(128)})` : ""; };
+      const middle = (name) => middleOf(told.levels[name], data[name], inside);
       const order = [...inside].sort((a, b) => data.rank[a] - data.rank[b]).slice(0, 30);
-      const clear = make("button", { type: "button" }, "Clear"), skipInside = make("button", { type: "button" });
-      offer(skipInside, inside);
+      const clear = make("button", { type: "button" }, "Clear"), through = make("button", { type: "button", hidden: !inside.length }, "Look at them");
+      through.onclick = () => lookAt(inside, "inside a part of the map");
       clear.onclick = () => view.clear();
       panel.replaceChildren(make("h3", {}, "Inside"), facts([["images", whole(inside.length)], ["up to the slider", part(sums.picks)], ["labelled", part(sums.labelled)], ["handed out", part(sums.out)], ["kept", part(sums.kept)], ["skipped", part(sums.skipped)],
         ["new", part(sums.arrived)], ["near-duplicates", part(sums.near)], ["median sharpness", middle("sharpness")], ["median brightness", middle("brightness")]]),
-      strip(order.map(itemOf), (item) => context.go("picks", { ...item, state: "open" })), skipInside, clear);
+      make("p", { className: "acts" }, through, clear), strip(order.map((i) => ({ ...itemOf(i), state: STATES[states[i]] })), (item) => context.go("picks", item)));
     }
     moveTo(cut);
+    mark();
     tellKept();
     if (context.target) { const at = find(data.id, context.target.id); if (at >= 0) { kept_ = at; view.show(at); tellOne(at, true); } }
-    stop = onDecisions(() => {});
-    room.reload = async () => { states = new Uint8Array(await (await ask("/api/states")).arrayBuffer()); if (choices[marks.value][1]) mark(); };
+    const redraw = () => { mark(); if (inside) tellInside(); };
+    stop = onDecisions(({ now, error }) => {
+      for (const [id, state] of Object.entries(now)) { const at = find(data.id, id); if (at >= 0) states[at] = STATES.indexOf(state); }
+      redraw();
+      context.tellTrouble(error);
+    });
+    room.reload = async () => { states = new Uint8Array(await (await ask("/api/states")).arrayBuffer()); redraw(); };
     room.view = view;
   }
   return {
     refreshed(isNew) { if (isNew) begin().catch((error) => context.fail(error)); else room.reload?.(); },
     leave() { isLeft = true; stop(); room.reload = null; },
   };
-}
-// What labelling the first ranks gives, by the ladder; between two rungs figures lie on a straight line.
-function figures(rungs, cut) {
-  if (!rungs.length || cut < rungs[0].count) return "";
-  const high = Math.max(1, rungs.findIndex((rung) => rung.count >= cut)), b = rungs[high], a = rungs[high - 1];
-  const at = (name) => a[name] + ((b[name] - a[name]) * Math.min(1, Math.max(0, cut - a.count) / Math.max(1, b.count - a.count)));
-  const share = (value) => `${Math.round((100 * value) / (rungs[rungs.length - 1].coverage || 1))} %`;
-  return `Labelling these gives ${share(at("coverage"))} of what labelling everything would; as many at random give ${share(at("random_coverage_mean"))}, and ${whole(at("equivalent_random_count"))} random ones as much.`;
 }
 // The row of an id in the sorted column of ids.
 function find(ids, id) {

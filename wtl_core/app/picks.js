@@ -1,11 +1,9 @@
 // The room Picks: a queue that is gone through by keys, and all that helps to decide about one image.
-import { $, asked, counted, facts, make, picture, say, segments, shortName, strip, empty, unseen, whole } from "./kit.js";
+import { asked, cell as cellOf, counted, done, empty, facts, legend, make, picture, say, segments, shortName, strip, tally, whole, WORDS } from "./kit.js";
 import { createGrid } from "./grid.js";
 import { decide, onDecisions, undo } from "./decide.js";
 
 const PAGE = 100;
-export const WORDS = { open: "open", kept: "kept", unusable: "skipped as unusable", redundant: "skipped as redundant", labelled: "labelled", out: "handed out" };
-const MARKS = { kept: "✓", unusable: "✕", redundant: "≈", labelled: "●", out: "↗" };
 export const KEYS = [["K", "keep"], ["U", "skip as unusable"], ["R", "skip as redundant"], ["Z", "undo your last decision"], ["N", "next open pick"],
   ["← → ↑ ↓", "go through the picks"], ["Home, End", "first, last"], ["M", "show it on the map"], ["G", "back from a neighbour to the queue"], ["?", "these keys"]];
 
@@ -18,7 +16,8 @@ export function room(box, context) {
   let show = context.memory.show || "all", pages = new Map(), total = 0, version = 0, current = null, isAside = false;
   const listBox = make("div", { className: "queue" }), about = make("section", { className: "about", ariaLabel: "The chosen image" });
   about.setAttribute("aria-label", "The chosen image");
-  const progress = make("p", { className: "small soft", id: "progress" });
+  const progress = make("p", { className: "small soft", id: "progress" }), onward = make("button", { type: "button", className: "act onward" }, "Next");
+  onward.onclick = () => next(1);
   const bar = make("div", { className: "bar-of-controls" },
     segments("Which picks", [["all", "All ranks"], ["open", "Open picks"], ["decided", "Decided"]], show, (value) => { show = context.memory.show = value; reload(0); }), progress);
   const large = make("div", { className: "large" }), title = make("h2", { className: "name", id: "pick-name" }), told = make("p", { className: "small" });
@@ -30,18 +29,15 @@ export function room(box, context) {
   const back = make("button", { type: "button", className: "act" }, make("kbd", {}, "Z"), "Undo");
   back.onclick = () => takeBack();
   const more = make("div", { className: "more" });
-  about.append(large, make("div", { className: "acts" }, ...buttons, back), title, told, more);
-  box.replaceChildren(make("p", { className: "decision" }, state.sentence), bar, make("div", { className: "picks" }, listBox, about));
+  about.append(large, make("div", { className: "acts" }, ...buttons, back, onward), title, told, more);
+  box.replaceChildren(make("p", { className: "decision" }, state.sentence), bar, make("div", { className: "picks" }, listBox, about), legend());
+  box.lastChild.prepend("Under a picture: its rank, from 1 on, and how many images it stands for. ");
 
   const grid = createGrid(listBox, { label: "Picks in their order", width: 108, extra: 24, cell, onChoose: chooseAt });
   function cell(place) {
     const item = itemAt(place);
     if (!item) return make("div", { className: "cell is-loading" });
-    const node = make("div", { className: `cell is-${item.state}${item.rank >= state.picks ? " is-beyond" : ""}` }, picture(item, { alt: "" }),
-      make("span", { className: "caption" }, make("b", {}, whole(item.rank + 1)), item.stands ? make("span", { className: "soft" }, ` ${whole(item.stands)}`) : null,
-        MARKS[item.state] ? make("span", { className: "mark", ariaHidden: "true" }, MARKS[item.state]) : null));
-    node.append(unseen(`${shortName(item.name)}, ${WORDS[item.state]}`));
-    return node;
+    return cellOf(item, item.rank >= state.picks ? "is-beyond" : "", make("b", {}, whole(item.rank + 1)), item.stands ? make("span", { className: "soft" }, ` ${whole(item.stands)}`) : null);
   }
   function itemAt(place) {
     const page = Math.floor(place / PAGE), found = pages.get(page);
@@ -60,7 +56,7 @@ export function room(box, context) {
       return found;
     } catch (error) { if (mine === version) { pages.delete(page); context.fail(error); } return null; }
   }
-  async function reload(place) {
+  async function reload(place, isQuiet = false) {
     version++;
     pages = new Map();
     const found = await loadPage(Math.floor(place / PAGE));
@@ -78,7 +74,7 @@ export function room(box, context) {
     }
     about.hidden = false;
     listBox.classList.remove("is-empty");
-    grid.choose(Math.min(place, total - 1));
+    if (!isQuiet) grid.choose(Math.min(place, total - 1));
     tellProgress();
   }
   function chooseAt(place) {
@@ -131,7 +127,7 @@ export function room(box, context) {
   }
   function tellState() {
     const parts = [];
-    if (current.rank === null || current.rank === undefined) parts.push("not ranked"); else parts.push(`rank ${whole(current.rank + 1)} of ${whole(state.ranked)}`, current.rank < state.picks ? "a pick" : "beyond the budget");
+    if (current.rank === null || current.rank === undefined) parts.push("not ranked"); else parts.push(`rank ${whole(current.rank + 1)} of ${whole(state.ranked)} (${current.rank} in tables, which count from 0)`, current.rank < state.picks ? "a pick" : "beyond the budget");
     if (current.stands) parts.push(`stands for ${whole(current.stands)}`);
     parts.push(WORDS[current.state]);
     if (current.batch) parts.push(`in ${current.batch}`);
@@ -141,9 +137,8 @@ export function room(box, context) {
     ["kept", "unusable", "redundant"].forEach((decision, at) => buttons[at].setAttribute("aria-pressed", current.state === decision));
   }
   function tellProgress() {
-    const decided = { ...context.state.decided }, open = decided.open || 0;
-    progress.replaceChildren(...(show === "open" ? [counted(total, "open pick")] : [`${whole(state.picks - open)} of ${counted(state.picks, "pick")} decided`]),
-      `: ${["kept", "unusable", "redundant", "labelled", "out"].filter((name) => decided[name]).map((name) => `${whole(decided[name])} ${name}`).join(", ") || "none yet"}`);
+    const { decided } = context.state, others = tally(decided);
+    progress.textContent = `${whole(decided.open || 0)} of ${counted(context.state.picks, "pick")} open${others ? ` · ${others}` : ""}`;
   }
 
   // ---- decisions ----
@@ -162,17 +157,27 @@ export function room(box, context) {
     tellProgress();
     context.tellTrouble(error);
   });
+  // What is with labellers, or labelled, is skipped only when that is asked for twice.
+  let confirmed = "";
   function act(decision) {
     if (!current) return;
-    const item = current;
-    decide(item, decision);
+    const item = current, key = `${item.id} ${decision}`, where = item.batch ? ` in ${item.batch}` : "";
+    if (decision === "kept" && (item.state === "out" || item.state === "labelled")) { done(`It is ${WORDS[item.state]}${where}: there is nothing to keep.`); return; }
+    if ((item.state === "out" || item.state === "labelled") && confirmed !== key) {
+      confirmed = key;
+      done(item.state === "out" ? `It is handed out${where}: labelling it can no longer be stopped from here. Again the same, and it is skipped all the same.` : "It is labelled: skipped, its label counts no more. Again the same, and it is skipped all the same.");
+      return;
+    }
+    confirmed = "";
+    done("");
+    decide(item, decision, isAside ? "Picks, as a neighbour" : "Picks");
     say(`${shortName(item.name)}: ${WORDS[decision]}`);
     if (!isAside) next(1);
   }
   function next(step) { if (grid.chosen + step < total) grid.choose(grid.chosen + step); }
   function takeBack() {
     const last = undo()?.[0];
-    if (!last) { say("Nothing of yours to undo"); context.tellTrouble("Nothing of yours to undo since this page was opened; choose the image and decide anew."); return; }
+    if (!last) { say("Nothing of yours to undo"); done("Nothing of yours to undo since this page was opened; the room Decisions lists what was decided before, to be taken back there."); return; }
     say(`${shortName(last.name)}: ${WORDS[last.before]} again`);
     for (const [page, items] of pages) { const at = (items || []).findIndex((item) => item.id === last.id); if (at >= 0) { grid.choose(page * PAGE + at); return; } }
   }
@@ -185,7 +190,9 @@ export function room(box, context) {
     say("No open pick behind this one");
   }
   const actions = { k: () => act("kept"), u: () => act("unusable"), r: () => act("redundant"), z: takeBack, n: nextOpen, g: () => chooseAt(grid.chosen), m: () => current && context.go("map", current) };
-  reload(context.memory.place || 0).then(() => { if (context.target) aside_(context.target); });
+  // An image from another room is shown in the queue where that has it, and beside it where not.
+  const { target } = context, place = target && show === "all" && target.rank !== null && target.rank !== undefined ? target.rank : null;
+  reload(place ?? context.memory.place ?? 0, Boolean(target) && place === null).then(() => { if (target && place === null) aside_(target); });
   return {
     onKey(event) {
       if (grid.onKey(event)) return true;
@@ -194,7 +201,7 @@ export function room(box, context) {
       action();
       return true;
     },
-    refreshed() { tellProgress(); version++; pages = new Map(); loadPage(Math.floor(Math.max(0, grid.chosen) / PAGE)); },
+    refreshed(isNew) { tellProgress(); if (show !== "all" && !isNew) return; version++; pages = new Map(); loadPage(Math.floor(Math.max(0, grid.chosen) / PAGE)); },
     leave: stop,
   };
 }

@@ -107,11 +107,12 @@ class Previews:
 def told(job: Job | None) -> dict[str, Any]:
     """A preview as the page reads it: its progress, and beside the ranking that stands what it would pick."""
     if job is None:
-        return {"number": None, "is_done": True, "error": "", "result": None}
+        return {"number": None, "is_done": True, "error": "", "result": None, "selection": None}
     result = None if job.made is None else _result(job, job.made)
     is_done = result is not None or bool(job.error)
     return {"number": job.number, "is_done": is_done, "done": job.done, "total": job.total, "error": job.error,
-            "result": result}  # fmt: skip
+            "result": result, "selection": job.recipe.selection.model_dump(mode="json"),
+            "refresh": job.view.commit.number}  # fmt: skip
 
 
 def picks(job: Job, *, start: int, count: int) -> list[dict[str, Any]]:

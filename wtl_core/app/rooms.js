@@ -1,20 +1,9 @@
 // The rooms that are lists: near-duplicates, arrivals, quarantine, batches and labels.
-import { asked, counted, empty, make, picture, say, shortName, unseen, whole } from "./kit.js";
+import { asked, cell as cellOf, counted, empty, isSkipped, legend, make, rankNote, say, shortName, table, tally, tile, whole, WORDS } from "./kit.js";
 import { createGrid } from "./grid.js";
-import { decide, onDecisions, undo } from "./decide.js";
-import { WORDS } from "./picks.js";
+import { decideAll, onDecisions, undo } from "./decide.js";
+import { look, skipping } from "./look.js";
 
-function tile(item, open, note) {
-  const button = make("button", { type: "button", className: `tile is-${item.state || "open"}`, title: item.name }, picture(item, { alt: "" }), make("span", { className: "note" }, note));
-  button.append(unseen(`${shortName(item.name)}${item.state ? `, ${WORDS[item.state]}` : ""}`));
-  button.onclick = () => open(item);
-  return button;
-}
-const rankNote = (item) => (item.rank === null ? "not ranked" : `rank ${whole(item.rank + 1)}`);
-function table(heads, rows, text = []) {
-  const cells = (tag, row) => row.map((value, at) => make(tag, { className: text.includes(at) ? "text" : "" }, value === null || value === undefined ? "" : value));
-  return make("div", { className: "scrolls", tabIndex: 0 }, make("table", {}, make("thead", {}, make("tr", {}, ...cells("th", heads))), make("tbody", {}, ...rows.map((row) => make("tr", {}, ...cells("td", row))))));
-}
 function withMore(box, load) { // shows what `load(start)` gives, a page at a time, until it says that there is no more
   const button = make("button", { type: "button" }, "Show more");
   let start = 0;
@@ -26,27 +15,26 @@ function withMore(box, load) { // shows what `load(start)` gives, a page at a ti
 
 export function near(box, context) {
   const list = make("div", { className: "groups" }), head = make("p", { className: "read" });
-  box.replaceChildren(make("h2", { className: "first" }, "Near-duplicates"), head, list);
+  box.replaceChildren(make("h2", { className: "first" }, "Near-duplicates"), head, legend(), list);
   const open = (item) => context.go("picks", item);
   let groups = [], chosen = 0;
-  const SHOWN = 12;
   const next = withMore(box, async (start) => {
     const found = await asked(`/api/near?start=${start}&count=20`);
     if (!found.total) { box.replaceChildren(empty("No two images look almost the same", "Bursts and copies would stand here, group by group.")); return { read: 0, total: 0 }; }
-    head.textContent = `${counted(found.total, "group")} of ${whole(found.images)} images that look almost the same by their perceptual hashes, the largest first; the best ranked image comes first in each. R skips the rest of a group as redundant, Z undoes that, arrows go from group to group.`;
+    head.textContent = `${counted(found.total, "group")} of ${whole(found.images)} images that look almost the same by their perceptual hashes, the largest first; the best ranked image comes first in each. Dark frames and still scenes can look the same to a hash: look before you skip. R looks through a group and skips all but the one you keep, Z undoes that, arrows go from group to group.`;
     for (const group of found.groups) add(group);
     if (start === 0) choose(0, true);
     return { read: found.groups.length, total: found.total };
   });
   function add(group) {
-    const at = groups.length, rest = group.items.slice(1);
-    const skip = make("button", { type: "button" }, rest.length > 1 ? `Skip the other ${whole(rest.length)} as redundant` : "Skip the other one as redundant");
-    const node = make("section", { className: "group", tabIndex: -1 }, make("div", { className: "bar-of-controls" }, make("h3", {}, `${counted(group.count, "image")}, ${whole(group.picks)} of them picked`), make("span", { className: "small soft" }, group.span), make("span", { className: "space" }), skip), make("div", { className: "strip" }));
-    const entry = { group, node, rest, draw() {
-      node.querySelector(".strip").replaceChildren(...group.items.slice(0, SHOWN).map((item) => tile(item, open, rankNote(item))), ...(group.count > SHOWN ? [make("span", { className: "small soft" }, `and ${whole(group.count - SHOWN)} more`)] : []));
-      skip.disabled = rest.every((item) => item.state === "redundant");
+    const at = groups.length, through = make("button", { type: "button" }, group.count > 2 ? `Look through all ${whole(group.count)}` : "Look at both");
+    const node = make("section", { className: "group", tabIndex: -1 }, make("div", { className: "bar-of-controls" }, make("h3", {}, `${counted(group.count, "image")}, ${whole(group.picks)} of them picked`), make("span", { className: "small soft" }, group.span), make("span", { className: "small soft state" }), make("span", { className: "space" }), through), make("div", { className: "strip" }));
+    const entry = { group, node, draw() {
+      const left = group.count - group.items.length;
+      node.querySelector(".strip").replaceChildren(...group.items.map((item) => tile(item, open, item.state === "open" ? rankNote(item) : WORDS[item.state])), ...(left ? [make("button", { type: "button", className: "rest", onclick: () => lookThrough(at) }, `and ${whole(left)} more`)] : []));
+      node.querySelector(".state").textContent = tally(group.states);
     } };
-    skip.onclick = () => { choose(at, true); skipRest(); };
+    through.onclick = () => lookThrough(at);
     groups.push(entry);
     list.append(node);
     entry.draw();
@@ -57,17 +45,32 @@ export function near(box, context) {
     groups.forEach((entry, place) => entry.node.classList.toggle("is-chosen", place === chosen));
     if (!quiet) { groups[chosen].node.focus({ preventScroll: true }); groups[chosen].node.scrollIntoView({ block: "nearest" }); say(`Group ${chosen + 1}: ${counted(groups[chosen].group.count, "image")}`); }
   }
-  function skipRest() {
-    const { rest } = groups[chosen], wanted = rest.filter((item) => ["open", "kept", "unusable"].includes(item.state));
-    if (decide(wanted, "redundant")) say(`${counted(wanted.length, "image")} skipped as redundant`);
+  // All but the best ranked one that is not skipped are chosen at first; what is labelled or handed out is left alone.
+  async function lookThrough(at) {
+    choose(at, true);
+    const { group } = groups[at];
+    try {
+      const { items } = await asked(`/api/near/${group.items[0].id}`), stays = items.find((item) => ["kept", "out", "labelled"].includes(item.state)) || items.find((item) => !isSkipped(item));
+      look({ title: `${counted(group.count, "image")} that look almost the same`, about: group.count > items.length ? `The first ${whole(items.length)} by rank are here.` : "The best ranked one stays at first.", items, hasKeeper: true, open,
+        isChosen: (item) => item !== stays && item.state === "open", actions: skipping((wanted, decision) => decideAll(wanted, decision, `Near-duplicates, a group of ${whole(group.count)}`, context.state.picks)).reverse() });
+    } catch (error) { context.fail(error); }
   }
   const stop = onDecisions(({ now, error }) => {
-    for (const entry of groups) if (entry.group.items.some((item) => now[item.id])) { for (const item of entry.group.items) if (now[item.id]) item.state = now[item.id]; entry.draw(); }
+    for (const entry of groups) {
+      const met = entry.group.items.filter((item) => now[item.id] && now[item.id] !== item.state);
+      for (const item of met) item.state = now[item.id];
+      if (met.length) entry.draw();
+    }
     context.tellTrouble(error);
   });
   next().catch((error) => context.fail(error));
-  const actions = { r: skipRest, z: () => undo() || say("Nothing of yours to undo"), ArrowDown: () => choose(chosen + 1), ArrowUp: () => choose(chosen - 1) };
-  return { leave: stop, onKey(event) { const action = actions[event.key]; if (!action) return false; action(); return true; } };
+  async function again() {
+    const found = [];
+    while (found.length < groups.length) { const read = await asked(`/api/near?start=${found.length}&count=${Math.min(500, groups.length - found.length)}`); if (!read.groups.length) break; found.push(...read.groups); }
+    found.forEach((group, at) => { Object.assign(groups[at].group, group); groups[at].draw(); });
+  }
+  const actions = { r: () => groups.length && lookThrough(chosen), z: () => { if (!undo()) say("Nothing of yours to undo"); }, ArrowDown: () => choose(chosen + 1), ArrowUp: () => choose(chosen - 1) };
+  return { leave: stop, refreshed() { again().catch((error) => context.fail(error)); }, onKey(event) { const action = actions[event.key]; if (!action) return false; action(); return true; } };
 }
 
 export function arrivals(box, context) {
@@ -81,7 +84,7 @@ export function arrivals(box, context) {
     head.replaceChildren(make("h2", { className: "first" }, `${counted(found.total, "image")} came with refresh ${context.state.refresh}`),
       make("p", {}, `${found.changed} ${found.picks === 1 ? "1 of them is a pick" : `${whole(found.picks)} of them are picks`}.`),
       make("p", { className: "small soft" }, `Those first that the ranking wants most. Under each its rank and how far it is from the nearest image picked or labelled before it, from 0 to 2${found.median_distance === null ? "" : `; the median of the whole pool is ${found.median_distance.toFixed(2)}`}: far ones are unlike what is there.`));
-    box.replaceChildren(head, listBox);
+    box.replaceChildren(head, legend(), listBox);
     pages.set(0, found.items);
     grid = createGrid(listBox, { label: "Arrivals", width: 128, extra: 24, cell, onChoose: (place) => { const item = itemAt(place); if (item && context.memory.isKey !== true) context.go("picks", item); } });
     grid.setTotal(found.total);
@@ -94,11 +97,10 @@ export function arrivals(box, context) {
   function cell(place) {
     const item = itemAt(place);
     if (!item) return make("div", { className: "cell is-loading" });
-    const node = make("div", { className: `cell is-${item.state}` }, picture(item, { alt: "" }), make("span", { className: "caption" }, make("b", {}, item.rank === null ? "–" : whole(item.rank + 1)), make("span", { className: "soft mark-right" }, item.distance === null ? "" : item.distance.toFixed(2))));
-    node.append(unseen(`${shortName(item.name)}, ${WORDS[item.state]}`));
-    return node;
+    return cellOf(item, "", make("b", {}, item.rank === null ? "–" : whole(item.rank + 1)), make("span", { className: "soft mark-right" }, item.distance === null ? "" : item.distance.toFixed(2)));
   }
   return {
+    refreshed() { pages.clear(); grid?.redraw(); },
     onKey(event) {
       if (!grid) return false;
       if (event.key === "Enter" && grid.chosen >= 0) { const item = itemAt(grid.chosen); if (item) context.go("picks", item); return true; }

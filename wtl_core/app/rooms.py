@@ -18,8 +18,9 @@ from wtl_core.report import decision, sections, version
 from wtl_core.workspace import selections, snapshots
 
 _OF_STRIP = 12
-_MOST_OF_GROUP = 1000
-"""Images of a group that come with it: all of nearly every group, so that they can be decided on together."""
+MOST_AT_ONCE = 10_000
+"""Images that are decided on together; a recipe's filter does for more."""
+_MOST_FOUND = 1000
 _MORE = 200
 """Neighbours that are asked for, since copies and images that have left the pool are among them."""
 
@@ -44,7 +45,7 @@ def state(live: Live) -> dict[str, Any]:
         "sentence": decision.read(live.store, commit.selection).sentence,
         "changed": decision.what_changed(commit),
         "entries": entries.length,
-        "decided": {name: int((picked == code).sum()) for code, name in enumerate(STATES)},
+        "decided": _states(picked),
         "arrived": int(view.arrived.sum()),
         "quarantined": commit.counts.quarantined,
         "labelled": entries.labels.height,
@@ -89,7 +90,7 @@ def image(live: Live, row: int) -> dict[str, Any]:
     is_ranked = rank != NONE
     facts = [
         ("size", f"{told['width']:,} x {told['height']:,} px, {told['format']}, {told['byte_length'] / 1000:,.0f} kB"),
-        *((name, f"{told[name]:.3g}") for name in ("sharpness", "brightness", "contrast")),
+        *((name, sections.figure(told[name])) for name in ("sharpness", "brightness", "contrast")),
         ("source", str(told["source"])),
     ]
     if told["taken_at"]:
@@ -152,11 +153,65 @@ def near_groups(live: Live, *, start: int, count: int) -> dict[str, Any]:
             {
                 "count": stop - first,
                 "picks": int((ranks < view.picks).sum()),
+                "states": _states(states[members]),
                 "span": "" if times.is_empty() else f"{times[0]} to {times[-1]}".replace("T", " "),
-                "items": _named(view, members[:_MOST_OF_GROUP], states=states),
+                "items": _named(view, members[:_OF_STRIP], states=states),
             }
         )
     return {"total": len(starts), "images": len(rows), "start": start, "groups": groups}
+
+
+def near_group(live: Live, row: int) -> list[dict[str, Any]]:
+    """The images of a row's group of near-duplicates, the best ranked first, at most `MOST_AT_ONCE`."""
+    view = live.view()
+    members = np.append(view.near_of(row), row)
+    members = members[np.lexsort((members, view.rank[members]))][:MOST_AT_ONCE]
+    return _named(view, members, states=live.entries().states)
+
+
+def find(live: Live, text: str) -> dict[str, Any]:
+    """The images with a text in their name, capitals aside, or at the beginning of their id; the first ranks first."""
+    view, wanted = live.view(), text.strip().lower()
+    names = view.samples.select(
+        name=pl.col("uri").str.to_lowercase().str.contains(wanted, literal=True),
+        id=pl.col("sample_id").str.starts_with(wanted),
+    )
+    rows = np.flatnonzero((names["name"] | names["id"]).to_numpy())
+    rows = rows[np.argsort(view.rank[rows], kind="stable")]
+    return {"total": len(rows), "items": _named(view, rows[:_MOST_FOUND], states=live.entries().states)}
+
+
+def decided(live: Live, *, start: int, count: int, show: str) -> dict[str, Any]:
+    """What people decided and is still so, entry by entry of the ledger, the last one first."""
+    view, entries = live.view(), live.entries()
+    table = entries.decided if show == "all" else entries.decided.filter(reason=show)
+    grouped = table.group_by("entry").agg(
+        pl.col("reason", "created", "request").first(), pl.len().alias("count"), pl.col("sample_id")
+    )
+    shown = grouped.sort("entry", descending=True).slice(start, count)
+    told = []
+    for row in shown.to_dicts():
+        rows = view.rows_of(row["sample_id"])
+        rows = rows[np.argsort(view.rank[rows], kind="stable")]
+        told.append(
+            {
+                **{name: row[name] for name in ("entry", "created", "count")},
+                "decision": row["reason"],
+                "by": row["request"] or "",
+                "picks": int((view.rank[rows] < view.picks).sum()),
+                "items": _named(view, rows[:_OF_STRIP], states=entries.states),
+            }
+        )
+    counts = dict(entries.decided.group_by("reason").len().iter_rows())
+    return {"total": grouped.height, "images": table.height, "counts": counts, "start": start, "entries": told}
+
+
+def decided_by(live: Live, entry: int) -> list[dict[str, Any]]:
+    """The images of the pool that an entry of the ledger decides on, the first ranks first."""
+    view, entries = live.view(), live.entries()
+    rows = view.rows_of(entries.decided.filter(entry=entry)["sample_id"])
+    rows = rows[np.argsort(view.rank[rows], kind="stable")][:MOST_AT_ONCE]
+    return _named(view, rows, states=entries.states)
 
 
 def arrivals(live: Live, *, start: int, count: int) -> dict[str, Any]:
@@ -284,6 +339,11 @@ def _named(view: View, rows: "np.ndarray | list[int]", *, states: np.ndarray | N
         for item, code in zip(named, states[at].tolist(), strict=True):
             item["state"] = STATES[code]
     return named
+
+
+def _states(codes: np.ndarray) -> dict[str, int]:
+    """How many images are in each state."""
+    return {name: int((codes == code).sum()) for code, name in enumerate(STATES)}
 
 
 def _nearest_labelled(live: Live, vector: np.ndarray, sample_id: str) -> dict[str, Any] | None:

@@ -39,6 +39,8 @@ _FILES = {
             "kit.js",
             "grid.js",
             "decide.js",
+            "decided.js",
+            "look.js",
             "picks.js",
             "map_room.js",
             "rooms.js",
@@ -46,16 +48,29 @@ _FILES = {
             "app.css",
         )
     },
-    **{f"/{name}": ("wtl_core.report", name) for name in ("map.js", "page.css")},
+    **{f"/{name}": ("wtl_core.report", name) for name in ("map.js", "shared.js", "page.css")},
 }
 
 
-class Asked(BaseModel):
-    """A decision on some samples, see `decisions.decide`."""
+Ids = Annotated[
+    list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]], Field(min_length=1, max_length=rooms.MOST_AT_ONCE)
+]
 
-    ids: Annotated[list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]], Field(min_length=1, max_length=1000)]
+
+class Asked(BaseModel):
+    """A decision on some samples, and what it was made on, see `decisions.decide`."""
+
+    ids: Ids
     decision: decisions.Decision
-    expected: Annotated[dict[str, decisions.Decision], Field(max_length=1000)] = {}
+    expected: Annotated[dict[str, decisions.Decision], Field(max_length=rooms.MOST_AT_ONCE)] = {}
+    by: Annotated[str, Field(max_length=300)] = ""
+
+
+class TakenBack(BaseModel):
+    """An entry of the ledger that no longer counts, for all its samples or some, see `decisions.undo`."""
+
+    entry: Annotated[int, Field(ge=1, le=1_000_000_000)]
+    ids: Ids | None = None
 
 
 class Changed(BaseModel):
@@ -125,6 +140,14 @@ def _add_rooms(app: FastAPI, live: Live) -> None:
     @app.get("/api/near")
     def near(start: Start = 0, count: Count = 20) -> dict[str, Any]:
         return rooms.near_groups(live, start=start, count=count)
+
+    @app.get("/api/near/{sample_id}")
+    def near_group(sample_id: SampleId) -> dict[str, Any]:
+        return {"items": rooms.near_group(live, _row(live, sample_id))}
+
+    @app.get("/api/find")
+    def find(name: Annotated[str, Query(min_length=1, max_length=300)]) -> dict[str, Any]:
+        return rooms.find(live, name)
 
     @app.get("/api/arrivals")
     def arrivals(start: Start = 0, count: Count = 100) -> dict[str, Any]:
@@ -202,8 +225,25 @@ def _add_columns(app: FastAPI, live: Live) -> None:
 def _add_decisions(app: FastAPI, live: Live) -> None:
     @app.post("/api/decisions")
     def decide(asked: Asked) -> dict[str, Any]:
-        done = decisions.decide(live.store, asked.ids, asked.decision, expected=asked.expected)
+        done = decisions.decide(
+            live.store, asked.ids, asked.decision, expected=asked.expected, request=asked.by or None
+        )
         return {"now": done.now, "left": done.left}
+
+    @app.post("/api/undo")
+    def undo(asked: TakenBack) -> dict[str, Any]:
+        done = decisions.undo(live.store, asked.entry, asked.ids)
+        return {"now": done.now, "left": done.left}
+
+    @app.get("/api/decisions")
+    def decided(
+        start: Start = 0, count: Count = 20, show: Literal["all", "kept", "unusable", "redundant"] = "all"
+    ) -> dict[str, Any]:
+        return rooms.decided(live, start=start, count=count, show=show)
+
+    @app.get("/api/decisions/{entry}")
+    def decided_by(entry: Annotated[int, Path(ge=1, le=1_000_000_000)]) -> dict[str, Any]:
+        return {"items": rooms.decided_by(live, entry)}
 
 
 def _add_recipe(app: FastAPI, live: Live, previews: Previews) -> None:

@@ -172,7 +172,7 @@ class View:
 
     @cached_property
     def levels(self) -> dict[str, list[float]]:
-        """Of each measure the values that its 256 levels stand for."""
+        """Of each measure the values that its levels stand for."""
         return {name: columns.levels(self.samples[name].to_numpy())[1] for name in columns.MEASURES}
 
     @cached_property

@@ -9,12 +9,12 @@ from wtl_core.workspace import ledger
 from wtl_core.workspace.storage import Store
 
 
-def keep(store: Store, ids: Sequence[str]) -> int:
-    """Enter samples as kept, those that are not yet. Returns how many; without any no entry is made."""
+def keep(store: Store, ids: Sequence[str], *, request: str | None = None) -> int:
+    """Enter samples as kept, those that are not yet, and on what. Returns how many; without any no entry is made."""
     kept = set(ledger.kept_ids(ledger.read(store)))
     new = [sample_id for sample_id in ids if sample_id not in kept]
     if new:
-        ledger.append(store, "kept", new)
+        ledger.append(store, "kept", new, request=request)
     return len(new)
 
 

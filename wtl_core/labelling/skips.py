@@ -44,7 +44,7 @@ class Skipped:
         return asdict(self)
 
 
-def skip(store: Store, values: Sequence[str], reason: Reason) -> Skipped:
+def skip(store: Store, values: Sequence[str], reason: Reason, *, request: str | None = None) -> Skipped:
     """Enter samples as skipped, with all that have the same pixels. All are entered, or none.
 
     A sample that is skipped for another reason is skipped for this one from now on.
@@ -53,6 +53,7 @@ def skip(store: Store, values: Sequence[str], reason: Reason) -> Skipped:
         store: The workspace.
         values: Names of samples, as `labels.add` takes them.
         reason: Why.
+        request: What it was decided on, as a person would say it; `ledger.read` gives it back.
 
     Raises:
         ConfigError: a value names no sample or several, the reason is none, or the workspace has no refresh yet.
@@ -60,12 +61,13 @@ def skip(store: Store, values: Sequence[str], reason: Reason) -> Skipped:
     if reason not in get_args(Reason):
         told = f"expected a reason out of {', '.join(get_args(Reason))}, found {reason!r}"
         raise ConfigError(f"{store.root}: {told}; nothing is entered")
-    named = set(_named(store, values).values())
-    ids = _with_copies(store, named)
+    pixels = _pixels(store)
+    named = set(_named(store, values, pixels).values())
+    ids = _with_copies(pixels, named)
     table = ledger.read(store)
     before = set(ledger.sample_ids(table, reason))
     new = [sample_id for sample_id in ids if sample_id not in before]
-    entry = ledger.append(store, "skipped", new, reason=reason) if new else 0
+    entry = ledger.append(store, "skipped", new, reason=reason, request=request) if new else 0
     return Skipped(len(named), len(ids) - len(named), len(new), _labelled(table, new), entry)
 
 
@@ -90,11 +92,12 @@ def undo(store: Store, values: Sequence[str] = ()) -> Skipped:
         entry = ledger.append(store, "unskipped", ids, undoes=last)
         return Skipped(len(ids), 0, len(ids), _labelled(table, ids), entry)
     skipped = set(present["sample_id"])
-    sample_of = _named(store, values)
+    pixels = _pixels(store)
+    sample_of = _named(store, values, pixels)
     if wrong := [value for value, sample_id in sample_of.items() if sample_id not in skipped]:
         raise ConfigError(f"expected names of skipped images, found others ({shown(wrong)}); nothing is undone")
     named = set(sample_of.values())
-    ids = [sample_id for sample_id in _with_copies(store, named) if sample_id in skipped]
+    ids = [sample_id for sample_id in _with_copies(pixels, named) if sample_id in skipped]
     entry = ledger.append(store, "unskipped", ids)
     return Skipped(len(named), len(ids) - len(named), len(ids), _labelled(table, ids), entry)
 
@@ -107,25 +110,43 @@ def listed(store: Store) -> pl.DataFrame:
     return sample_names.with_uris(store, ledger.skips(ledger.read(store))).select(_COLUMNS)
 
 
-def _named(store: Store, values: Sequence[str]) -> dict[str, str]:
-    """The sample that each value names. Raises ConfigError if one names none or several."""
-    matched = sample_names.match_in_pool(store, list(dict.fromkeys(values)))
+def _named(store: Store, values: Sequence[str], pixels: pl.DataFrame) -> dict[str, str]:
+    """The sample that each value names; names are read where a value is no id of the pool.
+
+    Raises ConfigError if one names none or several.
+    """
+    ids = set(pixels.filter(pl.col("sample_id").is_in(list(values)))["sample_id"])
+    others = [value for value in dict.fromkeys(values) if value not in ids]
+    if not others:
+        return {value: value for value in values}
+    matched = sample_names.match_in_pool(store, others)
     wrong = matched.filter(pl.col("sample_ids").list.len() != 1)["value"].to_list()
     if wrong:
         raise ConfigError(
             f"expected names of one image each, found others ({shown(wrong)}); give more of the path, or the sample "
             "id; nothing is entered"
         )
-    return dict(matched.select("value", pl.col("sample_ids").list.first()).iter_rows())
+    return {
+        **{value: value for value in ids},
+        **dict(matched.select("value", pl.col("sample_ids").list.first()).iter_rows()),
+    }
 
 
-def _with_copies(store: Store, ids: Collection[str]) -> list[str]:
-    """The samples and those of the pool that have the same pixels as one of them, sorted."""
+def _pixels(store: Store) -> pl.DataFrame:
+    """`sample_id` and `pixel_digest` of every location of the pool; nothing where there is none yet."""
     last = commits.latest(store)
-    assert last is not None
-    pixels = live_pool.load_locations(
-        store, snapshots.read_snapshot(store, last.listing), columns=["sample_id", "pixel_digest"]
+    if last is None:
+        return pl.DataFrame(schema={"sample_id": pl.String, "pixel_digest": pl.String})
+    return live_pool.load_locations(
+        store,
+        snapshots.read_snapshot(store, last.listing),
+        columns=["sample_id", "pixel_digest"],
+        count=last.counts.samples + last.counts.duplicates,
     )
+
+
+def _with_copies(pixels: pl.DataFrame, ids: Collection[str]) -> list[str]:
+    """The samples and those of the pool that have the same pixels as one of them, sorted."""
     own = pixels.filter(pl.col("sample_id").is_in(list(ids)))
     copies = pixels.join(own, on="pixel_digest", how="semi")
     return sorted({*ids, *copies["sample_id"]})

@@ -94,13 +94,12 @@ def ranks(samples: pl.DataFrame, ranking: pl.DataFrame) -> dict[str, np.ndarray]
 
 
 def levels(values: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """A measure as places among 256 quantiles, (N,) uint8, and the value of each."""
+    """A measure as places among 255 quantile ranges, (N,) uint8, and the value in the middle of each."""
     if not len(values):
         return np.zeros(0, np.uint8), []
-    table = np.quantile(values.astype(np.float64), np.linspace(0, 1, 256))
-    return np.searchsorted(table[1:-1], values, side="right").clip(0, 255).astype(np.uint8), [
-        float(f"{value:.4g}") for value in table
-    ]
+    table = np.quantile(values.astype(np.float64), np.linspace(0, 1, 511))
+    codes = np.searchsorted(table[2:-1:2], values, side="right").astype(np.uint8)
+    return codes, [float(f"{value:.4g}") for value in table[1::2]]
 
 
 def near_codes(samples: pl.DataFrame, groups: pl.DataFrame) -> np.ndarray:
@@ -150,7 +149,8 @@ def _texts(values: list[Any]) -> list[str]:
     if not is_measure:
         return [_NO_VALUE if value is None else str(value) for value in values]
     edges = np.unique(np.quantile(np.array(numbers, np.float64), np.linspace(0, 1, _MOST_RANGES + 1)))
-    names = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)] or [f"{edges[0]:.4g}"]
+    told = [f"{float(f'{edge:.4g}'):,.10g}" for edge in edges]
+    names = [f"{low} to {high}" for low, high in pairwise(told)] or told
     return [
         _NO_VALUE
         if value is None

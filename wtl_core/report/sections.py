@@ -202,7 +202,7 @@ def _quality(samples: pl.DataFrame, column: str, name: str, low: str, high: str,
     shown = np.log10(np.maximum(values, 1e-6)) if is_log else values
     near, far = np.quantile(shown, [0.002, 0.998])
     counts, _ = np.histogram(np.clip(shown, near, far), _BARS, range=(near, max(far, near + 1e-9)))
-    least, middle, most = (_figure(float(np.quantile(values, q))) for q in (0.002, 0.5, 0.998))
+    least, middle, most = (figure(float(np.quantile(values, q))) for q in (0.002, 0.5, 0.998))
     ids = samples["sample_id"].gather(np.concatenate([order[:_ENDS], order[::-1][:_ENDS]]))
     return {
         "name": name[0].upper() + name[1:],
@@ -219,7 +219,8 @@ def _quality(samples: pl.DataFrame, column: str, name: str, low: str, high: str,
     }
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
+    """A measure for a person: three digits, and never as a power of ten."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

@@ -40,6 +40,7 @@ _STORED = {
 SCHEMA = {**_STORED, "entry": pl.Int64()}
 LABELS_SCHEMA = {name: SCHEMA[name] for name in ("sample_id", "classes", "created", "origin", "entry")}
 SKIPS_SCHEMA = {name: SCHEMA[name] for name in ("sample_id", "reason", "created", "entry")}
+DECIDED_SCHEMA = {**SKIPS_SCHEMA, "request": SCHEMA["request"]}
 
 
 def length(store: Store) -> int:
@@ -56,9 +57,9 @@ def read(store: Store, entries: int | None = None) -> pl.DataFrame:
     shows a sample. Rows of kind `unlabelled` take labels back: with `undoes` null every label that the sample has, else
     what this entry says of it. Rows of kind `exported` name their `batch`, whether they were drawn at random
     (`is_control`), what was asked for (`request`), and when they are `due`. Rows of kind `skipped` say the `reason`;
-    rows of kind `unskipped` take that back, as `unlabelled` does with labels, and `unkept` does with `kept`. Rows of
-    kind `split` and `unsplit` name no sample (see `sides`). `entry` counts from 1. Columns that an entry of an earlier
-    version lacks are null.
+    rows of kind `unskipped` take that back, as `unlabelled` does with labels, and `unkept` does with `kept`; where the
+    app made these decisions, `request` says on what. Rows of kind `split` and `unsplit` name no sample (see `sides`).
+    `entry` counts from 1. Columns that an entry of an earlier version lacks are null.
     """
     names = _entries(store)[:entries]
     frames = [_entry(store.read_frame(f"{_FOLDER}/{name}"), number) for number, name in enumerate(names, 1)]
@@ -85,10 +86,21 @@ def skips(ledger: pl.DataFrame) -> pl.DataFrame:
     return _standing(ledger, "skipped", "unskipped").select(list(SKIPS_SCHEMA))
 
 
+def decided(ledger: pl.DataFrame) -> pl.DataFrame:
+    """One row for each sample that is skipped or kept, in columns of `DECIDED_SCHEMA`, sorted by `sample_id`.
+
+    `reason` is `kept`, or why it is skipped; a sample that is skipped is not kept. `created`, `entry` and `request`,
+    which says what the decision was made on, are those of the row that counts.
+    """
+    skipped = _standing(ledger, "skipped", "unskipped")
+    kept = _standing(ledger, "kept", "unkept").join(skipped, on="sample_id", how="anti")
+    told = pl.concat([skipped, kept.with_columns(reason=pl.lit("kept"))]).select(list(DECIDED_SCHEMA))
+    return told.sort("sample_id")
+
+
 def kept_ids(ledger: pl.DataFrame) -> list[str]:
     """The samples that a person keeps among the picks, sorted; a sample that is skipped is not kept."""
-    kept = _standing(ledger, "kept", "unkept").select("sample_id")
-    return kept.join(skips(ledger), on="sample_id", how="anti", maintain_order="left")["sample_id"].to_list()
+    return decided(ledger).filter(reason="kept")["sample_id"].to_list()
 
 
 def sample_ids(ledger: pl.DataFrame, kind: Literal["labelled", "exported", "skipped"] | Reason) -> list[str]:
@@ -144,6 +156,7 @@ def append(
     origin: str | None = None,
     undoes: int | None = None,
     reason: Reason | None = None,
+    request: str | None = None,
 ) -> int:
     """Add one entry, in the order given; returns the new length. Samples of earlier entries may be in it again.
 
@@ -153,16 +166,18 @@ def append(
         ids: The samples; the first of equal ones counts.
         classes: Of each of `ids`, for labels; None where all are unknown.
         origin: The file or tool that the labels came from.
-        undoes: The entry that no longer counts for `unlabelled` or `unskipped` samples; None takes back all that they
-            have of this kind.
+        undoes: The entry that no longer counts for `unlabelled`, `unskipped` or `unkept` samples; None takes back all
+            that they have of this kind.
         reason: Why samples are skipped.
+        request: What they are skipped or kept on, as a person would say it.
 
     Raises:
         TransientError: another process appended at the same moment.
     """
     named = [None if names is None else sorted(set(names)) for names in classes or [None] * len(ids)]
     columns: dict[str, list[Any]] = {"sample_id": list(ids), "classes": named}
-    return _create(store, kind, columns, {"origin": origin, "undoes": undoes, "reason": reason})
+    told = {"origin": origin, "undoes": undoes, "reason": reason, "request": request}
+    return _create(store, kind, columns, told)
 
 
 def append_batch(
