@@ -36,7 +36,7 @@ def cut_command(workspace: str, at: str, output: Path | None, split: str, as_jso
     """Print the picks at an operating point.
 
     They are the beginning of the latest ranking, so nothing is computed. Images that were labelled or skipped since the
-    last run are left out.
+    last run are left out. The column `rank` counts from 0; the report and the app count from 1.
     """
     store = marker.open_workspace(workspace)
     picks = cut.run(store, at, split=split)
@@ -49,7 +49,7 @@ def cut_command(workspace: str, at: str, output: Path | None, split: str, as_jso
             is_message=True,
         )
     elif split == sides.TRAIN:  # the ladder speaks of a ranking, and the other sides have none
-        decided = decision.read(store, picks.selection, picks=picks.ranks)
+        decided = decision.read(store, picks.selection, picks=picks.ranks, settled=picks.ranks - count)
         told = {"decision": decided.to_json()}
         if count:
             terminal.say(decided.sentence, is_message=True)

@@ -10,6 +10,7 @@ import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -185,14 +186,31 @@ def test_the_page_opens_without_an_error_and_asks_nobody(page: Page) -> None:
 @pytest.mark.parametrize("count", [2, 7, 20, 61, 130])
 def test_the_slider_moves_figures_picks_and_groups_as_the_tables_say(page: Page, count: int) -> None:
     page.open() if count == 2 else None
+    page.ask("document.getElementById('steps').open = true")
     page.move(count)
     rungs = page.rungs.unique("count", keep="last", maintain_order=True)
     at = {
         name: np.interp(count, rungs["count"], rungs[name]) for name in rungs.columns if rungs[name].dtype.is_numeric()
     }
     assert page.text("f-count") == f"{count:,}"
-    assert page.text("f-coverage") == f"coverage {at['coverage']:.3f}"
-    assert page.text("f-interval") == f"{at['random_coverage_low']:.3f} to {at['random_coverage_high']:.3f}"
+    everything = page.rungs["coverage"][-1]
+    low, high = (100 * at[f"random_coverage_{end}"] / everything for end in ("low", "high"))
+    assert page.text("f-reached") == f"{min(round(100 * at['coverage'] / everything), 99)} %"
+    assert page.text("f-baseline") == f"{min(round(100 * at['random_coverage_mean'] / everything), 99)} %"
+    assert page.text("f-interval") == f"{low:.1f} to {high:.1f} %"
+    # The sentences and the table of further steps follow the slider, on the same scale.
+    ranked = page.ranking.height
+    further = [min(ranked, count + step * round(ranked / 20)) for step in range(1, 5)]
+    reached = [np.interp(point, rungs["count"], rungs["coverage"]) / everything for point in (count, *further)]
+    gains = [100 * (then - now) for now, then in pairwise(reached)]
+    steps = [[f"{to:,}", f"+{gain:.1f}"] for to, gain in zip(further, gains, strict=True) if gain > 0 or to < ranked]
+    shown = page.ask(
+        "[...document.querySelectorAll('#steps tbody tr')].map(r => [r.cells[0], r.cells[3]].map(c => c.textContent))"
+    )
+    assert shown == steps[: len(shown)]
+    assert len(shown) == min(4, -(-(ranked - count) // round(ranked / 20)))
+    assert page.text("next").startswith(f"{further[0] - count:,} more: ")
+    assert f"which is {gains[0]:.1f} points more" in page.text("next")
     assert page.text("f-random") == f"{round(at['equivalent_random_count']):,}"
     head = page.ranking.head(count)
     repeats = head["replaced_by"].is_not_null().sum()
@@ -300,7 +318,7 @@ def test_every_key_of_the_map_and_of_the_wall_works(page: Page) -> None:
     page.ask("document.getElementById('wall').focus()")
     page.browser.key("End")
     page.frames()
-    assert page.ask("document.activeElement.title") == page.ranking["uri"][19]
+    assert page.ask("document.querySelector('#wall [aria-selected=true]').title") == page.ranking["uri"][19]
     page.browser.key("ArrowLeft")
     page.browser.key("Enter")
     page.frames()
@@ -340,6 +358,16 @@ def test_as_many_at_random_and_highlights_change_what_is_shown(page: Page) -> No
         page.ask("document.getElementById('find').dispatchEvent(new Event('change'))")
         page.frames()
         assert wanted.lower() in page.text("panel").lower()
+    fitting = page.ranking.filter(pl.col("uri").str.contains("20", literal=True))["uri"].to_list()
+    page.ask("document.getElementById('find').value = '20'; document.getElementById('find').focus()")
+    for place in (0, 1):
+        page.browser.key("Enter")
+        page.frames()
+        assert f"{place + 1} of " in page.text("panel")
+        assert fitting[place] in page.text("panel")
+    page.ask("[...document.querySelectorAll('#panel button')].find(b => b.textContent === 'Previous').click()")
+    page.frames()
+    assert page.text("panel").startswith("1 of ")
     page.ask("document.querySelectorAll('.gallery .tile')[0].click()")
     page.frames()
     assert page.text("panel").count("rank") == 1

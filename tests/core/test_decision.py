@@ -66,6 +66,22 @@ def test_the_sentence_says_what_the_ladder_measured(picks: int, labelled: int, s
     assert decision.decide(ladder(1000), picks=picks, rows=1000, labelled=labelled).sentence == sentence
 
 
+@pytest.mark.parametrize(
+    ("settled", "labelled", "begins"),
+    [
+        (4, 0, "96 labels, with 4 that were labelled or skipped since, cover as much as 400 random ones: 55 %"),
+        (1, 0, "99 labels, with 1 that was labelled or skipped since, cover"),
+        (4, 2, "96 labels more, beside 2 that are there, with 4 that were labelled or skipped since, cover as much"),
+    ],
+)
+def test_what_was_labelled_or_skipped_since_is_told_beside_the_labels_to_come(
+    settled: int, labelled: int, begins: str
+) -> None:
+    found = decision.decide(ladder(1000), picks=100, rows=1000, labelled=labelled, settled=settled)
+    assert found.sentence.startswith(begins)
+    assert found.labels == 100 - settled
+
+
 def test_the_figures_are_beside_the_sentence() -> None:
     found = decision.decide(ladder(1000), picks=200, rows=1000, labelled=0)
     assert (found.labels, found.random_labels, found.reached) == (200, 800, 0.6)

@@ -8,7 +8,7 @@
 //   hasKeeper    one image may be kept of all: K
 //   open         shows one among the picks
 import { asked, cell, counted, facts, make, picture, rankNote, say, shortName, tally, whole, WORDS } from "./kit.js";
-import { createGrid } from "./grid.js";
+import { createGrid } from "/grid.js";
 
 export function look({ title, about = "", items, isChosen = () => false, actions = [], hasKeeper = false, picks = 0, open }) {
   const chosen = new Set(actions.length ? items.filter(isChosen) : []);

@@ -1,6 +1,6 @@
 // The room Picks: a queue that is gone through by keys, and all that helps to decide about one image.
 import { asked, cell as cellOf, counted, done, empty, facts, legend, make, picture, say, segments, shortName, strip, tally, whole, WORDS } from "./kit.js";
-import { createGrid } from "./grid.js";
+import { createGrid } from "/grid.js";
 import { decide, onDecisions, undo } from "./decide.js";
 
 const PAGE = 100;

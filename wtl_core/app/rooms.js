@@ -1,6 +1,6 @@
 // The rooms that are lists: near-duplicates, arrivals, quarantine, batches and labels.
 import { asked, cell as cellOf, counted, empty, isSkipped, legend, make, rankNote, say, shortName, table, tally, tile, whole, WORDS } from "./kit.js";
-import { createGrid } from "./grid.js";
+import { createGrid } from "/grid.js";
 import { decideAll, onDecisions, undo } from "./decide.js";
 import { look, skipping } from "./look.js";
 

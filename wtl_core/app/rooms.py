@@ -367,7 +367,8 @@ def _nearest_labelled(live: Live, vector: np.ndarray, sample_id: str) -> dict[st
 
 
 def _ladder(rungs: pl.DataFrame) -> list[dict[str, Any]]:
-    return rungs.select("percent", "count", "coverage", "random_coverage_mean", "equivalent_random_count").to_dicts()
+    random = ("random_coverage_mean", "random_coverage_low", "random_coverage_high", "equivalent_random_count")
+    return rungs.select("percent", "count", "coverage", *random).to_dicts()
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,6 @@ _FILES = {
         for name in (
             "app.js",
             "kit.js",
-            "grid.js",
             "decide.js",
             "decided.js",
             "look.js",
@@ -48,7 +47,7 @@ _FILES = {
             "app.css",
         )
     },
-    **{f"/{name}": ("wtl_core.report", name) for name in ("map.js", "shared.js", "page.css")},
+    **{f"/{name}": ("wtl_core.report", name) for name in ("map.js", "shared.js", "grid.js", "page.css")},
 }
 
 

@@ -42,16 +42,17 @@ class Decision:
         return asdict(self)
 
 
-def read(store: Store, selection: str, picks: int | None = None) -> Decision:
-    """The decision about the first `picks` of a selection, its own picks if None."""
+def read(store: Store, selection: str, picks: int | None = None, *, settled: int = 0) -> Decision:
+    """The decision about the first `picks` of a selection, its own picks if None; for `settled` see `decide`."""
     if not store.exists(f"{selection}/receipt.json"):
         return _nothing("The ranking was deleted; `wtl run` makes one.")
     receipt, rungs = selections.read_receipt(store, selection), selections.read_ladder(store, selection)
     count = receipt["picks"] if picks is None else picks
-    return decide(rungs, picks=count, rows=receipt["samples"], labelled=receipt.get("labelled_samples", 0))
+    labelled = receipt.get("labelled_samples", 0)
+    return decide(rungs, picks=count, rows=receipt["samples"], labelled=labelled, settled=settled)
 
 
-def decide(rungs: pl.DataFrame, *, picks: int, rows: int, labelled: int) -> Decision:
+def decide(rungs: pl.DataFrame, *, picks: int, rows: int, labelled: int, settled: int = 0) -> Decision:
     """The decision about the first `picks` of `rows` ranked images.
 
     Between two per cents of the ladder, figures lie on a straight line. Below its first one, and where all rows are
@@ -62,6 +63,8 @@ def decide(rungs: pl.DataFrame, *, picks: int, rows: int, labelled: int) -> Deci
         picks: Images to label, from the first on.
         rows: Images that are ranked.
         labelled: Images that are labelled already.
+        settled: Images among the first `picks` that were labelled or skipped since: the figures count them, and the
+            sentence says so.
     """
     if rungs.is_empty():
         images = "1 image is" if labelled == 1 else f"{labelled:,} images are"
@@ -82,14 +85,17 @@ def decide(rungs: pl.DataFrame, *, picks: int, rows: int, labelled: int) -> Deci
     reached, with_more = (float(np.interp(at, count, coverage)) / whole for at in (labels, labels + more))
     at_random = round(float(np.interp(labels, count, last["equivalent_random_count"].to_numpy())))
     beside = f" more, beside {labelled:,} that {'is' if labelled == 1 else 'are'} there," if labelled else ""
+    new = labels - settled if picks == labels else labels
+    if new < labels:
+        beside = f"{beside or ','} with {settled:,} that {'was' if settled == 1 else 'were'} labelled or skipped since,"
     sentence = (
-        f"{before}{labels:,} {'label' if labels == 1 else 'labels'}{beside} {'covers' if labels == 1 else 'cover'} as "
+        f"{before}{new:,} {'label' if new == 1 else 'labels'}{beside} {'covers' if new == 1 else 'cover'} as "
         f"much as {at_random:,} random {'one' if at_random == 1 else 'ones'}: {_share(reached)} of what labelling "
         "everything would."
     )
     if more:
         sentence += f" {more:,} more: {_share(with_more)}."
-    return Decision(labels, at_random, round(reached, 4), more, round(with_more, 4), sentence)
+    return Decision(new, at_random, round(reached, 4), more, round(with_more, 4), sentence)
 
 
 def what_changed(commit: Commit) -> str:

@@ -1,37 +1,9 @@
-// What the first images of the ranking give, and the curve of it above the slider.
-import { $, told, whole } from "./page_data.js";
+// The curve of what the first images of the ranking give, above the slider, and where a number is on both.
+import { told } from "./page_data.js";
+import { $, ladderOf } from "./shared.js";
 
-// The ladder, one rung for each number of images; between two of them figures lie on a straight line.
-export const rungs = told.rungs.filter((rung, at, all) => at === all.length - 1 || rung.count !== all[at + 1].count);
-export function at(cut, name) {
-  if (!rungs.length) return 0;
-  let high = rungs.findIndex((rung) => rung.count >= cut);
-  if (high <= 0) return rungs[high < 0 ? rungs.length - 1 : 0][name];
-  const a = rungs[high - 1],
-    b = rungs[high];
-  return a[name] + ((b[name] - a[name]) * (cut - a.count)) / (b.count - a.count);
-}
-export const share = (value) => `${Math.min(Math.round(100 * value), value >= 1 ? 100 : 99)} %`;
-export const percentOf = (cut) => {
-  const value = (100 * cut) / told.ranked;
-  return value >= 9.95 ? value.toFixed(0) : Number(value.toPrecision(2)).toString();
-};
-export function sentence(cut) {
-  const everything = rungs[rungs.length - 1].coverage;
-  if (everything <= 0)
-    return `${whole(cut)} are picked; the pool is too small or too much alike to say what they cover.`;
-  const beside = told.labelled
-    ? ` more, beside ${whole(told.labelled)} that ${told.labelled === 1 ? "is" : "are"} there,`
-    : "";
-  const random = Math.round(at(cut, "equivalent_random_count"));
-  return (
-    `${whole(cut)} label${cut === 1 ? "" : "s"}${beside} cover${cut === 1 ? "s" : ""} as much as ${whole(random)} random ` +
-    `one${random === 1 ? "" : "s"}: ${share(at(cut, "coverage") / everything)} of what labelling everything would.`
-  );
-}
-
-export const least = rungs.length ? rungs[0].count : 1,
-  most = told.ranked;
+export const ladder = ladderOf(told.rungs, told.ranked), least = ladder.least, most = told.ranked;
+const { rungs, at } = ladder;
 const STEPS = 1000;
 export const toSlider = (value) => (most <= least ? STEPS : (STEPS * Math.log(value / least)) / Math.log(most / least));
 export const fromSlider = (value) => Math.round(least * (most / least) ** (value / STEPS));

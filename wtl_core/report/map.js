@@ -20,8 +20,8 @@ varying vec4 colour;
 void main() {
   bool isLit = rank < cut, isMarked = mark > 0.5;
   colour = isMarked ? marked : isLit ? lit : plain;
-  gl_Position = vec4((place - middle) * scale, isLit ? -0.5 : isMarked ? 0.0 : 0.5, 1.0);
-  gl_PointSize = isLit ? size * 1.8 : isMarked ? size * 1.8 : size;
+  gl_Position = vec4((place - middle) * scale, isMarked ? -0.5 : isLit ? 0.0 : 0.5, 1.0);
+  gl_PointSize = isLit || isMarked ? size * 1.8 : size;
 }`;
 const FRAGMENT = `
 precision mediump float; varying vec4 colour;
@@ -40,7 +40,7 @@ export function createMap(box, data, options) {
   box.replaceChildren(base, over);
   const pen = over.getContext("2d");
   let card = options.webgl === false ? null : openCard(base, data, options.webgl === "always");
-  let flat = null, sheet = null;
+  let flat = null, layers = null; // of the view as it is; null once that changes
   const drawWithoutCard = () => { // a canvas that had a card's context has no other
     card = null;
     base.replaceWith((base = document.createElement("canvas")));
@@ -63,7 +63,11 @@ export function createMap(box, data, options) {
     waiting = 0;
     const least = count > 20000 ? 1.6 : count > 3000 ? 2.6 : count > 600 ? 4 : 6; // pixels across a dot
     const size = Math.max(1.5, Math.min(9, least * Math.sqrt(view.zoom / whole.zoom))) * ratio;
-    card ? drawByCard(card, view, unit(), width, height, cut, size, colours, count) : drawFlat(size);
+    if (card) drawByCard(card, view, unit(), width, height, cut, size, colours, count);
+    else {
+      layers = layers || drawStill(size);
+      drawFlat();
+    }
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
     drawPictures();
@@ -71,31 +75,37 @@ export function createMap(box, data, options) {
     if (hovered >= 0) ring(hovered);
   }
   function redraw() { if (!waiting) waiting = requestAnimationFrame(draw); }
+  function afresh() { layers = null; redraw(); }
 
-  // Pixels are written one by one: a hundred thousand rectangles of a canvas would take three times as long.
-  function drawFlat(size) {
-    const isNew = !sheet || sheet.width !== base.width || sheet.height !== base.height;
-    if (isNew) sheet = flat.createImageData(base.width, base.height);
-    const pixels = new Uint32Array(sheet.data.buffer), { plain, lit, marked } = colours, across = sheet.width;
-    pixels.fill(0);
+  // Without a card, what does not depend on the cut is drawn once for each view, pixel by pixel: all dots as plain or
+  // marked ones (`still`), and for each pixel the least rank whose lit dot covers it. A frame is then one pass over the
+  // pixels, whatever the number of points.
+  function drawStill(size) {
+    const across = base.width, down = base.height, { plain, marked } = colours;
+    const still = new Uint32Array(across * down), leastRank = new Uint32Array(across * down).fill(0xffffffff);
     const scale = (unit() * ratio) / 65535;
     const left = (width / 2 - view.x * unit()) * ratio, top = (height / 2 + view.y * unit()) * ratio;
-    for (const [style, grow, wanted] of [[plain, 1, 0], [marked, 1.8, 1], [lit, 1.8, 2], [marked, 1.8, 3]]) {
-      const [red, green, blue, alpha] = style.map((value) => Math.round(value * 255));
-      const rgb = (blue << 16) | (green << 8) | red, side = Math.max(1, Math.round(size * grow)), half = side >> 1;
-      const isRound = side > 3;
+    function dots(side, isWanted, paint) {
+      const half = side >> 1, isRound = side > 3;
       for (let i = 0; i < count; i++) {
-        if ((data.rank[i] < cut ? 2 : 0) + data.mark[i] !== wanted) continue;
         const px = Math.round(left + data.x[i] * scale) - half, py = Math.round(top - data.y[i] * scale) - half;
-        if (px < 0 || py < 0 || px + side > across || py + side > sheet.height) continue;
+        if (!isWanted(i) || px < 0 || py < 0 || px + side > across || py + side > down) continue;
         for (let dy = 0; dy < side; dy++) {
           const trim = isRound && (dy === 0 || dy === side - 1) ? 1 : 0, row = (py + dy) * across + px;
-          for (let at = row + trim; at < row + side - trim; at++) {
-            pixels[at] = ((wanted ? 255 : Math.min(255, (pixels[at] >>> 24) + alpha)) << 24) | rgb; // plain dots add up
-          }
+          for (let at = row + trim; at < row + side - trim; at++) paint(at, i);
         }
       }
     }
+    const side = Math.max(1, Math.round(size)), large = Math.max(1, Math.round(size * 1.8));
+    const alpha = Math.round(plain[3] * 255), rgb = packed(plain) & 0xffffff, full = packed(marked), { rank, mark } = data;
+    dots(side, (i) => !mark[i], (at) => { still[at] = ((Math.min(255, (still[at] >>> 24) + alpha) << 24) | rgb) >>> 0; });
+    dots(large, (i) => !mark[i] && rank[i] < 0xffffffff, (at, i) => { if (rank[i] < leastRank[at]) leastRank[at] = rank[i]; });
+    dots(large, (i) => mark[i], (at) => { still[at] = full; leastRank[at] = 0xffffffff; });
+    return { still, leastRank, lit: packed(colours.lit), sheet: flat.createImageData(across, down) };
+  }
+  function drawFlat() {
+    const { still, leastRank, lit, sheet } = layers, pixels = new Uint32Array(sheet.data.buffer);
+    for (let at = 0; at < pixels.length; at++) pixels[at] = leastRank[at] < cut ? lit : still[at];
     flat.putImageData(sheet, 0, 0);
   }
 
@@ -197,10 +207,10 @@ export function createMap(box, data, options) {
     view.zoom = Math.max(whole.zoom / 1.5, Math.min(MOST_ZOOM, view.zoom * factor));
     const [nx, ny] = toData(px, py);
     view.x += x - nx; view.y += y - ny;
-    redraw();
+    afresh();
   }
-  function centre(i) { view.x = data.x[i] / 65535; view.y = data.y[i] / 65535; redraw(); }
-  function reset() { Object.assign(view, whole); redraw(); }
+  function centre(i) { view.x = data.x[i] / 65535; view.y = data.y[i] / 65535; afresh(); }
+  function reset() { Object.assign(view, whole); afresh(); }
   function finishLasso() {
     const shape = lasso;
     if (!shape || shape.length < 3) { lasso = null; return; }
@@ -236,6 +246,7 @@ export function createMap(box, data, options) {
       lasso.push(toData(...now));
     } else {
       view.x -= (now[0] - before[0]) / unit(); view.y += (now[1] - before[1]) / unit();
+      afresh();
     }
     redraw();
   });
@@ -264,7 +275,7 @@ export function createMap(box, data, options) {
   over.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     const way = ARROWS[event.key];
-    if (way && event.shiftKey) { view.x += (way[0] * 60) / unit(); view.y += (way[1] * 60) / unit(); redraw(); }
+    if (way && event.shiftKey) { view.x += (way[0] * 60) / unit(); view.y += (way[1] * 60) / unit(); afresh(); }
     else if (way) {
       const next = hovered < 0 ? nearestToMiddle() : towards(hovered, ...way);
       if (next >= 0) { hover(next, "key"); keepInView(next); }
@@ -303,6 +314,7 @@ export function createMap(box, data, options) {
     const isWhole = view.zoom === whole.zoom && view.x === whole.x && view.y === whole.y;
     whole.zoom = Math.min(width / extent.width, height / extent.height) / Math.min(width, height) * 0.94;
     if (isWhole) view.zoom = whole.zoom;
+    layers = null;
     draw();
   }
   const extent = extentOf(data);
@@ -313,16 +325,20 @@ export function createMap(box, data, options) {
   return {
     get isCard() { return Boolean(card); },
     setCut(value) { cut = value; redraw(); },
-    setRanks(ranks) { data.rank = ranks; card && card.upload("rank", Float32Array.from(ranks)); redraw(); },
-    setMarks(marks) { data.mark = marks; card && card.upload("mark", marks); redraw(); },
+    setRanks(ranks) { data.rank = ranks; card && card.upload("rank", Float32Array.from(ranks)); afresh(); },
+    setMarks(marks) { data.mark = marks; card && card.upload("mark", marks); afresh(); },
     setLasso, zoomBy, reset, clear, redraw,
     selectView() { lasso = null; select(inView()); },
     show(i) { view.zoom = Math.max(view.zoom, 12); centre(i); hover(i, "show"); },
     pixelOf: toPixel,
-    recolour() { colours = readColours(box); redraw(); },
+    recolour() { colours = readColours(box); afresh(); },
   };
 }
 
+const packed = (colour) => {
+  const [red, green, blue, alpha] = colour.map((value) => Math.round(value * 255));
+  return ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+};
 function css(colour) { return `rgba(${colour.map((v, at) => (at < 3 ? Math.round(v * 255) : v)).join()})`; }
 
 // Colours come from the page's style: --map-plain, --map-lit, --map-marked, --map-ink, --map-paper.

@@ -36,6 +36,7 @@ _PICTURES, _PICTURE_BYTES = 5000, 6_800_000
 _WALL = 1500
 """Picks that have a picture, each with two of those that it stands for."""
 
+_MODULES = ("shared.js", "map.js", "grid.js", "page_data.js", "ladder.js", "report.js")
 _RUNGS = (
     "percent",
     "count",
@@ -247,7 +248,7 @@ def _share(value: float) -> str:
 @cache
 def _script() -> str:
     """The page's modules as one: within a single file a module cannot import another one."""
-    text = "\n".join(_read(name) for name in ("map.js", "page_data.js", "ladder.js", "report.js"))
+    text = "\n".join(_read(name) for name in _MODULES)
     return re.sub(r"^import [^;]*;\n|^export ", "", text, flags=re.MULTILINE)
 
 

@@ -1,13 +1,8 @@
 // What the report knows of every image: columns that the page brings with it, deflated, and small pictures.
-export const $ = (id) => document.getElementById(id);
+import { $, make } from "./shared.js";
+
 export const told = JSON.parse($("told").textContent);
-export const NONE = 0xffffffff,
-  LABELLED = 1,
-  ARRIVED = 2,
-  FILTERED = 4,
-  REPEAT = 8,
-  SKIPPED = 16;
-export const whole = (value) => Math.round(value).toLocaleString("en-US");
+export const NONE = 0xffffffff, LABELLED = 1, ARRIVED = 2, FILTERED = 4, REPEAT = 8, SKIPPED = 16;
 
 // Columns are little-endian, as every browser's machine is; deflated, in base64.
 async function bytesOf(id) {
@@ -17,29 +12,11 @@ async function bytesOf(id) {
   const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Response(stream).arrayBuffer();
 }
-export function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name in node && name !== "list") node[name] = value;
-    else node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
 // ---- what is known of each image -----------------------------------------------------------------------------------
 export const columns = {};
-const kinds = {
-  x: Uint16Array,
-  y: Uint16Array,
-  rank: Uint32Array,
-  parent: Uint32Array,
-  stands: Uint32Array,
-  flags: Uint8Array,
-  near: Uint32Array,
-  preview: Uint8Array,
-  thumbRow: Uint32Array,
-  thumbSize: Uint16Array,
+const kinds = { // bytes where nothing is said
+  x: Uint16Array, y: Uint16Array, rank: Uint32Array, parent: Uint32Array, stands: Uint32Array, near: Uint32Array,
+  thumbRow: Uint32Array, thumbSize: Uint16Array,
 };
 await Promise.all(
   [...document.querySelectorAll("script[data-column]")].map(async (node) => {

@@ -1,111 +1,77 @@
 // The report's page: the slider over the operating points, and all that it moves. The map itself is map.js.
-import {
-  at,
-  drawChart,
-  fromSlider,
-  least,
-  most,
-  moveChart,
-  percentOf,
-  rungs,
-  sentence,
-  share,
-  toSlider,
-} from "./ladder.js";
+import { createGrid } from "./grid.js";
+import { drawChart, fromSlider, ladder, least, most, moveChart, toSlider } from "./ladder.js";
 import { createMap } from "./map.js";
 import {
-  $,
-  ARRIVED,
-  FILTERED,
-  LABELLED,
-  NONE,
-  REPEAT,
-  SKIPPED,
-  childrenOf,
-  columns,
-  count,
-  flags,
-  make,
-  nameOf,
-  names,
-  picture,
-  pictureOf,
-  rank,
-  rowOf,
-  told,
-  weightOf,
-  whenDecoded,
-  whole,
+  ARRIVED, FILTERED, LABELLED, NONE, REPEAT, SKIPPED, childrenOf, columns, count, flags, nameOf, names, picture,
+  pictureOf, rank, rowOf, told, weightOf, whenDecoded,
 } from "./page_data.js";
+import { $, counted, facts, figure, make, middleOf, points, share, stepsTable, whole } from "./shared.js";
 
 const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
-
-let cut = Math.max(0, Math.min(told.ranked, told.picks)),
-  isRandom = false;
+let cut = Math.max(0, Math.min(told.ranked, told.picks)), isRandom = false;
 
 function moveTo(value, from) {
   cut = Math.max(1, Math.min(most, Math.round(value)));
   if (from !== "slider") $("slider").value = toSlider(Math.max(cut, least));
   if (from !== "number") $("number").value = cut;
-  $("slider").setAttribute("aria-valuetext", `${whole(cut)} images, ${percentOf(cut)} per cent of the pool`);
-  const everything = rungs[rungs.length - 1].coverage || 1,
-    random = at(cut, "equivalent_random_count");
-  $("sentence").textContent =
-    (cut < least ? `Measured from ${whole(least)} on: ` : "") + sentence(Math.max(cut, least));
-  $("f-count").textContent = whole(cut);
-  $("f-percent").textContent = `${percentOf(cut)} % of ${whole(most)}`;
-  $("f-random").textContent = whole(random);
-  $("f-times").textContent = `${(random / Math.max(cut, least)).toFixed(1)} times as many`;
-  $("f-reached").textContent = share(at(cut, "coverage") / everything);
-  $("f-coverage").textContent = `coverage ${at(cut, "coverage").toFixed(3)}`;
-  $("f-baseline").textContent = share(at(cut, "random_coverage_mean") / everything);
-  $("f-interval").textContent =
-    `${at(cut, "random_coverage_low").toFixed(3)} to ${at(cut, "random_coverage_high").toFixed(3)}`;
-  $("short").textContent =
-    `${share(at(cut, "coverage") / everything)} of what all labels would give, at random ${share(at(cut, "random_coverage_mean") / everything)}`;
-  $("f-repeats").textContent = `${(100 * repeatsAt(cut)).toFixed(1)} %`;
+  const percent = ladder.percentOf(cut), random = ladder.at(cut, "equivalent_random_count");
+  const [reached, baseline, low, high] = ["", "random_coverage_mean", "random_coverage_low", "random_coverage_high"]
+    .map((name) => ladder.reached(cut, name || "coverage"));
+  $("slider").setAttribute("aria-valuetext", `${whole(cut)} images, ${percent} per cent of the pool`);
+  const [next] = ladder.steps(cut, 1);
+  for (const [name, text] of Object.entries({
+    sentence: ladder.sentence(cut, told.labelled),
+    next: ladder.next(cut),
+    "f-count": whole(cut),
+    "f-percent": `${percent} % of ${whole(most)}`,
+    "f-random": whole(random),
+    "f-times": `${(random / Math.max(cut, least)).toFixed(1)} times as many`,
+    "f-reached": share(reached),
+    "f-next": next ? `${whole(next.more)} more: +${points(next.gain)}` : "everything is picked",
+    "f-baseline": share(baseline),
+    "f-interval": `${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)} %`,
+    short: `${share(reached)} of what all labels would give, at random ${share(baseline)}`,
+    "f-repeats": `${(100 * repeatsAt(cut)).toFixed(1)} %`,
+  })) $(name).textContent = text;
   for (const node of document.querySelectorAll("[data-command]"))
     node.textContent = node.dataset.command.replace("{cut}", cut);
   moveChart(cut);
   map.setCut(cut);
-  wall.resize();
+  wall.setTotal(wallLength());
   later();
 }
 let soon = 0;
-function later() {
-  // what counts all images waits for the next frame, so that dragging stays smooth
-  if (!soon)
-    soon = requestAnimationFrame(() => {
-      soon = 0;
-      drawShares();
-      if (inside) tellInside();
-    });
+function later() { // what counts all images waits for the next frame, so that dragging stays smooth
+  soon = soon || requestAnimationFrame(() => {
+    soon = 0;
+    drawShares();
+    if ($("steps").open) tellSteps();
+    if (inside) tellInside();
+  });
 }
+const tellSteps = () => $("steps").replaceChildren($("steps").firstElementChild, stepsTable(ladder, cut));
+$("steps").ontoggle = () => $("steps").open && tellSteps();
 const repeatCounts = new Uint32Array(told.ranked + 1);
 for (let r = 0; r < told.ranked; r++)
   repeatCounts[r + 1] = repeatCounts[r] + (rowOf[r] >= 0 && flags[rowOf[r]] & REPEAT ? 1 : 0);
-const repeatsAt = (value) => (value <= told.complete ? repeatCounts[value] / value : at(value, "near_duplicate_rate"));
+const repeatsAt = (value) =>
+  value <= told.complete ? repeatCounts[value] / value : ladder.at(value, "near_duplicate_rate");
 
 // ---- the map and what is beside it ---------------------------------------------------------------------------------
 // Images at random, for comparison: an order that is the same on every page of this ranking.
-let randomRank = null,
-  randomRows = null;
+let randomRank = null, randomRows = null;
 function randomOrder() {
   if (randomRank) return;
   let state = 12345;
-  const next = () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 32;
-  };
+  const next = () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
   randomRows = rowOf.slice(0, told.ranked).filter((row) => row >= 0);
   for (let k = randomRows.length - 1; k > 0; k--) {
     const other = Math.floor(next() * (k + 1));
     [randomRows[k], randomRows[other]] = [randomRows[other], randomRows[k]];
   }
   randomRank = new Uint32Array(count).fill(NONE);
-  randomRows.forEach((row, place) => {
-    randomRank[row] = place;
-  });
+  randomRows.forEach((row, place) => { randomRank[row] = place; });
 }
 const shownRank = () => (isRandom ? randomRank : rank);
 const rowAt = (place) => (isRandom ? randomRows[place] : rowOf[place]);
@@ -122,73 +88,45 @@ function describe(i) {
   if (flags[i] & ARRIVED && told.number > 1) parts.push("new with this refresh");
   return parts.join(", ");
 }
-function level(name, i) {
-  return told.levels[name][columns[name][i]];
-}
 function tellOne(i) {
-  const facts = told.groupings.map((grouping, g) => [grouping.name, grouping.values[columns[`group${g}`][i]]]);
+  const pairs = told.groupings.map((grouping, g) => [grouping.name, grouping.values[columns[`group${g}`][i]]]);
   for (const name of ["sharpness", "brightness", "contrast"])
-    facts.push([name, level(name, i).toLocaleString("en-US", { maximumSignificantDigits: 3 })]);
-  const list = make(
-    "dl",
-    { className: "facts" },
-    ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]),
-  );
+    pairs.push([name, figure(told.levels[name][columns[name][i]])]);
   const nodes = [
-    make("div", { className: "large" }, picture(i, "")),
-    make("p", { className: "name" }, nameOf(i)),
-    make("p", {}, describe(i)),
-    list,
+    make("div", { className: "large" }, picture(i, "")), make("p", { className: "name" }, nameOf(i)),
+    make("p", {}, describe(i)), facts(pairs),
   ];
-  const parent = columns.parent[i] === NONE ? -1 : rowOf[columns.parent[i]],
-    others = childrenOf(rank[i] === NONE ? told.ranked : rank[i]);
-  if (parent >= 0) nodes.push(make("h3", { className: "minor" }, "Nearest earlier pick"), strip([parent]));
-  if (others.length)
-    nodes.push(
-      make(
-        "h3",
-        { className: "minor" },
-        `It is the nearest earlier pick of ${whole(others.length)} image${others.length === 1 ? "" : "s"}`,
-      ),
-      strip([...others.subarray(0, 12)]),
-    );
-  if (columns.near[i]) {
-    const group = [];
-    for (let k = 0; k < count && group.length < 12; k++)
-      if (columns.near[k] === columns.near[i] && k !== i) group.push(k);
-    if (group.length) nodes.push(make("h3", { className: "minor" }, "Near-duplicates of it"), strip(group));
-  }
+  const add = (title, rows) => rows.length && nodes.push(make("h3", { className: "minor" }, title), strip(rows));
+  const parent = columns.parent[i] === NONE ? -1 : rowOf[columns.parent[i]];
+  const others = childrenOf(rank[i] === NONE ? told.ranked : rank[i]), group = [];
+  add("Nearest earlier pick", parent >= 0 ? [parent] : []);
+  add(`It is the nearest earlier pick of ${counted(others.length, "image")}`, [...others.subarray(0, 12)]);
+  for (let k = 0; columns.near[i] && k < count && group.length < 12; k++)
+    if (columns.near[k] === columns.near[i] && k !== i) group.push(k);
+  add("Near-duplicates of it", group);
   return nodes;
 }
 function strip(rows) {
-  return make(
-    "div",
-    { className: "strip" },
-    ...rows.map((row) => {
-      const button = make("button", { type: "button", className: "tile", title: nameOf(row) }, picture(row, ""));
-      button.setAttribute("aria-label", `${nameOf(row)}: ${describe(row)}`);
-      button.onclick = () => open(row);
-      return button;
-    }),
-  );
+  return make("div", { className: "strip" }, ...rows.map((row) => {
+    const button = make("button", { type: "button", className: "tile", title: nameOf(row) }, picture(row, ""));
+    button.setAttribute("aria-label", `${nameOf(row)}: ${describe(row)}`);
+    button.onclick = () => open(row);
+    return button;
+  }));
 }
-const HINT =
-  "Point at a dot to see its image, click it to keep it here. Drag to move, pinch or click and scroll to zoom. With the lasso, or with Shift, draw around dots to count them.";
-let kept = -1,
-  inside = null;
+const HINTS = [
+  "Point at a dot to see its image, click it to keep it here. Drag to move, pinch or click and scroll to zoom. With the lasso, or with Shift, draw around dots to count them.",
+  "Keys on the map: arrows go from image to image, + and - zoom, 0 shows all, L is the lasso, A counts what is in view, Esc clears.",
+];
+let kept = -1, inside = null;
 function tell(i) {
   const panel = $("panel");
-  if (i >= 0) panel.replaceChildren(...tellOne(i));
+  if (i >= 0 && i !== kept) panel.replaceChildren(...tellOne(i));
   else if (inside) tellInside();
-  else if (kept >= 0) panel.replaceChildren(...tellOne(kept));
+  else if (kept >= 0) panel.replaceChildren(...tellMatches(), ...tellOne(kept));
   else
     panel.replaceChildren(
-      make("p", { className: "soft" }, HINT),
-      make(
-        "p",
-        { className: "soft" },
-        "Keys on the map: arrows go from image to image, + and - zoom, 0 shows all, L is the lasso, A counts what is in view, Esc clears.",
-      ),
+      ...HINTS.map((text) => make("p", { className: "soft" }, text)),
       make("h3", { className: "minor" }, "The first picks"),
       strip([...rowOf.slice(0, Math.min(told.ranked, 20))].filter((row) => row >= 0)),
     );
@@ -201,7 +139,7 @@ function open(i) {
   $("map-box").scrollIntoView({ block: "nearest", behavior: isStill ? "auto" : "smooth" });
 }
 function tellInside() {
-  const sums = { all: 0, picks: 0, labelled: 0, arrived: 0, repeats: 0, sharpness: [], brightness: [] };
+  const sums = { all: 0, picks: 0, labelled: 0, arrived: 0, repeats: 0 };
   for (const i of inside) {
     const weight = weightOf(i);
     sums.all += weight;
@@ -210,78 +148,49 @@ function tellInside() {
     if (flags[i] & ARRIVED) sums.arrived += weight;
     if (columns.near[i]) sums.repeats += weight;
   }
-  const middle = (name) => {
-    const values = [...inside].map((i) => columns[name][i]).sort((a, b) => a - b);
-    return values.length ? values[values.length >> 1] : 0;
-  };
-  const against = (name) =>
-    `${told.levels[name][middle(name)].toLocaleString("en-US", { maximumSignificantDigits: 3 })} (pool ${told.levels[name][128].toLocaleString("en-US", { maximumSignificantDigits: 3 })})`;
   const part = (value) => `${whole(value)} (${sums.all ? ((100 * value) / sums.all).toFixed(1) : "0"} %)`;
-  const facts = [
+  const median = (name) => [`median ${name}`, middleOf(told.levels[name], columns[name], inside)];
+  const pairs = [
     ["images", whole(sums.all)],
     [isRandom ? "at random" : "picks", part(sums.picks)],
     ["labelled", part(sums.labelled)],
-  ];
-  if (told.number > 1) facts.push(["new with this refresh", part(sums.arrived)]);
-  facts.push(
+    ...(told.number > 1 ? [["new with this refresh", part(sums.arrived)]] : []),
     ["in groups of near-duplicates", part(sums.repeats)],
-    ["median sharpness", against("sharpness")],
-    ["median brightness", against("brightness")],
-  );
-  for (const [g, grouping] of told.groupings.entries()) {
-    if (g > 2) break;
+    median("sharpness"),
+    median("brightness"),
+  ];
+  for (const [g, grouping] of told.groupings.slice(0, 3).entries()) {
     const counts = new Float64Array(grouping.values.length);
     for (const i of inside) counts[columns[`group${g}`][i]] += weightOf(i);
-    const first = [...counts.keys()]
-      .filter((v) => counts[v])
-      .sort((a, b) => counts[b] - counts[a])
-      .slice(0, 3);
-    facts.push([
-      grouping.name,
-      first.map((v) => `${grouping.values[v]} ${((100 * counts[v]) / sums.all).toFixed(0)}\u00a0%`).join(", "),
-    ]);
+    const first = [...counts.keys()].filter((v) => counts[v]).sort((a, b) => counts[b] - counts[a]).slice(0, 3);
+    const named = first.map((v) => `${grouping.values[v]} ${((100 * counts[v]) / sums.all).toFixed(0)}\u00a0%`);
+    pairs.push([grouping.name, named.join(", ")]);
   }
   const order = [...inside].sort((a, b) => shownRank()[a] - shownRank()[b]);
-  const clear = make("button", { type: "button" }, "Clear");
-  clear.onclick = () => map.clear();
-  $("panel").replaceChildren(
-    make("h3", {}, "Inside"),
-    make(
-      "dl",
-      { className: "facts", id: "inside" },
-      ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]),
-    ),
-    strip(order.slice(0, 24)),
-    clear,
-  );
+  const clear = make("button", { type: "button", onclick: () => map.clear() }, "Clear");
+  $("panel").replaceChildren(make("h3", {}, "Inside"), facts(pairs, { id: "inside" }), strip(order.slice(0, 24)), clear);
 }
-const map = createMap(
-  $("map"),
-  { x: columns.x, y: columns.y, rank, mark: new Uint8Array(count) },
-  {
-    label: "Map of the pool: images that look alike lie together, picks are lit",
-    webgl: { "#canvas": false, "#webgl": "always" }[location.hash],
-    picture: pictureOf,
-    onHover(i, how) {
-      tell(i);
-      if (i >= 0 && how === "key") $("live").textContent = `${nameOf(i)}: ${describe(i)}`;
-    },
-    onOpen(i) {
-      kept = i;
-      inside = null;
-      tell(i);
-    },
-    onSelect(rows) {
-      inside = rows;
-      if (rows) kept = -1;
-      tell(-1);
-      if (rows) $("live").textContent = `${whole(rows.length)} images inside`;
-    },
-    onMode(is) {
-      $("lasso").setAttribute("aria-pressed", is);
-    },
+const map = createMap($("map"), { x: columns.x, y: columns.y, rank, mark: new Uint8Array(count) }, {
+  label: "Map of the pool: images that look alike lie together, picks are lit",
+  webgl: { "#canvas": false, "#webgl": "always" }[location.hash],
+  picture: pictureOf,
+  onHover(i, how) {
+    tell(i);
+    if (i >= 0 && how === "key") $("live").textContent = `${nameOf(i)}: ${describe(i)}`;
   },
-);
+  onOpen(i) {
+    kept = i;
+    inside = null;
+    tell(i);
+  },
+  onSelect(rows) {
+    inside = rows;
+    if (rows) kept = -1;
+    tell(-1);
+    if (rows) $("live").textContent = `${whole(rows.length)} images inside`;
+  },
+  onMode(is) { $("lasso").setAttribute("aria-pressed", is); },
+});
 $("map").handle = map; // for the tests, and for a person at the console
 whenDecoded(() => map.redraw());
 const marks = [
@@ -295,10 +204,9 @@ const marks = [
     grouping.values.map((value, v) => [`${grouping.name}: ${value}`, (i) => columns[`group${g}`][i] === v]),
   ),
 ];
-$("marks").append(...marks.map(([name], at) => make("option", { value: at }, name)));
+$("marks").append(...marks.map(([name], place) => make("option", { value: place }, name)));
 function setMarks() {
-  const test = marks[$("marks").value][1],
-    out = new Uint8Array(count);
+  const test = marks[$("marks").value][1], out = new Uint8Array(count);
   if (test) for (let i = 0; i < count; i++) out[i] = test(i) ? 1 : 0;
   map.setMarks(out);
 }
@@ -307,11 +215,34 @@ if (told.number > 1 || told.labelledInPool) {
   $("marks").value = 1;
   setMarks();
 }
-$("find").onchange = () => {
-  const wanted = $("find").value.toLowerCase(),
-    found = wanted ? names.findIndex((name) => name.toLowerCase().includes(wanted)) : -1;
-  if (found >= 0) open(found);
-  else if (wanted) $("panel").replaceChildren(make("p", {}, `No image has ${$("find").value} in its name.`));
+
+// Images by a part of their name: all that fit, one after the other by Enter.
+let matches = [], wanted = "";
+function find() {
+  const text = $("find").value.trim().toLowerCase();
+  if (text && text === wanted && matches.length) return goTo(matches.indexOf(kept) + 1);
+  wanted = text;
+  matches = [];
+  for (let i = 0; text && i < count; i++) if (names[i].toLowerCase().includes(text)) matches.push(i);
+  matches.sort((a, b) => rank[a] - rank[b]);
+  if (matches.length) goTo(0);
+  else if (text) $("panel").replaceChildren(make("p", {}, `No image has ${$("find").value} in its name.`));
+}
+function goTo(place) { open(matches[(place + matches.length) % matches.length]); }
+function tellMatches() {
+  const place = matches.indexOf(kept);
+  if (place < 0 || matches.length < 2) return [];
+  const step = (by, name) => make("button", { type: "button", onclick: () => goTo(place + by) }, name);
+  const title = `${whole(place + 1)} of ${whole(matches.length)} with ${wanted} in the name`;
+  const near = Math.max(0, Math.min(place - 6, matches.length - 18));
+  const row = make("div", { className: "bar-of-controls" }, step(-1, "Previous"), step(1, "Next"));
+  return [make("h3", {}, title), row, strip(matches.slice(near, near + 18))];
+}
+$("find").onchange = () => $("find").value.trim().toLowerCase() !== wanted && find();
+$("find").onkeydown = (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault(); // which would be a change too
+  find();
 };
 $("lasso").onclick = () => map.setLasso($("lasso").getAttribute("aria-pressed") !== "true");
 $("zoom-in").onclick = () => map.zoomBy(1.6);
@@ -320,87 +251,24 @@ $("zoom-all").onclick = () => map.reset();
 $("in-view").onclick = () => map.selectView();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => map.recolour());
 
-// ---- the wall of picks: only the rows in sight are in the page -------------------------------------------------------
-const wall = {
-  box: $("wall"),
-  inner: $("wall-inner"),
-  first: -1,
-  shown: "",
-  columns: 1,
-  height: 1,
-  chosen: 0,
-  resize() {
-    const width = this.box.clientWidth - 16;
-    this.columns = Math.max(2, Math.floor((width + 12) / 165));
-    this.height = Math.round(((width - 12 * (this.columns - 1)) / this.columns) * 0.75) + 86;
-    this.inner.style.height = `${Math.ceil(this.total() / this.columns) * this.height}px`;
-    this.draw();
-  },
-  total() {
-    return Math.min(cut, isRandom ? randomRows.length : told.complete);
-  },
-  draw() {
-    const rows = this.isPrinting ? 3 : Math.ceil(this.box.clientHeight / this.height) + 2,
-      total = this.total();
-    const top = this.isPrinting ? 0 : Math.max(0, Math.floor(this.box.scrollTop / this.height) - 1);
-    const from = top * this.columns,
-      to = Math.min(total, from + rows * this.columns),
-      key = `${from} ${to} ${this.columns} ${this.height} ${isRandom}`;
-    if (key === this.shown) return;
-    this.shown = key;
-    const cards = [];
-    for (let place = from; place < to; place++) if (rowAt(place) >= 0) cards.push(this.card(place, rowAt(place)));
-    this.inner.style.setProperty("--columns", this.columns);
-    $("wall-rows").style.transform = `translateY(${top * this.height}px)`;
-    $("wall-rows").style.gridAutoRows = `${this.height - 12}px`;
-    $("wall-rows").replaceChildren(...cards);
-  },
-  card(place, row) {
-    const others = isRandom ? [] : [...childrenOf(place).subarray(0, 3)],
-      caption = [make("b", {}, `${whole(place + 1)}`)];
-    if (!isRandom && columns.stands[row]) caption.push(` stands for ${whole(columns.stands[row])}`);
-    if (flags[row] & REPEAT) caption.push(make("span", { className: "tag" }, "repeat"));
-    const button = make(
-      "button",
-      { type: "button", className: "pick", tabIndex: place === this.chosen ? 0 : -1, title: nameOf(row) },
-      picture(row),
-      make("span", { className: "caption" }, ...caption),
-      make("span", { className: "others" }, ...others.map((other) => picture(other, ""))),
-    );
-    button.dataset.place = place;
-    button.onclick = () => {
-      this.chosen = place;
-      open(row);
-    };
-    return button;
-  },
-  go(place) {
-    this.chosen = Math.max(0, Math.min(this.total() - 1, place));
-    const line = Math.floor(this.chosen / this.columns) * this.height;
-    if (line < this.box.scrollTop) this.box.scrollTop = line;
-    if (line + this.height > this.box.scrollTop + this.box.clientHeight)
-      this.box.scrollTop = line + this.height - this.box.clientHeight;
-    this.shown = "";
-    this.draw();
-    const found = this.inner.querySelector(`[data-place="${this.chosen}"]`);
-    if (found) found.focus({ preventScroll: true });
-  },
-};
-wall.box.addEventListener("scroll", () => wall.draw());
-wall.box.addEventListener("keydown", (event) => {
-  const step = {
-    ArrowLeft: -1,
-    ArrowRight: 1,
-    ArrowUp: -wall.columns,
-    ArrowDown: wall.columns,
-    PageDown: wall.columns * 4,
-    PageUp: -wall.columns * 4,
-    Home: -1e9,
-    End: 1e9,
-  }[event.key];
-  if (step === undefined) return;
+// ---- the wall of picks -----------------------------------------------------------------------------------------------
+function card(place) {
+  const row = rowAt(place), others = isRandom ? [] : [...childrenOf(place).subarray(0, 3)];
+  const caption = [make("b", {}, whole(place + 1))];
+  if (!isRandom && columns.stands[row]) caption.push(` stands for ${whole(columns.stands[row])}`);
+  if (flags[row] & REPEAT) caption.push(make("span", { className: "tag" }, "repeat"));
+  return make("div", { className: "pick", title: nameOf(row) }, picture(row),
+    make("span", { className: "caption" }, ...caption),
+    make("span", { className: "others" }, ...others.map((other) => picture(other, ""))));
+}
+const wall = createGrid($("wall"), { label: "Picks up to the slider", width: 153, extra: 74, cell: card,
+  onChoose: (place) => { $("live").textContent = `${nameOf(rowAt(place))}: ${describe(rowAt(place))}`; },
+  onClick: (place) => open(rowAt(place)) });
+const wallLength = () => Math.min(cut, isRandom ? randomRows.length : told.complete);
+$("wall").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && wall.chosen >= 0) open(rowAt(wall.chosen));
+  else if (!wall.onKey(event)) return;
   event.preventDefault();
-  wall.go(wall.chosen + step);
 });
 function setRandom(is) {
   if (is) randomOrder();
@@ -408,8 +276,9 @@ function setRandom(is) {
   $("as-picks").setAttribute("aria-pressed", !is);
   $("as-random").setAttribute("aria-pressed", is);
   map.setRanks(shownRank());
-  wall.box.scrollTop = 0;
-  wall.resize();
+  $("wall").scrollTop = 0;
+  wall.setTotal(wallLength());
+  wall.redraw();
   later();
 }
 $("as-picks").onclick = () => setRandom(false);
@@ -417,53 +286,31 @@ $("as-random").onclick = () => setRandom(true);
 
 // ---- shares of groups: pool, picks, labelled -------------------------------------------------------------------------
 function drawShares() {
-  const g = Number($("grouping").value || 0),
-    grouping = told.groupings[g];
+  const g = Number($("grouping").value || 0), grouping = told.groupings[g];
   if (!grouping) return;
-  const size = grouping.values.length,
-    pool = new Float64Array(size),
-    picks = new Float64Array(size),
-    labelled = new Float64Array(size);
-  const codes = columns[`group${g}`],
-    order = shownRank();
+  const [pool, picks, labelled] = [0, 1, 2].map(() => new Float64Array(grouping.values.length));
+  const codes = columns[`group${g}`], order = shownRank();
   for (let i = 0; i < count; i++) {
-    const weight = weightOf(i),
-      code = codes[i];
+    const weight = weightOf(i), code = codes[i];
     pool[code] += weight;
     if (order[i] < cut) picks[code] += weight;
     if (flags[i] & LABELLED) labelled[code] += weight;
   }
-  const sum = (values) => values.reduce((a, b) => a + b, 0),
-    parts = [pool, picks, labelled].map((values) => [values, sum(values) || 1]);
+  const parts = [pool, picks, labelled].map((values) => [values, values.reduce((a, b) => a + b, 0) || 1]);
   const largest = Math.max(...parts.map(([values, all]) => Math.max(...values) / all));
   const cell = ([values, all], v, kind) => {
-    const bar = make("span", { className: `bar ${kind}` });
-    bar.style.width = `${((100 * values[v]) / all / largest).toFixed(2)}%`;
-    return make(
-      "td",
-      {},
-      make("span", { className: "track" }, bar),
-      make("span", { className: "value" }, all === 1 && !values[v] ? "" : `${((100 * values[v]) / all).toFixed(1)} %`),
-      make("span", { className: "soft value" }, whole(values[v])),
-    );
+    const bar = make("span", { className: `bar ${kind}` }), part = values[v] / all;
+    bar.style.width = `${((100 * part) / largest).toFixed(2)}%`;
+    return make("td", {}, make("span", { className: "track" }, bar),
+      make("span", { className: "value" }, all === 1 && !values[v] ? "" : `${(100 * part).toFixed(1)} %`),
+      make("span", { className: "soft value" }, whole(values[v])));
   };
-  $("shares").replaceChildren(
-    ...grouping.values.map((value, v) =>
-      make(
-        "tr",
-        {},
-        make("th", { scope: "row", title: value }, value),
-        cell(parts[0], v, "of-pool"),
-        cell(parts[1], v, "of-picks"),
-        ...(told.labelledInPool ? [cell(parts[2], v, "of-labels")] : []),
-      ),
-    ),
-  );
+  $("shares").replaceChildren(...grouping.values.map((value, v) =>
+    make("tr", {}, make("th", { scope: "row", title: value }, value), cell(parts[0], v, "of-pool"),
+      cell(parts[1], v, "of-picks"), told.labelledInPool ? cell(parts[2], v, "of-labels") : null)));
 }
-if (told.groupings.length) {
-  $("grouping").append(...told.groupings.map((grouping, g) => make("option", { value: g }, grouping.name)));
-  $("grouping").onchange = drawShares;
-}
+$("grouping").append(...told.groupings.map((grouping, g) => make("option", { value: g }, grouping.name)));
+$("grouping").onchange = drawShares;
 
 // ---- begin -----------------------------------------------------------------------------------------------------------
 $("slider").oninput = () => moveTo(fromSlider(Number($("slider").value)), "slider");
@@ -474,38 +321,24 @@ for (const button of document.querySelectorAll("button[data-copies]")) {
     const text = $(button.dataset.copies).textContent;
     try {
       await navigator.clipboard.writeText(text);
-    } catch {
-      // pages from the disk may not use the clipboard
+    } catch { // pages from the disk may not use the clipboard
       getSelection().selectAllChildren($(button.dataset.copies));
       document.execCommand("copy");
     }
     $("live").textContent = `copied: ${text}`;
     button.textContent = "Copied";
-    setTimeout(() => {
-      button.textContent = "Copy";
-    }, 1500);
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
   };
 }
 for (const node of document.querySelectorAll("button[data-open]")) node.onclick = () => open(Number(node.dataset.open));
 addEventListener("beforeprint", () => {
-  document.querySelectorAll("details[data-print]").forEach((node) => {
-    node.open = true;
-  });
-  wall.isPrinting = true;
-  wall.resize();
-  drawChart(cut);
+  document.querySelectorAll("details[data-print]").forEach((node) => { node.open = true; });
+  if (told.ranked) { tellSteps(); wall.print(3); drawChart(cut); }
 });
-addEventListener("afterprint", () => {
-  wall.isPrinting = false;
-  wall.resize();
-  drawChart(cut);
-});
+addEventListener("afterprint", () => { if (told.ranked) { wall.print(0); drawChart(cut); } });
 if (told.ranked) {
   tell(-1);
-  new ResizeObserver(() => {
-    drawChart(cut);
-    wall.resize();
-  }).observe($("decide"));
+  new ResizeObserver(() => drawChart(cut)).observe($("decide"));
   moveTo(cut || least);
 }
 performance.mark("ready");

@@ -1,7 +1,8 @@
 // What the report and the app share: elements of a page, numbers as text, and what a ladder says of a cut.
 // Text always goes in as text, never as HTML.
 export const $ = (id) => document.getElementById(id);
-export const whole = (value) => Math.round(value).toLocaleString("en-US");
+const NUMBERS = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+export const whole = (value) => NUMBERS.format(Math.round(value));
 export const counted = (value, one, more = `${one}s`) => `${whole(value)} ${value === 1 ? one : more}`;
 // A measure: three digits, and never as a power of ten.
 export const figure = (value) => (Math.abs(value) >= 100 ? whole(value) : Number(value.toPrecision(3)).toString());
@@ -92,8 +93,13 @@ export function ladderOf(all, ranked) {
     // The same of the next 5 % of the pool.
     next(cut) {
       const [step] = this.steps(cut, 1);
-      if (!step || everything <= 0) return cut >= ranked ? "Everything is picked: nothing is left to add." : "";
-      return `${whole(step.more)} more: ${share(step.reached)}, ${points(step.gain)} more.`;
+      if (everything <= 0) return "";
+      const said = step ? `${whole(step.more)} more: ${share(step.reached)}, which is ${points(step.gain)} more.` : "";
+      const first = Math.max(cut, this.least), ours = at(first, "coverage");
+      if (!step || ours > at(first, "random_coverage_high")) return said || "Everything is picked.";
+      if (ours < at(first, "random_coverage_low"))
+        return `${said} Here images at random cover more than these: take random ones.`;
+      return `${said} Here choosing does not help: images at random cover as much.`;
     },
   };
 }
