@@ -11,6 +11,7 @@ from wtl_core.embedding import chunks
 from wtl_core.embedding.chunks import ChunkResult, Embedded, EmbeddingChunk
 from wtl_core.encoders import loading, packages, resolve, weights_files
 from wtl_core.encoders.encoder_ref import EncoderRef
+from wtl_core.engines.opening import open_engine
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.labelling import splits
 from wtl_core.machine import Machine, Progress, Stage, Stopwatch, silent
@@ -236,7 +237,8 @@ def select(run: Run, encoder: EncoderRef, *, on_progress: Progress | None = None
         near_copy_distance=near,
         ledger_length=length,
     )
-    return stage.run(run.store, inputs, number=run.number, device=device, on_progress=on_progress)
+    engine = open_engine(run.machine)
+    return stage.run(run.store, inputs, number=run.number, device=device, engine=engine, on_progress=on_progress)
 
 
 def make_record(run: Run, results: Results) -> Commit:

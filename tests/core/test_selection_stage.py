@@ -3,16 +3,21 @@
 import hashlib
 import tracemalloc
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
 import pytest
 
 from wtl_core.embedding import staging, vectors
+from wtl_core.engines.local import LocalEngine
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe.base import digest_of
 from wtl_core.recipe.recipe import Recipe
+from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import columns, stage
+from wtl_core.selection.by_regions import rank_by_regions
+from wtl_core.selection.region_work import Files
 from wtl_core.selection.stage_inputs import StageInputs, digest_of_columns, read_inputs
 from wtl_core.workspace import ledger, selections, storage
 from wtl_core.workspace.selections import SelectionRef
@@ -208,3 +213,47 @@ def test_the_digest_of_columns_never_holds_a_text_of_all_rows() -> None:
     finally:
         tracemalloc.stop()
     assert most < 20e6  # of 24 MB in all: `digest_of` takes 75 MB
+
+
+def test_a_pool_is_ranked_by_regions_from_so_many_samples_on(store: Store) -> None:
+    """What the workspace then holds is what the engine gives from the vectors at hand, and the regions' files go."""
+    selection = {"regions_from": 100, "region_size": 100, "head": 0}
+    made = run(store, selection)
+    ids = samples()["sample_id"]
+    matrix = vectors.load(store, ENCODER, ids.to_list())
+    with TemporaryDirectory() as folder:
+        ranked = rank_by_regions(
+            lambda: iter([(np.arange(ROWS), matrix)]),
+            SelectionParams.model_validate(selection),
+            sample_ids=ids,
+            files=Files(open_store(folder), "regions"),
+            engine=LocalEngine(1),
+        )
+    table, ladder = selections.read_ranking(store, made.key), selections.read_ladder(store, made.key)
+    assert table["sample_id"].to_list() == ids.gather(ranked.rows).to_list()
+    assert table["gain"].to_list() == ranked.gain.tolist()
+    assert not store.exists(f"{made.key}/regions")
+    at_once = selections.read_ladder(store, run(store, {"head": 0}, number=2).key)
+    for percent in (10, 40, 100):
+        assert ladder["coverage"][percent - 1] >= 0.98 * at_once["coverage"][percent - 1]
+        assert ladder["random_coverage_mean"][percent - 1] == pytest.approx(
+            at_once["random_coverage_mean"][percent - 1]
+        )
+
+
+def test_a_receipts_ranking_by_regions_is_made_again_without_a_trace(store: Store) -> None:
+    selection: dict[str, object] = {"regions_from": 100, "region_size": 100}
+    made = run(store, selection)
+    before = sorted(path for path in Path(store.root).rglob("*"))
+    again = stage.make(
+        store, inputs_of(store, selection), scale=selections.read_receipt(store, made.key)["scale"], device="cpu"
+    )
+    assert again.ranking.equals(selections.read_ranking(store, made.key))
+    assert sorted(path for path in Path(store.root).rglob("*")) == before
+
+
+def test_what_regions_cannot_do_is_refused_before_the_long_stages() -> None:
+    params = SelectionParams(objective="k-center", regions_from=100)
+    with pytest.raises(ConfigError, match="objective 'k-center': expected coverage or probability-coverage for 120"):
+        columns.check(samples(), params, settled=[])
+    columns.check(samples(), params, settled=samples()["sample_id"].to_list()[:21])

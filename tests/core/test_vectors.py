@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -248,3 +249,18 @@ def test_deleted_and_dropped_vectors_are_gone(tmp_path: Path) -> None:
     vectors.drop(store, ENCODER)
     assert vectors.table_version(store, ENCODER) == 0
     assert staging.staged_keys(store, ENCODER) == []
+
+
+def test_a_stream_gives_each_vector_once_with_its_row(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, values = make_rows(100)
+    staging.stage(store, ENCODER, "part", ids, values)
+    vectors.commit_staged(store, ENCODER, ["part"], D)
+    monkeypatch.setattr(vectors, "_SCAN_ROWS", 16)
+    wanted = [ids[row] for row in (90, 3, 41, 42, 7)]
+    found = list(vectors.stream(store, ENCODER, pl.Series(wanted)))
+    rows = np.concatenate([rows for rows, _ in found])
+    assert sorted(rows.tolist()) == [0, 1, 2, 3, 4]
+    by_row = np.concatenate([some for _, some in found])[np.argsort(rows)]
+    assert by_row.tolist() == vectors.load(store, ENCODER, wanted).tolist()
+    with pytest.raises(InputError, match="expected 2 vectors, 1 are missing; embed the pool first"):
+        list(vectors.stream(store, ENCODER, pl.Series([ids[0], "f" * 64])))

@@ -8,12 +8,13 @@ a table is compacted or indexed (`compaction`).
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from wtl_core.embedding import compaction, staging
@@ -177,6 +178,57 @@ def load(store: Store, fingerprint: str, sample_ids: Sequence[str]) -> np.ndarra
             f"(first: {', '.join(missing)}); embed the pool first"
         )
     return out
+
+
+def stream(store: Store, fingerprint: str, sample_ids: pl.Series) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The vectors of `sample_ids` some thousand at a time, in the table's order: rows (n,) int64 and (n, D) float16.
+
+    `sample_ids` are distinct; other rows of the table are skipped. Memory: 16 bytes an id, beside the ids.
+
+    Raises:
+        InputError: a sample has no vector, which shows at the end; embed first.
+    """
+    table = open_table(store, fingerprint)
+    if table is None:
+        raise _no_table(fingerprint)
+    dimensions = int(table.schema.field("vector").type.list_size)
+    find, found = _finder(sample_ids), 0
+    for batch in _scan(table, ["sample_id", "vector"]):
+        rows = find(pl.Series(batch.column(0)))
+        values = batch.column(1).flatten().to_numpy(zero_copy_only=True).reshape(-1, dimensions)
+        is_ours = rows >= 0
+        found += int(is_ours.sum())
+        yield rows[is_ours], values[is_ours]  # a copy: the table's own memory cannot be written to, as torch wants it
+    if found < len(sample_ids):
+        raise InputError(
+            f"encoder {fingerprint[:16]}...: expected {len(sample_ids)} vectors, {len(sample_ids) - found} are missing"
+            "; embed the pool first"
+        )
+
+
+def _finder(sample_ids: pl.Series) -> Callable[[pl.Series], np.ndarray]:
+    """Finds the rows of ids among `sample_ids`, -1 where they are not: by hashes, and then by the ids themselves.
+
+    A dictionary of 10 million texts would take more memory than their vectors.
+    """
+    hashes = sample_ids.hash().to_numpy()
+    order = np.argsort(hashes)
+    ordered = hashes[order]
+
+    def find(wanted: pl.Series) -> np.ndarray:
+        keys = wanted.hash().to_numpy()
+        place = np.searchsorted(ordered, keys)
+        rows = np.full(len(wanted), -1)
+        while (open_ := np.flatnonzero((rows < 0) & (place < len(ordered)))).size:  # again where hashes are equal
+            open_ = open_[ordered[place[open_]] == keys[open_]]
+            if not open_.size:
+                break
+            is_it = (sample_ids.gather(order[place[open_]]) == wanted.gather(open_)).to_numpy()
+            rows[open_[is_it]] = order[place[open_[is_it]]]
+            place[open_[~is_it]] += 1
+        return rows
+
+    return find
 
 
 def count(store: Store, fingerprint: str) -> int:

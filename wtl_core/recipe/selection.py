@@ -109,6 +109,11 @@ class SelectionParams(Params):
     """A pool of at most this many samples is ranked by comparing all pairs at every pick."""
     cells_from: int = Field(250_000, ge=1000, json_schema_extra=EXPERT)
     """From this many samples on neighbours are searched in the nearest k-means cells only."""
+    regions_from: int = Field(2_000_000, ge=1, json_schema_extra=EXPERT)
+    """From this many samples on the pool is divided into regions of like samples, which are ranked one by one and
+    merged by gain, so that no process holds more than a region. For `coverage` without quotas."""
+    region_size: int = Field(250_000, ge=100, json_schema_extra=EXPERT)
+    """Samples of a region at most, as far as a sample of the pool tells."""
     budget: int | str | None = "10%"
     """How many to pick: a count, or `p%` of the pool. The default is `100%` where a stop condition is given."""
     coverage_goal: float | None = Field(None, gt=0.0, le=1.0)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from wtl_core.errors import InputError
+from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe.selection import SelectionParams
 
 
 def check(samples: pl.DataFrame, params: SelectionParams, *, settled: Sequence[str]) -> None:
-    """Refuse columns that the selection would refuse, before encoder and embedding take their minutes.
+    """Refuse what the selection would refuse, before encoder and embedding take their minutes.
 
     Args:
         samples: `Pool.samples`.
@@ -25,12 +25,34 @@ def check(samples: pl.DataFrame, params: SelectionParams, *, settled: Sequence[s
 
     Raises:
         InputError: as `groups_of` and `numbers_of` do.
+        ConfigError: as `check_regions` does.
     """
     if params.group_by is not None:
         groups_of(samples, params.group_by)
     to_rank = samples.filter(~pl.col("is_filtered") & ~pl.col("sample_id").is_in(list(settled)))
     for entry in params.weights if to_rank.height else ():
         numbers_of(to_rank, entry.column)
+    check_regions(params, to_rank.height)
+
+
+def check_regions(params: SelectionParams, samples: int) -> None:
+    """Refuse what cannot be ranked by regions.
+
+    Raises:
+        ConfigError: another objective than coverage, or quotas.
+    """
+    if samples < params.regions_from:
+        return
+    if not params.is_coverage:
+        raise ConfigError(
+            f"objective {params.objective!r}: expected coverage or probability-coverage for {samples:,} samples, which "
+            "are ranked by regions; choose one of them, or raise `regions_from` if memory has room"
+        )
+    if params.quotas:
+        raise ConfigError(
+            f"quotas: expected none for {samples:,} samples, which are ranked by regions; use `balance`, or raise "
+            "`regions_from` if memory has room"
+        )
 
 
 def groups_of(samples: pl.DataFrame, name: str) -> list[str]:

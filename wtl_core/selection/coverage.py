@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wtl_core.machine import Progress
+from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import certificate
 from wtl_core.selection.certificate import Certificate
 from wtl_core.selection.dense import all_gains, apply_fixed_picks, kernel_matrix, nearest_values
@@ -53,13 +54,17 @@ def measure_affinity(problem: Problem, *, on_progress: Progress | None = None) -
         near = np.zeros(problem.points.count, np.int64)
         matrix = kernel_matrix(problem.points, problem.table, near_level=problem.near_level, near=near)
         return Affinity(shared_weights(problem, near), matrix, None)
-    width = problem.params.neighbours
-    graph = neighbour_graph(
-        problem, min(width, _CELL_NEIGHBOURS) if _is_by_cells(problem) else width, on_progress=on_progress
-    )
+    graph = pool_graph(problem, on_progress=on_progress)
     values = problem.table[graph.levels]
     neighbours = Neighbours(graph.rows, values, transpose(graph.rows, values), not _is_by_cells(problem))
     return Affinity(shared_weights(problem, graph.near), None, neighbours)
+
+
+def pool_graph(problem: Problem, *, on_progress: Progress | None = None) -> Graph:
+    """The graph that a pool is ordered by: as many neighbours as the params say, by cells not more than 64."""
+    width = problem.params.neighbours
+    width = min(width, _CELL_NEIGHBOURS) if _is_by_cells(problem) else width
+    return neighbour_graph(problem, width, on_progress=on_progress)
 
 
 def _is_by_cells(problem: Problem) -> bool:
@@ -79,22 +84,33 @@ def neighbour_graph(problem: Problem, width: int, *, on_progress: Progress | Non
     )  # fmt: skip
 
 
-def pick_all(problem: Problem, affinity: Affinity, limits: Limits, *, until: int | None = None) -> PickOrder:
-    """Order the rows by greedy coverage; with `until` only that many first ones."""
+def pick_all(
+    problem: Problem,
+    affinity: Affinity,
+    limits: Limits,
+    *,
+    until: int | None = None,
+    tail: tuple[int, int] | None = None,
+) -> PickOrder:
+    """Order the rows by greedy coverage; with `until` only that many first ones, with `tail` by these ranks of it."""
     count, weights = problem.points.count, affinity.weights
     state = start_state(problem)
     bounds = Certificate.start(problem.counts, int(ONE * weights.sum(dtype=np.int64)))
     apply_fixed_picks(problem, weights, state, limits, problem.frozen)
-    last, tail = count if until is None else until, tail_ranks(problem, affinity.weights)[0]
+    last, tail = count if until is None else until, tail_ranks(problem, weights) if tail is None else tail
     if affinity.matrix is not None:
-        _pick_on_matrix(problem, affinity.matrix, weights, state, limits, bounds, last)
-        return PickOrder(state, weights, bounds.bounds, exact_until=count, tail_from=tail, traced_until=count)
+        keys = _pick_on_matrix(problem, affinity.matrix, weights, state, limits, bounds, last, tail)
+        return PickOrder(
+            state, weights, bounds.bounds, exact_until=count, tail_from=tail[0], traced_until=count, keys=keys
+        )
     assert affinity.neighbours is not None
     _certify(bounds, affinity.neighbours, state, weights)
-    pick_head(problem, affinity.neighbours, weights, state, limits, min(last, tail, state.picked + problem.params.head))
+    pick_head(
+        problem, affinity.neighbours, weights, state, limits, min(last, tail[0], state.picked + problem.params.head)
+    )
     head = state.picked
-    _pick_on_neighbours(problem, affinity.neighbours, weights, state, limits, bounds, last)
-    return PickOrder(state, weights, bounds.bounds, exact_until=head, tail_from=tail, traced_until=count)
+    keys = _pick_on_neighbours(problem, affinity.neighbours, weights, state, limits, bounds, last, tail)
+    return PickOrder(state, weights, bounds.bounds, exact_until=head, tail_from=tail[0], traced_until=count, keys=keys)
 
 
 def start_state(problem: Problem) -> State:
@@ -122,12 +138,19 @@ def tail_ranks(problem: Problem, weights: np.ndarray) -> tuple[int, int]:
     Labelled images count as picked. Where some samples weigh more than others there is no tail, since these are to be
     picked for their own sake.
     """
-    params, count = problem.params, problem.points.count
-    is_even = params.balance is None and np.ptp(problem.weights) == 0.0
-    if params.objective != "coverage" or params.tail_from == 1.0 or not is_even:
-        return count, count
     labelled = 0 if problem.labelled is None else problem.labelled.count
     distinct = float(weights.sum(dtype=np.int64) / WEIGHT_ONE)
+    is_even = bool(np.ptp(problem.weights) == 0.0)
+    return tail_ranks_of(problem.params, problem.points.count, labelled, distinct, is_even=is_even)
+
+
+def tail_ranks_of(
+    params: SelectionParams, count: int, labelled: int, distinct: float, *, is_even: bool
+) -> tuple[int, int]:
+    """`tail_ranks` of `count` samples and `labelled` images, where near-duplicates counted as one are `distinct`."""
+    is_even = is_even and params.balance is None
+    if params.objective != "coverage" or params.tail_from == 1.0 or not is_even:
+        return count, count
     half = max(0, int(params.tail_from * (distinct + labelled)) - labelled)
     return half, max(half, int(params.outliers_from * (count + labelled)) - labelled)
 
@@ -163,9 +186,13 @@ def _pick_on_matrix(
     limits: Limits,
     bounds: Certificate,
     last: int,
-) -> None:
-    """Exact greedy; the gains at each checkpoint serve the bound on the optimum and the next picks."""
-    tail, own = tail_ranks(problem, weights), None
+    tail: tuple[int, int],
+) -> np.ndarray:
+    """Exact greedy; the gains at each checkpoint serve the bound on the optimum and the next picks.
+
+    Returns what counted of each gain, by rank, (N,) int64.
+    """
+    own, keys = None, state.gains.copy()
     for until in _checkpoints(last, tail):
         if own is None and state.picked >= tail[0]:
             own = _own_part(nearest_values(matrix), state.best, weights)
@@ -173,7 +200,16 @@ def _pick_on_matrix(
         bounds.add(state.best, weights, gains)
         alone = None if own is None else _uncounted(own, state.picked, tail)
         heaps = new_heaps(gains, problem.groups, len(problem.group_names), state.is_taken, alone)
+        before = state.picked
         pick_dense(state, heaps, limits, weights, matrix, until)
+        _note_keys(keys, state, before, alone)
+    return keys
+
+
+def _note_keys(keys: np.ndarray, state: State, before: int, alone: np.ndarray | None) -> None:
+    """What counted of the gains of the picks since `before`."""
+    ranks = slice(before, state.picked)
+    keys[ranks] = state.gains[ranks] if alone is None else state.gains[ranks] - alone[state.order[ranks]]
 
 
 def _pick_on_neighbours(
@@ -184,18 +220,22 @@ def _pick_on_neighbours(
     limits: Limits,
     bounds: Certificate,
     last: int,
-) -> None:
-    """All picks after the head, with bounds on the optimum on the way."""
+    tail: tuple[int, int],
+) -> np.ndarray:
+    """All picks after the head, with bounds on the optimum on the way; what counted of each gain, as on the matrix."""
     rows, values = neighbours.rows, neighbours.values
     if neighbours.is_exact:
         bounds.add_nearest(np.maximum(values[:, 1], problem.best), weights)
     gains = graph_gains(rows, values, state.best, weights)
-    tail, own = tail_ranks(problem, weights), _own_part(values[:, 1], state.best, weights)
+    own, keys = _own_part(values[:, 1], state.best, weights), state.gains.copy()
     for until in [mark for mark in _checkpoints(last, tail) if mark > state.picked]:
         _certify(bounds, neighbours, state, weights, gains)
         alone = _uncounted(own, state.picked, tail)
         heaps = new_heaps(gains, problem.groups, len(problem.group_names), state.is_taken, alone)
+        before = state.picked
         pick_on_graph(state, heaps, limits, weights, gains, rows, values, *neighbours.listers, until)
+        _note_keys(keys, state, before, alone)
+    return keys
 
 
 def _certify(

@@ -1,7 +1,7 @@
 """Orders and draws that depend on what samples are, never on where they lie. No vectors here."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from enum import IntEnum, unique
 
 import numpy as np
@@ -33,7 +33,7 @@ class Purpose(IntEnum):
     """Which groups of images go to validation and test."""
 
 
-def content_keys(sample_ids: Sequence[str]) -> np.ndarray:
+def content_keys(sample_ids: Iterable[str]) -> np.ndarray:
     """A 64-bit key per sample, (N,) uint64, from its id alone."""
     digest = hashlib.blake2b
     joined = b"".join(digest(sample_id.encode(), digest_size=8).digest() for sample_id in sample_ids)

@@ -13,6 +13,7 @@ bursts the first 10 % then measured 0.033 less than random picks, where images t
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -25,8 +26,11 @@ from wtl_core.selection.identity import Purpose, content_keys, draw, shuffled
 from wtl_core.selection.kernels import ONE, kernel_table
 from wtl_core.selection.neighbours import FIRST_BITS, LEVELS, Points, level_distances, level_of, prepare
 from wtl_core.selection.result import Ranking
-from wtl_core.selection.sorted_rows import unit_vectors
+from wtl_core.selection.sorted_rows import Batches, gather, unit_vectors
 from wtl_core.selection.student import ladder_factor
+
+if TYPE_CHECKING:
+    import polars as pl  # a machine that only trains, embeds or ranks may lack it
 
 PERCENTS = np.arange(1, 101)
 _REFERENCE_BLOCK = 512  # references that a thread works on
@@ -117,11 +121,11 @@ def empty_ladder(advice: str) -> Ladder:
 
 
 def measure(
-    vectors: np.ndarray,
+    vectors: np.ndarray | Batches,
     ranking: Ranking,
     params: LadderParams,
     *,
-    sample_ids: Sequence[str],
+    sample_ids: "Sequence[str] | pl.Series",
     scale: float | None = None,
     kernel: str = "gaussian",
     labelled: np.ndarray | None = None,
@@ -131,7 +135,7 @@ def measure(
     """Measure a ranking at every per cent.
 
     Args:
-        vectors: (N, D) as the ranking was made from, in the caller's row order.
+        vectors: (N, D) as the ranking was made from, in the caller's row order; or what gives them a part at a time.
         ranking: of the same rows.
         params: how many random orders and references.
         sample_ids: N ids; references and random orders are drawn by them.
@@ -143,15 +147,20 @@ def measure(
 
     Cost: 2 H N (D + 6) FLOP for all orders together.
     """
-    vectors = unit_vectors(vectors, sample_ids, what="vectors")
     keys = content_keys(sample_ids)
     references, ranked = split_references(keys, ranking, params)
     orders = [ranked, *(random_order(keys, ranked, seed) for seed in range(params.random_draws))]
-    bins = np.stack([_bins(order, len(vectors)) for order in orders], axis=1)
+    bins = np.stack([_bins(order, len(keys)) for order in orders], axis=1)
     near = level_of(ranking.near_duplicate_distance)
-    nearest = _nearest_by_percent(vectors, references, bins, labelled, device, near_level=near)
+    if isinstance(vectors, np.ndarray):
+        whole = unit_vectors(vectors, list(sample_ids), what="vectors")
+        batches: Batches = lambda: iter([(np.arange(len(whole)), whole)])  # noqa: E731
+        measured = whole[references]
+    else:
+        batches, measured = vectors, gather(vectors, references, len(keys))
+    nearest = _nearest_by_percent(batches, measured, bins, labelled, device, near_level=near)
     table = kernel_table(kernel, ranking.scale if scale is None else scale)
-    coverage = _coverage(nearest, table, _reference_weights(ranking, references, len(vectors)))
+    coverage = _coverage(nearest, table, _reference_weights(ranking, references, len(keys)))
     if not (is_measurable := bool((nearest[0, -1] != _NOTHING).any())):
         coverage[:] = 0.0  # a kernel that does not end says a little even of nothing
     return _ladder(ranking, coverage, _radius(nearest), groups, references=len(references), is_measurable=is_measurable)
@@ -223,7 +232,7 @@ def _bins(order: np.ndarray, count: int) -> np.ndarray:
 
 
 def _nearest_by_percent(
-    vectors: np.ndarray,
+    batches: Batches,
     references: np.ndarray,
     bins: np.ndarray,
     labelled: np.ndarray | None,
@@ -235,16 +244,16 @@ def _nearest_by_percent(
 
     Picks up to `near_level` away are passed over; labelled images are facts, and never are.
     """
-    points = prepare(vectors[references], device, whole=_REFERENCE_BLOCK)
-    pool = prepare(vectors, device, whole=_POOL_BLOCK)
+    points = prepare(references, device, whole=_REFERENCE_BLOCK)
     orders = bins.shape[1]
     nearest = np.full((orders, len(PERCENTS) + 1, points.right.shape[0]), _NOTHING, np.int16)
     if labelled is not None and len(labelled):
         given = prepare(
-            unit_vectors(labelled, None, what="labelled", width=vectors.shape[1]), device, whole=_POOL_BLOCK
+            unit_vectors(labelled, None, what="labelled", width=references.shape[1]), device, whole=_POOL_BLOCK
         )
         _lower_all(given, np.zeros((given.count, orders), np.int16), points, nearest, near_level=-1)
-    _lower_all(pool, bins, points, nearest, near_level=near_level)
+    for rows, vectors in batches():
+        _lower_all(prepare(vectors, device, whole=_POOL_BLOCK), bins[rows], points, nearest, near_level=near_level)
     running = np.minimum.accumulate(nearest[:, :-1], axis=1)
     return running[:, :, : points.count]
 

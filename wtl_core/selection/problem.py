@@ -82,6 +82,7 @@ class PickOrder:
         exact_until: The rank after which a cheaper way of ordering is used.
         tail_from: The rank from which less counts of what picks cover of themselves.
         traced_until: The rank after which gains and neighbours are unknown.
+        keys: (N,) int64, what counted of each gain, by rank; None where picks are not by gain.
     """
 
     state: State
@@ -90,6 +91,7 @@ class PickOrder:
     exact_until: int
     tail_from: int
     traced_until: int
+    keys: np.ndarray | None = None
 
 
 def free_limits(problem: Problem) -> Limits:

@@ -102,16 +102,17 @@ def rank(
         scale = median_scale(points, shuffled(keys, 0, Purpose.SCALE))
     total = len(samples.sample_ids)
     _log.info("ranking %d of %d samples by %s, scale %.4f", len(inside), total, params.objective, scale)
-    table = kernel_table(_kernel_of(params), scale * params.scale_factor)
+    table = kernel_table(kernel_of(params), scale * params.scale_factor)
     near = near_distance(params.near_duplicate_distance, scale)
     labelled = steering.labelled
     labelled = None if labelled is None or len(labelled) == 0 else _checked(labelled, samples, what="labelled")
     labelled_points = None if labelled is None else prepare(labelled, device)
     votes = _votes(steering, params, labelled, points.count)
-    state = _covered_by(points, labelled_points, table, votes)
+    state = covered_by(points, labelled_points, table, votes)
     names, codes, labelled_by_group = _groups(steering, samples, inside)
     similar = [(prepare(_checked(some, samples, what="similar"), device), power) for some, power in steering.similar]
-    weights = _similar_weights(base[inside], similar, points, scale * params.scale_factor)
+    weights = similar_weights(base[inside], similar, points, scale * params.scale_factor)
+    weights = weights / weights.max()
     say = None
     if votes is not None and labelled is not None and labelled_points is not None:
         own = samples.vectors if is_inside.all() else samples.vectors[inside]
@@ -148,7 +149,8 @@ def near_distance(given: float | None, scale: float | None) -> float:
     return near if scale is None else min(near, scale / 2)
 
 
-def _kernel_of(params: SelectionParams) -> str:
+def kernel_of(params: SelectionParams) -> str:
+    """The kernel that samples are picked by."""
     return "ball" if params.objective == "probability-coverage" else params.kernel
 
 
@@ -177,7 +179,7 @@ def _checked(vectors: np.ndarray, samples: SortedRows, *, what: str) -> np.ndarr
     return unit_vectors(vectors, None, what=what, width=samples.vectors.shape[1])
 
 
-def _covered_by(points: Points, others: Points | None, table: np.ndarray, votes: Votes | None = None) -> State:
+def covered_by(points: Points, others: Points | None, table: np.ndarray, votes: Votes | None = None) -> State:
     """Nothing picked, and covered by images outside the pool; `nearest` refers to image l by -2 - l."""
     state = new_state(points.count)
     if others is not None:
@@ -200,26 +202,35 @@ def _votes(steering: Steering, params: SelectionParams, labelled: np.ndarray | N
 
 def _groups(steering: Steering, samples: SortedRows, inside: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Group names, sorted; the place of each inside row's group among them; and how many labelled images each has."""
+    names, codes, held = group_codes(steering, len(samples.caller_rows))
+    return names, np.zeros(len(inside), np.int32) if codes is None else codes[samples.caller_rows][inside], held
+
+
+def group_codes(steering: Steering, count: int) -> tuple[list[str], np.ndarray | None, np.ndarray]:
+    """Group names, sorted; the place of each of the caller's rows' group, (N,) int32; and labelled images of each.
+
+    Without groups all are of one without a name, and there are no places.
+    """
     groups, labelled = steering.groups, steering.labelled_groups
     if groups is None:
-        return [""], np.zeros(len(inside), np.int32), np.zeros(1, np.int64)
-    if len(groups) != len(samples.caller_rows):
-        raise InputError(f"groups: expected one per sample ({len(samples.caller_rows)}), found {len(groups)}")
+        return [""], None, np.zeros(1, np.int64)
+    if len(groups) != count:
+        raise InputError(f"groups: expected one per sample ({count}), found {len(groups)}")
     names, codes = np.unique(np.asarray([str(group) for group in (*groups, *labelled)]), return_inverse=True)
     own, held = codes[: len(groups)], np.bincount(codes[len(groups) :], minlength=len(names))
-    return [str(name) for name in names], own[samples.caller_rows][inside].astype(np.int32), held
+    return [str(name) for name in names], own.astype(np.int32), held
 
 
-def _similar_weights(
+def similar_weights(
     base: np.ndarray, similar: Sequence[tuple[Points, float]], points: Points, scale: float
 ) -> np.ndarray:
-    """Weights after similarity to given images, at most 1.
+    """Weights after similarity to given images.
 
     By exp(-d / s) whatever the kernel of the picking: images of another kind are far from all of the pool, and what is
     still the nearest of it must count for more.
     """
     table = kernel_table("laplace", scale)
     for others, strength in similar:
-        state = _covered_by(points, others, table)
+        state = covered_by(points, others, table)
         base = base * similarity_weights(state.best / ONE, strength)
-    return np.asarray(base / base.max())
+    return base

@@ -195,7 +195,7 @@ def _nearest_earlier(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest earlier pick in the caller's rows, and the distance to it or to the nearest labelled image."""
     own = inside[ordered.state.order]
-    earlier = _with_the_far(ordered, samples.vectors, own, labelled)
+    earlier = with_the_far(ordered, samples.vectors, own, labelled)
     radius = np.full(len(own), NOTHING_NEAR)
     picked = np.flatnonzero(earlier >= 0)
     radius[picked] = exact_distances(samples.vectors, own[picked], own[earlier[picked]], samples.vectors)
@@ -208,7 +208,7 @@ def _nearest_earlier(
     return nearest, radius
 
 
-def _with_the_far(ordered: PickOrder, vectors: np.ndarray, own: np.ndarray, labelled: np.ndarray | None) -> np.ndarray:
+def with_the_far(ordered: PickOrder, vectors: np.ndarray, own: np.ndarray, labelled: np.ndarray | None) -> np.ndarray:
     """By rank, that of the nearest earlier pick, -2 - l for labelled image l, -1 for none; (N,) int64.
 
     Picking follows kernel values, which are zero beyond the kernel's reach. The few picks with nothing within it, the

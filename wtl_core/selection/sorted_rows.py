@@ -1,7 +1,7 @@
 """The vectors that are ranked: checked once, and sorted so that their order depends on content alone. No picking."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numba
@@ -10,6 +10,10 @@ import numpy as np
 from wtl_core.errors import InputError
 
 _UNIT_TOLERANCE = 0.01  # of a length: more than rounding to float16 or bfloat16 changes it
+
+
+Batches = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
+"""Gives rows (n,) int64 of the caller's and their vectors (n, D) of unit length: each row once, in any order."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,43 @@ def unit_vectors(
     return np.asarray((vectors / lengths[:, None]).astype(np.float32))
 
 
+def gather(batches: Batches, wanted: np.ndarray, count: int) -> np.ndarray:
+    """The vectors of the rows `wanted`, in their order, (n, D); all that come by are checked.
+
+    Raises:
+        InputError: a vector that is not finite or not of unit length, or another number of them than `count`.
+    """
+    slot = np.full(count, -1, np.int32)
+    slot[wanted] = np.arange(len(wanted))
+    gathered, seen = None, 0
+    for rows, vectors in batches():
+        unit = unit_vectors(vectors, None, what="vectors")
+        if unit is not vectors:
+            raise InputError("vectors: expected rows of unit length, found others; scale them, or embed again")
+        gathered = np.empty((len(wanted), unit.shape[1]), unit.dtype) if gathered is None else gathered
+        slots = slot[rows]
+        gathered[slots[slots >= 0]] = unit[slots >= 0]
+        seen += len(rows)
+    if gathered is None or seen != count:
+        raise InputError(f"vectors: expected one for each of {count:,} samples, found {seen:,}; embed the pool first")
+    return gathered
+
+
 def _resolve_twins(vectors: np.ndarray, order: np.ndarray, duplicate_of: np.ndarray | None) -> np.ndarray:
     """The sorted row that each row is a copy of, -1 for a row that is no copy; chains end at the first row."""
+    return join_equal(vectors, given_copies(order, duplicate_of))
+
+
+def given_copies(order: np.ndarray, duplicate_of: np.ndarray | None) -> np.ndarray:
+    """The sorted row that each sorted row is marked as a copy of, itself for one that is not marked, (N,) int64.
+
+    Args:
+        order: (N,) the caller's row of each sorted row.
+        duplicate_of: (N,) in the caller's rows.
+
+    Raises:
+        InputError: a wrong shape, rows that do not exist, or rows that lead back to each other.
+    """
     count = len(order)
     parent = np.arange(count)
     if duplicate_of is not None:
@@ -102,7 +141,13 @@ def _resolve_twins(vectors: np.ndarray, order: np.ndarray, duplicate_of: np.ndar
         marked = np.flatnonzero(given[order] >= 0)
         parent[marked] = place[given[order][marked]]
         _refuse_circles(parent, order)
-    hashes = _hash_rows(np.ascontiguousarray(vectors).view(np.uint16))
+    return parent
+
+
+def join_equal(vectors: np.ndarray, parent: np.ndarray) -> np.ndarray:
+    """The row that each row is a copy of, given or by an equal vector, -1 for a row that is no copy, (N,) int64."""
+    count = len(parent)
+    hashes = hash_rows(np.ascontiguousarray(vectors).view(np.uint16))
     by_hash = np.lexsort((np.arange(count), hashes))
     for place_in_hashes in np.flatnonzero(hashes[by_hash][1:] == hashes[by_hash][:-1]):
         earlier, later = int(by_hash[place_in_hashes]), int(by_hash[place_in_hashes + 1])
@@ -141,7 +186,7 @@ def _root(parent: np.ndarray, row: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _hash_rows(words: np.ndarray) -> np.ndarray:
+def hash_rows(words: np.ndarray) -> np.ndarray:
     """FNV-1a of each row, (N,) uint64."""
     hashes = np.empty(words.shape[0], np.uint64)
     for row in range(words.shape[0]):

@@ -7,29 +7,38 @@ import hashlib
 import json
 import logging
 import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from wtl_core.embedding import vectors
+from wtl_core.engines.engine import Engine
+from wtl_core.engines.local import LocalEngine
 from wtl_core.machine import Progress
 from wtl_core.recipe.base import digest_of
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import columns, ladder, ranking
 from wtl_core.selection.accuracy import Accuracy, measure
 from wtl_core.selection.advice import nothing_left
+from wtl_core.selection.by_regions import rank_by_regions
 from wtl_core.selection.ladder import Ladder
 from wtl_core.selection.ranking import Steering
+from wtl_core.selection.region_work import Files
 from wtl_core.selection.result import Ranking, empty_ranking
+from wtl_core.selection.sorted_rows import Batches
 from wtl_core.selection.stage_inputs import StageInputs
 from wtl_core.selection.steering import column_weights
 from wtl_core.selection.tables import ladder_table, ranking_table
 from wtl_core.workspace import selections, storage
 from wtl_core.workspace.selections import SelectionRef
-from wtl_core.workspace.storage import Store
+from wtl_core.workspace.storage import Store, open_store
 
 _logger = logging.getLogger(__name__)
 
@@ -53,6 +62,7 @@ def run(
     *,
     number: int,
     device: str,
+    engine: Engine | None = None,
     on_progress: Progress | None = None,
 ) -> SelectionRef:
     """Rank the candidates, measure the ladder, and write both with a receipt; a finished selection is read.
@@ -62,6 +72,7 @@ def run(
         inputs: As `read_inputs` gives them.
         number: The refresh that this is for; part of the selection's name.
         device: `cpu` or a CUDA device.
+        engine: What ranks the regions of a pool that is ranked by them; None for this process.
         on_progress: Called with how many samples of how many are compared with all.
 
     Raises:
@@ -72,10 +83,18 @@ def run(
     # The scale is not part of the name: the first ranking fixes it, and may be killed after that.
     key = f"selections/{number:06d}-{digest_of(described)[:12]}"
     if not store.exists(f"{key}/receipt.json"):
-        made = make(store, inputs, scale=read_scale(store, inputs.encoder), device=device, on_progress=on_progress)
+        made = make(
+            store,
+            inputs,
+            scale=read_scale(store, inputs.encoder),
+            device=device,
+            regions=(Files(store, f"{key}/regions"), engine or LocalEngine(1)),
+            on_progress=on_progress,
+        )
         if made.scale is not None:
             _fix_scale(store, inputs.encoder, made.scale)
         _write(store, key, made, described)
+        store.delete_folder(f"{key}/regions")
     return selections.reference(store, key, ledger_length=inputs.ledger_length)
 
 
@@ -85,11 +104,14 @@ def make(
     *,
     scale: float | None,
     device: str,
+    regions: tuple[Files, Engine] | None = None,
     on_progress: Progress | None = None,
 ) -> Selected:
-    """Ranking and ladder of the inputs. Reads vectors and writes nothing, so a receipt's result can be made again.
+    """Ranking and ladder of the inputs. Reads vectors and writes no result, so a receipt's result can be made again.
 
-    `scale` is the kernel's where the encoder has one already (a receipt's `scale`); None measures it.
+    `scale` is the kernel's where the encoder has one already (a receipt's `scale`); None measures it. `regions` is
+    where a pool that is ranked by regions has its files, and who ranks them; None for a folder that is deleted and this
+    process.
     """
     samples, params = inputs.candidates, inputs.recipe.selection
     if samples.is_empty():
@@ -100,11 +122,9 @@ def make(
             filtered=inputs.filtered,
         )
         return _selected(empty_ranking(), ladder.empty_ladder(advice), samples, scale=scale)
-    ids = samples["sample_id"].to_list()
-    matrix = vectors.load(store, inputs.encoder, ids)
+    ids = samples["sample_id"]
     covering = [*inputs.labelled, *inputs.redundant]  # what is redundant covers, and teaches no class
     labelled = vectors.load(store, inputs.encoder, covering) if covering else None
-    position = {sample_id: row for row, sample_id in enumerate(ids)}
     if params.near_duplicate_distance is None:
         params = params.model_copy(update={"near_duplicate_distance": inputs.near_copy_distance})
     groups, labelled_groups = _groups(samples, inputs.labelled_samples, params)
@@ -116,24 +136,41 @@ def make(
         labelled_classes=[*inputs.label_classes, *[None] * len(inputs.redundant)],
         accuracy=_accuracy(labelled, inputs),
         labelled_groups=labelled_groups,
-        frozen=np.array([position[sample_id] for sample_id in inputs.exported], np.int64),
+        frozen=_rows_of(inputs.exported, ids),
         similar=[
             (vectors.load(store, inputs.encoder, sorted(set(given.sample_ids))), given.strength)
             for given in params.similar_to
         ],
     )
-    _logger.info("ranking %d samples by %d-d vectors on %s", len(ids), matrix.shape[1], device)
-    ranked = ranking.rank(
-        matrix,
-        params,
-        sample_ids=ids,
-        steering=steering,
-        device=device,
-        scale=scale,
-        on_progress=on_progress,
-    )
+    _logger.info("ranking %d samples on %s", len(ids), device)
+    source: np.ndarray | Batches
+    if len(ids) < params.regions_from:
+        source = vectors.load(store, inputs.encoder, ids.to_list())
+        ranked = ranking.rank(
+            source,
+            params,
+            sample_ids=ids.to_list(),
+            steering=steering,
+            device=device,
+            scale=scale,
+            on_progress=on_progress,
+        )
+    else:
+        source = partial(vectors.stream, store, inputs.encoder, ids)
+        with nullcontext(regions) if regions else _passing_regions() as (files, engine):
+            ranked = rank_by_regions(
+                source,
+                params,
+                sample_ids=ids,
+                files=files,
+                engine=engine,
+                steering=steering,
+                device=device,
+                scale=scale,
+                on_progress=on_progress,
+            )
     measured = ladder.measure(
-        matrix,
+        source,
         ranked,
         inputs.recipe.ladder,
         sample_ids=ids,
@@ -144,6 +181,22 @@ def make(
         device=device,
     )
     return _selected(ranked, measured, samples, scale=ranked.scale)
+
+
+@contextmanager
+def _passing_regions() -> Iterator[tuple[Files, Engine]]:
+    """A folder of this machine for files of regions, which is deleted afterwards."""
+    with TemporaryDirectory(prefix="wtl-regions-") as folder:
+        yield Files(open_store(folder), "regions"), LocalEngine(1)
+
+
+def _rows_of(sample_ids: Sequence[str], ids: pl.Series) -> np.ndarray:
+    """Where these stand among `ids`, (n,) int64."""
+    given = pl.DataFrame({"sample_id": pl.Series(sample_ids, dtype=pl.String)})
+    rows = given.join(
+        ids.to_frame("sample_id").with_row_index("row"), on="sample_id", how="left", maintain_order="left"
+    )
+    return rows["row"].to_numpy().astype(np.int64)
 
 
 def _selected(ranked: Ranking, measured: Ladder, samples: pl.DataFrame, *, scale: float | None) -> Selected:

@@ -62,10 +62,16 @@ def balance_weights(balance: Balance, groups: np.ndarray, names: Sequence[str], 
         ConfigError: the target names a group that does not exist, or no sample of its groups has a weight above 0.
     """
     totals = np.bincount(groups, weights=weights, minlength=len(names))
+    sizes = np.bincount(groups, minlength=len(names))
+    return np.asarray(balance_factors(balance, names, totals, sizes)[groups])
+
+
+def balance_factors(balance: Balance, names: Sequence[str], totals: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """`balance_weights` by group, (G,) float64, from the groups' total weights and numbers of samples."""
     if balance.target == "uniform":
         target = np.where(totals > 0, 1.0, 0.0)
     elif balance.target == "input":
-        target = np.bincount(groups, minlength=len(names)).astype(np.float64)
+        target = sizes.astype(np.float64)
     else:
         if unknown := sorted(set(balance.target).difference(names)):
             groups_there = ", ".join(names[:20])
@@ -82,7 +88,7 @@ def balance_weights(balance: Balance, groups: np.ndarray, names: Sequence[str], 
             f"balance: expected samples of a weight above 0 in a target group, found none in {wanted}; name another "
             "group, or correct the weights"
         )
-    return np.asarray(factor[groups])
+    return factor
 
 
 def whole_weights(weights: np.ndarray, near: np.ndarray) -> np.ndarray:

@@ -1,0 +1,334 @@
+"""Ranking by regions beside the ranking of the whole pool at once, on pools whose regions are forced to be small."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from clustered_pool import cameras, clustered, rank
+
+from wtl_core.engines.local import LocalEngine
+from wtl_core.errors import ConfigError, InputError
+from wtl_core.recipe.selection import SelectionParams
+from wtl_core.selection.by_regions import rank_by_regions
+from wtl_core.selection.identity import content_keys
+from wtl_core.selection.neighbours import prepare
+from wtl_core.selection.ranking import Steering
+from wtl_core.selection.region_work import Files, merge_keys
+from wtl_core.selection.regions import divide
+from wtl_core.selection.result import Ranking
+from wtl_core.workspace.storage import open_store
+
+pytestmark = pytest.mark.usefixtures("two_threads")
+
+SMALL: dict[str, object] = {"region_size": 120}
+GRAPH: dict[str, object] = {"region_size": 120, "exact_up_to": 20, "neighbours": 16}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "workspace"
+
+
+def ids_of(rows: int) -> list[str]:
+    return [f"{row:05d}" for row in range(rows)]
+
+
+def by_regions(
+    folder: Path,
+    vectors: np.ndarray,
+    params: dict[str, object] | None = None,
+    *,
+    order: np.ndarray | None = None,
+    workers: int = 1,
+    batch: int = 100,
+    scale: float | None = None,
+    **arrays: object,
+) -> Ranking:
+    """With `order` the vectors come in that order; the ranking's rows are those of `vectors` all the same."""
+    order = np.arange(len(vectors)) if order is None else order
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(vectors), batch):
+            yield order[start : start + batch], vectors[order[start : start + batch]]
+
+    return rank_by_regions(
+        batches,
+        SelectionParams.model_validate(SMALL if params is None else params),
+        sample_ids=pl.Series(ids_of(len(vectors))),
+        files=Files(open_store(str(folder)), f"made-{workers}-{batch}"),
+        engine=LocalEngine(workers),
+        steering=Steering(**arrays),  # type: ignore[arg-type]
+        scale=scale,
+    )
+
+
+def covered(vectors: np.ndarray, ranked: Ranking, count: int, weights: np.ndarray | None = None) -> float:
+    """Coverage by the first picks, plainly."""
+    wide = vectors.astype(np.float64)
+    nearest = np.sqrt(np.maximum(0, 2 - 2 * (wide @ wide[ranked.rows[:count]].T).max(1)))
+    return float(np.average(np.exp(-((nearest / ranked.scale) ** 2)), weights=weights))
+
+
+@pytest.mark.parametrize("params", [SMALL, GRAPH])
+def test_regions_cover_as_well_as_the_whole_pool_at_once(folder: Path, params: dict[str, object]) -> None:
+    vectors = clustered(1000, clusters=12, spread=0.5)
+    central, found = rank(vectors, {"exact_up_to": 2000}), by_regions(folder, vectors, params)
+    assert sorted(found.rows.tolist()) == list(range(1000))
+    assert found.scale == central.scale
+    drawn = np.random.default_rng(0).permutation(1000)
+    for count in (10, 50, 100, 400):
+        random = covered(vectors, replace(central, rows=drawn), count)
+        assert covered(vectors, found, count) >= max(0.99 * covered(vectors, central, count), random)
+
+
+def test_a_pool_of_one_region_is_ranked_as_at_once(folder: Path) -> None:
+    """Id for id where it has no head of its own, and each figure with it."""
+    vectors = clustered(150)
+    params = {"region_size": 1000, "head": 0}
+    central, found = rank(vectors, params), by_regions(folder, vectors, params)
+    for name in ("rows", "stands_for", "nearest_earlier", "duplicate_of"):
+        assert getattr(found, name).tolist() == getattr(central, name).tolist(), name
+    for name in ("gain", "coverage", "radius", "weights"):
+        assert getattr(found, name) == pytest.approx(getattr(central, name)), name
+    assert (found.tail_from, found.stop) == (central.tail_from, central.stop)
+
+
+def test_neither_the_rows_order_nor_batches_nor_workers_change_the_ranking(folder: Path) -> None:
+    vectors = clustered(700, clusters=12, spread=0.5)
+    expected = by_regions(folder, vectors, GRAPH)
+    backwards = by_regions(folder, vectors, GRAPH, order=np.arange(700)[::-1], batch=37)
+    assert backwards.rows.tolist() == expected.rows.tolist()
+    assert backwards.gain.tolist() == expected.gain.tolist()
+
+
+@pytest.mark.parametrize(("workers", "params"), [(2, GRAPH), (4, {**SMALL, "tail_from": 1.0})])
+def test_workers_change_nothing(folder: Path, workers: int, params: dict[str, object]) -> None:
+    vectors = clustered(700, clusters=12, spread=0.5)
+    expected, found = by_regions(folder, vectors, params), by_regions(folder, vectors, params, workers=workers)
+    assert found.rows.tolist() == expected.rows.tolist()
+    assert found.radius.tolist() == expected.radius.tolist()
+
+
+def test_permuted_rows_give_the_same_ids(folder: Path) -> None:
+    vectors = clustered(600, clusters=8, spread=0.5)
+    shuffle = np.random.default_rng(1).permutation(600)
+    expected = by_regions(folder, vectors)
+    names = np.array(ids_of(600))
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        yield np.arange(600), vectors[shuffle]
+
+    found = rank_by_regions(
+        batches,
+        SelectionParams.model_validate(SMALL),
+        sample_ids=pl.Series(names[shuffle].tolist()),
+        files=Files(open_store(str(folder)), "shuffled"),
+        engine=LocalEngine(1),
+    )
+    assert names[shuffle][found.rows].tolist() == names[expected.rows].tolist()
+
+
+def test_a_ranking_that_was_killed_goes_on(folder: Path) -> None:
+    """Files that are there are not made again, and what is made of them is the same."""
+    vectors = clustered(600, clusters=8, spread=0.5)
+    expected = by_regions(folder, vectors)
+    made = next(path for path in folder.iterdir() if path.name.startswith("made-"))
+    kept = {path.name: path.stat().st_mtime_ns for path in made.iterdir()}
+    removed = [name for name in kept if name.startswith(("ordered-1-000002", "ordered-2", "covered-000003"))]
+    for name in removed:
+        (made / name).unlink()
+    store = open_store(str(folder))
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        yield np.arange(600), vectors
+
+    found = rank_by_regions(
+        batches,
+        SelectionParams.model_validate(SMALL),
+        sample_ids=pl.Series(ids_of(600)),
+        files=Files(store, made.name),
+        engine=LocalEngine(1),
+    )
+    assert found.rows.tolist() == expected.rows.tolist()
+    assert len(removed) >= 3
+    regions = [path for path in made.iterdir() if path.name.startswith(("region-", "compared-", "ordered-0"))]
+    assert all(path.stat().st_mtime_ns == kept[path.name] for path in regions)
+
+
+def test_labelled_images_cover_in_all_regions(folder: Path) -> None:
+    vectors = clustered(600, clusters=8, spread=0.4)
+    labelled = clustered(600, clusters=8, spread=0.4)[:60]
+    central, found = rank(vectors, SMALL, labelled=labelled), by_regions(folder, vectors, labelled=labelled)
+    assert found.coverage[0] == pytest.approx(central.coverage[0], abs=2e-3)
+    for count in (30, 120):
+        given = [covered_beside(vectors, labelled, ranked, count) for ranked in (found, central)]
+        assert given[0] >= 0.99 * given[1]
+    assert found.tail_from == central.tail_from
+
+
+def covered_beside(vectors: np.ndarray, labelled: np.ndarray, ranked: Ranking, count: int) -> float:
+    both = np.concatenate([labelled, vectors[ranked.rows[:count]]]).astype(np.float64)
+    nearest = np.sqrt(np.maximum(0, 2 - 2 * (vectors.astype(np.float64) @ both.T).max(1)))
+    return float(np.exp(-((nearest / ranked.scale) ** 2)).mean())
+
+
+def test_frozen_picks_come_first_and_gain_what_they_gain_at_once(folder: Path) -> None:
+    vectors = clustered(600, clusters=8, spread=0.4)
+    frozen = np.array([411, 7, 200, 8])
+    central, found = rank(vectors, SMALL, frozen=frozen), by_regions(folder, vectors, frozen=frozen)
+    assert found.rows[:4].tolist() == frozen.tolist()
+    assert found.gain[:4] == pytest.approx(central.gain[:4], rel=0.02)
+    assert found.nearest_earlier[:4].tolist() == central.nearest_earlier[:4].tolist()
+    assert found.radius[:4] == pytest.approx(central.radius[:4])
+    assert sorted(found.rows.tolist()) == list(range(600))
+
+
+def test_weights_are_followed_across_regions(folder: Path) -> None:
+    vectors = clustered(600, clusters=8, spread=0.4)
+    weights = np.random.default_rng(0).integers(0, 3, 600).astype(np.float64)
+    central, found = rank(vectors, SMALL, weights=weights), by_regions(folder, vectors, weights=weights)
+    unweighted = int((weights == 0).sum())
+    assert found.rows[-unweighted:].tolist() == central.rows[-unweighted:].tolist()
+    assert found.tail_from == central.tail_from == 600 - unweighted
+    by_row = [np.zeros(600), np.zeros(600)]
+    for ranked, row in zip((found, central), by_row, strict=True):
+        row[ranked.rows] = ranked.weights
+    assert by_row[0] == pytest.approx(by_row[1], rel=0.35)
+    assert np.median(by_row[0] - by_row[1]) == 0.0
+    for count in (30, 120):
+        assert covered(vectors, found, count, weights) >= 0.99 * covered(vectors, central, count, weights)
+
+
+def test_groups_are_balanced_across_regions(folder: Path) -> None:
+    vectors, groups = clustered(600, clusters=8, spread=0.5), cameras(600)
+    params = {**SMALL, "group_by": "camera", "balance": {"target": "uniform"}}
+    central, found = rank(vectors, params, groups=groups), by_regions(folder, vectors, params, groups=groups)
+    shares = [
+        [float((groups[ranked.rows[:90]] == name).mean()) for name in ("north", "south", "west")]
+        for ranked in (found, central)
+    ]
+    assert shares[0] == pytest.approx(shares[1], abs=0.06)
+
+
+def test_bursts_share_the_weight_of_one_across_regions(folder: Path) -> None:
+    """A border goes through no burst without the other side knowing of it."""
+    draw = np.random.default_rng(3)
+    scenes = clustered(120, clusters=8, spread=0.6)
+    vectors = np.repeat(scenes, 8, axis=0) + 0.01 * draw.normal(size=(960, 12))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    central, found = rank(vectors, SMALL), by_regions(folder, vectors)
+    assert found.weights.sum() == pytest.approx(central.weights.sum(), rel=0.02)
+    scene = np.repeat(np.arange(120), 8)
+    assert len(set(scene[found.rows[:60]])) >= len(set(scene[central.rows[:60]])) - 2
+
+
+def test_equal_vectors_and_given_copies_rank_behind_what_they_repeat(folder: Path) -> None:
+    vectors = clustered(600, clusters=8, spread=0.5)
+    vectors[[5, 300, 599]] = vectors[77]
+    copies = np.full(600, -1)
+    copies[[10, 11, 12]] = [500, 10, 77]
+    central, found = rank(vectors, SMALL, duplicate_of=copies), by_regions(folder, vectors, duplicate_of=copies)
+    assert found.rows[-6:].tolist() == central.rows[-6:].tolist()
+    assert found.duplicate_of[-6:].tolist() == central.duplicate_of[-6:].tolist()
+    assert (found.duplicate_of[:-6] == -1).all()
+
+
+def test_similarity_steers_across_regions(folder: Path) -> None:
+    vectors = clustered(600, clusters=8, spread=0.4)
+    similar = [(vectors[:3], 2.0)]
+    central, found = rank(vectors, SMALL, similar=similar), by_regions(folder, vectors, similar=similar)
+    weights = np.empty(600)
+    weights[central.rows] = central.weights
+    for count in (20, 60):
+        to_given = [(vectors[ranked.rows[:count]] @ vectors[:3].T).max(1).mean() for ranked in (found, central)]
+        assert to_given[0] == pytest.approx(to_given[1], abs=0.1)
+        assert covered(vectors, found, count, weights) >= 0.99 * covered(vectors, central, count, weights)
+    plain = by_regions(folder / "plain", vectors)
+    assert (vectors[plain.rows[:20]] @ vectors[:3].T).max(1).mean() < 0.6
+
+
+def test_the_tail_begins_where_it_does_at_once(folder: Path) -> None:
+    """Outliers come last, whatever their region: what a pick covers of itself counts by the whole pool's ranks."""
+    vectors = clustered(900, clusters=6, spread=0.2)
+    outliers = np.arange(0, 900, 30)
+    drawn = np.random.default_rng(4).normal(size=(len(outliers), 12))
+    vectors[outliers] = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    central, found = rank(vectors, SMALL), by_regions(folder, vectors)
+    assert found.tail_from == central.tail_from
+    places = [np.flatnonzero(np.isin(ranked.rows, outliers)) for ranked in (found, central)]
+    assert abs(np.median(places[0]) - np.median(places[1])) < 90
+
+
+def test_no_explanation_speaks_of_a_later_pick(folder: Path) -> None:
+    vectors = clustered(700, clusters=12, spread=0.5)
+    found = by_regions(folder, vectors, GRAPH)
+    rank_of = np.empty(700, np.int64)
+    rank_of[found.rows] = np.arange(700)
+    has_one = np.flatnonzero(found.nearest_earlier >= 0)
+    assert (rank_of[found.nearest_earlier[has_one]] < has_one).all()
+    distance = np.linalg.norm(vectors[found.rows[has_one]] - vectors[found.nearest_earlier[has_one]], axis=1)
+    assert found.radius[has_one] == pytest.approx(distance, abs=1e-5)
+
+
+def test_gains_never_rise_between_the_head_and_the_tail(folder: Path) -> None:
+    found = by_regions(folder, clustered(900, clusters=12, spread=0.5), GRAPH)
+    gains = found.gain[found.exact_until : found.tail_from]
+    assert (np.diff(gains) <= 1e-12).all()
+
+
+def test_merging_keeps_a_regions_order() -> None:
+    keys, rows = np.array([9, 7, 8, 7, 7, 5, 6]), np.array([4, 3, 9, 1, 6, 2, 0])
+    phase = np.array([0, 0, 0, 0, 0, 1, 1], np.int8)
+    merged, tie = merge_keys(keys, rows, phase)
+    assert merged.tolist() == [9, 7, 7, 7, 7, 5, 5]
+    assert tie.tolist() == [4, 3, 9, 9, 9, 2, 2]
+    assert np.lexsort((tie, -merged, phase)).tolist() == list(range(7))
+
+
+def test_regions_are_bounded_and_follow_content_alone() -> None:
+    vectors = clustered(3000, clusters=30, spread=0.4)
+    keys = content_keys(ids_of(3000))
+    division = divide(prepare(vectors), vectors, keys, rows=3000, size=400, most_reach=0.5)
+    regions, guests = division.places(vectors)
+    sizes = np.bincount(regions, minlength=division.count)
+    assert sizes.max() <= 400
+    assert sizes.min() >= 80
+    assert (guests >= 0).sum() <= 0.51 * 3000
+    assert (guests != regions[:, None]).all()
+    again, others = division.places(vectors[1000:1010])
+    assert again.tolist() == regions[1000:1010].tolist()
+    assert others.tolist() == guests[1000:1010].tolist()
+
+
+def test_a_cell_larger_than_a_region_is_dealt_out_and_equal_vectors_stay_together() -> None:
+    one = clustered(1)
+    vectors = np.repeat(one, 1000, axis=0) + 1e-4 * np.random.default_rng(0).normal(size=(1000, 12))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    vectors[500:] = vectors[:500]
+    division = divide(prepare(vectors), vectors, content_keys(ids_of(1000)), rows=1000, size=200, most_reach=0.5)
+    regions, _ = division.places(vectors)
+    assert np.bincount(regions).max() <= 300
+    assert regions[:500].tolist() == regions[500:].tolist()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"objective": "k-center"}, "ranked by regions; choose one of them, or raise `regions_from`"),
+        ({"group_by": "camera", "quotas": [{"group": "north", "minimum": 1}]}, "quotas: expected none for 100 samples"),
+    ],
+)
+def test_what_regions_cannot_do_is_refused(folder: Path, params: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        by_regions(folder, clustered(100), {**params, "regions_from": 50})
+
+
+def test_vectors_that_are_missing_or_not_of_unit_length_are_refused(folder: Path) -> None:
+    vectors = clustered(100)
+    with pytest.raises(InputError, match="expected rows of unit length"):
+        by_regions(folder, vectors * 2)
+    with pytest.raises(InputError, match="expected one for each of 100 samples, found 50"):
+        by_regions(folder, vectors, order=np.arange(50))

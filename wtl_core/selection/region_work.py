@@ -1,0 +1,368 @@
+"""What a worker does with one region of a large pool: compare its samples, and order them.
+
+Each is a function of files, and its result is a file, whole or not at all; what is there already is not made again. Not
+here: what is decided for all regions together (`by_regions`).
+
+In a region's arrays its samples and its guests stand sorted by id, as `rows` of the whole pool. A file may hold more
+arrays than a reader needs, and only those that are asked for are read.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from wtl_core.recipe.selection import SelectionParams
+from wtl_core.selection.coverage import Affinity, measure_affinity, pick_all, pool_graph
+from wtl_core.selection.dense import cover_by, kernel_matrix, kernel_rows
+from wtl_core.selection.graph import transpose
+from wtl_core.selection.greedy import State, cover, gain_of, new_state
+from wtl_core.selection.kernels import kernel_table
+from wtl_core.selection.neighbours import Points, exact_distances, level_of, prepare
+from wtl_core.selection.problem import Neighbours, PickOrder, Problem, free_limits
+from wtl_core.selection.ranking import kernel_of, similar_weights
+from wtl_core.selection.result import NOTHING_NEAR, with_the_far
+from wtl_core.selection.sorted_rows import join_equal
+from wtl_core.selection.steering import whole_weights
+from wtl_core.workspace.storage import Store
+
+_FIXED_ROWS = 256
+"""Fixed picks whose kernel values are in memory at once."""
+_RUN = np.int64(1) << 40
+
+
+@dataclass(frozen=True)
+class Files:
+    """Arrays in files of a folder."""
+
+    store: Store
+    key: str
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there, which is then whole."""
+        return self.store.exists(f"{self.key}/{name}.npz")
+
+    def write(self, name: str, **arrays: Any) -> None:
+        """Write a whole file."""
+        with self.store.writer(f"{self.key}/{name}.npz") as handle:
+            np.savez(handle, **arrays)
+
+    def read(self, name: str, *wanted: str) -> list[np.ndarray]:
+        """Some arrays of a file."""
+        with self.store.reader(f"{self.key}/{name}.npz") as handle, np.load(handle) as arrays:
+            return [arrays[one] for one in wanted]
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """What turns the raw weights of all regions into whole units.
+
+    Attributes:
+        top: The largest raw weight of the pool.
+        factors: (G,) the balance's factor of each group; empty without balance.
+        top_balanced: The largest weight once these are applied.
+    """
+
+    top: float
+    factors: np.ndarray
+    top_balanced: float
+
+    def weights(self, raw: np.ndarray, near: np.ndarray, codes: np.ndarray, params: SelectionParams) -> np.ndarray:
+        """(n,) int32 in units of 1/65536, as `coverage.shared_weights` has them for a whole pool."""
+        weights = raw / self.top
+        if len(self.factors):
+            weights = weights * self.factors[codes] / self.top_balanced
+        return whole_weights(weights, near if params.has_duplicate_weights else np.ones_like(near))
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """A worker that compares the samples of a region, into `compared-<region>`: neighbours, near-duplicates, weights.
+
+    Attributes:
+        files: The ranking's.
+        params: The recipe's.
+        scale: The kernel's.
+        near: The distance of near-duplicates.
+        device: `cpu` or a CUDA device.
+        groups: How many groups the samples have, for balance.
+    """
+
+    files: Files
+    params: SelectionParams
+    scale: float
+    near: float
+    device: str
+    groups: int
+
+    def __call__(self) -> Callable[[int], None]:
+        """Compares a region."""
+        return self.compare
+
+    @property
+    def table(self) -> np.ndarray:
+        """Kernel values by distance level."""
+        return kernel_table(kernel_of(self.params), self.scale * self.params.scale_factor)
+
+    def compare(self, region: int) -> None:
+        """Write `compared-<region>`, with arrays of the n samples and guests that can be picked and are no copies.
+
+        `inside` (n,) is their place in the region, `raw` (n,) float64 their weight, `near` (n,) int64 how many
+        near-duplicates each has, and in a region of more than `exact_up_to` there are `rows` and `levels` of the
+        graph. `twins` (t, 2) are pool rows of copies and of what they repeat.
+        """
+        name = f"compared-{region:06d}"
+        if self.files.has(name):
+            return
+        rows, is_own, vectors, keys, base, is_frozen = load_region(
+            self.files, region, "rows", "is_own", "vectors", "keys", "base", "is_frozen"
+        )
+        twin_of = join_equal(vectors, np.arange(len(rows)))
+        twins = np.flatnonzero(twin_of >= 0)
+        np.maximum.at(base, twin_of[twins], base[twins])
+        inside = np.flatnonzero(((twin_of < 0) & (base > 0)) | is_frozen)
+        points = prepare(vectors[inside], self.device)
+        raw = self._similar(base[inside], points)
+        mine = twins[is_own[twins]]
+        arrays: dict[str, np.ndarray] = {"twins": np.stack([rows[mine], rows[twin_of[mine]]], axis=1)}
+        if len(inside) <= self.params.exact_up_to:
+            near = np.zeros(len(inside), np.int64)
+            kernel_matrix(points, self.table, near_level=level_of(self.near), near=near)
+        else:
+            graph = pool_graph(self.problem(points, keys[inside]))
+            near = graph.near
+            arrays |= {"rows": graph.rows, "levels": graph.levels}
+        self.files.write(name, inside=inside, raw=raw, near=near, **arrays)
+
+    def problem(self, points: Points, keys: np.ndarray) -> Problem:
+        """Points as a problem of one group, where all weigh the same and nothing is labelled or frozen."""
+        count = points.count
+        return Problem(
+            points=points,
+            keys=keys,
+            table=self.table,
+            weights=np.ones(count),
+            near_level=level_of(self.near),
+            scale=self.scale,
+            best=np.zeros(count, np.int16),
+            nearest=np.full(count, -1, np.int32),
+            labelled=None,
+            frozen=np.zeros(0, np.int64),
+            groups=np.zeros(count, np.int32),
+            group_names=[""],
+            labelled_by_group=np.zeros(1, np.int64),
+            counts=np.ones(100, np.int64),
+            params=self.params,
+        )
+
+    def _similar(self, base: np.ndarray, points: Points) -> np.ndarray:
+        """Weights after similarity to given images."""
+        (powers,) = self.files.read("similar", "powers")
+        given = self.files.read("similar", *(f"like{place}" for place in range(len(powers))))
+        similar = [(prepare(some, self.device), float(power)) for some, power in zip(given, powers, strict=True)]
+        return similar_weights(base, similar, points, self.scale * self.params.scale_factor)
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """A worker that orders the samples of a region, into `ordered-<plan>-<region>`.
+
+    Attributes:
+        comparing: What the region was compared by.
+        cuts: Up to which pick the whole pool's order counts all, and then half, of what a pick covers of itself: the
+            key and tie of the last such pick, (cuts, 2) int64. There are as many earlier plans.
+    """
+
+    comparing: Comparing
+    cuts: tuple[tuple[int, int], ...]
+
+    def __call__(self) -> Callable[[int], None]:
+        """Orders a region."""
+        return self.order
+
+    def order(self, region: int) -> None:
+        """Write `ordered-<plan>-<region>`.
+
+        By rank within the region, (m,), its own samples alone, without those that are fixed: `rows` int32 of the pool;
+        `phase` int8, how many cuts they lie behind; `key` and `tie` int64, by which regions are merged; `gain` int64;
+        `stands_for` int32; `earlier` int64, a row of the pool or -2 - l for outside image l, or -1, and `radius`
+        float64; `else_earlier` and `else_radius`, the same among outside images alone; `weight` int32. Over all, guests
+        too: `all_phase`, `all_key`, `all_tie`.
+        """
+        files, params = self.comparing.files, self.comparing.params
+        name = f"ordered-{len(self.cuts)}-{region:06d}"
+        if files.has(name):
+            return
+        rows, is_own, vectors, keys, codes = load_region(files, region, "rows", "is_own", "vectors", "keys", "codes")
+        inside, raw, near = files.read(f"compared-{region:06d}", "inside", "raw", "near")
+        own_rows, is_mine = rows[inside], is_own[inside]
+        weights = read_weighing(files).weights(raw, near, codes[inside], params)
+        (labelled,) = files.read("labelled", "vectors")
+        fixed, fixed_vectors = files.read("fixed", "rows", "vectors")
+        points = prepare(vectors[inside], self.comparing.device)
+        best, nearest = self._covered(region, points, weights * is_mine, labelled, fixed_vectors, own_rows, fixed)
+        problem = replace(self.comparing.problem(points, keys[inside]), best=best, nearest=nearest)
+        marks = self._marks(region, len(inside))
+        ordered = pick_all(problem, self._affinity(region, problem, weights), free_limits(problem), tail=marks)
+        assert ordered.keys is not None
+        order = ordered.state.order.astype(np.int64)
+        phase = np.searchsorted(marks, np.arange(len(order)), side="right").astype(np.int8)
+        key, tie = merge_keys(ordered.keys, own_rows[order], phase)
+        outside = np.concatenate([labelled, fixed_vectors])
+        earlier, radius = _earlier(ordered, vectors, inside, own_rows, outside)
+        is_kept = is_mine[order] & ~np.isin(own_rows[order], fixed)
+        else_earlier = nearest[order].astype(np.int64)
+        else_radius = np.full(len(order), NOTHING_NEAR)
+        given = np.flatnonzero(else_earlier <= -2)
+        else_radius[given] = exact_distances(vectors, inside[order[given]], -2 - else_earlier[given], outside)
+        by_rank = {
+            "rows": own_rows[order].astype(np.int32),
+            "phase": phase,
+            "key": key,
+            "tie": tie,
+            "gain": ordered.state.gains,
+            "stands_for": ordered.state.stands_for,
+            "earlier": earlier,
+            "radius": radius,
+            "else_earlier": else_earlier,
+            "else_radius": else_radius,
+            "weight": weights[order],
+        }
+        kept = {what: values[is_kept] for what, values in by_rank.items()}
+        files.write(name, all_phase=phase, all_key=key, all_tie=tie, **kept)
+
+    def _covered(
+        self,
+        region: int,
+        points: Points,
+        shares: np.ndarray,
+        labelled: np.ndarray,
+        fixed_vectors: np.ndarray,
+        rows: np.ndarray,
+        fixed: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`best` and `nearest` of the region's rows, covered by labelled images and fixed picks.
+
+        Into `covered-<region>`, with `start` int64, what labelled images cover of the region's own samples by their
+        `shares`, and by fixed pick `gain` int64 and `stands_for` int64 among these, `weight`, which is -1 where it is
+        not of this region, and `earlier` int32, its `nearest` before it was picked.
+        """
+        files, name = self.comparing.files, f"covered-{region:06d}"
+        if not files.has(name):
+            state = new_state(points.count)
+            table = self.comparing.table
+            if len(labelled):
+                marks = -2 - np.arange(len(labelled), dtype=np.int32)
+                cover_by(points, prepare(labelled, self.comparing.device), table, state, marks=marks)
+            start = int((state.best.astype(np.int64) * shares).sum())
+            found = _cover_by_fixed(
+                points,
+                fixed_vectors,
+                table,
+                state,
+                shares,
+                rows,
+                fixed,
+                first=len(labelled),
+                device=self.comparing.device,
+            )
+            files.write(name, best=state.best, nearest=state.nearest, start=start, **found)
+        best, nearest = files.read(name, "best", "nearest")
+        return best, nearest
+
+    def _affinity(self, region: int, problem: Problem, weights: np.ndarray) -> Affinity:
+        if problem.points.count <= problem.params.exact_up_to:
+            return replace(measure_affinity(problem), weights=weights)
+        rows, levels = self.comparing.files.read(f"compared-{region:06d}", "rows", "levels")
+        values = problem.table[levels]
+        return Affinity(weights, None, Neighbours(rows, values, transpose(rows, values), is_exact=False))
+
+    def _marks(self, region: int, count: int) -> tuple[int, int]:
+        """The ranks within the region at which the phases change, guests and fixed picks counted."""
+        marks, before = [count, count], 0
+        for plan, (key, tie) in enumerate(self.cuts):
+            phases, keys, ties = self.comparing.files.read(
+                f"ordered-{plan}-{region:06d}", "all_phase", "all_key", "all_tie"
+            )
+            is_first = (phases == plan) & ((keys > key) | ((keys == key) & (ties <= tie)))
+            before += int(is_first.sum())
+            marks[plan] = before
+        return marks[0], marks[1]
+
+
+def load_region(files: Files, region: int, *wanted: str) -> list[np.ndarray]:
+    """Arrays of a region's samples and guests, sorted by row; `rows` is always read."""
+    (sizes,) = files.read("dealt", "sizes")
+    names = ["rows", *wanted]
+    pieces = [files.read(f"region-{region:06d}-{piece:05d}", *names) for piece in np.flatnonzero(sizes[:, region])]
+    order = np.argsort(np.concatenate([piece[0] for piece in pieces]), kind="stable")
+    return [np.concatenate([piece[place] for piece in pieces])[order] for place in range(1, len(names))]
+
+
+def read_weighing(files: Files) -> Weighing:
+    """As `by_regions` wrote it."""
+    top, factors, top_balanced = files.read("weighing", "top", "factors", "top_balanced")
+    return Weighing(float(top), factors, float(top_balanced))
+
+
+def merge_keys(keys: np.ndarray, rows: np.ndarray, phase: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """By what regions are merged: falling keys, and at equal ones rising ties, within each phase; both (n,) int64.
+
+    A pick's key is what counted of its gain, and no more than that of any pick before it, so that merging keeps a
+    region's order; the tie is its row, and no less than that of the picks before it with an equal key.
+    """
+    merged = keys.copy()
+    for start, stop in _runs(phase):
+        np.minimum.accumulate(merged[start:stop], out=merged[start:stop])
+    is_new = np.ones(len(keys), bool)
+    is_new[1:] = (np.diff(merged) != 0) | (np.diff(phase) != 0)
+    run = np.cumsum(is_new) * _RUN
+    return merged, np.maximum.accumulate(rows + run) - run
+
+
+def _runs(phase: np.ndarray) -> list[tuple[int, int]]:
+    edges = [0, *(np.flatnonzero(np.diff(phase)) + 1).tolist(), len(phase)]
+    return list(itertools.pairwise(edges))
+
+
+def _cover_by_fixed(
+    points: Points, fixed_vectors: np.ndarray, table: np.ndarray, state: State, shares: np.ndarray, rows: np.ndarray,
+    fixed: np.ndarray, *, first: int, device: str,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Let fixed picks cover one after the other; the arrays of `covered-<region>` by pick. Pick l has mark -2 - l."""
+    gain, stands_for = np.zeros(len(fixed), np.int64), np.zeros(len(fixed), np.int64)
+    earlier = np.full(len(fixed), -1, np.int32)
+    place = np.searchsorted(rows, fixed)
+    is_here = rows[np.minimum(place, len(rows) - 1)] == fixed
+    out = np.empty((_FIXED_ROWS, points.count), np.int16)
+    counted = (shares > 0).astype(np.int64)
+    others = prepare(fixed_vectors, device) if len(fixed) else points
+    for start in range(0, len(fixed), _FIXED_ROWS):
+        stop = min(start + _FIXED_ROWS, len(fixed))
+        kernel_rows(points, others.left_slice(start, stop), table, out[: stop - start])
+        for pick in range(start, stop):
+            column = out[pick - start]
+            if is_here[pick]:
+                earlier[pick] = state.nearest[place[pick]]
+            gain[pick] = gain_of(column, state.best, shares)
+            stands_for[pick] = int(counted[column > state.best].sum())
+            cover(state, column, -2 - first - pick, 0)
+    weight = np.where(is_here & (shares[place % len(rows)] > 0), shares[place % len(rows)], -1)
+    return {"gain": gain, "stands_for": stands_for, "earlier": earlier, "weight": weight}
+
+
+def _earlier(
+    ordered: PickOrder, vectors: np.ndarray, inside: np.ndarray, rows: np.ndarray, outside: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """By rank, the nearest earlier pick's row of the pool, -2 - l for outside image l or -1; and its distance."""
+    own = inside[ordered.state.order]
+    found = with_the_far(ordered, vectors, own, outside)
+    radius = np.full(len(own), NOTHING_NEAR)
+    picked, given = np.flatnonzero(found >= 0), np.flatnonzero(found <= -2)
+    radius[picked] = exact_distances(vectors, own[picked], own[found[picked]], vectors)
+    radius[given] = exact_distances(vectors, own[given], -2 - found[given], outside)
+    earlier = found.copy()
+    earlier[picked] = rows[ordered.state.order[found[picked]]]
+    return earlier, radius
