@@ -70,6 +70,6 @@ def refresh(
         selection = select(run, encoder)
         stopwatch.lap("selection")
         record = make_record(run, Results(pool, encoder, embedded, selection, stopwatch.seconds))
-        write_report(run, record, held)
+        record = write_report(run, record, held)
         commit(run, record, held)
         return publish_result(run, record)

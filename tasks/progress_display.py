@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from wtl_core.machine import duration
+
 _LINE_SECONDS = 10.0
 _WORTH_A_LINE_SECONDS = 1.0
 _TEXT_COLUMNS = 58
@@ -70,12 +72,12 @@ class Pace:
         """As `1.4 of 3.9 MB, 1.3 MB a second, 2 s left`."""
         if not self.done:
             return self._amount(0, self.total) if self.total else "begins"
-        left = _duration((self.total - self.done) / self.rate)
+        left = duration((self.total - self.done) / self.rate)
         return f"{self._amount(self.done, self.total)}, {self._amount(self.rate)} a second, {left} left"
 
     def at_the_end(self) -> str:
         """As `3.9 MB in 3 s, 1.3 MB a second`."""
-        return f"{self._amount(self.done)} in {_duration(self.seconds)}, {self._amount(self.rate)} a second"
+        return f"{self._amount(self.done)} in {duration(self.seconds)}, {self._amount(self.rate)} a second"
 
     def _amount(self, done: float, total: float | None = None) -> str:
         digits, divisor, unit = (1, 1e6, "MB") if self.unit == "bytes" else (0, 1, self.unit)
@@ -83,12 +85,6 @@ class Pace:
             digits = 1
         whole = "" if total is None else f" of {total / divisor:,.{digits}f}"
         return f"{done / divisor:,.{digits}f}{whole} {unit}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

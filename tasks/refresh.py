@@ -43,10 +43,10 @@ def make_record(run: Run, results: Results) -> Commit:
 
 
 @task(name="report", **STAGE)
-def write_report(run: Run, record: Commit, held: Lease) -> None:
-    """Write the report of the refresh."""
+def write_report(run: Run, record: Commit, held: Lease) -> Commit:
+    """Write the report of the refresh; the record with the seconds that this took."""
     held.check()
-    pipeline.write_report(run, record)
+    return pipeline.write_report(run, record)
 
 
 @task(name="commit", **STAGE)

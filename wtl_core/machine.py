@@ -23,6 +23,13 @@ class Stopwatch:
         self._last = now
 
 
+def duration(seconds: float) -> str:
+    """In words, as `40 s`, `3 min` or `5.2 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
+
+
 Progress = Callable[[int, int], None]
 """Called with (done, total), in the unit of the stage: bytes, images or steps."""
 

@@ -21,14 +21,16 @@ from wtl_core.pool.part_file import PartCounts
 from wtl_core.recipe import encoder_names
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.recipe.recipe import Recipe
-from wtl_core.refresh import accounts, last_result, outcome, planning
+from wtl_core.refresh import accounts, forecast, last_result, outcome, planning
 from wtl_core.refresh.outcome import Results
+from wtl_core.refresh.planning import RefreshPlan
 from wtl_core.report import contact_sheet, page
 from wtl_core.selection import columns, stage, stage_inputs
 from wtl_core.training import making, pool_images, succession
 from wtl_core.workspace import commits, lease, ledger, marker, snapshots
 from wtl_core.workspace.accounts import PoolAccounts
 from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.forecasts import Forecast, Hardware
 from wtl_core.workspace.run import Run
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store
@@ -64,6 +66,7 @@ def plan_refresh(
         ledger_length=ledger.length(store),
         last=planned.last,
         is_noop=planned.is_noop,
+        forecast=_forecast(store, planned, machine),
         planned_before_seconds=before_seconds,
     )
     if planned.is_noop:
@@ -75,6 +78,17 @@ def plan_refresh(
     snapshot_key = snapshots.write_snapshot(store, planned.snapshot)
     snapshots.note_pending(store, planned.number, snapshot_key)
     return replace(run, snapshot_key=snapshot_key)
+
+
+def _forecast(store: Store, planned: RefreshPlan, machine: Machine) -> Forecast | None:
+    """What the refresh is expected to take, logged before it starts; None where nothing is to be done."""
+    if planned.is_noop:
+        return None
+    gpus = 0 if machine.device == "cpu" else machine.devices
+    hardware = Hardware(cores=machine.workers, gpus=gpus)
+    made = forecast.of_run(planned.work, hardware, commits.newest(store, forecast.REMEMBERED))
+    forecast.log(made)
+    return made
 
 
 def _check_encoder(store: Store, params: EncoderParams, machine: Machine) -> None:
@@ -246,10 +260,13 @@ def make_record(run: Run, results: Results) -> Commit:
     return outcome.make_record(run, load_pool(run), results)
 
 
-def write_report(run: Run, record: Commit) -> None:
-    """Render the report of a refresh and write it where its record says."""
+def write_report(run: Run, record: Commit) -> Commit:
+    """Render the report of a refresh and write it where its record says; the record with the seconds that this took."""
+    stopwatch = Stopwatch()
     text = page.render(run.store, record, load_pool(run), workers=run.machine.workers)
     run.store.write_bytes(record.report, text.encode("utf-8", "replace"))
+    stopwatch.lap("report")
+    return outcome.with_seconds(record, stopwatch.seconds)
 
 
 def draw_contact_sheet(run: Run, record: Commit) -> bytes | None:
@@ -301,7 +318,7 @@ def refresh_workspace(
         stopwatch.lap("selection")
         record = make_record(run, Results(pool, encoder, embedded, selection, stopwatch.seconds))
         held.check()
-        write_report(run, record)
+        record = write_report(run, record)
         held.check()
         commit(run, record)
         return record

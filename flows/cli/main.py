@@ -22,6 +22,7 @@ from flows.cli import (
 )
 from flows.cli.benchmark_command import benchmark_command
 from flows.cli.options import Sections
+from flows.cli.plan_command import plan_command
 from flows.cli.run_command import run_command
 from flows.cli.split_command import split_command
 from flows.cli.tool_commands import hand_out_command, take_back_command
@@ -60,6 +61,7 @@ _SECTIONS: dict[str, tuple[click.Command, ...]] = {
         operations_commands.train_encoder_command,
         operations_commands.maintain_command,
         operations_commands.doctor_command,
+        plan_command,
     ),
     "Comparison": (benchmark_command,),
 }

@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
+from wtl_core.machine import duration
 from wtl_core.refresh.arrivals import Arrivals
 from wtl_core.workspace.run import ObjectChanges
 
@@ -58,7 +59,7 @@ def name_training(card: dict[str, Any], *, is_new: bool) -> None:
     made, network = ("trained", card["network"]["kind"]) if is_trained else ("fitted", card["network"])
     # The card of a network that an earlier version fitted lacks the pool's size.
     what = f"{network} on {_count(card.get('images', card.get('fitted_on', 0)), 'image')}"
-    rename(f"{made} {what}, {_duration(card['seconds_since_last_start'])}" if is_new else f"{what}: {made} before")
+    rename(f"{made} {what}, {duration(card['seconds_since_last_start'])}" if is_new else f"{what}: {made} before")
 
 
 def name_maintenance(done: "Maintained") -> None:
@@ -105,12 +106,6 @@ def _changed(changes: ObjectChanges | Arrivals) -> str:
 
 def _size(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:,.0f} s"
-    return f"{seconds / 60:,.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
 
 
 def _count(count: int, what: str) -> str:

@@ -160,5 +160,5 @@ def test_the_largest_side_of_use_that_fits_into_the_time() -> None:
 
 def test_without_packages_auto_trains_on_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "PACKAGED", {})
-    choice = choosing.choose(pool_of(images(8)), Store(str(tmp_path)), seconds=40, device="cpu")
+    choice = choosing.choose(np.full(8, 32), Store(str(tmp_path)), count=8, seconds=40, device="cpu")
     assert (choice.name, choice.side_px, str(choice)) == ("ssl", None, "ssl, about 40 s")

@@ -83,8 +83,18 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
         changes=changes,
         coverage=selection.coverage,
         random_coverage=selection.random_coverage,
-        seconds={stage: round(value, 3) for stage, value in results.seconds.items()},
+        seconds=_rounded(results.seconds),
+        forecast=run.forecast,
     )
+
+
+def with_seconds(record: Commit, seconds: dict[str, float]) -> Commit:
+    """The record with the wall clock of further stages."""
+    return record.model_copy(update={"seconds": {**record.seconds, **_rounded(seconds)}})
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {stage: round(value, 3) for stage, value in seconds.items()}
 
 
 def _labelled_and_skipped(store: Store, entries: int) -> tuple[set[str], set[str]]:

@@ -17,7 +17,7 @@ from wtl_core.errors import InputError
 from wtl_core.pool.part_plan import PartPlan, plan_parts, snapshot_rows
 from wtl_core.recipe import encoder_names
 from wtl_core.recipe.recipe import Recipe
-from wtl_core.refresh import last_result, readmission
+from wtl_core.refresh import forecast, last_result, readmission
 from wtl_core.refresh.sources import check_removals, list_objects, scope_of, split_by_owner
 from wtl_core.shards import discover
 from wtl_core.shards.discover import LISTING_SCHEMA
@@ -25,6 +25,7 @@ from wtl_core.shards.objects import SourceObject
 from wtl_core.shards.paths import is_s3
 from wtl_core.workspace import commits, ledger
 from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.forecasts import Work
 from wtl_core.workspace.run import ObjectChanges, Run
 from wtl_core.workspace.snapshots import read_snapshot
 from wtl_core.workspace.storage import Store
@@ -51,6 +52,8 @@ class RefreshPlan:
         last: The last commit, None before the first.
         is_noop: Nothing differs from the last commit, so its result stands.
         is_light: The work takes seconds: all of it on local disks, with the last refresh's encoder, and little to read.
+        fresh: The objects that are new or changed, as the listing has them.
+        work: How much there is to do, before an image is read.
         seconds: What listing and comparing took.
     """
 
@@ -64,6 +67,8 @@ class RefreshPlan:
     last: Commit | None
     is_noop: bool
     is_light: bool
+    fresh: pl.DataFrame
+    work: Work
     seconds: float
 
 
@@ -184,7 +189,35 @@ def plan(
         last=last,
         is_noop=is_noop,
         is_light=_is_light(store, last, recipe, scope.all, parts),
+        fresh=fresh,
+        work=_work(store, last, recipe, fresh=fresh, known=known, listed=listing.height),
         seconds=time.perf_counter() - started,
+    )
+
+
+def _work(
+    store: Store, last: Commit | None, recipe: Recipe, *, fresh: pl.DataFrame, known: pl.DataFrame, listed: int
+) -> Work:
+    """How much there is to do. New shards are taken to hold as many images for their bytes as the known objects do."""
+    megabytes = float(fresh["size"].clip(0).sum()) / 1e6
+    in_shards = float(fresh.filter(pl.col("kind") != "loose")["size"].clip(0).sum()) / 1e6
+    each = forecast.shipped_rates().tables["ingest"]["megabytes_per_image"]
+    if last is not None and last.counts.locations and not known.is_empty():
+        each = max(float(known["size"].clip(0).sum()) / 1e6 / last.counts.locations, 1e-6)
+    images = fresh.filter(pl.col("kind") == "loose").height + round(in_shards / each)
+    pool = images + (0 if last is None else last.counts.samples)
+    is_kept = last is not None and last_result.keeps_encoder(store, last, recipe)
+    kind = encoder_names.parse_name(recipe.encoder.name).kind
+    seconds = recipe.encoder.seconds if kind == "ssl" else None
+    return Work(
+        objects=listed,
+        images=images,
+        megabytes=megabytes,
+        to_embed=images if is_kept else pool,
+        pool=pool,
+        network={"ssl": "own", "pixels": "pixels"}.get(kind, "package"),
+        side_px=recipe.encoder.side_px,
+        encoder_seconds=0.0 if is_kept or not encoder_names.is_made_here(recipe.encoder.name) else seconds,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from wtl_core.encoders import packages, resolve
-from wtl_core.training.image_cache import PoolImages
+from wtl_core.machine import duration
 from wtl_core.workspace.storage import Store
 
 _log = logging.getLogger("wtl_core.progress")  # what a user hears without asking for more
@@ -52,12 +52,13 @@ class Choice:
         return f"{self.name}{side}, about {duration(self.seconds)}"
 
 
-def choose(images: PoolImages, store: Store, *, seconds: float, device: torch.device | str) -> Choice:
+def choose(sides_px: np.ndarray, store: Store, *, count: int, seconds: float, device: torch.device | str) -> Choice:
     """The encoder for a pool, logged with an estimate before it starts.
 
     Args:
-        images: The pool.
+        sides_px: (n,) shorter side of the pool's images, or of some of them.
         store: The workspace.
+        count: Images of the pool.
         seconds: Time that the features may cost; the side follows from it.
         device: Where the network will run.
     """
@@ -67,9 +68,9 @@ def choose(images: PoolImages, store: Store, *, seconds: float, device: torch.de
         choice = Choice("ssl", None, seconds)
         _log.info("encoder: no package with a pretrained network is installed, so %s is trained on the pool", choice)
         return choice
-    count, label = len(images.sample_ids), f"package:{name}"
+    label = f"package:{name}"
     per_image = _seconds_per_image(label, store, device)
-    choice = Choice(label, *side_for(images.sides_px, count=count, per_image=per_image, seconds=seconds))
+    choice = Choice(label, *side_for(sides_px, count=count, per_image=per_image, seconds=seconds))
     _log.info("encoder: %s for %s images", choice, f"{count:,}")
     return choice
 
@@ -100,8 +101,3 @@ def _seconds_per_image(name: str, store: Store, device: torch.device | str) -> f
         encoder.encode(blank).cpu()
         taken.append(time.perf_counter() - started)
     return min(taken) / encoder.forward_rows
-
-
-def duration(seconds: float) -> str:
-    """In words, as `40 s` or `3 min`."""
-    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"

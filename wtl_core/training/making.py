@@ -54,7 +54,9 @@ def make(
 def _chosen(
     images: PoolImages, store: Store, params: EncoderParams, machine: Machine, *, on_progress: Progress | None
 ) -> str:
-    choice = choosing.choose(images, store, seconds=params.seconds, device=machine.device)
+    choice = choosing.choose(
+        images.sides_px, store, count=len(images.sample_ids), seconds=params.seconds, device=machine.device
+    )
     named = params.model_copy(update={"name": choice.name, "side_px": choice.side_px})
     return _make(images, store, named, machine, facts=choice.facts(), on_progress=on_progress)
 

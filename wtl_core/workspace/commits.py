@@ -13,6 +13,7 @@ from wtl_core.recipe.recipe import Recipe, read_recorded
 from wtl_core.workspace import marker
 from wtl_core.workspace.accounts import Accounts, SourceAccounts
 from wtl_core.workspace.encoder_check import EncoderCheck
+from wtl_core.workspace.forecasts import Forecast
 from wtl_core.workspace.storage import Store
 
 _FOLDER = "refreshes"
@@ -149,6 +150,8 @@ class Commit(BaseModel):
     """Mean coverage of random picks of the same number, by the same per cents."""
     seconds: dict[str, float]
     """Wall-clock seconds of each stage."""
+    forecast: Forecast | None = None
+    """What the refresh was expected to take before it began; None in commits older than forecasts."""
 
 
 def latest(store: Store) -> Commit | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace.commits import Commit
+from wtl_core.workspace.forecasts import Forecast
 from wtl_core.workspace.storage import Store
 
 
@@ -37,6 +38,7 @@ class Run:
         ledger_length: Entries of the ledger that the ranking will respect; the split may add one for arrivals.
         last: The last commit, None before the first.
         is_noop: Nothing differs from the last commit, so its result stands.
+        forecast: What the run is expected to take; None where nothing is to be done.
         planned_before_seconds: What planning took before the run began, where a command had planned already.
     """
 
@@ -51,4 +53,5 @@ class Run:
     ledger_length: int
     last: Commit | None
     is_noop: bool
+    forecast: Forecast | None = None
     planned_before_seconds: float = 0.0

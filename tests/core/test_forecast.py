@@ -1,0 +1,161 @@
+"""How long a refresh takes, told before it starts: rules, what earlier runs teach, and samples of sources."""
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import make_jpeg, write_pictures
+from tests.plain_ingest import write_tar
+from tests.plain_refresh import refresh
+from wtl_core.errors import InputError
+from wtl_core.machine import Machine
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.refresh import forecast, source_forecast, source_sample, sources
+from wtl_core.refresh.forecast import Rates, shipped_rates
+from wtl_core.workspace import commits
+from wtl_core.workspace.forecasts import Hardware, Work
+from wtl_core.workspace.storage import Store
+
+PIXELS = Recipe.model_validate({"encoder": {"name": "pixels"}})
+TWO = Hardware(cores=2)
+
+
+def work(images: int, **more: object) -> Work:
+    values = {"objects": 10, "images": images, "megabytes": images / 10, "to_embed": images, "pool": images}
+    return Work.model_validate({**values, "network": "package", **more})
+
+
+def seconds(work: Work, hardware: Hardware = TWO, rates: Rates | None = None) -> dict[str, float]:
+    return {one.stage: one.seconds for one in forecast.expected(work, hardware, rates or shipped_rates())}
+
+
+def test_every_stage_of_a_refresh_is_foretold(tmp_path: Path) -> None:
+    made = refresh(tmp_path / "w", write_pictures(tmp_path / "photos", count=12))
+    assert list(made.seconds) == list(seconds(work(12)))
+    assert made.forecast is not None
+    assert list(made.forecast.seconds) == list(made.seconds)
+    assert made.forecast.work == work(12, objects=12, megabytes=made.forecast.work.megabytes, network="pixels",
+                                      encoder_seconds=0.0)  # fmt: skip
+
+
+def test_twice_the_images_take_twice_the_time_and_twice_the_cores_half_of_it() -> None:
+    once, twice = seconds(work(100_000)), seconds(work(200_000))
+    spread = seconds(work(200_000), Hardware(machines=2, cores=2))
+    for stage in ("ingest", "embedding"):
+        assert twice[stage] == pytest.approx(2 * once[stage])
+        assert spread[stage] == pytest.approx(once[stage])
+    assert twice["selection"] > 1.5 * once["selection"]
+
+
+def test_a_curve_goes_through_what_was_measured_and_on() -> None:
+    table = shipped_rates().tables["selection"]
+    at = [seconds(work(rows))["selection"] for rows in table["rows"]]
+    assert at == pytest.approx(table["seconds"])
+    growth = (table["rows"][-1] / table["rows"][-2], table["seconds"][-1] / table["seconds"][-2])
+    beyond = seconds(work(round(table["rows"][-1] * growth[0])))["selection"]
+    assert beyond / at[-1] == pytest.approx(growth[1], rel=0.01)
+
+
+def test_without_new_images_only_what_is_left_takes_time() -> None:
+    left = seconds(work(0, objects=5, megabytes=0.0, pool=100_000, encoder_seconds=0.0))
+    assert (left["ingest"], left["encoder"], left["embedding"]) == (0, 0, 0)
+    assert left["selection"] > 1
+
+
+def test_a_gpu_embeds_and_cores_decode_meanwhile() -> None:
+    slow, fast = Hardware(cores=2), Hardware(cores=2, gpus=1)
+    small = seconds(work(1_000_000, megabytes=2000.0), fast)["embedding"]
+    assert small < seconds(work(1_000_000, megabytes=2000.0), slow)["embedding"] / 2
+    large = seconds(work(1_000_000, megabytes=3e6), fast)["embedding"]  # 3 MB each: decoding is what takes long
+    assert large == pytest.approx(seconds(work(1_000_000, megabytes=3e6), Hardware(cores=2, gpus=8))["embedding"])
+
+
+def test_what_runs_took_corrects_the_next_forecast_on_such_a_machine_alone(tmp_path: Path) -> None:
+    made = refresh(tmp_path / "w", write_pictures(tmp_path / "photos", count=4))
+    asked = work(50_000)
+    plain = seconds(asked)
+    took = {stage: 3 * value for stage, value in plain.items()}
+    before = forecast.of_run(asked, TWO, [])
+    run = made.model_copy(update={"forecast": before, "seconds": took})
+    learnt = forecast.of_run(asked, TWO, [run]).seconds
+    assert learnt["embedding"] == pytest.approx(3 * plain["embedding"], rel=0.01)
+    assert learnt["plan"] == pytest.approx(plain["plan"], abs=0.001)  # too short to learn from
+    assert (
+        forecast.of_run(asked, Hardware(cores=4), [run]).seconds
+        == forecast.of_run(asked, Hardware(cores=4), []).seconds
+    )
+    odd = run.model_copy(update={"seconds": {stage: 100 * value for stage, value in plain.items()}})
+    assert forecast.of_run(asked, TWO, [run, odd, run]).seconds == learnt  # one slow run is no rule
+
+
+def make_source(folder: Path) -> Path:
+    """200 images: 60 in a tar with as many notes, 60 in a table, 60 in a zip, 20 files of which 5 are broken."""
+    folder.mkdir()
+    images = [make_jpeg(seed) for seed in range(200)]
+    write_tar(folder / "a.tar", [(f"{n}.{kind}", data) for n in range(60) for kind, data in
+                                 (("jpg", images[n]), ("txt", b"a note"))])  # fmt: skip
+    pq.write_table(pa.table({"image": images[60:120]}), folder / "b.parquet", compression="zstd")
+    with zipfile.ZipFile(folder / "c.zip", "w") as archive:
+        for n in range(120, 180):
+            archive.writestr(f"{n}.jpg", images[n])
+    for n in range(180, 200):
+        (folder / f"{n}.jpg").write_bytes(images[n] if n >= 185 else b"\xff\xd8\xff broken")
+    return folder
+
+
+def sampled(folder: Path) -> source_sample.Sample:
+    scope = sources.Scope([str(folder)], [], [])
+    return source_sample.draw(sources.list_objects(Store(str(folder.parent / "w")), scope), PIXELS.ingest)
+
+
+def test_a_sample_counts_images_of_all_kinds(tmp_path: Path) -> None:
+    found = sampled(make_source(tmp_path / "source"))
+    assert (found.images, found.refused, found.opened) == (195, 5, 23)
+    assert found.megabytes == pytest.approx(sum(f.stat().st_size for f in (tmp_path / "source").iterdir()) / 1e6)
+    assert set(found.sides_px) == {40}
+
+
+def test_shards_are_not_read_to_their_end(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    members = [(f"{n}.jpg", make_jpeg(n % 50) + bytes([n % 256, n // 256])) for n in range(3000)]
+    for number in range(4):
+        write_tar(tmp_path / "source" / f"{number}.tar", members)
+    found = sampled(tmp_path / "source")
+    assert found.decoded <= 400
+    assert found.images == pytest.approx(12_000, rel=0.03)
+
+
+def test_a_gzipped_tar_is_told_by_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    with tarfile.open(tmp_path / "source" / "a.tar.gz", "w:gz") as archive:
+        for n in range(50):
+            info = tarfile.TarInfo(f"{n}.jpg")
+            info.size = len(make_jpeg(n))
+            archive.addfile(info, io.BytesIO(make_jpeg(n)))
+    assert sampled(tmp_path / "source").images == 50  # fewer than are sampled: all were seen
+
+
+def test_a_source_is_planned_without_a_trace(tmp_path: Path) -> None:
+    folder, workspace = make_source(tmp_path / "source"), tmp_path / "w"
+    made = source_forecast.make(Store(str(workspace)), [str(folder)], PIXELS, Machine(), TWO)
+    assert not workspace.exists()
+    assert (made.work.images, made.work.to_embed, made.work.pool) == (195, 195, 195)
+    refresh(workspace, folder)
+    again = source_forecast.make(Store(str(workspace)), [], None, Machine(), TWO)
+    assert (again.sample, again.work.images, again.work.pool) == (None, 0, 195)
+    (folder / "new.jpg").write_bytes(make_jpeg(1000))
+    third = source_forecast.make(Store(str(workspace)), [], None, Machine(), TWO)
+    assert (third.work.images, third.work.to_embed, third.work.pool) == (1, 1, 196)
+    assert [commit.number for commit in commits.newest(Store(str(workspace)), 9)] == [1]
+
+
+def test_a_source_without_a_readable_image_is_told(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a.jpg").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"none that can be read in 1 of 1 objects; `wtl run` lists each"):
+        source_forecast.make(Store(str(tmp_path / "w")), [str(tmp_path / "source")], PIXELS, Machine(), TWO)
