@@ -392,7 +392,28 @@ def test_the_map_of_a_notebook_shows_what_is_under_the_pointer(app: App, tmp_pat
     assert [one for one in app.complaints() if one != f"a request to {(tmp_path / 'frame.html').as_uri()}"] == []
 
 
-@pytest.mark.parametrize(("name", "width", "dark"), [("dark", 1400, True), ("narrow", 390, False)])
+def test_every_room_prints(app: App) -> None:
+    for room in ROOMS:
+        app.open(room)
+        printed = app.browser.call("Page.printToPDF", printBackground=True, paperWidth=8.27, paperHeight=11.69)
+        data = base64.b64decode(printed["data"])
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        (SHOTS / f"app-{room}.pdf").write_bytes(data)
+        assert 1 <= data.count(b"/Type /Page\n") <= 4, room
+        app.browser.call("Emulation.setEmulatedMedia", media="print", features=[])
+        app.browser.call(
+            "Emulation.setDeviceMetricsOverride", width=794, height=1123, deviceScaleFactor=1, mobile=False
+        )
+        app.settle()
+        app.shot(f"{room}-print")
+        assert app.ask("document.documentElement.scrollWidth") <= 794, room
+        assert not app.sees("Undo"), "what can only be pressed is not printed"
+    assert app.complaints() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "dark"), [("light", 1400, False), ("dark", 1400, True), ("narrow", 390, False)]
+)
 def test_nothing_is_out_of_reach(app: App, name: str, width: int, dark: bool) -> None:
     found = {}
     for room in ROOMS:

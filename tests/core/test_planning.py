@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import make_jpeg
+from tests.plain_refresh import ranking, refresh
 from wtl_core import pipeline
+from wtl_core.labelling import keeps, skips
 from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import planning
 from wtl_core.shards import discover
+from wtl_core.workspace import ledger
 from wtl_core.workspace.storage import Store
 
 PIXELS = Recipe.model_validate({"encoder": {"name": "pixels"}})
@@ -42,6 +45,20 @@ def test_a_plan_that_is_handed_over_is_followed_and_nothing_is_listed_again(
     assert first.seconds["plan"] >= round(planned.seconds, 3)
     assert pipeline.refresh_workspace(store, sources, PIXELS, Machine()) == first
     assert listings == {str(source): 2}  # behind the block every run lists for itself
+
+
+def test_what_is_kept_asks_for_no_new_ranking_and_what_is_skipped_does(source: Path, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "w"))
+    first = refresh(tmp_path / "w", source)
+    ids = ranking(tmp_path / "w")["sample_id"].to_list()
+    keeps.keep(store, ids[:3])
+    assert refresh(tmp_path / "w", source) == first
+    keeps.undo(store, ids[:1])
+    assert refresh(tmp_path / "w", source) == first
+    skips.skip(store, ids[1:2], "redundant")
+    second = refresh(tmp_path / "w", source)
+    assert (second.number, second.ledger_length) == (2, 3)
+    assert ledger.kept_ids(ledger.read(store)) == [ids[2]]
 
 
 def test_a_plan_is_made_anew_when_another_process_has_committed_meanwhile(

@@ -163,7 +163,7 @@ def plan(
         and not scope.forgotten
         and changes.gone.is_empty()
         and set(scope.listed) <= set(scope.staying)
-        and last.ledger_length == ledger.length(store)
+        and not ledger.asks_for_a_ranking(store, last.ledger_length)
         and last_result.still_holds(store, last, recipe, known)
     )
     together = [kept, others, snapshot_rows(parts)]

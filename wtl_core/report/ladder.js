@@ -47,7 +47,7 @@ export function drawChart(cut) {
   }
   for (const percent of [1, 2, 5, 10, 20, 50, 100]) {
     const value = Math.ceil((most * percent) / 100);
-    if (value < least || (percent === 50 && width < 500)) continue;
+    if (value < least || (width < 500 && [2, 5, 50].includes(percent))) continue;
     picture.append(
       svg(
         "text",

@@ -66,6 +66,12 @@ def read(store: Store, entries: int | None = None) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
 
 
+def asks_for_a_ranking(store: Store, entries: int) -> bool:
+    """Whether an entry behind the first `entries` may change the ranking, as all do that neither keep nor unkeep."""
+    later = (store.read_frame(f"{_FOLDER}/{name}") for name in _entries(store)[entries:])
+    return any(not rows["kind"].is_in(["kept", "unkept"]).all() for rows in later)
+
+
 def labels(ledger: pl.DataFrame, *, with_skipped: bool = False) -> pl.DataFrame:
     """What the rows of `read` come to: one row for each sample that is labelled, in columns of `LABELS_SCHEMA`.
 
