@@ -1,13 +1,19 @@
 """A workspace and a source under `s3://`, on moto's server: a real HTTP server with S3's interface, in one process."""
 
+import threading
+import urllib.request
 from pathlib import Path
 
 import boto3
 import pytest
+from starlette.testclient import TestClient
 
+from flows.serving.report_server import ReportServer
 from tests.conftest import make_jpeg
 from tests.plain_refresh import PIXELS, ranking, refresh
 from wtl_core import pipeline
+from wtl_core.app.live import Live
+from wtl_core.app.server import create_app
 from wtl_core.errors import BusyError
 from wtl_core.labelling import cut
 from wtl_core.machine import Machine
@@ -67,3 +73,30 @@ def test_an_upload_that_fails_half_way_is_never_seen(endpoint: str) -> None:
     assert not store.exists("big")
     store.write_bytes("big", b"y" * (60 << 20))
     assert len(store.read_bytes("big")) == 60 << 20
+
+
+def test_the_app_and_the_report_show_a_workspace_in_a_bucket(endpoint: str) -> None:
+    client = boto3.client("s3", endpoint_url=endpoint)
+    for i in range(20):
+        client.put_object(Bucket="team", Key=f"shown/{i}.jpg", Body=make_jpeg(i))
+    store = Store("s3://team/spaces/shown")
+    first = pipeline.refresh_workspace(store, ["s3://team/shown"], PIXELS, Machine(embedding_part_images=16))
+    ids = selections.read_ranking(store, first.selection)["sample_id"].to_list()
+    home = "http://127.0.0.1:8765"
+    app = TestClient(create_app(Live(store), token="known", port=8765), base_url=home, headers={"x-wtl-token": "known"})
+    assert app.get("/api/state").json()["workspace"] == "s3://team/spaces/shown"
+    for address in ("near", "arrivals", "quarantine", "labels", "recipe", "columns", "find?name=3.jpg"):
+        assert app.get(f"/api/{address}").status_code == 200, address
+    for address in (f"thumbs/{ids[0]}", f"images/{ids[0]}"):
+        assert app.get(f"/{address}").content.startswith(b"\xff\xd8\xff"), address
+    assert app.get(f"/api/images/{ids[0]}/neighbours").json()["neighbours"]
+    assert app.post("/api/decisions", json={"ids": ids[:2], "decision": "unusable"}).status_code == 200
+    assert app.get("/api/decisions").json()["images"] == 2
+    assert app.post("/api/undo", json={"entry": 1}).json()["left"] == []
+    assert "lease.json" not in store.names("")
+    with ReportServer(store, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for address in ("", first.report):
+            with urllib.request.urlopen(server.address + address, timeout=30) as answer:
+                assert b"What to label" in answer.read()
+        server.shutdown()
