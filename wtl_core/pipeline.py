@@ -75,7 +75,9 @@ def plan_refresh(
         _check_encoder(store, planned.recipe.encoder, machine)
     marker.create_workspace(store)
     store.sweep()
-    snapshot_key = snapshots.write_snapshot(store, planned.snapshot)
+    snapshot_key = snapshots.write_snapshot(
+        store, planned.snapshot, before=None if planned.last is None else planned.last.listing
+    )
     snapshots.note_pending(store, planned.number, snapshot_key)
     return replace(run, snapshot_key=snapshot_key)
 

@@ -64,7 +64,7 @@ def run(store: Store, *, keep: int = 10, keep_days: float = 7.0) -> Maintained:
     needed_encoders = pruning.needed_encoders(store, kept)
     refusals = {f"embedding-{fingerprint}" for fingerprint in encoders}
     deleted = {name: _delete_unknown(store, name, parts | refusals) for name in _PART_FOLDERS}
-    deleted["listings"] = _delete_unknown(store, "listings", {_stem(listing) for listing in listings})
+    deleted["listings"] = _delete_unknown(store, "listings", {_stem(key) for key in snapshots.files_of(listings)})
     deleted["selections"] = pruning.prune_selections(store, kept)
     deleted["reports"] = pruning.prune_reports(store, kept)
     deleted["positions"] = pruning.prune_positions(store, encoders | needed_encoders)

@@ -17,6 +17,8 @@ from wtl_core.workspace.forecasts import Forecast
 from wtl_core.workspace.storage import Store
 
 _FOLDER = "refreshes"
+DIFFERENCE = "-on-"
+"""In the key of a listing that is written as its difference to another: `listings/<digest>-on-<digest>.parquet`."""
 _DIGITS = 6
 
 
@@ -177,7 +179,10 @@ def write(store: Store, commit: Commit) -> None:
     Raises:
         TransientError: its number is taken, so another process committed meanwhile.
     """
-    data = json.dumps(commit.model_dump(mode="json"), indent=1).encode() + b"\n"
+    values = commit.model_dump(mode="json")
+    if DIFFERENCE in commit.listing:  # versions that know format 1 alone would take it for a whole one
+        values["format"] = 2
+    data = json.dumps(values, indent=1).encode() + b"\n"
     key = f"{_FOLDER}/{commit.number:0{_DIGITS}d}.json"
     # Ours may be there already: a store's answer can be lost, and its client asks again.
     if not store.create(key, data) and store.read_bytes(key) != data:

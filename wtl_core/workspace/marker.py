@@ -10,9 +10,12 @@ from wtl_core.workspace.lease import LEASE
 from wtl_core.workspace.storage import Store
 
 MARKER = "wtl.json"
-FORMAT = 1
-"""Of the marker and of every JSON record of a workspace. Raised when an older version could no longer read what a newer
-one writes, or would go wrong with it; a new field alone does not raise it."""
+FORMAT = 2
+"""The highest `format` of a JSON record of a workspace that this version reads; a record without one has 1. Raised when
+an older version could no longer read what a newer one writes, or would go wrong with it; a new field alone does not
+raise it. 2: a commit whose listing is a difference."""
+_MARKER_FORMAT = 1
+"""Of the marker: older versions read a workspace until a record of it says otherwise."""
 
 
 def check_format(found: int, *, where: str) -> None:
@@ -115,7 +118,7 @@ def create_workspace(store: Store) -> None:
     if store.exists(MARKER):
         return
     storage.check_conditional_writes(store, f"{storage.TEMPORARY_PREFIX}probe")
-    store.create(MARKER, json.dumps({"format": FORMAT}).encode() + b"\n")
+    store.create(MARKER, json.dumps({"format": _MARKER_FORMAT}).encode() + b"\n")
 
 
 def _check_format(store: Store) -> None:
@@ -123,6 +126,7 @@ def _check_format(store: Store) -> None:
         found = int(json.loads(store.read_bytes(MARKER))["format"])
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptArtifactError(
-            f"{store.path(MARKER)}: expected {{'format': {FORMAT}}}; restore it, the rest of the workspace is untouched"
+            f"{store.path(MARKER)}: expected {{'format': {_MARKER_FORMAT}}}; restore it, the rest of the workspace is "
+            "untouched"
         ) from error
     check_format(found, where=store.root)
