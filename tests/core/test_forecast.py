@@ -43,6 +43,14 @@ def test_every_stage_of_a_refresh_is_foretold(tmp_path: Path) -> None:
                                       encoder_seconds=0.0)  # fmt: skip
 
 
+def test_the_report_shows_what_was_expected_beside_what_it_took(tmp_path: Path) -> None:
+    made = refresh(tmp_path / "w", write_pictures(tmp_path / "photos", count=12))
+    assert made.forecast is not None
+    page = (tmp_path / "w" / made.report).read_text()
+    took, expected = made.seconds["ingest"], made.forecast.seconds["ingest"]
+    assert f"<td>ingest</td><td>{took:.1f} s</td><td>{expected:.1f} s</td>" in page
+
+
 def test_twice_the_images_take_twice_the_time_and_twice_the_cores_half_of_it() -> None:
     once, twice = seconds(work(100_000)), seconds(work(200_000))
     spread = seconds(work(200_000), Hardware(machines=2, cores=2))
