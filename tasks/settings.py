@@ -1,12 +1,14 @@
 """Settings that describe the machine and change no result: read here from the environment, passed down as arguments."""
 
 import os
+from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from wtl_core.engines.opening import check_installed
 from wtl_core.errors import ConfigError
 from wtl_core.recipe.base import message_of
 
@@ -32,6 +34,14 @@ class Settings(BaseSettings):
     """Where `wtl report --serve` answers, as browsers reach it; artifacts then link to the report of their run."""
     embedding_part_images: int = Field(32_768, ge=64, le=1_000_000)
     """Images in one embedding task, for each GPU. Whatever this is, vectors are stored at least every 4,096 images."""
+    engine: Literal["local", "ray"] = "local"
+    """What runs the many pieces of a stage: this machine's processes, or [Ray](ray.md). Changes no result."""
+    ray_address: str | None = Field(None, pattern=r"^(auto|[^\s/]+:\d+)$")
+    """`HOST:PORT` of a Ray cluster, or `auto` on a node of it; if not given, one starts on this machine for the run."""
+    ray_worker_cpus: int = Field(1, ge=1, le=512)
+    """Cores of a Ray worker that embeds: threads that decode and multiply."""
+    ray_worker_gpus: float = Field(0, ge=0, le=1)
+    """GPUs of a Ray worker that embeds: 1, or a share such as 0.5; 0 embeds on processors."""
     label_studio_api_key: SecretStr | None = Field(
         None, validation_alias=AliasChoices("LABEL_STUDIO_API_KEY", "WTL_LABEL_STUDIO_API_KEY")
     )
@@ -67,9 +77,22 @@ def machine() -> "Machine":
     from wtl_core.machine import this_machine
 
     chosen = settings()
-    return this_machine(
+    check_engine()
+    found = this_machine(
         workers=chosen.workers, device=chosen.device, embedding_part_images=chosen.embedding_part_images
     )
+    return replace(
+        found,
+        engine=chosen.engine,
+        ray_address=chosen.ray_address,
+        ray_worker_cpus=chosen.ray_worker_cpus,
+        ray_worker_gpus=chosen.ray_worker_gpus,
+    )
+
+
+def check_engine() -> None:
+    """Raise ConfigError where the engine that is set is not installed. Imports little."""
+    check_installed(settings().engine)
 
 
 def open_project(params: "ToolParams") -> "Project":

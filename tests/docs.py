@@ -58,7 +58,7 @@ def _pages(page: Path) -> str:
 _ORDER = (
     "report", "app", "labelling", "recipe", "sources", "encoders", "results", "performance", "concepts",
     "command_line",
-    "workspace", "python", "operations", "troubleshooting", "architecture", "development", "log",
+    "workspace", "python", "operations", "ray", "troubleshooting", "architecture", "development", "log",
 )  # fmt: skip
 """Pages as a new user meets them."""
 

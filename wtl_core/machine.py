@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from wtl_core.errors import ConfigError
 
@@ -54,14 +55,20 @@ class Machine:
         device: Name of a torch device, such as `cpu` or `cuda`; never `auto`.
         devices: How many devices of that kind work together.
         embedding_part_images: Images in one embedding task, for each device.
-        engine: What runs the many pieces of a stage: `local` for this machine's processes.
+        engine: What runs the many pieces of a stage: `local` for this machine's processes, or `ray`.
+        ray_address: The Ray cluster to use; None for one that is started on this machine for the run.
+        ray_worker_cpus: Cores that a worker of the Ray engine takes for its network.
+        ray_worker_gpus: GPUs that it takes, or a share of one; 0 for none.
     """
 
     workers: int = 1
     device: str = "cpu"
     devices: int = 1
     embedding_part_images: int = 32_768
-    engine: str = "local"
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
+    ray_worker_cpus: int = 1
+    ray_worker_gpus: float = 0
 
 
 def this_machine(*, workers: int | None = None, device: str = "auto", embedding_part_images: int = 32_768) -> Machine:

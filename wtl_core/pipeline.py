@@ -11,6 +11,8 @@ from wtl_core.embedding import chunks
 from wtl_core.embedding.chunks import ChunkResult, Embedded, EmbeddingChunk
 from wtl_core.encoders import loading, packages, resolve, weights_files
 from wtl_core.encoders.encoder_ref import EncoderRef
+from wtl_core.engines import places
+from wtl_core.engines.engine import Needs
 from wtl_core.engines.opening import open_engine
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.labelling import splits
@@ -203,17 +205,34 @@ def _make_encoder(
 
 
 def plan_embedding(run: Run, encoder: EncoderRef) -> list[EmbeddingChunk]:
-    """Chunks of the samples that have no vector of this encoder yet."""
-    images = run.machine.embedding_part_images * run.machine.devices
-    return chunks.plan(run.store, load_pool(run).samples, encoder, images=images)
+    """Chunks of the samples that have no vector of this encoder yet; on Ray a single one, with which its actors end."""
+    samples = load_pool(run).samples
+    is_ray = run.machine.engine == "ray"
+    images = max(1, samples.height) if is_ray else run.machine.embedding_part_images * run.machine.devices
+    return chunks.plan(run.store, samples, encoder, images=images)
 
 
 def embed_chunk(
     run: Run, encoder: EncoderRef, chunk: EmbeddingChunk, *, on_progress: Progress | None = None
 ) -> ChunkResult:
-    """Embed one chunk on all devices side by side, committing on the way. The network is loaded once per device."""
+    """Embed one chunk on all devices side by side, committing on the way. The network is loaded once per device.
+
+    On Ray it is loaded once per actor.
+    """
+    is_large = chunk.samples >= chunks.IMAGES_WORTH_A_CLUSTER
+    if run.machine.engine == "ray" and (is_large or run.machine.ray_worker_gpus):
+        return _embed_on_ray(run, encoder, chunk, on_progress)
     networks = loading.on_devices(encoder, run.store, run.machine)
     return chunks.run(chunk, run.store, networks, workers=run.machine.workers, on_progress=on_progress)
+
+
+def _embed_on_ray(run: Run, encoder: EncoderRef, chunk: EmbeddingChunk, on_progress: Progress | None) -> ChunkResult:
+    cpus, gpus = run.machine.ray_worker_cpus, run.machine.ray_worker_gpus
+    there = Machine(workers=cpus, device="cuda" if gpus else "cpu")
+    seen = places.seen_here([run.store.root, *run.sources])
+    worker = chunks.VectorWorker(run.store, encoder, there, seen)
+    needs = Needs(cpus=cpus, gpus=gpus)
+    return chunks.run_spread(chunk, run.store, open_engine(run.machine), worker, needs=needs, on_progress=on_progress)
 
 
 def finish_embedding(run: Run, encoder: EncoderRef, results: Sequence[ChunkResult]) -> Embedded:

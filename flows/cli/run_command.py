@@ -9,6 +9,7 @@ import click
 from flows.cli import terminal
 from flows.cli.options import common, workspace_option
 from flows.serving import flow_process
+from tasks.settings import check_engine
 from wtl_core.errors import ConfigError
 from wtl_core.recipe import encoder_names
 from wtl_core.recipe.recipe import Recipe, parse_recipe
@@ -57,6 +58,7 @@ def run_command(
         f"run          {', '.join(sources) or 'all known sources'} into workspace {workspace}", is_message=True
     )
     terminal.configure_logging()
+    check_engine()
     store = marker.probe_workspace(workspace)
     recipe = _recipe(store, recipe_path, budget=budget, encoder=encoder)
     planned = planning.plan(store, sources, recipe, allow_removal=allow_removal, forget=forget)

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from flows.cli.run_command import run_command
 from flows.serving.site_values import FOLDER
+from tasks.settings import Settings
 
 SECRETS = dict.fromkeys(("PREFECT_AUTH", "POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"), "test")
 
@@ -108,3 +111,33 @@ def test_the_units_are_as_systemd_wants_them(tmp_path: Path) -> None:
     assert len(units) == 2
     told = [line for line in done.stderr.splitlines() if "wtl-" in line]
     assert (done.returncode, told) == (0, []), done.stderr
+
+
+def test_ray_takes_the_file_of_a_cluster_of_plain_machines() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    read = yaml.safe_load((FOLDER / "ray" / "cluster.yaml").read_text())
+    validate_config(prepare_config(read))
+    assert read["min_workers"] == read["max_workers"] == len(read["provider"]["worker_ips"])
+    for commands in (read["head_start_ray_commands"], read["worker_start_ray_commands"]):
+        assert "RAY_AUTH_MODE=token" in commands[-1]
+
+
+def test_the_ray_job_has_one_image_and_the_same_settings_for_head_and_workers() -> None:
+    job = yaml.safe_load((FOLDER / "kubernetes" / "ray-job.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    cluster = job["spec"]["rayClusterSpec"]
+    [workers] = cluster["workerGroupSpecs"]
+    assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
+    [[head], [worker]] = [group["template"]["spec"]["containers"] for group in (cluster["headGroupSpec"], workers)]
+    assert {**head, "name": ""} == {**worker, "name": ""}
+    assert [head["securityContext"]["capabilities"]["drop"], head["envFrom"]] == [
+        ["ALL"],
+        [{"secretRef": {"name": "wtl-store"}}],
+    ]
+    variables = {each["name"]: each["value"] for each in head["env"]}
+    fields = {f"WTL_{name.upper()}" for name in Settings.model_fields}
+    assert {name for name in variables if name.startswith("WTL_")} <= fields
+    assert variables["WTL_ENGINE"] == "ray"
+    command = job["spec"]["entrypoint"].split()
+    run_command.make_context("run", command[2:])

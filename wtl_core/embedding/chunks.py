@@ -7,18 +7,23 @@ vectors, `vectors` has the table that they are appended to.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from queue import SimpleQueue
 
 import numpy as np
 import polars as pl
 
 from wtl_core.embedding import embedder, staging, vectors
+from wtl_core.encoders import loading
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.encoders.encoder_ref import EncoderRef
+from wtl_core.engines import places
+from wtl_core.engines.engine import Engine, Needs
 from wtl_core.errors import TransientError
+from wtl_core.machine import Machine
 from wtl_core.pool import live_pool
 from wtl_core.pool.part_file import quarantine_key
 from wtl_core.recipe.base import digest_of
@@ -28,6 +33,14 @@ _PLACE = ("sample_id", "source", "object_uri", "key", "uri")
 _REFUSALS = (*_PLACE, "reason", "message")
 COMMIT_IMAGES = 4096
 """Images, for each device, whose vectors are held in memory before they are committed."""
+
+IMAGES_WORTH_A_CLUSTER = 4000
+"""Fewer are embedded by this process, before the actors of a cluster have loaded the network."""
+_COMMIT_STAGED = 65_536
+"""Images whose staged vectors, 64 MB of 512 numbers, are committed at once: a kill loses none of them."""
+PIECE_IMAGES, GPU_PIECE_IMAGES = 1024, 16_384
+"""Images of an engine's piece, on a core and on a GPU: some seconds of work, so that a few workers end together, and a
+network does not wait often for the first images of a piece."""
 
 _committing = threading.Lock()
 """Chunks may run in parallel in one process, but only one thread at a time may append to the table."""
@@ -140,15 +153,113 @@ def run(
     return ChunkResult(refusals, images=rows.height, seconds=time.monotonic() - started)
 
 
+def run_spread(
+    chunk: EmbeddingChunk,
+    store: Store,
+    engine: Engine,
+    worker: "VectorWorker",
+    *,
+    needs: Needs,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ChunkResult:
+    """Embed one chunk by an engine's workers: these stage vectors, and this process alone appends them to the table.
+
+    What is staged is not lost: it is committed before anything is embedded again.
+
+    Args:
+        chunk: One of `plan`'s.
+        store: The workspace, which every worker must reach.
+        engine: Where the workers are.
+        worker: Loads the encoder of the chunk.
+        needs: What a worker takes.
+        on_progress: Called with (images done, images) from the calling thread.
+
+    Raises:
+        ConfigError: a worker staged vectors where this machine does not see them.
+        TransientError: the engine's.
+    """
+    started = time.monotonic()
+    left_over = staging.staged_keys(store, chunk.fingerprint)
+    _commit_keys(chunk, store, left_over)
+    rows = store.read_frame(chunk.plan_key).filter(pl.col("number") == chunk.number)
+    left = _without(rows, vectors.existing_ids(store, chunk.fingerprint))
+    size = GPU_PIECE_IMAGES if needs.gpus else PIECE_IMAGES
+    pieces = [left.slice(start, size) for start in range(0, left.height, size)]
+    done, refusals, held = rows.height - left.height, list[Refusal](), list[str]()
+    for number, staged in engine.run(worker, pieces, needs=needs):
+        refusals.extend(staged.refusals)
+        done += pieces[number].height
+        if staged.key is not None:
+            held.append(staged.key)
+        if len(held) * size >= _COMMIT_STAGED:
+            _commit_keys(chunk, store, held)
+            held = []
+        if on_progress is not None:
+            on_progress(done, rows.height)
+    _commit_keys(chunk, store, held)
+    return ChunkResult(refusals, images=rows.height, seconds=time.monotonic() - started)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What a worker made of a piece: the key of its staged vectors, None without any, and the samples refused."""
+
+    key: str | None
+    refusals: list[Refusal]
+
+
+@dataclass(frozen=True)
+class VectorWorker:
+    """What a worker of an engine needs to embed pieces of a workspace's pool.
+
+    Attributes:
+        store: The workspace.
+        encoder: What embeds.
+        machine: What the worker has: a device, and threads that decode.
+        places: Local paths that it must see.
+    """
+
+    store: Store
+    encoder: EncoderRef
+    machine: Machine
+    places: tuple[str, ...] = ()
+
+    def __call__(self) -> Callable[[pl.DataFrame], Staged]:
+        """Stages the vectors of rows of a plan; the network is loaded here, once."""
+        places.check_seen(self.places)
+        [network] = loading.on_devices(self.encoder, self.store, self.machine)
+        return partial(_embed_piece, store=self.store, encoder=network, workers=self.machine.workers)
+
+
+def _embed_piece(rows: pl.DataFrame, *, store: Store, encoder: Encoder, workers: int) -> Staged:
+    pieces = list(embedder.embed(encoder, _images(store, rows), workers=workers))
+    refusals = [Refusal(*failure) for piece in pieces for failure in piece.failures]
+    return Staged(_stage(store, encoder.fingerprint, pieces), refusals)
+
+
 def _commit(chunk: EmbeddingChunk, store: Store, pieces: Sequence[embedder.Piece]) -> None:
     """Append the pieces' vectors to the table."""
+    key = _stage(store, chunk.fingerprint, pieces)
+    if key is not None:
+        _commit_keys(chunk, store, [key])
+
+
+def _stage(store: Store, fingerprint: str, pieces: Sequence[embedder.Piece]) -> str | None:
+    """Stage the pieces' vectors; the same samples get the same key. None if there is no vector."""
     ids = [sample_id for piece in pieces for sample_id in piece.ids]
     if not ids:
-        return
+        return None
     key = digest_of(ids)[:16]
-    staging.stage(store, chunk.fingerprint, key, ids, np.concatenate([piece.vectors for piece in pieces]))
+    staging.stage(store, fingerprint, key, ids, np.concatenate([piece.vectors for piece in pieces]))
+    return key
+
+
+def _commit_keys(chunk: EmbeddingChunk, store: Store, keys: Iterable[str]) -> None:
+    """Append what is staged under the keys to the table. Raises ConfigError where another machine keeps it."""
+    if lost := set(keys) - set(staging.staged_keys(store, chunk.fingerprint)):
+        raise places.not_shared(store.path(f"{_folder(chunk.fingerprint)}/{min(lost)}.arrow"))
     with _committing:
-        vectors.commit_staged(store, chunk.fingerprint, [key], chunk.dimensions)
+        vectors.commit_staged(store, chunk.fingerprint, keys, chunk.dimensions)
 
 
 def finish(store: Store, samples: pl.DataFrame, fingerprint: str, results: Sequence[ChunkResult]) -> Embedded:

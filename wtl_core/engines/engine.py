@@ -1,7 +1,7 @@
 """What an engine is: it runs the many pieces of a stage, on workers of this machine or of a cluster.
 
 An engine changes no result: which worker does a piece, how many there are, and which of them are lost, is not to be
-seen in what a stage writes. Not here: the engines themselves (`local`), and which one a run has (`opening`).
+seen in what a stage writes. Not here: the engines themselves (`local`, `ray`), and which one a run has (`opening`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +22,12 @@ class Needs:
     Attributes:
         cpus: Cores; torch is given as many threads.
         gpus: GPUs, or a share of one below 1.
+        memory_bytes: Memory, where an engine places workers by it.
     """
 
     cpus: int = 1
     gpus: float = 0
+    memory_bytes: int = 2**30
 
 
 class Engine(Protocol):

@@ -12,10 +12,11 @@ from functools import partial
 
 import polars as pl
 
+from wtl_core.engines import places
 from wtl_core.engines.opening import open_engine
 from wtl_core.errors import QuarantineBudgetError
 from wtl_core.machine import Machine, Progress
-from wtl_core.pool.part_file import PartCounts, read_counts, write_part
+from wtl_core.pool.part_file import PartCounts, pool_key, read_counts, write_part
 from wtl_core.pool.part_plan import PartPlan
 from wtl_core.pool.part_rows import RowMaker
 from wtl_core.recipe.ingest import IngestParams
@@ -91,7 +92,11 @@ def run_many(
         return _run_here(plans, store, params, machine.workers, on_progress)
     sizes, done = [plan.size for plan in plans], 0
     counts: dict[int, PartCounts] = {}
-    for number, made in open_engine(machine).run(PartWorker(store, params), plans, weights=sizes):
+    sources = {obj.source for plan in plans for obj in plan.objects}
+    worker = PartWorker(store, params, places.seen_here([store.root, *sources]))
+    for number, made in open_engine(machine).run(worker, plans, weights=sizes):
+        if read_counts(store, plans[number].digest) is None:
+            raise places.not_shared(store.path(pool_key(plans[number].digest)))
         counts[number] = made
         done += sizes[number]
         if on_progress is not None:
@@ -101,13 +106,15 @@ def run_many(
 
 @dataclass(frozen=True)
 class PartWorker:
-    """What a worker of an engine needs to make parts of a workspace's pool."""
+    """What a worker of an engine needs to make parts of a workspace's pool; local `places` that it must see."""
 
     store: Store
     params: IngestParams
+    places: tuple[str, ...]
 
     def __call__(self) -> Callable[[PartPlan], PartCounts]:
-        """Makes one part of a plan."""
+        """Makes the part of a plan."""
+        places.check_seen(self.places)
         return partial(run, store=self.store, params=self.params)
 
 
