@@ -85,6 +85,7 @@ class App:
             browser.call(f"{domain}.enable")
 
     def open(self, room: str, *, width: int = 1400, height: int = 900, dark: bool = False) -> None:
+        self.wait("!document.getElementById('status')?.innerText.includes('on the way')")
         mobile = width < 600
         self.browser.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile
@@ -282,7 +283,7 @@ def test_images_of_a_condition_are_looked_at_some_left_out_and_the_rest_skipped_
     assert told.startswith(f"{len(wanted) - 1} images skipped as unusable, {among} of them picks")
     # After a reload, and so in any other window, the bulk is one thing to take back, or some of its images.
     app.open("decisions")
-    assert "brightness > 120" in app.ask("document.querySelector('.group').innerText")
+    app.wait("document.querySelector('.group')?.innerText.includes('brightness > 120')")
     app.shot("decisions-bulk")
     app.press("Choose which")
     app.wait("document.querySelector('dialog.look .cell') !== null")
@@ -390,6 +391,7 @@ def test_the_map_of_a_notebook_shows_what_is_under_the_pointer(app: App, tmp_pat
     assert name in app.ask("document.getElementById('tip').textContent")
     app.shot("notebook")
     assert [one for one in app.complaints() if one != f"a request to {(tmp_path / 'frame.html').as_uri()}"] == []
+    app.browser.events.clear()
 
 
 def test_every_room_prints(app: App) -> None:

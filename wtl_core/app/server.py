@@ -47,7 +47,7 @@ _FILES = {
             "app.css",
         )
     },
-    **{f"/{name}": ("wtl_core.report", name) for name in ("map.js", "shared.js", "grid.js", "page.css")},
+    **{f"/{name}": ("wtl_core.report", name) for name in ("map.js", "dots.js", "shared.js", "grid.js", "page.css")},
 }
 
 

@@ -1,5 +1,5 @@
-// A map of points that are lit up to a rank: one WebGL draw call, the rank an attribute and the cut a uniform, so that
-// moving the cut sends nothing to the card. Without a card a 2-D canvas draws the same. This module knows no page.
+// A map of points that are lit up to a rank, with zoom, pan, pictures, a lasso and keys. dots.js draws the points; this
+// module knows no page.
 //
 // createMap(box, {x, y, rank, mark}, options) fills `box` and returns its handle.
 //   x, y   Uint16Array, 0 to 65535; y grows upwards      rank  Uint32Array; points with rank < cut are lit
@@ -10,44 +10,18 @@
 //   options.onSelect(points)   Uint32Array of the points inside a lasso or a view, null when it is cleared
 //   options.onOpen(i)          a point was clicked, or Enter was pressed on it
 // Keys: arrows go from point to point, with Shift they move the map; + - 0 zoom; l lasso; a all in view; Escape clears.
-const IMITATED = /swiftshader|llvmpipe|softpipe|software|basic render/i;
-const CELLS = 256, MOST_ZOOM = 400, TILE = 40, NEAR = 12;
+import { createDots } from "./dots.js";
 
-const VERTEX = `
-attribute vec2 place; attribute float rank; attribute float mark;
-uniform vec2 middle, scale; uniform float cut, size; uniform vec4 plain, lit, marked;
-varying vec4 colour;
-void main() {
-  bool isLit = rank < cut, isMarked = mark > 0.5;
-  colour = isMarked ? marked : isLit ? lit : plain;
-  gl_Position = vec4((place - middle) * scale, isMarked ? -0.5 : isLit ? 0.0 : 0.5, 1.0);
-  gl_PointSize = isLit || isMarked ? size * 1.8 : size;
-}`;
-const FRAGMENT = `
-precision mediump float; varying vec4 colour;
-void main() {
-  if (distance(gl_PointCoord, vec2(0.5)) > 0.5) discard;
-  gl_FragColor = vec4(colour.rgb * colour.a, colour.a);
-}`;
+const CELLS = 256, MOST_ZOOM = 400, TILE = 40, NEAR = 12;
 
 export function createMap(box, data, options) {
   const count = data.x.length;
-  let base = document.createElement("canvas");
-  const over = document.createElement("canvas");
+  const over = document.createElement("canvas"), dots = createDots(data, options.webgl, () => resize());
   over.tabIndex = 0;
   over.setAttribute("role", "application");
   over.setAttribute("aria-label", options.label || "Map of images");
-  box.replaceChildren(base, over);
+  box.replaceChildren(dots.canvas, over);
   const pen = over.getContext("2d");
-  let card = options.webgl === false ? null : openCard(base, data, options.webgl === "always");
-  let flat = null, layers = null; // of the view as it is; null once that changes
-  const drawWithoutCard = () => { // a canvas that had a card's context has no other
-    card = null;
-    base.replaceWith((base = document.createElement("canvas")));
-    flat = base.getContext("2d");
-  };
-  if (!card) drawWithoutCard();
-  base.addEventListener("webglcontextlost", () => { drawWithoutCard(); resize(); });
   const grid = buildGrid(data.x, data.y);
   const whole = { x: 0.5, y: 0.5, zoom: 1 }, view = { ...whole }; // `whole` shows all points
   const tiles = new Map(); // the point whose image is drawn in each field of the grid
@@ -55,19 +29,16 @@ export function createMap(box, data, options) {
   let selected = null, colours = readColours(box);
 
   const unit = () => Math.min(width, height) * view.zoom; // pixels of one side of the data
-  const toPixel = (i) => [
-    width / 2 + (data.x[i] / 65535 - view.x) * unit(), height / 2 - (data.y[i] / 65535 - view.y) * unit()];
+  const X = (i) => data.x[i] / 65535, Y = (i) => data.y[i] / 65535;
+  const onScreen = (x, y) => [width / 2 + (x - view.x) * unit(), height / 2 - (y - view.y) * unit()];
+  const toPixel = (i) => onScreen(X(i), Y(i));
   const toData = (px, py) => [view.x + (px - width / 2) / unit(), view.y - (py - height / 2) / unit()];
 
   function draw() {
     waiting = 0;
     const least = count > 20000 ? 1.6 : count > 3000 ? 2.6 : count > 600 ? 4 : 6; // pixels across a dot
     const size = Math.max(1.5, Math.min(9, least * Math.sqrt(view.zoom / whole.zoom))) * ratio;
-    if (card) drawByCard(card, view, unit(), width, height, cut, size, colours, count);
-    else {
-      layers = layers || drawStill(size);
-      drawFlat();
-    }
+    dots.draw({ ...view, unit: unit(), width, height, ratio }, cut, size, colours);
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
     drawPictures();
@@ -75,39 +46,6 @@ export function createMap(box, data, options) {
     if (hovered >= 0) ring(hovered);
   }
   function redraw() { if (!waiting) waiting = requestAnimationFrame(draw); }
-  function afresh() { layers = null; redraw(); }
-
-  // Without a card, what does not depend on the cut is drawn once for each view, pixel by pixel: all dots as plain or
-  // marked ones (`still`), and for each pixel the least rank whose lit dot covers it. A frame is then one pass over the
-  // pixels, whatever the number of points.
-  function drawStill(size) {
-    const across = base.width, down = base.height, { plain, marked } = colours;
-    const still = new Uint32Array(across * down), leastRank = new Uint32Array(across * down).fill(0xffffffff);
-    const scale = (unit() * ratio) / 65535;
-    const left = (width / 2 - view.x * unit()) * ratio, top = (height / 2 + view.y * unit()) * ratio;
-    function dots(side, isWanted, paint) {
-      const half = side >> 1, isRound = side > 3;
-      for (let i = 0; i < count; i++) {
-        const px = Math.round(left + data.x[i] * scale) - half, py = Math.round(top - data.y[i] * scale) - half;
-        if (!isWanted(i) || px < 0 || py < 0 || px + side > across || py + side > down) continue;
-        for (let dy = 0; dy < side; dy++) {
-          const trim = isRound && (dy === 0 || dy === side - 1) ? 1 : 0, row = (py + dy) * across + px;
-          for (let at = row + trim; at < row + side - trim; at++) paint(at, i);
-        }
-      }
-    }
-    const side = Math.max(1, Math.round(size)), large = Math.max(1, Math.round(size * 1.8));
-    const alpha = Math.round(plain[3] * 255), rgb = packed(plain) & 0xffffff, full = packed(marked), { rank, mark } = data;
-    dots(side, (i) => !mark[i], (at) => { still[at] = ((Math.min(255, (still[at] >>> 24) + alpha) << 24) | rgb) >>> 0; });
-    dots(large, (i) => !mark[i] && rank[i] < 0xffffffff, (at, i) => { if (rank[i] < leastRank[at]) leastRank[at] = rank[i]; });
-    dots(large, (i) => mark[i], (at) => { still[at] = full; leastRank[at] = 0xffffffff; });
-    return { still, leastRank, lit: packed(colours.lit), sheet: flat.createImageData(across, down) };
-  }
-  function drawFlat() {
-    const { still, leastRank, lit, sheet } = layers, pixels = new Uint32Array(sheet.data.buffer);
-    for (let at = 0; at < pixels.length; at++) pixels[at] = leastRank[at] < cut ? lit : still[at];
-    flat.putImageData(sheet, 0, 0);
-  }
 
   // Images take the place of dots where there is room for them, the first ranks first: one for each field of a grid
   // that moves with the map.
@@ -117,7 +55,7 @@ export function createMap(box, data, options) {
     const inside = inView();
     if (inside.length > 8000) return;
     for (const i of [...inside].sort((a, b) => data.rank[a] - data.rank[b])) {
-      const key = tileOf(data.x[i] / 65535, data.y[i] / 65535);
+      const key = tileOf(X(i), Y(i));
       if (tiles.has(key)) continue;
       const picture = options.picture(i);
       if (!picture) continue;
@@ -133,11 +71,10 @@ export function createMap(box, data, options) {
   }
   const tileOf = (x, y) => Math.floor((x * unit()) / TILE) * 65536 + Math.floor((y * unit()) / TILE);
   const middleOf = (key) => {
-    const x = ((Math.floor(key / 65536) + 0.5) * TILE) / unit(), y = (((key % 65536) + 0.5) * TILE) / unit();
-    return [width / 2 + (x - view.x) * unit(), height / 2 - (y - view.y) * unit()];
+    return onScreen(((Math.floor(key / 65536) + 0.5) * TILE) / unit(), (((key % 65536) + 0.5) * TILE) / unit());
   };
   function ring(i) {
-    const [px, py] = toPixel(i), tile = tileOf(data.x[i] / 65535, data.y[i] / 65535);
+    const [px, py] = toPixel(i), tile = tileOf(X(i), Y(i));
     if (tiles.get(tile) === i) {
       const [x, y] = middleOf(tile);
       pen.lineWidth = 3;
@@ -155,10 +92,7 @@ export function createMap(box, data, options) {
   }
   function outline(points) {
     pen.beginPath();
-    points.forEach(([x, y], at) => {
-      const px = width / 2 + (x - view.x) * unit(), py = height / 2 - (y - view.y) * unit();
-      at ? pen.lineTo(px, py) : pen.moveTo(px, py);
-    });
+    for (const [x, y] of points) pen.lineTo(...onScreen(x, y));
     pen.closePath();
     pen.fillStyle = css([...colours.marked.slice(0, 3), 0.12]);
     pen.fill();
@@ -176,16 +110,16 @@ export function createMap(box, data, options) {
     if (tile !== undefined) return tile;
     let best = -1, least = reach * reach;
     for (const i of within(grid, data, x - reach, y - reach, x + reach, y + reach)) {
-      const far = (data.x[i] / 65535 - x) ** 2 + (data.y[i] / 65535 - y) ** 2;
+      const far = (X(i) - x) ** 2 + (Y(i) - y) ** 2;
       if (far < least || (far === least && data.rank[i] < data.rank[best])) { best = i; least = far; }
     }
     return best;
   }
   function towards(from, dx, dy) {
-    const reach = 400 / unit(), x = data.x[from] / 65535, y = data.y[from] / 65535;
+    const reach = 400 / unit(), x = X(from), y = Y(from);
     let best = -1, least = Infinity;
     for (const i of within(grid, data, x - reach, y - reach, x + reach, y + reach)) {
-      const ax = data.x[i] / 65535 - x, ay = data.y[i] / 65535 - y, along = ax * dx + ay * dy;
+      const ax = X(i) - x, ay = Y(i) - y, along = ax * dx + ay * dy;
       const cost = ax * ax + ay * ay + 3 * (ax * dy - ay * dx) ** 2;
       if (along > 4 / unit() && cost < least) { best = i; least = cost; }
     }
@@ -207,16 +141,16 @@ export function createMap(box, data, options) {
     view.zoom = Math.max(whole.zoom / 1.5, Math.min(MOST_ZOOM, view.zoom * factor));
     const [nx, ny] = toData(px, py);
     view.x += x - nx; view.y += y - ny;
-    afresh();
+    redraw();
   }
-  function centre(i) { view.x = data.x[i] / 65535; view.y = data.y[i] / 65535; afresh(); }
-  function reset() { Object.assign(view, whole); afresh(); }
+  function centre(i) { view.x = X(i); view.y = Y(i); redraw(); }
+  function reset() { Object.assign(view, whole); redraw(); }
   function finishLasso() {
     const shape = lasso;
     if (!shape || shape.length < 3) { lasso = null; return; }
     const xs = shape.map((p) => p[0]), ys = shape.map((p) => p[1]);
     const box = [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
-    select(within(grid, data, ...box).filter((i) => isInside(shape, data.x[i] / 65535, data.y[i] / 65535)));
+    select(within(grid, data, ...box).filter((i) => isInside(shape, X(i), Y(i))));
   }
   function clear() { lasso = null; select(null); }
 
@@ -246,7 +180,6 @@ export function createMap(box, data, options) {
       lasso.push(toData(...now));
     } else {
       view.x -= (now[0] - before[0]) / unit(); view.y += (now[1] - before[1]) / unit();
-      afresh();
     }
     redraw();
   });
@@ -275,7 +208,7 @@ export function createMap(box, data, options) {
   over.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     const way = ARROWS[event.key];
-    if (way && event.shiftKey) { view.x += (way[0] * 60) / unit(); view.y += (way[1] * 60) / unit(); afresh(); }
+    if (way && event.shiftKey) { view.x += (way[0] * 60) / unit(); view.y += (way[1] * 60) / unit(); redraw(); }
     else if (way) {
       const next = hovered < 0 ? nearestToMiddle() : towards(hovered, ...way);
       if (next >= 0) { hover(next, "key"); keepInView(next); }
@@ -307,14 +240,13 @@ export function createMap(box, data, options) {
   function resize() {
     const r = box.getBoundingClientRect();
     width = Math.max(1, r.width); height = Math.max(1, r.height); ratio = Math.min(2, devicePixelRatio || 1);
-    for (const canvas of [base, over]) {
+    for (const canvas of [dots.canvas, over]) {
       canvas.width = Math.round(width * ratio);
       canvas.height = Math.round(height * ratio);
     }
     const isWhole = view.zoom === whole.zoom && view.x === whole.x && view.y === whole.y;
     whole.zoom = Math.min(width / extent.width, height / extent.height) / Math.min(width, height) * 0.94;
     if (isWhole) view.zoom = whole.zoom;
-    layers = null;
     draw();
   }
   const extent = extentOf(data);
@@ -323,22 +255,18 @@ export function createMap(box, data, options) {
   new ResizeObserver(resize).observe(box);
   resize();
   return {
-    get isCard() { return Boolean(card); },
+    get isCard() { return dots.isCard; },
     setCut(value) { cut = value; redraw(); },
-    setRanks(ranks) { data.rank = ranks; card && card.upload("rank", Float32Array.from(ranks)); afresh(); },
-    setMarks(marks) { data.mark = marks; card && card.upload("mark", marks); afresh(); },
+    setRanks(ranks) { data.rank = ranks; dots.changed("rank"); redraw(); },
+    setMarks(marks) { data.mark = marks; dots.changed("mark"); redraw(); },
     setLasso, zoomBy, reset, clear, redraw,
     selectView() { lasso = null; select(inView()); },
     show(i) { view.zoom = Math.max(view.zoom, 12); centre(i); hover(i, "show"); },
     pixelOf: toPixel,
-    recolour() { colours = readColours(box); afresh(); },
+    recolour() { colours = readColours(box); redraw(); },
   };
 }
 
-const packed = (colour) => {
-  const [red, green, blue, alpha] = colour.map((value) => Math.round(value * 255));
-  return ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
-};
 function css(colour) { return `rgba(${colour.map((v, at) => (at < 3 ? Math.round(v * 255) : v)).join()})`; }
 
 // Colours come from the page's style: --map-plain, --map-lit, --map-marked, --map-ink, --map-paper.
@@ -400,62 +328,4 @@ function isInside(shape, x, y) {
     if (ay > y !== by > y && x < ((bx - ax) * (y - ay)) / (by - ay) + ax) inside = !inside;
   }
   return inside;
-}
-
-function rendererOf(gl) {
-  const info = gl.getExtension("WEBGL_debug_renderer_info");
-  return info ? String(gl.getParameter(info.UNMASKED_RENDERER_WEBGL)) : "";
-}
-
-// A card that is only imitated by the processor is slower than the canvas, and taken only if `isForced`.
-function openCard(canvas, data, isForced) {
-  const gl = canvas.getContext("webgl", { antialias: false, preserveDrawingBuffer: true });
-  if (!gl || (!isForced && IMITATED.test(rendererOf(gl)))) return null;
-  const program = gl.createProgram();
-  for (const [kind, text] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
-    const shader = gl.createShader(kind);
-    gl.shaderSource(shader, text);
-    gl.compileShader(shader);
-    gl.attachShader(program, shader);
-  }
-  gl.linkProgram(program);
-  if (!gl.getProgramParameter(program, gl.LINK_STATUS)) return null;
-  gl.useProgram(program);
-  gl.enable(gl.BLEND);
-  gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
-  gl.enable(gl.DEPTH_TEST);
-  gl.depthFunc(gl.LEQUAL);
-  const buffers = {};
-  function upload(name, values, size = 1) {
-    const place = gl.getAttribLocation(program, name);
-    buffers[name] = buffers[name] || gl.createBuffer();
-    gl.bindBuffer(gl.ARRAY_BUFFER, buffers[name]);
-    gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
-    gl.enableVertexAttribArray(place);
-    const whole = values instanceof Uint16Array ? gl.UNSIGNED_SHORT : gl.UNSIGNED_BYTE;
-    const type = values instanceof Float32Array ? gl.FLOAT : whole;
-    gl.vertexAttribPointer(place, size, type, type === gl.UNSIGNED_SHORT, 0, 0);
-  }
-  const both = new Uint16Array(2 * data.x.length);
-  for (let i = 0; i < data.x.length; i++) { both[2 * i] = data.x[i]; both[2 * i + 1] = data.y[i]; }
-  upload("place", both, 2);
-  upload("rank", Float32Array.from(data.rank));
-  upload("mark", data.mark);
-  const uniform = {};
-  for (const name of ["middle", "scale", "cut", "size", "plain", "lit", "marked"]) {
-    uniform[name] = gl.getUniformLocation(program, name);
-  }
-  return { gl, uniform, upload };
-}
-
-function drawByCard({ gl, uniform }, view, side, width, height, cut, size, colours, count) {
-  gl.viewport(0, 0, gl.drawingBufferWidth, gl.drawingBufferHeight);
-  gl.clearColor(0, 0, 0, 0);
-  gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-  gl.uniform2f(uniform.middle, view.x, view.y);
-  gl.uniform2f(uniform.scale, (2 * side) / width, (2 * side) / height);
-  gl.uniform1f(uniform.cut, cut);
-  gl.uniform1f(uniform.size, size);
-  for (const name of ["plain", "lit", "marked"]) gl.uniform4fv(uniform[name], colours[name]);
-  gl.drawArrays(gl.POINTS, 0, count);
 }

@@ -36,7 +36,7 @@ _PICTURES, _PICTURE_BYTES = 5000, 6_800_000
 _WALL = 1500
 """Picks that have a picture, each with two of those that it stands for."""
 
-_MODULES = ("shared.js", "map.js", "grid.js", "page_data.js", "ladder.js", "report.js")
+_MODULES = ("shared.js", "dots.js", "map.js", "grid.js", "page_data.js", "ladder.js", "report.js")
 _RUNGS = (
     "percent",
     "count",
@@ -98,7 +98,7 @@ def render(store: Store, commit: Commit, live: Pool, *, workers: int = 1) -> str
         "levels": scales,
         "chart": _chart_in_words(rungs),
     }
-    script, style = _script(), _read("page.css")
+    script, style = script_of(*_MODULES), text_of("page.css")
     return _template().render(
         commit=commit,
         decision=decision.read(store, commit.selection).sentence,
@@ -122,8 +122,8 @@ def render(store: Store, commit: Commit, live: Pool, *, workers: int = 1) -> str
         thumbs=base64.b64encode(b"".join(data for _, data in chosen)).decode(),
         script=script,
         style=style,
-        script_digest=_digest(script),
-        style_digest=_digest(style),
+        script_digest=digest(script),
+        style_digest=digest(style),
         **facts.for_template(row_of),
     )
 
@@ -246,16 +246,17 @@ def _share(value: float) -> str:
 
 
 @cache
-def _script() -> str:
-    """The page's modules as one: within a single file a module cannot import another one."""
-    text = "\n".join(_read(name) for name in _MODULES)
+def script_of(*names: str) -> str:
+    """Modules of this folder as one, in this order: within a single file a module cannot import another one."""
+    text = "\n".join(text_of(name) for name in names)
     return re.sub(r"^import [^;]*;\n|^export ", "", text, flags=re.MULTILINE)
 
 
-def _read(name: str) -> str:
+def text_of(name: str) -> str:
+    """A file of this folder that a page is made of."""
     return files("wtl_core.report").joinpath(name).read_text()
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
     """As a Content-Security-Policy names a script or a style."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,9 +1,7 @@
 """The map alone, as a page for a frame in a notebook: the report's module, a slider, pictures of the first picks."""
 
 import base64
-import hashlib
 from functools import cache
-from importlib.resources import files
 
 import jinja2
 import numpy as np
@@ -56,8 +54,9 @@ def render(store: Store, commit: Commit, *, picks: int) -> str:
         "picks": picks,
         "shown": shown,
     }
-    script, style = _script(), _read("page.css") + _read("small_map.css")
-    digests = {"script_digest": _digest(script), "style_digest": _digest(style)}
+    script = page.script_of("dots.js", "map.js", "small_map.js")
+    style = page.text_of("page.css") + page.text_of("small_map.css")
+    digests = {"script_digest": page.digest(script), "style_digest": page.digest(style)}
     return _template().render(told=page.as_json(told), script=script, style=style, **digests)
 
 
@@ -65,19 +64,3 @@ def render(store: Store, commit: Commit, *, picks: int) -> str:
 def _template() -> jinja2.Template:
     loader = jinja2.PackageLoader("wtl_core.report", ".")
     return jinja2.Environment(loader=loader, autoescape=True).get_template("small_map.html.j2")
-
-
-@cache
-def _script() -> str:
-    """The map's module and the page's own script as one."""
-    both = [_read("map.js").replace("export function", "function"), _read("small_map.js")]
-    return "\n".join(both)
-
-
-def _digest(text: str) -> str:
-    """As a Content-Security-Policy names a script or a style."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _read(name: str) -> str:
-    return files("wtl_core.report").joinpath(name).read_text()
