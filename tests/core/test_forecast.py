@@ -39,8 +39,9 @@ def test_every_stage_of_a_refresh_is_foretold(tmp_path: Path) -> None:
     assert list(made.seconds) == list(seconds(work(12)))
     assert made.forecast is not None
     assert list(made.forecast.seconds) == list(made.seconds)
-    assert made.forecast.work == work(12, objects=12, megabytes=made.forecast.work.megabytes, network="pixels",
-                                      encoder_seconds=0.0)  # fmt: skip
+    told = made.forecast.work
+    known = {"objects": 12, "network": "pixels", "is_new_encoder": True, "encoder_seconds": 0.0}
+    assert told == work(12, megabytes=told.megabytes, **known)
 
 
 def test_the_report_shows_what_was_expected_beside_what_it_took(tmp_path: Path) -> None:
@@ -146,6 +147,15 @@ def test_a_gzipped_tar_is_told_by_its_bytes(tmp_path: Path) -> None:
             info.size = len(make_jpeg(n))
             archive.addfile(info, io.BytesIO(make_jpeg(n)))
     assert sampled(tmp_path / "source").images == 50  # fewer than are sampled: all were seen
+
+
+def test_the_map_is_foretold_with_a_new_encoder_alone_and_teaches_nothing(tmp_path: Path) -> None:
+    made = refresh(tmp_path / "w", write_pictures(tmp_path / "photos", count=4))
+    first, later = work(10_000, is_new_encoder=True), work(10_000)
+    assert seconds(first)["report"] > seconds(later)["report"] + 1
+    slow = {stage: 100 * value for stage, value in seconds(first).items()}
+    run = made.model_copy(update={"forecast": forecast.of_run(first, TWO, []), "seconds": slow})
+    assert forecast.of_run(later, TWO, [run]) == forecast.of_run(later, TWO, [])
 
 
 def test_a_source_is_planned_without_a_trace(tmp_path: Path) -> None:

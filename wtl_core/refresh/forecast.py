@@ -69,7 +69,6 @@ def expected(work: Work, hardware: Hardware, rates: Rates) -> list[StageForecast
     """
     t, cores = rates.tables, hardware.machines * hardware.cores
     decoding = work.images * t["ingest"]["seconds_per_image"] + work.megabytes * t["ingest"]["seconds_per_megabyte"]
-    is_ranked = work.pool > 0
     stages = [
         StageForecast("plan", work.objects * t["plan"]["seconds_per_object"], 0.2, 0.0),
         StageForecast(
@@ -88,8 +87,8 @@ def expected(work: Work, hardware: Hardware, rates: Rates) -> list[StageForecast
         *(
             StageForecast(
                 stage,
-                _at(t[stage], "seconds", work.pool) if is_ranked else 0.0,
-                _at(t[stage], "gib", work.pool) if is_ranked else 0.0,
+                _seconds_at(t, stage, work),
+                _at(t[stage], "gib", work.pool) if work.pool else 0.0,
                 work.pool * t[stage]["stored_bytes_per_image"],
             )
             for stage in ("selection", "report")
@@ -117,10 +116,13 @@ def log(made: Forecast) -> None:
 
 
 def learnt(rates: Rates, hardware: Hardware, commits: Sequence[Commit]) -> Rates:
-    """The rates, corrected by what earlier refreshes on such hardware took: for each stage the median of the ratios."""
+    """The rates, corrected by what earlier refreshes on such hardware took: for each stage the median of the ratios.
+
+    A refresh with a new encoder teaches nothing: much of it is done once.
+    """
     ratios: dict[str, list[float]] = {}
     for commit in commits[:REMEMBERED]:
-        if commit.forecast is None or commit.forecast.hardware != hardware:
+        if commit.forecast is None or commit.forecast.hardware != hardware or commit.forecast.work.is_new_encoder:
             continue
         for one in expected(commit.forecast.work, hardware, replace(rates, factors={})):
             took = commit.seconds.get(one.stage, 0.0)
@@ -145,6 +147,13 @@ def _embedding_seconds(work: Work, hardware: Hardware, rates: Rates, *, decoding
     share = work.to_embed / work.images if work.images else 0.0
     computing = work.to_embed * scale / float(table["gpu"]) / (hardware.machines * hardware.gpus)
     return max(computing, share * decoding * float(table["decoding_share"]) / cores)
+
+
+def _seconds_at(tables: Mapping[str, Any], stage: str, work: Work) -> float:
+    if not work.pool:
+        return 0.0
+    once = _at(tables["map"], "seconds", work.pool) if stage == "report" and work.is_new_encoder else 0.0
+    return _at(tables[stage], "seconds", work.pool) + once
 
 
 def _at(table: Mapping[str, Any], name: str, rows: int) -> float:

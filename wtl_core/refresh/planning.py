@@ -217,6 +217,7 @@ def _work(
         pool=pool,
         network={"ssl": "own", "pixels": "pixels"}.get(kind, "package"),
         side_px=recipe.encoder.side_px,
+        is_new_encoder=not is_kept,
         encoder_seconds=0.0 if is_kept or not encoder_names.is_made_here(recipe.encoder.name) else seconds,
     )
 

@@ -37,6 +37,8 @@ class Work(BaseModel):
     """Image side of the network; None for one that has its own."""
     dimensions: int = 256
     """Numbers of a vector."""
+    is_new_encoder: bool = False
+    """Whether the report's map is fitted, as at the first refresh by an encoder."""
     encoder_seconds: float | None = None
     """What making the encoder may take: 0 where the workspace has it; None where the rates tell it."""
 
