@@ -210,6 +210,15 @@ def test_columns_lie_under_their_content_and_say_what_the_ranking_says(store: St
     assert client.get(f"/columns/rank/{'0' * 32}").status_code == 404
 
 
+def test_rows_are_found_by_their_ids_and_by_these_alone(store: Store) -> None:
+    view, ids = Live(store).view(), sorted(ids_of(store))
+    alike = ids[7][:-1] + ("0" if ids[7][-1] != "0" else "1")  # begins like an image of the pool
+    asked = [ids[7], alike, "0" * 64, "f" * 64, "no id", ids[0], ids[-1], ids[7]]
+    assert view.rows_of(asked).tolist() == [7, 0, len(ids) - 1, 7]
+    assert [view.row_of(sample_id) for sample_id in (ids[7], alike, "0" * 64)] == [7, -1, -1]
+    assert view.rows_of([]).tolist() == []
+
+
 def test_a_filter_is_answered_as_bits(store: Store, client: TestClient) -> None:
     samples = Live(store).view().samples
     middle = float(samples["sharpness"].median() or 0)  # type: ignore[arg-type]

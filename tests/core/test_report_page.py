@@ -18,7 +18,7 @@ from tests.plain_ingest import write_tar
 from tests.plain_refresh import PIXELS, ranking, refresh
 from wtl_core.pool import live_pool
 from wtl_core.recipe.recipe import Recipe
-from wtl_core.report import columns, contact_sheet, page, small_pictures
+from wtl_core.report import columns, contact_sheet, page, sections, small_pictures
 from wtl_core.workspace import commits, ledger, snapshots
 from wtl_core.workspace.storage import Store
 
@@ -200,3 +200,38 @@ def test_large_files_without_a_thumbnail_are_decoded_for_the_most_important_imag
     for data in found.values():
         with Image.open(io.BytesIO(data)) as image:
             assert max(image.size) <= 64
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 1000])
+def test_the_level_in_the_middle_is_the_median_of_the_pool(count: int) -> None:
+    values = np.random.default_rng(count).gamma(2, 2000, count)
+    codes, shown = columns.levels(values)
+    assert shown[127] == float(f"{np.median(values):.4g}")
+    assert codes.max() < len(shown) == 255
+    if count > 255:  # each image is shown as a value near its own
+        order = np.argsort(values)
+        assert (np.diff(codes[order].astype(int)) >= 0).all()
+        inside = order[50:-50]
+        assert np.abs(np.array(shown)[codes[inside]] / values[inside] - 1).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(3850.4, "3,850"), (99.96, "100"), (12.34, "12.3"), (0.0123, "0.0123"), (1e6, "1,000,000")]
+)
+def test_measures_are_never_shown_as_powers_of_ten(value: float, text: str) -> None:
+    assert sections.figure(value) == text
+
+
+def test_ranges_of_a_key_with_large_numbers_are_written_out(tmp_path: Path) -> None:
+    members = []
+    for i in range(30):
+        metadata = json.dumps({"height": 10_000 + 1234 * i}).encode()
+        members += [(f"{i}.jpg", make_jpeg(i, 32)), (f"{i}.json", metadata)]
+    (tmp_path / "source").mkdir()
+    write_tar(tmp_path / "source" / "a.tar", members)
+    refresh(tmp_path / "w", tmp_path / "source")
+    text = page_of(tmp_path / "w")
+    values = next(group["values"] for group in told(text)["groupings"] if group["name"] == "height")
+    assert len(values) == 5
+    assert not any("e+" in value for value in values)
+    assert "near-duplicates of it, which are easy, are left out" in text

@@ -54,7 +54,7 @@ class View:
         newest = commits.newest(store, 2)
         self.former = next((old for old in newest if old.number < commit.number), None)
         self.samples = _samples(store, commit)
-        self._keys = self.samples["sample_id"].str.slice(0, 15).str.to_integer(base=16).to_numpy()
+        self._keys = _keys_of(self.samples["sample_id"])
         ranking = selections.read_ranking(store, commit.selection)
         self.ranked = self._rows_of(ranking["sample_id"])
         parents = self._rows_of(ranking["nearest_earlier"])
@@ -74,12 +74,9 @@ class View:
 
     def row_of(self, sample_id: str) -> int:
         """The row of a sample; -1 if it is not in the pool."""
-        place = int(np.searchsorted(self._keys, int(sample_id[:15], 16)))
-        while place < len(self._keys) and self._keys[place] == int(sample_id[:15], 16):
-            if self.samples["sample_id"][place] == sample_id:
-                return place
-            place += 1
-        return -1
+        key = int(sample_id[:15], 16)
+        start, stop = np.searchsorted(self._keys, [key, key + 1]).tolist()
+        return next((row for row in range(start, stop) if self.samples["sample_id"][row] == sample_id), -1)
 
     def rows_of(self, ids: "pl.Series | list[str]") -> np.ndarray:
         """The rows of samples, (n,) int64, those that are in the pool alone."""
@@ -203,10 +200,19 @@ class View:
         return arrays
 
     def _rows_of(self, ids: pl.Series) -> np.ndarray:
-        """(n,) int64: the row of each id, -1 where it is null or not in the pool."""
-        places = self.samples.select("sample_id").with_row_index("at")
-        joined = ids.alias("sample_id").to_frame().join(places, on="sample_id", how="left", maintain_order="left")
-        return joined["at"].cast(pl.Int64).fill_null(-1).to_numpy()
+        """(n,) int64: the row of each id, -1 where it is null or not in the pool.
+
+        Cost: a search for each id; a join would read all ids of the pool each time.
+        """
+        if not len(ids) or not len(self._keys):
+            return np.full(len(ids), -1, np.int64)
+        keys = _keys_of(ids.fill_null(""))
+        places = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
+        is_same = (self.samples["sample_id"].gather(places) == ids.fill_null("")).to_numpy()
+        rows = np.where(is_same, places, -1)
+        for place in np.flatnonzero(~is_same & (self._keys[places] == keys)):  # another id with the same beginning
+            rows[place] = self.row_of(ids[int(place)])
+        return rows
 
 
 def _samples(store: Store, commit: Commit) -> pl.DataFrame:
@@ -218,6 +224,11 @@ def _samples(store: Store, commit: Commit) -> pl.DataFrame:
         places = places.with_columns(pl.col("metadata").drop_nulls().first().over("sample_id"))
         places = places.unique("sample_id", keep="first", maintain_order=True)
     return places
+
+
+def _keys_of(ids: pl.Series) -> np.ndarray:
+    """(n,) int64: the first 60 bits of each id, which are in the order of the ids; -1 for what is no id."""
+    return ids.str.slice(0, 15).str.to_integer(base=16, strict=False).fill_null(-1).to_numpy()
 
 
 def _column(array: np.ndarray) -> Column:

@@ -210,7 +210,9 @@ def _quality(samples: pl.DataFrame, column: str, name: str, low: str, high: str,
         "low": least,
         "middle": middle,
         "high": most,
-        "filter": "" if column == "pixels" else f'filters = ["{column} > {np.quantile(values, 0.01):.4g}"]',
+        "filter": ""
+        if column == "pixels"
+        else f'filters = ["{column} > {float(f"{np.quantile(values, 0.01):.4g}"):.10g}"]',
         "lowest": low[0].upper() + low[1:],
         "highest": high[0].upper() + high[1:],
         "alt": f"Histogram of {name}: {least} to {most}, half of the images below {middle}",
