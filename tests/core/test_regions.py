@@ -250,6 +250,38 @@ def test_similarity_steers_across_regions(folder: Path) -> None:
     assert (vectors[plain.rows[:20]] @ vectors[:3].T).max(1).mean() < 0.6
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_classes_of_labels_steer_across_regions(folder: Path, workers: int) -> None:
+    """The same sentence, the same classes named, and the same weights as at once."""
+    vectors = clustered(900, clusters=6, spread=0.35)
+    labelled, ranked = vectors[:120], vectors[120:]
+    classes = [[str(place)] for place in (labelled @ clustered(6, clusters=6, spread=0.0, seed=0).T).argmax(1) // 2]
+    given = {"labelled": labelled, "labelled_classes": classes}
+    params = {**SMALL, "labels": "use"}
+    central, found = rank(ranked, params, **given), by_regions(folder, ranked, params, workers=workers, **given)
+    assert central.labels is not None
+    assert found.labels is not None
+    assert found.labels.sentence() == central.labels.sentence()
+    reasons, weights = [{}, {}], np.zeros((2, 780))
+    for place, one in enumerate((found, central)):
+        assert one.labels is not None
+        reasons[place] = {row: one.labels.reason(at) for row, at in zip(one.rows, one.label_rows, strict=True)}
+        weights[place][one.rows] = one.weights
+    assert reasons[0] == reasons[1]
+    assert np.quantile(np.abs(weights[0] / weights[1] - 1), 0.9) < 0.01
+    for count in (30, 120):
+        assert covered(ranked, found, count, weights[1]) >= 0.98 * covered(ranked, central, count, weights[1])
+
+
+def test_labels_that_are_not_heard_are_told_all_the_same(folder: Path) -> None:
+    vectors = clustered(400)
+    classes = [["a"], ["b"]] * 20
+    found = by_regions(folder, vectors, labelled=vectors[:40], labelled_classes=classes)
+    assert found.labels is not None
+    assert "do not steer the picks yet" in found.labels.sentence()
+    assert (found.label_rows == -1).all()
+
+
 def test_the_tail_begins_where_it_does_at_once(folder: Path) -> None:
     """Outliers come last, whatever their region: what a pick covers of itself counts by the whole pool's ranks."""
     vectors = clustered(900, clusters=6, spread=0.2)

@@ -26,12 +26,13 @@ from wtl_core.selection import columns
 from wtl_core.selection.accuracy import Accuracy, Goal, labels_for
 from wtl_core.selection.coverage import measure_affinity, pick_all, tail_ranks_of
 from wtl_core.selection.greedy import new_state
-from wtl_core.selection.identity import Purpose, content_keys, draw
-from wtl_core.selection.kernels import ONE, WEIGHT_ONE, median_scale
+from wtl_core.selection.identity import Purpose, content_keys, draw, shuffled
+from wtl_core.selection.kernels import ONE, WEIGHT_ONE, kernel_table, median_scale
+from wtl_core.selection.label_weights import LabelSay, Lesson, learn
 from wtl_core.selection.neighbours import exact_distances, numeric_path_of, prepare
 from wtl_core.selection.problem import PickOrder, free_limits
 from wtl_core.selection.quotas import QuotaOutcome
-from wtl_core.selection.ranking import Steering, covered_by, group_codes, near_distance
+from wtl_core.selection.ranking import Steering, covered_by, group_codes, near_distance, votes_of
 from wtl_core.selection.region_work import (
     Comparing,
     Files,
@@ -51,6 +52,8 @@ SAMPLE = 131_072
 _SCALED = 50_000  # samples that the kernel's scale is measured on, as in a pool that is ranked at once
 _EACH = 64
 """Samples of the sample for each pick of the head, at least: the head of fewer would fit the sample, not the pool."""
+_CELLS_FROM = 30_000
+"""Samples of a region from which on neighbours are searched in the nearest cells: of 80,000 in a fifth of the time."""
 _KEYED = 1 << 20  # ids that are texts of this process at once
 _BEFORE_ALL = (int(np.iinfo(np.int64).max), -1)
 """A cut that no pick lies before."""
@@ -209,15 +212,18 @@ def rank_by_regions(
     _log.info("ranking %d samples in %d regions, scale %.4f", pool.count, division.count, scale)
     sizes = _deal_out(batches, pool, division, files)
     regions = np.flatnonzero(sizes).tolist()
-    comparing = Comparing(files, params, scale, near, device, len(pool.names))
-    _write_outside(files, steering, gathered.shape[1])
+    by_cells = params.model_copy(update={"cells_from": min(params.cells_from, _CELLS_FROM)})
+    labelled = _write_outside(files, steering, gathered.shape[1])
+    lesson = _lesson(steering, by_cells, labelled, drawn, device)
+    is_heard = lesson is not None and lesson.is_heard
+    comparing = Comparing(files, by_cells, scale, near, device, lesson if is_heard else None)
     _run(engine, comparing, regions, sizes, on_progress)
     weighed = _weigh(files, regions, pool, params, drawn)
     head = _head(files, pool, drawn, weighed, comparing, gathered[np.searchsorted(wanted, pool.frozen)])
     fixed = np.concatenate([pool.frozen, head])
     files.write("fixed", rows=fixed, vectors=gathered[np.searchsorted(wanted, fixed)])
     cuts = _order(files, regions, sizes, weighed, comparing, engine, len(fixed))
-    return _assemble(files, regions, pool, comparing, weighed, cuts, steering)
+    return _assemble(files, regions, pool, comparing, weighed, cuts, steering, lesson)
 
 
 def _pool(sample_ids: pl.Series, steering: Steering) -> _Pool:
@@ -319,15 +325,59 @@ def _deal_out(batches: Batches, pool: _Pool, division: Division, files: Files) -
     return np.asarray(np.stack(sizes).sum(0))
 
 
-def _write_outside(files: Files, steering: Steering, width: int) -> None:
-    """`labelled` and `similar`: vectors of images outside the ranking."""
+def _write_outside(files: Files, steering: Steering, width: int) -> np.ndarray:
+    """`labelled` and `similar`: vectors of images outside the ranking; the labelled ones, (L, D)."""
     given = np.zeros((0, width), np.float16) if steering.labelled is None else steering.labelled
-    files.write("labelled", vectors=unit_vectors(given, None, what="labelled", width=width))
+    labelled = unit_vectors(given, None, what="labelled", width=width)
+    files.write("labelled", vectors=labelled)
     similar = {
         f"like{place}": unit_vectors(some, None, what="similar", width=width)
         for place, (some, _) in enumerate(steering.similar)
     }
     files.write("similar", powers=np.array([power for _, power in steering.similar]), **similar)
+    return labelled
+
+
+def _lesson(
+    steering: Steering, params: SelectionParams, labelled: np.ndarray, drawn: _Sample, device: str
+) -> Lesson | None:
+    """What the labels' classes teach; how large the classes are, they estimate on the sample."""
+    votes = votes_of(steering, params, labelled, 2 * params.region_size)
+    if votes is None:
+        return None
+    points, others = prepare(drawn.vectors, device), prepare(labelled, device)
+    votes = votes.of_others(points.count, votes.own)
+    covered_by(points, others, kernel_table("gaussian", 1.0), votes)
+    order = shuffled(drawn.keys, 0, Purpose.LABELS)
+    return learn(votes, drawn.vectors, others, labelled, order=order, always=params.labels == "use")
+
+
+def _say(files: Files, regions: Sequence[int], lesson: Lesson | None) -> tuple[LabelSay | None, np.ndarray]:
+    """What the labels say of all samples that are ordered, and the pool's row of each; of none if it is not heard."""
+    if lesson is None:
+        return None, np.zeros(0, np.int64)
+    rows, parts = [np.zeros(0, np.int64)], [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))]
+    for region in regions if lesson.is_heard else ():
+        inside, likeliest, second, disagreement = files.read(
+            f"compared-{region:06d}", "inside", "likeliest", "second", "disagreement"
+        )
+        own, is_own = load_region(files, region, "rows", "is_own")
+        mine = is_own[inside]
+        rows.append(own[inside][mine].astype(np.int64))
+        parts.append((likeliest[mine], second[mine], disagreement[mine]))
+    likeliest, second, disagreement = (np.concatenate(part) for part in zip(*parts, strict=True))
+    say = LabelSay(
+        factors=np.zeros(0),
+        names=lesson.votes.names,
+        likeliest=likeliest,
+        second=second,
+        disagreement=disagreement,
+        labelled=len(lesson.votes.known),
+        agreement=lesson.agreement,
+        commonest=lesson.commonest,
+        is_heard=lesson.is_heard,
+    )
+    return say, np.concatenate(rows)
 
 
 def _run(
@@ -459,6 +509,7 @@ def _assemble(
     weighed: _Weighed,
     cuts: tuple[tuple[int, int], ...],
     steering: Steering,
+    lesson: Lesson | None,
 ) -> Ranking:
     """The ranking: fixed picks, the merged orders, and what ranks behind."""
     params, plan = comparing.params, len(cuts)
@@ -500,6 +551,9 @@ def _assemble(
         params, kept=len(rows), gain=gain, coverage=coverage, radius=radius, frozen=len(pool.frozen),
         quotas=QuotaOutcome(), goal=goal,
     )  # fmt: skip
+    say, said_of = _say(files, regions, lesson)
+    said = np.full(pool.count, -1)
+    said[said_of] = np.arange(len(said_of))
     twin_rows = np.where(twins >= 0, pool.caller_rows[twins], -1)
     labelled = len(files.read("labelled", "vectors")[0])
     tail = tail_ranks_of(params, weighed.count, labelled, weighed.whole / WEIGHT_ONE, is_even=weighed.is_even)
@@ -525,8 +579,8 @@ def _assemble(
         quota_advice="",
         optimum_bound=np.ones(100),
         goal=goal,
-        labels=None,
-        label_rows=np.full(pool.count, -1),
+        labels=say,
+        label_rows=np.concatenate([said[rows], np.full(len(behind), -1)]),
     )
 
 

@@ -24,7 +24,7 @@ import torch
 
 from wtl_core.recipe.selection import EMPTY
 from wtl_core.selection.dense import FETCH_ROWS
-from wtl_core.selection.linear_probe import fit_probe, one_thread
+from wtl_core.selection.linear_probe import Probe, fit_probe, one_thread
 from wtl_core.selection.neighbours import BLOCK_COLUMNS, Points, bits_to_level, level_distances
 
 _DISAGREEMENT = 5.0
@@ -200,10 +200,69 @@ def listen(
     order: np.ndarray,
     always: bool = False,
 ) -> LabelSay:
-    """What the labels say of the candidates, if they name two classes or more.
+    """What the labels say of the candidates, if they name two classes or more; arguments as for `learn`."""
+    return learn(votes, vectors, labelled, labelled_vectors, order=order, always=always).say(votes, vectors)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the labels teach, by which they speak of any candidates.
+
+    Attributes:
+        votes: The labelled images' classes, and votes on nobody.
+        probe: The linear model.
+        rarity: (C,) float64, by which candidates of a class weigh more.
+        agreement: As in `LabelSay`, and `commonest` and `is_heard` too.
+    """
+
+    votes: Votes
+    probe: Probe
+    rarity: np.ndarray
+    agreement: float
+    commonest: float
+    is_heard: bool
+
+    def say(self, votes: Votes, vectors: np.ndarray) -> LabelSay:
+        """What they say of N candidates, by the votes on these and their (N, D) vectors of unit length."""
+        count = len(vectors)
+        factors, disagreement = np.empty(count), np.empty(count, np.float32)
+        likeliest, second = np.empty(count, np.int32), np.empty(count, np.int32)
+        for start in range(0, count, _BLOCK):
+            part = slice(start, min(start + _BLOCK, count))
+            probed, voted = _predict(self.probe, votes, vectors, part)
+            both = (probed + voted) / 2.0
+            disagreement[part] = np.abs(probed - voted).sum(1) / 2.0
+            factors[part] = (1.0 + _DISAGREEMENT * disagreement[part]) * (both @ self.rarity)
+            at = np.arange(len(both))
+            likeliest[part] = both.argmax(1)
+            both[at, likeliest[part]] = -1.0
+            second[part] = both.argmax(1)
+        return LabelSay(
+            factors=factors,
+            names=self.votes.names,
+            likeliest=likeliest,
+            second=second,
+            disagreement=disagreement,
+            labelled=len(self.votes.known),
+            agreement=self.agreement,
+            commonest=self.commonest,
+            is_heard=self.is_heard,
+        )
+
+
+def learn(
+    votes: Votes,
+    vectors: np.ndarray,
+    labelled: Points,
+    labelled_vectors: np.ndarray,
+    *,
+    order: np.ndarray,
+    always: bool = False,
+) -> Lesson:
+    """Teach both models by the labels, which name two classes or more.
 
     Args:
-        votes: Of all labelled images on the N candidates.
+        votes: Of all labelled images on N candidates, or on a sample of them.
         vectors: (N, D) of the candidates, of unit length.
         labelled: L points.
         labelled_vectors: (L, D) of unit length, the same.
@@ -217,41 +276,28 @@ def listen(
         probe = fit_probe(
             torch.from_numpy(labelled_vectors[known].astype(np.float32)), target, classes=len(votes.names)
         )
-
-    def predict(rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
-        with one_thread():
-            probed = probe.logits(torch.from_numpy(vectors[rows].astype(np.float32))).softmax(1).numpy()
-        return probed, votes.shares(rows)
-
     sized = np.sort(order[:_SIZED])
-    sizes = np.bincount(np.add(*predict(sized)).argmax(1), minlength=len(votes.names)) / len(sized)
-    rarity = np.maximum(sizes, _LEAST_SHARE / len(votes.names)) ** -_RARITY
-    count = len(vectors)
-    factors, disagreement = np.empty(count), np.empty(count, np.float32)
-    likeliest, second = np.empty(count, np.int32), np.empty(count, np.int32)
-    for start in range(0, count, _BLOCK):
-        part = slice(start, min(start + _BLOCK, count))
-        probed, voted = predict(part)
-        both = (probed + voted) / 2.0
-        disagreement[part] = np.abs(probed - voted).sum(1) / 2.0
-        factors[part] = (1.0 + _DISAGREEMENT * disagreement[part]) * (both @ rarity)
-        at = np.arange(len(both))
-        likeliest[part] = both.argmax(1)
-        both[at, likeliest[part]] = -1.0
-        second[part] = both.argmax(1)
+    sizes = np.bincount(np.add(*_predict(probe, votes, vectors, sized)).argmax(1), minlength=len(votes.names))
+    shares = np.maximum(sizes / len(sized), _LEAST_SHARE / len(votes.names))
     agreement, commonest = _agreement(votes, labelled), float((votes.target > 0).mean(0).max())
     error = (commonest * (1.0 - commonest) / min(len(known), _CHECKED)) ** 0.5
-    return LabelSay(
-        factors=factors,
-        names=votes.names,
-        likeliest=likeliest,
-        second=second,
-        disagreement=disagreement,
-        labelled=len(known),
+    return Lesson(
+        votes=votes.of_others(0, votes.own),
+        probe=probe,
+        rarity=shares**-_RARITY,
         agreement=agreement,
         commonest=commonest,
         is_heard=always or agreement > commonest + _SURE * error,
     )
+
+
+def _predict(
+    probe: Probe, votes: Votes, vectors: np.ndarray, rows: np.ndarray | slice
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of the classes by the probe and by the votes, (rows, C) each."""
+    with one_thread():
+        probed = probe.logits(torch.from_numpy(vectors[rows].astype(np.float32))).softmax(1).numpy()
+    return probed, votes.shares(rows)
 
 
 def _agreement(votes: Votes, labelled: Points) -> float:

@@ -107,7 +107,7 @@ def rank(
     labelled = steering.labelled
     labelled = None if labelled is None or len(labelled) == 0 else _checked(labelled, samples, what="labelled")
     labelled_points = None if labelled is None else prepare(labelled, device)
-    votes = _votes(steering, params, labelled, points.count)
+    votes = votes_of(steering, params, labelled, points.count)
     state = covered_by(points, labelled_points, table, votes)
     names, codes, labelled_by_group = _groups(steering, samples, inside)
     similar = [(prepare(_checked(some, samples, what="similar"), device), power) for some, power in steering.similar]
@@ -188,7 +188,7 @@ def covered_by(points: Points, others: Points | None, table: np.ndarray, votes: 
     return state
 
 
-def _votes(steering: Steering, params: SelectionParams, labelled: np.ndarray | None, candidates: int) -> Votes | None:
+def votes_of(steering: Steering, params: SelectionParams, labelled: np.ndarray | None, candidates: int) -> Votes | None:
     """The votes that labels have, none yet; None where classes are not to steer, or fewer than two are known."""
     classes = steering.labelled_classes
     images = 0 if labelled is None else len(labelled)

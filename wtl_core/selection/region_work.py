@@ -16,13 +16,14 @@ import numpy as np
 
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection.coverage import Affinity, measure_affinity, pick_all, pool_graph
-from wtl_core.selection.dense import cover_by, kernel_matrix, kernel_rows
+from wtl_core.selection.dense import kernel_matrix, kernel_rows
 from wtl_core.selection.graph import transpose
 from wtl_core.selection.greedy import State, cover, gain_of, new_state
 from wtl_core.selection.kernels import kernel_table
+from wtl_core.selection.label_weights import LabelSay, Lesson
 from wtl_core.selection.neighbours import Points, exact_distances, level_of, prepare
 from wtl_core.selection.problem import Neighbours, PickOrder, Problem, free_limits
-from wtl_core.selection.ranking import kernel_of, similar_weights
+from wtl_core.selection.ranking import covered_by, kernel_of, similar_weights
 from wtl_core.selection.result import NOTHING_NEAR, with_the_far
 from wtl_core.selection.sorted_rows import join_equal
 from wtl_core.selection.steering import whole_weights
@@ -87,7 +88,7 @@ class Comparing:
         scale: The kernel's.
         near: The distance of near-duplicates.
         device: `cpu` or a CUDA device.
-        groups: How many groups the samples have, for balance.
+        lesson: What the labels teach, if it is heard.
     """
 
     files: Files
@@ -95,7 +96,7 @@ class Comparing:
     scale: float
     near: float
     device: str
-    groups: int
+    lesson: Lesson | None = None
 
     def __call__(self) -> Callable[[int], None]:
         """Compares a region."""
@@ -110,8 +111,9 @@ class Comparing:
         """Write `compared-<region>`, with arrays of the n samples and guests that can be picked and are no copies.
 
         `inside` (n,) is their place in the region, `raw` (n,) float64 their weight, `near` (n,) int64 how many
-        near-duplicates each has, and in a region of more than `exact_up_to` there are `rows` and `levels` of the
-        graph. `twins` (t, 2) are pool rows of copies and of what they repeat.
+        near-duplicates each has, `best` and `nearest` (n,) how labelled images cover them, and in a region of more than
+        `exact_up_to` there are `rows` and `levels` of the graph. `twins` (t, 2) are pool rows of copies and of what
+        they repeat. With a lesson there are `likeliest`, `second` and `disagreement` (n,), what the labels say.
         """
         name = f"compared-{region:06d}"
         if self.files.has(name):
@@ -125,8 +127,13 @@ class Comparing:
         inside = np.flatnonzero(((twin_of < 0) & (base > 0)) | is_frozen)
         points = prepare(vectors[inside], self.device)
         raw = self._similar(base[inside], points)
+        state, say = self._labelled(points, vectors[inside])
         mine = twins[is_own[twins]]
-        arrays: dict[str, np.ndarray] = {"twins": np.stack([rows[mine], rows[twin_of[mine]]], axis=1)}
+        arrays = {"twins": np.stack([rows[mine], rows[twin_of[mine]]], axis=1)}
+        arrays |= {"best": state.best, "nearest": state.nearest}
+        if say is not None:
+            raw = raw * say.factors
+            arrays |= {"likeliest": say.likeliest, "second": say.second, "disagreement": say.disagreement}
         if len(inside) <= self.params.exact_up_to:
             near = np.zeros(len(inside), np.int64)
             kernel_matrix(points, self.table, near_level=level_of(self.near), near=near)
@@ -156,6 +163,15 @@ class Comparing:
             counts=np.ones(100, np.int64),
             params=self.params,
         )
+
+    def _labelled(self, points: Points, vectors: np.ndarray) -> tuple[State, LabelSay | None]:
+        """How labelled images cover the points, and what their classes say of them."""
+        (labelled,) = self.files.read("labelled", "vectors")
+        others = prepare(labelled, self.device) if len(labelled) else None
+        if self.lesson is None:
+            return covered_by(points, others, self.table), None
+        votes = self.lesson.votes.of_others(points.count, self.lesson.votes.own)
+        return covered_by(points, others, self.table, votes), self.lesson.say(votes, vectors)
 
     def _similar(self, base: np.ndarray, points: Points) -> np.ndarray:
         """Weights after similarity to given images."""
@@ -202,7 +218,7 @@ class Ordering:
         (labelled,) = files.read("labelled", "vectors")
         fixed, fixed_vectors = files.read("fixed", "rows", "vectors")
         points = prepare(vectors[inside], self.comparing.device)
-        best, nearest = self._covered(region, points, weights * is_mine, labelled, fixed_vectors, own_rows, fixed)
+        best, nearest = self._covered(region, points, weights * is_mine, fixed_vectors, own_rows, fixed, len(labelled))
         problem = replace(self.comparing.problem(points, keys[inside]), best=best, nearest=nearest)
         marks = self._marks(region, len(inside))
         ordered = pick_all(problem, self._affinity(region, problem, weights), free_limits(problem), tail=marks)
@@ -238,10 +254,10 @@ class Ordering:
         region: int,
         points: Points,
         shares: np.ndarray,
-        labelled: np.ndarray,
         fixed_vectors: np.ndarray,
         rows: np.ndarray,
         fixed: np.ndarray,
+        labelled: int,
     ) -> tuple[np.ndarray, np.ndarray]:
         """`best` and `nearest` of the region's rows, covered by labelled images and fixed picks.
 
@@ -251,11 +267,8 @@ class Ordering:
         """
         files, name = self.comparing.files, f"covered-{region:06d}"
         if not files.has(name):
-            state = new_state(points.count)
-            table = self.comparing.table
-            if len(labelled):
-                marks = -2 - np.arange(len(labelled), dtype=np.int32)
-                cover_by(points, prepare(labelled, self.comparing.device), table, state, marks=marks)
+            state, table = new_state(points.count), self.comparing.table
+            state.best[:], state.nearest[:] = files.read(f"compared-{region:06d}", "best", "nearest")
             start = int((state.best.astype(np.int64) * shares).sum())
             found = _cover_by_fixed(
                 points,
@@ -265,7 +278,7 @@ class Ordering:
                 shares,
                 rows,
                 fixed,
-                first=len(labelled),
+                first=labelled,
                 device=self.comparing.device,
             )
             files.write(name, best=state.best, nearest=state.nearest, start=start, **found)

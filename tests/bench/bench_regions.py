@@ -1,0 +1,245 @@
+"""Pools beyond one process's memory, ranked by regions: coverage beside the ranking at once, time, memory, bytes read.
+
+    python tests/bench/bench_regions.py [--quick] [--rows 10000000] [--workers 2] [--work DIR] [--only coverage large]
+
+Writes tests/bench/reports/regions.md. Section `coverage` ranks CIFAR-10's vectors (`--vectors`, an .npy file) and a
+million generated ones both ways; section `large` ranks `--rows` vectors of a LanceDB table. A million take some minutes
+and 5 GB, ten million most of an hour, 12 GB of memory and 20 GB of disk below `--work`.
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import psutil
+import pyarrow as pa
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import report
+from bench_selection import product_rate
+
+from wtl_core.embedding import staging, vectors
+from wtl_core.engines.local import LocalEngine
+from wtl_core.recipe.selection import LadderParams, SelectionParams
+from wtl_core.selection import ladder, ranking
+from wtl_core.selection.by_regions import rank_by_regions
+from wtl_core.selection.region_work import Files
+from wtl_core.selection.result import Ranking
+from wtl_core.workspace.storage import Store, open_store
+
+ENCODER = "b" * 64
+D = 128
+PERCENTS = (1, 5, 10, 40)
+
+
+def generated(rows: int, *, seed: int = 0) -> Iterator[np.ndarray]:
+    """Clusters of very different sizes, a fifth of the rows in bursts of up to 30 near-copies, (n, D) float16 parts."""
+    draw = np.random.default_rng(seed)
+    centres = draw.normal(size=(2000, D)).astype(np.float32)
+    shares = draw.pareto(1.0, len(centres)) + 0.1
+    for start in range(0, rows, 250_000):
+        count = min(250_000, rows - start)
+        part = centres[draw.choice(len(centres), count, p=shares / shares.sum())]
+        part = part + 0.8 * draw.standard_normal((count, D), dtype=np.float32)
+        row = 0
+        while row < count // 5:
+            burst = int(draw.integers(2, 31))
+            part[row : row + burst] = part[row]
+            row += burst
+        part[:row] += 0.02 * draw.standard_normal((row, D), dtype=np.float32)
+        yield (part / np.linalg.norm(part, axis=1, keepdims=True)).astype(np.float16)
+
+
+def ids_of(rows: int, seed: int = 1) -> pl.Series:
+    """Distinct ids as long as the workspace's, sorted, in no relation to what the rows hold."""
+    keys = np.random.default_rng(seed).integers(0, 1 << 63, rows)
+    return pl.Series([f"{key:016x}{row:048x}" for row, key in enumerate(keys.tolist())])
+
+
+def rank_at_once_and_by_regions(name: str, matrix: np.ndarray, size: int, workers: int) -> dict[str, object]:
+    """One row of the section `coverage`."""
+    ids, params = ids_of(len(matrix)), SelectionParams(region_size=size)
+    start = time.perf_counter()
+    central = ranking.rank(matrix, params, sample_ids=ids.to_list())
+    at_once = time.perf_counter() - start
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for row in range(0, len(matrix), 8192):
+            yield np.arange(row, min(row + 8192, len(matrix))), matrix[row : row + 8192]
+
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        found = rank_by_regions(
+            batches,
+            params,
+            sample_ids=ids,
+            files=Files(open_store(folder), "regions"),
+            engine=LocalEngine(workers),
+        )
+        by_regions = time.perf_counter() - start
+        regions = len(list(Path(folder).rglob("compared-*")))
+
+    def rungs(ranked: Ranking) -> ladder.Ladder:
+        return ladder.measure(matrix, ranked, LadderParams(), sample_ids=ids, scale=central.scale)
+
+    one, other = rungs(central), rungs(found)
+    at = np.array(PERCENTS) - 1
+    return {
+        "pool": name,
+        "regions": regions,
+        "at once s": f"{at_once:.0f}",
+        "by regions s": f"{by_regions:.0f}",
+        "share of the coverage at once, 1/5/10/40 %": " ".join(
+            f"{v:.4f}" for v in other.coverage[at] / one.coverage[at]
+        ),
+        "coverage": " ".join(f"{value:.4f}" for value in other.coverage[at]),
+        "random": " ".join(f"{value:.4f}" for value in other.random_coverage_mean[at]),
+        "never under random": str(bool((other.coverage[:99] >= other.random_coverage_low[:99]).all())),
+        "coverage as the ranking says": " ".join(f"{found.coverage[len(matrix) * p // 100 - 1]:.4f}" for p in PERCENTS),
+        "as it says at once": " ".join(f"{central.coverage[len(matrix) * p // 100 - 1]:.4f}" for p in PERCENTS),
+    }
+
+
+def coverage(options: argparse.Namespace) -> None:
+    """Both ways, on pools that can be ranked at once."""
+    rows = []
+    if options.vectors is not None:
+        cifar = np.load(options.vectors).astype(np.float32)[: 5_000 if options.quick else None]
+        cifar = (cifar / np.linalg.norm(cifar, axis=1, keepdims=True)).astype(np.float16)
+        rows += [
+            rank_at_once_and_by_regions(
+                f"{Path(options.vectors).stem}, {len(cifar):,} x {cifar.shape[1]}", cifar, size, options.workers
+            )
+            for size in ((1_000,) if options.quick else (5_000, 20_000))
+        ]
+    count = min(options.rows, 20_000 if options.quick else 1_000_000)
+    matrix = np.concatenate(list(generated(count)))
+    size = 5_000 if options.quick else 250_000
+    rows.append(rank_at_once_and_by_regions(f"generated, {count:,} x {D}", matrix, size, options.workers))
+    report.write("regions", "Coverage beside the ranking at once", "", rows, is_quick=options.quick)
+
+
+def fill(store: Store, rows: int) -> pl.Series:
+    """A table of generated vectors in the store, unless it is there; the ids, sorted."""
+    ids = ids_of(rows)
+    if vectors.count(store, ENCODER) != rows:
+        vectors.drop(store, ENCODER)
+        table = vectors.open_table(store, ENCODER, D)
+        assert table is not None
+        start = 0
+        for part in generated(rows):
+            named = pa.array(ids.slice(start, len(part)).to_list())
+            values = pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), D)
+            table.add(pa.table([named, values], schema=staging.schema(D)))
+            start += len(part)
+    return ids.sort()
+
+
+class Usage:
+    """Memory of this process and its children, and what they read."""
+
+    def __init__(self) -> None:
+        self.gigabytes, self.read = 0.0, {}  # type: float, dict[int, int]
+        self._is_over = threading.Event()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch while a block lasts."""
+        before = psutil.Process().io_counters().read_chars
+        watcher = threading.Thread(target=self._watch)
+        watcher.start()
+        try:
+            yield
+        finally:
+            self._is_over.set()
+            watcher.join()
+            self.read[psutil.Process().pid] -= before
+
+    def _watch(self) -> None:
+        own = psutil.Process()
+        while not self._is_over.wait(0.2):
+            total = 0
+            for process in (own, *own.children(recursive=True)):
+                try:
+                    memory = process.memory_full_info() if process.pid != own.pid else process.memory_info()
+                    total += getattr(memory, "pss", memory.rss)
+                    self.read[process.pid] = process.io_counters().read_chars
+                except (psutil.NoSuchProcess, psutil.AccessDenied):
+                    continue
+            self.gigabytes = max(self.gigabytes, total / 1e9)
+
+
+def large(options: argparse.Namespace) -> None:
+    """A pool in LanceDB, ranked in the whole, and its ladder."""
+    rows = 20_000 if options.quick else options.rows
+    params = SelectionParams(region_size=5_000 if options.quick else 250_000)
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        store = open_store(options.work or folder)
+        ids = fill(store, rows)
+        files = Files(store, f"regions-{rows}")
+        store.delete_folder(files.key)
+        source = partial(vectors.stream, store, ENCODER, ids)
+        usage = Usage()
+        with usage.watched():
+            start = time.perf_counter()
+            ranked = rank_by_regions(source, params, sample_ids=ids, files=files, engine=LocalEngine(options.workers))
+            taken = time.perf_counter() - start
+            measured = ladder.measure(source, ranked, LadderParams(), sample_ids=ids)
+            ladder_seconds = time.perf_counter() - start - taken
+        written = sum(path.stat().st_size for path in Path(store.path(files.key)).iterdir())
+        (sizes,) = files.read("dealt", "sizes")
+        store.delete_folder(files.key)
+    sizes = sizes.sum(0).astype(np.float64)
+    compared = float((sizes * np.where(sizes >= 30_000, 16 * np.sqrt(sizes), sizes)).sum())
+    pairs = compared + sizes.sum() * (ranked.exact_until + 16 * len(sizes)) + rows * 10_000
+    floor = 2 * pairs * (D + 32) / (product_rate(D + 32, "cpu") * 1e12)
+    at = np.array(PERCENTS) - 1
+    row = {
+        "rows": f"{rows:,}",
+        "workers": options.workers,
+        "regions": int((sizes > 0).sum()),
+        "largest": f"{int(sizes.max()):,}",
+        "rank s": f"{taken:.0f}",
+        "ladder s": f"{ladder_seconds:.0f}",
+        "products alone s": f"{floor:.0f}",
+        "ratio": f"{(taken + ladder_seconds) / floor:.2f}",
+        "GB of memory, all processes": f"{usage.gigabytes:.2f}",
+        "of this process": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f}",
+        "GB read": f"{sum(usage.read.values()) / 1e9:.1f}",
+        "GB of files": f"{written / 1e9:.1f}",
+        "coverage 1/5/10/40 %": " ".join(f"{value:.4f}" for value in measured.coverage[at]),
+        "random": " ".join(f"{value:.4f}" for value in measured.random_coverage_mean[at]),
+    }
+    text = (
+        f"Vectors of {D} numbers in LanceDB, generated: clusters of very different sizes, a fifth of them in bursts. "
+        "All ranks, not only the first; products alone: all that ranking and ladder multiply, at this machine's best."
+    )
+    report.write("regions", f"{rows:,} vectors", text, [row], is_quick=options.quick)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--work", help="a folder that the table is kept in")
+    parser.add_argument("--vectors", help="an .npy file with vectors, such as CIFAR-10's")
+    parser.add_argument("--only", nargs="+", choices=["coverage", "large"], default=["coverage", "large"])
+    options = parser.parse_args()
+    for section in options.only:
+        {"coverage": coverage, "large": large}[section](options)
+
+
+if __name__ == "__main__":
+    main()
