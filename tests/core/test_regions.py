@@ -346,16 +346,45 @@ def test_a_cell_larger_than_a_region_is_dealt_out_and_equal_vectors_stay_togethe
     assert regions[:500].tolist() == regions[500:].tolist()
 
 
+def test_objectives_other_than_coverage_are_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="ranked by regions; choose one of them, or raise `regions_from`"):
+        by_regions(folder, clustered(100), {"objective": "k-center", "regions_from": 50})
+
+
 @pytest.mark.parametrize(
-    ("params", "message"),
+    "quota",
     [
-        ({"objective": "k-center"}, "ranked by regions; choose one of them, or raise `regions_from`"),
-        ({"group_by": "camera", "quotas": [{"group": "north", "minimum": 1}]}, "quotas: expected none for 100 samples"),
+        {"group": "west", "minimum": 40},
+        {"group": "north", "maximum": 20},
+        {"group": "south", "minimum_share": 0.5},
+        {"group": "north", "maximum_share": 0.25},
     ],
 )
-def test_what_regions_cannot_do_is_refused(folder: Path, params: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        by_regions(folder, clustered(100), {**params, "regions_from": 50})
+def test_quotas_hold_across_regions_as_they_do_at_once(folder: Path, quota: dict[str, object]) -> None:
+    vectors, groups = clustered(600, clusters=8, spread=0.4), cameras(600)
+    params = {**SMALL, "budget": 90, "group_by": "camera", "quotas": [quota]}
+    central, found = rank(vectors, params, groups=groups), by_regions(folder, vectors, params, groups=groups)
+    assert (found.quotas_until, found.quota_advice) == (central.quotas_until, central.quota_advice) == (90, "")
+    picked = groups[found.rows[:90]]
+    if "minimum" in quota:
+        assert (picked == "west").sum() >= 40
+    elif "maximum" in quota:
+        assert (picked == "north").sum() <= 20
+    for count in range(1, 91):
+        assert (picked[:count] == "south").sum() >= int(quota.get("minimum_share", 0) * count)  # type: ignore[operator]
+        assert (picked[:count] == "north").sum() <= np.ceil(float(quota.get("maximum_share", 1)) * count)  # type: ignore[arg-type]
+    assert covered(vectors, found, 90) >= 0.97 * covered(vectors, central, 90)
+    assert sorted(found.rows.tolist()) == list(range(600))
+
+
+def test_frozen_picks_count_for_quotas_across_regions(folder: Path) -> None:
+    vectors, groups = clustered(600, clusters=8, spread=0.4), cameras(600)
+    frozen = np.flatnonzero(groups == "north")[:6]
+    params = {**SMALL, "budget": 60, "group_by": "camera", "quotas": [{"group": "north", "maximum": 4}]}
+    central = rank(vectors, params, groups=groups, frozen=frozen)
+    found = by_regions(folder, vectors, params, groups=groups, frozen=frozen)
+    assert (found.quotas_until, found.quota_advice) == (central.quotas_until, central.quota_advice)
+    assert (groups[found.rows[6:60]] != "north").all()
 
 
 def test_vectors_that_are_missing_or_not_of_unit_length_are_refused(folder: Path) -> None:

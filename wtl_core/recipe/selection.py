@@ -111,7 +111,7 @@ class SelectionParams(Params):
     """From this many samples on neighbours are searched in the nearest k-means cells only."""
     regions_from: int = Field(2_000_000, ge=1, json_schema_extra=EXPERT)
     """From this many samples on the pool is divided into regions of like samples, which are ranked one by one and
-    merged by gain, so that no process holds more than a region. For `coverage` without quotas."""
+    merged by gain, so that no process holds more than a region. For `coverage` and `probability-coverage`."""
     region_size: int = Field(250_000, ge=100, json_schema_extra=EXPERT)
     """Samples of a region at most, as far as a sample of the pool tells."""
     budget: int | str | None = "10%"

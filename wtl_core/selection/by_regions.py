@@ -30,8 +30,9 @@ from wtl_core.selection.identity import Purpose, content_keys, draw, shuffled
 from wtl_core.selection.kernels import ONE, WEIGHT_ONE, kernel_table, median_scale
 from wtl_core.selection.label_weights import LabelSay, Lesson, learn
 from wtl_core.selection.neighbours import exact_distances, numeric_path_of, prepare
+from wtl_core.selection.orders import limits_for, outcome_of
 from wtl_core.selection.problem import PickOrder, free_limits
-from wtl_core.selection.quotas import QuotaOutcome
+from wtl_core.selection.quotas import QuotaOutcome, order_within
 from wtl_core.selection.ranking import Steering, covered_by, group_codes, near_distance, votes_of
 from wtl_core.selection.region_work import (
     Comparing,
@@ -73,6 +74,7 @@ class _Pool:
         base: (N,) float64 weights of at most 1; None where all are 1.
         codes: (N,) int32, the place of each sample's group in `names`; None without groups.
         names: Groups, sorted.
+        labelled: (G,) labelled images of each group.
         frozen: (F,) int64 samples that come first, in this order.
     """
 
@@ -83,6 +85,7 @@ class _Pool:
     base: np.ndarray | None
     codes: np.ndarray | None
     names: list[str]
+    labelled: np.ndarray
     frozen: np.ndarray
 
     @property
@@ -114,6 +117,7 @@ class _Weighed:
         whole: Their weights' sum in units of 1/65536.
         is_even: Whether they all weigh the same before near-duplicates share.
         of_sample: (S,) int32, the weight of each drawn sample, -1 for one that is not ordered.
+        members: (G,) samples of each group to order.
         twins: (T, 2) samples whose vectors are copies, and what they repeat.
     """
 
@@ -121,6 +125,7 @@ class _Weighed:
     whole: int
     is_even: bool
     of_sample: np.ndarray
+    members: np.ndarray
     twins: np.ndarray
 
 
@@ -249,7 +254,7 @@ def _pool(sample_ids: pl.Series, steering: Steering) -> _Pool:
         is_copy = copies >= 0
         np.maximum.at(base, copies[is_copy], base[is_copy])
         base /= base.max()
-    names, codes, _ = group_codes(steering, count)
+    names, codes, labelled = group_codes(steering, count)
     frozen = np.zeros(0, np.int64) if steering.frozen is None else np.asarray(steering.frozen, np.int64)
     if len(frozen) and (frozen.min() < 0 or frozen.max() >= count or len(np.unique(frozen)) < len(frozen)):
         raise InputError(f"frozen: expected distinct rows from 0 to {count - 1}; leave out what is not in the pool")
@@ -262,6 +267,7 @@ def _pool(sample_ids: pl.Series, steering: Steering) -> _Pool:
         base=base,
         codes=None if codes is None else codes[caller_rows],
         names=names,
+        labelled=labelled,
         frozen=place[frozen],
     )
 
@@ -428,7 +434,7 @@ def _weigh(files: Files, regions: Sequence[int], pool: _Pool, params: SelectionP
         is_drawn = drawn.rows[place] == own
         of_sample[place[is_drawn]] = weights[is_drawn]
         twins.append(files.read(f"compared-{region:06d}", "twins")[0])
-    return _Weighed(count, whole, least == top, of_sample, np.concatenate(twins))
+    return _Weighed(count, whole, least == top, of_sample, members, np.concatenate(twins))
 
 
 def _own(files: Files, region: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -442,11 +448,14 @@ def _own(files: Files, region: int) -> tuple[np.ndarray, np.ndarray, np.ndarray,
 def _head(
     files: Files, pool: _Pool, drawn: _Sample, weighed: _Weighed, comparing: Comparing, frozen_vectors: np.ndarray
 ) -> np.ndarray:
-    """The first picks of the pool after frozen ones, picked on the sample with the weights of the whole pool."""
+    """The first picks of the pool after frozen ones, picked on the sample with the weights of the whole pool.
+
+    None where there are quotas, since its picks keep their ranks.
+    """
     if files.has("head"):
         return np.asarray(files.read("head", "rows")[0])
     kept = np.flatnonzero((weighed.of_sample >= 0) & ~np.isin(drawn.rows, pool.frozen))
-    wanted = min(comparing.params.head, len(kept) // _EACH)
+    wanted = 0 if comparing.params.quotas else min(comparing.params.head, len(kept) // _EACH)
     rows = np.zeros(0, np.int64)
     if wanted:
         points = prepare(drawn.vectors[kept], comparing.device)
@@ -501,6 +510,32 @@ def _merge(files: Files, regions: Sequence[int], plan: int) -> _Merged:
     return _Merged(order, rows[order], phase[order], key[order], tie[order])
 
 
+def _within_quotas(
+    files: Files,
+    regions: Sequence[int],
+    plan: int,
+    merged: _Merged,
+    pool: _Pool,
+    params: SelectionParams,
+    weighed: _Weighed,
+) -> tuple[_Merged, QuotaOutcome]:
+    """The merged order as quotas allow it: a sample whose group has to wait is passed over until its turn comes."""
+    if not params.quotas or pool.codes is None:
+        return merged, QuotaOutcome()
+    limits = limits_for(params, pool.names, weighed.members, pool.labelled, pool.count)
+    limits.counts[:] += np.bincount(pool.codes[pool.frozen], minlength=len(pool.names))
+    order, given_up = order_within(limits, pool.codes[merged.rows], len(pool.frozen))
+    within = _Merged(*(getattr(merged, name)[order] for name in ("order", "rows", "phase", "key", "tie")))
+    gains = np.concatenate([files.read(f"ordered-{plan}-{region:06d}", "gain")[0] for region in regions])
+    last = max(0, limits.budget - len(pool.frozen))
+    cost = int(gains[merged.order[:last]].sum()) - int(gains[within.order[:last]].sum())
+    outcome = outcome_of(
+        params, pool.names, limits, pool.codes[np.concatenate([pool.frozen, within.rows])], pool.labelled,
+        given_up=given_up, samples=pool.count, frozen=len(pool.frozen),
+    )  # fmt: skip
+    return within, replace(outcome, cost=cost / max(1, ONE * weighed.whole))
+
+
 def _assemble(
     files: Files,
     regions: Sequence[int],
@@ -514,6 +549,7 @@ def _assemble(
     """The ranking: fixed picks, the merged orders, and what ranks behind."""
     params, plan = comparing.params, len(cuts)
     merged = _merge(files, regions, plan)
+    merged, quotas = _within_quotas(files, regions, plan, merged, pool, params, weighed)
 
     def by_rank(*names: str) -> Iterator[np.ndarray]:
         for name in names:
@@ -549,7 +585,7 @@ def _assemble(
     goal = _goal(params, steering, left=len(rows))
     stop = find_stop(
         params, kept=len(rows), gain=gain, coverage=coverage, radius=radius, frozen=len(pool.frozen),
-        quotas=QuotaOutcome(), goal=goal,
+        quotas=quotas, goal=goal,
     )  # fmt: skip
     say, said_of = _say(files, regions, lesson)
     said = np.full(pool.count, -1)
@@ -574,9 +610,9 @@ def _assemble(
         near_duplicate_distance=comparing.near,
         numeric_path=numeric_path_of(comparing.device),
         stop=stop,
-        quotas_until=0,
-        quota_cost=0.0,
-        quota_advice="",
+        quotas_until=quotas.until,
+        quota_cost=quotas.cost,
+        quota_advice=quotas.advice,
         optimum_bound=np.ones(100),
         goal=goal,
         labels=say,

@@ -39,7 +39,7 @@ def check_regions(params: SelectionParams, samples: int) -> None:
     """Refuse what cannot be ranked by regions.
 
     Raises:
-        ConfigError: another objective than coverage, or quotas.
+        ConfigError: another objective than coverage.
     """
     if samples < params.regions_from:
         return
@@ -47,11 +47,6 @@ def check_regions(params: SelectionParams, samples: int) -> None:
         raise ConfigError(
             f"objective {params.objective!r}: expected coverage or probability-coverage for {samples:,} samples, which "
             "are ranked by regions; choose one of them, or raise `regions_from` if memory has room"
-        )
-    if params.quotas:
-        raise ConfigError(
-            f"quotas: expected none for {samples:,} samples, which are ranked by regions; use `balance`, or raise "
-            "`regions_from` if memory has room"
         )
 
 

@@ -1,10 +1,12 @@
 """Runs the ranking method that the recipe names. All objectives but coverage are there to be compared with."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 
 from wtl_core.machine import Progress
+from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection.certificate import Certificate
 from wtl_core.selection.coverage import measure_affinity, neighbour_graph, pick_all, shared_weights, start_state
 from wtl_core.selection.dense import apply_fixed_picks
@@ -13,7 +15,7 @@ from wtl_core.selection.identity import Purpose, shuffled
 from wtl_core.selection.kernels import ONE
 from wtl_core.selection.neighbours import prepare
 from wtl_core.selection.problem import PickOrder, Problem, free_limits
-from wtl_core.selection.quotas import QuotaOutcome, check_quotas, limits_of
+from wtl_core.selection.quotas import Limits, QuotaOutcome, check_quotas, limits_of
 from wtl_core.selection.rivals import TYPICAL_OF, stratified_random, typical_first
 
 TRACED_PAIRS = 10**10
@@ -29,21 +31,10 @@ def order_rows(
     Budgets are counted in a pool of `samples`. Where there are quotas, copies and samples of weight 0 are not picked,
     since their groups are not known here.
     """
-    params, count = problem.params, problem.points.count
+    params = problem.params
     if params.objective not in ("coverage", "probability-coverage"):
         return _trace(problem, _rival(problem)), QuotaOutcome()
-    labelled = problem.labelled_by_group
-    everything = samples + int(labelled.sum())
-    wanted, wanted_of_all = params.budget_of(samples), params.budget_of(everything)
-    wanted = count if wanted is None else wanted
-    limits = limits_of(
-        params.quotas,
-        problem.group_names,
-        problem.group_sizes,
-        min(wanted, count),
-        labelled,
-        count + int(labelled.sum()) if wanted_of_all is None else min(wanted_of_all, count + int(labelled.sum())),
-    )
+    limits = limits_for(problem.params, problem.group_names, problem.group_sizes, problem.labelled_by_group, samples)
     last = limits.budget
     affinity = measure_affinity(problem, on_progress=on_progress)
     ordered = pick_all(problem, affinity, limits)
@@ -53,12 +44,46 @@ def order_rows(
     free = pick_all(problem, affinity, without, until=last)
     whole = ONE * int(affinity.weights.sum(dtype=np.int64))
     cost = (int(free.state.gains[:last].sum()) - int(ordered.state.gains[:last].sum())) / whole
-    picked = problem.groups[ordered.state.order[:last]]
-    until, due, broken = check_quotas(params.quotas, problem.group_names, limits, picked, labelled)
-    until = min(until, int(ordered.state.cursor[1]))
-    room = last if last < wanted else None
-    advice = _advise(until, last, broken, frozen=len(problem.frozen))
-    return ordered, QuotaOutcome(until, due, room, cost, advice)
+    outcome = outcome_of(
+        params, problem.group_names, limits, problem.groups[ordered.state.order], problem.labelled_by_group,
+        given_up=int(ordered.state.cursor[1]), samples=samples, frozen=len(problem.frozen),
+    )  # fmt: skip
+    return ordered, replace(outcome, cost=cost)
+
+
+def limits_for(
+    params: SelectionParams, names: list[str], sizes: np.ndarray, labelled: np.ndarray, samples: int
+) -> Limits:
+    """The limits of a pool of `samples`, of which `sizes` (G,) can be picked, beside `labelled` (G,) images."""
+    count, held = int(sizes.sum()), int(labelled.sum())
+    wanted, wanted_of_all = params.budget_of(samples), params.budget_of(samples + held)
+    return limits_of(
+        params.quotas,
+        names,
+        sizes,
+        count if wanted is None else min(wanted, count),
+        labelled,
+        count + held if wanted_of_all is None else min(wanted_of_all, count + held),
+    )
+
+
+def outcome_of(
+    params: SelectionParams,
+    names: list[str],
+    limits: Limits,
+    codes: np.ndarray,
+    labelled: np.ndarray,
+    *,
+    given_up: int,
+    samples: int,
+    frozen: int,
+) -> QuotaOutcome:
+    """How far an order keeps its quotas, but for their cost; `codes` are its picks' groups, by rank."""
+    last, wanted = limits.budget, params.budget_of(samples)
+    until, due, broken = check_quotas(params.quotas, names, limits, codes[:last], labelled)
+    until = min(until, given_up)
+    room = last if last < (int(limits.sizes.sum()) if wanted is None else wanted) else None
+    return QuotaOutcome(until, due, room, 0.0, _advise(until, last, broken, frozen=frozen))
 
 
 def _advise(until: int, last: int, broken: str, *, frozen: int) -> str:

@@ -214,3 +214,40 @@ def mark_allowed(limits: Limits, picked: int, allowed: np.ndarray) -> None:
         most = min(limits.maximum[group], np.int64(np.ceil(limits.maximum_share[group] * (picked + 1) - 1e-9)))
         if limits.counts[group] + 1 > most or (tight >= 0 and _target(limits, group, tight) <= limits.counts[group]):
             allowed[group] = False
+
+
+@numba.njit(cache=True, nogil=True)
+def order_within(limits: Limits, codes: np.ndarray, picked: int) -> tuple[np.ndarray, int]:
+    """Candidates as limits allow them after `picked` picks, each time the first that is allowed.
+
+    `codes` (n,) are the groups of the candidates, best first. Returns their order (n,) int64, and the rank where quotas
+    had to be given up, or that of the end.
+    """
+    groups, count = limits.sizes.shape[0], codes.shape[0]
+    front, following = np.full(groups, -1), np.empty(count, np.int64)
+    for place in range(count - 1, -1, -1):
+        following[place] = front[codes[place]]
+        front[codes[place]] = place
+    order, is_taken = np.empty(count, np.int64), np.zeros(count, np.bool_)
+    allowed = np.ones(groups, np.bool_)
+    given_up = picked + count
+    done = 0
+    while done < count and picked + done < min(limits.budget, given_up):
+        mark_allowed(limits, picked + done, allowed)
+        best = -1
+        for group in range(groups):
+            if allowed[group] and front[group] >= 0 and (best < 0 or front[group] < front[best]):
+                best = group
+        if best < 0:
+            given_up = picked + done
+            break
+        order[done] = front[best]
+        is_taken[front[best]] = True
+        front[best] = following[front[best]]
+        limits.counts[best] += 1
+        done += 1
+    for place in range(count):
+        if not is_taken[place]:
+            order[done] = place
+            done += 1
+    return order, given_up

@@ -16,11 +16,11 @@ def ranking_table(ranked: Ranking, samples: pl.DataFrame) -> pl.DataFrame:
         ranked: The ranking of these samples.
         samples: Column `sample_id`, and `uri` if the table is to have it; in the order of the ranking's rows.
     """
-    ids = samples["sample_id"].to_numpy()
-    ordered = samples.select(pl.col("sample_id", *(["uri"] if "uri" in samples.columns else [])))[ranked.rows.tolist()]
+    ids = samples["sample_id"]
+    ordered = samples.select(pl.col("sample_id", *(["uri"] if "uri" in samples.columns else [])))[ranked.rows]
 
     def id_at(rows: np.ndarray) -> pl.Series:
-        return pl.Series([ids[row] if row >= 0 else None for row in rows], dtype=pl.String)
+        return ids.gather(pl.Series(rows).set(pl.Series(rows < 0), None))
 
     return pl.DataFrame(
         {
@@ -42,7 +42,7 @@ def _reasons(ranked: Ranking) -> pl.Series:
     """What the labels say of each sample, null where they have no say."""
     say = ranked.labels
     if say is None or not say.is_heard:
-        return pl.Series([None] * len(ranked.rows), dtype=pl.String)
+        return pl.repeat(None, len(ranked.rows), dtype=pl.String, eager=True)
     return pl.Series([None if row < 0 else say.reason(row) for row in ranked.label_rows.tolist()], dtype=pl.String)
 
 
