@@ -24,7 +24,7 @@ from wtl_core.machine import Progress
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import columns
 from wtl_core.selection.accuracy import Accuracy, Goal, labels_for
-from wtl_core.selection.coverage import measure_affinity, pick_all, tail_ranks_of
+from wtl_core.selection.coverage import pick_all, tail_ranks_of
 from wtl_core.selection.greedy import new_state
 from wtl_core.selection.identity import Purpose, content_keys, draw, shuffled
 from wtl_core.selection.kernels import ONE, WEIGHT_ONE, kernel_table, median_scale
@@ -53,8 +53,6 @@ SAMPLE = 131_072
 _SCALED = 50_000  # samples that the kernel's scale is measured on, as in a pool that is ranked at once
 _EACH = 64
 """Samples of the sample for each pick of the head, at least: the head of fewer would fit the sample, not the pool."""
-_CELLS_FROM = 30_000
-"""Samples of a region from which on neighbours are searched in the nearest cells: of 80,000 in a fifth of the time."""
 _KEYED = 1 << 20  # ids that are texts of this process at once
 _BEFORE_ALL = (int(np.iinfo(np.int64).max), -1)
 """A cut that no pick lies before."""
@@ -217,11 +215,10 @@ def rank_by_regions(
     _log.info("ranking %d samples in %d regions, scale %.4f", pool.count, division.count, scale)
     sizes = _deal_out(batches, pool, division, files)
     regions = np.flatnonzero(sizes).tolist()
-    by_cells = params.model_copy(update={"cells_from": min(params.cells_from, _CELLS_FROM)})
     labelled = _write_outside(files, steering, gathered.shape[1])
-    lesson = _lesson(steering, by_cells, labelled, drawn, device)
+    lesson = _lesson(steering, params, labelled, drawn, device)
     is_heard = lesson is not None and lesson.is_heard
-    comparing = Comparing(files, by_cells, scale, near, device, lesson if is_heard else None)
+    comparing = Comparing(files, params, scale, near, device, lesson if is_heard else None)
     _run(engine, comparing, regions, sizes, on_progress)
     weighed = _weigh(files, regions, pool, params, drawn)
     head = _head(files, pool, drawn, weighed, comparing, gathered[np.searchsorted(wanted, pool.frozen)])
@@ -463,7 +460,7 @@ def _head(
         outside = prepare(given, comparing.device) if len(given) else None
         state = covered_by(points, outside, comparing.table)
         problem = replace(comparing.problem(points, drawn.keys[kept]), best=state.best, nearest=state.nearest)
-        affinity = replace(measure_affinity(problem), weights=weighed.of_sample[kept])
+        affinity = comparing.affinity(problem, weighed.of_sample[kept])
         no_tail = (points.count, points.count)
         picked = pick_all(problem, affinity, free_limits(problem), until=wanted, tail=no_tail).state
         rows = drawn.rows[kept[picked.order[:wanted]]]

@@ -91,8 +91,13 @@ def pick_all(
     *,
     until: int | None = None,
     tail: tuple[int, int] | None = None,
+    head: np.ndarray | None = None,
 ) -> PickOrder:
-    """Order the rows by greedy coverage; with `until` only that many first ones, with `tail` by these ranks of it."""
+    """Order the rows by greedy coverage.
+
+    With `until` only that many first ones, with `tail` by these ranks of it, with `head` by a head that an earlier
+    order of the same rows had; a tail ends it.
+    """
     count, weights = problem.points.count, affinity.weights
     state = start_state(problem)
     bounds = Certificate.start(problem.counts, int(ONE * weights.sum(dtype=np.int64)))
@@ -105,12 +110,14 @@ def pick_all(
         )
     assert affinity.neighbours is not None
     _certify(bounds, affinity.neighbours, state, weights)
-    pick_head(
-        problem, affinity.neighbours, weights, state, limits, min(last, tail[0], state.picked + problem.params.head)
-    )
-    head = state.picked
+    end = min(last, tail[0], state.picked + problem.params.head)
+    if head is None:
+        pick_head(problem, affinity.neighbours, weights, state, limits, end)
+    else:
+        apply_fixed_picks(problem, weights, state, limits, head[: max(0, end - state.picked)])
+    exact = state.picked
     keys = _pick_on_neighbours(problem, affinity.neighbours, weights, state, limits, bounds, last, tail)
-    return PickOrder(state, weights, bounds.bounds, exact_until=head, tail_from=tail[0], traced_until=count, keys=keys)
+    return PickOrder(state, weights, bounds.bounds, exact_until=exact, tail_from=tail[0], traced_until=count, keys=keys)
 
 
 def start_state(problem: Problem) -> State:

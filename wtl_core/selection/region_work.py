@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from wtl_core.recipe.selection import SelectionParams
-from wtl_core.selection.coverage import Affinity, measure_affinity, pick_all, pool_graph
+from wtl_core.selection.coverage import Affinity, pick_all, pool_graph
 from wtl_core.selection.dense import kernel_matrix, kernel_rows
 from wtl_core.selection.graph import transpose
 from wtl_core.selection.greedy import State, cover, gain_of, new_state
 from wtl_core.selection.kernels import kernel_table
+from wtl_core.selection.kmeans_cells import cell_graph
 from wtl_core.selection.label_weights import LabelSay, Lesson
-from wtl_core.selection.neighbours import Points, exact_distances, level_of, prepare
+from wtl_core.selection.neighbours import Graph, Points, exact_distances, level_of, prepare
 from wtl_core.selection.problem import Neighbours, PickOrder, Problem, free_limits
 from wtl_core.selection.ranking import covered_by, kernel_of, similar_weights
 from wtl_core.selection.result import NOTHING_NEAR, with_the_far
@@ -31,6 +32,10 @@ from wtl_core.workspace.storage import Store
 
 _FIXED_ROWS = 256
 """Fixed picks whose kernel values are in memory at once."""
+_CELLS_FROM = 30_000
+"""Samples of a region from which on neighbours are searched in the nearest cells."""
+_CELL = 480  # samples of a cell: own samples, and those of sixteen cells, fill products of 256 x 4096 nearly
+_NEIGHBOURS, _PROBES = 64, 16  # as in a whole pool that is ordered by cells
 _RUN = np.int64(1) << 40
 
 
@@ -138,7 +143,7 @@ class Comparing:
             near = np.zeros(len(inside), np.int64)
             kernel_matrix(points, self.table, near_level=level_of(self.near), near=near)
         else:
-            graph = pool_graph(self.problem(points, keys[inside]))
+            graph = self._graph(self.problem(points, keys[inside]))
             near = graph.near
             arrays |= {"rows": graph.rows, "levels": graph.levels}
         self.files.write(name, inside=inside, raw=raw, near=near, **arrays)
@@ -163,6 +168,25 @@ class Comparing:
             counts=np.ones(100, np.int64),
             params=self.params,
         )
+
+    def _graph(self, problem: Problem) -> Graph:
+        """Of a large region by cells of such a size that products, whose shape is fixed, compare what is there.
+
+        Of 80,000 samples nearly twice as many meet in the same time as by cells such as a whole pool has.
+        """
+        count = problem.points.count
+        if count < _CELLS_FROM or problem.points.right.is_cuda:
+            return pool_graph(problem)
+        width, cells = min(self.params.neighbours, _NEIGHBOURS), count // _CELL
+        level = problem.near_level
+        return cell_graph(problem.points, problem.keys, width, near_level=level, cells=cells, probes=_PROBES)
+
+    def affinity(self, problem: Problem, weights: np.ndarray) -> Affinity:
+        """What rows of given weights cover of each other, by comparing them."""
+        if problem.points.count <= self.params.exact_up_to:
+            return Affinity(weights, kernel_matrix(problem.points, problem.table), None)
+        graph = self._graph(problem)
+        return graph_affinity(problem, weights, graph.rows, graph.levels)
 
     def _labelled(self, points: Points, vectors: np.ndarray) -> tuple[State, LabelSay | None]:
         """How labelled images cover the points, and what their classes say of them."""
@@ -205,7 +229,7 @@ class Ordering:
         `phase` int8, how many cuts they lie behind; `key` and `tie` int64, by which regions are merged; `gain` int64;
         `stands_for` int32; `earlier` int64, a row of the pool or -2 - l for outside image l, or -1, and `radius`
         float64; `else_earlier` and `else_radius`, the same among outside images alone; `weight` int32. Over all, guests
-        too: `all_phase`, `all_key`, `all_tie`.
+        too: `all_phase`, `all_key`, `all_tie`; and `head`, the places of the first picks, which later plans take over.
         """
         files, params = self.comparing.files, self.comparing.params
         name = f"ordered-{len(self.cuts)}-{region:06d}"
@@ -221,7 +245,9 @@ class Ordering:
         best, nearest = self._covered(region, points, weights * is_mine, fixed_vectors, own_rows, fixed, len(labelled))
         problem = replace(self.comparing.problem(points, keys[inside]), best=best, nearest=nearest)
         marks = self._marks(region, len(inside))
-        ordered = pick_all(problem, self._affinity(region, problem, weights), free_limits(problem), tail=marks)
+        head = None if not self.cuts else files.read(f"ordered-0-{region:06d}", "head")[0]
+        affinity = self._affinity(region, problem, weights)
+        ordered = pick_all(problem, affinity, free_limits(problem), tail=marks, head=head)
         assert ordered.keys is not None
         order = ordered.state.order.astype(np.int64)
         phase = np.searchsorted(marks, np.arange(len(order)), side="right").astype(np.int8)
@@ -247,7 +273,7 @@ class Ordering:
             "weight": weights[order],
         }
         kept = {what: values[is_kept] for what, values in by_rank.items()}
-        files.write(name, all_phase=phase, all_key=key, all_tie=tie, **kept)
+        files.write(name, head=order[: ordered.exact_until], all_phase=phase, all_key=key, all_tie=tie, **kept)
 
     def _covered(
         self,
@@ -287,10 +313,9 @@ class Ordering:
 
     def _affinity(self, region: int, problem: Problem, weights: np.ndarray) -> Affinity:
         if problem.points.count <= problem.params.exact_up_to:
-            return replace(measure_affinity(problem), weights=weights)
+            return self.comparing.affinity(problem, weights)
         rows, levels = self.comparing.files.read(f"compared-{region:06d}", "rows", "levels")
-        values = problem.table[levels]
-        return Affinity(weights, None, Neighbours(rows, values, transpose(rows, values), is_exact=False))
+        return graph_affinity(problem, weights, rows, levels)
 
     def _marks(self, region: int, count: int) -> tuple[int, int]:
         """The ranks within the region at which the phases change, guests and fixed picks counted."""
@@ -303,6 +328,12 @@ class Ordering:
             before += int(is_first.sum())
             marks[plan] = before
         return marks[0], marks[1]
+
+
+def graph_affinity(problem: Problem, weights: np.ndarray, rows: np.ndarray, levels: np.ndarray) -> Affinity:
+    """What rows cover of each other by a graph, of which no bound on the optimum is asked for."""
+    values = problem.table[levels]
+    return Affinity(weights, None, Neighbours(rows, values, transpose(rows, values), is_exact=False))
 
 
 def load_region(files: Files, region: int, *wanted: str) -> list[np.ndarray]:
