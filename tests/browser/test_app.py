@@ -295,6 +295,42 @@ def test_images_of_a_condition_are_looked_at_some_left_out_and_the_rest_skipped_
     assert app.complaints() == []
 
 
+def test_what_is_in_view_is_looked_at_and_the_sentences_follow_the_slider(app: App) -> None:
+    app.open("map")
+    app.wait("document.getElementById('map')?.handle")
+    app.press("What is in view")
+    app.wait("document.querySelector('#panel h3')?.innerText === 'Inside'")
+    app.ask("[...document.querySelectorAll('#panel button')].find(b => b.innerText === 'Look at them').click()")
+    app.wait(f"document.getElementById('look-title')?.innerText.startsWith('{pool(app.store).height} images')")
+    app.browser.key("Escape")
+    app.press("What each further 5 %")
+    said = []
+    for count in (12, 30):
+        app.ask(f"document.getElementById('cut-number').value = {count}")
+        app.ask("document.getElementById('cut-number').dispatchEvent(new Event('change'))")
+        said.append(app.ask("document.getElementById('reached').innerText"))
+        ranked = ranking(Path(app.store.root)).height
+        first = app.ask("document.querySelector('.further tbody td').innerText")
+        assert int(first) == count + round(ranked / 20)
+        assert f"{round(ranked / 20)} more: " in said[-1]
+    assert said[0] != said[1]
+    assert app.complaints() == []
+
+
+def test_what_another_window_decides_is_shown_here_too(app: App) -> None:
+    app.open("near")
+    first = app.ask("document.querySelectorAll('.group .tile .note')[1].innerText")
+    rank = int(first.removeprefix("rank ")) - 1
+    sample_id = ranking(Path(app.store.root))["sample_id"][rank]
+    decisions.decide(app.store, [sample_id], "redundant", request="another window")
+    app.wait("document.querySelectorAll('.group .tile .note')[1].innerText === 'skipped as redundant'")
+    app.open("decisions")
+    app.wait("document.querySelector('.group')?.innerText.includes('another window')")
+    decisions.decide(app.store, [sample_id], "open")
+    app.wait("!document.getElementById('room').innerText.includes('another window')")
+    assert app.complaints() == []
+
+
 def test_one_of_near_duplicates_is_kept_and_the_others_skipped(app: App) -> None:
     before = app.decided()
     app.open("near")

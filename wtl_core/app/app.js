@@ -82,8 +82,9 @@ $("find-form").onsubmit = async (event) => {
   } catch (error) { fail(error); }
 };
 addEventListener("beforeunload", (event) => { if (queue.pending()) event.preventDefault(); });
+// Rooms other than the queue, which shows its decisions itself, are drawn anew when these are in the ledger.
 let soon = 0;
-queue.onDecisions(() => { tellStatus(); clearTimeout(soon); soon = setTimeout(() => { if (!queue.pending()) poll(); }, 300); });
+queue.onDecisions(() => { tellStatus(); clearTimeout(soon); if (shown !== "picks") soon = setTimeout(() => { if (!queue.pending()) poll(); }, 300); });
 
 $("keys-list").replaceWith(facts([...picks.KEYS, [`1 to ${ROOMS.length}`, "the rooms"], ["/", "find by name"]]));
 await poll();

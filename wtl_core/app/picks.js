@@ -45,7 +45,7 @@ export function room(box, context) {
     return found && found[place - page * PAGE];
   }
   async function loadPage(page) {
-    pages.set(page, null);
+    pages.set(page, pages.get(page) ?? null); // what was there stays until then
     const mine = version;
     try {
       const found = await asked(`/api/picks?start=${page * PAGE}&count=${PAGE}&show=${show}`);
@@ -201,7 +201,7 @@ export function room(box, context) {
       action();
       return true;
     },
-    refreshed(isNew) { tellProgress(); if (show !== "all" && !isNew) return; version++; pages = new Map(); loadPage(Math.floor(Math.max(0, grid.chosen) / PAGE)); },
+    refreshed(isNew) { tellProgress(); if (show !== "all" && !isNew) return; version++; const page = Math.floor(Math.max(0, grid.chosen) / PAGE); pages = new Map([[page, pages.get(page)]]); loadPage(page); },
     leave: stop,
   };
 }
