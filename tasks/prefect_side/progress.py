@@ -10,6 +10,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 
 from tasks.progress_display import Pace, every, shown
+from wtl_core.engines.ray import dashboard
 
 _ARTIFACT_SECONDS = 5.0
 
@@ -42,7 +43,8 @@ class _Artifact:
 
     def show(self) -> None:
         percent = 100.0 * self.pace.done / max(self.pace.total, 1)
-        text = f"{self.label}: {self.pace.in_words()}"
+        page = dashboard()
+        text = f"{self.label}: {self.pace.in_words()}" + (f". [Ray's dashboard]({page})" if page else "")
         try:
             if self.identity is None:
                 self.identity = create_progress_artifact(

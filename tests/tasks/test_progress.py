@@ -45,6 +45,24 @@ def test_a_server_that_is_away_costs_no_work(monkeypatch: pytest.MonkeyPatch, ca
     assert "could not be shown" in caplog.text
 
 
+def test_a_progress_artifact_leads_to_the_page_of_a_ray_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    now = 0.0
+    monkeypatch.setattr(progress_display.time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress.TaskRunContext, "get", lambda: "a task run")
+    monkeypatch.setattr(
+        progress, "create_progress_artifact", lambda description, **_: shown.append(description) or "id"
+    )
+    monkeypatch.setattr(progress, "update_progress_artifact", lambda description, **_: shown.append(description))
+    for page in (None, "http://10.0.0.1:8265"):
+        monkeypatch.setattr(progress, "dashboard", lambda page=page: page)
+        with reported("embedding", "images") as on_progress:
+            now += 6
+            on_progress(1, 2)
+    assert "Ray" not in shown[0]
+    assert shown[-1].endswith("[Ray's dashboard](http://10.0.0.1:8265)")
+
+
 @pytest.mark.parametrize("is_terminal", [False, True])
 def test_a_progress_artifact_ends_at_all_of_it_where_the_stage_ends_well(
     monkeypatch: pytest.MonkeyPatch, is_terminal: bool

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
@@ -97,7 +98,9 @@ class RayEngine:
         handler = signal.getsignal(signal.SIGTERM)
         started = time.monotonic()
         try:
-            ray.init(**self._init_options())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # LanceDB's, of the forks that start Ray's processes
+                ray.init(**self._init_options())
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             if self.address is None:
                 text = f"Ray: expected a cluster to start on this machine, found: {_first_line(error)}"

@@ -90,18 +90,21 @@ def run_many(
     is_alone = machine.engine == "local" and machine.workers < 2
     if is_alone or len(plans) < 2 or not is_worth_it:
         return _run_here(plans, store, params, machine.workers, on_progress)
-    sizes, done = [plan.size for plan in plans], 0
-    counts: dict[int, PartCounts] = {}
-    sources = {obj.source for plan in plans for obj in plan.objects}
+    counts = {plan.digest: read_counts(store, plan.digest) for plan in plans}
+    left = [plan for plan in plans if counts[plan.digest] is None]  # workers take seconds to start
+    sizes, total = [plan.size for plan in left], sum(plan.size for plan in plans)
+    done = total - sum(sizes)
+    sources = {obj.source for plan in left for obj in plan.objects}
     worker = PartWorker(store, params, places.seen_here([store.root, *sources]))
-    for number, made in open_engine(machine).run(worker, plans, weights=sizes):
-        if read_counts(store, plans[number].digest) is None:
-            raise places.not_shared(store.path(pool_key(plans[number].digest)))
-        counts[number] = made
+    for number, made in open_engine(machine).run(worker, left, weights=sizes):
+        digest = left[number].digest
+        if read_counts(store, digest) is None:
+            raise places.not_shared(store.path(pool_key(digest)))
+        counts[digest] = made
         done += sizes[number]
         if on_progress is not None:
-            on_progress(done, sum(sizes))
-    return [counts[number] for number in range(len(plans))]
+            on_progress(done, total)
+    return [each for plan in plans if (each := counts[plan.digest]) is not None]
 
 
 @dataclass(frozen=True)
