@@ -107,7 +107,7 @@ def rank(
 
     Cost: 100,000 x 512 in some 20 s on 2 cores.
     """
-    from wtl_core.selection import ranking
+    from wtl_core.selection import by_regions, ranking
     from wtl_core.selection.tables import ranking_table
 
     if groups is not None and "group_by" not in selection:
@@ -126,7 +126,10 @@ def rank(
         labelled_classes=classes,
         frozen=np.asarray(frozen, np.int64),
     )
-    ranked = ranking.rank(rows, params, sample_ids=names, steering=steering, device=device)
+    if len(rows) < params.regions_from:
+        ranked = ranking.rank(rows, params, sample_ids=names, steering=steering, device=device)
+    else:
+        ranked = by_regions.rank_array(rows, params, sample_ids=names, steering=steering, device=device)
     arguments = {
         "params": recipe.ladder,
         "sample_ids": names,

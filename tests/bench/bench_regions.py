@@ -1,10 +1,10 @@
 """Pools beyond one process's memory, ranked by regions: coverage beside the ranking at once, time, memory, bytes read.
 
-    python tests/bench/bench_regions.py [--quick] [--rows 10000000] [--workers 2] [--work DIR] [--only coverage large]
+    python tests/bench/bench_regions.py [--quick] [--rows 10000000] [--workers 2] [--work DIR] [--only real made large]
 
-Writes tests/bench/reports/regions.md. Section `coverage` ranks CIFAR-10's vectors (`--vectors`, an .npy file) and a
-million generated ones both ways; section `large` ranks `--rows` vectors of a LanceDB table. A million take some minutes
-and 5 GB, ten million most of an hour, 12 GB of memory and 20 GB of disk below `--work`.
+Writes tests/bench/reports/regions.md. Section `real` ranks the vectors of `--vectors`, an .npy file, at once and by
+regions, and `made` as many generated ones as `--rows`, a million unless told otherwise; `large` ranks `--rows` vectors
+of a LanceDB table by regions alone. Ten million take some 20 GB of disk below `--work`.
 """
 
 import argparse
@@ -67,67 +67,72 @@ def ids_of(rows: int, seed: int = 1) -> pl.Series:
     return pl.Series([f"{key:016x}{row:048x}" for row, key in enumerate(keys.tolist())])
 
 
-def rank_at_once_and_by_regions(name: str, matrix: np.ndarray, size: int, workers: int) -> dict[str, object]:
-    """One row of the section `coverage`."""
-    ids, params = ids_of(len(matrix)), SelectionParams(region_size=size)
+def beside(section: str, matrix: np.ndarray, sizes: tuple[int, ...], options: argparse.Namespace) -> None:
+    """A pool ranked at once, and by regions of each of these sizes: a section of its own."""
+    ids = ids_of(len(matrix))
     start = time.perf_counter()
-    central = ranking.rank(matrix, params, sample_ids=ids.to_list())
-    at_once = time.perf_counter() - start
+    central = ranking.rank(matrix, SelectionParams(), sample_ids=ids.to_list())
+    rows = [told("at once", central, central, matrix, ids, time.perf_counter() - start)]
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for row in range(0, len(matrix), 8192):
             yield np.arange(row, min(row + 8192, len(matrix))), matrix[row : row + 8192]
 
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        found = rank_by_regions(
-            batches,
-            params,
-            sample_ids=ids,
-            files=Files(open_store(folder), "regions"),
-            engine=LocalEngine(workers),
-        )
-        by_regions = time.perf_counter() - start
-        regions = len(list(Path(folder).rglob("compared-*")))
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            found = rank_by_regions(
+                batches,
+                SelectionParams(region_size=size),
+                sample_ids=ids,
+                files=Files(open_store(folder), "regions"),
+                engine=LocalEngine(options.workers),
+            )
+            taken = time.perf_counter() - start
+            regions = len(list(Path(folder).rglob("compared-*")))
+        rows.append(told(f"by {regions} regions", found, central, matrix, ids, taken))
+    text = (
+        f"{len(matrix):,} x {matrix.shape[1]}. Coverage is the ladder's, on held-out references; the least share of "
+        "that at once is over the first 40 %."
+    )
+    report.write("regions", section, text, rows, is_quick=options.quick)
 
-    def rungs(ranked: Ranking) -> ladder.Ladder:
-        return ladder.measure(matrix, ranked, LadderParams(), sample_ids=ids, scale=central.scale)
 
-    one, other = rungs(central), rungs(found)
+def told(
+    who: str, found: Ranking, central: Ranking, matrix: np.ndarray, ids: pl.Series, taken: float
+) -> dict[str, object]:
+    """One row of a section."""
+    rungs, at_once = (
+        ladder.measure(matrix, ranked, LadderParams(), sample_ids=ids, scale=central.scale)
+        for ranked in (found, central)
+    )
     at = np.array(PERCENTS) - 1
+    share = rungs.coverage / at_once.coverage
     return {
-        "pool": name,
-        "regions": regions,
-        "at once s": f"{at_once:.0f}",
-        "by regions s": f"{by_regions:.0f}",
-        "share of the coverage at once, 1/5/10/40 %": " ".join(
-            f"{v:.4f}" for v in other.coverage[at] / one.coverage[at]
+        "ranked": who,
+        "seconds": f"{taken:.0f}",
+        "coverage 1/5/10/40 %": " ".join(f"{value:.4f}" for value in rungs.coverage[at]),
+        "random": " ".join(f"{value:.4f}" for value in rungs.random_coverage_mean[at]),
+        "share of that at once": " ".join(f"{value:.4f}" for value in share[at]),
+        "least": f"{share[:40].min():.4f}",
+        "per cents under random": int((rungs.coverage < rungs.random_coverage_low)[:99].sum()),
+        "coverage as the ranking says": " ".join(
+            f"{found.coverage[len(matrix) * percent // 100 - 1]:.4f}" for percent in PERCENTS
         ),
-        "coverage": " ".join(f"{value:.4f}" for value in other.coverage[at]),
-        "random": " ".join(f"{value:.4f}" for value in other.random_coverage_mean[at]),
-        "never under random": str(bool((other.coverage[:99] >= other.random_coverage_low[:99]).all())),
-        "coverage as the ranking says": " ".join(f"{found.coverage[len(matrix) * p // 100 - 1]:.4f}" for p in PERCENTS),
-        "as it says at once": " ".join(f"{central.coverage[len(matrix) * p // 100 - 1]:.4f}" for p in PERCENTS),
     }
 
 
-def coverage(options: argparse.Namespace) -> None:
-    """Both ways, on pools that can be ranked at once."""
-    rows = []
-    if options.vectors is not None:
-        cifar = np.load(options.vectors).astype(np.float32)[: 5_000 if options.quick else None]
-        cifar = (cifar / np.linalg.norm(cifar, axis=1, keepdims=True)).astype(np.float16)
-        rows += [
-            rank_at_once_and_by_regions(
-                f"{Path(options.vectors).stem}, {len(cifar):,} x {cifar.shape[1]}", cifar, size, options.workers
-            )
-            for size in ((1_000,) if options.quick else (5_000, 20_000))
-        ]
-    count = min(options.rows, 20_000 if options.quick else 1_000_000)
-    matrix = np.concatenate(list(generated(count)))
-    size = 5_000 if options.quick else 250_000
-    rows.append(rank_at_once_and_by_regions(f"generated, {count:,} x {D}", matrix, size, options.workers))
-    report.write("regions", "Coverage beside the ranking at once", "", rows, is_quick=options.quick)
+def real(options: argparse.Namespace) -> None:
+    """Vectors of a file, both ways."""
+    given = np.load(options.vectors).astype(np.float32)[: 5_000 if options.quick else None]
+    unit = (given / np.linalg.norm(given, axis=1, keepdims=True)).astype(np.float16)
+    beside(Path(options.vectors).parent.name, unit, (1_000,) if options.quick else (5_000, 20_000), options)
+
+
+def made(options: argparse.Namespace) -> None:
+    """Generated vectors with clusters and bursts, both ways."""
+    matrix = np.concatenate(list(generated(20_000 if options.quick else options.rows)))
+    beside(f"Generated, {len(matrix):,}", matrix, (5_000 if options.quick else options.size,), options)
 
 
 def fill(store: Store, rows: int) -> pl.Series:
@@ -183,7 +188,7 @@ class Usage:
 def large(options: argparse.Namespace) -> None:
     """A pool in LanceDB, ranked in the whole, and its ladder."""
     rows = 20_000 if options.quick else options.rows
-    params = SelectionParams(region_size=5_000 if options.quick else 250_000)
+    params = SelectionParams(region_size=5_000 if options.quick else options.size)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         store = open_store(options.work or folder)
         ids = fill(store, rows)
@@ -228,6 +233,9 @@ def large(options: argparse.Namespace) -> None:
     report.write("regions", f"{rows:,} vectors", text, [row], is_quick=options.quick)
 
 
+SECTIONS = {"real": real, "made": made, "large": large}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
@@ -235,10 +243,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--work", help="a folder that the table is kept in")
     parser.add_argument("--vectors", help="an .npy file with vectors, such as CIFAR-10's")
-    parser.add_argument("--only", nargs="+", choices=["coverage", "large"], default=["coverage", "large"])
+    parser.add_argument("--size", type=int, default=250_000, help="region_size of generated pools")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=["made", "large"])
     options = parser.parse_args()
     for section in options.only:
-        {"coverage": coverage, "large": large}[section](options)
+        SECTIONS[section](options)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """Ranking by regions beside the ranking of the whole pool at once, on pools whose regions are forced to be small."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -131,31 +134,40 @@ def test_permuted_rows_give_the_same_ids(folder: Path) -> None:
     assert names[shuffle][found.rows].tolist() == names[expected.rows].tolist()
 
 
-def test_a_ranking_that_was_killed_goes_on(folder: Path) -> None:
-    """Files that are there are not made again, and what is made of them is the same."""
+KILLED = """
+import sys
+import numpy as np
+import polars as pl
+from wtl_core.engines.local import LocalEngine
+from wtl_core.recipe.selection import SelectionParams
+from wtl_core.selection import by_regions
+from wtl_core.selection.region_work import Files
+from wtl_core.workspace.storage import open_store
+
+vectors = np.load(sys.argv[2])
+by_regions.rank_by_regions(
+    lambda: iter([(np.arange(len(vectors)), vectors)]),
+    SelectionParams(region_size=120),
+    sample_ids=pl.Series([f"{row:05d}" for row in range(len(vectors))]),
+    files=Files(open_store(sys.argv[1]), "made-1-100"),
+    engine=LocalEngine(1),
+)
+"""
+
+
+def test_a_ranking_that_was_killed_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
     vectors = clustered(600, clusters=8, spread=0.5)
-    expected = by_regions(folder, vectors)
-    made = next(path for path in folder.iterdir() if path.name.startswith("made-"))
-    kept = {path.name: path.stat().st_mtime_ns for path in made.iterdir()}
-    removed = [name for name in kept if name.startswith(("ordered-1-000002", "ordered-2", "covered-000003"))]
-    for name in removed:
-        (made / name).unlink()
-    store = open_store(str(folder))
-
-    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        yield np.arange(600), vectors
-
-    found = rank_by_regions(
-        batches,
-        SelectionParams.model_validate(SMALL),
-        sample_ids=pl.Series(ids_of(600)),
-        files=Files(store, made.name),
-        engine=LocalEngine(1),
-    )
-    assert found.rows.tolist() == expected.rows.tolist()
-    assert len(removed) >= 3
-    regions = [path for path in made.iterdir() if path.name.startswith(("region-", "compared-", "ordered-0"))]
-    assert all(path.stat().st_mtime_ns == kept[path.name] for path in regions)
+    np.save(tmp_path / "vectors.npy", vectors)
+    made = folder / "made-1-100"
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(folder), str(tmp_path / "vectors.npy")]) as process:
+        while not list(made.glob("ordered-0-*.npz")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.kill()
+    kept = {path: path.stat().st_mtime_ns for path in made.glob("*-*.npz")}
+    found = by_regions(folder, vectors)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert found.rows.tolist() == by_regions(tmp_path / "other", vectors).rows.tolist()
 
 
 def test_labelled_images_cover_in_all_regions(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """`wtl.rank`: the engine without a workspace."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -27,6 +29,19 @@ def test_order_of_rows_means_nothing_where_there_are_ids() -> None:
     order = RNG.permutation(300)
     again = wtl.rank(VECTORS[order], [IDS[row] for row in order])
     assert again.ids == wtl.rank(VECTORS, IDS).ids
+
+
+def test_many_rows_are_ranked_by_regions(tmp_path: Path) -> None:
+    """Also where the array is a file that cannot be written to."""
+    np.save(tmp_path / "vectors.npy", VECTORS)
+    mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    by_regions = wtl.rank(mapped, IDS, regions_from=300, region_size=100, head=0)
+    at_once = wtl.rank(VECTORS, IDS, regions_from=301, region_size=100)
+    assert sorted(by_regions.ids) == sorted(at_once.ids)
+    assert by_regions.ids != at_once.ids
+    assert by_regions.ladder().table["coverage"][9] >= 0.97 * at_once.ladder().table["coverage"][9]
+    with pytest.raises(wtl.ConfigError, match="objective 'random': expected coverage or probability-coverage for 300"):
+        wtl.rank(VECTORS, IDS, regions_from=300, objective="random")
 
 
 def test_prefixes_and_ladder() -> None:

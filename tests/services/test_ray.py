@@ -122,7 +122,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     weights = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     write_weights(weights, 1)
-    return Recipe.model_validate({"encoder": {"name": f"file:{weights}"}, "ingest": {"part_images": 20}})
+    by_regions = {"regions_from": 100, "region_size": 100, "tail_from": 1.0}
+    return Recipe.model_validate(
+        {"encoder": {"name": f"file:{weights}"}, "ingest": {"part_images": 20}, "selection": by_regions}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +153,7 @@ def check_same(root: Path, commit: Commit, locally: tuple[Path, Commit]) -> None
     assert ranking(root).equals(ranking(other))
 
 
-def test_with_actors_lost_in_ingest_and_in_embedding_the_result_is_that_of_the_local_engine(
+def test_with_actors_lost_in_each_stage_the_result_is_that_of_the_local_engine(
     nodes: Nodes,
     source: Path,
     recipe: Recipe,
@@ -162,8 +165,8 @@ def test_with_actors_lost_in_ingest_and_in_embedding_the_result_is_that_of_the_l
     root, stage = tmp_path / "w", KillingStage()
     commit = pipeline.refresh_workspace(Store(str(root)), [str(source)], recipe, machine, stage=stage)
     check_same(root, commit, locally)
-    assert stage.killed.keys() == {"ingest", "embedding"}
-    assert caplog.text.count("ray: a worker was lost; its work is begun again") == sum(stage.killed.values()) >= 2
+    assert stage.killed.keys() == {"ingest", "embedding", "selection"}
+    assert caplog.text.count("ray: a worker was lost; its work is begun again") == sum(stage.killed.values()) >= 3
     assert stage.seen["embedding"] == (240, 240)
 
 
@@ -175,7 +178,7 @@ class KillingStage:
 
     def __call__(self, name: str, unit: str) -> AbstractContextManager[Callable[[int, int], None]]:
         def show(done: int, total: int) -> None:
-            if name in ("ingest", "embedding") and name not in self.killed:
+            if name in ("ingest", "embedding", "selection") and name not in self.killed:
                 actors = actors_of(psutil.Process())
                 for actor in actors:
                     actor.send_signal(signal.SIGKILL)

@@ -13,12 +13,15 @@ the number of workers nor the engine changes it. Not here: how regions are found
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
 
 from wtl_core.engines.engine import Engine, Needs
+from wtl_core.engines.local import LocalEngine
 from wtl_core.errors import InputError
 from wtl_core.machine import Progress
 from wtl_core.recipe.selection import SelectionParams
@@ -46,6 +49,7 @@ from wtl_core.selection.result import NOTHING_NEAR, Ranking, with_the_far
 from wtl_core.selection.sorted_rows import Batches, gather, given_copies, unit_vectors
 from wtl_core.selection.steering import balance_factors, check_weights
 from wtl_core.selection.stopping import find_stop
+from wtl_core.workspace.storage import open_store
 
 _log = logging.getLogger(__name__)
 SAMPLE = 131_072
@@ -53,6 +57,7 @@ SAMPLE = 131_072
 _SCALED = 50_000  # samples that the kernel's scale is measured on, as in a pool that is ranked at once
 _EACH = 64
 """Samples of the sample for each pick of the head, at least: the head of fewer would fit the sample, not the pool."""
+_READ = 1 << 16  # rows of an array that are a batch
 _KEYED = 1 << 20  # ids that are texts of this process at once
 _BEFORE_ALL = (int(np.iinfo(np.int64).max), -1)
 """A cut that no pick lies before."""
@@ -226,6 +231,31 @@ def rank_by_regions(
     files.write("fixed", rows=fixed, vectors=gathered[np.searchsorted(wanted, fixed)])
     cuts = _order(files, regions, sizes, weighed, comparing, engine, len(fixed))
     return _assemble(files, regions, pool, comparing, weighed, cuts, steering, lesson)
+
+
+def rank_array(
+    vectors: np.ndarray, params: SelectionParams, *, sample_ids: Sequence[str], steering: Steering, device: str
+) -> Ranking:
+    """`rank_by_regions` of (N, D) vectors in memory or mapped into it, in this process, by files that are deleted."""
+    unit = unit_vectors(vectors, sample_ids, what="vectors")
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(unit), _READ):
+            rows = np.arange(start, min(start + _READ, len(unit)))
+            yield rows, np.array(unit[start : start + _READ])  # a copy, which torch may write to
+
+    with passing_files() as files:
+        return rank_by_regions(
+            batches, params, sample_ids=pl.Series(sample_ids), files=files, engine=LocalEngine(1), steering=steering,
+            device=device,
+        )  # fmt: skip
+
+
+@contextmanager
+def passing_files() -> Iterator[Files]:
+    """A folder of this machine for a ranking's files, which is deleted afterwards."""
+    with TemporaryDirectory(prefix="wtl-regions-") as folder:
+        yield Files(open_store(folder), "regions")
 
 
 def _pool(sample_ids: pl.Series, steering: Steering) -> _Pool:

@@ -7,12 +7,11 @@ import hashlib
 import json
 import logging
 import platform
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import columns, ladder, ranking
 from wtl_core.selection.accuracy import Accuracy, measure
 from wtl_core.selection.advice import nothing_left
-from wtl_core.selection.by_regions import rank_by_regions
+from wtl_core.selection.by_regions import passing_files, rank_by_regions
 from wtl_core.selection.ladder import Ladder
 from wtl_core.selection.ranking import Steering
 from wtl_core.selection.region_work import Files
@@ -38,7 +37,7 @@ from wtl_core.selection.steering import column_weights
 from wtl_core.selection.tables import ladder_table, ranking_table
 from wtl_core.workspace import selections, storage
 from wtl_core.workspace.selections import SelectionRef
-from wtl_core.workspace.storage import Store, open_store
+from wtl_core.workspace.storage import Store
 
 _logger = logging.getLogger(__name__)
 
@@ -157,13 +156,13 @@ def make(
         )
     else:
         source = partial(vectors.stream, store, inputs.encoder, ids)
-        with nullcontext(regions) if regions else _passing_regions() as (files, engine):
+        with nullcontext(regions[0]) if regions else passing_files() as files:
             ranked = rank_by_regions(
                 source,
                 params,
                 sample_ids=ids,
                 files=files,
-                engine=engine,
+                engine=regions[1] if regions else LocalEngine(1),
                 steering=steering,
                 device=device,
                 scale=scale,
@@ -181,13 +180,6 @@ def make(
         device=device,
     )
     return _selected(ranked, measured, samples, scale=ranked.scale)
-
-
-@contextmanager
-def _passing_regions() -> Iterator[tuple[Files, Engine]]:
-    """A folder of this machine for files of regions, which is deleted afterwards."""
-    with TemporaryDirectory(prefix="wtl-regions-") as folder:
-        yield Files(open_store(folder), "regions"), LocalEngine(1)
 
 
 def _rows_of(sample_ids: Sequence[str], ids: pl.Series) -> np.ndarray:
