@@ -241,6 +241,19 @@ def test_a_pool_is_ranked_by_regions_from_so_many_samples_on(store: Store) -> No
         )
 
 
+def test_what_a_killed_ranking_by_regions_left_goes_with_the_next_one_that_ends(store: Store) -> None:
+    """Also where that one has other inputs, and so a name of its own; files of its own it takes over."""
+    selection: dict[str, object] = {"regions_from": 100, "region_size": 100}
+    own = run(store, selection)
+    for folder in (own.key, "selections/000001-aaaaaaaaaaaa"):
+        store.write_bytes(f"{folder}/regions/dealt.npz", b"of a killed run")
+    run(store, selection)
+    assert list(Path(store.root).rglob("regions")) == []
+    store.write_bytes("selections/000001-aaaaaaaaaaaa/regions/dealt.npz", b"of a killed run")
+    run(store, {**selection, "budget": 7})
+    assert list(Path(store.root).rglob("regions")) == []
+
+
 def test_a_receipts_ranking_by_regions_is_made_again_without_a_trace(store: Store) -> None:
     selection: dict[str, object] = {"regions_from": 100, "region_size": 100}
     made = run(store, selection)

@@ -82,6 +82,7 @@ def run(
     # The scale is not part of the name: the first ranking fixes it, and may be killed after that.
     key = f"selections/{number:06d}-{digest_of(described)[:12]}"
     if not store.exists(f"{key}/receipt.json"):
+        _delete_regions(store, number, but=key)
         made = make(
             store,
             inputs,
@@ -93,8 +94,15 @@ def run(
         if made.scale is not None:
             _fix_scale(store, inputs.encoder, made.scale)
         _write(store, key, made, described)
-        store.delete_folder(f"{key}/regions")
+    _delete_regions(store, number)
     return selections.reference(store, key, ledger_length=inputs.ledger_length)
+
+
+def _delete_regions(store: Store, number: int, *, but: str = "") -> None:
+    """Delete what regions have left of this refresh's selections, killed ones that had other inputs among them."""
+    for name in store.names("selections"):
+        if name.startswith(f"{number:06d}-") and f"selections/{name}" != but:
+            store.delete_folder(f"selections/{name}/regions")
 
 
 def make(
