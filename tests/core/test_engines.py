@@ -2,15 +2,26 @@
 
 import os
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from tests.counting import Squares
+from tests.plain_ingest import plans_of
+from tests.plain_refresh import PIXELS
+from wtl_core import pipeline
+from wtl_core.embedding import chunks
 from wtl_core.engines.engine import MOST_LOSSES, Needs
 from wtl_core.engines.local import LocalEngine
-from wtl_core.errors import InputError, TransientError
+from wtl_core.errors import ConfigError, InputError, TransientError
+from wtl_core.machine import Machine
+from wtl_core.pool import ingest
+from wtl_core.recipe.ingest import IngestParams
+from wtl_core.workspace.storage import Store
 
 NUMBERS = [3, 1, 4, 15, 9, 2, 6]
 EXPECTED = {number: value * value for number, value in enumerate(NUMBERS)}
@@ -85,3 +96,36 @@ def test_workers_end_with_the_loop_over_their_results(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert len(work.begun()) < 2 + len(NUMBERS)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """An engine whose workers keep what they write to themselves, as on a node with a disk of its own."""
+
+    result: Any
+
+    def run(self, make_worker: object, items: Sequence[object], **_: object) -> Iterator[tuple[int, Any]]:
+        return ((number, self.result) for number, _item in enumerate(items))
+
+
+def test_vectors_that_a_worker_staged_elsewhere_are_refused(source: Path, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "w"))
+    run = pipeline.plan_refresh(store, [str(source)], PIXELS, Machine())
+    pipeline.ingest_parts(run, 0)
+    encoder = pipeline.ensure_encoder(run)
+    [chunk] = pipeline.plan_embedding(run, encoder)
+    worker = chunks.VectorWorker(store, encoder, Machine())
+    with pytest.raises(ConfigError, match="expected what a worker has written, found nothing"):
+        chunks.run_spread(chunk, store, Elsewhere(chunks.Staged("elsewhere", [])), worker, needs=Needs())
+    embedded = chunks.run_spread(chunk, store, LocalEngine(1), worker, needs=Needs())
+    assert embedded.images == 64
+
+
+def test_parts_that_a_worker_made_elsewhere_are_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "IMAGES_WORTH_A_WORKER", 0)
+    monkeypatch.setattr(ingest, "open_engine", lambda _machine: Elsewhere(None))
+    params = IngestParams(part_images=20)
+    with pytest.raises(ConfigError, match="expected what a worker has written, found nothing"):
+        ingest.run_many(plans_of(source, params), Store(str(tmp_path / "w")), params, Machine(workers=2))

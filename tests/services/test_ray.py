@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.clusters import Nodes, actors_of, disconnect, running_nodes
 from tests.conftest import build_source
-from tests.counting import Squares
+from tests.counting import Squares, read_environment
 from tests.plain_ingest import write_tar
 from tests.plain_refresh import files, ranking, refresh
 from tests.service_stack import until
@@ -111,6 +111,19 @@ def test_no_room_for_a_worker_is_told(
     with pytest.raises(TransientError, match=message):
         list(engine.run(Squares(tmp_path), NUMBERS, needs=Needs(cpus=64)))
     assert caplog.text.count(message) == 1
+
+
+def test_credentials_of_the_store_reach_the_actors(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "known")
+    monkeypatch.setenv("WTL_UNKNOWN", "kept here")
+    asked = ["AWS_ACCESS_KEY_ID", "WTL_UNKNOWN"]
+    assert dict(engine.run(read_environment, asked)) == {0: "known", 1: None}
+
+
+def test_a_node_with_other_packages_is_refused(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wtl_core.engines.ray.metadata.version", lambda _name: "0.0")
+    with pytest.raises(ConfigError, match=r"expected the same packages as on .* numpy [\d.]+ for 0\.0"):
+        list(engine.run(read_environment, ["HOME"]))
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +230,7 @@ def test_what_a_lost_node_was_at_is_done_by_another_and_a_new_node_takes_part(
 INTERRUPTED = """
 import signal, sys
 from pathlib import Path
-from tests.counting import Squares
+from tests.counting import Squares, read_environment
 from wtl_core.engines.ray import RayEngine
 
 def terminate(number, frame):
@@ -246,6 +259,7 @@ def test_a_signal_ends_the_actors(tmp_path: Path, number: signal.Signals) -> Non
     gone(actors)
 
 
+@pytest.mark.timeout(600)  # beside other tests; 60 s on a machine of its own
 def test_a_run_that_is_killed_is_finished_by_the_next_with_the_result_of_the_local_engine(tmp_path: Path) -> None:
     source = write_noise(tmp_path / "source", 4_200)
     root = tmp_path / "w"

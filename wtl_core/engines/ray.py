@@ -281,7 +281,10 @@ class _Actor:
         environment: dict[str, str],
         versions: dict[str, str],
     ) -> None:
-        """Make the worker, with the store's credentials of the machine that runs the refresh."""
+        """Make the worker, with the store's credentials of the machine that runs the refresh.
+
+        They come as an argument: what a runtime environment holds is kept with the job, where Ray's pages show it.
+        """
         import torch
 
         if (found := _versions()) != versions:
