@@ -179,7 +179,8 @@ def test_with_actors_lost_in_each_stage_the_result_is_that_of_the_local_engine(
     commit = pipeline.refresh_workspace(Store(str(root)), [str(source)], recipe, machine, stage=stage)
     check_same(root, commit, locally)
     assert stage.killed.keys() == {"ingest", "embedding", "selection"}
-    assert caplog.text.count("ray: a worker was lost; its work is begun again") == sum(stage.killed.values()) >= 3
+    assert caplog.text.count("ray: a worker was lost") == sum(stage.killed.values()) >= 3
+    assert caplog.text.count("its work is begun again") >= 3  # an actor may have been between two pieces
     assert stage.seen["embedding"] == (240, 240)
 
 
