@@ -206,7 +206,7 @@ def large(options: argparse.Namespace) -> None:
         (sizes,) = files.read("dealt", "sizes")
         store.delete_folder(files.key)
     sizes = sizes.sum(0).astype(np.float64)
-    compared = float((sizes * np.where(sizes >= 30_000, 16 * np.sqrt(sizes), sizes)).sum())
+    compared = float((sizes * np.where(sizes >= 30_000, 16 * 480 + sizes / 480, sizes)).sum())
     pairs = compared + sizes.sum() * (ranked.exact_until + 16 * len(sizes)) + rows * 10_000
     floor = 2 * pairs * (D + 32) / (product_rate(D + 32, "cpu") * 1e12)
     at = np.array(PERCENTS) - 1

@@ -196,7 +196,8 @@ def rank_by_regions(
         InputError: wrong shapes, vectors that are not of unit length, ids that repeat, useless weights.
         ConfigError: see `columns.check_regions`.
 
-    Memory: some 200 bytes a sample here, and for each worker 4 KB and 14 D bytes a sample of its region and guests.
+    Memory, by counting arrays: some 300 bytes a sample here; for each worker 1 GB, the kernel values of its head, and
+    1.5 KB and 6 D bytes for each sample and guest of its region.
     """
     steering = steering or Steering()
     columns.check_regions(params, max(len(sample_ids), params.regions_from))
