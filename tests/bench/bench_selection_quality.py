@@ -1,16 +1,18 @@
 """What a ranking is worth: accuracy on its picks beside random's and other objectives', on real vectors.
 
-    python tests/bench/bench_selection_quality.py [--data FOLDER] [--quick] [--only balanced longtail heldout ablation]
+    python tests/bench/bench_selection_quality.py [--data FOLDER] [--quick] [--only balanced longtail ...] [--seeds 10]
 
-    [--device cuda] [--workers 8] [--seeds 10] [--methods coverage k-center]
+    [--device cuda] [--workers 8] [--methods coverage k-center]
 
 FOLDER (../shared/data/cifar10; without it nothing is done) holds `train-embeddings.npy`, `test-embeddings.npy` and the
-Parquet shards with labels, in the same row order. Labels score the picks; no choice sees them. Writes
-tests/bench/reports/selection_quality.md.
+Parquet shards with labels, in the same row order. `--only tail` takes other sets' vectors from bench_proof's output.
+Labels score the picks; no choice sees them. Writes tests/bench/reports/selection_quality.md.
 """
 
 import argparse
 import hashlib
+import heapq
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 
@@ -26,12 +29,17 @@ sys.path.insert(0, str(ROOT))
 
 import report
 
+from wtl_core.benchmark import judges
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import ranking
+from wtl_core.selection.dense import kernel_matrix
 from wtl_core.selection.identity import content_keys, shuffled
-from wtl_core.selection.neighbours import Graph, Points, exact_graph, level_distances, prepare
+from wtl_core.selection.kernels import ONE, WEIGHT_ONE, kernel_table, median_scale
+from wtl_core.selection.linear_probe import fit_probe
+from wtl_core.selection.neighbours import Graph, Points, exact_graph, level_distances, level_of, prepare
 from wtl_core.selection.neighbours_cuda import exact_graph_on_cuda
 from wtl_core.selection.ranking import Steering
+from wtl_core.selection.steering import whole_weights
 from wtl_core.selection.student import quantile
 
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
@@ -78,8 +86,8 @@ def sample(data: Data, seed: int, share: float = 0.9) -> Data:
     return Data(data.train[rows], data.labels[rows], data.test, data.test_labels)
 
 
-def long_tail(data: Data, seed: int, ratio: float = 50.0) -> Data:
-    """Class sizes falling by 50 to 1, a third of the images as bursts of 2 to 12 near-copies."""
+def long_tail(data: Data, seed: int, ratio: float = 50.0, burst_share: float = 1 / 3) -> Data:
+    """Class sizes falling by 50 to 1, a share of the images as bursts of 2 to 12 near-copies."""
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(data.train))
     classes = generator.permutation(10)
@@ -88,7 +96,7 @@ def long_tail(data: Data, seed: int, ratio: float = 50.0) -> Data:
         rows = order[data.labels[order] == label]
         kept.append(rows[: int(len(rows) * ratio ** (-place / 9))])
     rows = np.concatenate(kept)
-    copies = np.where(generator.random(len(rows)) < 1 / 3, generator.integers(2, 13, len(rows)), 1)
+    copies = np.where(generator.random(len(rows)) < burst_share, generator.integers(2, 13, len(rows)), 1)
     repeated = np.repeat(rows, copies)
     noise = generator.standard_normal((len(repeated), data.train.shape[1]), dtype=np.float32)
     vectors = unit(data.train[repeated] + 0.1 / np.sqrt(data.train.shape[1]) * noise)
@@ -330,11 +338,177 @@ ABLATION: dict[str, dict[str, object]] = {
 }
 
 
+TAIL_PERCENTS = (1, 5, 10, 20, 30, 40, 50, 60, 70)
+PROBED = (10, 30, 50, 70)
+HELD_OUT = 2000  # test images at most
+TAIL_ROWS = 3000  # of a pool at most: picks compare all pairs
+TAIL_SETS = {
+    "CIFAR-10": ("", ""),
+    "clothing": ("labels-clothing", "balanced"),
+    "CIFAR-10, long tail 50:1": ("", "long tail"),
+    "Fashion-MNIST, long tail 50:1": ("labels-fashion-tail", "long-tail"),
+    "digits": ("labels-digits", "balanced"),
+    "digits, long tail 50:1 and bursts": ("labels-digits", "long-tail-bursts"),
+    "Fashion-MNIST": ("labels-fashion", "balanced"),
+    "CIFAR-10, long tail 50:1 and bursts": ("", "long tail and bursts"),
+}
+"""The folder of bench_proof's output that holds a set's vectors, none for CIFAR-10's own, and the kind of pool."""
+
+
+def tail_pool(folder: Path, prepared: Path, name: str, seed: int) -> tuple[Data, float | None] | None:
+    """A draw of a set, and the distance of its near-duplicates where it was measured; None where it is not at hand."""
+    section, kind = TAIL_SETS[name]
+    if not section:
+        data = sample(load(folder), seed)
+        data = long_tail(data, seed, burst_share=1 / 3 if kind.endswith("bursts") else 0.0) if kind else data
+        return sample(data, seed, TAIL_ROWS / len(data.train)), None
+    for found in sorted((prepared / section).glob("prepared-*")):
+        pools = json.loads((found / "prepared.json").read_text())["pools"]
+        near = {pool["kind"]: pool["near_copy_distance"] for pool in pools}
+        parts = (f"{kind}-vectors", f"{kind}-labels", f"{kind}-test-vectors", "test-labels")
+        vectors, labels, test, test_labels = (np.load(found / f"{part}.npy") for part in parts)
+        data = Data(unit(vectors.astype(np.float32)), labels, unit(test.astype(np.float32)), test_labels)
+        return sample(data, seed, min(0.8, TAIL_ROWS / len(data.train))), near[kind]
+    return None
+
+
+@numba.njit(cache=True)
+def lazy_greedy(
+    matrix: np.ndarray, weights: np.ndarray, itself: np.ndarray, apart: int, alone: np.ndarray, shares: np.ndarray
+) -> np.ndarray:
+    """Exact greedy in plain form, (N,) rows.
+
+    By rank, a pick's value to itself counts as `itself` (N,), or `shares` (N,) of `alone` (N,), by row, do not count.
+    Of rows that repeat no pick, by `apart`, a sixteenth of what a repeat would cover of itself counts in any case.
+    """
+    count = len(weights)
+    best, order, stamps = np.zeros(count, np.int64), np.empty(count, np.int64), np.full(count, -1)
+    heap = [(-(np.int64(2) ** 62), row) for row in range(count)]
+    for rank in range(count):
+        while stamps[heap[0][1]] != rank:
+            row = heap[0][1]
+            gain = np.int64(0)
+            for other in range(count):
+                gain += max(np.int64(matrix[row, other]) - best[other], 0) * weights[other]
+            own = 32767 - best[row]
+            gain -= min(own - (min(own, apart) + 15) // 16, 32767 - itself[rank]) * weights[row]
+            stamps[row] = rank
+            heapq.heapreplace(heap, (np.int64(shares[rank] * alone[row]) - gain, row))
+        order[rank] = heapq.heappop(heap)[1]
+        best = np.maximum(best, matrix[order[rank]])
+    return order
+
+
+def tail_orders(pool: Data, near: float | None, rules: list[str]) -> tuple[dict[str, np.ndarray], float]:
+    """The order by each rule of the tail, the one in use first, and the kernel's scale."""
+    ids = np.argsort([hashlib.sha256(str(row).encode()).hexdigest() for row in range(len(pool.train))])
+    points, count = prepare(pool.train[ids]), len(ids)
+    scale = median_scale(points, np.arange(count))
+    near_level, table = level_of(ranking.near_distance(near, scale)), kernel_table("gaussian", scale)
+    copies = np.zeros(count, np.int64)
+    matrix = kernel_matrix(points, table, near_level=near_level, near=copies)
+    weights = whole_weights(np.ones(count), copies).astype(np.int64)
+    others = np.where(np.eye(count, dtype=bool), 0, matrix).max(1).astype(np.int64)
+    alone = np.maximum(ONE - 1 - others, 0) * weights
+    beyond = np.sort(np.where(matrix < table[near_level], matrix, 0), axis=1)
+    first, second = (int(np.median(beyond[:, -place])) for place in (1, 2))
+    ranks = np.arange(count)
+    faded = np.minimum(1.0, ranks / (count - ranks))
+    begin, end = int(0.25 * weights.sum() / WEIGHT_ONE), int(0.45 * count)
+    by_share = {
+        "in use": 0.5 * (ranks >= begin) + 0.5 * (ranks >= end),
+        "no tail": np.zeros(count),
+        "in use, without steps": np.clip((ranks - begin) / max(1, end - begin), 0.0, 1.0),
+        "alone, fading": faded,
+    }
+    by_value = {
+        "first neighbour": np.full(count, first),
+        "second neighbour": np.full(count, second),
+        "first neighbour, fading": (ONE - faded * (ONE - first)).astype(np.int64),
+        "second neighbour, fading": (ONE - faded * (ONE - second)).astype(np.int64),
+        "scale, fading": (ONE - faded * (ONE - int(table[level_of(scale)]))).astype(np.int64),
+    }
+    wanted = rules or [*by_share, *by_value]
+    whole, nothing, apart = np.full(count, ONE), np.zeros(count), ONE - int(table[near_level])
+    orders = {
+        name: lazy_greedy(matrix, weights, whole, 0, alone, share)
+        for name, share in by_share.items()
+        if name in {"in use", *wanted}
+    }
+    for name, itself in by_value.items():
+        if name in wanted:
+            orders[name] = lazy_greedy(matrix, weights, itself, apart, alone, nothing)
+    return {name: ids[order] for name, order in orders.items()}, scale
+
+
+def tail_accuracy(pool: Data, order: np.ndarray) -> np.ndarray:
+    """Accuracy by 20-NN and probe, (2, TAIL_PERCENTS), NaN where not taken."""
+    train, test = torch.from_numpy(pool.train), torch.from_numpy(pool.test[:HELD_OUT])
+    labels, answers = (torch.from_numpy(part.astype(np.int64)) for part in (pool.labels, pool.test_labels[:HELD_OUT]))
+    classes = int(max(labels.max(), answers.max())) + 1
+    found = np.full((2, len(TAIL_PERCENTS)), np.nan)
+    for place, percent in enumerate(TAIL_PERCENTS):
+        rows = torch.from_numpy(order[: max(1, int(percent * len(order) / 100 + 0.5))].copy())
+        given = train[rows], labels[rows]
+        found[0, place] = 100 * judges.nearest_accuracy(*given, test, answers, classes=classes)
+        if percent in PROBED:
+            found[1, place] = 100 * judges.probe_accuracy(fit_probe(*given, classes=classes), test, answers)
+    return found
+
+
+def tail_coverage(pool: Data, order: np.ndarray, scale: float) -> np.ndarray:
+    """Coverage of images held out at each per cent, in points, (100,)."""
+    similar = pool.test[:HELD_OUT] @ pool.train[order].T
+    ends = [max(1, int(percent * len(order) / 100 + 0.5)) for percent in range(1, 101)]
+    best = np.maximum.accumulate(np.maximum.reduceat(similar, [0, *ends[:-1]], axis=1), axis=1)
+    return np.asarray(100 * np.exp(-(2 - 2 * best).clip(0) / scale**2).mean(0))
+
+
+def tail(folder: Path, prepared: Path, name: str, seeds: int, rules: list[str]) -> list[Row]:
+    """Each rule less the one in use, paired over draws, and how it covers images held out, less random picks."""
+    accuracy: dict[str, list[np.ndarray]] = {}
+    coverage: dict[str, list[np.ndarray]] = {}
+    for seed in range(seeds):
+        drawn = tail_pool(folder, prepared, name, seed)
+        if drawn is None:
+            return []
+        orders, scale = tail_orders(*drawn, rules)
+        shuffles = [np.random.default_rng([seed, draw]).permutation(len(drawn[0].train)) for draw in range(3)]
+        random = np.mean([tail_coverage(drawn[0], order, scale) for order in shuffles], axis=0)
+        for rule, order in orders.items():
+            covered = tail_coverage(drawn[0], order, scale)
+            accuracy.setdefault(rule, []).append(tail_accuracy(drawn[0], order))
+            coverage.setdefault(rule, []).append(covered - random)
+            coverage.setdefault(f"{rule}, itself", []).append(covered)
+        print(f"{name}: {seed + 1} of {seeds} draws", flush=True)
+    columns = [str(percent) for percent in TAIL_PERCENTS]
+    rows: list[Row] = []
+    used = np.stack(accuracy["in use"])
+    for judge, means in zip(("20-NN", "probe"), used.mean(0), strict=True):
+        cells = ["" if np.isnan(mean) else f"{mean:.1f}" for mean in means]
+        rows.append({"figure": judge, "rule": "in use", **dict(zip(columns, cells, strict=True))})
+        for rule in list(accuracy)[1:]:
+            less = (np.stack(accuracy[rule]) - used)[:, 0 if judge == "20-NN" else 1]
+            cells = [paired(less[:, place]) for place in range(len(columns))]
+            rows.append({"figure": judge, "rule": rule, **dict(zip(columns, cells, strict=True))})
+    for rule in accuracy:
+        less = np.stack(coverage[rule])
+        cells = [paired(less[:, percent - 1]) for percent in TAIL_PERCENTS]
+        gains = np.diff(np.mean(coverage[f"{rule}, itself"], axis=0))[4:60]  # from 5 to 65 %
+        step = float((np.maximum(gains[1:], gains[:-1]) / np.minimum(gains[1:], gains[:-1]).clip(1e-4)).max())
+        worst = int(less.mean(0)[:99].argmin())
+        last = {"least": f"{less.mean(0)[worst]:+.2f} at {worst + 1} %", "step": f"{step:.1f}"}
+        rows.append({"figure": "held out", "rule": rule, **dict(zip(columns, cells, strict=True)), **last})
+    rows[0] |= {"least": "", "step": ""}
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=CIFAR)
     parser.add_argument("--quick", action="store_true", help="few pools and budgets, printed only")
-    parser.add_argument("--only", nargs="+", choices=["balanced", "longtail", "heldout", "ablation"])
+    parser.add_argument("--only", nargs="+", choices=["balanced", "longtail", "heldout", "ablation", "tail"])
+    parser.add_argument("--prepared", type=Path, default=ROOT / "test-output" / "proof", help="bench_proof's output")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--methods", nargs="+", help="some of those compared, in a section of their own")
     parser.add_argument("--device", default=report.default_device())
@@ -375,7 +549,7 @@ def main() -> None:
         rows = held_out(jobs, arguments.workers)
         report.write("selection_quality", f"Images held out, {kind}", text, rows, is_quick=arguments.quick)
 
-    wanted = arguments.only or ["balanced", "longtail", "heldout", "ablation"]
+    wanted = arguments.only or ["balanced", "longtail", "heldout", "ablation", "tail"]
     if "balanced" in wanted:
         section("Balanced", "balanced", methods_beside({}), seeds)
     if "longtail" in wanted:
@@ -386,6 +560,15 @@ def main() -> None:
     if "ablation" in wanted:
         section("Ablation, balanced", "balanced", ABLATION, min(seeds, 5))
         section("Ablation, long tail", "long tail", ABLATION, min(seeds, 5))
+    for name in TAIL_SETS if "tail" in wanted else ():
+        if rows := tail(arguments.data, arguments.prepared, name, seeds, arguments.methods or []):
+            text = (
+                "By per cent of the pool. Accuracy in points, each rule less the one in use; coverage of images held "
+                f"out in points, less random picks: mean and 95 % interval over {seeds} draws. `least` is the lowest "
+                "of all per cents, `step` the largest ratio of what two neighbouring ones add from 5 to 65 %."
+            )
+            title = f"The tail: {name}{', other rules' if arguments.methods else ''}"
+            report.write("selection_quality", title, text, rows, is_quick=arguments.quick)
 
 
 if __name__ == "__main__":
