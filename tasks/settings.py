@@ -38,10 +38,10 @@ class Settings(BaseSettings):
     """What runs the many pieces of a stage: this machine's processes, or [Ray](ray.md). Changes no result."""
     ray_address: str | None = Field(None, pattern=r"^(auto|[^\s/]+:\d+)$")
     """`HOST:PORT` of a Ray cluster, or `auto` on a node of it; if not given, one starts on this machine for the run."""
-    ray_worker_cpus: int = Field(1, ge=1, le=512)
-    """Cores of a Ray worker that embeds: threads that decode and multiply."""
-    ray_worker_gpus: float = Field(0, ge=0, le=1)
-    """GPUs of a Ray worker that embeds: 1, or a share such as 0.5; 0 embeds on processors."""
+    ray_worker_cpus: int | None = Field(None, ge=1, le=512)
+    """Cores of a Ray worker that embeds; if not given, 1, or beside GPUs this machine's cores for each of its GPUs."""
+    ray_worker_gpus: float | None = Field(None, ge=0, le=1)
+    """GPUs of a Ray worker that embeds: 1, a share such as 0.5, or 0; if not given, 1 where this machine uses GPUs."""
     label_studio_api_key: SecretStr | None = Field(
         None, validation_alias=AliasChoices("LABEL_STUDIO_API_KEY", "WTL_LABEL_STUDIO_API_KEY")
     )
@@ -81,12 +81,15 @@ def machine() -> "Machine":
     found = this_machine(
         workers=chosen.workers, device=chosen.device, embedding_part_images=chosen.embedding_part_images
     )
+    uses_gpus = found.device.startswith("cuda")
+    gpus = float(uses_gpus) if chosen.ray_worker_gpus is None else chosen.ray_worker_gpus
+    cores = found.workers // found.devices if uses_gpus and gpus else 1
     return replace(
         found,
         engine=chosen.engine,
         ray_address=chosen.ray_address,
-        ray_worker_cpus=chosen.ray_worker_cpus,
-        ray_worker_gpus=chosen.ray_worker_gpus,
+        ray_worker_cpus=chosen.ray_worker_cpus or max(1, cores),
+        ray_worker_gpus=gpus,
     )
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks import settings
+
 WITHOUT_RAY = """
 from importlib.machinery import PathFinder
 find = PathFinder.find_spec
@@ -40,3 +42,20 @@ def test_an_engine_that_is_not_there_is_refused_in_one_line(
     assert len(said) == 1, done.stderr
     assert said[0].startswith(message)
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [({}, (1, 0)), ({"WTL_RAY_WORKER_CPUS": "3", "WTL_RAY_WORKER_GPUS": "0.5"}, (3, 0.5))],
+)
+def test_a_worker_takes_a_core_unless_the_settings_say_otherwise(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: tuple[int, float]
+) -> None:
+    for name, value in {"WTL_ENGINE": "ray", "WTL_DEVICE": "cpu", **variables}.items():
+        monkeypatch.setenv(name, value)
+    settings.settings.cache_clear()
+    try:
+        found = settings.machine()
+    finally:
+        settings.settings.cache_clear()
+    assert (found.engine, found.ray_worker_cpus, found.ray_worker_gpus) == ("ray", *expected)

@@ -179,8 +179,7 @@ def test_with_actors_lost_in_each_stage_the_result_is_that_of_the_local_engine(
     commit = pipeline.refresh_workspace(Store(str(root)), [str(source)], recipe, machine, stage=stage)
     check_same(root, commit, locally)
     assert stage.killed.keys() == {"ingest", "embedding", "selection"}
-    assert caplog.text.count("ray: a worker was lost") == sum(stage.killed.values()) >= 3
-    assert caplog.text.count("its work is begun again") >= 3  # an actor may have been between two pieces
+    assert caplog.text.count("ray: a worker was lost; its work is begun again") >= len(stage.killed)
     assert stage.seen["embedding"] == (240, 240)
 
 
@@ -260,7 +259,7 @@ def test_a_signal_ends_the_actors(tmp_path: Path, number: signal.Signals) -> Non
     gone(actors)
 
 
-@pytest.mark.timeout(600)  # beside other tests; 60 s on a machine of its own
+@pytest.mark.timeout(600)  # two runs, 78 s on two cores that had other work too
 def test_a_run_that_is_killed_is_finished_by_the_next_with_the_result_of_the_local_engine(tmp_path: Path) -> None:
     source = write_noise(tmp_path / "source", 4_200)
     root = tmp_path / "w"

@@ -110,7 +110,7 @@ class RayEngine:
                 f"{_first_line(error)}; see `ray status`, and run `wtl` on a node of the cluster"
             ) from error
         finally:
-            if threading.current_thread() is threading.main_thread():
+            if handler is not None and threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)  # Ray sets its own, which would end us without a word
         found = ray.cluster_resources()
         nodes = sum(node["Alive"] for node in ray.nodes())
@@ -133,7 +133,6 @@ class RayEngine:
             "address": "local",
             "num_cpus": self.cpus,
             "num_gpus": self.gpus,
-            "include_dashboard": None,  # where its packages are installed
             "object_store_memory": _STORE_BYTES,
             **quiet,
         }
