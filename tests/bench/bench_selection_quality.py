@@ -426,6 +426,7 @@ def tail_orders(pool: Data, near: float | None, rules: list[str]) -> tuple[dict[
         "second neighbour": np.full(count, second),
         "first neighbour, fading": (ONE - faded * (ONE - first)).astype(np.int64),
         "second neighbour, fading": (ONE - faded * (ONE - second)).astype(np.int64),
+        "second neighbour, fading by a third": (ONE - np.minimum(1.0, 2 * faded) * (ONE - second)).astype(np.int64),
         "scale, fading": (ONE - faded * (ONE - int(table[level_of(scale)]))).astype(np.int64),
     }
     wanted = rules or [*by_share, *by_value]
