@@ -125,9 +125,9 @@ def show_run(result: Summary, workspace: str) -> None:
     _show_ranking(result.ranking)
     say()
     if result.coverage:  # empty where nothing is left to label
-        say("coverage     " + "".join(f"{percent + ' %':>10}" for percent in PERCENTS))
-        for label, name in (("  this", "coverage"), ("  random", "random_coverage")):
-            say(f"{label:<13}" + "".join(f"{getattr(result, name)[percent]:>10.4f}" for percent in PERCENTS))
+        say("labelled     " + "".join(f"{percent + ' %':>8}" for percent in PERCENTS))
+        for label, of in (("  reached", result.coverage), ("  at random", result.random_coverage)):
+            say(f"{label:<13}" + "".join(f"{_reached(of[at], result.coverage):>8}" for at in PERCENTS))
         say()
     say("seconds      " + ", ".join(f"{stage} {value:.1f}" for stage, value in result.seconds.items()))
     cut = f"wtl cut --at {result.budget or '5%'} -w {shlex.quote(workspace)}"
@@ -193,9 +193,14 @@ def show_status(status: Status) -> None:
     say(f"ranking      {counts.ranked:,} ranked, {counts.picks:,} picked (budget {last.budget or 'none'})")
     _show_ranking(status.ranking)
     for percent in PERCENTS if last.coverage else ():
-        ours, random = last.coverage[percent], last.random_coverage[percent]
-        say(f"  at {percent + ' %':<6} coverage {ours:.4f}, random {random:.4f}")
+        ours, random = (_reached(of[percent], last.coverage) for of in (last.coverage, last.random_coverage))
+        say(f"  at {percent + ' %':<6} {ours} reached, at random {random}")
     say(f"report       {status.workspace}/{last.report}")
+
+
+def _reached(coverage: float, by_percent: dict[str, float]) -> str:
+    """Coverage as a share of what labelling everything would give; 0 in a pool that nothing can be measured in."""
+    return f"{100 * coverage / (by_percent['100'] or 1):.1f} %"
 
 
 def _show_ranking(ranking: RankingSummary) -> None:

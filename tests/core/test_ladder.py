@@ -156,8 +156,8 @@ def test_the_random_budget_of_equal_coverage_is_read_between_per_cents() -> None
 def test_advice_says_what_is_next_and_where_selection_does_not_help() -> None:
     coverage, high = np.linspace(0.5, 1.0, 100), np.linspace(0.4, 1.0, 100)
     count = np.arange(1, 101)
-    good = advise(coverage, high - 0.01, high, count, picks=10)
-    assert good.startswith("From 10 % on, the next 5 % adds 2.5 % coverage.")
+    good = advise(coverage / 2, high / 2 - 0.01, high / 2, count, picks=10)
+    assert good.startswith("From 10 % on, the next 5 % adds 2.5 % of what labelling everything would give.")
     assert "more than random at every per cent" in good
     assert "does not help" in advise(coverage, coverage + 0.1, coverage + 0.2, count, picks=100)
     mixed = high.copy()
@@ -183,8 +183,8 @@ def test_where_no_image_has_another_nothing_is_claimed(vectors: np.ndarray) -> N
 def test_a_pool_of_ten_is_told_what_the_next_pick_adds() -> None:
     vectors = clustered(10)
     found = measure(vectors, ranked(vectors), LadderParams(), sample_ids=ids_of(10))
-    added = 100 * (found.coverage[18] - found.coverage[13])
-    assert found.advice.startswith(f"From 14 % on, the next 5 % adds {added:.1f} % coverage.")
+    added = 100 * (found.coverage[18] - found.coverage[13]) / found.coverage[-1]
+    assert found.advice.startswith(f"From 14 % on, the next 5 % adds {added:.1f} % of what labelling")
     assert added > 0
     everything = advise(found.coverage, found.coverage, found.coverage, found.count, picks=10)
     assert everything.startswith("All samples are picked")

@@ -31,7 +31,7 @@ COUNTS = dict.fromkeys(
 
 
 def status_of(ranking: Summary = SILENT, sources: Sequence[str] = ("/data",)) -> Status:
-    coverage = dict.fromkeys(("1", "5", "10"), 0.5)
+    coverage = {"1": 0.3, "5": 0.4, "10": 0.5, "100": 0.8}
     last = Commit.model_validate(
         {
             "number": 1,
@@ -71,6 +71,7 @@ def test_the_status_names_hostile_sources_in_one_line(capsys: pytest.CaptureFixt
     terminal.show_status(status_of(sources=[EVIL]))
     shown = capsys.readouterr().out
     assert f"sources      {SHOWN}\n" in shown
+    assert "  at 10 %   62.5 % reached, at random 62.5 %\n" in shown
     assert "\x1b" not in shown
 
 

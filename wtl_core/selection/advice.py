@@ -15,8 +15,9 @@ def advise(coverage: np.ndarray, low: np.ndarray, high: np.ndarray, count: np.nd
     percents = np.arange(1, len(count) + 1)
     sentences = []
     if then > here:
-        added = 100 * (coverage[then] - coverage[here])
-        sentences.append(f"From {here + 1} % on, the next {then - here} % adds {added:.1f} % coverage.")
+        added = 100 * (coverage[then] - coverage[here]) / max(coverage[-1], 1e-12)
+        whole = "of what labelling everything would give"
+        sentences.append(f"From {here + 1} % on, the next {then - here} % adds {added:.1f} % {whole}.")
     elif picks >= count[-1]:
         sentences.append("All samples are picked: nothing is left to add.")
     else:
