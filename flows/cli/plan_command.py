@@ -21,6 +21,8 @@ from wtl_core.workspace.forecasts import Hardware, Work
 from wtl_core.workspace.storage import Store
 
 PRICES = Path(__file__).parents[2] / "deployments" / "prices.toml"
+_SHARD = 1000
+"""Images in a shard where no source is read."""
 _PRICES = ("core_hour", "gpu_hour", "gigabyte_month")
 
 
@@ -34,7 +36,9 @@ _PRICES = ("core_hour", "gpu_hour", "gigabyte_month")
 @click.option("--machines", type=click.IntRange(1), default=1, show_default=True, help="Machines that share the work.")
 @click.option("--cores", type=click.IntRange(1), help="Cores of each; if not given, those of this machine.")
 @click.option("--gpus", type=click.IntRange(0), default=0, show_default=True, help="GPUs of each.")
-@click.option("--images", type=click.IntRange(1), help="Without a SOURCE: so many images, and nothing is read.")
+@click.option(
+    "--images", type=click.IntRange(1), help="Without a SOURCE: so many images in shards of 1,000; nothing is read."
+)
 @click.option(
     "--megabytes-per-image", type=click.FloatRange(0, min_open=True), default=0.1, show_default=True, help="Of these."
 )
@@ -86,8 +90,16 @@ def plan_command(
 
 
 def _work(images: int, megabytes: float) -> Work:
-    total = images * megabytes
-    return Work(objects=images, images=images, megabytes=total, to_embed=images, pool=images, network="package")
+    """A first refresh of so many images in shards."""
+    return Work(
+        objects=-(-images // _SHARD),
+        images=images,
+        megabytes=images * megabytes,
+        to_embed=images,
+        pool=images,
+        network="package",
+        is_new_encoder=True,
+    )
 
 
 def _of_sources(
