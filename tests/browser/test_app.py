@@ -22,7 +22,8 @@ from wtl_core.app import decisions
 from wtl_core.labelling import batches
 from wtl_core.labelling.batches import Asked
 from wtl_core.recipe.recipe import Recipe
-from wtl_core.workspace import ledger
+from wtl_core.report import decision
+from wtl_core.workspace import commits, ledger
 from wtl_core.workspace.storage import Store
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
@@ -250,7 +251,14 @@ def test_the_map_names_the_image_under_the_pointer_and_a_condition_lights_up(app
     app.ask("document.querySelector('form.bar-of-controls').requestSubmit()")
     app.wait("document.querySelector('form.bar-of-controls [role=status]').textContent === ''")
     assert not app.sees("Look at them"), "nothing is offered for what was asked before"
-    assert ["422" in told for told in app.complaints()] == [True]  # the browser's own line about the refused condition
+    app.ask("document.getElementById('where').value = \"camera = 'north'\"")
+    app.ask("document.querySelector('form.bar-of-controls').requestSubmit()")
+    app.wait("document.getElementById('where-problem').innerText.includes('write metadata.camera')")
+    app.ask("new Promise(done => setTimeout(done, 5000))")  # the state is asked for again meanwhile
+    assert app.ask("document.getElementById('where-problem').offsetHeight") > 0
+    app.ask("document.getElementById('where').dispatchEvent(new Event('input', {bubbles: true}))")
+    assert app.ask("document.getElementById('where-problem').hidden")
+    assert ["422" in told for told in app.complaints()] == [True, True]  # the browser's own line about what is refused
     app.browser.events.clear()
 
 
@@ -416,6 +424,39 @@ def test_a_preview_is_shown_and_nothing_is_written(app: App) -> None:
     assert app.complaints() == []
 
 
+def test_what_the_recipe_refuses_stays_beside_the_form_and_edits_outlive_a_change_of_the_room(app: App) -> None:
+    app.open("recipe")
+    app.ask("document.getElementById('budget').value = 'many'")
+    app.ask("document.getElementById('budget').dispatchEvent(new Event('input', {bubbles: true}))")
+    app.ask("document.querySelector('form.recipe').requestSubmit()")
+    problem = "document.querySelector('form.recipe [role=alert]')"
+    app.wait(f"{problem}.innerText.includes('budget')")
+    app.ask("new Promise(done => setTimeout(done, 5000))")
+    assert app.ask(f"{problem}.offsetHeight") > 0
+    app.shot("recipe-refused")
+    assert ["422" in told for told in app.complaints()] == [True]
+    app.browser.events.clear()
+    app.ask("document.getElementById('budget').value = '7'")
+    app.ask("document.getElementById('budget').dispatchEvent(new Event('input', {bubbles: true}))")
+    assert app.ask(f"{problem}.hidden")
+    app.press("Add a quota")
+    app.ask("document.querySelector('.quota [data-name=group]').value = 'no such'")
+    app.ask("document.getElementById('group-by').value = 'camera'")
+    app.ask("location.hash = 'labels'")
+    app.wait("document.getElementById('room').className === 'room-labels'")
+    app.ask("location.hash = 'recipe'")
+    app.wait("document.getElementById('budget')?.value === '7'")
+    assert app.ask("document.querySelector('.quota [data-name=group]').value") == "no such"
+    assert app.ask(f"{problem}.hidden")
+    app.ask("document.querySelector('form.recipe').requestSubmit()")
+    app.wait(f"{problem}.innerText.includes('no such')")
+    assert "The recipe of now picks" in app.ask("document.querySelector('.result').innerText")
+    app.shot("recipe-unknown-group")
+    app.press("Back to the recipe of now")
+    app.wait("document.getElementById('budget').value === '12'")
+    assert app.complaints() == []
+
+
 def test_the_map_of_a_notebook_shows_what_is_under_the_pointer(app: App, tmp_path: Path) -> None:
     (tmp_path / "frame.html").write_text(wtl.open(app.store.root).map(5).page)
     app.browser.call("Page.navigate", url=(tmp_path / "frame.html").as_uri())
@@ -463,3 +504,17 @@ def test_nothing_is_out_of_reach(app: App, name: str, width: int, dark: bool) ->
             told = "axe.run().then(r => JSON.stringify(r.violations.map(v => [v.impact, v.id, v.nodes[0].html])))"
             found[room] = [one for one in json.loads(app.ask(told)) if one[0] != "minor"]
     assert {room: violations for room, violations in found.items() if violations} == {}
+
+
+def test_the_queue_says_what_a_new_refresh_says(app: App) -> None:
+    app.open("picks")
+    before = app.ask("document.querySelector('.decision').innerText")
+    last = commits.latest(app.store)
+    assert last is not None
+    source = Path(last.sources[0])
+    add(source, "third", range(400, 440))
+    new = refresh(Path(app.store.root), source, recipe=last.recipe)
+    sentence = decision.read(app.store, new.selection).sentence
+    assert sentence != before
+    app.wait(f"document.querySelector('.decision')?.innerText === {json.dumps(sentence)}")
+    assert app.complaints() == []

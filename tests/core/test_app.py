@@ -328,6 +328,17 @@ def test_a_preview_of_what_cannot_be_is_told(client: TestClient) -> None:
     assert client.get("/api/recipe").json()["selection"]["budget"] == "10%"
 
 
+def test_a_preview_says_that_quotas_cannot_hold_and_what_came_since(store: Store, client: TestClient) -> None:
+    assert previewed(client, budget=5)["result"]["since"] == ""
+    alone = Live(store).view().samples["uri"][0]
+    decide(client, ids_of(store)[:2], "unusable")
+    told = previewed(client, budget=5, group_by="uri", quotas=[{"group": alone, "minimum_share": 0.5}])
+    assert (told["error"], told["result"]["is_short"]) == ("", True)
+    assert "Quotas hold for 3 of 5 picks" in told["result"]["advice"]
+    assert told["result"]["since"].startswith("Since refresh 1, 2 images were labelled, skipped or taken back")
+    assert not previewed(client, budget=5)["result"]["is_short"]
+
+
 @pytest.mark.parametrize(
     "selection",
     [

@@ -172,3 +172,8 @@ def test_nothing_but_comparisons_of_a_column_with_values_passes(text: str) -> No
 
 def test_a_condition_holds_for_no_row_of_an_empty_pool() -> None:
     assert parse_filter("metadata.camera = 'north' or width > 1").holds_for(FRAME.clear()).to_list() == []
+
+
+def test_a_key_of_the_metadata_without_its_beginning_is_told_how_to_write_it() -> None:
+    with pytest.raises(ValueError, match=r"camera is a key of the metadata; write metadata\.camera$"):
+        parse_filter("camera = 'gate'", keys=["camera"])

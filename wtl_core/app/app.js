@@ -42,9 +42,10 @@ function open(name, target) {
   trouble("");
   done("");
   memories[shown] = memories[shown] || {};
-  const box = $("room");
-  box.className = `room-${shown}`;
-  box.replaceChildren(make("p", { className: "soft" }, "Loading …"));
+  // A box of its own for each room: what a room that was left draws late is seen by nobody.
+  const box = make("div", {}, make("p", { className: "soft" }, "Loading …"));
+  $("room").className = `room-${shown}`;
+  $("room").replaceChildren(box);
   current = room[2](box, { get state() { return state; }, memory: memories[shown], target, go, fail, tellTrouble });
 }
 addEventListener("hashchange", () => { const target = pendingTarget; pendingTarget = null; open(location.hash.slice(1), target); });
@@ -53,7 +54,10 @@ async function poll() {
   try {
     const found = await asked("/api/state"), before = state;
     state = found;
-    if (before && (before.refresh !== found.refresh || before.entries !== found.entries)) current?.refreshed?.(before.refresh !== found.refresh);
+    if (before && (before.refresh !== found.refresh || before.entries !== found.entries)) {
+      // A new ranking changes all that the queue says, its first sentence too.
+      if (before.refresh !== found.refresh && shown === "picks") open("picks"); else current?.refreshed?.(before.refresh !== found.refresh);
+    }
     if ($("trouble").textContent && !note) trouble("");
   } catch (error) { fail(error); if (!state) $("room").replaceChildren(empty("There is nothing to show yet", error.message)); }
   tellStatus();

@@ -39,13 +39,16 @@ export function room(box, context) {
 
     const slider = make("input", { type: "range", min: 0, max: STEPS, step: 1, id: "cut" }), number = make("input", { type: "number", min: 1, max: ranked, id: "cut-number" });
     slider.setAttribute("aria-label", "How many ranks are lit");
-    const marks = make("select", { id: "marks" }), where = make("input", { type: "text", id: "where", placeholder: "sharpness < 20 and format = 'jpeg'", spellcheck: false }), result = make("span", { className: "small soft", role: "status" }), lookAtMarked = make("button", { type: "button", hidden: true }, "Look at them");
+    const marks = make("select", { id: "marks" }), where = make("input", { type: "text", id: "where", placeholder: "sharpness < 20 and format = 'jpeg'", spellcheck: false }), result = make("span", { className: "small soft", role: "status" }), lookAtMarked = make("button", { type: "button", hidden: true }, "Look at them"), problem = make("p", { className: "notice small", id: "where-problem", role: "alert", hidden: true });
+    const tellProblem = (text) => { problem.hidden = !text; problem.textContent = text; if (text) where.setAttribute("aria-invalid", "true"); else where.removeAttribute("aria-invalid"); };
+    where.setAttribute("aria-describedby", "where-problem");
+    where.oninput = () => tellProblem("");
     const reached = make("p", { className: "small soft", id: "reached" }), further = make("details", { className: "further" }, make("summary", {}, "What each further 5 % buys")), ladder = ladderOf(context.state.rungs, ranked);
     const lasso = make("button", { type: "button" }, "Lasso"), all = make("button", { type: "button" }, "All"), viewed = make("button", { type: "button" }, "What is in view");
     lasso.setAttribute("aria-pressed", "false");
     const mapBox = make("div", { id: "map" }), panel = make("div", { id: "panel", tabIndex: 0, role: "region" });
     panel.setAttribute("aria-label", "About the image or the part of the map that was chosen");
-    const form = make("form", { className: "bar-of-controls" }, make("label", { htmlFor: "marks" }, "Highlight"), marks, make("label", { htmlFor: "where" }, "where"), where, make("button", {}, "Show"), result, lookAtMarked);
+    const form = make("form", { className: "bar-of-controls" }, make("label", { htmlFor: "marks" }, "Highlight"), marks, make("label", { htmlFor: "where" }, "where"), where, make("button", {}, "Show"), result, lookAtMarked, problem);
     box.replaceChildren(
       make("h2", { className: "unseen" }, "Map"), make("div", { className: "bar-of-controls slide-bar" }, make("label", { htmlFor: "cut-number" }, "First ranks"), number, slider, lasso, viewed, all), make("div", { className: "bar-of-controls" }, reached, further), form,
       make("div", { className: "beside" }, mapBox, panel),
@@ -111,17 +114,17 @@ export function room(box, context) {
     marks.onchange = mark;
     form.onsubmit = async (event) => {
       event.preventDefault();
+      tellProblem("");
       if (!where.value.trim()) { marks.value = 0; mark(); return; }
       try {
         mask = new Uint8Array(await (await ask(`/api/mask?where=${encodeURIComponent(where.value)}`)).arrayBuffer());
         condition = where.value.trim();
         marks.value = choices.length - 1;
-        context.fail({ message: "" });
         mark();
       } catch (error) {
         marks.value = 0; // what an earlier condition highlighted is not what this one asks for
         mark();
-        context.fail(error);
+        tellProblem(error.message);
       }
     };
     function moveTo(value, from) {

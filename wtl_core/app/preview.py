@@ -19,6 +19,7 @@ from wtl_core.recipe.recipe import Recipe, build_recipe
 from wtl_core.selection import columns, stage, stage_inputs
 from wtl_core.selection.stage import Selected
 from wtl_core.workspace import commits, ledger, snapshots
+from wtl_core.workspace.commits import Commit
 
 
 class _EndedError(Exception):
@@ -27,7 +28,10 @@ class _EndedError(Exception):
 
 @dataclass
 class Job:
-    """A preview under way, or done: with `error` in words, or with what was `made`."""
+    """A preview under way, or done: with `error` in words, or with what was `made`.
+
+    `since` says why its figures are not those of the refresh, where the ledger has moved since.
+    """
 
     number: int
     recipe: Recipe
@@ -36,6 +40,7 @@ class Job:
     total: int = 0
     error: str = ""
     made: Selected | None = None
+    since: str = ""
     is_ended: bool = False
     thread: threading.Thread | None = field(default=None, repr=False)
 
@@ -84,6 +89,7 @@ class Previews:
             samples = live_pool.load(store, snapshot, filters=job.recipe.ingest.filters).samples
             entries = ledger.length(store)
             settled = ledger.settled_ids(ledger.read(store, entries))
+            job.since = _since(commit, settled, ledger.settled_ids(ledger.read(store, commit.ledger_length)))
             columns.check(samples, job.recipe.selection, settled=settled)
             inputs = stage_inputs.read_inputs(
                 store,
@@ -176,6 +182,8 @@ def _result(job: Job, made: Selected) -> dict[str, Any]:
         "before": view.picks,
         "stay": len(now.intersection(then)),
         "advice": made.facts["advice"],
+        "is_short": bool(job.recipe.selection.quotas) and int(made.facts["quotas_until"]) < count,
+        "since": job.since,
         "stop": made.facts["stop"].get("reason"),
         "coverage": _coverage_at(made.ladder, count),
         "random": _coverage_at(made.ladder, count, "random_coverage_mean"),
@@ -183,6 +191,17 @@ def _result(job: Job, made: Selected) -> dict[str, Any]:
         "groups": _groups(job, then),
         "toml": as_toml(job.recipe),
     }
+
+
+def _since(commit: Commit, now: list[str], then: list[str]) -> str:
+    """Why the figures are not those of the refresh: images that were labelled or skipped since, or are no more."""
+    count = len(set(now) ^ set(then))
+    if not count:
+        return ""
+    return (
+        f"Since refresh {commit.number}, {count:,} {'image was' if count == 1 else 'images were'} labelled, skipped or "
+        "taken back: the preview counts that, and the map's figures do not yet."
+    )
 
 
 def _coverage_at(ladder: pl.DataFrame, count: int, name: str = "coverage") -> float | None:

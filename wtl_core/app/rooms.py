@@ -289,17 +289,11 @@ def recipe(live: Live) -> dict[str, Any]:
         "selection": view.commit.recipe.selection.model_dump(mode="json"),
         "groupings": [group.described() for group in view.groupings],
         "numbers": [name for name in NUMBER_COLUMNS if name in view.samples.columns],
-        "keys": _metadata_keys(view),
+        "keys": view.metadata_keys,
         "picks": view.picks,
         "samples": view.samples.height,
         "workspace": live.store.root,
     }
-
-
-def _metadata_keys(view: View) -> list[str]:
-    """The keys of the metadata of the first samples that have any."""
-    texts = view.samples["metadata"].drop_nulls().head(_MORE)
-    return sorted({key for text in texts for key in json.loads(text)})
 
 
 def _why(view: View, row: int) -> list[str]:

@@ -4,6 +4,7 @@ Some 600 bytes a sample. Nothing here changes once it is loaded: another refresh
 """
 
 import hashlib
+import json
 import threading
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,8 @@ _READ = (
 )  # fmt: skip
 _REPEATED = ("source", "part", "format")
 """Columns of few values, kept once each."""
+_SAMPLES_FOR_KEYS = 200
+"""Of which the keys of the metadata are read: the samples of a source bring the same ones."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,12 @@ class View:
         told = self.samples.with_columns(pl.col(_REPEATED).cast(pl.String))
         return columns.groupings(told, group_by=self.commit.recipe.selection.group_by, classes={})
 
+    @cached_property
+    def metadata_keys(self) -> list[str]:
+        """The keys of the metadata of the first `_SAMPLES_FOR_KEYS` samples that have any, sorted."""
+        texts = self.samples["metadata"].drop_nulls().head(_SAMPLES_FOR_KEYS)
+        return sorted({key for text in texts for key in json.loads(text)})
+
     def holds(self, condition: str) -> np.ndarray:
         """(N,) bool: whether a condition holds, as the recipe's filters are written.
 
@@ -149,7 +158,7 @@ class View:
             InputError: it is no condition, or names a column that the app does not hold.
         """
         try:
-            parsed = parse_filter(condition)
+            parsed = parse_filter(condition, keys=self.metadata_keys)
         except ValueError as error:
             raise InputError(str(error)) from error
         needed = {name if "." not in name else "metadata" for name, _ in parsed.columns}

@@ -13,6 +13,7 @@ import difflib
 import json
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import polars as pl
@@ -70,8 +71,12 @@ class Condition:
         return pl.DataFrame(columns).select(pl.sql_expr(self.sql)).to_series().alias("holds")
 
 
-def parse_filter(text: str) -> Condition:
+def parse_filter(text: str, *, keys: Collection[str] = ()) -> Condition:
     """Check one condition.
+
+    Args:
+        text: The condition.
+        keys: Keys of the metadata, where they are known: a message names the one that was meant.
 
     Raises:
         ValueError: it says what was expected where, and names the nearest valid column.
@@ -81,7 +86,7 @@ def parse_filter(text: str) -> Condition:
     sql, form, columns, position = "", "", list[tuple[str, str]](), 0
     for found in _COMPARISON.finditer(text):
         joint = _joint(text, position, found.start())
-        kind, comparison = _as_sql(text, found, f"c{len(columns)}")
+        kind, comparison = _as_sql(text, found, f"c{len(columns)}", keys)
         sql += f"{joint} coalesce({comparison}, false) "
         form += f"{joint}="
         columns.append((_column_name(found["column"]), kind))
@@ -111,11 +116,13 @@ def _joint(text: str, start: int, stop: int) -> str:
     return text[start:stop]
 
 
-def _as_sql(text: str, found: re.Match[str], column: str) -> tuple[str, str]:
+def _as_sql(text: str, found: re.Match[str], column: str, keys: Collection[str]) -> tuple[str, str]:
     """What a comparison compares with (`number`, `text` or `flag`), and the comparison as SQL."""
     name = _column_name(found["column"])
     is_metadata = name.startswith(_METADATA)
     if name not in COLUMNS and not is_metadata:
+        if name in keys:
+            raise ValueError(f"filter {text!r}: {name} is a key of the metadata; write {_METADATA}{name}")
         nearest = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.5)
         advice = f"did you mean {nearest[0]}" if nearest else f"columns: {', '.join(COLUMNS)}, metadata.KEY"
         raise ValueError(f"filter {text!r}: unknown column {name}; {advice}")
