@@ -65,7 +65,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def pool(store: Store) -> pl.DataFrame:
     """The samples with some of their columns, sorted by id."""
     files = Path(store.path("pool")).glob("*.parquet")
-    read = (pl.read_parquet(file, columns=["sample_id", "uri", "brightness"]) for file in files)
+    read = (pl.read_parquet(file, columns=["sample_id", "uri", "brightness", "sharpness"]) for file in files)
     return pl.concat(read).unique("sample_id", maintain_order=True).sort("sample_id")
 
 
@@ -303,6 +303,31 @@ def test_images_of_a_condition_are_looked_at_some_left_out_and_the_rest_skipped_
     assert app.complaints() == []
 
 
+def test_of_a_ready_made_choice_nothing_is_chosen_and_its_measure_orders_it(app: App) -> None:
+    app.open("map")
+    app.wait("document.getElementById('map')?.handle")
+    app.ask(
+        "(marks => { marks.value = [...marks.options].find(one => one.text === 'least sharp tenth').value;"
+        "marks.dispatchEvent(new Event('change')); })(document.getElementById('marks'))"
+    )
+    app.press("Look at them")
+    app.wait("document.querySelector('dialog.look .cell') !== null")
+    sharpness = dict(pool(app.store).select(pl.col("uri").str.extract(r"([^/#]+)$"), "sharpness").iter_rows())
+    first = "document.querySelector('.look .cell .unseen').textContent"
+    app.wait(f"{first}.includes('.jpg, rank')")
+    app.settle()
+    app.shot("map-tenth")
+    assert " 0 chosen." in app.ask("document.getElementById('look-told').innerText")
+    assert not app.sees("Skip ")
+    shown = app.ask("[...document.querySelectorAll('.look .cell .mark-right')].map(one => Number(one.innerText))")
+    assert shown == sorted(shown)
+    name = app.ask(first).partition(", rank")[0]
+    assert shown[0] == pytest.approx(min(sharpness.values()), rel=0.05)
+    assert sharpness[name] == pytest.approx(shown[0], rel=0.05)
+    app.browser.key("Escape")
+    assert app.complaints() == []
+
+
 def test_what_is_in_view_is_looked_at_and_the_sentences_follow_the_slider(app: App) -> None:
     app.open("map")
     app.wait("document.getElementById('map')?.handle")
@@ -350,10 +375,14 @@ def test_one_of_near_duplicates_is_kept_and_the_others_skipped(app: App) -> None
     app.browser.key("k")
     count = app.ask("document.querySelectorAll('.look .cell.is-chosen').length")
     last = int(app.ask("[...document.querySelectorAll('.look .cell b')].at(-1).innerText")) - 1
+    said = app.ask("document.getElementById('look-told').innerText")
+    assert f"The one that stays, rank {last + 1}, is entered among the decisions as kept." in said
+    others = app.ask("[...document.querySelectorAll('.look .cell.is-chosen b')].map(one => Number(one.innerText) - 1)")
+    assert ("It is no pick" in said) == (last >= 12 > min(others))
     app.press(f"Skip {count} image{'s' if count > 1 else ''} as redundant")
     ids = ranking(Path(app.store.root))["sample_id"]
-    until(lambda: len(app.decided()) == len(before) + count, seconds=20, what="the others skipped", every=0.1)
-    assert ids[last] not in app.decided()
+    until(lambda: len(app.decided()) == len(before) + count + 1, seconds=20, what="the others skipped", every=0.1)
+    assert app.decided()[ids[last]] == "kept"
     app.wait(f"document.querySelector('.group .state').innerText.includes('{count} skipped as redundant')")
     app.browser.key("z")
     until(lambda: app.decided() == before, seconds=20, what="the undo", every=0.1)

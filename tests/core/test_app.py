@@ -287,7 +287,10 @@ def test_batches_and_labels_are_told(store: Store, client: TestClient) -> None:
     told = client.get("/api/labels").json()
     assert (told["batches"][0]["images"], told["batches"][0]["back"], told["out"]) == (6, 2, 4)
     assert {row["class"]: row["labels"] for row in told["classes"]} == {"cat": 1, "dog": 1}
-    assert "expected labels of two classes" in client.get("/api/doubtful").json()["why_not"]
+    assert told["short_below"] == 20
+    assert client.get("/api/doubtful").json()["why_not"].startswith("There are too few labels to compare: it takes two")
+    names = client.post("/api/names", json={"ids": [*ids[:2], "0" * 64]}).json()["names"]
+    assert names == {row["sample_id"]: row["uri"] for row in batch.table.head(2).to_dicts()}
     assert client.get(f"/api/images/{ids[3]}").json()["batch"] == batch.name
 
 
@@ -527,6 +530,7 @@ ADDRESSES = (
     "/api/columns", "/api/states", "/api/mask", "/thumbs/{}", "/images/{}", "/api/images/{}",
     "/api/images/{}/neighbours", "/columns/{}/{}", "/{}", "/api/decisions", "/api/recipe",
     "/api/preview", "/api/preview/picks", "/api/undo", "/api/decisions/{}", "/api/near/{}", "/api/find",
+    "/api/names",
 )  # fmt: skip
 
 

@@ -23,30 +23,33 @@ export function begin(workspace) {
 }
 function keep() { try { localStorage.setItem(place, JSON.stringify(waiting)); } catch { /* a private window */ } }
 
-// One decision on one item or several; they are undone together. `by` says what it was made on. How many it changes.
-export function decide(items, decision, by = "") {
-  const entry = [items].flat().map((item) => ({ id: item.id, name: item.name, before: decisionOf(item.state), after: decision }))
-    .filter((one) => one.before !== decision);
+// One decision on one item or several; they are undone together, and those that are `kept` of the same images with them.
+// `by` says what it was made on. How many it changes.
+export function decide(items, decision, by = "", kept = []) {
+  const asked_ = [...[items].flat().map((item) => [item, decision]), ...kept.map((item) => [item, "kept"])];
+  const entry = asked_.map(([item, after]) => ({ id: item.id, name: item.name, before: decisionOf(item.state), after }))
+    .filter((one) => one.before !== one.after);
   if (!entry.length) return 0;
   for (const item of [items].flat()) if (item.state === "labelled" || item.state === "out") base.set(item.id, item.state);
   history.push(entry);
   const group = Array.isArray(items) ? ++bulk : 0;
-  for (const one of entry) waiting.push({ id: one.id, decision, by, group });
+  for (const one of entry) waiting.push({ id: one.id, decision: one.after, by, group });
   keep();
-  tell({ now: Object.fromEntries(entry.map((one) => [one.id, decision])) });
+  tell({ now: Object.fromEntries(entry.map((one) => [one.id, one.after])) });
   send();
   return entry.length;
 }
 // The same on many at once, which is told with counts and can be undone from there.
-export function decideAll(items, decision, by, picks) {
+export function decideAll(items, decision, by, picks, kept = []) {
   const already = items.filter((item) => item.state === decision).length;
   const among = items.filter((item) => item.state !== decision && item.rank !== null && item.rank < picks).length;
-  const changed = decide(items, decision, by);
+  const all = decide(items, decision, by, kept), changed = all - kept.length;
   const told = [changed ? `${counted(changed, "image")} ${WORDS[decision]}${among ? `, ${whole(among)} of them ${among === 1 ? "a pick" : "picks"}` : ""}` : "Nothing changed"];
+  if (kept.length) told.push(`${whole(kept.length)} kept`);
   if (already) told.push(`${whole(already)} ${already === 1 ? "was" : "were"} so already`);
   const text = `${told.join("; ")}.`;
   say(text);
-  done(text, changed ? () => { undo(); say("Taken back"); done(`Taken back: ${counted(changed, "image is", "images are")} as before.`); } : null);
+  done(text, changed ? () => { undo(); say("Taken back"); done(`Taken back: ${counted(all, "image is", "images are")} as before.`); } : null);
 }
 // Takes this page's last decision back, unless somebody has decided otherwise meanwhile; what it was about, or null.
 export function undo() {

@@ -30,6 +30,14 @@ export const legend = () => make("p", { className: "small soft legend-of-marks" 
 export const tally = (counts) => Object.keys(MARKS).filter((state) => counts[state]).map((state) => `${counts[state].toLocaleString("en-US")} ${WORDS[state]}`).join(", ");
 export const rankNote = (item) => (item.rank === null || item.rank === undefined ? "not ranked" : `rank ${(item.rank + 1).toLocaleString("en-US")}`);
 
+// Gives images of which only the id is known their names.
+export async function nameAll(items) {
+  const without = items.filter((item) => !item.name);
+  if (!without.length) return;
+  const { names } = await asked("/api/names", { body: { ids: without.map((item) => item.id) } });
+  for (const item of without) item.name = names[item.id] || "";
+}
+
 export function picture(item, { large = false, alt = shortName(item.name) } = {}) {
   const image = make("img", { alt, title: item.name, loading: "lazy", decoding: "async", draggable: false });
   image.onerror = () => { image.classList.add("is-missing"); image.alt = `${alt} (cannot be shown)`; };

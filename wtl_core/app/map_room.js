@@ -1,5 +1,5 @@
 // The room Map: the report's map over the live workspace, a slider, a filter that the server answers, and a lasso.
-import { ask, asked, counted, empty, facts, ladderOf, make, middleOf, picture, rankNote, say, share, shortName, stepsTable, strip, whole, WORDS } from "./kit.js";
+import { ask, asked, counted, empty, facts, figure, ladderOf, make, middleOf, nameAll, picture, rankNote, say, share, shortName, stepsTable, strip, whole, WORDS } from "./kit.js";
 import { decideAll, MOST, onDecisions } from "./decide.js";
 import { look, skipping } from "./look.js";
 import { createMap } from "/map.js";
@@ -81,7 +81,7 @@ export function room(box, context) {
     dark.onchange = () => view.recolour();
 
     const choices = [["nothing", null], ["new with the last refresh", (i) => data.arrived[i]], ["labelled", (i) => states[i] === 4], ["handed out", (i) => states[i] === 5], ["kept", (i) => states[i] === 1], ["skipped", (i) => states[i] === 2 || states[i] === 3],
-      ["near-duplicates", (i) => data.near[i] > 0], ["least sharp tenth", (i) => data.sharpness[i] < 26], ["darkest tenth", (i) => data.brightness[i] < 26],
+      ["near-duplicates", (i) => data.near[i] > 0], ["least sharp tenth", (i) => data.sharpness[i] < 26, "sharpness"], ["darkest tenth", (i) => data.brightness[i] < 26, "brightness"],
       ...told.groupings.flatMap((grouping, g) => grouping.values.map((value, v) => [`${grouping.name}: ${value}`, (i) => data[`group${g}`][i] === v])), ["the condition", (i) => mask && mask[i >> 3] & (1 << (i & 7))]];
     marks.append(...choices.map(([name], at) => make("option", { value: at }, name)));
     marks.value = context.memory.marks ?? (context.state.arrived ? 1 : context.state.labelled ? 2 : 0); // as in the report
@@ -104,13 +104,16 @@ export function room(box, context) {
       result.textContent = marked ? `${counted(marked.length, "image")}, ${whole(picksOf(marked))} of them up to the slider` : "";
     }
     const picksOf = (rows) => { let sum = 0; for (let k = 0; k < rows.length; k++) if (data.rank[rows[k]] < cut) sum++; return sum; };
-    // The images of some rows in a window, to be looked at and then skipped; only open ones are chosen at first.
-    function lookAt(rows, by) {
-      const items = [...rows].sort((a, b) => data.rank[a] - data.rank[b]).slice(0, MOST).map((i) => ({ ...itemOf(i), state: STATES[states[i]] }));
-      look({ title: `${counted(rows.length, "image")}: ${by}`, about: rows.length > MOST ? `The first ${whole(MOST)} by rank are here. To leave out more, give the recipe a filter.` : "The first ranks come first.", items, picks: context.state.picks,
-        open: (item) => context.go("picks", item), isChosen: (item) => item.state === "open", actions: skipping((wanted, decision) => decideAll(wanted, decision, `Map, ${by}`, context.state.picks)) });
+    // The images of some rows in a window, to be looked at and then skipped. Of what a person has drawn or asked for, the
+    // open ones are chosen at first; of a ready-made choice none, and a measure orders it.
+    function lookAt(rows, by, { measure, isOwn = true } = {}) {
+      const order = [...rows].sort((a, b) => (measure && data[measure][a] - data[measure][b]) || data.rank[a] - data.rank[b]).slice(0, MOST);
+      const items = order.map((i) => ({ ...itemOf(i), name: "", state: STATES[states[i]], note: measure ? figure(told.levels[measure][data[measure][i]]) : "" }));
+      const about = [measure ? `The lowest ${measure} comes first; under each picture are its rank and its ${measure}.` : "The first ranks come first.", ...(rows.length > MOST ? [`The first ${whole(MOST)} of them are here. To leave out more, give the recipe a filter.`] : []), ...(isOwn ? [] : ["None is chosen yet."])];
+      look({ title: `${counted(rows.length, "image")}: ${by}`, about: about.join(" "), items, picks: context.state.picks,
+        open: (item) => context.go("picks", item), isChosen: (item) => isOwn && item.state === "open", actions: skipping((wanted, decision) => decideAll(wanted, decision, `Map, ${by}`, context.state.picks)) });
     }
-    lookAtMarked.onclick = () => marked && lookAt(marked, marks.value < choices.length - 1 ? choices[marks.value][0] : condition);
+    lookAtMarked.onclick = () => marked && (marks.value < choices.length - 1 ? lookAt(marked, choices[marks.value][0], { measure: choices[marks.value][2], isOwn: false }) : lookAt(marked, condition));
     marks.onchange = mark;
     form.onsubmit = async (event) => {
       event.preventDefault();
@@ -190,7 +193,9 @@ export function room(box, context) {
       clear.onclick = () => view.clear();
       panel.replaceChildren(make("h3", {}, "Inside"), facts([["images", whole(inside.length)], ["up to the slider", part(sums.picks)], ["labelled", part(sums.labelled)], ["handed out", part(sums.out)], ["kept", part(sums.kept)], ["skipped", part(sums.skipped)],
         ["new", part(sums.arrived)], ["near-duplicates", part(sums.near)], ["median sharpness", middle("sharpness")], ["median brightness", middle("brightness")]]),
-      make("p", { className: "acts" }, through, clear), strip(order.map((i) => ({ ...itemOf(i), state: STATES[states[i]] })), (item) => context.go("picks", item)));
+      make("p", { className: "acts" }, through, clear));
+      const items = order.map((i) => ({ ...itemOf(i), name: "", state: STATES[states[i]] })), shownFor = inside;
+      nameAll(items).then(() => { if (inside === shownFor && panel.querySelector("h3")) { panel.querySelector(".strip")?.remove(); panel.append(strip(items, (item) => context.go("picks", item))); } }, (error) => context.fail(error));
     }
     moveTo(cut);
     mark();

@@ -45,14 +45,20 @@ export function near(box, context) {
     groups.forEach((entry, place) => entry.node.classList.toggle("is-chosen", place === chosen));
     if (!quiet) { groups[chosen].node.focus({ preventScroll: true }); groups[chosen].node.scrollIntoView({ block: "nearest" }); say(`Group ${chosen + 1}: ${counted(groups[chosen].group.count, "image")}`); }
   }
+  const isPick = (item) => item.rank !== null && item.rank < context.state.picks;
+  function stayNote(item, others) {
+    const kept = `The one that stays, ${rankNote(item)}, is entered among the decisions as kept.`;
+    if (isPick(item) || !others.some(isPick)) return kept;
+    return `${kept} It is no pick, and keeping makes it none: the next run ranks it anew. If the others are skipped as redundant they count as covered, so that it may come late; skipped as unusable they do not.`;
+  }
   // All but the best ranked one that is not skipped are chosen at first; what is labelled or handed out is left alone.
   async function lookThrough(at) {
     choose(at, true);
     const { group } = groups[at];
     try {
       const { items } = await asked(`/api/near/${group.items[0].id}`), stays = items.find((item) => ["kept", "out", "labelled"].includes(item.state)) || items.find((item) => !isSkipped(item));
-      look({ title: `${counted(group.count, "image")} that look almost the same`, about: group.count > items.length ? `The first ${whole(items.length)} by rank are here.` : "The best ranked one stays at first.", items, hasKeeper: true, open,
-        isChosen: (item) => item !== stays && item.state === "open", actions: skipping((wanted, decision) => decideAll(wanted, decision, `Near-duplicates, a group of ${whole(group.count)}`, context.state.picks)).reverse() });
+      look({ title: `${counted(group.count, "image")} that look almost the same`, about: group.count > items.length ? `The first ${whole(items.length)} by rank are here.` : "The best ranked one stays at first.", items, keeper: stayNote, open,
+        isChosen: (item) => item !== stays && item.state === "open", actions: skipping((wanted, decision, stay) => decideAll(wanted, decision, `Near-duplicates, a group of ${whole(group.count)}`, context.state.picks, stay ? [stay] : [])).reverse() });
     } catch (error) { context.fail(error); }
   }
   const stop = onDecisions(({ now, error }) => {
@@ -153,8 +159,8 @@ export function labels(box, context) {
     nodes.push(make("h2", {}, "Labels"));
     if (!found.labelled) nodes.push(make("p", { className: "read" }, "No image is labelled yet. `wtl labels add FILE` reads what labelling tools write; the next run then picks where labels are missing."));
     else {
-      nodes.push(make("p", { className: "read" }, `${counted(found.labelled, "image is", "images are")} labelled. ${found.accuracy ? `A simple classifier that they teach is right on ${share(found.accuracy.value)} of images drawn at random (${share(found.accuracy.low)} to ${share(found.accuracy.high)}).` : `How accurate a model they teach cannot be told yet: ${found.lacking}.`}`));
-      if (found.short.length) nodes.push(make("p", { className: "read" }, make("b", {}, "Short classes"), `: ${found.short.slice(0, 12).join(", ")}${found.short.length > 12 ? ` and ${found.short.length - 12} more` : ""}.`));
+      nodes.push(make("p", { className: "read" }, `${counted(found.labelled, "image is", "images are")} labelled. ${found.accuracy ? `A simple classifier that they teach is right on ${share(found.accuracy.value)} of images drawn at random (${share(found.accuracy.low)} to ${share(found.accuracy.high)}).` : `It is not known yet how accurate a model trained on them is: ${found.lacking}.`}`));
+      if (found.short.length) nodes.push(make("p", { className: "read" }, make("b", {}, "Short classes"), `, with fewer than ${whole(found.short_below)} labels: ${found.short.slice(0, 12).join(", ")}${found.short.length > 12 ? ` and ${found.short.length - 12} more` : ""}.`));
       if (found.classes.length) nodes.push(table(["class", "labels", "share", "of the pool", "among the picks"], found.classes.slice(0, 40).map((row) => [row.class, whole(row.labels), share(row.share), share(row.pool_share), row.next === null ? "" : whole(row.next)])));
       const again = make("div"), button = make("button", { type: "button" }, "Look for label errors");
       button.onclick = async () => {

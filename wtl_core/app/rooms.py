@@ -181,6 +181,12 @@ def find(live: Live, text: str) -> dict[str, Any]:
     return {"total": len(rows), "items": _named(view, rows[:_MOST_FOUND], states=live.entries().states)}
 
 
+def names(live: Live, ids: list[str]) -> dict[str, str]:
+    """The names of samples by id, those that are in the pool alone."""
+    view = live.view()
+    return dict(view.samples.select("sample_id", "uri")[view.rows_of(ids)].iter_rows())
+
+
 def decided(live: Live, *, start: int, count: int, show: str) -> dict[str, Any]:
     """What people decided and is still so, entry by entry of the ledger, the last one first."""
     view, entries = live.view(), live.entries()
@@ -267,6 +273,7 @@ def labels(live: Live) -> dict[str, Any]:
         "lacking": "" if told is None or told.accuracy is not None else told.lacking,
         "classes": [_rounded(row) for row in classes],
         "short": [] if told is None else told.short,
+        "short_below": progress.SHORT,
         "out": int((entries.states[view.ranked] == OUT).sum()) if len(view.ranked) else 0,
     }
 
@@ -275,8 +282,12 @@ def doubtful(live: Live, *, count: int) -> dict[str, Any]:
     """Labels to look at again; `why_not` says what is missing where none can be checked."""
     try:
         found = label_errors.check(live.store)
-    except ConfigError as error:
-        return {"checked": 0, "items": [], "total": 0, "why_not": str(error)}
+    except ConfigError:
+        why_not = (
+            f"There are too few labels to compare: it takes two classes with at least {label_errors.FOLDS} labelled "
+            "images each. Add labels with their classes by `wtl labels add FILE`, and look again."
+        )
+        return {"checked": 0, "items": [], "total": 0, "why_not": why_not}
     rows = found.table.head(count).select("sample_id", "uri", "label", "suggestion", "probability", "reason")
     items = [{"id": row.pop("sample_id"), "name": row.pop("uri"), **_rounded(row)} for row in rows.to_dicts()]
     return {"checked": found.checked, "items": items, "total": found.table.height, "why_not": ""}

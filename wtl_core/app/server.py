@@ -65,6 +65,12 @@ class Asked(BaseModel):
     by: Annotated[str, Field(max_length=300)] = ""
 
 
+class Named(BaseModel):
+    """Samples whose names are asked for."""
+
+    ids: Ids
+
+
 class TakenBack(BaseModel):
     """An entry of the ledger that no longer counts, for all its samples or some, see `decisions.undo`."""
 
@@ -147,6 +153,10 @@ def _add_rooms(app: FastAPI, live: Live) -> None:
     @app.get("/api/find")
     def find(name: Annotated[str, Query(min_length=1, max_length=300)]) -> dict[str, Any]:
         return rooms.find(live, name)
+
+    @app.post("/api/names")
+    def names(asked: Named) -> dict[str, Any]:
+        return {"names": rooms.names(live, asked.ids)}
 
     @app.get("/api/arrivals")
     def arrivals(start: Start = 0, count: Count = 100) -> dict[str, Any]:
