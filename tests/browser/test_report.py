@@ -401,4 +401,11 @@ def test_it_prints(page: Page) -> None:
     (SHOTS / "report.pdf").write_bytes(data)
     assert data.startswith(b"%PDF")
     assert 2 <= data.count(b"/Type /Page\n") <= 12
+    closed = "[...document.querySelectorAll('details:not(.no-print):not([open])')].length"
+    before = page.ask(closed)
+    assert before
+    page.ask("dispatchEvent(new Event('beforeprint'))")
+    assert page.ask(closed) == 0
+    page.ask("dispatchEvent(new Event('afterprint'))")
+    assert page.ask(closed) == before
     assert page.complaints() == []

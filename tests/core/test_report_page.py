@@ -16,6 +16,8 @@ from tests.conftest import make_jpeg, write_pictures
 from tests.near_duplicates import write_near_duplicates
 from tests.plain_ingest import write_tar
 from tests.plain_refresh import PIXELS, ranking, refresh
+from wtl_core.labelling import batches
+from wtl_core.labelling.batches import Asked
 from wtl_core.pool import live_pool
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.report import columns, contact_sheet, page, sections, small_pictures
@@ -99,6 +101,27 @@ def test_what_is_labelled_and_what_has_arrived_is_marked(source: Path, tmp_path:
     assert "2 images are labelled" in text
     [by_label] = [group for group in told(text)["groupings"] if group["name"].startswith("class")]
     assert by_label["values"] == ["(not known)", "a", "b"]
+
+
+def test_what_is_handed_out_is_marked_and_its_batch_listed_until_it_is_back(source: Path, tmp_path: Path) -> None:
+    first = refresh(tmp_path / "w", source)
+    store = Store(str(tmp_path / "w"))
+    batch = batches.hand_out(store, Asked(new=3)).table
+    ledger.append(store, "labelled", batch["sample_id"].to_list()[:1], classes=[["a"]])
+    (source / "new.jpg").write_bytes(make_jpeg(1000))
+    second = refresh(tmp_path / "w", source)
+    text = page_of(tmp_path / "w")
+    flags, named = column(text, "flags", "u1"), names(text)
+    assert {named[at] for at in np.flatnonzero(flags & columns.OUT)} == set(batch["uri"][1:])
+    assert told(text)["out"] == 2
+    assert '<td class="name">batch-001</td><td>3</td><td>1</td><td>0</td><td>2</td><td></td>' in text
+    assert f"{second.counts.samples - 1} of them ranked" in text
+    # What changed is told as a share of what labelling everything would give.
+    shares = [f"{100 * one.coverage['10'] / one.coverage['100']:.1f} %" for one in (first, second)]
+    assert f"<td>10 %</td><td>{shares[0]}</td><td>{shares[1]}</td>" in text
+    ledger.append(store, "labelled", batch["sample_id"].to_list()[1:], classes=[["a"], ["b"]])
+    refresh(tmp_path / "w", source)
+    assert "Batches that are out" not in page_of(tmp_path / "w")
 
 
 def test_the_first_report_says_what_to_do_where_there_is_nothing_yet(tmp_path: Path) -> None:

@@ -144,15 +144,16 @@ def enter(store: Store, batch: Batch, *, due: date | None = None) -> Batch:
     return replace(batch, due=due)
 
 
-def listed(store: Store, today: date | None = None) -> pl.DataFrame:
+def listed(store: Store, today: date | None = None, *, entries: pl.DataFrame | None = None) -> pl.DataFrame:
     """The batches, oldest first: `batch`, `created`, `images`, `controls`, and how many are `back`, `skipped` or `out`.
 
     An image is back when it is labelled; `last_back` is when the last label came, null for none. `due` is the day by
     which the batch was to be back, null for none, and `is_overdue` says that images are out after it; `today` is the
-    day in UTC if not given. Exports of before there were batches are not in the table.
+    day in UTC if not given. Exports of before there were batches are not in the table. `entries` is what `ledger.read`
+    returns, all of the ledger if not given.
     """
     today = today or datetime.now(UTC).date()
-    entries = ledger.read(store)
+    entries = ledger.read(store) if entries is None else entries
     labelled = ledger.labels(entries).select("sample_id", labelled_at="created")
     rows = entries.filter(pl.col("kind") == "exported", pl.col("batch").is_not_null())
     rows = rows.join(labelled, on="sample_id", how="left", maintain_order="left")

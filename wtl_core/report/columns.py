@@ -19,7 +19,7 @@ from wtl_core.selection import columns as steering
 
 NONE = 0xFFFFFFFF
 """In a column of ranks: there is none."""
-LABELLED, ARRIVED, FILTERED, REPEAT, SKIPPED = 1, 2, 4, 8, 16
+LABELLED, ARRIVED, FILTERED, REPEAT, SKIPPED, OUT = 1, 2, 4, 8, 16, 32
 """Bits of the column `flags`."""
 MEASURES = ("sharpness", "brightness", "contrast")
 _MOST_VALUES, _MOST_GROUPINGS, _MOST_RANGES = 40, 10, 5

@@ -66,7 +66,7 @@ def render(store: Store, commit: Commit, live: Pool, *, workers: int = 1) -> str
     entries = ledger.read(store, commit.ledger_length)
     labels = ledger.labels(entries)
     former = next((old for old in commits.newest(store, 2) if old.number < commit.number), None)
-    facts = sections.gather(store, commit, live, ranking=ranking, labels=labels, former=former)
+    facts = sections.gather(store, commit, live, ranking=ranking, entries=entries, former=former)
     samples, weight = _shown(live.samples, ranking, facts.rows)
     row_of = {sample_id: row for row, sample_id in enumerate(samples["sample_id"])}
     groups = columns.groupings(
@@ -90,6 +90,7 @@ def render(store: Store, commit: Commit, live: Pool, *, workers: int = 1) -> str
         "picks": commit.counts.picks,
         "labelled": receipt.get("labelled_samples", 0),
         "labelledInPool": facts.labelled_in_pool,
+        "out": len(facts.out),
         "prefix": prefix,
         "complete": ranking.height if weight == 1 else _COMPLETE,
         "weight": weight,
@@ -170,6 +171,7 @@ def _arrays(
     for bit, found in (
         (columns.LABELLED, ids.is_in(ledger.sample_ids(entries, "labelled")).to_numpy()),
         (columns.SKIPPED, ids.is_in(ledger.sample_ids(entries, "skipped")).to_numpy()),
+        (columns.OUT, ids.is_in(facts.out).to_numpy()),
         (columns.ARRIVED, ids.is_in(list(facts.arrived)).to_numpy()),
         (columns.FILTERED, samples["is_filtered"].to_numpy()),
         (columns.REPEAT, by_rank["repeat"]),

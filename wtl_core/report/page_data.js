@@ -2,7 +2,7 @@
 import { $, make } from "./shared.js";
 
 export const told = JSON.parse($("told").textContent);
-export const NONE = 0xffffffff, LABELLED = 1, ARRIVED = 2, FILTERED = 4, REPEAT = 8, SKIPPED = 16;
+export const NONE = 0xffffffff, LABELLED = 1, ARRIVED = 2, FILTERED = 4, REPEAT = 8, SKIPPED = 16, OUT = 32;
 
 // Columns are little-endian, as every browser's machine is; deflated, in base64.
 async function bytesOf(id) {

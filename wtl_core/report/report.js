@@ -3,7 +3,7 @@ import { createGrid } from "./grid.js";
 import { drawChart, fromSlider, ladder, least, most, moveChart, toSlider } from "./ladder.js";
 import { createMap } from "./map.js";
 import {
-  ARRIVED, FILTERED, LABELLED, NONE, REPEAT, SKIPPED, childrenOf, columns, count, flags, nameOf, names, picture,
+  ARRIVED, FILTERED, LABELLED, NONE, OUT, REPEAT, SKIPPED, childrenOf, columns, count, flags, nameOf, names, picture,
   pictureOf, rank, rowOf, told, weightOf, whenDecoded,
 } from "./page_data.js";
 import { $, counted, facts, figure, make, middleOf, points, share, stepsTable, whole } from "./shared.js";
@@ -24,7 +24,7 @@ function moveTo(value, from) {
     sentence: ladder.sentence(cut, told.labelled),
     next: ladder.next(cut),
     "f-count": whole(cut),
-    "f-percent": `${percent} % of ${whole(most)}`,
+    "f-percent": `${percent} % of ${whole(most)} ranked`,
     "f-random": whole(random),
     "f-times": `${(random / Math.max(cut, least)).toFixed(1)} times as many`,
     "f-reached": share(reached),
@@ -84,6 +84,7 @@ function describe(i) {
   else if (rank[i] === NONE) parts.push("not ranked");
   else parts.push(`rank ${whole(rank[i] + 1)}`, rank[i] < cut ? "picked at this cut" : "not picked at this cut");
   if (rank[i] !== NONE && columns.stands[i]) parts.push(`stands for ${whole(columns.stands[i])}`);
+  if (flags[i] & OUT) parts.push("handed out, not back yet");
   if (flags[i] & REPEAT) parts.push("near-duplicate of an earlier one");
   if (flags[i] & ARRIVED && told.number > 1) parts.push("new with this refresh");
   return parts.join(", ");
@@ -197,6 +198,7 @@ const marks = [
   ["nothing", null],
   ...(told.number > 1 ? [["new with this refresh", (i) => flags[i] & ARRIVED]] : []),
   ...(told.labelledInPool ? [["labelled", (i) => flags[i] & LABELLED]] : []),
+  ...(told.out ? [["handed out", (i) => flags[i] & OUT]] : []),
   ["groups of near-duplicates", (i) => columns.near[i] > 0],
   ["least sharp tenth", (i) => columns.sharpness[i] < 26],
   ["darkest tenth", (i) => columns.brightness[i] < 26],
@@ -256,6 +258,7 @@ function card(place) {
   const row = rowAt(place), others = isRandom ? [] : [...childrenOf(place).subarray(0, 3)];
   const caption = [make("b", {}, whole(place + 1))];
   if (!isRandom && columns.stands[row]) caption.push(` stands for ${whole(columns.stands[row])}`);
+  if (flags[row] & OUT) caption.push(make("span", { className: "tag" }, "handed out"));
   if (flags[row] & REPEAT) caption.push(make("span", { className: "tag" }, "repeat"));
   return make("div", { className: "pick", title: nameOf(row) }, picture(row),
     make("span", { className: "caption" }, ...caption),
@@ -331,11 +334,13 @@ for (const button of document.querySelectorAll("button[data-copies]")) {
   };
 }
 for (const node of document.querySelectorAll("button[data-open]")) node.onclick = () => open(Number(node.dataset.open));
+let printed = []; // what is open on paper alone
 addEventListener("beforeprint", () => {
-  document.querySelectorAll("details[data-print]").forEach((node) => { node.open = true; });
+  printed = [...document.querySelectorAll("details[data-print]:not([open])")];
+  for (const node of printed) node.open = true;
   if (told.ranked) { tellSteps(); wall.print(3); drawChart(cut); }
 });
-addEventListener("afterprint", () => { if (told.ranked) { wall.print(0); drawChart(cut); } });
+addEventListener("afterprint", () => { for (const node of printed) node.open = false; if (told.ranked) { wall.print(0); drawChart(cut); } });
 if (told.ranked) {
   tell(-1);
   new ResizeObserver(() => drawChart(cut)).observe($("decide"));

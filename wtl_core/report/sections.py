@@ -9,11 +9,11 @@ import polars as pl
 from wtl_core.embedding import vectors
 from wtl_core.embedding.chunks import refused as refused_by_encoder
 from wtl_core.images.faults import Reason
-from wtl_core.labelling import progress
+from wtl_core.labelling import batches, progress
 from wtl_core.pool import live_pool
 from wtl_core.pool.live_pool import Pool
 from wtl_core.refresh import accounts
-from wtl_core.workspace import selections, snapshots
+from wtl_core.workspace import ledger, selections, snapshots
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
@@ -51,6 +51,7 @@ class Facts:
     """What the sections show; samples by id. `rows` are all samples that are pictured, the first sections first."""
 
     arrived: set[str]
+    out: list[str]
     near: pl.DataFrame
     without_vector: list[str]
     labelled_in_pool: int
@@ -68,10 +69,10 @@ class Facts:
 
 
 def gather(
-    store: Store, commit: Commit, live: Pool, *, ranking: pl.DataFrame, labels: pl.DataFrame, former: Commit | None
+    store: Store, commit: Commit, live: Pool, *, ranking: pl.DataFrame, entries: pl.DataFrame, former: Commit | None
 ) -> Facts:
     """Everything that the sections show of a refresh; `former` is the one before it. Reads only."""
-    samples = live.samples
+    samples, labels = live.samples, ledger.labels(entries)
     near = live_pool.near_groups(samples)
     picks = ranking.head(commit.counts.picks)
     refused = accounts.quarantine(live, store, commit.encoder)
@@ -80,6 +81,7 @@ def gather(
     outliers = _outliers(ranking)
     facts = Facts(
         arrived=arrived(store, samples, former),
+        out=sorted({*ledger.sample_ids(entries, "exported")} - {*ledger.settled_ids(entries)}),
         near=near,
         without_vector=without_vector,
         labelled_in_pool=samples.join(labels, on="sample_id", how="semi").height,
@@ -88,6 +90,7 @@ def gather(
             "classes": [] if told is None else told.classes.to_dicts(),
             "reasons": reasons(refused),
             "refused": refused.unique(maintain_order=True).head(_REFUSED_ROWS).to_dicts(),
+            "batches": batches.listed(store, entries=entries).filter(pl.col("out") > 0).to_dicts(),
             "before": _before(commit, former),
             "encoder_text": _encoder_text(commit),
             "outlier_notes": [f"distance {radius:.2f}" for radius in outliers["radius"]],
@@ -146,16 +149,16 @@ def _add_changes(
 
 
 def _before(commit: Commit, former: Commit | None) -> list[dict[str, float]]:
-    """Coverage at some operating points, in this refresh and the one before."""
+    """What some operating points give in this refresh and the one before, as shares of what all labels would give."""
     if former is None:
         return []
     both = [p for p in map(str, _PERCENTS) if p in former.coverage and p in commit.coverage]
     return [
         {
             "percent": int(p),
-            "before": former.coverage[p],
-            "now": commit.coverage[p],
-            "random": commit.random_coverage[p],
+            "before": former.coverage[p] / (former.coverage.get("100") or 1),
+            "now": commit.coverage[p] / (commit.coverage.get("100") or 1),
+            "random": commit.random_coverage[p] / (commit.coverage.get("100") or 1),
         }
         for p in both
     ]
