@@ -54,6 +54,7 @@ async function poll() {
   try {
     const found = await asked("/api/state"), before = state;
     state = found;
+    current?.recount?.();
     if (before && (before.refresh !== found.refresh || before.entries !== found.entries)) {
       // A new ranking changes all that the queue says, its first sentence too.
       if (before.refresh !== found.refresh && shown === "picks") open("picks"); else current?.refreshed?.(before.refresh !== found.refresh);

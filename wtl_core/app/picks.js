@@ -1,7 +1,7 @@
 // The room Picks: a queue that is gone through by keys, and all that helps to decide about one image.
 import { asked, cell as cellOf, counted, done, empty, facts, legend, make, picture, say, segments, shortName, strip, tally, whole, WORDS } from "./kit.js";
 import { createGrid } from "/grid.js";
-import { decide, onDecisions, undo } from "./decide.js";
+import { decide, onDecisions, pending, undo } from "./decide.js";
 
 const PAGE = 100;
 export const KEYS = [["K", "keep"], ["U", "skip as unusable"], ["R", "skip as redundant"], ["Z", "undo your last decision"], ["N", "next open pick"],
@@ -201,6 +201,7 @@ export function room(box, context) {
       action();
       return true;
     },
+    recount() { if (!pending()) tellProgress(); }, // a count from before a decision corrects itself
     refreshed(isNew) { tellProgress(); if (show !== "all" && !isNew) return; version++; const page = Math.floor(Math.max(0, grid.chosen) / PAGE); pages = new Map([[page, pages.get(page)]]); loadPage(page); },
     leave: stop,
   };
