@@ -91,6 +91,7 @@ def _compile(network: nn.Module, rows: int, side_px: int, is_bfloat16: bool, thr
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if is_bfloat16 else "f32",
         "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # else two processes of one thread each share the first core
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
     }
