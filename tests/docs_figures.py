@@ -130,13 +130,15 @@ def _ladder() -> Figure:
 
 
 def _tail() -> Figure:
-    params = SelectionParams()
     figure = Figure((5.4, 2.2), layout="constrained")
     axes = figure.subplots()
-    edges = [0, 100 * params.tail_from, 100 * params.outliers_from, 100]
-    axes.stairs([1, 0.5, 0], edges, baseline=None, color=_PICK, linewidth=2)
-    axes.set(xlabel="per cent of the pool picked, near-duplicates counted once", ylabel="share that counts")
-    axes.set(xlim=(0, 100), ylim=(-0.05, 1.1), yticks=[0, 0.5, 1])
+    share, typical = np.linspace(0, 0.99, 100), 0.57
+    axes.plot(100 * share, 1 - (1 - typical) * np.minimum(2 * share / (1 - share), 1), color=_PICK, linewidth=2)
+    axes.axhline(typical, color=_LINE, zorder=0)
+    axes.text(1, typical + 0.03, "that of a typical neighbour", fontsize=8)
+    axes.set(
+        xlabel="per cent of the pool picked or labelled", ylabel="similarity to itself", xlim=(0, 100), ylim=(0, 1.05)
+    )
     return figure
 
 

@@ -125,13 +125,13 @@ def test_every_parameter_is_in_one_table_and_the_newcomers_have_no_expert_knobs(
         shown = re.findall(r"^\| `(\w+)` \|", own, flags=re.MULTILINE)
         hidden = re.findall(rf"^\| `{stage}\.(\w+)` \|", experts, flags=re.MULTILINE)
         assert sorted(shown + hidden) == sorted(section.annotation.model_fields)
-    knobs = ("head", "exact_up_to", "cells_from", "neighbours", "tail_from", "outliers_from", "clusters")
+    knobs = ("head", "exact_up_to", "cells_from", "neighbours", "clusters")
     assert all(f"| `selection.{name}` |" in experts for name in knobs)
     assert "| `budget` |" in everyday
 
 
 def test_a_recipe_file_sets_expert_knobs_where_it_always_did() -> None:
-    assert parse_recipe("[selection]\nhead = 100\ntail_from = 0.5", name="r.toml").selection.head == 100
+    assert parse_recipe("[selection]\nhead = 100", name="r.toml").selection.head == 100
 
 
 def columns_told(heading: str) -> list[str]:

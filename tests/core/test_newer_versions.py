@@ -19,7 +19,7 @@ from wtl_core.errors import ConfigError, CorruptArtifactError
 from wtl_core.labelling import cut
 from wtl_core.machine import Machine
 from wtl_core.pipeline import train_successor
-from wtl_core.recipe.recipe import parse_recipe, read_recorded
+from wtl_core.recipe.recipe import Recipe, parse_recipe, read_recorded
 from wtl_core.refresh import planning
 from wtl_core.report import status
 from wtl_core.upkeep import maintenance
@@ -90,6 +90,25 @@ def test_a_recipe_with_unknown_keys_can_be_read_but_is_not_run_by(
     )  # said out loud, it may be left out; the old result is not taken for it
     assert (again.number, commits.unknown_fields(again)) == (2, [])
     assert planning.base_recipe(store) == PIXELS
+
+
+@pytest.mark.parametrize("tail_from", [0.25, 1.0])
+def test_a_workspace_whose_recipe_has_removed_keys_goes_on(source: Path, tmp_path: Path, tail_from: float) -> None:
+    refresh(tmp_path / "w", source)
+    _change_recipe(
+        tmp_path / "w" / "refreshes" / "000001.json", selection={"tail_from": tail_from, "outliers_from": 0.45}
+    )
+    last = commits.latest(Store(str(tmp_path / "w")))
+    assert last is not None
+    assert commits.unknown_fields(last) == []
+    assert planning.base_recipe(Store(str(tmp_path / "w"))) == PIXELS
+    assert refresh(tmp_path / "w", recipe=None).number == 1
+
+
+def test_a_removed_key_in_a_recipe_of_a_person_is_told_unless_it_asked_for_nothing() -> None:
+    assert parse_recipe("[selection]\ntail_from = 0.25\noutliers_from = 0.45", name="r.toml") == Recipe()
+    with pytest.raises(ConfigError, match=r"r\.toml: selection: tail_from: expected it to be left out"):
+        parse_recipe("[selection]\ntail_from = 1.0", name="r.toml")
 
 
 def test_a_next_encoder_is_not_trained_by_half_a_recipe(source: Path, tmp_path: Path) -> None:

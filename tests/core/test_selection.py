@@ -11,7 +11,7 @@ from wtl_core.errors import InputError
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import dense, ranking, result
 from wtl_core.selection.kernels import ONE, kernel_table, median_scale
-from wtl_core.selection.neighbours import prepare
+from wtl_core.selection.neighbours import level_of, prepare
 from wtl_core.selection.ranking import Steering
 from wtl_core.selection.result import Ranking
 
@@ -46,43 +46,58 @@ def kernel_of(vectors: np.ndarray, scale: float) -> np.ndarray:
     return dense.kernel_matrix(prepare(vectors), kernel_table("gaussian", scale)).astype(np.int64)
 
 
-def coverage_of(kernel: np.ndarray, picks: list[int]) -> int:
-    return int(kernel[list(picks)].max(axis=0).sum())
+def coverage_of(kernel: np.ndarray, picks: list[int], weights: float | np.ndarray = 1.0) -> float:
+    return float((kernel[list(picks)].max(axis=0) * weights).sum())
 
 
-def naive_greedy(kernel: np.ndarray, tail_from: float, outliers_from: float) -> list[int]:
-    """Every gain of every candidate at every step, in the tail less half, then all it adds for itself; ties by row."""
-    best, picks = np.zeros(len(kernel), np.int64), []
-    nearest = np.where(np.eye(len(kernel), dtype=bool), 0, kernel).max(axis=1)
-    for step in range(len(kernel)):
-        gains = np.maximum(kernel - best, 0).sum(axis=1)
-        if step >= int(tail_from * len(kernel)):
-            is_last = step >= int(outliers_from * len(kernel))
-            gains -= np.maximum(ONE - 1 - nearest, 0) // (1 if is_last else 2)
-        gains[picks] = np.iinfo(np.int64).min
-        picks.append(int(gains.argmax()))
+def naive_greedy(found: Ranking, vectors: np.ndarray, labelled: np.ndarray | None = None) -> list[int]:
+    """What counts of every gain of every candidate at every step; ties by row.
+
+    To itself a pick has no value of 1, but one that falls to what rows have to their second neighbour in the median;
+    repeats come last, since of the others a sixteenth of what a repeat would cover of itself counts in any case.
+    """
+    everything = vectors if labelled is None else np.concatenate([vectors, labelled])
+    kernel, given = kernel_of(everything, found.scale), len(everything) - len(vectors)
+    near = int(kernel_table("gaussian", found.scale)[level_of(found.near_duplicate_distance)])
+    beyond = np.sort(np.where(kernel < near, kernel, -1), axis=1)[:, -2]
+    typical = np.sort(beyond[beyond >= 0])[(beyond >= 0).sum() // 2]
+    best = kernel[len(vectors) :, : len(vectors)].max(axis=0, initial=0)
+    kernel, count, picks = kernel[: len(vectors), : len(vectors)], len(vectors), []
+    for step in range(count):
+        itself = max(typical, ONE - 2 * (ONE - typical) * (step + given) // (count - step))
+        others = np.where(np.eye(count, dtype=bool), 0, np.maximum(kernel - best, 0)).sum(axis=1)
+        keys = others + np.maximum(itself - best, -(-np.minimum(ONE - best, ONE - near) // 16))
+        keys[picks] = -1
+        picks.append(int(keys.argmax()))
         best = np.maximum(best, kernel[picks[-1]])
     return picks
 
 
-TAILS = [(0.0, 0.45), (0.25, 0.45), (0.25, 0.0), (1.0, 0.45)]  # tail_from and outliers_from, of which the later counts
-
-
-@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("given", [0, 25])
 @pytest.mark.parametrize("seed", range(3))
-def test_lazy_equals_naive(seed: int, tail: tuple[float, float]) -> None:
-    vectors = clustered(90, seed=seed)
-    found = rank(vectors, has_duplicate_weights=False, tail_from=tail[0], outliers_from=tail[1])
-    assert found.rows.tolist() == naive_greedy(kernel_of(vectors, found.scale), *tail)
+def test_lazy_equals_naive(seed: int, given: int) -> None:
+    vectors, labelled = clustered(90, seed=seed), clustered(25, seed=9)[:given]
+    found = rank(vectors, has_duplicate_weights=False, labelled=labelled)
+    assert found.rows.tolist() == naive_greedy(found, vectors, labelled)
+
+
+UNEVEN = np.where(np.arange(400) < 200, 1.0, 0.5)
+"""Weights for up to 400 rows. Where they differ, all of what a pick covers of itself counts."""
 
 
 @pytest.mark.parametrize("path", [{}, LARGE])
 def test_weights_are_followed_to_the_end(path: dict[str, int]) -> None:
+    found = rank(clustered(400), weights=UNEVEN, **path)
+    assert (np.diff(found.gain) <= 0).all()
+    assert not (np.diff(rank(clustered(400), **path).gain) <= 0).all()
+
+
+@pytest.mark.parametrize("path", [{}, LARGE])
+def test_rows_that_repeat_a_pick_come_after_all_others(path: dict[str, int]) -> None:
     vectors = clustered(200)
-    weights = np.where(np.arange(200) < 100, 1.0, 0.01)
-    found = rank(vectors, weights=weights, **path)
-    assert found.tail_from == 200
-    assert (found.rows == rank(vectors, weights=weights, tail_from=1.0, **path).rows).all()
+    vectors[150:] = vectors[:50] + 0.001
+    found = rank(vectors, **path)
+    assert sorted(found.rows[150:] % 150) == list(range(50))
 
 
 @pytest.mark.parametrize("path", [{}, LARGE])
@@ -92,19 +107,20 @@ def test_copies_of_labelled_images_go_last(path: dict[str, int]) -> None:
     assert set(found.rows[260:].tolist()) == set(range(40))
 
 
-@pytest.mark.parametrize("tail", TAILS)
-def test_a_graph_of_all_neighbours_equals_naive(tail: tuple[float, float]) -> None:
-    vectors = clustered(90)
-    params = {"exact_up_to": 20, "neighbours": 90, "head": 10, "tail_from": tail[0], "outliers_from": tail[1]}
-    found = rank(vectors, has_duplicate_weights=False, **params)
-    assert found.rows.tolist() == naive_greedy(kernel_of(vectors, found.scale), *tail)
+@pytest.mark.parametrize("head", [0, 10, 60])
+@pytest.mark.parametrize("given", [0, 25])
+def test_a_graph_of_all_neighbours_equals_naive(given: int, head: int) -> None:
+    vectors, labelled = clustered(90), clustered(25, seed=9)[:given]
+    params = {"exact_up_to": 20, "neighbours": 90, "head": head}
+    found = rank(vectors, has_duplicate_weights=False, labelled=labelled, **params)
+    assert found.rows.tolist() == naive_greedy(found, vectors, labelled)
 
 
 def test_a_hand_worked_case() -> None:
     """Three points together, two together, one alone: one pick for each, the largest group first."""
     angles = np.radians([0, 4, -5, 90, 93, 200])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    found = rank(vectors, scale=0.3, has_duplicate_weights=False, tail_from=1.0)
+    found = rank(vectors, scale=0.3, has_duplicate_weights=False)
     assert found.rows[0] == 0
     assert set(found.rows[1:3].tolist()) < {3, 4, 5}
     assert found.rows[2] == 5
@@ -115,25 +131,24 @@ def test_a_hand_worked_case() -> None:
 @given(st.integers(0, 10_000), st.integers(5, 11), st.integers(1, 4))
 def test_coverage_is_at_least_the_greedy_share_of_the_optimum(seed: int, rows: int, budget: int) -> None:
     vectors = clustered(rows, clusters=3, dimensions=4, spread=1.0, seed=seed)
-    found = rank(vectors, has_duplicate_weights=False, tail_from=1.0)
+    weights = np.where(np.arange(rows) < 3, 0.5, 1.0)
+    found = rank(vectors, has_duplicate_weights=False, weights=weights)
     kernel = kernel_of(vectors, found.scale)
-    best = max(coverage_of(kernel, list(picks)) for picks in itertools.combinations(range(rows), budget))
-    reached = coverage_of(kernel, found.rows[:budget].tolist())
+    whole = ONE * weights.sum()
+    best = max(coverage_of(kernel, list(picks), weights) for picks in itertools.combinations(range(rows), budget))
+    reached = coverage_of(kernel, found.rows[:budget].tolist(), weights)
     assert reached >= (1 - 1 / np.e) * best
-    assert found.coverage[budget - 1] == pytest.approx(reached / (ONE * rows))
+    assert found.coverage[budget - 1] == pytest.approx(reached / whole)
     for percent in range(1, 101):
         count = max(1, int(percent * rows / 100 + 0.5))
         if count == budget:
-            assert found.optimum_bound[percent - 1] >= best / (ONE * rows) - 1e-12
+            assert found.optimum_bound[percent - 1] >= best / whole - 1e-12
 
 
 @pytest.mark.parametrize("path", [{}, LARGE])
-def test_gains_never_rise_and_nothing_is_picked_twice(path: dict[str, int]) -> None:
+def test_gains_rise_by_no_more_than_does_not_count_and_nothing_is_picked_twice(path: dict[str, int]) -> None:
     found = rank(clustered(400), **path)
-    assert found.tail_from == int(0.25 * found.weights.sum()) < 100  # near-duplicates count as one
-    assert rank(clustered(400), has_duplicate_weights=False, **path).tail_from == 100
-    assert (np.diff(found.gain[: found.tail_from]) <= 0).all()
-    assert (np.diff(rank(clustered(400), tail_from=1.0, **path).gain) <= 0).all()
+    assert (np.diff(found.gain) <= (1 - np.exp(-1)) * found.weights[1:] / found.weights.sum()).all()
     assert sorted(found.rows.tolist()) == list(range(400))
     assert (np.diff(found.coverage) >= 0).all()
     assert found.coverage[-1] == pytest.approx(1.0)

@@ -14,7 +14,7 @@ from wtl_core.recipe import encoder_names
 from wtl_core.recipe.base import Params, message_of
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.recipe.ingest import IngestParams
-from wtl_core.recipe.selection import LadderParams, SelectionParams
+from wtl_core.recipe.selection import REMOVED, LadderParams, SelectionParams
 
 
 class Recipe(Params):
@@ -75,8 +75,11 @@ def read_recorded(values: dict[str, Any]) -> tuple[Recipe, list[str]]:
     """A recipe that some version of wtl wrote into a workspace, and the keys whose names or values are unknown here.
 
     Such a key, as `selection.seed`, has its default in the recipe that is returned: do not run by it if there is one.
+    Keys that an earlier version had, and that are removed, are passed by.
     """
     left = {stage: dict(fields) for stage, fields in values.items()}
+    for name in REMOVED:
+        left.get("selection", {}).pop(name, None)
     unknown: list[str] = []
     while True:
         try:

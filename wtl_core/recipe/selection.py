@@ -10,6 +10,8 @@ from wtl_core.recipe.operating_point import OperatingPoint
 
 EMPTY = "empty"
 """The class of labelled images that hold nothing of interest, in files of labels and wherever classes are told."""
+REMOVED = {"tail_from": 0.25, "outliers_from": 0.45}
+"""Keys that earlier versions had, with their defaults, which they wrote into every recipe that they kept."""
 _STOPS = ("coverage_goal", "minimum_distance", "gain_knee", "accuracy_goal")
 
 
@@ -99,12 +101,6 @@ class SelectionParams(Params):
     `cells_from` samples on at most 64."""
     head: int = Field(2000, ge=0, le=4000, json_schema_extra=EXPERT)
     """In a large pool this many first picks are made by comparing candidates with every sample."""
-    tail_from: float = Field(0.25, ge=0.0, le=1.0, json_schema_extra=EXPERT)
-    """After this share of the pool is picked, only half of what a pick covers of itself counts, so isolated images move
-    back; near-duplicates count as one image. 1 switches the tail off."""
-    outliers_from: float = Field(0.45, ge=0.0, le=1.0, json_schema_extra=EXPERT)
-    """After this share of the pool is picked, what a pick covers of itself counts nothing: outliers come last. Never
-    before `tail_from`."""
     exact_up_to: int = Field(16_000, ge=1, le=30_000, json_schema_extra=EXPERT)
     """A pool of at most this many samples is ranked by comparing all pairs at every pick."""
     cells_from: int = Field(250_000, ge=1000, json_schema_extra=EXPERT)
@@ -148,7 +144,7 @@ class SelectionParams(Params):
     def _read_lightly(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        values = from_lightly(values)
+        values = from_lightly(_without_removed(values))
         if "budget" not in values and any(values.get(name) is not None for name in _STOPS):
             values["budget"] = "100%"  # the default would end the picks before what was asked for does
         return values
@@ -185,6 +181,14 @@ class SelectionParams(Params):
                 f"labels: expected objective coverage or probability-coverage for 'use', found {self.objective}"
             )
         return self
+
+
+def _without_removed(values: dict[str, Any]) -> dict[str, Any]:
+    """The values without removed keys at their defaults. Raises ValueError for another value of one."""
+    for name, default in REMOVED.items():
+        if values.get(name, default) != default:
+            raise ValueError(f"{name}: expected it to be left out, since the tail follows the pool by itself now")
+    return {name: value for name, value in values.items() if name not in REMOVED}
 
 
 class LadderParams(Params):

@@ -2,8 +2,7 @@
 
 `rank_by_regions` reads downwards: a sample is drawn, and the pool is divided by it; vectors are dealt out to files of
 the regions; each region compares its samples; the head is picked on the sample, and covers in all regions; each region
-orders its samples as a whole pool is ordered; the orders are merged by what each pick gains. The tail asks what rank a
-pick has in the whole pool, so each of its two parts takes one more ordering of the regions.
+orders its samples as a whole pool is ordered; the orders are merged by what each pick gains.
 
 This process holds the ids, a sample, and some numbers of each row, never the vectors. What a worker does is a function
 of files in the workspace and goes to a file there, whole or not at all: a ranking that was killed goes on, and neither
@@ -27,8 +26,8 @@ from wtl_core.machine import Progress
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import columns
 from wtl_core.selection.accuracy import Accuracy, Goal, labels_for
-from wtl_core.selection.coverage import pick_all, tail_ranks_of
-from wtl_core.selection.greedy import new_state
+from wtl_core.selection.coverage import pick_all
+from wtl_core.selection.greedy import NO_TAIL, new_state
 from wtl_core.selection.identity import Purpose, content_keys, draw, shuffled
 from wtl_core.selection.kernels import ONE, WEIGHT_ONE, kernel_table, median_scale
 from wtl_core.selection.label_weights import LabelSay, Lesson, learn
@@ -36,7 +35,7 @@ from wtl_core.selection.neighbours import exact_distances, numeric_path_of, prep
 from wtl_core.selection.orders import limits_for, outcome_of
 from wtl_core.selection.problem import PickOrder, free_limits
 from wtl_core.selection.quotas import QuotaOutcome, order_within
-from wtl_core.selection.ranking import Steering, covered_by, group_codes, near_distance, votes_of
+from wtl_core.selection.ranking import Steering, covered_by, group_codes, near_distance, typical_of, votes_of
 from wtl_core.selection.region_work import (
     Comparing,
     Files,
@@ -59,8 +58,6 @@ _EACH = 64
 """Samples of the sample for each pick of the head, at least: the head of fewer would fit the sample, not the pool."""
 _READ = 1 << 16  # rows of an array that are a batch
 _KEYED = 1 << 20  # ids that are texts of this process at once
-_BEFORE_ALL = (int(np.iinfo(np.int64).max), -1)
-"""A cut that no pick lies before."""
 _HELD = 1 << 28
 """Bytes of vectors that are held before they go to the regions' files."""
 
@@ -141,9 +138,6 @@ class _Merged:
 
     order: np.ndarray
     rows: np.ndarray
-    phase: np.ndarray
-    key: np.ndarray
-    tie: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -206,8 +200,9 @@ def rank_by_regions(
     scaled = _drawn(pool, Purpose.SCALE, _SCALED)
     wanted = np.unique(np.concatenate([sample, scaled, pool.frozen]))
     gathered = gather(batches, pool.caller_rows[wanted], pool.count)
+    probed = prepare(gathered[np.searchsorted(wanted, scaled)], device)
     if scale is None:
-        scale = median_scale(prepare(gathered[np.searchsorted(wanted, scaled)], device), np.arange(len(scaled)))
+        scale = median_scale(probed, np.arange(len(scaled)))
     drawn = _Sample(sample, pool.keys[sample], gathered[np.searchsorted(wanted, sample)])
     near = near_distance(params.near_duplicate_distance, scale)
     division = divide(
@@ -227,11 +222,15 @@ def rank_by_regions(
     comparing = Comparing(files, params, scale, near, device, lesson if is_heard else None)
     _run(engine, comparing, regions, sizes, on_progress)
     weighed = _weigh(files, regions, pool, params, drawn)
+    (vectors,) = files.read("labelled", "vectors")
+    outside = prepare(vectors, device) if len(vectors) else None
+    typical = typical_of(params, probed, outside, comparing.table, near, is_even=weighed.is_even)
+    labelled_share = len(vectors) / weighed.count
     head = _head(files, pool, drawn, weighed, comparing, gathered[np.searchsorted(wanted, pool.frozen)])
     fixed = np.concatenate([pool.frozen, head])
     files.write("fixed", rows=fixed, vectors=gathered[np.searchsorted(wanted, fixed)])
-    cuts = _order(files, regions, sizes, weighed, comparing, engine, len(fixed))
-    return _assemble(files, regions, pool, comparing, weighed, cuts, steering, lesson)
+    _run(engine, Ordering(comparing, typical, labelled_share), regions, sizes)
+    return _assemble(files, regions, pool, comparing, weighed, steering, lesson)
 
 
 def rank_array(
@@ -492,56 +491,23 @@ def _head(
         state = covered_by(points, outside, comparing.table)
         problem = replace(comparing.problem(points, drawn.keys[kept]), best=state.best, nearest=state.nearest)
         affinity = comparing.affinity(problem, weighed.of_sample[kept])
-        no_tail = (points.count, points.count)
-        picked = pick_all(problem, affinity, free_limits(problem), until=wanted, tail=no_tail).state
+        picked = pick_all(problem, affinity, free_limits(problem), until=wanted, tail=NO_TAIL).state
         rows = drawn.rows[kept[picked.order[:wanted]]]
     files.write("head", rows=rows)
     return rows
 
 
-def _order(
-    files: Files,
-    regions: Sequence[int],
-    sizes: np.ndarray,
-    weighed: _Weighed,
-    comparing: Comparing,
-    engine: Engine,
-    fixed: int,
-) -> tuple[tuple[int, int], ...]:
-    """Let the regions be ordered, as often as the tail needs; the cuts of the last ordering."""
-    labelled = len(files.read("labelled", "vectors")[0])
-    tail = tail_ranks_of(comparing.params, weighed.count, labelled, weighed.whole / WEIGHT_ONE, is_even=weighed.is_even)
-    cuts: tuple[tuple[int, int], ...] = ()
-    _run(engine, Ordering(comparing, cuts), regions, sizes)
-    for mark in tail:
-        if mark >= weighed.count:
-            break
-        cuts = (*cuts, _cut(files, regions, len(cuts), mark - fixed))
-        _run(engine, Ordering(comparing, cuts), regions, sizes)
-    return cuts
-
-
-def _cut(files: Files, regions: Sequence[int], phase: int, after: int) -> tuple[int, int]:
-    """Key and tie of the last pick of a phase when the whole pool has `after` picks beside fixed ones."""
-    merged = _merge(files, regions, phase)
-    last = after - 1
-    if last < 0 or merged.phase[last] < phase:
-        return _BEFORE_ALL
-    return int(merged.key[last]), int(merged.tie[last])
-
-
-def _merge(files: Files, regions: Sequence[int], plan: int) -> _Merged:
-    """The regions' orders as one: by phase, falling key and rising tie, and then by region."""
-    parts = [files.read(f"ordered-{plan}-{region:06d}", "rows", "phase", "key", "tie") for region in regions]
-    rows, phase, key, tie = (np.concatenate(part) for part in zip(*parts, strict=True))
-    order = np.lexsort((tie, -key, phase))
-    return _Merged(order, rows[order], phase[order], key[order], tie[order])
+def _merge(files: Files, regions: Sequence[int]) -> _Merged:
+    """The regions' orders as one: by falling key and rising tie, and then by region."""
+    parts = [files.read(f"ordered-{region:06d}", "rows", "key", "tie") for region in regions]
+    rows, key, tie = (np.concatenate(part) for part in zip(*parts, strict=True))
+    order = np.lexsort((tie, -key))
+    return _Merged(order, rows[order])
 
 
 def _within_quotas(
     files: Files,
     regions: Sequence[int],
-    plan: int,
     merged: _Merged,
     pool: _Pool,
     params: SelectionParams,
@@ -553,8 +519,8 @@ def _within_quotas(
     limits = limits_for(params, pool.names, weighed.members, pool.labelled, pool.count)
     limits.counts[:] += np.bincount(pool.codes[pool.frozen], minlength=len(pool.names))
     order, given_up = order_within(limits, pool.codes[merged.rows], len(pool.frozen))
-    within = _Merged(*(getattr(merged, name)[order] for name in ("order", "rows", "phase", "key", "tie")))
-    gains = np.concatenate([files.read(f"ordered-{plan}-{region:06d}", "gain")[0] for region in regions])
+    within = _Merged(*(getattr(merged, name)[order] for name in ("order", "rows")))
+    gains = np.concatenate([files.read(f"ordered-{region:06d}", "gain")[0] for region in regions])
     last = max(0, limits.budget - len(pool.frozen))
     cost = int(gains[merged.order[:last]].sum()) - int(gains[within.order[:last]].sum())
     outcome = outcome_of(
@@ -570,18 +536,17 @@ def _assemble(
     pool: _Pool,
     comparing: Comparing,
     weighed: _Weighed,
-    cuts: tuple[tuple[int, int], ...],
     steering: Steering,
     lesson: Lesson | None,
 ) -> Ranking:
     """The ranking: fixed picks, the merged orders, and what ranks behind."""
-    params, plan = comparing.params, len(cuts)
-    merged = _merge(files, regions, plan)
-    merged, quotas = _within_quotas(files, regions, plan, merged, pool, params, weighed)
+    params = comparing.params
+    merged = _merge(files, regions)
+    merged, quotas = _within_quotas(files, regions, merged, pool, params, weighed)
 
     def by_rank(*names: str) -> Iterator[np.ndarray]:
         for name in names:
-            parts = [files.read(f"ordered-{plan}-{region:06d}", name)[0] for region in regions]
+            parts = [files.read(f"ordered-{region:06d}", name)[0] for region in regions]
             yield np.concatenate(parts)[merged.order]
 
     fixed = _read_fixed(files, regions)
@@ -619,8 +584,6 @@ def _assemble(
     said = np.full(pool.count, -1)
     said[said_of] = np.arange(len(said_of))
     twin_rows = np.where(twins >= 0, pool.caller_rows[twins], -1)
-    labelled = len(files.read("labelled", "vectors")[0])
-    tail = tail_ranks_of(params, weighed.count, labelled, weighed.whole / WEIGHT_ONE, is_even=weighed.is_even)
     return Ranking(
         rows=pool.caller_rows[np.concatenate([rows, behind])],
         gain=gain,
@@ -631,7 +594,6 @@ def _assemble(
         nearest_earlier=np.concatenate([np.where(nearest >= 0, pool.caller_rows[nearest], -1), twin_rows]),
         weights=np.concatenate([weight / WEIGHT_ONE, np.zeros(len(behind))]),
         exact_until=len(fixed.rows),
-        tail_from=min(tail[0], len(rows)),
         traced_until=len(rows),
         frozen=len(pool.frozen),
         scale=comparing.scale,
@@ -666,7 +628,7 @@ def _read_fixed(files: Files, regions: Sequence[int]) -> _Fixed:
     state.order[:] = np.arange(len(rows))
     is_pick = earlier <= -2 - len(labelled)
     state.earlier[:] = np.where(is_pick, -2 - len(labelled) - earlier, earlier)
-    order = PickOrder(state, weight, np.zeros(0), exact_until=0, tail_from=0, traced_until=len(rows))
+    order = PickOrder(state, weight, np.zeros(0), exact_until=0, traced_until=len(rows))
     found = with_the_far(order, vectors, np.arange(len(rows)), labelled)
     radius = np.full(len(rows), NOTHING_NEAR)
     picked, given = np.flatnonzero(found >= 0), np.flatnonzero(found <= -2)

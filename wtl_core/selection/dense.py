@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from wtl_core.selection.greedy import State, cover, gain_of, gains_of, largest_others
+from wtl_core.selection.greedy import State, cover, gain_of, gains_of
 from wtl_core.selection.kernels import count_near, to_kernel
 from wtl_core.selection.neighbours import BLOCK_ROWS, Points
 from wtl_core.selection.problem import Problem
@@ -83,7 +83,8 @@ def apply_fixed_picks(problem: Problem, weights: np.ndarray, state: State, limit
 def enter(state: State, limits: Limits, group: int, row: int, gain: int) -> None:
     """Record a pick, as `note_pick` does, for callers that are not compiled."""
     rank = state.picked
-    state.order[rank], state.gains[rank], state.earlier[rank] = row, gain, state.nearest[row]
+    state.order[rank], state.earlier[rank] = row, state.nearest[row]
+    state.gains[rank] = state.keys[rank] = gain
     state.is_taken[row] = True
     state.cursor[0] = rank + 1
     limits.counts[group] += 1
@@ -114,16 +115,6 @@ def kernel_matrix(
                 for job in jobs:
                     job.result()
     return matrix
-
-
-def nearest_values(matrix: np.ndarray) -> np.ndarray:
-    """Each row's kernel value to the nearest other row, (N,) int16; 0 where there is no other."""
-    nearest = np.zeros(len(matrix), np.int16)
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        jobs = [threads.submit(largest_others, matrix, start, nearest) for start in range(0, len(matrix), 256)]
-        for job in jobs:
-            job.result()
-    return nearest
 
 
 def all_gains(matrix: np.ndarray, best: np.ndarray, weights: np.ndarray) -> np.ndarray:

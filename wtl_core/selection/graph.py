@@ -7,7 +7,7 @@ loses next to nothing, since the picks are then closer together than the neighbo
 import numba
 import numpy as np
 
-from wtl_core.selection.greedy import DONE, Heaps, State, best_group, drop_top, note_pick, sink_top
+from wtl_core.selection.greedy import DONE, Heaps, State, Tail, best_group, drop_top, note_pick, sink_top, uncounted
 from wtl_core.selection.quotas import Limits
 
 
@@ -62,6 +62,7 @@ def pick_on_graph(
     starts: np.ndarray,
     listing: np.ndarray,
     listed: np.ndarray,
+    tail: Tail,
     until: int,
 ) -> None:
     """Pick until there are `until` picks. `gains` must be exact, and stay so; each row's `values` fall."""
@@ -71,12 +72,13 @@ def pick_on_graph(
         if group == DONE:
             return
         row = heaps.rows[heaps.starts[group]]
-        if gains[row] - heaps.alone[row] < heaps.bounds[row]:
-            heaps.bounds[row] = gains[row] - heaps.alone[row]
+        key = gains[row] - uncounted(tail, state.cursor[0], state.best[row], weights[row])
+        if key < heaps.bounds[row]:
+            heaps.bounds[row] = key
             sink_top(heaps, group)
             continue
         drop_top(heaps, group)
-        note_pick(state, limits, group, row, gains[row])
+        note_pick(state, limits, group, row, gains[row], key)
         stands_for = 0
         for edge in range(starts[row], starts[row + 1]):
             reference = listing[edge]

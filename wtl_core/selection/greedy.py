@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from wtl_core.selection.kernels import ONE
 from wtl_core.selection.quotas import Limits, mark_allowed
 
 DONE = -1
@@ -18,8 +19,9 @@ class State(NamedTuple):
     """What is picked and how well it covers; arrays by row (N,) unless said otherwise.
 
     `best` int16: each row's kernel value to the pick nearest to it; `nearest` int32: that pick's row, -1 for none,
-    -2 - l for labelled image l. `order`, `gains`, `stands_for`, `earlier` (the row's `nearest` when it was picked) are
-    by rank, and valid up to `cursor[0]`, the number of picks; `cursor[1]` is the rank where quotas had to be given up.
+    -2 - l for labelled image l. `order`, `gains`, `keys` (what counted of them), `stands_for`, `earlier` (the row's
+    `nearest` when it was picked) are by rank, and valid up to `cursor[0]`, the number of picks; `cursor[1]` is the rank
+    where quotas had to be given up.
     """
 
     best: np.ndarray
@@ -27,6 +29,7 @@ class State(NamedTuple):
     is_taken: np.ndarray
     order: np.ndarray
     gains: np.ndarray
+    keys: np.ndarray
     stands_for: np.ndarray
     earlier: np.ndarray
     cursor: np.ndarray
@@ -40,17 +43,34 @@ class State(NamedTuple):
 class Heaps(NamedTuple):
     """Candidates by group: `rows` holds group g at `starts[g]`, `sizes[g]` of them; `bounds` (N,) are the keys.
 
-    A key is a gain (or an upper bound of it) less `alone` (N,) int64, the part of a gain that does not count.
+    A key is what counts of a gain, see `Tail`, or an upper bound of that.
     """
 
     rows: np.ndarray
     starts: np.ndarray
     sizes: np.ndarray
     bounds: np.ndarray
-    alone: np.ndarray
     stamps: np.ndarray
     groups: np.ndarray
     allowed: np.ndarray
+
+
+class Tail(NamedTuple):
+    """How much of what a pick covers of itself counts.
+
+    A pick's kernel value to itself is lowered by `most` once picks, with `given` labelled images, are half as many
+    as the `rows` that are left, and before that in proportion. A sixteenth counts in any case, of a row that repeats no
+    pick as much as of one that just does, at a kernel value of `apart` below 1: so repeats come last, copies behind.
+    """
+
+    most: int
+    given: int
+    rows: int
+    apart: int
+
+
+NO_TAIL = Tail(0, 0, 1, 0)
+"""All of every gain counts."""
 
 
 def new_state(count: int) -> State:
@@ -61,6 +81,7 @@ def new_state(count: int) -> State:
         is_taken=np.zeros(count, np.bool_),
         order=np.full(count, -1, np.int32),
         gains=np.zeros(count, np.int64),
+        keys=np.zeros(count, np.int64),
         stands_for=np.zeros(count, np.int32),
         earlier=np.full(count, -1, np.int32),
         cursor=np.array([0, count], np.int64),
@@ -72,12 +93,8 @@ def copy_state(state: State) -> State:
     return State(*(array.copy() for array in state))
 
 
-def new_heaps(
-    gains: np.ndarray, groups: np.ndarray, num_groups: int, is_taken: np.ndarray, alone: np.ndarray | None = None
-) -> Heaps:
-    """Heaps over every row that is not taken. `gains` may be upper bounds; without `alone` all of a gain counts."""
-    alone = np.zeros(len(gains), np.int64) if alone is None else alone
-    bounds = gains - alone
+def new_heaps(bounds: np.ndarray, groups: np.ndarray, num_groups: int, is_taken: np.ndarray) -> Heaps:
+    """Heaps over every row that is not taken, by upper bounds of what counts of their gains, (N,) int64."""
     free = np.flatnonzero(~is_taken)
     order = free[np.lexsort((free, -bounds[free], groups[free]))]  # sorted, so already a heap
     sizes = np.bincount(groups[order], minlength=num_groups).astype(np.int64)
@@ -86,8 +103,7 @@ def new_heaps(
         rows=order.astype(np.int32),
         starts=starts,
         sizes=sizes,
-        bounds=bounds,
-        alone=alone,
+        bounds=bounds.copy(),
         stamps=np.full(len(bounds), -1, np.int32),
         groups=groups,
         allowed=np.ones(num_groups, np.bool_),
@@ -154,11 +170,12 @@ def best_group(heaps: Heaps, limits: Limits, state: State) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def note_pick(state: State, limits: Limits, group: int, row: int, gain: int) -> None:
+def note_pick(state: State, limits: Limits, group: int, row: int, gain: int, key: int) -> None:
     """Record a pick; the caller updates what it covers."""
     rank = state.cursor[0]
     state.order[rank] = row
     state.gains[rank] = gain
+    state.keys[rank] = key
     state.earlier[rank] = state.nearest[row]
     state.is_taken[row] = True
     state.cursor[0] = rank + 1
@@ -195,16 +212,23 @@ def gains_of(columns: np.ndarray, best: np.ndarray, weights: np.ndarray, out: np
 
 
 @numba.njit(cache=True, nogil=True)
-def largest_others(matrix: np.ndarray, start: int, out: np.ndarray) -> None:
-    """The largest value beside the diagonal in rows `start` to `start + 256`, into (N,) int16."""
-    for row in range(start, min(start + 256, matrix.shape[0])):
-        line = matrix[row]
-        largest = out[row]
-        for column in range(row):
-            largest = max(largest, line[column])
-        for column in range(row + 1, line.shape[0]):
-            largest = max(largest, line[column])
-        out[row] = largest
+def uncounted(tail: Tail, rank: int, best: int, weight: int) -> int:
+    """What does not count at a rank of the gain of a row that is covered to `best`."""
+    own = ONE - best
+    at_least = (min(own, tail.apart) + 15) >> 4
+    lowered = min(tail.most, 2 * tail.most * (rank + tail.given) // max(1, tail.rows - rank))
+    return min(own - at_least, lowered) * weight
+
+
+@numba.njit(cache=True, nogil=True)
+def counted(tail: Tail, state: State, weights: np.ndarray, own: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """What counts of candidates' gains at this state, (C,) int64; each candidate is row `own` (C,), -1 for none."""
+    keys = gains.copy()
+    for index in range(keys.shape[0]):
+        row = own[index]
+        if row >= 0:
+            keys[index] -= uncounted(tail, state.cursor[0], state.best[row], weights[row])
+    return keys
 
 
 @numba.njit(cache=True, nogil=True)
@@ -214,23 +238,26 @@ def pick_dense(
     limits: Limits,
     weights: np.ndarray,
     columns: np.ndarray,
+    own: np.ndarray,
+    tail: Tail,
     until: int,
 ) -> None:
     """Exact lazy greedy, until there are `until` picks or no candidate is left.
 
-    A gain only falls as picks are made, so the best candidate whose gain is fresh beats all stale bounds below it.
-    `columns` (C, N) int16 holds each candidate's kernel column.
+    What counts of a gain only falls as picks are made, so the best candidate whose key is fresh beats all stale bounds
+    below it. `columns` (C, N) int16 holds each candidate's kernel column, `own` (C,) its own place there, -1 for none.
     """
     while state.cursor[0] < until:
         group = best_group(heaps, limits, state)
         if group == DONE:
             return
         row = heaps.rows[heaps.starts[group]]
+        less = 0 if own[row] < 0 else uncounted(tail, state.cursor[0], state.best[own[row]], weights[own[row]])
         if heaps.stamps[row] != state.cursor[0]:
-            heaps.bounds[row] = gain_of(columns[row], state.best, weights) - heaps.alone[row]
+            heaps.bounds[row] = gain_of(columns[row], state.best, weights) - less
             heaps.stamps[row] = state.cursor[0]
             sink_top(heaps, group)
             continue
         drop_top(heaps, group)
-        note_pick(state, limits, group, row, heaps.bounds[row] + heaps.alone[row])
+        note_pick(state, limits, group, row, heaps.bounds[row] + less, heaps.bounds[row])
         cover(state, columns[row], row, state.cursor[0] - 1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from wtl_core.selection.dense import all_gains, apply_fixed_picks, kernel_matrix, kernel_rows
 from wtl_core.selection.graph import graph_gains, pick_on_graph
-from wtl_core.selection.greedy import State, copy_state, new_heaps, new_state, pick_dense
+from wtl_core.selection.greedy import NO_TAIL, State, Tail, copy_state, counted, new_heaps, new_state, pick_dense
 from wtl_core.selection.identity import Purpose, shuffled
 from wtl_core.selection.problem import Neighbours, Problem, free_limits
 from wtl_core.selection.quotas import Limits, no_limits
@@ -24,7 +24,13 @@ STEP = 100  # picks between two comparisons with what the graph would pick
 
 
 def pick_head(
-    problem: Problem, neighbours: Neighbours, weights: np.ndarray, state: State, limits: Limits, until: int
+    problem: Problem,
+    neighbours: Neighbours,
+    weights: np.ndarray,
+    state: State,
+    limits: Limits,
+    tail: Tail,
+    until: int,
 ) -> None:
     """Pick until there are `until` picks, or until a row that is no candidate may gain more than the candidates.
 
@@ -41,15 +47,17 @@ def pick_head(
     inner = new_state(max(len(nominees) + state.picked, len(references)))._replace(best=state.best[references])
     inner.cursor[:] = [state.picked, state.cursor[1]]
     shares = weights[references]
-    gains = all_gains(columns, inner.best, shares)
-    heaps = new_heaps(gains, problem.groups[nominees], len(problem.group_names), np.zeros(len(nominees), np.bool_))
+    own = np.searchsorted(references, nominees)
+    own[references[np.minimum(own, len(references) - 1)] != nominees] = -1
+    keys = counted(tail, inner, shares, own, all_gains(columns, inner.best, shares))
+    heaps = new_heaps(keys, problem.groups[nominees], len(problem.group_names), np.zeros(len(nominees), np.bool_))
     is_whole = len(references) == problem.points.count
     accepted = state.picked
     for stop in range(state.picked + STEP, until + STEP, STEP):
-        pick_dense(inner, heaps, limits, shares, columns, min(stop, until))
+        pick_dense(inner, heaps, limits, shares, columns, own, tail, min(stop, until))
         # Quotas given up among nominees may well hold among all samples, which the graph offers.
         is_stuck = inner.picked == accepted or inner.cursor[1] != state.cursor[1]
-        if is_stuck or (is_whole and _is_outbid(neighbours, weights, inner, limits)):
+        if is_stuck or (is_whole and _is_outbid(neighbours, weights, inner, limits, tail)):
             break
         accepted = inner.picked
     picked = inner.order[state.picked : inner.picked]
@@ -60,13 +68,13 @@ def pick_head(
     apply_fixed_picks(problem, weights, state, free_limits(problem), given)
 
 
-def _is_outbid(neighbours: Neighbours, weights: np.ndarray, inner: State, limits: Limits) -> bool:
+def _is_outbid(neighbours: Neighbours, weights: np.ndarray, inner: State, limits: Limits, tail: Tail) -> bool:
     """Whether a row that is no candidate is known to gain more than the last pick did; the head ends before that."""
     if limits.is_limited:
         return False
-    return bool(
-        graph_gains(neighbours.rows, neighbours.values, inner.best, weights).max() > inner.gains[inner.picked - 1]
-    )
+    gains = graph_gains(neighbours.rows, neighbours.values, inner.best, weights)
+    keys = counted(tail, inner, weights, np.arange(len(gains)), gains)
+    return bool(keys.max() > inner.keys[inner.picked - 1])
 
 
 def nominate(problem: Problem, neighbours: Neighbours, weights: np.ndarray, state: State) -> np.ndarray:
@@ -75,11 +83,11 @@ def nominate(problem: Problem, neighbours: Neighbours, weights: np.ndarray, stat
     trial = copy_state(state)
     gains = graph_gains(neighbours.rows, neighbours.values, trial.best, weights)
     heaps = new_heaps(gains, np.zeros_like(problem.groups), 1, trial.is_taken)
-    until = min(problem.points.count, trial.picked + NOMINEES - len(from_part))
     free = no_limits(problem.points.count)
+    until = min(problem.points.count, trial.picked + NOMINEES - len(from_part))
     pick_on_graph(
-        trial, heaps, free, weights, gains, neighbours.rows, neighbours.values, *neighbours.listers, until
-    )  # fmt: skip
+        trial, heaps, free, weights, gains, neighbours.rows, neighbours.values, *neighbours.listers, NO_TAIL, until
+    )
     return np.unique(np.concatenate([trial.order[state.picked : trial.picked].astype(np.int64), from_part]))
 
 
@@ -92,5 +100,6 @@ def _nominate_from_part(problem: Problem, weights: np.ndarray, state: State) -> 
     inner.is_taken[:] = state.is_taken[rows]
     gains = all_gains(matrix, inner.best, weights[rows])
     heaps = new_heaps(gains, np.zeros(len(rows), np.int32), 1, inner.is_taken)
-    pick_dense(inner, heaps, no_limits(len(rows)), weights[rows], matrix, min(FROM_PART, len(rows)))
+    own, until = np.full(len(rows), -1), min(FROM_PART, len(rows))
+    pick_dense(inner, heaps, no_limits(len(rows)), weights[rows], matrix, own, NO_TAIL, until)
     return np.asarray(rows[inner.order[: inner.picked]])

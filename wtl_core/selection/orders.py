@@ -146,4 +146,4 @@ def _trace(problem: Problem, order: np.ndarray) -> PickOrder:
     state.order[traced:] = order[traced:]
     bounds = Certificate.start(problem.counts, int(ONE * weights.sum(dtype=np.int64)))
     exact = traced if problem.params.objective == "k-center" else count  # then farthest-first ends in a random order
-    return PickOrder(state, weights, bounds.bounds, exact_until=exact, tail_from=count, traced_until=traced)
+    return PickOrder(state, weights, bounds.bounds, exact_until=exact, traced_until=traced)

@@ -21,6 +21,7 @@ class Problem:
         weights: (N,) float64 of at most 1, before near-duplicates share theirs.
         near_level: The last distance level at which two rows are near-duplicates.
         scale: The kernel's scale, before `scale_factor`.
+        typical: A typical neighbour's kernel value, which the tail takes a pick's to itself down to; ONE for no tail.
         best: (N,) int16, the kernel value of the labelled image nearest to each row, as in `State`.
         nearest: (N,) int32, which labelled image that is: -2 - l for image l, -1 for none.
         labelled: The labelled images, None if there are none.
@@ -38,6 +39,7 @@ class Problem:
     weights: np.ndarray
     near_level: int
     scale: float
+    typical: int
     best: np.ndarray
     nearest: np.ndarray
     labelled: Points | None
@@ -80,18 +82,14 @@ class PickOrder:
         weights: (N,) int32 in units of 1/65536, after near-duplicates share theirs.
         bounds: (100,) int64, the most that any choice of `Problem.counts` rows could cover.
         exact_until: The rank after which a cheaper way of ordering is used.
-        tail_from: The rank from which less counts of what picks cover of themselves.
         traced_until: The rank after which gains and neighbours are unknown.
-        keys: (N,) int64, what counted of each gain, by rank; None where picks are not by gain.
     """
 
     state: State
     weights: np.ndarray
     bounds: np.ndarray
     exact_until: int
-    tail_from: int
     traced_until: int
-    keys: np.ndarray | None = None
 
 
 def free_limits(problem: Problem) -> Limits:

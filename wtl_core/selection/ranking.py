@@ -1,4 +1,4 @@
-"""One ranking of a whole pool: up to the tail, every prefix is as good as greedy picking of that size.
+"""One ranking of a whole pool: every prefix is what greedy picking of that size gives.
 
 `rank` reads downwards: check, set copies aside, measure the scale, let labelled images cover, weigh, order, assemble.
 The ranking is a function of vectors, ids, params and steering: never of the rows' order, threads or block sizes.
@@ -19,7 +19,7 @@ from wtl_core.selection.accuracy import Accuracy, labels_for
 from wtl_core.selection.dense import cover_by
 from wtl_core.selection.greedy import State, new_state
 from wtl_core.selection.identity import Purpose, content_keys, shuffled
-from wtl_core.selection.kernels import ONE, kernel_table, median_scale
+from wtl_core.selection.kernels import ONE, SCALE_REFERENCES, kernel_table, median_scale, typical_value
 from wtl_core.selection.label_weights import Votes, listen
 from wtl_core.selection.neighbours import Points, level_of, prepare
 from wtl_core.selection.problem import Problem
@@ -120,6 +120,8 @@ def rank(
         say = listen(votes, own, labelled_points, labelled, order=order, always=params.labels == "use")
     if say is not None and say.is_heard:
         weights = weights * say.factors
+    is_even = bool(np.ptp(weights) == 0.0)
+    drawn = shuffled(keys, 0, Purpose.SCALE)[:SCALE_REFERENCES]
     problem = Problem(
         points=points,
         keys=keys,
@@ -127,6 +129,7 @@ def rank(
         weights=weights / weights.max(),
         near_level=level_of(near),
         scale=scale,
+        typical=typical_of(params, points.subset(drawn), labelled_points, table, near, is_even=is_even),
         best=state.best,
         nearest=state.nearest,
         labelled=labelled_points,
@@ -141,6 +144,20 @@ def rank(
     goal = None if params.accuracy_goal is None else labels_for(params.accuracy_goal, accuracy, left=len(inside))
     ordered, quotas = orders.order_rows(problem, total, on_progress=on_progress)
     return assemble(problem, ordered, samples, inside, near=near, labelled=labelled, quotas=quotas, say=say, goal=goal)
+
+
+def typical_of(
+    params: SelectionParams, drawn: Points, labelled: Points | None, table: np.ndarray, near: float, *, is_even: bool
+) -> int:
+    """A typical neighbour's kernel value for the tail, by rows that are `drawn` by content and labelled images.
+
+    Where some samples weigh more than others there is no tail, since these are to be picked for their own sake.
+    """
+    if params.objective != "coverage" or params.balance is not None or not is_even:
+        return ONE
+    if labelled is not None and labelled.count > SCALE_REFERENCES:
+        labelled = labelled.subset(np.arange(SCALE_REFERENCES))
+    return typical_value(drawn, labelled, table, near_level=level_of(near))
 
 
 def near_distance(given: float | None, scale: float | None) -> float:

@@ -7,7 +7,6 @@ In a region's arrays its samples and its guests stand sorted by id, as `rows` of
 arrays than a reader needs, and only those that are asked for are read.
 """
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from wtl_core.recipe.selection import SelectionParams
-from wtl_core.selection.coverage import Affinity, pick_all, pool_graph
+from wtl_core.selection.coverage import Affinity, pick_all, pool_graph, tail_of
 from wtl_core.selection.dense import kernel_matrix, kernel_rows
 from wtl_core.selection.graph import transpose
 from wtl_core.selection.greedy import State, cover, gain_of, new_state
-from wtl_core.selection.kernels import kernel_table
+from wtl_core.selection.kernels import ONE, kernel_table
 from wtl_core.selection.kmeans_cells import cell_graph
 from wtl_core.selection.label_weights import LabelSay, Lesson
 from wtl_core.selection.neighbours import Graph, Points, exact_distances, level_of, prepare
@@ -158,6 +157,7 @@ class Comparing:
             weights=np.ones(count),
             near_level=level_of(self.near),
             scale=self.scale,
+            typical=ONE,
             best=np.zeros(count, np.int16),
             nearest=np.full(count, -1, np.int32),
             labelled=None,
@@ -207,32 +207,32 @@ class Comparing:
 
 @dataclass(frozen=True)
 class Ordering:
-    """A worker that orders the samples of a region, into `ordered-<plan>-<region>`.
+    """A worker that orders the samples of a region, into `ordered-<region>`.
 
     Attributes:
         comparing: What the region was compared by.
-        cuts: Up to which pick the whole pool's order counts all, and then half, of what a pick covers of itself: the
-            key and tie of the last such pick, (cuts, 2) int64. There are as many earlier plans.
+        typical: As in `Problem`, of the whole pool.
+        labelled_share: Labelled images for each sample of the pool.
     """
 
     comparing: Comparing
-    cuts: tuple[tuple[int, int], ...]
+    typical: int
+    labelled_share: float
 
     def __call__(self) -> Callable[[int], None]:
         """Orders a region."""
         return self.order
 
     def order(self, region: int) -> None:
-        """Write `ordered-<plan>-<region>`.
+        """Write `ordered-<region>`.
 
         By rank within the region, (m,), its own samples alone, without those that are fixed: `rows` int32 of the pool;
-        `phase` int8, how many cuts they lie behind; `key` and `tie` int64, by which regions are merged; `gain` int64;
-        `stands_for` int32; `earlier` int64, a row of the pool or -2 - l for outside image l, or -1, and `radius`
-        float64; `else_earlier` and `else_radius`, the same among outside images alone; `weight` int32. Over all, guests
-        too: `all_phase`, `all_key`, `all_tie`; and `head`, the places of the first picks, which later plans take over.
+        `key` and `tie` int64, by which regions are merged; `gain` int64; `stands_for` int32; `earlier` int64, a row of
+        the pool or -2 - l for outside image l, or -1, and `radius` float64; `else_earlier` and `else_radius`, the same
+        among outside images alone; `weight` int32.
         """
         files, params = self.comparing.files, self.comparing.params
-        name = f"ordered-{len(self.cuts)}-{region:06d}"
+        name = f"ordered-{region:06d}"
         if files.has(name):
             return
         rows, is_own, vectors, keys, codes = load_region(files, region, "rows", "is_own", "vectors", "keys", "codes")
@@ -243,15 +243,12 @@ class Ordering:
         fixed, fixed_vectors = files.read("fixed", "rows", "vectors")
         points = prepare(vectors[inside], self.comparing.device)
         best, nearest = self._covered(region, points, weights * is_mine, fixed_vectors, own_rows, fixed, len(labelled))
-        problem = replace(self.comparing.problem(points, keys[inside]), best=best, nearest=nearest)
-        marks = self._marks(region, len(inside))
-        head = None if not self.cuts else files.read(f"ordered-0-{region:06d}", "head")[0]
-        affinity = self._affinity(region, problem, weights)
-        ordered = pick_all(problem, affinity, free_limits(problem), tail=marks, head=head)
-        assert ordered.keys is not None
+        problem = self.comparing.problem(points, keys[inside])
+        problem = replace(problem, best=best, nearest=nearest, typical=self.typical)
+        tail = tail_of(problem, round(self.labelled_share * len(inside)))
+        ordered = pick_all(problem, self._affinity(region, problem, weights), free_limits(problem), tail=tail)
         order = ordered.state.order.astype(np.int64)
-        phase = np.searchsorted(marks, np.arange(len(order)), side="right").astype(np.int8)
-        key, tie = merge_keys(ordered.keys, own_rows[order], phase)
+        key, tie = merge_keys(ordered.state.keys, own_rows[order])
         outside = np.concatenate([labelled, fixed_vectors])
         earlier, radius = _earlier(ordered, vectors, inside, own_rows, outside)
         is_kept = is_mine[order] & ~np.isin(own_rows[order], fixed)
@@ -261,7 +258,6 @@ class Ordering:
         else_radius[given] = exact_distances(vectors, inside[order[given]], -2 - else_earlier[given], outside)
         by_rank = {
             "rows": own_rows[order].astype(np.int32),
-            "phase": phase,
             "key": key,
             "tie": tie,
             "gain": ordered.state.gains,
@@ -273,7 +269,7 @@ class Ordering:
             "weight": weights[order],
         }
         kept = {what: values[is_kept] for what, values in by_rank.items()}
-        files.write(name, head=order[: ordered.exact_until], all_phase=phase, all_key=key, all_tie=tie, **kept)
+        files.write(name, **kept)
 
     def _covered(
         self,
@@ -317,18 +313,6 @@ class Ordering:
         rows, levels = self.comparing.files.read(f"compared-{region:06d}", "rows", "levels")
         return graph_affinity(problem, weights, rows, levels)
 
-    def _marks(self, region: int, count: int) -> tuple[int, int]:
-        """The ranks within the region at which the phases change, guests and fixed picks counted."""
-        marks, before = [count, count], 0
-        for plan, (key, tie) in enumerate(self.cuts):
-            phases, keys, ties = self.comparing.files.read(
-                f"ordered-{plan}-{region:06d}", "all_phase", "all_key", "all_tie"
-            )
-            is_first = (phases == plan) & ((keys > key) | ((keys == key) & (ties <= tie)))
-            before += int(is_first.sum())
-            marks[plan] = before
-        return marks[0], marks[1]
-
 
 def graph_affinity(problem: Problem, weights: np.ndarray, rows: np.ndarray, levels: np.ndarray) -> Affinity:
     """What rows cover of each other by a graph, of which no bound on the optimum is asked for."""
@@ -351,24 +335,17 @@ def read_weighing(files: Files) -> Weighing:
     return Weighing(float(top), factors, float(top_balanced))
 
 
-def merge_keys(keys: np.ndarray, rows: np.ndarray, phase: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """By what regions are merged: falling keys, and at equal ones rising ties, within each phase; both (n,) int64.
+def merge_keys(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """By what regions are merged: falling keys, and at equal ones rising ties; both (n,) int64.
 
     A pick's key is what counted of its gain, and no more than that of any pick before it, so that merging keeps a
     region's order; the tie is its row, and no less than that of the picks before it with an equal key.
     """
-    merged = keys.copy()
-    for start, stop in _runs(phase):
-        np.minimum.accumulate(merged[start:stop], out=merged[start:stop])
+    merged = np.minimum.accumulate(keys)
     is_new = np.ones(len(keys), bool)
-    is_new[1:] = (np.diff(merged) != 0) | (np.diff(phase) != 0)
+    is_new[1:] = np.diff(merged) != 0
     run = np.cumsum(is_new) * _RUN
     return merged, np.maximum.accumulate(rows + run) - run
-
-
-def _runs(phase: np.ndarray) -> list[tuple[int, int]]:
-    edges = [0, *(np.flatnonzero(np.diff(phase)) + 1).tolist(), len(phase)]
-    return list(itertools.pairwise(edges))
 
 
 def _cover_by_fixed(

@@ -24,8 +24,8 @@ class Ranking:
 
     Attributes:
         rows: int64, the row in the caller's arrays.
-        gain: float64, what the pick adds to `coverage`. For the objective `coverage` without quotas it never rises
-            from rank `frozen` to rank `tail_from`.
+        gain: float64, what the pick adds to `coverage`. For the objective `coverage` without quotas what counts of it
+            for the order, see `selection.coverage`, never rises from rank `frozen` on.
         coverage: float64, pool coverage by all picks up to this one: an image covers itself here, as it does not in
             the ladder's coverage.
         radius: float64, the distance to the nearest earlier pick or labelled image, 2 where there is none.
@@ -34,7 +34,6 @@ class Ranking:
         nearest_earlier: int64, the row of the nearest earlier pick; -1 for none or a labelled image.
         weights: float64, how much it matters that this sample is covered.
         exact_until: The rank after which a cheaper way of ordering is used.
-        tail_from: The rank from which less counts of what picks cover of themselves.
         traced_until: The rank after which gain, radius and nearest_earlier are unknown (0, NaN, -1).
         frozen: How many rows came first because they were exported.
         scale: The kernel's, before `scale_factor`; the first ranking of an encoder fixes it.
@@ -59,7 +58,6 @@ class Ranking:
     nearest_earlier: np.ndarray
     weights: np.ndarray
     exact_until: int
-    tail_from: int
     traced_until: int
     frozen: int
     scale: float
@@ -99,7 +97,6 @@ def empty_ranking() -> Ranking:
         nearest_earlier=rows,
         weights=values,
         exact_until=0,
-        tail_from=0,
         traced_until=0,
         frozen=0,
         scale=np.nan,
@@ -165,7 +162,6 @@ def assemble(
         nearest_earlier=np.concatenate([nearest, twin_rows]),
         weights=np.concatenate([ordered.weights[state.order] / WEIGHT_ONE, np.zeros(len(behind))]),
         exact_until=ordered.exact_until,
-        tail_from=ordered.tail_from,
         traced_until=ordered.traced_until,
         frozen=len(problem.frozen),
         scale=problem.scale,

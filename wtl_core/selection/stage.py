@@ -204,7 +204,6 @@ def _selected(ranked: Ranking, measured: Ladder, samples: pl.DataFrame, *, scale
     facts = {
         "numeric_path": ranked.numeric_path,
         "exact_until": int(ranked.exact_until),
-        "tail_from": int(ranked.tail_from),
         "near_duplicate_distance": ranked.near_duplicate_distance,
         "picks": int(ranked.picks),
         "stop": asdict(ranked.stop),
