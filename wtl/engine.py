@@ -107,7 +107,8 @@ def rank(
 
     Cost: 100,000 x 512 in some 20 s on 2 cores.
     """
-    from wtl_core.selection import by_regions, ranking
+    from wtl_core.selection import ranking
+    from wtl_core.selection.by_regions import ranking as by_regions
     from wtl_core.selection.tables import ranking_table
 
     if groups is not None and "group_by" not in selection:

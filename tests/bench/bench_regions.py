@@ -35,8 +35,8 @@ from wtl_core.engines.engine import Engine
 from wtl_core.engines.local import LocalEngine
 from wtl_core.recipe.selection import LadderParams, SelectionParams
 from wtl_core.selection import ladder, ranking
-from wtl_core.selection.by_regions import rank_by_regions
-from wtl_core.selection.region_work import Files
+from wtl_core.selection.by_regions.files import Files
+from wtl_core.selection.by_regions.ranking import rank_by_regions
 from wtl_core.selection.result import Ranking
 from wtl_core.workspace.storage import Store, open_store
 

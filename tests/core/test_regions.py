@@ -15,12 +15,13 @@ from clustered_pool import cameras, clustered, rank
 from wtl_core.engines.local import LocalEngine
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe.selection import SelectionParams
-from wtl_core.selection.by_regions import rank_by_regions
+from wtl_core.selection.by_regions.division import divide
+from wtl_core.selection.by_regions.files import Files
+from wtl_core.selection.by_regions.ranking import rank_by_regions
+from wtl_core.selection.by_regions.work import merge_keys
 from wtl_core.selection.identity import content_keys
 from wtl_core.selection.neighbours import prepare
 from wtl_core.selection.ranking import Steering
-from wtl_core.selection.region_work import Files, merge_keys
-from wtl_core.selection.regions import divide
 from wtl_core.selection.result import Ranking
 from wtl_core.workspace.storage import open_store
 
@@ -140,12 +141,12 @@ import numpy as np
 import polars as pl
 from wtl_core.engines.local import LocalEngine
 from wtl_core.recipe.selection import SelectionParams
-from wtl_core.selection import by_regions
-from wtl_core.selection.region_work import Files
+from wtl_core.selection.by_regions import ranking
+from wtl_core.selection.by_regions.files import Files
 from wtl_core.workspace.storage import open_store
 
 vectors = np.load(sys.argv[2])
-by_regions.rank_by_regions(
+ranking.rank_by_regions(
     lambda: iter([(np.arange(len(vectors)), vectors)]),
     SelectionParams(region_size=120),
     sample_ids=pl.Series([f"{row:05d}" for row in range(len(vectors))]),

@@ -16,8 +16,8 @@ from wtl_core.recipe.base import digest_of
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import columns, stage
-from wtl_core.selection.by_regions import rank_by_regions
-from wtl_core.selection.region_work import Files
+from wtl_core.selection.by_regions.files import Files
+from wtl_core.selection.by_regions.ranking import rank_by_regions
 from wtl_core.selection.stage_inputs import StageInputs, digest_of_columns, read_inputs
 from wtl_core.workspace import ledger, selections, storage
 from wtl_core.workspace.selections import SelectionRef

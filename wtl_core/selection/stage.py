@@ -26,10 +26,10 @@ from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import columns, ladder, ranking
 from wtl_core.selection.accuracy import Accuracy, measure
 from wtl_core.selection.advice import nothing_left
-from wtl_core.selection.by_regions import passing_files, rank_by_regions
+from wtl_core.selection.by_regions.files import Files, passing_files
+from wtl_core.selection.by_regions.ranking import rank_by_regions
 from wtl_core.selection.ladder import Ladder
 from wtl_core.selection.ranking import Steering
-from wtl_core.selection.region_work import Files
 from wtl_core.selection.result import Ranking, empty_ranking
 from wtl_core.selection.sorted_rows import Batches
 from wtl_core.selection.stage_inputs import StageInputs

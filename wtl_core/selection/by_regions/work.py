@@ -1,7 +1,7 @@
 """What a worker does with one region of a large pool: compare its samples, and order them.
 
 Each is a function of files, and its result is a file, whole or not at all; what is there already is not made again. Not
-here: what is decided for all regions together (`by_regions`).
+here: what is decided for all regions together (`ranking`).
 
 In a region's arrays its samples and its guests stand sorted by id, as `rows` of the whole pool. A file may hold more
 arrays than a reader needs, and only those that are asked for are read.
@@ -9,11 +9,12 @@ arrays than a reader needs, and only those that are asked for are read.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from wtl_core.recipe.selection import SelectionParams
+from wtl_core.selection.by_regions.files import Files, load_region
+from wtl_core.selection.by_regions.weights import read_weighing
 from wtl_core.selection.coverage import Affinity, pick_all, pool_graph, tail_of
 from wtl_core.selection.dense import kernel_matrix, kernel_rows
 from wtl_core.selection.graph import transpose
@@ -26,60 +27,22 @@ from wtl_core.selection.problem import Neighbours, PickOrder, Problem, free_limi
 from wtl_core.selection.ranking import covered_by, kernel_of, similar_weights
 from wtl_core.selection.result import NOTHING_NEAR, with_the_far
 from wtl_core.selection.sorted_rows import join_equal
-from wtl_core.selection.steering import whole_weights
-from wtl_core.workspace.storage import Store
 
 _FIXED_ROWS = 256
 """Fixed picks whose kernel values are in memory at once."""
+
+
 _CELLS_FROM = 30_000
 """Samples of a region from which on neighbours are searched in the nearest cells."""
+
+
 _CELL = 480  # samples of a cell: own samples, and those of sixteen cells, fill products of 256 x 4096 nearly
+
+
 _NEIGHBOURS, _PROBES = 64, 16  # as in a whole pool that is ordered by cells
+
+
 _RUN = np.int64(1) << 40
-
-
-@dataclass(frozen=True)
-class Files:
-    """Arrays in files of a folder."""
-
-    store: Store
-    key: str
-
-    def has(self, name: str) -> bool:
-        """Whether a file is there, which is then whole."""
-        return self.store.exists(f"{self.key}/{name}.npz")
-
-    def write(self, name: str, **arrays: Any) -> None:
-        """Write a whole file."""
-        with self.store.writer(f"{self.key}/{name}.npz") as handle:
-            np.savez(handle, **arrays)
-
-    def read(self, name: str, *wanted: str) -> list[np.ndarray]:
-        """Some arrays of a file."""
-        with self.store.reader(f"{self.key}/{name}.npz") as handle, np.load(handle) as arrays:
-            return [arrays[one] for one in wanted]
-
-
-@dataclass(frozen=True)
-class Weighing:
-    """What turns the raw weights of all regions into whole units.
-
-    Attributes:
-        top: The largest raw weight of the pool.
-        factors: (G,) the balance's factor of each group; empty without balance.
-        top_balanced: The largest weight once these are applied.
-    """
-
-    top: float
-    factors: np.ndarray
-    top_balanced: float
-
-    def weights(self, raw: np.ndarray, near: np.ndarray, codes: np.ndarray, params: SelectionParams) -> np.ndarray:
-        """(n,) int32 in units of 1/65536, as `coverage.shared_weights` has them for a whole pool."""
-        weights = raw / self.top
-        if len(self.factors):
-            weights = weights * self.factors[codes] / self.top_balanced
-        return whole_weights(weights, near if params.has_duplicate_weights else np.ones_like(near))
 
 
 @dataclass(frozen=True)
@@ -318,21 +281,6 @@ def graph_affinity(problem: Problem, weights: np.ndarray, rows: np.ndarray, leve
     """What rows cover of each other by a graph, of which no bound on the optimum is asked for."""
     values = problem.table[levels]
     return Affinity(weights, None, Neighbours(rows, values, transpose(rows, values), is_exact=False))
-
-
-def load_region(files: Files, region: int, *wanted: str) -> list[np.ndarray]:
-    """Arrays of a region's samples and guests, sorted by row; `rows` is always read."""
-    (sizes,) = files.read("dealt", "sizes")
-    names = ["rows", *wanted]
-    pieces = [files.read(f"region-{region:06d}-{piece:05d}", *names) for piece in np.flatnonzero(sizes[:, region])]
-    order = np.argsort(np.concatenate([piece[0] for piece in pieces]), kind="stable")
-    return [np.concatenate([piece[place] for piece in pieces])[order] for place in range(1, len(names))]
-
-
-def read_weighing(files: Files) -> Weighing:
-    """As `by_regions` wrote it."""
-    top, factors, top_balanced = files.read("weighing", "top", "factors", "top_balanced")
-    return Weighing(float(top), factors, float(top_balanced))
 
 
 def merge_keys(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,207 @@
+"""The ranking of a pool that is too large for one process's memory: regions are ranked one by one, and merged by gain.
+
+`rank_by_regions` reads downwards: a sample is drawn, and the pool is divided by it; vectors are dealt out to files of
+the regions; each region compares its samples; the head is picked on the sample, and covers in all regions; each region
+orders its samples as a whole pool is ordered; the orders are merged by what each pick gains.
+
+This process holds the ids, a sample, and some numbers of each row, never the vectors. What a worker does is a function
+of files in the workspace and goes to a file there, whole or not at all: a ranking that was killed goes on, and neither
+the number of workers nor the engine changes it. Not here: how regions are found (`division`), and what a worker does
+(`work`).
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from wtl_core.engines.engine import Engine, Needs
+from wtl_core.engines.local import LocalEngine
+from wtl_core.machine import Progress
+from wtl_core.recipe.selection import SelectionParams
+from wtl_core.selection import columns
+from wtl_core.selection.by_regions.assembly import assemble
+from wtl_core.selection.by_regions.division import divide
+from wtl_core.selection.by_regions.files import Files, passing_files
+from wtl_core.selection.by_regions.pool import Drawn, LargePool, deal_out, drawn_rows, large_pool, write_outside
+from wtl_core.selection.by_regions.weights import Weighed, weigh
+from wtl_core.selection.by_regions.work import Comparing, Ordering
+from wtl_core.selection.coverage import pick_all
+from wtl_core.selection.greedy import NO_TAIL
+from wtl_core.selection.identity import Purpose, shuffled
+from wtl_core.selection.kernels import kernel_table, median_scale
+from wtl_core.selection.label_weights import Lesson, learn
+from wtl_core.selection.neighbours import prepare
+from wtl_core.selection.problem import free_limits
+from wtl_core.selection.ranking import Steering, covered_by, near_distance, typical_of, votes_of
+from wtl_core.selection.result import Ranking
+from wtl_core.selection.sorted_rows import Batches, gather, unit_vectors
+
+_log = logging.getLogger(__name__)
+
+
+SAMPLE = 131_072
+"""Samples by which the pool is divided and its head is picked."""
+
+
+_SCALED = 50_000  # samples that the kernel's scale is measured on, as in a pool that is ranked at once
+
+
+_EACH = 64
+"""Samples of the sample for each pick of the head, at least: the head of fewer would fit the sample, not the pool."""
+
+
+_READ = 1 << 16  # rows of an array that are a batch
+
+
+def rank_by_regions(
+    batches: Batches,
+    params: SelectionParams,
+    *,
+    sample_ids: pl.Series,
+    files: Files,
+    engine: Engine,
+    steering: Steering | None = None,
+    device: str = "cpu",
+    scale: float | None = None,
+    on_progress: Progress | None = None,
+) -> Ranking:
+    """Rank all rows, as `ranking.rank` does, with no more than a region and its guests in a process.
+
+    Args:
+        batches: The vectors, read twice.
+        params: As for `ranking.rank`; `region_size` is how many samples a region has at most, as far as a sample tells.
+        sample_ids: N distinct ids in the caller's order.
+        files: A folder of this ranking's own: a ranking that was killed is continued from there. The caller deletes it.
+        engine: Runs the regions.
+        steering: As for `ranking.rank`, in the caller's rows.
+        device: `cpu` or a CUDA device of the workers.
+        scale: The kernel's scale if one is fixed already; None measures it.
+        on_progress: Called with how many samples of how many are compared.
+
+    A pick's gain is what it adds in its own region, guests included; `coverage`, their sum, is an estimate of the
+    pool's, and no bound on the optimum is given. `radius` and `nearest_earlier` look within the region and its guests,
+    at the head and at labelled images; a nearer pick farther beyond a border is missed.
+
+    Raises:
+        InputError: wrong shapes, vectors that are not of unit length, ids that repeat, useless weights.
+        ConfigError: see `columns.check_regions`.
+
+    Memory, by counting arrays: some 300 bytes a sample here; for each worker 1 GB, the kernel values of its head, and
+    1.5 KB and 6 D bytes for each sample and guest of its region.
+    """
+    steering = steering or Steering()
+    columns.check_regions(params, max(len(sample_ids), params.regions_from))
+    pool = large_pool(sample_ids, steering)
+    sample = np.sort(drawn_rows(pool, Purpose.HEAD, SAMPLE))
+    scaled = drawn_rows(pool, Purpose.SCALE, _SCALED)
+    wanted = np.unique(np.concatenate([sample, scaled, pool.frozen]))
+    gathered = gather(batches, pool.caller_rows[wanted], pool.count)
+    probed = prepare(gathered[np.searchsorted(wanted, scaled)], device)
+    if scale is None:
+        scale = median_scale(probed, np.arange(len(scaled)))
+    drawn = Drawn(sample, pool.keys[sample], gathered[np.searchsorted(wanted, sample)])
+    near = near_distance(params.near_duplicate_distance, scale)
+    division = divide(
+        prepare(drawn.vectors),
+        drawn.vectors,
+        drawn.keys,
+        rows=int(pool.is_dealt_out().sum()),
+        size=params.region_size,
+        most_reach=scale * params.scale_factor / 2,
+    )
+    _log.info("ranking %d samples in %d regions, scale %.4f", pool.count, division.count, scale)
+    sizes = deal_out(batches, pool, division, files)
+    regions = np.flatnonzero(sizes).tolist()
+    labelled = write_outside(files, steering, gathered.shape[1])
+    lesson = _lesson(steering, params, labelled, drawn, device)
+    is_heard = lesson is not None and lesson.is_heard
+    comparing = Comparing(files, params, scale, near, device, lesson if is_heard else None)
+    _run(engine, comparing, regions, sizes, on_progress)
+    weighed = weigh(files, regions, pool, params, drawn)
+    (vectors,) = files.read("labelled", "vectors")
+    outside = prepare(vectors, device) if len(vectors) else None
+    typical = typical_of(params, probed, outside, comparing.table, near, is_even=weighed.is_even)
+    labelled_share = len(vectors) / weighed.count
+    head = _head(files, pool, drawn, weighed, comparing, gathered[np.searchsorted(wanted, pool.frozen)])
+    fixed = np.concatenate([pool.frozen, head])
+    files.write("fixed", rows=fixed, vectors=gathered[np.searchsorted(wanted, fixed)])
+    _run(engine, Ordering(comparing, typical, labelled_share), regions, sizes)
+    return assemble(files, regions, pool, comparing, weighed, steering, lesson)
+
+
+def rank_array(
+    vectors: np.ndarray, params: SelectionParams, *, sample_ids: Sequence[str], steering: Steering, device: str
+) -> Ranking:
+    """`rank_by_regions` of (N, D) vectors in memory or mapped into it, in this process, by files that are deleted."""
+    unit = unit_vectors(vectors, sample_ids, what="vectors")
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(unit), _READ):
+            rows = np.arange(start, min(start + _READ, len(unit)))
+            yield rows, np.array(unit[start : start + _READ])  # a copy, which torch may write to
+
+    with passing_files() as files:
+        return rank_by_regions(
+            batches, params, sample_ids=pl.Series(sample_ids), files=files, engine=LocalEngine(1), steering=steering,
+            device=device,
+        )  # fmt: skip
+
+
+def _lesson(
+    steering: Steering, params: SelectionParams, labelled: np.ndarray, drawn: Drawn, device: str
+) -> Lesson | None:
+    """What the labels' classes teach; how large the classes are, they estimate on the sample."""
+    votes = votes_of(steering, params, labelled, 2 * params.region_size)
+    if votes is None:
+        return None
+    points, others = prepare(drawn.vectors, device), prepare(labelled, device)
+    votes = votes.of_others(points.count, votes.own)
+    covered_by(points, others, kernel_table("gaussian", 1.0), votes)
+    order = shuffled(drawn.keys, 0, Purpose.LABELS)
+    return learn(votes, drawn.vectors, others, labelled, order=order, always=params.labels == "use")
+
+
+def _run(
+    engine: Engine,
+    make_worker: Comparing | Ordering,
+    regions: Sequence[int],
+    sizes: np.ndarray,
+    on_progress: Progress | None = None,
+) -> None:
+    """Let workers do all regions."""
+    comparing = make_worker if isinstance(make_worker, Comparing) else make_worker.comparing
+    needs = Needs(gpus=1 if comparing.device.startswith("cuda") else 0)
+    weights = [float(sizes[region]) for region in regions]
+    done, total = 0, int(sizes.sum())
+    for number, _ in engine.run(make_worker, regions, needs=needs, weights=weights):
+        done += int(sizes[regions[number]])
+        if on_progress is not None:
+            on_progress(done, total)
+
+
+def _head(
+    files: Files, pool: LargePool, drawn: Drawn, weighed: Weighed, comparing: Comparing, frozen_vectors: np.ndarray
+) -> np.ndarray:
+    """The first picks of the pool after frozen ones, picked on the sample with the weights of the whole pool.
+
+    None where there are quotas, since its picks keep their ranks.
+    """
+    if files.has("head"):
+        return np.asarray(files.read("head", "rows")[0])
+    kept = np.flatnonzero((weighed.of_sample >= 0) & ~np.isin(drawn.rows, pool.frozen))
+    wanted = 0 if comparing.params.quotas else min(comparing.params.head, len(kept) // _EACH)
+    rows = np.zeros(0, np.int64)
+    if wanted:
+        points = prepare(drawn.vectors[kept], comparing.device)
+        given = np.concatenate([files.read("labelled", "vectors")[0], frozen_vectors])
+        outside = prepare(given, comparing.device) if len(given) else None
+        state = covered_by(points, outside, comparing.table)
+        problem = replace(comparing.problem(points, drawn.keys[kept]), best=state.best, nearest=state.nearest)
+        affinity = comparing.affinity(problem, weighed.of_sample[kept])
+        picked = pick_all(problem, affinity, free_limits(problem), until=wanted, tail=NO_TAIL).state
+        rows = drawn.rows[kept[picked.order[:wanted]]]
+    files.write("head", rows=rows)
+    return rows
