@@ -97,6 +97,7 @@ def _work(images: int, megabytes: float) -> Work:
         megabytes=images * megabytes,
         to_embed=images,
         pool=images,
+        regions_from=Recipe().selection.regions_from,
         network="package",
         is_new_encoder=True,
     )

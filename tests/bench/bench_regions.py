@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import report
+from bench_scale import RATES, changed_lines
 from bench_selection import product_rate
 
 from wtl_core.embedding import staging, vectors
@@ -242,6 +243,15 @@ def large(options: argparse.Namespace) -> None:
         "coverage 1/5/10/40 %": " ".join(f"{value:.4f}" for value in measured.coverage[at]),
         "random": " ".join(f"{value:.4f}" for value in measured.random_coverage_mean[at]),
     }
+    if options.rates:
+        alone = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        values = {
+            "seconds_per_image": (taken + ladder_seconds - engine.seconds) / rows,
+            "core_seconds_per_image": engine.seconds * options.workers / rows,
+            "gib_per_image": alone / rows / 2**30,
+            "gib_per_core": (usage.gigabytes * 1e9 - alone) / options.workers / 2**30,
+        }
+        RATES.write_text("".join(changed_lines(RATES.read_text(), {("regions", k): v for k, v in values.items()})))
     text = (
         f"Vectors of {D} numbers in LanceDB, generated: clusters of very different sizes, a fifth of them in bursts. "
         "All ranks, not only the first; products alone: all that ranking and ladder multiply, at this machine's best."
@@ -259,6 +269,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--work", help="a folder that the table is kept in")
     parser.add_argument("--vectors", help="an .npy file with vectors, such as CIFAR-10's")
+    parser.add_argument("--rates", action="store_true", help="of `large`, into the rates of `wtl plan`")
     parser.add_argument("--size", type=int, default=250_000, help="region_size of generated pools")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=["made", "large"])
     options = parser.parse_args()

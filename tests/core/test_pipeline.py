@@ -218,11 +218,11 @@ def test_the_quarantine_budget_is_a_share_of_the_whole_pool(tmp_path: Path) -> N
 
 def test_a_run_stays_small_however_many_objects_are_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An orchestrator walks through it several times with every call."""
-    rows = [("/s", f"/s/{i:05d}.tar", "tar", 2**30 + i, i, "") for i in range(300)]
+    rows = [("/s", f"/s/{i:05d}.tar", "tar", 2**30 + i, i, "") for i in range(2500)]
     listing = pl.DataFrame(rows, schema=discover.LISTING_SCHEMA, orient="row")
     monkeypatch.setattr(discover, "list_source", lambda *given, **named: listing)
     run = pipeline.plan_refresh(Store(str(tmp_path / "w")), ["/s"], PIXELS, Machine())
-    assert run.batches == 5
+    assert run.batches == 3
     assert len(repr(run)) < 3000
     plans = [plan for batch in range(run.batches) for plan in planning.parts_of(run, batch)]
     assert plans == plan_parts(listing, PIXELS.ingest)

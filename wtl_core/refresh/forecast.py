@@ -63,9 +63,9 @@ def shipped_rates() -> Rates:
 def expected(work: Work, hardware: Hardware, rates: Rates) -> list[StageForecast]:
     """Each stage of a refresh, in the order of the stages.
 
-    Decoding and embedding spread evenly over all cores and machines. Selection and report take what they took on the
-    machine of the rates, whatever is beside it, since most of their work is done by one process: by a straight line
-    between the measured sizes (of logarithms), which is prolonged beyond them.
+    Decoding, embedding and what is ranked by regions spread evenly over all cores and machines. Selection at once and
+    report take what they took on the machine of the rates, whatever is beside it, since most of their work is done by
+    one process: by a straight line between the measured sizes (of logarithms), which is prolonged beyond them.
     """
     t, cores = rates.tables, hardware.machines * hardware.cores
     decoding = work.images * t["ingest"]["seconds_per_image"] + work.megabytes * t["ingest"]["seconds_per_megabyte"]
@@ -84,14 +84,12 @@ def expected(work: Work, hardware: Hardware, rates: Rates) -> list[StageForecast
             t["embedding"]["gib"] if work.to_embed else 0.0,
             work.to_embed * (2.0 * work.dimensions + t["embedding"]["stored_bytes_per_image"]),
         ),
-        *(
-            StageForecast(
-                stage,
-                _seconds_at(t, stage, work),
-                _at(t[stage], "gib", work.pool) if work.pool else 0.0,
-                work.pool * t[stage]["stored_bytes_per_image"],
-            )
-            for stage in ("selection", "report")
+        _selection(work, hardware, rates),
+        StageForecast(
+            "report",
+            _report_seconds(t, work),
+            _at(t["report"], "gib", work.pool) if work.pool else 0.0,
+            work.pool * t["report"]["stored_bytes_per_image"],
         ),
     ]
     return [replace(one, seconds=one.seconds * rates.factors.get(one.stage, 1.0)) for one in stages]
@@ -149,11 +147,23 @@ def _embedding_seconds(work: Work, hardware: Hardware, rates: Rates, *, decoding
     return max(computing, share * decoding * float(table["decoding_share"]) / cores)
 
 
-def _seconds_at(tables: Mapping[str, Any], stage: str, work: Work) -> float:
+def _selection(work: Work, hardware: Hardware, rates: Rates) -> StageForecast:
+    """Ranking and ladder; by regions, a part is one process's and the rest is spread."""
+    table, stored = rates.tables["selection"], work.pool * rates.tables["selection"]["stored_bytes_per_image"]
+    if work.regions_from is None or work.pool < work.regions_from:
+        seconds, gib = (_at(table, name, work.pool) if work.pool else 0.0 for name in ("seconds", "gib"))
+        return StageForecast("selection", seconds, gib, stored)
+    by_regions = rates.tables["regions"]
+    spread = by_regions["core_seconds_per_image"] / (hardware.machines * hardware.cores)
+    gib = work.pool * by_regions["gib_per_image"] + hardware.cores * by_regions["gib_per_core"]
+    return StageForecast("selection", work.pool * (by_regions["seconds_per_image"] + spread), gib, stored)
+
+
+def _report_seconds(tables: Mapping[str, Any], work: Work) -> float:
     if not work.pool:
         return 0.0
-    once = _at(tables["map"], "seconds", work.pool) if stage == "report" and work.is_new_encoder else 0.0
-    return _at(tables[stage], "seconds", work.pool) + once
+    once = _at(tables["map"], "seconds", work.pool) if work.is_new_encoder else 0.0
+    return _at(tables["report"], "seconds", work.pool) + once
 
 
 def _at(table: Mapping[str, Any], name: str, rows: int) -> float:

@@ -30,8 +30,9 @@ from wtl_core.workspace.run import ObjectChanges, Run
 from wtl_core.workspace.snapshots import read_snapshot
 from wtl_core.workspace.storage import Store
 
-_PARTS_AT_ONCE = 64
-"""Parts that one call of the ingest stage makes; enough to keep every core busy, few enough to try again."""
+_PARTS_AT_ONCE = 1024
+"""Parts that one call of the ingest stage makes: enough for all cores of a cluster, since each call starts its workers.
+One that is tried again makes only what is not there."""
 _LIGHT_BYTES = 64 * 2**20
 """New bytes up to which a refresh is light: some sixty photographs, or thousands of small images."""
 
@@ -215,6 +216,7 @@ def _work(
         megabytes=megabytes,
         to_embed=images if is_kept else pool,
         pool=pool,
+        regions_from=recipe.selection.regions_from,
         network={"ssl": "own", "pixels": "pixels"}.get(kind, "package"),
         side_px=recipe.encoder.side_px,
         is_new_encoder=not is_kept,

@@ -31,6 +31,8 @@ class Work(BaseModel):
     """Images that have no vector yet."""
     pool: int
     """Images of the pool afterwards."""
+    regions_from: int | None = None
+    """The size from which on the pool is ranked by regions, spread over all cores; None where it never is."""
     network: str
     """What embeds them: `package`, `own` or `pixels`, as the rates tell them apart."""
     side_px: int | None = None
