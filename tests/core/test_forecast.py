@@ -40,14 +40,8 @@ def test_every_stage_of_a_refresh_is_foretold(tmp_path: Path) -> None:
     assert made.forecast is not None
     assert list(made.forecast.seconds) == list(made.seconds)
     told = made.forecast.work
-    known = {
-        "regions_from": 2_000_000,
-        "objects": 12,
-        "network": "pixels",
-        "is_new_encoder": True,
-        "encoder_seconds": 0.0,
-    }
-    assert told == work(12, megabytes=told.megabytes, **known)
+    known = {"objects": 12, "network": "pixels", "is_new_encoder": True, "encoder_seconds": 0.0}
+    assert told == work(12, megabytes=told.megabytes, regions_from=2_000_000, **known)
 
 
 def test_the_report_shows_what_was_expected_beside_what_it_took(tmp_path: Path) -> None:
@@ -83,6 +77,27 @@ def test_a_pool_that_is_ranked_by_regions_is_spread_over_cores() -> None:
     assert saved == pytest.approx(4_000_000 * table["core_seconds_per_image"] / 4)
     small = work(1_999_999, regions_from=2_000_000)
     assert seconds(small)["selection"] == seconds(small, four)["selection"]
+
+
+def test_without_new_images_only_what_is_left_takes_time() -> None:
+    left = seconds(work(0, objects=5, megabytes=0.0, pool=100_000, encoder_seconds=0.0))
+    assert (left["ingest"], left["encoder"], left["embedding"]) == (0, 0, 0)
+    assert left["selection"] > 1
+
+
+def test_a_gpu_embeds_and_cores_decode_meanwhile() -> None:
+    slow, fast = Hardware(cores=2), Hardware(cores=2, gpus=1)
+    small = seconds(work(1_000_000, megabytes=2000.0), fast)["embedding"]
+    assert small < seconds(work(1_000_000, megabytes=2000.0), slow)["embedding"] / 2
+    large = seconds(work(1_000_000, megabytes=3e6), fast)["embedding"]  # 3 MB each: decoding is what takes long
+    assert large == pytest.approx(seconds(work(1_000_000, megabytes=3e6), Hardware(cores=2, gpus=8))["embedding"])
+
+
+def test_what_runs_took_corrects_the_next_forecast_on_such_a_machine_alone(tmp_path: Path) -> None:
+    made = refresh(tmp_path / "w", write_pictures(tmp_path / "photos", count=4))
+    asked = work(50_000)
+    plain = seconds(asked)
+    took = {stage: 3 * value for stage, value in plain.items()}
     before = forecast.of_run(asked, TWO, [])
     run = made.model_copy(update={"forecast": before, "seconds": took})
     learnt = forecast.of_run(asked, TWO, [run]).seconds

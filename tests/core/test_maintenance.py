@@ -32,7 +32,7 @@ def test_house_keeping_keeps_what_labelled_samples_that_left_still_say(source: P
     assert maintenance.run(store, keep=1).vectors_dropped == 1
     last = commits.latest(store)
     assert last is not None
-    kept = vectors.existing_ids(store, last.encoder)
+    kept = set(vectors.existing_ids(store, last.encoder))
     assert labelled in kept
     assert other not in kept
     Path(loose["uri"][2]).unlink()

@@ -260,7 +260,7 @@ def test_classes_of_images_that_the_encoder_has_no_vectors_of_are_counted(tmp_pa
     refresh(root, recipe=Recipe.model_validate(SSL))
     last = commits.latest(store)
     assert last is not None
-    assert not vectors.existing_ids(store, last.encoder).intersection(ids[:3])
+    assert not set(vectors.existing_ids(store, last.encoder)).intersection(ids[:3])
     found = progress.run(store)
     assert (found.labelled, found.known, found.taught) == (5, 5, 2)
     assert found.classes.select("class", "labels").rows() == [("a", 5)]

@@ -155,7 +155,8 @@ class Live:
             if self._labelled is not None and self._labelled[0] == key:
                 return self._labelled[1], self._labelled[2]
         present = vectors.existing_ids(self.store, view.commit.encoder)
-        ids = [sample_id for sample_id in entries.labels["sample_id"] if sample_id in present]
+        labelled = entries.labels["sample_id"]
+        ids = labelled.filter(labelled.is_in(present.implode())).to_list()
         matrix = np.zeros((0, 1), np.float32)
         if ids:
             matrix = vectors.load(self.store, view.commit.encoder, ids).astype(np.float32)

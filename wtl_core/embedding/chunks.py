@@ -293,7 +293,7 @@ def finish(store: Store, samples: pl.DataFrame, fingerprint: str, results: Seque
 
 def embeddable(store: Store, samples: pl.DataFrame, fingerprint: str) -> pl.DataFrame:
     """The samples that the encoder did not refuse."""
-    return _without(samples, set(refused(store, fingerprint)["sample_id"]))
+    return _without(samples, refused(store, fingerprint)["sample_id"])
 
 
 def refused(store: Store, fingerprint: str) -> pl.DataFrame:
@@ -356,9 +356,8 @@ def _write_refusals(store: Store, samples: pl.DataFrame, fingerprint: str, refus
     store.write_frame(key, samples.select(_PLACE).join(rows, on="sample_id"))
 
 
-def _without(samples: pl.DataFrame, ids: set[str]) -> pl.DataFrame:
-    found = [sample_id for sample_id in samples["sample_id"] if sample_id in ids]  # a table may hold many more
-    return samples.filter(~pl.col("sample_id").is_in(pl.Series(found, dtype=pl.String).implode()))
+def _without(samples: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
+    return samples.join(ids.to_frame("sample_id"), on="sample_id", how="anti", maintain_order="left")
 
 
 def _folder(fingerprint: str) -> str:

@@ -101,7 +101,7 @@ def check(store: Store) -> Checked:
     if last is None:
         raise ConfigError(f"{store.root}: expected vectors, found none yet; `wtl run SOURCE` makes some")
     table = listed(store)
-    embedded = pl.Series(list(vectors.existing_ids(store, last.encoder)), dtype=pl.String)
+    embedded = vectors.existing_ids(store, last.encoder)
     count = pl.col("classes").list.len()
     known = table.filter(pl.col("classes").is_not_null())
     here = known.filter(pl.col("sample_id").is_in(embedded.implode()))

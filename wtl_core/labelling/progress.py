@@ -135,7 +135,7 @@ def run(store: Store, more: int | None = None, *, goal: float | None = None, ref
     known = labels.filter(pl.col("classes").is_not_null())
     named = [list(names) or [EMPTY] for names in known["classes"].to_list()]
     is_drawn = known["sample_id"].is_in(draw.ids).to_numpy()
-    has_vector = known["sample_id"].is_in(list(vectors.existing_ids(store, last.encoder))).to_numpy()
+    has_vector = known["sample_id"].is_in(vectors.existing_ids(store, last.encoder).implode()).to_numpy()
     rows = np.flatnonzero(has_vector)
     is_control = is_drawn[rows]
     picks = _picked(entries, known["sample_id"].gather(rows).to_list(), is_control)

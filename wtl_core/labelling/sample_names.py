@@ -172,11 +172,11 @@ def _departed(store: Store, commit: Commit, wanted: set[str] | None = None) -> p
     from wtl_core.embedding import vectors  # here: the command line does without LanceDB until it is asked for
 
     embedded = vectors.existing_ids(store, commit.encoder)
-    return _by_id(embedded if wanted is None else embedded & wanted)
+    return _by_id(embedded if wanted is None else embedded.filter(embedded.is_in(list(wanted))))
 
 
 def _by_id(found: Iterable[str]) -> pl.DataFrame:
-    ids = list(found)
+    ids = pl.Series(found, dtype=pl.String)
     return pl.DataFrame({"name": ids, "sample_id": ids}, schema=NAMES_SCHEMA)
 
 

@@ -192,7 +192,7 @@ def _divided(
     new = new.with_columns(split=pl.lit(None, pl.String))
     if new.is_empty():
         return pl.DataFrame(schema=sides.SCHEMA), Split()
-    embedded = pl.Series(list(vectors.existing_ids(store, given.encoder)), dtype=pl.String)
+    embedded = vectors.existing_ids(store, given.encoder)
     sided = known.filter(pl.col("split").is_not_null(), pl.col("sample_id").is_in(embedded.implode()))
     sided = sided.join(given.samples, on="sample_id", how="left", maintain_order="left")
     samples = pl.concat([new, sided.select(new.columns)])

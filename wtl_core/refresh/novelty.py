@@ -58,7 +58,7 @@ def share(store: Store, arrived: pl.DataFrame, machine: Machine) -> float:
     if last is None or not covering:
         return 1.0
     live = live_pool.sample_ids(store, snapshots.read_snapshot(store, last.listing))
-    known = sorted(set(live.to_list()) & vectors.existing_ids(store, last.encoder))
+    known = live.filter(live.is_in(vectors.existing_ids(store, last.encoder).implode())).to_list()
     marked = sorted(covering & set(known))
     if not marked:
         return 1.0

@@ -53,7 +53,7 @@ def update(store: Store, fingerprint: str, sample_ids: Sequence[str]) -> pl.Data
     fitted = known.filter("is_fitted")
     if missing:
         present = vectors.existing_ids(store, fingerprint)
-        fitted = fitted.filter(pl.col("sample_id").is_in(list(present)))
+        fitted = fitted.filter(pl.col("sample_id").is_in(present.implode()))
     if missing and _GROWTH * fitted.height <= min(MOST_FITTED, len(sample_ids)):
         fit, known = fit + 1, _fitted_anew(store, fingerprint, wanted["sample_id"].to_list(), fitted)
         _write(store, fingerprint, fit, known)

@@ -107,19 +107,20 @@ def read_inputs(
     Raises:
         InputError: the filters leave no sample at all, or `similar_to` names ids that are not in the workspace.
     """
-    has_vector = vectors.existing_ids(store, encoder)
+    embedded = vectors.existing_ids(store, encoder)
     given = {sample_id for like in recipe.selection.similar_to for sample_id in like.sample_ids}
-    if unknown := sorted(given - has_vector):
+    if given and (unknown := sorted(given - set(embedded.filter(embedded.is_in(list(given)))))):
         raise InputError(
             f"similar_to: expected ids of samples that this workspace has, found {len(unknown)} others, {unknown[0]!r} "
             "for one; take ids from `wtl cut`, and add images from elsewhere as a source first"
         )
     entries = ledger.read(store, ledger_length)
-    held_out = set(sides.held_out(store, entries))
-    has_vector -= held_out
+    is_held_out = pl.col("sample_id").is_in(sides.held_out(store, entries).implode())
+    has_vector = pl.col("sample_id").is_in(embedded.implode()) & ~is_held_out
     whole = samples.height
-    samples = samples.filter(~pl.col("sample_id").is_in(list(held_out)))
-    labels = ledger.labels(entries).filter(pl.col("sample_id").is_in(list(has_vector)))
+    samples = samples.filter(~is_held_out)
+    labels = ledger.labels(entries).filter(has_vector)
+    redundant = pl.DataFrame({"sample_id": ledger.sample_ids(entries, "redundant")}, schema={"sample_id": pl.String})
     labelled = labels["sample_id"].to_list()
     named, all_skipped = ledger.sample_ids(entries, "skipped"), ledger.skipped_in(samples, entries)
     is_labelled, is_named, is_skipped = (pl.col("sample_id").is_in(ids) for ids in (labelled, named, all_skipped))
@@ -132,9 +133,8 @@ def read_inputs(
         )
     has_goal = recipe.selection.accuracy_goal is not None
     can_be_drawn = ~pl.col("is_filtered") & ~is_skipped  # a copy of a skipped image has no entry of its own
-    pool = samples.filter(can_be_drawn | is_labelled | is_named)["sample_id"].to_list()
-    can_be_picked = set(candidates["sample_id"])
-    exported = ledger.sample_ids(entries, "exported")
+    pool = samples.filter(can_be_drawn | is_labelled | is_named)["sample_id"]
+    exported = pl.Series("sample_id", ledger.sample_ids(entries, "exported"), pl.String)
     return StageInputs(
         encoder=encoder,
         near_copy_distance=near_copy_distance,
@@ -142,9 +142,9 @@ def read_inputs(
         labelled=labelled,
         label_classes=labels["classes"].to_list(),
         labelled_samples=labelled_samples,
-        redundant=[sample_id for sample_id in ledger.sample_ids(entries, "redundant") if sample_id in has_vector],
-        drawn=random_draw(entries, pool).ids if has_goal else [],
-        exported=[sample_id for sample_id in exported if sample_id in can_be_picked],
+        redundant=redundant.filter(has_vector)["sample_id"].to_list(),
+        drawn=random_draw(entries, pool.to_list()).ids if has_goal else [],
+        exported=exported.filter(exported.is_in(candidates["sample_id"].implode())).to_list(),
         filtered=samples.height - candidates.height - labelled_samples.height - skipped,
         skipped=skipped,
         held_out=whole - samples.height,

@@ -109,7 +109,8 @@ def _delete_unknown(store: Store, folder: str, known: set[str]) -> int:
 
 def _drop_tombstones(store: Store, fingerprint: str, needed: set[str]) -> int:
     """Vectors of samples that are in none of the kept pools and not labelled."""
-    gone = sorted(vectors.existing_ids(store, fingerprint) - needed)
+    present = vectors.existing_ids(store, fingerprint)
+    gone = present.filter(~present.is_in(list(needed))).sort().to_list()
     if gone:
         vectors.delete_ids(store, fingerprint, gone)
     return len(gone)
