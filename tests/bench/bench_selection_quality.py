@@ -329,10 +329,6 @@ ABLATION: dict[str, dict[str, object]] = {
     "no head (graph only)": {"head": 0},
     "64 neighbours": {"neighbours": 64},
     "weights by 20-NN distance": {"density": 1.0},
-    "greedy to the end": {"tail_from": 1.0},
-    "outliers last from 25 % on": {"outliers_from": 0.25},
-    "tail from 15 % on": {"tail_from": 0.15},
-    "tail from 35 % on": {"tail_from": 0.35},
     "random from 25 % on": {"tail": "random"},
     "k-center from 25 % on": {"tail": "k-center"},
 }
@@ -416,29 +412,29 @@ def tail_orders(pool: Data, near: float | None, rules: list[str]) -> tuple[dict[
     faded = np.minimum(1.0, ranks / (count - ranks))
     begin, end = int(0.25 * weights.sum() / WEIGHT_ONE), int(0.45 * count)
     by_share = {
-        "in use": 0.5 * (ranks >= begin) + 0.5 * (ranks >= end),
+        "two thresholds": 0.5 * (ranks >= begin) + 0.5 * (ranks >= end),
         "no tail": np.zeros(count),
-        "in use, without steps": np.clip((ranks - begin) / max(1, end - begin), 0.0, 1.0),
+        "two thresholds, without steps": np.clip((ranks - begin) / max(1, end - begin), 0.0, 1.0),
         "alone, fading": faded,
     }
     by_value = {
+        "in use": (ONE - np.minimum(1.0, 2 * faded) * (ONE - second)).astype(np.int64),
         "first neighbour": np.full(count, first),
         "second neighbour": np.full(count, second),
         "first neighbour, fading": (ONE - faded * (ONE - first)).astype(np.int64),
         "second neighbour, fading": (ONE - faded * (ONE - second)).astype(np.int64),
-        "second neighbour, fading by a third": (ONE - np.minimum(1.0, 2 * faded) * (ONE - second)).astype(np.int64),
         "scale, fading": (ONE - faded * (ONE - int(table[level_of(scale)]))).astype(np.int64),
     }
     wanted = rules or [*by_share, *by_value]
     whole, nothing, apart = np.full(count, ONE), np.zeros(count), ONE - int(table[near_level])
     orders = {
-        name: lazy_greedy(matrix, weights, whole, 0, alone, share)
-        for name, share in by_share.items()
+        name: lazy_greedy(matrix, weights, itself, apart, alone, nothing)
+        for name, itself in by_value.items()
         if name in {"in use", *wanted}
     }
-    for name, itself in by_value.items():
+    for name, share in by_share.items():
         if name in wanted:
-            orders[name] = lazy_greedy(matrix, weights, itself, apart, alone, nothing)
+            orders[name] = lazy_greedy(matrix, weights, whole, 0, alone, share)
     return {name: ids[order] for name, order in orders.items()}, scale
 
 

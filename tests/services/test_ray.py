@@ -135,7 +135,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     weights = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     write_weights(weights, 1)
-    by_regions = {"regions_from": 100, "region_size": 100, "tail_from": 1.0}
+    by_regions = {"regions_from": 100, "region_size": 100}
     return Recipe.model_validate(
         {"encoder": {"name": f"file:{weights}"}, "ingest": {"part_images": 20}, "selection": by_regions}
     )
