@@ -19,6 +19,8 @@ _LINE_SECONDS = 10.0
 _WORTH_A_LINE_SECONDS = 1.0
 _TEXT_COLUMNS = 58
 """Columns of a terminal that the longest text beside a bar takes."""
+_TELLING_SHARE = 0.01
+"""What must be done until the rest is foretold: loading is in the first seconds, and hours would be told of minutes."""
 
 _logger = logging.getLogger("wtl_core.progress")
 
@@ -72,8 +74,10 @@ class Pace:
         """As `1.4 of 3.9 MB, 1.3 MB a second, 2 s left`."""
         if not self.done:
             return self._amount(0, self.total) if self.total else "begins"
-        left = duration((self.total - self.done) / self.rate)
-        return f"{self._amount(self.done, self.total)}, {self._amount(self.rate)} a second, {left} left"
+        so_far = f"{self._amount(self.done, self.total)}, {self._amount(self.rate)} a second"
+        if self.done < _TELLING_SHARE * self.total:
+            return so_far
+        return f"{so_far}, {duration((self.total - self.done) / self.rate)} left"
 
     def at_the_end(self) -> str:
         """As `3.9 MB in 3 s, 1.3 MB a second`."""

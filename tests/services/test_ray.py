@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.clusters import Nodes, actors_of, disconnect, running_nodes
-from tests.conftest import build_source
+from tests.conftest import S3_KEYS, build_source, use_s3
 from tests.counting import Squares, read_environment
 from tests.plain_ingest import write_tar
 from tests.plain_refresh import files, ranking, refresh
@@ -30,6 +30,7 @@ from wtl_core.errors import ConfigError, InputError, TransientError
 from wtl_core.machine import Machine
 from wtl_core.pool import ingest
 from wtl_core.recipe.recipe import Recipe
+from wtl_core.workspace import selections
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
@@ -181,6 +182,24 @@ def test_with_actors_lost_in_each_stage_the_result_is_that_of_the_local_engine(
     assert stage.killed.keys() == {"ingest", "embedding", "selection"}
     assert caplog.text.count("ray: a worker was lost; its work is begun again") >= len(stage.killed)
     assert stage.seen["embedding"] == (240, 240)
+
+
+def test_a_workspace_in_a_bucket_is_filled_by_actors(
+    nodes: Nodes,
+    source: Path,
+    recipe: Recipe,
+    locally: tuple[Path, Commit],
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_s3(monkeypatch, bucket, {**S3_KEYS, "AWS_REGION": "us-east-1"})
+    store, machine = Store("s3://shards/by-actors"), Machine(engine="ray", ray_address=nodes.address)
+    commit = pipeline.refresh_workspace(store, [str(source)], recipe, machine)
+    root, expected = locally
+    assert commit.counts == expected.counts
+    parts = {name: store.read_bytes(f"pool/{name}") for name in store.names("pool")}
+    assert parts == {path.name: path.read_bytes() for path in (root / "pool").iterdir()}
+    assert selections.read_ranking(store, commit.selection).equals(ranking(root))
 
 
 class KillingStage:

@@ -25,6 +25,16 @@ def test_lines_come_at_most_once_in_an_interval(
     ]
 
 
+def test_the_rest_is_foretold_once_a_hundredth_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress_display.time, "monotonic", lambda: now)
+    pace = progress_display.Pace("images")
+    now, pace.total, pace.done = 10.0, 1000, 9
+    assert pace.in_words() == "9 of 1,000 images, 0.9 images a second"
+    pace.done = 10
+    assert pace.in_words() == "10 of 1,000 images, 1.0 images a second, 16 min left"
+
+
 def test_a_short_stage_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "wtl_core.progress"), reported("ingest", "images") as on_progress:
         on_progress(1, 1)
