@@ -16,7 +16,7 @@ from wtl_core.engines.local import LocalEngine
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection.by_regions.division import divide
-from wtl_core.selection.by_regions.files import Files
+from wtl_core.selection.by_regions.files import Files, load_region
 from wtl_core.selection.by_regions.ranking import rank_by_regions
 from wtl_core.selection.by_regions.work import merge_keys
 from wtl_core.selection.identity import content_keys
@@ -142,7 +142,7 @@ import polars as pl
 from wtl_core.engines.local import LocalEngine
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection.by_regions import ranking
-from wtl_core.selection.by_regions.files import Files
+from wtl_core.selection.by_regions.files import Files, load_region
 from wtl_core.workspace.storage import open_store
 
 vectors = np.load(sys.argv[2])
@@ -386,6 +386,70 @@ def test_quotas_hold_across_regions_as_they_do_at_once(folder: Path, quota: dict
     assert sorted(found.rows.tolist()) == list(range(600))
 
 
+@pytest.mark.parametrize(
+    "given", [{}, {"budget": 90, "group_by": "camera", "quotas": [{"group": "west", "minimum": 40}]}]
+)
+def test_a_picks_radius_reaches_no_farther_than_the_earlier_picks_of_its_region(
+    folder: Path, given: dict[str, object]
+) -> None:
+    """Also where a guest that was nearer came later in the end."""
+    vectors = clustered(900, clusters=8, spread=0.5)
+    found = by_regions(folder, vectors, {**SMALL, "head": 0, **given}, groups=cameras(900))
+    region = np.empty(900, np.int64)
+    files = Files(open_store(str(folder)), "made-1-100")
+    for number in np.flatnonzero(files.read("dealt", "sizes")[0].sum(0)):
+        rows, is_own = load_region(files, number, "rows", "is_own")
+        region[rows[is_own]] = number
+    wide, mine = vectors[found.rows].astype(np.float64), region[found.rows]
+    distances = np.sqrt(np.maximum(0, 2 - 2 * wide @ wide.T))
+    is_earlier = np.tri(900, k=-1, dtype=bool) & (mine[:, None] == mine)
+    nearest = np.where(is_earlier, distances, np.inf).min(1)
+    picks = np.arange(1, 900)
+    assert (found.radius <= nearest + 2e-3)[picks].all()  # as far as levels of distance tell apart
+    earlier = found.nearest_earlier[picks]
+    own = np.linalg.norm(vectors[found.rows[picks]] - vectors[earlier], axis=1)
+    assert found.radius[picks][earlier >= 0] == pytest.approx(own[earlier >= 0], abs=1e-4)
+    assert np.isnan(found.optimum_bound).all()
+
+
+def test_groups_that_are_not_there_are_refused_before_a_vector_is_read(folder: Path) -> None:
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        raise AssertionError
+
+    for named in (
+        {"quotas": [{"group": "moon", "minimum": 1}]},
+        {"balance": {"target": {"moon": 1}}},
+    ):
+        params = SelectionParams.model_validate({**SMALL, "group_by": "camera", "budget": 9, **named})
+        with pytest.raises(ConfigError, match="'moon'"):
+            rank_by_regions(
+                batches,
+                params,
+                sample_ids=pl.Series(ids_of(60)),
+                files=Files(open_store(str(folder)), "made"),
+                engine=LocalEngine(1),
+                steering=Steering(groups=cameras(60)),
+            )
+
+
+def test_a_last_batch_that_is_written_at_once_leaves_nothing_to_write(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = clustered(300)
+    expected = by_regions(folder / "held", vectors)
+    monkeypatch.setattr("wtl_core.selection.by_regions.pool._HELD", 0)
+    assert by_regions(folder / "at once", vectors).rows.tolist() == expected.rows.tolist()
+
+
+def test_what_weighs_nothing_is_dealt_out_to_no_region(folder: Path) -> None:
+    vectors, weights = clustered(600, clusters=8, spread=0.4), np.ones(600)
+    weights[100:] = 0
+    found = by_regions(folder, vectors, weights=weights)
+    assert set(found.rows[:100].tolist()) == set(range(100))
+    sizes = Files(open_store(str(folder)), "made-1-100").read("dealt", "sizes")[0]
+    assert sizes.sum() <= 200
+
+
 def test_frozen_picks_count_for_quotas_across_regions(folder: Path) -> None:
     vectors, groups = clustered(600, clusters=8, spread=0.4), cameras(600)
     frozen = np.flatnonzero(groups == "north")[:6]
@@ -400,5 +464,9 @@ def test_vectors_that_are_missing_or_not_of_unit_length_are_refused(folder: Path
     vectors = clustered(100)
     with pytest.raises(InputError, match="expected rows of unit length"):
         by_regions(folder, vectors * 2)
+    nothing = vectors.copy()
+    nothing[42] = 0
+    with pytest.raises(InputError, match="sample 00042: expected a finite vector that is not zero"):
+        by_regions(folder, nothing)
     with pytest.raises(InputError, match="expected one for each of 100 samples, found 50"):
         by_regions(folder, vectors, order=np.arange(50))

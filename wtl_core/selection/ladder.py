@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
+import polars as pl
 import torch
 
 from wtl_core.recipe.operating_point import percents_of
@@ -61,7 +62,8 @@ class Ladder:
         random_radius_p90: `radius_p90` likewise.
         random_radius_max: `radius_max` likewise.
         equivalent_random_count: Random picks that would cover as well.
-        optimum_share: A proven bound: at least this share of the best possible coverage of the pool is reached.
+        optimum_share: A proven bound: at least this share of the best possible coverage of the pool is reached; NaN
+            where none is known, as of a pool that is ranked by regions.
         near_duplicate_rate: Share of the picks that are near-duplicates of an earlier pick or of a labelled image.
         group_balance: The effective number of groups among the picks over the number of groups; 1 if all groups have
             equally many picks, and without groups.
@@ -157,7 +159,7 @@ def measure(
         batches: Batches = lambda: iter([(np.arange(len(whole)), whole)])  # noqa: E731
         measured = whole[references]
     else:
-        batches, measured = vectors, gather(vectors, references, len(keys))
+        batches, measured = vectors, gather(vectors, references, pl.Series(sample_ids))
     nearest = _nearest_by_percent(batches, measured, bins, labelled, device, near_level=near)
     table = kernel_table(kernel, ranking.scale if scale is None else scale)
     coverage = _coverage(nearest, table, _reference_weights(ranking, references, len(keys)))

@@ -25,7 +25,7 @@ class Ranking:
     Attributes:
         rows: int64, the row in the caller's arrays.
         gain: float64, what the pick adds to `coverage`. For the objective `coverage` without quotas what counts of it
-            for the order, see `selection.coverage`, never rises from rank `frozen` on.
+            for the order, see `selection.coverage`, never rises from rank `frozen` on in a pool that is ranked at once.
         coverage: float64, pool coverage by all picks up to this one: an image covers itself here, as it does not in
             the ladder's coverage.
         radius: float64, the distance to the nearest earlier pick or labelled image, 2 where there is none.
@@ -43,7 +43,7 @@ class Ranking:
         quotas_until: Quotas hold up to this rank.
         quota_cost: The coverage at the budget that quotas cost.
         quota_advice: Which quota does not hold up to the budget; empty if all do.
-        optimum_bound: (100,) float64, no choice of p % of the rows covers the pool better.
+        optimum_bound: (100,) float64, no choice of p % of the rows covers the pool better; NaN where none is known.
         goal: The labels that the accuracy goal takes; None without one.
         labels: What the labels' classes say; None where none are known, or nothing asked for them.
         label_rows: int64, the row of each sample in the arrays of `labels`, -1 for those that were set aside.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
+import polars as pl
 
 from wtl_core.errors import InputError
 
@@ -55,7 +56,7 @@ def sort_rows(vectors: np.ndarray, sample_ids: Sequence[str], duplicate_of: np.n
 
 
 def unit_vectors(
-    vectors: np.ndarray, names: Sequence[str] | None, *, what: str, width: int | None = None
+    vectors: np.ndarray, names: Sequence[str] | pl.Series | None, *, what: str, width: int | None = None
 ) -> np.ndarray:
     """Finite rows of unit length, float16 or float32; scaled to it where they are not within 1 %.
 
@@ -93,17 +94,18 @@ def unit_vectors(
     return np.asarray((vectors / lengths[:, None]).astype(np.float32))
 
 
-def gather(batches: Batches, wanted: np.ndarray, count: int) -> np.ndarray:
+def gather(batches: Batches, wanted: np.ndarray, sample_ids: pl.Series) -> np.ndarray:
     """The vectors of the rows `wanted`, in their order, (n, D); all that come by are checked.
 
     Raises:
-        InputError: a vector that is not finite or not of unit length, or another number of them than `count`.
+        InputError: a vector that is not finite or not of unit length, or another number of them than `sample_ids`.
     """
+    count = len(sample_ids)
     slot = np.full(count, -1, np.int32)
     slot[wanted] = np.arange(len(wanted))
     gathered, seen = None, 0
     for rows, vectors in batches():
-        unit = unit_vectors(vectors, None, what="vectors")
+        unit = unit_vectors(vectors, sample_ids.gather(rows), what="vectors")
         if unit is not vectors:
             raise InputError("vectors: expected rows of unit length, found others; scale them, or embed again")
         gathered = np.empty((len(wanted), unit.shape[1]), unit.dtype) if gathered is None else gathered

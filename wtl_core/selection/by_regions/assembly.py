@@ -8,7 +8,7 @@ import numpy as np
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection.accuracy import Accuracy, Goal, labels_for
 from wtl_core.selection.by_regions.files import Files, load_region
-from wtl_core.selection.by_regions.merging import Merged, merge, within_quotas
+from wtl_core.selection.by_regions.merging import Merged
 from wtl_core.selection.by_regions.pool import LargePool
 from wtl_core.selection.by_regions.weights import Weighed
 from wtl_core.selection.by_regions.work import Comparing
@@ -17,6 +17,7 @@ from wtl_core.selection.kernels import ONE, WEIGHT_ONE
 from wtl_core.selection.label_weights import LabelSay, Lesson
 from wtl_core.selection.neighbours import exact_distances, numeric_path_of
 from wtl_core.selection.problem import PickOrder
+from wtl_core.selection.quotas import QuotaOutcome
 from wtl_core.selection.ranking import Steering
 from wtl_core.selection.result import NOTHING_NEAR, Ranking, with_the_far
 from wtl_core.selection.stopping import find_stop
@@ -57,12 +58,13 @@ def assemble(
     pool: LargePool,
     comparing: Comparing,
     weighed: Weighed,
+    merged: Merged,
+    quotas: QuotaOutcome,
     steering: Steering,
     lesson: Lesson | None,
 ) -> Ranking:
     """The ranking: fixed picks, the merged orders, and what ranks behind."""
     params = comparing.params
-    merged, quotas = within_quotas(files, regions, merge(files, regions), pool, params, weighed)
     fixed = _read_fixed(files, regions)
     picks = _picks(files, regions, merged, fixed, pool.count)
     picked = len(picks.rows)
@@ -100,7 +102,7 @@ def assemble(
         quotas_until=quotas.until,
         quota_cost=quotas.cost,
         quota_advice=quotas.advice,
-        optimum_bound=np.ones(100),
+        optimum_bound=np.full(100, np.nan),
         goal=goal,
         labels=say,
         label_rows=np.concatenate([said[picks.rows], np.full(len(behind), -1)]),
@@ -114,20 +116,18 @@ def _picks(files: Files, regions: Sequence[int], merged: Merged, fixed: _Fixed, 
         parts = [files.read(f"ordered-{region:06d}", name)[0] for region in regions]
         return np.concatenate([first, np.concatenate(parts)[merged.order]])
 
-    rows = np.concatenate([fixed.rows, merged.rows.astype(np.int64)])
-    rank = np.full(count, count)
-    rank[rows] = np.arange(len(rows))
-    nearest, radius = _pool_rows(by_rank("earlier", fixed.nearest), fixed), by_rank("radius", fixed.radius)
-    # What a region took for a guest's place need not be the place that the guest's own region gave it.
-    is_later = (nearest >= 0) & (rank[nearest] >= np.arange(len(rows)))
-    else_nearest = _pool_rows(by_rank("else_earlier", fixed.nearest), fixed)
+    traced = [files.read(f"traced-{region:06d}", "rows", "earlier", "radius") for region in regions]
+    of_rows, earlier, radius = (np.concatenate(part) for part in zip(*traced, strict=True))
+    place = np.empty(count, np.int64)
+    place[of_rows] = np.arange(len(of_rows))
+    traced_at = place[merged.rows]
     return _Picks(
-        rows=rows,
+        rows=np.concatenate([fixed.rows, merged.rows.astype(np.int64)]),
         gain=by_rank("gain", fixed.gain),
         stands_for=by_rank("stands_for", fixed.stands_for),
         weight=by_rank("weight", fixed.weight),
-        nearest=np.where(is_later, else_nearest, nearest),
-        radius=np.where(is_later, by_rank("else_radius", fixed.radius), radius),
+        nearest=_pool_rows(np.concatenate([fixed.nearest, earlier[traced_at]]), fixed),
+        radius=np.concatenate([fixed.radius, radius[traced_at]]),
     )
 
 

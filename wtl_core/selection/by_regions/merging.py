@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wtl_core.recipe.selection import SelectionParams
-from wtl_core.selection.by_regions.files import Files
+from wtl_core.selection.by_regions.files import Files, load_region
 from wtl_core.selection.by_regions.pool import LargePool
 from wtl_core.selection.by_regions.weights import Weighed
 from wtl_core.selection.kernels import ONE
@@ -56,3 +56,13 @@ def within_quotas(
         given_up=given_up, samples=pool.count, frozen=len(pool.frozen),
     )  # fmt: skip
     return within, replace(outcome, cost=cost / max(1, ONE * weighed.whole))
+
+
+def write_ranks(files: Files, regions: Sequence[int], count: int, fixed: np.ndarray, merged: Merged) -> None:
+    """`ranks-<region>`: `ranks` (n,) int32 in the pool of what a region compared, `count` for what is no pick."""
+    ranks = np.full(count, count, np.int32)
+    picked = np.concatenate([fixed, merged.rows])
+    ranks[picked] = np.arange(len(picked))
+    for region in regions:
+        (rows,), (inside,) = load_region(files, region, "rows"), files.read(f"compared-{region:06d}", "inside")
+        files.write(f"ranks-{region:06d}", ranks=ranks[rows[inside]])

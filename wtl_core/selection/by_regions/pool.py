@@ -52,8 +52,10 @@ class LargePool:
         return len(self.keys)
 
     def is_dealt_out(self) -> np.ndarray:
-        """(N,) samples that a region needs the vector of: all but copies, which rank behind what they repeat."""
+        """(N,) samples that a region needs the vector of: all but copies and what weighs nothing, which rank behind."""
         is_dealt = self.copies < 0
+        if self.base is not None:
+            is_dealt &= self.base > 0
         is_dealt[self.frozen] = True
         return is_dealt
 
@@ -111,11 +113,7 @@ def large_pool(sample_ids: pl.Series, steering: Steering) -> LargePool:
 
 def drawn_rows(pool: LargePool, purpose: Purpose, count: int) -> np.ndarray:
     """The first samples in a random order that depends on content alone; none that rank behind the others."""
-    is_drawn = pool.is_dealt_out()
-    if pool.base is not None:
-        is_drawn &= pool.base > 0
-        is_drawn[pool.frozen] = True
-    rows = np.flatnonzero(is_drawn)
+    rows = np.flatnonzero(pool.is_dealt_out())
     numbers = draw(pool.keys[rows], 0, purpose)  # distinct, as keys are
     part = np.argpartition(numbers, count)[:count] if count < len(rows) else np.arange(len(rows))
     return rows[part[np.argsort(numbers[part])]]
@@ -163,7 +161,8 @@ def deal_out(batches: Batches, pool: LargePool, division: Division, files: Files
         held.append((guests[at, which], rows[at], np.zeros(len(at), bool), vectors[at]))
         if sum(part[3].nbytes for part in held) > _HELD:
             flush()
-    flush()
+    if held:
+        flush()
     files.write("dealt", sizes=np.stack(sizes))
     return np.asarray(np.stack(sizes).sum(0))
 

@@ -2,7 +2,8 @@
 
 `rank_by_regions` reads downwards: a sample is drawn, and the pool is divided by it; vectors are dealt out to files of
 the regions; each region compares its samples; the head is picked on the sample, and covers in all regions; each region
-orders its samples as a whole pool is ordered; the orders are merged by what each pick gains.
+orders its samples as a whole pool is ordered; the orders are merged by what each pick gains; last, each region finds
+what came before its picks.
 
 This process holds the ids, a sample, and some numbers of each row, never the vectors. What a worker does is a function
 of files in the workspace and goes to a file there, whole or not at all: a ranking that was killed goes on, and neither
@@ -25,19 +26,22 @@ from wtl_core.selection import columns
 from wtl_core.selection.by_regions.assembly import assemble
 from wtl_core.selection.by_regions.division import divide
 from wtl_core.selection.by_regions.files import Files, passing_files
+from wtl_core.selection.by_regions.merging import merge, within_quotas, write_ranks
 from wtl_core.selection.by_regions.pool import Drawn, LargePool, deal_out, drawn_rows, large_pool, write_outside
 from wtl_core.selection.by_regions.weights import Weighed, weigh
-from wtl_core.selection.by_regions.work import Comparing, Ordering
+from wtl_core.selection.by_regions.work import Comparing, Ordering, Tracing
 from wtl_core.selection.coverage import pick_all
 from wtl_core.selection.greedy import NO_TAIL
 from wtl_core.selection.identity import Purpose, shuffled
 from wtl_core.selection.kernels import kernel_table, median_scale
 from wtl_core.selection.label_weights import Lesson, learn
 from wtl_core.selection.neighbours import prepare
+from wtl_core.selection.orders import limits_for
 from wtl_core.selection.problem import free_limits
 from wtl_core.selection.ranking import Steering, covered_by, near_distance, typical_of, votes_of
 from wtl_core.selection.result import Ranking
 from wtl_core.selection.sorted_rows import Batches, gather, unit_vectors
+from wtl_core.selection.steering import balance_factors
 
 _log = logging.getLogger(__name__)
 
@@ -79,15 +83,15 @@ def rank_by_regions(
         steering: As for `ranking.rank`, in the caller's rows.
         device: `cpu` or a CUDA device of the workers.
         scale: The kernel's scale if one is fixed already; None measures it.
-        on_progress: Called with how many samples of how many are compared.
+        on_progress: Called with how many samples of how many are done, a third by comparing, ordering and tracing each.
 
     A pick's gain is what it adds in its own region, guests included; `coverage`, their sum, is an estimate of the
-    pool's, and no bound on the optimum is given. `radius` and `nearest_earlier` look within the region and its guests,
-    at the head and at labelled images; a nearer pick farther beyond a border is missed.
+    pool's, and no bound on the optimum is given (NaN). `radius` and `nearest_earlier` look within the region and its
+    guests, at the head and at labelled images; a nearer pick farther beyond a border is missed.
 
     Raises:
         InputError: wrong shapes, vectors that are not of unit length, ids that repeat, useless weights.
-        ConfigError: see `columns.check_regions`.
+        ConfigError: see `columns.check_regions`; groups that quotas or the balance name and the pool does not have.
 
     Memory, by counting arrays: some 300 bytes a sample here; for each worker 1 GB, the kernel values of its head, and
     1.5 KB and 6 D bytes for each sample and guest of its region.
@@ -95,10 +99,11 @@ def rank_by_regions(
     steering = steering or Steering()
     columns.check_regions(params, max(len(sample_ids), params.regions_from))
     pool = large_pool(sample_ids, steering)
+    _check_groups(params, pool)
     sample = np.sort(drawn_rows(pool, Purpose.HEAD, SAMPLE))
     scaled = drawn_rows(pool, Purpose.SCALE, _SCALED)
     wanted = np.unique(np.concatenate([sample, scaled, pool.frozen]))
-    gathered = gather(batches, pool.caller_rows[wanted], pool.count)
+    gathered = gather(batches, pool.caller_rows[wanted], sample_ids)
     probed = prepare(gathered[np.searchsorted(wanted, scaled)], device)
     if scale is None:
         scale = median_scale(probed, np.arange(len(scaled)))
@@ -119,7 +124,7 @@ def rank_by_regions(
     lesson = _lesson(steering, params, labelled, drawn, device)
     is_heard = lesson is not None and lesson.is_heard
     comparing = Comparing(files, params, scale, near, device, lesson if is_heard else None)
-    _run(engine, comparing, regions, sizes, on_progress)
+    _run(engine, comparing, regions, sizes, on_progress, of=(0, pool.count))
     weighed = weigh(files, regions, pool, params, drawn)
     (vectors,) = files.read("labelled", "vectors")
     outside = prepare(vectors, device) if len(vectors) else None
@@ -128,8 +133,12 @@ def rank_by_regions(
     head = _head(files, pool, drawn, weighed, comparing, gathered[np.searchsorted(wanted, pool.frozen)])
     fixed = np.concatenate([pool.frozen, head])
     files.write("fixed", rows=fixed, vectors=gathered[np.searchsorted(wanted, fixed)])
-    _run(engine, Ordering(comparing, typical, labelled_share), regions, sizes)
-    return assemble(files, regions, pool, comparing, weighed, steering, lesson)
+    ordering = Ordering(replace(comparing, lesson=None), typical, labelled_share)
+    _run(engine, ordering, regions, sizes, on_progress, of=(1, pool.count))
+    merged, quotas = within_quotas(files, regions, merge(files, regions), pool, params, weighed)
+    write_ranks(files, regions, pool.count, fixed, merged)
+    _run(engine, Tracing(ordering.comparing), regions, sizes, on_progress, of=(2, pool.count))
+    return assemble(files, regions, pool, comparing, weighed, merged, quotas, steering, lesson)
 
 
 def rank_array(
@@ -150,6 +159,18 @@ def rank_array(
         )  # fmt: skip
 
 
+def _check_groups(params: SelectionParams, pool: LargePool) -> None:
+    """Raise what `quotas` and `balance` raise of groups that the pool does not have, before hours of work."""
+    if pool.codes is None:
+        return
+    sizes = np.bincount(pool.codes, minlength=len(pool.names))
+    if params.quotas:
+        limits_for(params, pool.names, sizes, pool.labelled, pool.count)
+    if params.balance is not None:
+        totals = np.bincount(pool.codes, weights=pool.base, minlength=len(pool.names))
+        balance_factors(params.balance, pool.names, totals, sizes)
+
+
 def _lesson(
     steering: Steering, params: SelectionParams, labelled: np.ndarray, drawn: Drawn, device: str
 ) -> Lesson | None:
@@ -166,20 +187,22 @@ def _lesson(
 
 def _run(
     engine: Engine,
-    make_worker: Comparing | Ordering,
+    make_worker: Comparing | Ordering | Tracing,
     regions: Sequence[int],
     sizes: np.ndarray,
-    on_progress: Progress | None = None,
+    on_progress: Progress | None,
+    *,
+    of: tuple[int, int],
 ) -> None:
-    """Let workers do all regions."""
+    """Let workers do all regions; `of` is how many of the three times are over, and how many samples there are."""
     comparing = make_worker if isinstance(make_worker, Comparing) else make_worker.comparing
     needs = Needs(gpus=1 if comparing.device.startswith("cuda") else 0)
     weights = [float(sizes[region]) for region in regions]
-    done, total = 0, int(sizes.sum())
+    done, total, (over, count) = 0, int(sizes.sum()), of
     for number, _ in engine.run(make_worker, regions, needs=needs, weights=weights):
         done += int(sizes[regions[number]])
         if on_progress is not None:
-            on_progress(done, total)
+            on_progress(count * (over * total + done) // (3 * total), count)
 
 
 def _head(

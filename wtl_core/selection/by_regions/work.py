@@ -30,6 +30,8 @@ from wtl_core.selection.sorted_rows import join_equal
 
 _FIXED_ROWS = 256
 """Fixed picks whose kernel values are in memory at once."""
+_TRACED_ROWS = 1024
+"""Rows whose neighbours' ranks are in memory at once."""
 
 
 _CELLS_FROM = 30_000
@@ -151,6 +153,13 @@ class Comparing:
         graph = self._graph(problem)
         return graph_affinity(problem, weights, graph.rows, graph.levels)
 
+    def affinity_of(self, region: int, problem: Problem, weights: np.ndarray) -> Affinity:
+        """What a region's samples cover of each other, as `compare` found it."""
+        if problem.points.count <= self.params.exact_up_to:
+            return self.affinity(problem, weights)
+        rows, levels = self.files.read(f"compared-{region:06d}", "rows", "levels")
+        return graph_affinity(problem, weights, rows, levels)
+
     def _labelled(self, points: Points, vectors: np.ndarray) -> tuple[State, LabelSay | None]:
         """How labelled images cover the points, and what their classes say of them."""
         (labelled,) = self.files.read("labelled", "vectors")
@@ -190,9 +199,7 @@ class Ordering:
         """Write `ordered-<region>`.
 
         By rank within the region, (m,), its own samples alone, without those that are fixed: `rows` int32 of the pool;
-        `key` and `tie` int64, by which regions are merged; `gain` int64; `stands_for` int32; `earlier` int64, a row of
-        the pool or -2 - l for outside image l, or -1, and `radius` float64; `else_earlier` and `else_radius`, the same
-        among outside images alone; `weight` int32.
+        `key` and `tie` int64, by which regions are merged; `gain` int64; `stands_for` int32; `weight` int32.
         """
         files, params = self.comparing.files, self.comparing.params
         name = f"ordered-{region:06d}"
@@ -209,26 +216,17 @@ class Ordering:
         problem = self.comparing.problem(points, keys[inside])
         problem = replace(problem, best=best, nearest=nearest, typical=self.typical)
         tail = tail_of(problem, round(self.labelled_share * len(inside)))
-        ordered = pick_all(problem, self._affinity(region, problem, weights), free_limits(problem), tail=tail)
+        affinity = self.comparing.affinity_of(region, problem, weights)
+        ordered = pick_all(problem, affinity, free_limits(problem), tail=tail)
         order = ordered.state.order.astype(np.int64)
         key, tie = merge_keys(ordered.state.keys, own_rows[order])
-        outside = np.concatenate([labelled, fixed_vectors])
-        earlier, radius = _earlier(ordered, vectors, inside, own_rows, outside)
         is_kept = is_mine[order] & ~np.isin(own_rows[order], fixed)
-        else_earlier = nearest[order].astype(np.int64)
-        else_radius = np.full(len(order), NOTHING_NEAR)
-        given = np.flatnonzero(else_earlier <= -2)
-        else_radius[given] = exact_distances(vectors, inside[order[given]], -2 - else_earlier[given], outside)
         by_rank = {
             "rows": own_rows[order].astype(np.int32),
             "key": key,
             "tie": tie,
             "gain": ordered.state.gains,
             "stands_for": ordered.state.stands_for,
-            "earlier": earlier,
-            "radius": radius,
-            "else_earlier": else_earlier,
-            "else_radius": else_radius,
             "weight": weights[order],
         }
         kept = {what: values[is_kept] for what, values in by_rank.items()}
@@ -270,11 +268,51 @@ class Ordering:
         best, nearest = files.read(name, "best", "nearest")
         return best, nearest
 
-    def _affinity(self, region: int, problem: Problem, weights: np.ndarray) -> Affinity:
-        if problem.points.count <= problem.params.exact_up_to:
-            return self.comparing.affinity(problem, weights)
-        rows, levels = self.comparing.files.read(f"compared-{region:06d}", "rows", "levels")
-        return graph_affinity(problem, weights, rows, levels)
+
+@dataclass(frozen=True)
+class Tracing:
+    """A worker that finds what came before each pick of a region, into `traced-<region>`, once all are merged.
+
+    Attributes:
+        comparing: What the region was compared by.
+    """
+
+    comparing: Comparing
+
+    def __call__(self) -> Callable[[int], None]:
+        """Traces a region."""
+        return self.trace
+
+    def trace(self, region: int) -> None:
+        """Write `traced-<region>`, by the ranks in the pool that `ranks-<region>` has of its samples and guests.
+
+        Of its own samples that are not fixed, (m,): `rows` int32 of the pool; `earlier` int64, the nearest one of lower
+        rank in the region and among its guests, as a row of the pool, or -2 - l for outside image l, or -1; `radius`.
+        """
+        files, name = self.comparing.files, f"traced-{region:06d}"
+        if files.has(name):
+            return
+        rows, is_own, vectors, keys = load_region(files, region, "rows", "is_own", "vectors", "keys")
+        (inside,), (ranks,) = files.read(f"compared-{region:06d}", "inside"), files.read(f"ranks-{region:06d}", "ranks")
+        best, nearest = files.read(f"covered-{region:06d}", "best", "nearest")
+        (labelled,), (fixed, fixed_vectors) = files.read("labelled", "vectors"), files.read("fixed", "rows", "vectors")
+        rows, outside, count = rows[inside], np.concatenate([labelled, fixed_vectors]), len(inside)
+        problem = self.comparing.problem(prepare(vectors[inside], self.comparing.device), keys[inside])
+        affinity = self.comparing.affinity_of(region, problem, np.zeros(count, np.int32))
+        before, value = _nearest_before(ranks, affinity)
+        order = np.argsort(ranks, kind="stable")
+        state = new_state(count)
+        state.order[:], state.earlier[:] = order, np.where(best >= value, nearest, before)[order]
+        ordered = PickOrder(state, np.zeros(count, np.int32), np.zeros(0), exact_until=0, traced_until=count)
+        own = inside[order]
+        found = with_the_far(ordered, vectors, own, outside)
+        radius = np.full(count, NOTHING_NEAR)
+        picked, given = np.flatnonzero(found >= 0), np.flatnonzero(found <= -2)
+        radius[picked] = exact_distances(vectors, own[picked], own[found[picked]], vectors)
+        radius[given] = exact_distances(vectors, own[given], -2 - found[given], outside)
+        earlier = np.where(found >= 0, rows[order[np.maximum(found, 0)]], found)
+        is_kept = is_own[own] & ~np.isin(rows[order], fixed)
+        files.write(name, rows=rows[order][is_kept], earlier=earlier[is_kept], radius=radius[is_kept])
 
 
 def graph_affinity(problem: Problem, weights: np.ndarray, rows: np.ndarray, levels: np.ndarray) -> Affinity:
@@ -322,16 +360,24 @@ def _cover_by_fixed(
     return {"gain": gain, "stands_for": stands_for, "earlier": earlier, "weight": weight}
 
 
-def _earlier(
-    ordered: PickOrder, vectors: np.ndarray, inside: np.ndarray, rows: np.ndarray, outside: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """By rank, the nearest earlier pick's row of the pool, -2 - l for outside image l or -1; and its distance."""
-    own = inside[ordered.state.order]
-    found = with_the_far(ordered, vectors, own, outside)
-    radius = np.full(len(own), NOTHING_NEAR)
-    picked, given = np.flatnonzero(found >= 0), np.flatnonzero(found <= -2)
-    radius[picked] = exact_distances(vectors, own[picked], own[found[picked]], vectors)
-    radius[given] = exact_distances(vectors, own[given], -2 - found[given], outside)
-    earlier = found.copy()
-    earlier[picked] = rows[ordered.state.order[found[picked]]]
-    return earlier, radius
+def _nearest_before(ranks: np.ndarray, affinity: Affinity) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest row of lower rank that each row is compared with, -1 for none, and its kernel value; both (n,).
+
+    Of equally near ones the one of the lowest rank.
+    """
+    count = len(ranks)
+    before, value = np.full(count, -1, np.int64), np.zeros(count, np.int64)
+    for start in range(0, count, _TRACED_ROWS):
+        part = slice(start, min(start + _TRACED_ROWS, count))
+        if affinity.neighbours is None:
+            assert affinity.matrix is not None
+            values, others = affinity.matrix[part], np.broadcast_to(np.arange(count), (part.stop - start, count))
+        else:
+            values, others = affinity.neighbours.values[part], affinity.neighbours.rows[part]
+        is_before = (others >= 0) & (ranks[others] < ranks[part, None]) & (values > 0)
+        key = np.where(is_before, values.astype(np.int64) << 32, 0) - ranks[others]
+        at, place = np.arange(len(key)), key.argmax(1)
+        is_there = is_before[at, place]
+        before[part] = np.where(is_there, others[at, place], -1)
+        value[part] = np.where(is_there, values[at, place], 0)
+    return before, value
