@@ -1,5 +1,7 @@
 """Draws the figures of docs/concepts.md from small pools of points, ranked and measured by the real code.
 
+The figure of docs/scale.md is drawn from the reports of the benches.
+
     python -m tests.docs_figures
 
 The same pictures each time with the same matplotlib: every draw has a seed, and the files hold no date.
@@ -18,6 +20,7 @@ from wtl_core.selection import ladder, ranking
 from wtl_core.selection.result import Ranking
 
 FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
+REPORTS = Path(__file__).parent / "bench" / "reports"
 _POOL, _PICK, _LINE, _RANDOM = "#9aa5b1", "#00724f", "#c9d2da", "#b4541a"
 _RADIANS_PER_UNIT = 0.5
 """The plane of the pictures is a patch of the unit sphere, where distances are nearly those on the page."""
@@ -31,6 +34,7 @@ def draw() -> dict[str, Figure]:
         "ladder.svg": _ladder,
         "tail.svg": _tail,
         "near_duplicates.svg": _near_duplicates,
+        "scale.svg": _scale,
     }
     with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         return {name: make() for name, make in makers.items()}
@@ -159,6 +163,35 @@ def _near_duplicates() -> Figure:
             axes.annotate(str(rank), points[row], ha="center", va="center", color=_PICK, fontsize=10, fontweight="bold")
         _bare(axes, "a burst shares the weight of one image" if is_shared else "each frame counts as an image")
     return figure
+
+
+def _scale() -> Figure:
+    rows = [row for row in _table("scale.md", "Refreshes") if "power" not in row["refresh"]]
+    figure = Figure((7.2, 3.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    stages = (("ingest", _LINE), ("embedding", _RANDOM), ("selection", _PICK), ("report", _POOL))
+    for part, refresh, title in zip(
+        axes, ("first", "1,000 more"), ("a first refresh", "1,000 images more"), strict=True
+    ):
+        found = [row for row in rows if row["refresh"] == refresh]
+        sizes = [_number(row["images"]) for row in found]
+        for stage, colour in stages:
+            part.plot(sizes, [_number(row[f"{stage}, s"]) for row in found], color=colour, marker=".", label=stage)
+        part.set(xscale="log", yscale="log", title=title, xlabel="images of the pool")
+    axes[0].set_ylabel("seconds")
+    axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _table(report: str, section: str) -> list[dict[str, str]]:
+    """The table of a section of a bench's report."""
+    text = (REPORTS / report).read_text().split(f"## {section}")[1].split("\n## ")[0]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", ""))
 
 
 if __name__ == "__main__":

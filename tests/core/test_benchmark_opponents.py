@@ -133,8 +133,8 @@ def greedy_shares(train: Split, picks: np.ndarray, budgets: list[int], *, is_ste
 def test_coverage_with_labels_takes_what_a_slow_reference_takes() -> None:
     train, budgets = blobs(400), [20, 50, 90]
     picks = with_labels(train, budgets)
-    # distances are rounded by 0.2 %, which is more of a gain once most is covered
-    assert greedy_shares(train, picks, budgets, is_steered=True).min() > 0.95
+    # The first 20 are coverage's own (below). Distances are rounded by 0.2 %, more of a gain once most is covered.
+    assert greedy_shares(train, picks, budgets, is_steered=True)[20:].min() > 0.95
     assert greedy_shares(train, picks, budgets, is_steered=False)[20:].min() < 0.9
 
 

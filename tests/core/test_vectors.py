@@ -176,7 +176,12 @@ def test_similar_is_the_plain_cosine_order_with_and_without_an_index(
     staging.stage(store, ENCODER, "b", more, fresh)
     vectors.commit_staged(store, ENCODER, ["b"], D)
     assert vectors.similar(store, ENCODER, fresh[2].astype(np.float32), 1)[0].sample_id == more[2]  # not yet indexed
+    version = vectors.table_version(store, ENCODER)
     assert vectors.build_index(store, ENCODER)
+    assert vectors.table_version(store, ENCODER) == version  # five rows more are scanned
+    monkeypatch.setattr(compaction, "UNINDEXED_ROWS", 4)
+    assert vectors.build_index(store, ENCODER)
+    assert vectors.table_version(store, ENCODER) > version
     assert vectors.similar(store, ENCODER, fresh[2].astype(np.float32), 1)[0].sample_id == more[2]
 
 

@@ -19,6 +19,9 @@ _MAX_FRAGMENTS = 20
 MAX_AT_WORK = 100
 """Fragments, and versions kept, of a table that is being filled. Merging writes up to a million rows again, so it is
 done once in a hundred commits; a reader is safe until as many commits have come after it."""
+UNINDEXED_ROWS = 50_000
+"""A search scans the rows that the index does not have: up to so many it takes 0.1 s more, and extending the index of a
+million rows would take seconds of every refresh."""
 _PARTITION_ROWS, _MAX_PARTITIONS = 400, 1024
 """Rows in a partition of the index, and the most partitions: a search reads some 32 of them."""
 
@@ -48,16 +51,18 @@ def compact(table: Any, keep: timedelta) -> None:
 
 
 def build_index(table: Any) -> bool:
-    """Build or extend the search index where the table is large enough; whether there is one now.
+    """Build or extend the search index where the table is, or has grown, large enough; whether there is one now.
 
     IVF-flat: exact distances within the probed partitions, and built in seconds (PQ and HNSW took 8 to 14 times as long
     at 100,000 x 512).
     """
     if table.count_rows() < INDEX_ROWS:
         return False
-    if any("vector" in index.columns for index in table.list_indices()):
-        table.optimize(cleanup_older_than=KEPT)
-        return True
+    for index in table.list_indices():
+        if "vector" in index.columns:
+            if table.index_stats(index.name).num_unindexed_rows > UNINDEXED_ROWS:
+                table.optimize(cleanup_older_than=KEPT)
+            return True
     partitions = min(_MAX_PARTITIONS, max(1, table.count_rows() // _PARTITION_ROWS))
     table.create_index("vector", config=IvfFlat(distance_type="cosine", num_partitions=partitions))
     return True

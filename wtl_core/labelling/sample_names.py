@@ -1,7 +1,7 @@
 """Finds the samples of the pool that names mean: ids, paths, URIs, keys."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -50,8 +50,8 @@ def match_in_pool(store: Store, values: Sequence[str], *, are_stems: bool = Fals
     ids = set(wanted.filter(wanted.str.contains(_ID))) - set(locations["sample_id"])
     if ids:
         recorded = ids.intersection(ledger.read(store)["sample_id"])
-        unrecorded = ids - recorded
-        names = pl.concat([names, _by_id(recorded), *([_departed(store, last, unrecorded)] if unrecorded else [])])
+        departed = [_departed(store, last, ids - recorded)] if ids - recorded else []
+        names = pl.concat([names, _by_id(pl.Series(list(recorded), dtype=pl.String)), *departed])
     return _best(names, values, forms)
 
 
@@ -175,8 +175,7 @@ def _departed(store: Store, commit: Commit, wanted: set[str] | None = None) -> p
     return _by_id(embedded if wanted is None else embedded.filter(embedded.is_in(list(wanted))))
 
 
-def _by_id(found: Iterable[str]) -> pl.DataFrame:
-    ids = pl.Series(found, dtype=pl.String)
+def _by_id(ids: pl.Series) -> pl.DataFrame:
     return pl.DataFrame({"name": ids, "sample_id": ids}, schema=NAMES_SCHEMA)
 
 

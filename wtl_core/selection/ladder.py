@@ -13,11 +13,10 @@ bursts the first 10 % then measured 0.033 less than random picks, where images t
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numba
 import numpy as np
-import polars as pl
 import torch
 
 from wtl_core.recipe.operating_point import percents_of
@@ -159,7 +158,7 @@ def measure(
         batches: Batches = lambda: iter([(np.arange(len(whole)), whole)])  # noqa: E731
         measured = whole[references]
     else:
-        batches, measured = vectors, gather(vectors, references, pl.Series(sample_ids))
+        batches, measured = vectors, gather(vectors, references, cast("pl.Series", sample_ids))
     nearest = _nearest_by_percent(batches, measured, bins, labelled, device, near_level=near)
     table = kernel_table(kernel, ranking.scale if scale is None else scale)
     coverage = _coverage(nearest, table, _reference_weights(ranking, references, len(keys)))

@@ -3,12 +3,15 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
-import polars as pl
 
 from wtl_core.errors import InputError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _UNIT_TOLERANCE = 0.01  # of a length: more than rounding to float16 or bfloat16 changes it
 
@@ -56,7 +59,7 @@ def sort_rows(vectors: np.ndarray, sample_ids: Sequence[str], duplicate_of: np.n
 
 
 def unit_vectors(
-    vectors: np.ndarray, names: Sequence[str] | pl.Series | None, *, what: str, width: int | None = None
+    vectors: np.ndarray, names: "Sequence[str] | pl.Series | None", *, what: str, width: int | None = None
 ) -> np.ndarray:
     """Finite rows of unit length, float16 or float32; scaled to it where they are not within 1 %.
 
@@ -94,7 +97,7 @@ def unit_vectors(
     return np.asarray((vectors / lengths[:, None]).astype(np.float32))
 
 
-def gather(batches: Batches, wanted: np.ndarray, sample_ids: pl.Series) -> np.ndarray:
+def gather(batches: Batches, wanted: np.ndarray, sample_ids: "pl.Series") -> np.ndarray:
     """The vectors of the rows `wanted`, in their order, (n, D); all that come by are checked.
 
     Raises:
