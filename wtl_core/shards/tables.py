@@ -205,6 +205,8 @@ def _paths(values: pa.StructArray) -> list[str | None]:
 def _values(values: pa.Array) -> list[Any]:
     """Python's values of a column; where one has none, each by itself, so that it is the same in any batch."""
     values = _decoded(values)
+    if _microseconds(values.type) is not None:
+        return [_value(value) for value in values]
     try:
         return list(values.to_pylist())
     except UNREADABLE:
@@ -213,8 +215,9 @@ def _values(values: pa.Array) -> list[Any]:
 
 def _value(value: pa.Scalar) -> Any:
     """A value, or Arrow's text of it: Python has no nanoseconds, no year 10,000, and text in UTF-8 alone."""
+    kind = _microseconds(value.type)
     try:
-        return value.as_py()
+        return value.as_py() if kind is None else value.cast(kind).as_py()
     except UNREADABLE:
         if _is_text(value.type):
             return shown(value.as_buffer().to_pybytes())
@@ -222,6 +225,15 @@ def _value(value: pa.Scalar) -> Any:
         return value.cast(pa.string()).as_py()
     except UNREADABLE:
         return None  # a time zone that is not known here
+
+
+def _microseconds(kind: pa.DataType) -> pa.DataType | None:
+    """The type in microseconds of one in nanoseconds, else None: where pandas is, Arrow gives its values of these."""
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", kind.tz)
+    if pa.types.is_duration(kind) and kind.unit == "ns":
+        return pa.duration("us")
+    return pa.time64("us") if pa.types.is_time64(kind) and kind.unit == "ns" else None
 
 
 def _has_bytes(kind: pa.StructType) -> bool:
