@@ -32,7 +32,7 @@ from wtl_core.training import making, pool_images, succession
 from wtl_core.workspace import commits, lease, ledger, marker, snapshots
 from wtl_core.workspace.accounts import PoolAccounts
 from wtl_core.workspace.commits import Commit
-from wtl_core.workspace.forecasts import Forecast, Hardware
+from wtl_core.workspace.forecasts import Forecast
 from wtl_core.workspace.run import Run
 from wtl_core.workspace.selections import SelectionRef
 from wtl_core.workspace.storage import Store
@@ -85,12 +85,14 @@ def plan_refresh(
 
 
 def _forecast(store: Store, planned: RefreshPlan, machine: Machine) -> Forecast | None:
-    """What the refresh is expected to take, logged before it starts; None where nothing is to be done."""
-    if planned.is_noop:
+    """What the refresh is expected to take, logged before it starts; None where that is not known.
+
+    That is where nothing is to be done, and on a Ray cluster, whose machines are counted when work for them begins.
+    """
+    if planned.is_noop or (machine.engine == "ray" and machine.ray_address is not None):
         return None
-    gpus = 0 if machine.device == "cpu" else machine.devices
-    hardware = Hardware(cores=machine.workers, gpus=gpus)
-    made = forecast.of_run(planned.work, hardware, commits.newest(store, forecast.REMEMBERED))
+    earlier = commits.readable(store, forecast.REMEMBERED)
+    made = forecast.of_run(planned.work, forecast.hardware_of(machine), earlier)
     forecast.log(made)
     return made
 

@@ -1,7 +1,10 @@
 """How long a refresh takes, told before it starts: rules, what earlier runs teach, and samples of sources."""
 
+import gzip
 import io
+import itertools
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from tests.conftest import make_jpeg, write_pictures
 from tests.plain_ingest import write_tar
 from tests.plain_refresh import refresh
+from wtl_core import pipeline
 from wtl_core.errors import InputError
 from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe
@@ -156,6 +160,126 @@ def test_a_gzipped_tar_is_told_by_its_bytes(tmp_path: Path) -> None:
             info.size = len(make_jpeg(n))
             archive.addfile(info, io.BytesIO(make_jpeg(n)))
     assert sampled(tmp_path / "source").images == 50  # fewer than are sampled: all were seen
+
+
+def test_one_shard_tells_what_an_image_takes_as_several_do(tmp_path: Path) -> None:
+    members = [(f"{n}.jpg", make_jpeg(n)) for n in range(400)]
+    for name, pieces in (("one", 1), ("four", 4)):
+        (tmp_path / name).mkdir()
+        for number in range(pieces):
+            write_tar(tmp_path / name / f"{number}.tar", members[number::pieces])
+    one, four = sampled(tmp_path / "one"), sampled(tmp_path / "four")
+    assert one.decoded == four.decoded == 400
+    assert one.seconds_per_image < 3 * four.seconds_per_image
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock by which a second passes between two looks at it."""
+    seconds = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(seconds)))
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_sample_ends_within_a_shard_when_its_time_is_up(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    write_tar(tmp_path / "source" / "a.tar", [(f"{n}.jpg", make_jpeg(n)) for n in range(300)])
+    found = sampled(tmp_path / "source")
+    assert 1 < found.decoded < 20
+    assert found.images == pytest.approx(300, rel=0.05)
+
+
+@pytest.mark.usefixtures("slow")
+def test_loose_images_that_there_was_no_time_for_count_all_the_same(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "source", count=50)
+    write_tar(folder / "a.tar", [(f"{n}.jpg", make_jpeg(n)) for n in range(100, 130)])
+    found = sampled(folder)
+    assert found.opened == 1
+    assert found.images == pytest.approx(80, abs=8)
+
+
+def write_large(folder: Path, images: list[bytes]) -> Path:
+    """A compressed tar of images, each followed by 4 MB of zeros."""
+    folder.mkdir()
+    write_tar(folder / "a.tar", [(f"{n}.jpg", data + bytes(4 << 20)) for n, data in enumerate(images)])
+    (folder / "a.tar.gz").write_bytes(gzip.compress((folder / "a.tar").read_bytes(), 1))
+    (folder / "a.tar").unlink()
+    return folder
+
+
+def test_files_of_a_sample_are_kept_up_to_a_bound(tmp_path: Path) -> None:
+    found = sampled(write_large(tmp_path / "source", [make_jpeg(n) for n in range(40)]))
+    assert found.decoded == 40
+    assert sum(map(len, found.files)) <= (128 + 5) << 20
+
+
+def test_where_none_of_the_files_that_are_kept_is_an_image_the_shipped_rate_tells(tmp_path: Path) -> None:
+    broken = [b"\xff\xd8\xff broken"] * 34
+    folder = write_large(tmp_path / "source", [*broken, *(make_jpeg(n) for n in range(3))])
+    made = source_forecast.make(Store(str(tmp_path / "w")), [str(folder)], PIXELS, Machine(), TWO)
+    assert made.work.images == 3
+    assert {one.stage: one.seconds for one in made.stages}["embedding"] == seconds(made.work)["embedding"]
+
+
+def test_a_pool_of_references_is_foretold_without_its_images(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "photos", count=60, side=200)
+    refers = {**PIXELS.model_dump(), "ingest": {"store": "reference"}}
+    for name, recipe in (("bytes", PIXELS), ("reference", Recipe.model_validate(refers))):
+        made = source_forecast.make(Store(str(tmp_path / name)), [str(folder)], recipe, Machine(), TWO)
+        told = {one.stage: one for one in made.stages}
+        assert told["embedding"].seconds > 0
+        refresh(tmp_path / name, folder, recipe=recipe)
+        stored = sum(part.stat().st_size for part in (tmp_path / name / "pool").iterdir())
+        assert told["ingest"].stored_bytes == pytest.approx(stored, rel=0.01)
+
+
+def test_a_gpu_that_is_not_to_be_used_is_not_timed(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "photos", count=8)
+    there = Machine(device="cuda", devices=2, workers=4)
+    made = source_forecast.make(Store(str(tmp_path / "w")), [str(folder)], PIXELS, there, TWO)
+    assert made.work.images == 8
+    assert forecast.hardware_of(there) == Hardware(cores=4, gpus=2)
+    assert forecast.hardware_of(Machine(workers=3)) == Hardware(cores=3)
+
+
+def test_memory_of_embedding_grows_with_cores_and_more_so_on_a_cluster() -> None:
+    def gib(hardware: Hardware) -> float:
+        return {one.stage: one.gib for one in forecast.expected(work(1000), hardware, shipped_rates())}["embedding"]
+
+    one, many = gib(TWO), gib(Hardware(cores=64))
+    assert one < many < 2 * one + 4
+    assert gib(Hardware(machines=2, cores=64)) > 64 * 0.6
+    assert gib(Hardware(machines=2, cores=64, gpus=2)) < many + 1
+
+
+def test_a_ranking_by_regions_passes_through_the_disk() -> None:
+    def passing(asked: Work) -> float:
+        return {one.stage: one.passing_bytes for one in forecast.expected(asked, TWO, shipped_rates())}["selection"]
+
+    large = work(4_000_000, regions_from=2_000_000, dimensions=128)
+    assert passing(work(1_999_999, regions_from=2_000_000)) == 0
+    assert passing(large) > 4_000_000 * 2 * 128 * 1.5
+    wider = large.model_copy(update={"dimensions": 256})
+    assert passing(wider) - passing(large) == pytest.approx(4_000_000 * 2 * 128 * 1.5)
+
+
+def test_a_run_on_a_cluster_tells_nothing_and_teaches_nothing(tmp_path: Path) -> None:
+    sources, store = [str(write_pictures(tmp_path / "photos", count=4))], Store(str(tmp_path / "w"))
+    cluster = Machine(engine="ray", ray_address="127.0.0.1:1")
+    assert pipeline.plan_refresh(store, sources, PIXELS, cluster).forecast is None
+    assert pipeline.plan_refresh(store, sources, PIXELS, Machine(engine="ray", workers=2)).forecast is not None
+
+
+def test_an_old_commit_that_is_damaged_stops_no_refresh(tmp_path: Path) -> None:
+    folder, workspace = write_pictures(tmp_path / "photos", count=8), tmp_path / "w"
+    for seed in (1000, 1001, 1002):
+        refresh(workspace, folder)
+        (folder / f"{seed}.jpg").write_bytes(make_jpeg(seed))
+    (workspace / "refreshes" / "000001.json").write_text("{}")
+    (workspace / "refreshes" / "000002.json").write_text('{"format": 99}')
+    made = source_forecast.make(Store(str(workspace)), [], None, Machine(), TWO)
+    assert (made.work.images, made.work.pool) == (1, 11)
+    assert refresh(workspace, folder).number == 4
 
 
 def test_the_map_is_foretold_with_a_new_encoder_alone_and_teaches_nothing(tmp_path: Path) -> None:

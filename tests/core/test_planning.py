@@ -95,3 +95,35 @@ def test_labels_that_arrive_after_the_plan_are_respected(source: Path, tmp_path:
     with planning.handed_over(planned):
         second = pipeline.refresh_workspace(store, [], PIXELS, Machine())
     assert (second.counts.samples, second.counts.ranked) == (65, 61)
+
+
+def test_a_pool_whose_parts_are_remade_counts_once_and_keeps_its_vectors(source: Path, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "w"))
+    refresh(tmp_path / "w", source)
+    other = PIXELS.model_copy(update={"ingest": PIXELS.ingest.model_copy(update={"thumbnail_px": 64})})
+    work = planning.plan(store, [], other).work
+    assert (work.pool, work.to_embed) == (64, 0)
+    assert work.images == pytest.approx(66, abs=8)  # with a copy and a broken one; shards are told by their bytes
+    trained = planning.plan(store, [], other.changed(budget=None, encoder="auto", name="test")).work
+    assert (trained.pool, trained.to_embed) == (64, 64)
+
+
+def test_changed_objects_and_forgotten_sources_leave_the_pool_that_is_foretold(tmp_path: Path) -> None:
+    store, kept, other = Store(str(tmp_path / "w")), tmp_path / "kept", tmp_path / "other"
+    for folder, first in ((kept, 0), (other, 100)):
+        folder.mkdir()
+        for seed in range(first, first + 20):
+            (folder / f"{seed}.jpg").write_bytes(make_jpeg(seed))
+    refresh(tmp_path / "w", kept, other)
+    for seed in range(5):
+        (kept / f"{seed}.jpg").write_bytes(make_jpeg(1000 + seed))
+    changed = planning.plan(store, [str(kept)], None).work
+    assert (changed.images, changed.to_embed, changed.pool) == (5, 5, 40)
+    forgotten = planning.plan(store, [], None, forget=[str(other)]).work
+    assert (forgotten.images, forgotten.pool) == (5, 20)
+
+
+def test_the_recipe_says_whether_the_pool_keeps_images(source: Path, tmp_path: Path) -> None:
+    refers = PIXELS.model_copy(update={"ingest": PIXELS.ingest.model_copy(update={"store": "reference"})})
+    plans = [planning.plan(Store(str(tmp_path / "w")), [str(source)], recipe) for recipe in (PIXELS, refers)]
+    assert [planned.work.keeps_bytes for planned in plans] == [True, False]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from wtl_core.machine import duration
+from wtl_core.machine import Machine, duration
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.forecasts import Forecast, Hardware, Work
 
@@ -45,12 +45,26 @@ class Rates:
 
 @dataclass(frozen=True)
 class StageForecast:
-    """What one stage is expected to take: wall-clock seconds, peak memory, and bytes that it adds to the workspace."""
+    """What one stage is expected to take.
+
+    Attributes:
+        stage: Its name.
+        seconds: Of the wall.
+        gib: Peak memory of one machine.
+        stored_bytes: What it adds to the workspace.
+        passing_bytes: What it writes there besides, and deletes when it ends.
+    """
 
     stage: str
     seconds: float
     gib: float
     stored_bytes: float
+    passing_bytes: float = 0.0
+
+
+def hardware_of(machine: Machine) -> Hardware:
+    """A machine as stages use it: a process or thread of each worker, and its GPUs if it is to use them."""
+    return Hardware(cores=machine.workers, gpus=0 if machine.device == "cpu" else machine.devices)
 
 
 @lru_cache(maxsize=1)
@@ -75,13 +89,13 @@ def expected(work: Work, hardware: Hardware, rates: Rates) -> list[StageForecast
             "ingest",
             decoding / cores,
             t["ingest"]["gib"] + hardware.cores * t["ingest"]["gib_per_core"] if work.images else 0.0,
-            1e6 * work.megabytes + work.images * t["ingest"]["stored_bytes_per_image"],
+            1e6 * work.megabytes * work.keeps_bytes + work.images * t["ingest"]["stored_bytes_per_image"],
         ),
         StageForecast("encoder", _encoder_seconds(work, rates), t["encoder"]["gib"] if work.to_embed else 0.0, 0.0),
         StageForecast(
             "embedding",
             _embedding_seconds(work, hardware, rates, decoding=decoding),
-            t["embedding"]["gib"] if work.to_embed else 0.0,
+            _embedding_gib(t["embedding"], hardware) if work.to_embed else 0.0,
             work.to_embed * (2.0 * work.dimensions + t["embedding"]["stored_bytes_per_image"]),
         ),
         _selection(work, hardware, rates),
@@ -147,6 +161,14 @@ def _embedding_seconds(work: Work, hardware: Hardware, rates: Rates, *, decoding
     return max(computing, share * decoding * float(table["decoding_share"]) / cores)
 
 
+def _embedding_gib(table: Mapping[str, Any], hardware: Hardware) -> float:
+    """One process for the whole machine; on a cluster each core, or each GPU, has a worker with its own network."""
+    processes = table["gib"]
+    if hardware.machines > 1:
+        processes = max(processes, (hardware.gpus or hardware.cores) * table["gib_per_worker"])
+    return float(processes + hardware.cores * table["gib_per_core"])
+
+
 def _selection(work: Work, hardware: Hardware, rates: Rates) -> StageForecast:
     """Ranking and ladder; by regions, a part is one process's and the rest is spread."""
     table, stored = rates.tables["selection"], work.pool * rates.tables["selection"]["stored_bytes_per_image"]
@@ -156,7 +178,14 @@ def _selection(work: Work, hardware: Hardware, rates: Rates) -> StageForecast:
     by_regions = rates.tables["regions"]
     spread = by_regions["core_seconds_per_image"] / (hardware.machines * hardware.cores)
     gib = work.pool * by_regions["gib_per_image"] + hardware.cores * by_regions["gib_per_core"]
-    return StageForecast("selection", work.pool * (by_regions["seconds_per_image"] + spread), gib, stored)
+    vectors = 2.0 * work.dimensions * by_regions["passing_vectors_per_image"]
+    return StageForecast(
+        "selection",
+        work.pool * (by_regions["seconds_per_image"] + spread),
+        gib,
+        stored,
+        work.pool * (vectors + by_regions["passing_bytes_per_image"]),
+    )
 
 
 def _report_seconds(tables: Mapping[str, Any], work: Work) -> float:

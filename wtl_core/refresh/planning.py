@@ -18,9 +18,9 @@ from wtl_core.pool.part_plan import PartPlan, plan_parts, snapshot_rows
 from wtl_core.recipe import encoder_names
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import forecast, last_result, readmission
-from wtl_core.refresh.sources import check_removals, list_objects, scope_of, split_by_owner
+from wtl_core.refresh.sources import Scope, check_removals, list_objects, scope_of, split_by_owner
 from wtl_core.shards import discover
-from wtl_core.shards.discover import LISTING_SCHEMA
+from wtl_core.shards.discover import LISTING_SCHEMA, Changes
 from wtl_core.shards.objects import SourceObject
 from wtl_core.shards.paths import is_s3
 from wtl_core.workspace import commits, ledger
@@ -139,82 +139,149 @@ def plan(
     """
     started = time.perf_counter()
     last = commits.latest(store)
-    if recipe is None:
-        recipe = base_recipe(store)
-    elif last is None or recipe.encoder != last.recipe.encoder:  # what an earlier run recorded stays as it was written
-        recipe = recipe.with_absolute_paths()
-    encoder_names.check_side(recipe.encoder.name, recipe.encoder.side_px)
+    recipe = _settled(store, last, recipe)
     is_remade = last is not None and last_result.makes_other_parts(last, recipe)
-    scope = scope_of(store, sources, last, forget=forget, is_remade=is_remade)
-    listing = list_objects(store, scope)
-    no_object = listing.clear().with_columns(part=pl.lit("", pl.String))
-    before = no_object if last is None else read_snapshot(store, last.listing)
-    known = before.filter(~pl.col("source").is_in(scope.forgotten)) if scope.forgotten else before
-    listing, mine, others = split_by_owner(listing, known, scope.listed)
-    changes = discover.diff(listing, mine, again=readmission.readable_again(store, mine))
+    found = _compare(store, scope_of(store, sources, last, forget=forget, is_remade=is_remade), last)
+    changes, scope = found.changes, found.scope
     if not allow_removal:
-        check_removals(mine, changes, listing)
-    kept, fresh = changes.kept, pl.concat([changes.new, changes.changed])
-    if is_remade:
-        fresh, kept = pl.concat([fresh, kept.drop("part")]), kept.clear()
+        check_removals(found.mine, changes, found.listing)
+    fresh = pl.concat([found.arrived, changes.kept.drop("part")]) if is_remade else found.arrived
     parts = readmission.without_refused(store, plan_parts(fresh, recipe.ingest), recipe.ingest)
-    is_noop = (
-        last is not None
-        and not parts
-        and not scope.forgotten
-        and changes.gone.is_empty()
-        and set(scope.listed) <= set(scope.staying)
-        and not ledger.asks_for_a_ranking(store, last.ledger_length)
-        and last_result.still_holds(store, last, recipe, known)
-    )
-    together = [kept, others, snapshot_rows(parts)]
-    snapshot = known if is_noop else pl.concat(together, how="diagonal_relaxed").sort("uri")
-    if snapshot.is_empty() and not is_noop:
-        raise InputError(
-            f"{', '.join(scope.all)}: expected images, tars, zips or Parquet shards, found no file at all; check the "
-            "path, or put images there"
-        )
+    is_noop = last is not None and not parts and not found.has_left and _stands(store, last, recipe, found)
     return RefreshPlan(
         root=store.root,
         number=1 if last is None else last.number + 1,
         recipe=recipe,
         sources=scope.all,
-        snapshot=snapshot,
+        snapshot=found.known if is_noop else _snapshot(found, parts, is_remade=is_remade),
         batches=-(-len(parts) // _PARTS_AT_ONCE),
         changes=ObjectChanges(
             new=changes.new.height,
             changed=changes.changed.height,
-            gone=changes.gone.height + before.height - known.height,
+            gone=changes.gone.height + found.before.height - found.known.height,
             kept=changes.kept.height,
         ),
         last=last,
         is_noop=is_noop,
         is_light=_is_light(store, last, recipe, scope.all, parts),
         fresh=fresh,
-        work=_work(store, last, recipe, fresh=fresh, known=known, listed=listing.height),
+        work=_work(store, last, recipe, found, fresh),
         seconds=time.perf_counter() - started,
     )
 
 
-def _work(
-    store: Store, last: Commit | None, recipe: Recipe, *, fresh: pl.DataFrame, known: pl.DataFrame, listed: int
-) -> Work:
-    """How much there is to do. New shards are taken to hold as many images for their bytes as the known objects do."""
-    megabytes = float(fresh["size"].clip(0).sum()) / 1e6
-    in_shards = float(fresh.filter(pl.col("kind") != "loose")["size"].clip(0).sum()) / 1e6
+def _settled(store: Store, last: Commit | None, recipe: Recipe | None) -> Recipe:
+    """The recipe of the run. Raises ConfigError."""
+    if recipe is None:
+        recipe = base_recipe(store)
+    elif last is None or recipe.encoder != last.recipe.encoder:  # what an earlier run recorded stays as it was written
+        recipe = recipe.with_absolute_paths()
+    encoder_names.check_side(recipe.encoder.name, recipe.encoder.side_px)
+    return recipe
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What the sources hold beside what the last commit knew.
+
+    Attributes:
+        scope: Which sources were listed.
+        listing: Their objects now.
+        before: The objects of the last commit, with their parts.
+        known: Of these, those of sources that stay.
+        mine: Of these, those of the listed sources.
+        others: Of these, those of the others.
+        changes: From `mine` to `listing`.
+    """
+
+    scope: Scope
+    listing: pl.DataFrame
+    before: pl.DataFrame
+    known: pl.DataFrame
+    mine: pl.DataFrame
+    others: pl.DataFrame
+    changes: Changes
+
+    @property
+    def arrived(self) -> pl.DataFrame:
+        """New and changed objects."""
+        return pl.concat([self.changes.new, self.changes.changed])
+
+    @property
+    def has_left(self) -> bool:
+        """Whether objects or sources are gone."""
+        return bool(self.scope.forgotten) or not self.changes.gone.is_empty()
+
+
+def _compare(store: Store, scope: Scope, last: Commit | None) -> _Compared:
+    """List the sources of the scope. Raises what `sources.list_objects` does."""
+    listing = list_objects(store, scope)
+    no_object = listing.clear().with_columns(part=pl.lit("", pl.String))
+    before = no_object if last is None else read_snapshot(store, last.listing)
+    known = before.filter(~pl.col("source").is_in(scope.forgotten)) if scope.forgotten else before
+    listing, mine, others = split_by_owner(listing, known, scope.listed)
+    changes = discover.diff(listing, mine, again=readmission.readable_again(store, mine))
+    return _Compared(scope, listing, before, known, mine, others, changes)
+
+
+def _stands(store: Store, last: Commit, recipe: Recipe, found: _Compared) -> bool:
+    """Whether the last result is still what the recipe gives, where no object differs."""
+    return (
+        set(found.scope.listed) <= set(found.scope.staying)
+        and not ledger.asks_for_a_ranking(store, last.ledger_length)
+        and last_result.still_holds(store, last, recipe, found.known)
+    )
+
+
+def _snapshot(found: _Compared, parts: list[PartPlan], *, is_remade: bool) -> pl.DataFrame:
+    """Every object afterwards, with its part. Raises InputError where there is none."""
+    kept = found.changes.kept.clear() if is_remade else found.changes.kept
+    snapshot = pl.concat([kept, found.others, snapshot_rows(parts)], how="diagonal_relaxed").sort("uri")
+    if snapshot.is_empty():
+        raise InputError(
+            f"{', '.join(found.scope.all)}: expected images, tars, zips or Parquet shards, found no file at all; check "
+            "the path, or put images there"
+        )
+    return snapshot
+
+
+def _work(store: Store, last: Commit | None, recipe: Recipe, found: _Compared, fresh: pl.DataFrame) -> Work:
+    """How much there is to do. New shards are taken to hold as many images for their bytes as the known objects do.
+
+    Of the last pool that share stays which lies in objects that are kept, and what is only read again, `fresh` but not
+    arrived, has its vectors.
+    """
     each = forecast.shipped_rates().tables["ingest"]["megabytes_per_image"]
-    if last is not None and last.counts.locations and not known.is_empty():
-        each = max(float(known["size"].clip(0).sum()) / 1e6 / last.counts.locations, 1e-6)
-    images = fresh.filter(pl.col("kind") == "loose").height + round(in_shards / each)
-    pool = images + (0 if last is None else last.counts.samples)
+    if last is not None and last.counts.locations and not found.before.is_empty():
+        each = max(_megabytes(found.before) / last.counts.locations, 1e-6)
+    arrived = pool = round(_images_in(found.arrived, each))
+    if last is not None:
+        kept = _images_in(found.changes.kept, each) + _images_in(found.others, each)
+        pool += round(last.counts.samples * kept / max(_images_in(found.before, each), 1e-6))
     is_kept = last is not None and last_result.keeps_encoder(store, last, recipe)
+    return work_of(
+        recipe,
+        objects=found.listing.height,
+        images=round(_images_in(fresh, each)),
+        megabytes=_megabytes(fresh),
+        to_embed=arrived if is_kept else pool,
+        pool=pool,
+        is_kept=is_kept,
+    )
+
+
+def work_of(
+    recipe: Recipe, *, objects: int, images: int, megabytes: float, to_embed: int, pool: int, is_kept: bool = False
+) -> Work:
+    """The work of so many objects and images by a recipe, whose encoder is there already if it `is_kept`."""
     kind = encoder_names.parse_name(recipe.encoder.name).kind
     seconds = recipe.encoder.seconds if kind == "ssl" else None
     return Work(
-        objects=listed,
+        objects=objects,
         images=images,
         megabytes=megabytes,
-        to_embed=images if is_kept else pool,
+        keeps_bytes=recipe.ingest.store == "bytes",
+        to_embed=to_embed,
         pool=pool,
         regions_from=recipe.selection.regions_from,
         network={"ssl": "own", "pixels": "pixels"}.get(kind, "package"),
@@ -222,6 +289,16 @@ def _work(
         is_new_encoder=not is_kept,
         encoder_seconds=0.0 if is_kept or not encoder_names.is_made_here(recipe.encoder.name) else seconds,
     )
+
+
+def _images_in(objects: pl.DataFrame, each: float) -> float:
+    """An estimate of the images of objects: one in a loose one, and one for so many megabytes of a shard."""
+    is_loose = pl.col("kind") == "loose"
+    return objects.filter(is_loose).height + _megabytes(objects.filter(~is_loose)) / each
+
+
+def _megabytes(objects: pl.DataFrame) -> float:
+    return float(objects["size"].clip(0).sum()) / 1e6
 
 
 def _is_light(

@@ -1,7 +1,7 @@
 """What ranking a source would take on given hardware, told by its listing, a sample of its images, and rates."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wtl_core.encoders import loading, resolve
 from wtl_core.errors import InputError
@@ -49,13 +49,13 @@ def make(
         sources: As `planning.plan` takes them.
         recipe: As `planning.plan` takes it.
         machine: This machine, which the sample is measured on.
-        hardware: What the refresh would run on; its cores are taken to be like this machine's.
+        hardware: What the refresh would run on; its cores and GPUs are taken to be like this machine's.
 
     Raises:
         What `planning.plan` and `resolve.resolve` do; InputError if no image of the sample can be read.
     """
     planned = planning.plan(store, sources, recipe)
-    work, earlier = planned.work, commits.newest(store, forecast.REMEMBERED)
+    work, earlier = planned.work, commits.readable(store, forecast.REMEMBERED)
     rates = forecast.learnt(forecast.shipped_rates(), hardware, earlier)
     if planned.fresh.is_empty():
         stages = forecast.expected(work, hardware, rates)
@@ -66,18 +66,19 @@ def make(
             f"{', '.join(planned.sources)}: expected images, found none that can be read in {sample.opened:,} of "
             f"{planned.fresh.height:,} objects; `wtl run` lists each with its reason"
         )
-    pool = work.pool - work.images + sample.images
-    is_kept = work.encoder_seconds == 0.0 and work.to_embed == work.images
-    work = work.model_copy(
-        update={"images": sample.images, "pool": pool, "to_embed": sample.images if is_kept else pool}
-    )
+    pool = max(0, work.pool - work.images) + sample.images
+    to_embed = pool
+    if not work.is_new_encoder:  # of images that are only read again the vectors are there
+        to_embed = round(sample.images * work.to_embed / work.images) if work.images else sample.images
+    work = work.model_copy(update={"images": sample.images, "pool": pool, "to_embed": to_embed})
     rates = rates.with_measured(
         "ingest",
         seconds_per_image=sample.seconds_per_image,
         seconds_per_megabyte=0.0,
         stored_bytes_per_image=sample.stored_bytes_per_image,
     )
-    work, rates, encoder = _with_encoder(store, planned, work, rates, sample, machine)
+    device = machine.device if hardware.gpus else "cpu"
+    work, rates, encoder = _with_encoder(store, planned, work, rates, sample, replace(machine, device=device))
     return SourceForecast(planned.sources, work, sample, encoder, forecast.expected(work, hardware, rates))
 
 
@@ -97,7 +98,9 @@ def _with_encoder(
     speed = source_sample.images_per_second(encoder, sample.files[:_EMBEDDED], workers=machine.workers)
     kind = "gpu" if encoder.device.type == "cuda" else work.network
     work = work.model_copy(update={"side_px": None, "dimensions": min(encoder.dimensions, work.dimensions)})
-    return work, rates.with_measured("embedding", **{kind: speed}), f"{params.name}: {name} at {encoder.side_px} px"
+    if speed:  # else the encoder takes none of these images, and the shipped rate stands
+        rates = rates.with_measured("embedding", **{kind: speed})
+    return work, rates, f"{params.name}: {name} at {encoder.side_px} px"
 
 
 def _chosen(

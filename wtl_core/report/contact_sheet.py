@@ -19,7 +19,7 @@ _PAPER, _INK, _EMPTY = (255, 255, 255), (26, 33, 39), (219, 225, 230)
 def draw(store: Store, commit: Commit, live: Pool) -> bytes | None:
     """A JPEG of at most 20 images with a line above each row; None if nothing is ranked and nothing has arrived."""
     ranking = selections.read_ranking(store, commit.selection)
-    former = next((old for old in commits.newest(store, 2) if old.number < commit.number), None)
+    former = next((old for old in commits.readable(store, 2) if old.number < commit.number), None)
     arrived = ranking.filter(pl.col("sample_id").is_in(list(sections.arrived(store, live.samples, former))))
     rows = [("First picks", ranking["sample_id"].head(_ACROSS)), ("Arrived", arrived["sample_id"].head(_ACROSS))]
     rows = [(title, ids) for title, ids in rows if ids.len()]

@@ -65,7 +65,7 @@ def render(store: Store, commit: Commit, live: Pool, *, workers: int = 1) -> str
     receipt = selections.read_receipt(store, commit.selection)
     entries = ledger.read(store, commit.ledger_length)
     labels = ledger.labels(entries)
-    former = next((old for old in commits.newest(store, 2) if old.number < commit.number), None)
+    former = next((old for old in commits.readable(store, 2) if old.number < commit.number), None)
     facts = sections.gather(store, commit, live, ranking=ranking, entries=entries, former=former)
     samples, weight = _shown(live.samples, ranking, facts.rows)
     row_of = {sample_id: row for row, sample_id in enumerate(samples["sample_id"])}

@@ -5,6 +5,7 @@ not know can be shown, but `recipe_of` refuses to run by it, since the run would
 """
 
 import json
+from contextlib import suppress
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -153,7 +154,8 @@ class Commit(BaseModel):
     seconds: dict[str, float]
     """Wall-clock seconds of each stage."""
     forecast: Forecast | None = None
-    """What the refresh was expected to take before it began; None in commits older than forecasts."""
+    """What the refresh was expected to take before it began; None in commits older than forecasts, and where a Ray
+    cluster was to do the work."""
 
 
 def latest(store: Store) -> Commit | None:
@@ -169,8 +171,21 @@ def latest(store: Store) -> Commit | None:
 
 def newest(store: Store, count: int) -> list[Commit]:
     """The last `count` commits, newest first. Raises what `latest` does."""
+    return [_read(store, key) for key in _newest_keys(store, count)]
+
+
+def readable(store: Store, count: int) -> list[Commit]:
+    """Those of the last `count` commits that can be read, newest first, for what goes on without the others."""
+    found = []
+    for key in _newest_keys(store, count):
+        with suppress(CorruptArtifactError, ConfigError):
+            found.append(_read(store, key))
+    return found
+
+
+def _newest_keys(store: Store, count: int) -> list[str]:
     names = sorted((name for name in store.names(_FOLDER) if name.endswith(".json")), reverse=True)
-    return [_read(store, f"{_FOLDER}/{name}") for name in names[:count]]
+    return [f"{_FOLDER}/{name}" for name in names[:count]]
 
 
 def write(store: Store, commit: Commit) -> None:

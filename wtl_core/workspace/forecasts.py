@@ -27,6 +27,8 @@ class Work(BaseModel):
     """Images to read: an estimate where shards hold them."""
     megabytes: float
     """Of these images' files or shards."""
+    keeps_bytes: bool = True
+    """Whether the pool keeps these bytes too, and does not refer to them."""
     to_embed: int
     """Images that have no vector yet."""
     pool: int

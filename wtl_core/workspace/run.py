@@ -38,7 +38,7 @@ class Run:
         ledger_length: Entries of the ledger that the ranking will respect; the split may add one for arrivals.
         last: The last commit, None before the first.
         is_noop: Nothing differs from the last commit, so its result stands.
-        forecast: What the run is expected to take; None where nothing is to be done.
+        forecast: What the run is expected to take; None where nothing is to be done, and on a Ray cluster.
         planned_before_seconds: What planning took before the run began, where a command had planned already.
     """
 
