@@ -7,8 +7,12 @@ from typing import Any
 import click
 
 from flows.cli import terminal
+from wtl_core.errors import ConfigError
 from wtl_core.labelling import table_files
+from wtl_core.recipe.recipe import Recipe, parse_recipe
+from wtl_core.refresh import planning
 from wtl_core.shards.paths import uri_of
+from wtl_core.workspace.storage import Store
 
 workspace_option = click.option(
     "--workspace",
@@ -28,6 +32,15 @@ split_option = click.option(
     show_default=True,
     help="The side of the split; others than train come in a random order.",
 )
+
+
+def given_recipe(store: Store, path: Path | None, *, budget: str | None, encoder: str | None) -> Recipe:
+    """The recipe of a file, or the workspace's last, with the flags' fields set. Raises ConfigError."""
+    try:
+        base = planning.base_recipe(store) if path is None else parse_recipe(path.read_text(), name=str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected a recipe file in TOML: {error}; check the path") from error
+    return base.changed(budget=budget, encoder=encoder, name="the command line" if path is None else str(path))
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:

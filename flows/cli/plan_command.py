@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from flows.cli import terminal
-from flows.cli.options import common
+from flows.cli.options import common, given_recipe
 from wtl_core.errors import ConfigError
 from wtl_core.machine import duration
 from wtl_core.recipe import encoder_names
-from wtl_core.recipe.recipe import Recipe, parse_recipe
-from wtl_core.refresh import forecast
+from wtl_core.recipe.recipe import Recipe
+from wtl_core.refresh import forecast, planning
 from wtl_core.refresh.forecast import StageForecast
 from wtl_core.workspace import marker
 from wtl_core.workspace.forecasts import Hardware, Work
@@ -23,6 +24,8 @@ from wtl_core.workspace.storage import Store
 PRICES = Path(__file__).parents[2] / "deployments" / "prices.toml"
 _SHARD = 1000
 """Images in a shard where no source is read."""
+_MEGABYTES = 0.1
+"""Of an image where no source is read."""
 _PRICES = ("core_hour", "gpu_hour", "gigabyte_month")
 
 
@@ -34,13 +37,13 @@ _PRICES = ("core_hour", "gpu_hour", "gigabyte_month")
 @click.option("--recipe", "recipe_path", type=click.Path(path_type=Path), help="A TOML file, as for `wtl run`.")
 @click.option("--encoder", help=f"One of: {', '.join(encoder_names.FORMS)}.")
 @click.option("--machines", type=click.IntRange(1), default=1, show_default=True, help="Machines that share the work.")
-@click.option("--cores", type=click.IntRange(1), help="Cores of each; if not given, those of this machine.")
-@click.option("--gpus", type=click.IntRange(0), default=0, show_default=True, help="GPUs of each.")
+@click.option("--cores", type=click.IntRange(1), help="Cores of each; if not given, as `wtl run` uses here.")
+@click.option("--gpus", type=click.IntRange(0), help="GPUs of each; if not given, as `wtl run` uses here.")
 @click.option(
     "--images", type=click.IntRange(1), help="Without a SOURCE: so many images in shards of 1,000; nothing is read."
 )
 @click.option(
-    "--megabytes-per-image", type=click.FloatRange(0, min_open=True), default=0.1, show_default=True, help="Of these."
+    "--megabytes-per-image", type=click.FloatRange(0, min_open=True), help=f"Of these; if not given, {_MEGABYTES}."
 )
 @click.option("--prices", type=click.Path(path_type=Path), help="A TOML file as deployments/prices.toml.")
 @common
@@ -51,30 +54,30 @@ def plan_command(
     encoder: str | None,
     machines: int,
     cores: int | None,
-    gpus: int,
+    gpus: int | None,
     images: int | None,
-    megabytes_per_image: float,
+    megabytes_per_image: float | None,
     prices: Path | None,
     as_json: bool,
 ) -> None:
     """Predict what a refresh takes: time, memory, storage, cost.
 
-    Some images of each SOURCE are read and embedded here, which takes half a minute; nothing is written. Rates that
-    were measured for each release tell the rest, corrected by what earlier runs of the workspace took.
+    Some images of each SOURCE are read and embedded here, which takes half a minute; nothing is written. The other
+    rates come with each release, corrected by what earlier runs of the workspace took on such a machine. What is stored
+    stays in the workspace; the line `disk` is what a ranking of millions of images keeps there besides until it ends.
     """
-    if bool(images) == bool(sources or (workspace and not images)):
-        raise click.UsageError(
-            "expected a SOURCE, a workspace whose sources are known, or --images, found none or both"
-        )
+    _check_use(sources, workspace, images, megabytes_per_image)
     prices = prices or PRICES
     price_table = _read_prices(prices)
-    hardware = Hardware(machines=machines, cores=cores or os.cpu_count() or 1, gpus=gpus)
+    store = Store(os.devnull) if images or workspace is None else marker.probe_workspace(workspace)
+    recipe = given_recipe(store, recipe_path, budget=None, encoder=encoder)
+    hardware = _hardware(machines, cores, gpus)
     if images:
-        work = _work(images, megabytes_per_image)
+        work = _work(recipe, images, megabytes_per_image or _MEGABYTES)
         stages = forecast.expected(work, hardware, forecast.shipped_rates())
-        found: dict[str, Any] = {"sources": [], "encoder": "package", "sample": None}
+        found: dict[str, Any] = {"sources": [], "encoder": recipe.encoder.name, "sample": None}
     else:
-        work, stages, found = _of_sources(sources, workspace, recipe_path, encoder, hardware)
+        work, stages, found = _of_sources(store, sources, recipe, hardware)
     answer = {
         **found,
         "hardware": hardware.model_dump(),
@@ -89,30 +92,49 @@ def plan_command(
     click.echo(json.dumps(answer)) if as_json else _show(answer, stages, prices)
 
 
-def _work(images: int, megabytes: float) -> Work:
+def _check_use(
+    sources: tuple[str, ...], workspace: str | None, images: int | None, megabytes_per_image: float | None
+) -> None:
+    """Refuse calls that say too little, and options that would do nothing."""
+    if (images and sources) or not (images or sources or workspace):
+        raise click.UsageError(
+            "expected a SOURCE, a workspace whose sources are known, or --images, found none or both"
+        )
+    if not images and megabytes_per_image is not None:
+        raise click.UsageError("--megabytes-per-image: expected --images too, found none; a source tells it by itself")
+    given = click.get_current_context().get_parameter_source("workspace")
+    if images and given is ParameterSource.COMMANDLINE:
+        raise click.UsageError(
+            "--workspace: expected a SOURCE beside it, found --images, which foretells a first refresh; leave out one"
+        )
+
+
+def _hardware(machines: int, cores: int | None, gpus: int | None) -> Hardware:
+    """What is given, and for the rest what `wtl run` would use of this machine."""
+    if cores is None or gpus is None:
+        from tasks.settings import machine  # imports torch
+
+        here = forecast.hardware_of(machine())
+        cores, gpus = cores or here.cores, here.gpus if gpus is None else gpus
+    return Hardware(machines=machines, cores=cores, gpus=gpus)
+
+
+def _work(recipe: Recipe, images: int, megabytes: float) -> Work:
     """A first refresh of so many images in shards."""
-    return Work(
+    encoder_names.check_side(recipe.encoder.name, recipe.encoder.side_px)
+    return planning.work_of(
+        recipe,
         objects=-(-images // _SHARD),
         images=images,
         megabytes=images * megabytes,
         to_embed=images,
         pool=images,
-        regions_from=Recipe().selection.regions_from,
-        network="package",
-        is_new_encoder=True,
     )
 
 
 def _of_sources(
-    sources: tuple[str, ...], workspace: str | None, recipe_path: Path | None, encoder: str | None, hardware: Hardware
+    store: Store, sources: tuple[str, ...], recipe: Recipe, hardware: Hardware
 ) -> tuple[Work, list[StageForecast], dict[str, Any]]:
-    store = Store(os.devnull) if workspace is None else marker.probe_workspace(workspace)
-    try:
-        recipe = None if recipe_path is None else parse_recipe(recipe_path.read_text(), name=str(recipe_path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{recipe_path}: expected a recipe file in TOML: {error}; check the path") from error
-    if encoder is not None:
-        recipe = (recipe or Recipe()).changed(budget=None, encoder=encoder, name="the command line")
     terminal.configure_logging()
     terminal.say("plan         reading and embedding a sample", is_message=True)
     from tasks.settings import machine
@@ -165,9 +187,11 @@ def _show(answer: dict[str, Any], stages: list[StageForecast], prices: Path) -> 
         _say_row(one.stage, one.seconds, one.gib, one.stored_bytes)
     _say_row("in all", answer["seconds"], answer["gib"], answer["stored_gib"] * 2**30)
     terminal.say()
+    if passing := sum(one.passing_bytes for one in stages):
+        terminal.say_field("disk", f"{_size(passing)} more in the workspace until the ranking ends")
     money = f"{cost['compute']:,.2f} {cost['currency']} a refresh, {cost['storage_a_month']:,.2f} a month of storage"
     terminal.say_field("cost", f"{money}, by {prices.name}")
-    terminal.say_field("rates", f"{'sample and ' if sample else ''}{answer['rates']}")
+    terminal.say_field("rates", f"{'of the sample; the others: ' if sample else ''}{answer['rates']}")
 
 
 def _say_row(name: str, seconds: float, gib: float, stored: float) -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 import click
 
 from flows.cli import terminal
-from flows.cli.options import common, workspace_option
+from flows.cli.options import common, given_recipe, workspace_option
 from flows.serving import flow_process
 from tasks.settings import check_engine
-from wtl_core.errors import ConfigError
 from wtl_core.recipe import encoder_names
-from wtl_core.recipe.recipe import Recipe, parse_recipe
+from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import planning
 from wtl_core.report import summary
 from wtl_core.report.summary import Summary
@@ -60,7 +59,7 @@ def run_command(
     terminal.configure_logging()
     check_engine()
     store = marker.probe_workspace(workspace)
-    recipe = _recipe(store, recipe_path, budget=budget, encoder=encoder)
+    recipe = given_recipe(store, recipe_path, budget=budget, encoder=encoder)
     planned = planning.plan(store, sources, recipe, allow_removal=allow_removal, forget=forget)
     if planned.is_noop and planned.last is not None:
         result = summary.summary(store, planned.last, is_new=False)
@@ -113,12 +112,3 @@ def _run_flow(store: Store, sources: list[str], recipe: Recipe, *, allow_removal
     wait_for_server()
     result: Summary = refresh_flow(store.root, sources, recipe, allow_removal, forget=forget)
     return result
-
-
-def _recipe(store: Store, path: Path | None, *, budget: str | None, encoder: str | None) -> Recipe:
-    """The recipe of a file, or the workspace's last, with the flags' fields set."""
-    try:
-        base = planning.base_recipe(store) if path is None else parse_recipe(path.read_text(), name=str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected a recipe file in TOML: {error}; check the path") from error
-    return base.changed(budget=budget, encoder=encoder, name="the command line" if path is None else str(path))
