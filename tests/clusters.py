@@ -33,9 +33,9 @@ class Nodes:
         self.address = str(self.cluster.address)
         self.join()
 
-    def join(self) -> Any:
+    def join(self, cpus: int = 1) -> Any:
         """Add a node."""
-        return self.cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=STORE_BYTES)
+        return self.cluster.add_node(num_cpus=cpus, num_gpus=0, object_store_memory=STORE_BYTES)
 
     def lose(self, node: Any) -> None:
         """Kill the processes of a node."""

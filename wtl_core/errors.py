@@ -37,6 +37,12 @@ class TransientError(WtlError):
     exit_code = 4
 
 
+class LostWorkersError(WtlError):
+    """The same work ends its workers again and again: give them more memory. Not retried, since that ends more."""
+
+    exit_code = 4
+
+
 class BusyError(WtlError):
     """A live process owns the workspace: wait for it. Not retried, since its run may take hours."""
 

@@ -5,9 +5,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+import psutil
+
 from wtl_core.errors import ConfigError
+
+CGROUP = Path("/sys/fs/cgroup")
+"""Where a container finds its own limits."""
 
 
 class Stopwatch:
@@ -57,7 +63,7 @@ class Machine:
         embedding_part_images: Images in one embedding task, for each device.
         engine: What runs the many pieces of a stage: `local` for this machine's processes, or `ray`.
         ray_address: The Ray cluster to use; None for one that is started on this machine for the run.
-        ray_worker_cpus: Cores that a worker of the Ray engine takes for its network.
+        ray_worker_cpus: Cores that a worker of the Ray engine takes to embed or to rank.
         ray_worker_gpus: GPUs that it takes, or a share of one; 0 for none.
     """
 
@@ -69,6 +75,17 @@ class Machine:
     ray_address: str | None = None
     ray_worker_cpus: int = 1
     ray_worker_gpus: float = 0
+
+
+def free_memory() -> int:
+    """Bytes that processes can still take: of the machine, or of this container where its limit leaves less."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = int((CGROUP / "memory.max").read_text())
+        [held] = [line.split()[1] for line in (CGROUP / "memory.stat").read_text().splitlines() if line[:5] == "anon "]
+    except (OSError, ValueError):  # not in a container, or in one without a limit, which says `max`
+        return free
+    return min(free, limit - int(held))  # without what files hold there: that is given up when memory is asked for
 
 
 def this_machine(*, workers: int | None = None, device: str = "auto", embedding_part_images: int = 32_768) -> Machine:

@@ -17,6 +17,7 @@ from wtl_core.errors import (
     CorruptArtifactError,
     CrashLoopError,
     InputError,
+    LostWorkersError,
     QuarantineBudgetError,
     TimeLimitError,
     TransientError,
@@ -43,6 +44,7 @@ _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
     (InputError, "Change the data as the message says; a retry cannot help."),
     (CorruptArtifactError, "Delete the file that the message names, and run again."),
     (BusyError, "Wait until the other run ends, and run again; nothing was changed."),
+    (LostWorkersError, "Give the workers more memory, or let fewer share a machine; then run again."),
     (TransientError, "The store or the network failed several times in a row; run again when it is back."),
 )
 

@@ -3,10 +3,12 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from wtl_core import pipeline
 from wtl_core.embedding import chunks, vectors
 from wtl_core.engines.engine import MOST_LOSSES, Needs
 from wtl_core.engines.ray import RayEngine
-from wtl_core.errors import ConfigError, InputError, TransientError
+from wtl_core.errors import ConfigError, InputError, LostWorkersError, TransientError
 from wtl_core.machine import Machine
 from wtl_core.pool import ingest
 from wtl_core.recipe.recipe import Recipe
@@ -66,6 +68,34 @@ def test_an_address_without_a_cluster_is_refused_at_once() -> None:
         list(RayEngine("127.0.0.1:9", cpus=1, gpus=0).run(Squares(Path()), NUMBERS))
 
 
+REFUSED = """
+import sys
+from tests.counting import read_environment
+from wtl_core.engines.ray import RayEngine
+from wtl_core.errors import ConfigError
+
+try:
+    list(RayEngine(sys.argv[1], cpus=1, gpus=0).run(read_environment, ["HOME"]))
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_a_machine_without_the_clusters_token_is_refused_in_one_line(nodes: Nodes, tmp_path: Path) -> None:
+    settings = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"}
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED, nodes.address],
+        env={**settings, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert re.fullmatch(
+        r"WTL_RAY_ADDRESS=\S+: expected a Ray cluster .*no authentication token.*its token\n", done.stdout
+    )
+
+
 def test_each_item_is_done_once_by_actors_that_are_made_once(tmp_path: Path, engine: RayEngine) -> None:
     work = Squares(tmp_path, seconds=0.3)
     assert dict(engine.run(work, NUMBERS, weights=[0, 1, 1, 1, 5, 1, 1])) == EXPECTED
@@ -79,7 +109,7 @@ def test_each_item_is_done_once_by_actors_that_are_made_once(tmp_path: Path, eng
 def test_what_a_killed_actor_was_at_is_done_by_another(
     tmp_path: Path, engine: RayEngine, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    work = Squares(tmp_path, deadly=4)
+    work = Squares(tmp_path, deadly=("4",))
     found = list(engine.run(work, NUMBERS))
     assert dict(found) == EXPECTED
     assert len(found) == len(NUMBERS)
@@ -88,12 +118,41 @@ def test_what_a_killed_actor_was_at_is_done_by_another(
 
 
 def test_an_item_that_kills_each_actor_ends_the_run_with_one_message(tmp_path: Path, engine: RayEngine) -> None:
-    work = Squares(tmp_path, deadly=4, deaths=100)
-    with pytest.raises(
-        TransientError, match=f"{MOST_LOSSES} were lost over the same piece, most likely because memory"
-    ):
+    work = Squares(tmp_path, deadly=("4",), deaths=100)
+    message = f"{MOST_LOSSES} were lost over the same piece, most likely because memory ran out; .*nodes more memory"
+    with pytest.raises(LostWorkersError, match=message):
         list(engine.run(work, NUMBERS))
     assert work.begun().count("4") == MOST_LOSSES
+
+
+def test_workers_load_wherever_there_is_room_and_those_that_a_node_takes_along_count_once(
+    tmp_path: Path, nodes: Nodes, engine: RayEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("wtl_core.engines.ray.SPARE", 0)
+    joined, work = nodes.join(cpus=3), Squares(tmp_path, held="made")
+
+    def kill() -> None:
+        try:
+            until(lambda: len(work.processes()) == 5, seconds=60, what="five workers load", every=0.05)
+            for process in sorted(work.processes())[:MOST_LOSSES]:
+                os.kill(process, signal.SIGKILL)
+            until(lambda: caplog.text.count("a worker was lost:") == MOST_LOSSES, seconds=30, what="they are missed")
+        finally:
+            work.release()
+
+    with ThreadPoolExecutor(1) as threads:
+        killed = threads.submit(kill)
+        assert dict(engine.run(work, NUMBERS, needs=Needs(memory_bytes=2**20))) == EXPECTED
+        killed.result()
+    nodes.lose(joined)
+
+
+def test_workers_that_never_start_end_the_run_with_one_message(
+    tmp_path: Path, engine: RayEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wtl_core.engines.ray.TOGETHER_SECONDS", 0.0)
+    with pytest.raises(LostWorkersError, match=f"{MOST_LOSSES} were lost as they started, most likely because memory"):
+        list(engine.run(Squares(tmp_path, deadly=("made",), deaths=100), NUMBERS))
 
 
 def test_what_an_item_raises_comes_out_as_it_was_raised_and_the_actors_end(tmp_path: Path, engine: RayEngine) -> None:
@@ -123,7 +182,8 @@ def test_credentials_of_the_store_reach_the_actors(engine: RayEngine, monkeypatc
 
 def test_a_node_with_other_packages_is_refused(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wtl_core.engines.ray.metadata.version", lambda _name: "0.0")
-    with pytest.raises(ConfigError, match=r"expected the same packages as on .* numpy [\d.]+ for 0\.0"):
+    several = "".join(rf".* {name} [\d.]+ for 0\.0" for name in ("numba", "numpy", "pillow-heif", "pyarrow"))
+    with pytest.raises(ConfigError, match=f"expected the same packages as on{several}"):
         list(engine.run(read_environment, ["HOME"]))
 
 

@@ -176,7 +176,7 @@ def run_spread(
 
     Raises:
         ConfigError: a worker staged vectors where this machine does not see them.
-        TransientError: the engine's.
+        LostWorkersError, TransientError: the engine's.
     """
     started = time.monotonic()
     left_over = staging.staged_keys(store, chunk.fingerprint)

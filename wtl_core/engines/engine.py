@@ -4,9 +4,12 @@ An engine changes no result: which worker does a piece, how many there are, and 
 seen in what a stage writes. Not here: the engines themselves (`local`, `ray`), and which one a run has (`opening`).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+from wtl_core.errors import LostWorkersError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,12 +25,14 @@ class Needs:
     Attributes:
         cpus: Cores; torch is given as many threads.
         gpus: GPUs, or a share of one below 1.
-        memory_bytes: Memory, where an engine places workers by it.
+        memory_bytes: Memory.
+        device: Name of the torch device that it computes on, for who makes the worker.
     """
 
     cpus: int = 1
     gpus: float = 0
     memory_bytes: int = 2**30
+    device: str = "cpu"
 
 
 class Engine(Protocol):
@@ -56,10 +61,35 @@ class Engine(Protocol):
                 the last; the order of `items` decides between equals, and without weights.
 
         Raises:
-            TransientError: an item lost its worker `MOST_LOSSES` times.
+            LostWorkersError: an item lost its worker `MOST_LOSSES` times.
             Exception: what `make_worker` or an item raised, as it was raised.
         """
         ...
+
+
+class Losses:
+    """Workers that were lost, by what they were at: one rule for all engines."""
+
+    def __init__(self, remedy: str) -> None:
+        self.remedy, self.counts = remedy, Counter[int | None]()
+
+    def add(self, item: int | None, why: str) -> None:
+        """Count a worker that was lost over an item, or None for one that had not begun any yet.
+
+        Raises:
+            LostWorkersError: it is the `MOST_LOSSES`th.
+        """
+        self.counts[item] += 1
+        if self.counts[item] >= MOST_LOSSES:
+            raise LostWorkersError(
+                f"expected a worker to end its work, {MOST_LOSSES} were lost "
+                f"{'as they started' if item is None else 'over the same piece'}, most likely because memory ran out; "
+                f"the last: {why}; {self.remedy}"
+            )
+
+    def forget(self, item: int | None) -> None:
+        """Count an item's losses, or those of workers that start, from none again."""
+        del self.counts[item]
 
 
 def heaviest_first(count: int, weights: Sequence[float] | None) -> list[int]:

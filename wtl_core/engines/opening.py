@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from wtl_core.engines.engine import Engine
+from wtl_core.engines.engine import Engine, Needs
 from wtl_core.engines.local import LocalEngine
 from wtl_core.errors import ConfigError
 from wtl_core.machine import Machine
@@ -14,6 +14,14 @@ def check_installed(engine: str) -> None:
     """Raise ConfigError where an engine's package is not installed. Imports nothing."""
     if engine == "ray" and importlib.util.find_spec("ray") is None:
         raise ConfigError(_MISSING)
+
+
+def worker_needs(machine: Machine) -> Needs:
+    """What a worker takes that runs a network or compares vectors, on GPUs where the settings say so."""
+    if machine.engine == "ray":
+        gpus = machine.ray_worker_gpus
+        return Needs(cpus=machine.ray_worker_cpus, gpus=gpus, device="cuda" if gpus else "cpu")
+    return Needs(gpus=1 if machine.device.startswith("cuda") else 0, device=machine.device)
 
 
 def open_engine(machine: Machine) -> Engine:

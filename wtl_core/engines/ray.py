@@ -13,27 +13,32 @@ import sys
 import threading
 import time
 import warnings
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
-from wtl_core.engines.engine import MOST_LOSSES, Item, Needs, Result, heaviest_first
+from wtl_core.engines.engine import Item, Losses, Needs, Result, heaviest_first
 from wtl_core.errors import ConfigError, TransientError
 
 _log = logging.getLogger(__name__)
 
-_ASKED_FOR = 16
-"""Actors that may wait for a place. An autoscaler sees our need by them, and where one is lost another has its place at
-once. Those that never get a place cost nothing."""
+SPARE = 16
+"""Actors beyond the cluster's room, which wait for a place. An autoscaler sees our need by them, and where one is lost
+another has its place at once. Those that never get a place cost nothing."""
 _WAIT_SECONDS = 1.0
 """Between two looks: signals are heeded, and the patience below is measured."""
 TELL_SECONDS, PATIENCE_SECONDS = 60.0, 600.0
 """Without any actor at work, that long until it is told, and until the run is ended: an autoscaler takes minutes."""
+TOGETHER_SECONDS = 10.0
+"""Actors that are lost within it as they start count once: a node takes all that load on it along."""
 _STORE_BYTES = 100 * 2**20
 """Ray's object store, of a cluster started here: items and results are small."""
-_SAME_PACKAGES = ("wtl", "torch", "torchvision", "numpy", "pillow", "simplejpeg", "timm", "openvino")
-"""Packages that decide what becomes of an image: other versions could give other pixels or vectors."""
+_SAME_PACKAGES = (
+    *("wtl", "torch", "torchvision", "numpy", "numba", "pyarrow"),
+    *("pillow", "pillow-heif", "simplejpeg", "timm", "openvino"),
+)
+"""Packages that decide what becomes of an image: other versions could give other pixels or vectors, or none."""
 
 
 class RayEngine:
@@ -62,21 +67,21 @@ class RayEngine:
         Raises:
             ConfigError: the cluster is not one of which this machine is a node, or a node has other packages.
             TransientError: no cluster answers, or for ten minutes no node had room for an actor.
+            LostWorkersError: also if `MOST_LOSSES` times actors are lost as they start, and none is at work.
         """
         waiting = deque(heaviest_first(len(items), weights))
         if not waiting:
             return
-        losses: Counter[int] = Counter()
-        actors = _Actors(self._connected(), make_worker, needs)
+        losses = Losses("give nodes more memory, or let fewer workers share one")
+        actors = _Actors(self._connected(), make_worker, needs, losses)
         try:
             while waiting or actors.at_work:
-                actors.ask_for(min(len(waiting), _ASKED_FOR))
+                actors.ask_for(len(waiting))
                 for actor, done, result in actors.ended():
                     if isinstance(result, _Lost):
                         if done is not None:
-                            losses[done] += 1
                             waiting.appendleft(done)
-                            _check_losses(losses[done], result)
+                            losses.add(done, result.why)
                         continue
                     if waiting:
                         number = waiting.popleft()
@@ -101,13 +106,13 @@ class RayEngine:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # LanceDB's, of the forks that start Ray's processes
                 ray.init(**self._init_options())
-        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
             if self.address is None:
                 text = f"Ray: expected a cluster to start on this machine, found: {_first_line(error)}"
                 raise TransientError(text) from error
             raise ConfigError(
                 f"WTL_RAY_ADDRESS={self.address}: expected a Ray cluster of which this machine is a node, found: "
-                f"{_first_line(error)}; see `ray status`, and run `wtl` on a node of the cluster"
+                f"{_first_line(error)}; see `ray status`, and run `wtl` on a node of the cluster, with its token"
             ) from error
         finally:
             if handler is not None and threading.current_thread() is threading.main_thread():
@@ -184,8 +189,9 @@ class _Lost:
 class _Actors:
     """The actors of one run: those that wait for a place or are loading, and those that are at work."""
 
-    def __init__(self, ray: Any, make_worker: Callable[[], Callable[[Any], Any]], needs: Needs) -> None:
-        self.ray, self.make_worker, self.needs = ray, make_worker, needs
+    def __init__(self, ray: Any, make_worker: Callable[[], Callable[[Any], Any]], needs: Needs, losses: Losses) -> None:
+        self.ray, self.needs, self.losses = ray, needs, losses
+        self.make_worker = ray.put(make_worker)  # once, not for each actor
         self.kind = ray.remote(_Actor).options(
             num_cpus=needs.cpus, num_gpus=needs.gpus, memory=needs.memory_bytes, max_restarts=0
         )
@@ -193,12 +199,13 @@ class _Actors:
         self.all = dict[Any, None]()
         self.starting: dict[Any, Any] = {}
         self.at_work: dict[Any, tuple[Any, int]] = {}
-        self.lost_starting = 0
+        self.start_lost_at = -TOGETHER_SECONDS
         self.idle_since = time.monotonic()
         self.is_told = False
 
-    def ask_for(self, count: int) -> None:
-        """See that so many actors wait for a place."""
+    def ask_for(self, items: int) -> None:
+        """See that actors load or wait for a place: one for each item, if so many have room, and some more."""
+        count = min(items, SPARE + max(0, self._room() - len(self.at_work)))
         while len(self.starting) < count:
             actor = self.kind.remote()
             self.all[actor] = None
@@ -206,6 +213,12 @@ class _Actors:
             self.starting[begun] = actor
         while len(self.starting) > count:
             self.dismiss(self.starting.popitem()[1])
+
+    def _room(self) -> int:
+        """How many actors have room on the cluster, with what others hold of it and were its nodes one."""
+        has = self.ray.cluster_resources()
+        takes = {"CPU": self.needs.cpus, "GPU": self.needs.gpus, "memory": self.needs.memory_bytes}
+        return int(min(has.get(kind, 0) / amount for kind, amount in takes.items() if amount))
 
     def give(self, actor: Any, number: int, item: Any) -> None:
         """Let an actor do an item."""
@@ -226,9 +239,17 @@ class _Actors:
                 self.dismiss(actor)  # one that only cannot be reached may live
                 _log.warning("ray: a worker was lost%s: %s", "" if is_new else "; its work is begun again", result.why)
             if is_new:
-                self.lost_starting = self.lost_starting + 1 if isinstance(result, _Lost) else 0
-                _check_losses(self.lost_starting, result)
+                self._count_start(result)
             yield actor, number, result
+
+    def _count_start(self, result: Any) -> None:
+        """Count an actor that was lost as it started, unless others are at work; those lost together count once."""
+        now = time.monotonic()
+        if not isinstance(result, _Lost):
+            self.losses.forget(None)
+        elif not self.at_work and now - self.start_lost_at >= TOGETHER_SECONDS:
+            self.start_lost_at = now
+            self.losses.add(None, result.why)
 
     def dismiss(self, actor: Any) -> None:
         """End an actor at once; its place is free."""
@@ -314,14 +335,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _check_losses(count: int, last: Any) -> None:
-    if count >= MOST_LOSSES:
-        raise TransientError(
-            f"Ray: expected a worker to end its work, {count} were lost over the same piece, most likely because "
-            f"memory ran out on their nodes; the last: {last.why}"
-        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -84,7 +84,8 @@ def run_many(
 
     Raises:
         ConfigError: workers are started from a script without `if __name__ == "__main__":`.
-        TransientError: a worker was killed again and again, or a store keeps failing.
+        LostWorkersError: a worker was killed again and again.
+        TransientError: a store keeps failing.
     """
     is_worth_it = sum(plan.num_images_estimate for plan in plans) >= IMAGES_WORTH_A_WORKER
     is_alone = machine.engine == "local" and machine.workers < 2
