@@ -39,9 +39,9 @@ class Settings(BaseSettings):
     ray_address: str | None = Field(None, pattern=r"^(auto|[^\s/]+:\d+)$")
     """`HOST:PORT` of a Ray cluster, or `auto` on a node of it; if not given, one starts on this machine for the run."""
     ray_worker_cpus: int | None = Field(None, ge=1, le=512)
-    """Cores of a Ray worker that embeds; if not given, 1, or beside GPUs this machine's cores for each of its GPUs."""
+    """Cores of a Ray worker that embeds or ranks; if not given, 1, or beside GPUs this machine's cores by its GPUs."""
     ray_worker_gpus: float | None = Field(None, ge=0, le=1)
-    """GPUs of a Ray worker that embeds: 1, a share such as 0.5, or 0; if not given, 1 where this machine uses GPUs."""
+    """GPUs of a Ray worker that embeds or ranks: 1, a share, or 0; if not given, 1 where this machine uses GPUs."""
     label_studio_api_key: SecretStr | None = Field(
         None, validation_alias=AliasChoices("LABEL_STUDIO_API_KEY", "WTL_LABEL_STUDIO_API_KEY")
     )

@@ -12,8 +12,7 @@ from wtl_core.embedding.chunks import ChunkResult, Embedded, EmbeddingChunk
 from wtl_core.encoders import loading, packages, resolve, weights_files
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.engines import places
-from wtl_core.engines.engine import Needs
-from wtl_core.engines.opening import open_engine
+from wtl_core.engines.opening import open_engine, worker_needs
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.labelling import splits
 from wtl_core.machine import Machine, Progress, Stage, Stopwatch, silent
@@ -229,11 +228,10 @@ def embed_chunk(
 
 
 def _embed_on_ray(run: Run, encoder: EncoderRef, chunk: EmbeddingChunk, on_progress: Progress | None) -> ChunkResult:
-    cpus, gpus = run.machine.ray_worker_cpus, run.machine.ray_worker_gpus
-    there = Machine(workers=cpus, device="cuda" if gpus else "cpu")
+    needs = worker_needs(run.machine)
+    there = Machine(workers=needs.cpus, device=needs.device)
     seen = places.seen_here([run.store.root, *run.sources])
     worker = chunks.VectorWorker(run.store, encoder, there, seen)
-    needs = Needs(cpus=cpus, gpus=gpus)
     return chunks.run_spread(chunk, run.store, open_engine(run.machine), worker, needs=needs, on_progress=on_progress)
 
 
@@ -274,8 +272,15 @@ def select(run: Run, encoder: EncoderRef, *, on_progress: Progress | None = None
         near_copy_distance=near,
         ledger_length=length,
     )
-    engine = open_engine(run.machine)
-    return stage.run(run.store, inputs, number=run.number, device=device, engine=engine, on_progress=on_progress)
+    return stage.run(
+        run.store,
+        inputs,
+        number=run.number,
+        device=device,
+        engine=open_engine(run.machine),
+        needs=worker_needs(run.machine),
+        on_progress=on_progress,
+    )
 
 
 def make_record(run: Run, results: Results) -> Commit:

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from PIL import Image
 from tests.conftest import build_source, make_jpeg
 from tests.plain_refresh import PIXELS, files, ranking, refresh
 from wtl_core import pipeline
+from wtl_core.engines.engine import Needs
 from wtl_core.errors import ConfigError, InputError, QuarantineBudgetError
 from wtl_core.machine import Machine
 from wtl_core.pool import ingest
 from wtl_core.pool.part_plan import plan_parts
 from wtl_core.recipe.recipe import Recipe
+from wtl_core.recipe.selection import SelectionParams
 from wtl_core.refresh import planning
 from wtl_core.report import status, summary
 from wtl_core.shards import discover, reader
@@ -226,3 +228,25 @@ def test_a_run_stays_small_however_many_objects_are_new(tmp_path: Path, monkeypa
     assert len(repr(run)) < 3000
     plans = [plan for batch in range(run.batches) for plan in planning.parts_of(run, batch)]
     assert plans == plan_parts(listing, PIXELS.ingest)
+
+
+class NothingDone:
+    """An engine that runs nothing; it keeps what it was asked for."""
+
+    needs: Needs
+
+    def run(self, make_worker: object, items: Sequence[int], *, needs: Needs, weights: object) -> Iterator[None]:
+        self.needs = needs
+        raise InputError("nothing done")
+
+
+def test_a_ranking_by_regions_takes_workers_as_the_settings_have_them(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = NothingDone()
+    monkeypatch.setattr(pipeline, "open_engine", lambda _machine: engine)
+    recipe = PIXELS.model_copy(update={"selection": SelectionParams(regions_from=50, region_size=100)})
+    machine = Machine(engine="ray", ray_worker_cpus=3)
+    with pytest.raises(InputError, match="nothing done"):
+        pipeline.refresh_workspace(Store(str(tmp_path / "w")), [str(source)], recipe, machine)
+    assert (engine.needs.cpus, engine.needs.gpus, engine.needs.device) == (3, 0, "cpu")

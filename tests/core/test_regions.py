@@ -3,15 +3,18 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from clustered_pool import cameras, clustered, rank
 
+from wtl_core.engines.engine import Engine, Needs
 from wtl_core.engines.local import LocalEngine
 from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe.selection import SelectionParams
@@ -20,7 +23,7 @@ from wtl_core.selection.by_regions.files import Files, load_region
 from wtl_core.selection.by_regions.ranking import rank_by_regions
 from wtl_core.selection.by_regions.work import merge_keys
 from wtl_core.selection.identity import content_keys
-from wtl_core.selection.neighbours import prepare
+from wtl_core.selection.neighbours import numeric_path_of, prepare
 from wtl_core.selection.ranking import Steering
 from wtl_core.selection.result import Ranking
 from wtl_core.workspace.storage import open_store
@@ -49,6 +52,8 @@ def by_regions(
     workers: int = 1,
     batch: int = 100,
     scale: float | None = None,
+    engine: Engine | None = None,
+    needs: Needs | None = None,
     **arrays: object,
 ) -> Ranking:
     """With `order` the vectors come in that order; the ranking's rows are those of `vectors` all the same."""
@@ -63,7 +68,8 @@ def by_regions(
         SelectionParams.model_validate(SMALL if params is None else params),
         sample_ids=pl.Series(ids_of(len(vectors))),
         files=Files(open_store(str(folder)), f"made-{workers}-{batch}"),
-        engine=LocalEngine(workers),
+        engine=engine or LocalEngine(workers),
+        needs=needs,
         steering=Steering(**arrays),  # type: ignore[arg-type]
         scale=scale,
     )
@@ -470,3 +476,61 @@ def test_vectors_that_are_missing_or_not_of_unit_length_are_refused(folder: Path
         by_regions(folder, nothing)
     with pytest.raises(InputError, match="expected one for each of 100 samples, found 50"):
         by_regions(folder, vectors, order=np.arange(50))
+
+
+@dataclass
+class Elsewhere:
+    """An engine whose workers are made on another machine, as `there` lets this one be."""
+
+    there: Callable[[], AbstractContextManager[None]] = nullcontext
+    needs: list[Needs] = field(default_factory=list)
+
+    def run(
+        self,
+        make_worker: Callable[[], Callable[[Any], Any]],
+        items: Sequence[Any],
+        *,
+        needs: Needs = Needs(),  # noqa: B008, frozen
+        weights: Sequence[float] | None = None,
+    ) -> Iterator[tuple[int, Any]]:
+        self.needs.append(needs)
+        with self.there():
+            worker = make_worker()
+        return ((number, worker(item)) for number, item in enumerate(items))
+
+
+@pytest.mark.parametrize("has_a_folder_of_its_own", [False, True])
+def test_a_worker_that_does_not_see_the_files_is_refused(folder: Path, has_a_folder_of_its_own: bool) -> None:
+    @contextmanager
+    def there() -> Iterator[None]:
+        folder.rename(folder.parent / "elsewhere")
+        if has_a_folder_of_its_own:
+            folder.mkdir()
+        yield
+
+    with pytest.raises(ConfigError, match=f"expected to see {folder}.* as the machine that runs the refresh does"):
+        by_regions(folder, clustered(300), engine=Elsewhere(there))
+
+
+def test_a_worker_whose_processor_compares_in_another_way_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = numeric_path_of("cpu")
+
+    @contextmanager
+    def there() -> Iterator[None]:
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(f"torch.cpu.{name}", lambda: here == "cpu-fp32")
+        yield
+
+    with pytest.raises(ConfigError, match=f"expected a processor that compares vectors by {here} .*found one that"):
+        by_regions(folder, clustered(300), engine=Elsewhere(there))
+
+
+def test_workers_take_what_they_are_said_to_and_memory_for_the_largest_region(folder: Path) -> None:
+    engine, vectors = Elsewhere(), clustered(600)
+    expected = by_regions(folder / "here", vectors)
+    found = by_regions(folder / "there", vectors, engine=engine, needs=Needs(cpus=3))
+    assert found.rows.tolist() == expected.rows.tolist()
+    sizes = Files(open_store(str(folder / "there")), "made-1-100").read("dealt", "sizes")[0].sum(0)
+    assert engine.needs == [Needs(cpus=3, memory_bytes=2**30 + sizes.max() * (1536 + 6 * vectors.shape[1]))] * 3

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from wtl_core.embedding import vectors
-from wtl_core.engines.engine import Engine
+from wtl_core.engines.engine import Engine, Needs
 from wtl_core.engines.local import LocalEngine
 from wtl_core.machine import Progress
 from wtl_core.recipe.base import digest_of
@@ -62,6 +62,7 @@ def run(
     number: int,
     device: str,
     engine: Engine | None = None,
+    needs: Needs | None = None,
     on_progress: Progress | None = None,
 ) -> SelectionRef:
     """Rank the candidates, measure the ladder, and write both with a receipt; a finished selection is read.
@@ -72,11 +73,13 @@ def run(
         number: The refresh that this is for; part of the selection's name.
         device: `cpu` or a CUDA device.
         engine: What ranks the regions of a pool that is ranked by them; None for this process.
+        needs: What its workers take and compute on; None for `device`.
         on_progress: Called with how many samples of how many are compared with all.
 
     Raises:
         InputError: a column that steers the ranking is missing or is not of numbers.
         ConfigError: quotas that cannot hold at the budget.
+        LostWorkersError, TransientError: the engine's.
     """
     described = inputs.as_receipt()
     # The scale is not part of the name: the first ranking fixes it, and may be killed after that.
@@ -88,7 +91,7 @@ def run(
             inputs,
             scale=read_scale(store, inputs.encoder),
             device=device,
-            regions=(Files(store, f"{key}/regions"), engine or LocalEngine(1)),
+            regions=(Files(store, f"{key}/regions"), engine or LocalEngine(1), needs),
             on_progress=on_progress,
         )
         if made.scale is not None:
@@ -111,14 +114,14 @@ def make(
     *,
     scale: float | None,
     device: str,
-    regions: tuple[Files, Engine] | None = None,
+    regions: tuple[Files, Engine, Needs | None] | None = None,
     on_progress: Progress | None = None,
 ) -> Selected:
     """Ranking and ladder of the inputs. Reads vectors and writes no result, so a receipt's result can be made again.
 
     `scale` is the kernel's where the encoder has one already (a receipt's `scale`); None measures it. `regions` is
-    where a pool that is ranked by regions has its files, and who ranks them; None for a folder that is deleted and this
-    process.
+    where a pool that is ranked by regions has its files, who ranks them and what a worker takes; None for a folder that
+    is deleted and this process.
     """
     samples, params = inputs.candidates, inputs.recipe.selection
     if samples.is_empty():
@@ -171,6 +174,7 @@ def make(
                 sample_ids=ids,
                 files=files,
                 engine=regions[1] if regions else LocalEngine(1),
+                needs=regions[2] if regions else None,
                 steering=steering,
                 device=device,
                 scale=scale,

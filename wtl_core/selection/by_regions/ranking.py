@@ -20,6 +20,7 @@ import polars as pl
 
 from wtl_core.engines.engine import Engine, Needs
 from wtl_core.engines.local import LocalEngine
+from wtl_core.engines.places import seen_here
 from wtl_core.machine import Progress
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection import columns
@@ -35,7 +36,7 @@ from wtl_core.selection.greedy import NO_TAIL
 from wtl_core.selection.identity import Purpose, shuffled
 from wtl_core.selection.kernels import kernel_table, median_scale
 from wtl_core.selection.label_weights import Lesson, learn
-from wtl_core.selection.neighbours import prepare
+from wtl_core.selection.neighbours import numeric_path_of, prepare
 from wtl_core.selection.orders import limits_for
 from wtl_core.selection.problem import free_limits
 from wtl_core.selection.ranking import Steering, covered_by, near_distance, typical_of, votes_of
@@ -60,6 +61,10 @@ _EACH = 64
 _READ = 1 << 16  # rows of an array that are a batch
 
 
+_HEAD_BYTES, _ROW_BYTES = 1 << 30, 1536
+"""Memory of a worker: the kernel values of its region's head, and for each sample and guest beside 6 D bytes."""
+
+
 def rank_by_regions(
     batches: Batches,
     params: SelectionParams,
@@ -67,6 +72,7 @@ def rank_by_regions(
     sample_ids: pl.Series,
     files: Files,
     engine: Engine,
+    needs: Needs | None = None,
     steering: Steering | None = None,
     device: str = "cpu",
     scale: float | None = None,
@@ -80,8 +86,9 @@ def rank_by_regions(
         sample_ids: N distinct ids in the caller's order.
         files: A folder of this ranking's own: a ranking that was killed is continued from there. The caller deletes it.
         engine: Runs the regions.
+        needs: What a worker takes, beside memory; None if it computes on `device`.
         steering: As for `ranking.rank`, in the caller's rows.
-        device: `cpu` or a CUDA device of the workers.
+        device: `cpu` or a CUDA device of this process.
         scale: The kernel's scale if one is fixed already; None measures it.
         on_progress: Called with how many samples of how many are done, a third by comparing, ordering and tracing each.
 
@@ -91,10 +98,11 @@ def rank_by_regions(
 
     Raises:
         InputError: wrong shapes, vectors that are not of unit length, ids that repeat, useless weights.
-        ConfigError: see `columns.check_regions`; groups that quotas or the balance name and the pool does not have.
+        ConfigError: see `columns.check_regions`; groups that quotas or the balance name and the pool does not have;
+            a worker does not see the files, or compares in another way.
 
-    Memory, by counting arrays: some 300 bytes a sample here; for each worker 1 GB, the kernel values of its head, and
-    1.5 KB and 6 D bytes for each sample and guest of its region.
+    Memory, by counting arrays: some 300 bytes a sample here; for each worker 1 GiB, the kernel values of its head, and
+    1.5 KiB and 6 D bytes for each sample and guest of its region. As many workers run as have room for the largest.
     """
     steering = steering or Steering()
     columns.check_regions(params, max(len(sample_ids), params.regions_from))
@@ -123,21 +131,34 @@ def rank_by_regions(
     labelled = write_outside(files, steering, gathered.shape[1])
     lesson = _lesson(steering, params, labelled, drawn, device)
     is_heard = lesson is not None and lesson.is_heard
-    comparing = Comparing(files, params, scale, near, device, lesson if is_heard else None)
-    _run(engine, comparing, regions, sizes, on_progress, of=(0, pool.count))
+    needs = needs or Needs(gpus=1 if device.startswith("cuda") else 0, device=device)
+    needs = replace(needs, memory_bytes=_HEAD_BYTES + int(sizes.max()) * (_ROW_BYTES + 6 * gathered.shape[1]))
+    comparing = Comparing(
+        files,
+        params,
+        scale,
+        near,
+        needs.device,
+        numeric_path_of(needs.device),
+        seen_here([files.store.root, files.store.path(f"{files.key}/dealt.npz")]),
+        lesson if is_heard else None,
+    )
+    _run(engine, needs, comparing, regions, sizes, on_progress, of=(0, pool.count))
     weighed = weigh(files, regions, pool, params, drawn)
     (vectors,) = files.read("labelled", "vectors")
     outside = prepare(vectors, device) if len(vectors) else None
     typical = typical_of(params, probed, outside, comparing.table, near, is_even=weighed.is_even)
     labelled_share = len(vectors) / weighed.count
-    head = _head(files, pool, drawn, weighed, comparing, gathered[np.searchsorted(wanted, pool.frozen)])
+    head = _head(
+        files, pool, drawn, weighed, replace(comparing, device=device), gathered[np.searchsorted(wanted, pool.frozen)]
+    )
     fixed = np.concatenate([pool.frozen, head])
     files.write("fixed", rows=fixed, vectors=gathered[np.searchsorted(wanted, fixed)])
     ordering = Ordering(replace(comparing, lesson=None), typical, labelled_share)
-    _run(engine, ordering, regions, sizes, on_progress, of=(1, pool.count))
+    _run(engine, needs, ordering, regions, sizes, on_progress, of=(1, pool.count))
     merged, quotas = within_quotas(files, regions, merge(files, regions), pool, params, weighed)
     write_ranks(files, regions, pool.count, fixed, merged)
-    _run(engine, Tracing(ordering.comparing), regions, sizes, on_progress, of=(2, pool.count))
+    _run(engine, needs, Tracing(ordering.comparing), regions, sizes, on_progress, of=(2, pool.count))
     return assemble(files, regions, pool, comparing, weighed, merged, quotas, steering, lesson)
 
 
@@ -187,6 +208,7 @@ def _lesson(
 
 def _run(
     engine: Engine,
+    needs: Needs,
     make_worker: Comparing | Ordering | Tracing,
     regions: Sequence[int],
     sizes: np.ndarray,
@@ -195,8 +217,6 @@ def _run(
     of: tuple[int, int],
 ) -> None:
     """Let workers do all regions; `of` is how many of the three times are over, and how many samples there are."""
-    comparing = make_worker if isinstance(make_worker, Comparing) else make_worker.comparing
-    needs = Needs(gpus=1 if comparing.device.startswith("cuda") else 0)
     weights = [float(sizes[region]) for region in regions]
     done, total, (over, count) = 0, int(sizes.sum()), of
     for number, _ in engine.run(make_worker, regions, needs=needs, weights=weights):

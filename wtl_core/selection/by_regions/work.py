@@ -7,11 +7,14 @@ In a region's arrays its samples and its guests stand sorted by id, as `rows` of
 arrays than a reader needs, and only those that are asked for are read.
 """
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from wtl_core.engines.places import check_seen
+from wtl_core.errors import ConfigError
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection.by_regions.files import Files, load_region
 from wtl_core.selection.by_regions.weights import read_weighing
@@ -22,7 +25,7 @@ from wtl_core.selection.greedy import State, cover, gain_of, new_state
 from wtl_core.selection.kernels import ONE, kernel_table
 from wtl_core.selection.kmeans_cells import cell_graph
 from wtl_core.selection.label_weights import LabelSay, Lesson
-from wtl_core.selection.neighbours import Graph, Points, exact_distances, level_of, prepare
+from wtl_core.selection.neighbours import Graph, Points, exact_distances, level_of, numeric_path_of, prepare
 from wtl_core.selection.problem import Neighbours, PickOrder, Problem, free_limits
 from wtl_core.selection.ranking import covered_by, kernel_of, similar_weights
 from wtl_core.selection.result import NOTHING_NEAR, with_the_far
@@ -57,6 +60,8 @@ class Comparing:
         scale: The kernel's.
         near: The distance of near-duplicates.
         device: `cpu` or a CUDA device.
+        numeric_path: How products must be computed; another processor's would mix two rankings.
+        places: Local paths that the worker must see.
         lesson: What the labels teach, if it is heard.
     """
 
@@ -65,11 +70,23 @@ class Comparing:
     scale: float
     near: float
     device: str
+    numeric_path: str
+    places: tuple[str, ...]
     lesson: Lesson | None = None
 
     def __call__(self) -> Callable[[int], None]:
         """Compares a region."""
+        self.check()
         return self.compare
+
+    def check(self) -> None:
+        """Raise ConfigError where files are not seen, or products computed in another way."""
+        check_seen(self.places)
+        if (found := numeric_path_of(self.device)) != self.numeric_path:
+            raise ConfigError(
+                f"node {socket.gethostname()}: expected a processor that compares vectors by {self.numeric_path} as "
+                f"the machine that runs the refresh does, found one that does by {found}; use nodes of one kind"
+            )
 
     @property
     def table(self) -> np.ndarray:
@@ -193,6 +210,7 @@ class Ordering:
 
     def __call__(self) -> Callable[[int], None]:
         """Orders a region."""
+        self.comparing.check()
         return self.order
 
     def order(self, region: int) -> None:
@@ -281,6 +299,7 @@ class Tracing:
 
     def __call__(self) -> Callable[[int], None]:
         """Traces a region."""
+        self.comparing.check()
         return self.trace
 
     def trace(self, region: int) -> None:
