@@ -127,6 +127,8 @@ def test_the_ray_job_has_one_image_and_the_same_settings_for_head_and_workers() 
     job = yaml.safe_load((FOLDER / "kubernetes" / "ray-job.yaml").read_text())
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert f"\nray=={cluster['rayVersion']}\n" in (FOLDER.parent / "constraints.txt").read_text()
     [workers] = cluster["workerGroupSpecs"]
     assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
     [[head], [worker]] = [group["template"]["spec"]["containers"] for group in (cluster["headGroupSpec"], workers)]
