@@ -204,18 +204,18 @@ class _Actors:
         self.is_told = False
 
     def ask_for(self, items: int) -> None:
-        """See that actors load or wait for a place: one for each item, if so many have room, and some more."""
-        count = min(items, SPARE + max(0, self._room() - len(self.at_work)))
-        while len(self.starting) < count:
+        """See that actors load or wait for a place: one for each item, up to some more than have room."""
+        most = SPARE + max(0, self._room() - len(self.at_work))
+        while len(self.starting) < min(items, most):
             actor = self.kind.remote()
             self.all[actor] = None
             begun = actor.start.remote(self.make_worker, self.needs.cpus, self.environment, _versions())
             self.starting[begun] = actor
-        while len(self.starting) > count:
+        while len(self.starting) > items:
             self.dismiss(self.starting.popitem()[1])
 
     def _room(self) -> int:
-        """How many actors have room on the cluster, with what others hold of it and were its nodes one."""
+        """How many actors the cluster has room for at most, were its nodes one and nobody else on it."""
         has = self.ray.cluster_resources()
         takes = {"CPU": self.needs.cpus, "GPU": self.needs.gpus, "memory": self.needs.memory_bytes}
         return int(min(has.get(kind, 0) / amount for kind, amount in takes.items() if amount))
