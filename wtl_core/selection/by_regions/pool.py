@@ -1,5 +1,6 @@
 """What is known of a large pool beside its vectors, and these dealt out to the files of the regions."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from wtl_core.selection.steering import check_weights
 _KEYED = 1 << 20  # ids that are texts of this process at once
 
 
+_PLACED = 1 << 16
+"""Rows that find their regions at once: sixteen blocks."""
 _HELD = 1 << 28
 """Bytes of vectors that are held before they go to the regions' files."""
 
@@ -152,7 +155,7 @@ def deal_out(batches: Batches, pool: LargePool, division: Division, files: Files
             )
         sizes.append(np.diff(edges))
 
-    for given, found in batches():
+    for given, found in _together(batches()):
         kept = is_dealt[pool.place[given]]
         rows, vectors = pool.place[given[kept]], found[kept]
         own, guests = division.places(vectors)
@@ -165,6 +168,18 @@ def deal_out(batches: Batches, pool: LargePool, division: Division, files: Files
         flush()
     files.write("dealt", sizes=np.stack(sizes))
     return np.asarray(np.stack(sizes).sum(0))
+
+
+def _together(batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of at least `_PLACED` rows, but for the last: enough for each thread to have some to place."""
+    held: list[tuple[np.ndarray, np.ndarray]] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(len(rows) for rows, _ in held) >= _PLACED:
+            yield np.concatenate([rows for rows, _ in held]), np.concatenate([vectors for _, vectors in held])
+            held = []
+    if held:
+        yield np.concatenate([rows for rows, _ in held]), np.concatenate([vectors for _, vectors in held])
 
 
 def write_outside(files: Files, steering: Steering, width: int) -> np.ndarray:
