@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ def services(*files: str) -> dict[str, dict[str, Any]]:
 def test_the_dockerfile_passes_its_linter() -> None:
     done = call(Path(sys.executable).with_name("hadolint"), FOLDER / "Dockerfile")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_dockerfile_copies_every_package() -> None:
+    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())
+    packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    assert set(re.findall(r"^COPY (\w+) \1$", (FOLDER / "Dockerfile").read_text(), re.MULTILINE)) == packages
 
 
 def test_compose_takes_the_files() -> None:
