@@ -162,6 +162,15 @@ ranking.rank_by_regions(
 """
 
 
+def test_what_another_kind_of_processor_has_begun_is_begun_anew(folder: Path) -> None:
+    vectors = clustered(300)
+    expected = by_regions(folder, vectors)
+    files = Files(open_store(str(folder)), "made-1-100")
+    files.write("ordered-000000", rows=np.zeros(0, np.int32))
+    files.store.write_bytes("made-1-100/made-by", b"1 cuda-bf16")
+    assert by_regions(folder, vectors).rows.tolist() == expected.rows.tolist()
+
+
 def test_a_ranking_that_was_killed_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
     vectors = clustered(600, clusters=8, spread=0.5)
     np.save(tmp_path / "vectors.npy", vectors)

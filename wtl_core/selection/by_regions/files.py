@@ -10,6 +10,9 @@ import numpy as np
 
 from wtl_core.workspace.storage import Store, open_store
 
+_LAYOUT = 1
+"""Raised where files or what they mean change: a killed ranking of an earlier version then begins anew."""
+
 
 @dataclass(frozen=True)
 class Files:
@@ -17,6 +20,13 @@ class Files:
 
     store: Store
     key: str
+
+    def begin(self, numeric_path: str) -> None:
+        """Delete what is there if files of another layout, or by another kind of processor, are among it."""
+        mark, made_by = f"{self.key}/made-by", f"{_LAYOUT} {numeric_path}".encode()
+        if not self.store.exists(mark) or self.store.read_bytes(mark) != made_by:
+            self.store.delete_folder(self.key)
+            self.store.write_bytes(mark, made_by)
 
     def has(self, name: str) -> bool:
         """Whether a file is there, which is then whole."""

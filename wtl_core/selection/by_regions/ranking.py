@@ -126,12 +126,13 @@ def rank_by_regions(
         most_reach=scale * params.scale_factor / 2,
     )
     _log.info("ranking %d samples in %d regions, scale %.4f", pool.count, division.count, scale)
+    needs = needs or Needs(gpus=1 if device.startswith("cuda") else 0, device=device)
+    files.begin(numeric_path_of(needs.device))
     sizes = deal_out(batches, pool, division, files)
     regions = np.flatnonzero(sizes).tolist()
     labelled = write_outside(files, steering, gathered.shape[1])
     lesson = _lesson(steering, params, labelled, drawn, device)
     is_heard = lesson is not None and lesson.is_heard
-    needs = needs or Needs(gpus=1 if device.startswith("cuda") else 0, device=device)
     needs = replace(needs, memory_bytes=_HEAD_BYTES + int(sizes.max()) * (_ROW_BYTES + 6 * gathered.shape[1]))
     comparing = Comparing(
         files,
