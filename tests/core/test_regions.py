@@ -94,11 +94,13 @@ def test_regions_cover_as_well_as_the_whole_pool_at_once(folder: Path, params: d
         assert covered(vectors, found, count) >= max(0.99 * covered(vectors, central, count), random)
 
 
-def test_a_pool_of_one_region_is_ranked_as_at_once(folder: Path) -> None:
+@pytest.mark.parametrize("exported", [0, 60])
+def test_a_pool_of_one_region_is_ranked_as_at_once(folder: Path, exported: int) -> None:
     """Id for id where it has no head of its own, and each figure with it."""
     vectors = clustered(150)
     params = {"region_size": 1000, "head": 0}
-    central, found = rank(vectors, params), by_regions(folder, vectors, params)
+    frozen = np.random.default_rng(0).permutation(150)[:exported]
+    central, found = rank(vectors, params, frozen=frozen), by_regions(folder, vectors, params, frozen=frozen)
     for name in ("rows", "stands_for", "nearest_earlier", "duplicate_of"):
         assert getattr(found, name).tolist() == getattr(central, name).tolist(), name
     for name in ("gain", "coverage", "radius", "weights"):
@@ -425,6 +427,17 @@ def test_a_picks_radius_reaches_no_farther_than_the_earlier_picks_of_its_region(
     own = np.linalg.norm(vectors[found.rows[picks]] - vectors[earlier], axis=1)
     assert found.radius[picks][earlier >= 0] == pytest.approx(own[earlier >= 0], abs=1e-4)
     assert np.isnan(found.optimum_bound).all()
+
+
+def test_what_counts_of_gains_goes_on_where_a_regions_own_head_ends(folder: Path) -> None:
+    """Regions are merged by it, so a step there would put all heads before all that follows."""
+    vectors = clustered(600, clusters=8, spread=0.4)
+    params = {**GRAPH, "region_size": 1000, "head": 40, "quotas": [], "budget": 500}
+    files = Files(open_store(str(folder)), "made-1-100")
+    by_regions(folder, vectors[200:], params, labelled=vectors[:200])
+    keys = files.read("ordered-000000", "key")[0].astype(np.float64)
+    steps = keys[1:120] / keys[:119]
+    assert steps.min() > 0.8
 
 
 def test_groups_that_are_not_there_are_refused_before_a_vector_is_read(folder: Path) -> None:

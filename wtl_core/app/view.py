@@ -54,7 +54,7 @@ class View:
 
     def __init__(self, store: Store, commit: Commit) -> None:
         self.store, self.commit = store, commit
-        newest = commits.newest(store, 2)
+        newest = commits.readable(store, 2)
         self.former = next((old for old in newest if old.number < commit.number), None)
         self.samples = _samples(store, commit)
         self._keys = _keys_of(self.samples["sample_id"])

@@ -104,7 +104,8 @@ class SelectionParams(Params):
     exact_up_to: int = Field(16_000, ge=1, le=30_000, json_schema_extra=EXPERT)
     """A pool of at most this many samples is ranked by comparing all pairs at every pick."""
     cells_from: int = Field(250_000, ge=1000, json_schema_extra=EXPERT)
-    """From this many samples on neighbours are searched in the nearest k-means cells only."""
+    """From this many samples on neighbours are searched in the nearest k-means cells only; in a pool that is ranked by
+    regions from 30,000 samples of a region on."""
     regions_from: int = Field(2_000_000, ge=1, json_schema_extra=EXPERT)
     """From this many samples on the pool is divided into regions of like samples, which are ranked one by one and
     merged by gain, so that no process holds more than a region. For `coverage` and `probability-coverage`."""

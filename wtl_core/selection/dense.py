@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from wtl_core.selection.greedy import State, cover, gain_of, gains_of
+from wtl_core.selection.greedy import NO_TAIL, State, Tail, cover, gain_of, gains_of, uncounted
 from wtl_core.selection.kernels import count_near, to_kernel
 from wtl_core.selection.neighbours import BLOCK_ROWS, Points
 from wtl_core.selection.problem import Problem
@@ -67,8 +67,10 @@ def _shifted(listener: Listener, by: int, bits: np.ndarray, row: int, column: in
     listener(bits, by + row, column, threads)
 
 
-def apply_fixed_picks(problem: Problem, weights: np.ndarray, state: State, limits: Limits, fixed: np.ndarray) -> None:
-    """Pick the `fixed` rows in their order, whatever they gain."""
+def apply_fixed_picks(
+    problem: Problem, weights: np.ndarray, state: State, limits: Limits, fixed: np.ndarray, tail: Tail = NO_TAIL
+) -> None:
+    """Pick the `fixed` rows in their order, whatever they gain; their keys are what counts of that by the tail."""
     points = problem.points
     out = np.empty((min(BLOCK_ROWS, max(1, len(fixed))), points.count), np.int16)
     for start in range(0, len(fixed), BLOCK_ROWS):
@@ -76,15 +78,16 @@ def apply_fixed_picks(problem: Problem, weights: np.ndarray, state: State, limit
         kernel_rows(points, points.left_of(rows), problem.table, out)
         for index, row in enumerate(rows):
             gain = gain_of(out[index], state.best, weights)
-            enter(state, limits, int(problem.groups[row]), int(row), int(gain))
+            key = gain - uncounted(tail, state.picked, state.best[row], weights[row])
+            enter(state, limits, int(problem.groups[row]), int(row), int(gain), int(key))
             cover(state, out[index], row, state.picked - 1)
 
 
-def enter(state: State, limits: Limits, group: int, row: int, gain: int) -> None:
+def enter(state: State, limits: Limits, group: int, row: int, gain: int, key: int) -> None:
     """Record a pick, as `note_pick` does, for callers that are not compiled."""
     rank = state.picked
     state.order[rank], state.earlier[rank] = row, state.nearest[row]
-    state.gains[rank] = state.keys[rank] = gain
+    state.gains[rank], state.keys[rank] = gain, key
     state.is_taken[row] = True
     state.cursor[0] = rank + 1
     limits.counts[group] += 1

@@ -65,7 +65,7 @@ def pick_head(
         limits.counts[problem.groups[nominees[row]]] -= 1
     limits.clock[0] = 0
     given = nominees[picked[: accepted - state.picked]]
-    apply_fixed_picks(problem, weights, state, free_limits(problem), given)
+    apply_fixed_picks(problem, weights, state, free_limits(problem), given, tail)
 
 
 def _is_outbid(neighbours: Neighbours, weights: np.ndarray, inner: State, limits: Limits, tail: Tail) -> bool:

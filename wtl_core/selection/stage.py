@@ -74,7 +74,7 @@ def run(
         device: `cpu` or a CUDA device.
         engine: What ranks the regions of a pool that is ranked by them; None for this process.
         needs: What its workers take and compute on; None for `device`.
-        on_progress: Called with how many samples of how many are compared with all.
+        on_progress: Called with how many samples of how many are compared with all, or done as `rank_by_regions` says.
 
     Raises:
         InputError: a column that steers the ranking is missing or is not of numbers.
@@ -138,48 +138,19 @@ def make(
     if params.near_duplicate_distance is None:
         params = params.model_copy(update={"near_duplicate_distance": inputs.near_copy_distance})
     groups, labelled_groups = _groups(samples, inputs.labelled_samples, params)
-    steering = Steering(
-        duplicate_of=_twin_rows(samples),
-        weights=_weights(samples, params),
-        groups=groups,
-        labelled=labelled,
-        labelled_classes=[*inputs.label_classes, *[None] * len(inputs.redundant)],
-        accuracy=_accuracy(labelled, inputs),
-        labelled_groups=labelled_groups,
-        frozen=_rows_of(inputs.exported, ids),
-        similar=[
-            (vectors.load(store, inputs.encoder, sorted(set(given.sample_ids))), given.strength)
-            for given in params.similar_to
-        ],
-    )
+    steering = _steering(store, inputs, params, labelled, groups, labelled_groups)
     _logger.info("ranking %d samples on %s", len(ids), device)
     source: np.ndarray | Batches
     if len(ids) < params.regions_from:
-        source = vectors.load(store, inputs.encoder, ids.to_list())
+        source, named = vectors.load(store, inputs.encoder, ids.to_list()), ids.to_list()
         ranked = ranking.rank(
-            source,
-            params,
-            sample_ids=ids.to_list(),
-            steering=steering,
-            device=device,
-            scale=scale,
-            on_progress=on_progress,
+            source, params, sample_ids=named, steering=steering, device=device, scale=scale, on_progress=on_progress
         )
     else:
         source = partial(vectors.stream, store, inputs.encoder, ids)
-        with nullcontext(regions[0]) if regions else passing_files() as files:
-            ranked = rank_by_regions(
-                source,
-                params,
-                sample_ids=ids,
-                files=files,
-                engine=regions[1] if regions else LocalEngine(1),
-                needs=regions[2] if regions else None,
-                steering=steering,
-                device=device,
-                scale=scale,
-                on_progress=on_progress,
-            )
+        ranked = _by_regions(
+            source, params, ids, steering, regions, device=device, scale=scale, on_progress=on_progress
+        )
     measured = ladder.measure(
         source,
         ranked,
@@ -192,6 +163,57 @@ def make(
         device=device,
     )
     return _selected(ranked, measured, samples, scale=ranked.scale)
+
+
+def _steering(
+    store: Store,
+    inputs: StageInputs,
+    params: SelectionParams,
+    labelled: np.ndarray | None,
+    groups: list[str] | None,
+    labelled_groups: list[str],
+) -> Steering:
+    samples = inputs.candidates
+    return Steering(
+        duplicate_of=_twin_rows(samples),
+        weights=_weights(samples, params),
+        groups=groups,
+        labelled=labelled,
+        labelled_classes=[*inputs.label_classes, *[None] * len(inputs.redundant)],
+        accuracy=_accuracy(labelled, inputs),
+        labelled_groups=labelled_groups,
+        frozen=_rows_of(inputs.exported, samples["sample_id"]),
+        similar=[
+            (vectors.load(store, inputs.encoder, sorted(set(given.sample_ids))), given.strength)
+            for given in params.similar_to
+        ],
+    )
+
+
+def _by_regions(
+    source: Batches,
+    params: SelectionParams,
+    ids: pl.Series,
+    steering: Steering,
+    regions: tuple[Files, Engine, Needs | None] | None,
+    *,
+    device: str,
+    scale: float | None,
+    on_progress: Progress | None,
+) -> Ranking:
+    with nullcontext(regions[0]) if regions else passing_files() as files:
+        return rank_by_regions(
+            source,
+            params,
+            sample_ids=ids,
+            files=files,
+            engine=regions[1] if regions else LocalEngine(1),
+            needs=regions[2] if regions else None,
+            steering=steering,
+            device=device,
+            scale=scale,
+            on_progress=on_progress,
+        )
 
 
 def _rows_of(sample_ids: Sequence[str], ids: pl.Series) -> np.ndarray:

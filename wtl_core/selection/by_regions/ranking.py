@@ -31,10 +31,9 @@ from wtl_core.selection.by_regions.merging import merge, within_quotas, write_ra
 from wtl_core.selection.by_regions.pool import Drawn, LargePool, deal_out, drawn_rows, large_pool, write_outside
 from wtl_core.selection.by_regions.weights import Weighed, weigh
 from wtl_core.selection.by_regions.work import Comparing, Ordering, Tracing
-from wtl_core.selection.coverage import pick_all
-from wtl_core.selection.greedy import NO_TAIL
+from wtl_core.selection.coverage import pick_all, tail_of
 from wtl_core.selection.identity import Purpose, shuffled
-from wtl_core.selection.kernels import kernel_table, median_scale
+from wtl_core.selection.kernels import SCALE_REFERENCES, kernel_table, median_scale
 from wtl_core.selection.label_weights import Lesson, learn
 from wtl_core.selection.neighbours import numeric_path_of, prepare
 from wtl_core.selection.orders import limits_for
@@ -49,9 +48,6 @@ _log = logging.getLogger(__name__)
 
 SAMPLE = 131_072
 """Samples by which the pool is divided and its head is picked."""
-
-
-_SCALED = 50_000  # samples that the kernel's scale is measured on, as in a pool that is ranked at once
 
 
 _EACH = 64
@@ -109,7 +105,7 @@ def rank_by_regions(
     pool = large_pool(sample_ids, steering)
     _check_groups(params, pool)
     sample = np.sort(drawn_rows(pool, Purpose.HEAD, SAMPLE))
-    scaled = drawn_rows(pool, Purpose.SCALE, _SCALED)
+    scaled = drawn_rows(pool, Purpose.SCALE, SCALE_REFERENCES)
     wanted = np.unique(np.concatenate([sample, scaled, pool.frozen]))
     gathered = gather(batches, pool.caller_rows[wanted], sample_ids)
     probed = prepare(gathered[np.searchsorted(wanted, scaled)], device)
@@ -150,9 +146,8 @@ def rank_by_regions(
     outside = prepare(vectors, device) if len(vectors) else None
     typical = typical_of(params, probed, outside, comparing.table, near, is_even=weighed.is_even)
     labelled_share = len(vectors) / weighed.count
-    head = _head(
-        files, pool, drawn, weighed, replace(comparing, device=device), gathered[np.searchsorted(wanted, pool.frozen)]
-    )
+    frozen = gathered[np.searchsorted(wanted, pool.frozen)]
+    head = _head(files, pool, drawn, weighed, replace(comparing, device=device), frozen, typical)
     fixed = np.concatenate([pool.frozen, head])
     files.write("fixed", rows=fixed, vectors=gathered[np.searchsorted(wanted, fixed)])
     ordering = Ordering(replace(comparing, lesson=None), typical, labelled_share)
@@ -227,7 +222,13 @@ def _run(
 
 
 def _head(
-    files: Files, pool: LargePool, drawn: Drawn, weighed: Weighed, comparing: Comparing, frozen_vectors: np.ndarray
+    files: Files,
+    pool: LargePool,
+    drawn: Drawn,
+    weighed: Weighed,
+    comparing: Comparing,
+    frozen_vectors: np.ndarray,
+    typical: int,
 ) -> np.ndarray:
     """The first picks of the pool after frozen ones, picked on the sample with the weights of the whole pool.
 
@@ -243,9 +244,13 @@ def _head(
         given = np.concatenate([files.read("labelled", "vectors")[0], frozen_vectors])
         outside = prepare(given, comparing.device) if len(given) else None
         state = covered_by(points, outside, comparing.table)
-        problem = replace(comparing.problem(points, drawn.keys[kept]), best=state.best, nearest=state.nearest)
+        problem = comparing.problem(points, drawn.keys[kept])
+        problem = replace(problem, best=state.best, nearest=state.nearest, typical=typical)
+        tail = tail_of(problem, len(given))._replace(
+            rows=weighed.count - len(pool.frozen)
+        )  # of the pool, not the sample
         affinity = comparing.affinity(problem, weighed.of_sample[kept])
-        picked = pick_all(problem, affinity, free_limits(problem), until=wanted, tail=NO_TAIL).state
+        picked = pick_all(problem, affinity, free_limits(problem), until=wanted, tail=tail).state
         rows = drawn.rows[kept[picked.order[:wanted]]]
     files.write("head", rows=rows)
     return rows

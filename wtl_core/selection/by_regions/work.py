@@ -168,14 +168,21 @@ class Comparing:
         if problem.points.count <= self.params.exact_up_to:
             return Affinity(weights, kernel_matrix(problem.points, problem.table), None)
         graph = self._graph(problem)
-        return graph_affinity(problem, weights, graph.rows, graph.levels)
+        return graph_affinity(weights, graph.rows, problem.table[graph.levels])
 
     def affinity_of(self, region: int, problem: Problem, weights: np.ndarray) -> Affinity:
         """What a region's samples cover of each other, as `compare` found it."""
+        rows, values = self.pairs_of(region, problem)
+        if rows is None:
+            return Affinity(weights, values, None)
+        return graph_affinity(weights, rows, values)
+
+    def pairs_of(self, region: int, problem: Problem) -> tuple[np.ndarray | None, np.ndarray]:
+        """The rows that each row was compared with, None for all of them, and its kernel values with these."""
         if problem.points.count <= self.params.exact_up_to:
-            return self.affinity(problem, weights)
+            return None, kernel_matrix(problem.points, problem.table)
         rows, levels = self.files.read(f"compared-{region:06d}", "rows", "levels")
-        return graph_affinity(problem, weights, rows, levels)
+        return rows, problem.table[levels]
 
     def _labelled(self, points: Points, vectors: np.ndarray) -> tuple[State, LabelSay | None]:
         """How labelled images cover the points, and what their classes say of them."""
@@ -233,7 +240,8 @@ class Ordering:
         best, nearest = self._covered(region, points, weights * is_mine, fixed_vectors, own_rows, fixed, len(labelled))
         problem = self.comparing.problem(points, keys[inside])
         problem = replace(problem, best=best, nearest=nearest, typical=self.typical)
-        tail = tail_of(problem, round(self.labelled_share * len(inside)))
+        before = int(np.isin(own_rows, fixed).sum())  # picked already, as the frozen ones of a pool ranked at once
+        tail = tail_of(problem, round(self.labelled_share * len(inside)) + before)._replace(rows=len(inside) - before)
         affinity = self.comparing.affinity_of(region, problem, weights)
         ordered = pick_all(problem, affinity, free_limits(problem), tail=tail)
         order = ordered.state.order.astype(np.int64)
@@ -317,8 +325,7 @@ class Tracing:
         (labelled,), (fixed, fixed_vectors) = files.read("labelled", "vectors"), files.read("fixed", "rows", "vectors")
         rows, outside, count = rows[inside], np.concatenate([labelled, fixed_vectors]), len(inside)
         problem = self.comparing.problem(prepare(vectors[inside], self.comparing.device), keys[inside])
-        affinity = self.comparing.affinity_of(region, problem, np.zeros(count, np.int32))
-        before, value = _nearest_before(ranks, affinity)
+        before, value = _nearest_before(ranks, *self.comparing.pairs_of(region, problem))
         order = np.argsort(ranks, kind="stable")
         state = new_state(count)
         state.order[:], state.earlier[:] = order, np.where(best >= value, nearest, before)[order]
@@ -334,9 +341,8 @@ class Tracing:
         files.write(name, rows=rows[order][is_kept], earlier=earlier[is_kept], radius=radius[is_kept])
 
 
-def graph_affinity(problem: Problem, weights: np.ndarray, rows: np.ndarray, levels: np.ndarray) -> Affinity:
+def graph_affinity(weights: np.ndarray, rows: np.ndarray, values: np.ndarray) -> Affinity:
     """What rows cover of each other by a graph, of which no bound on the optimum is asked for."""
-    values = problem.table[levels]
     return Affinity(weights, None, Neighbours(rows, values, transpose(rows, values), is_exact=False))
 
 
@@ -379,20 +385,19 @@ def _cover_by_fixed(
     return {"gain": gain, "stands_for": stands_for, "earlier": earlier, "weight": weight}
 
 
-def _nearest_before(ranks: np.ndarray, affinity: Affinity) -> tuple[np.ndarray, np.ndarray]:
+def _nearest_before(
+    ranks: np.ndarray, compared: np.ndarray | None, kernel: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The nearest row of lower rank that each row is compared with, -1 for none, and its kernel value; both (n,).
 
-    Of equally near ones the one of the lowest rank.
+    `compared` and `kernel` are as `Comparing.pairs_of` gives them. Of equally near ones the one of the lowest rank.
     """
     count = len(ranks)
     before, value = np.full(count, -1, np.int64), np.zeros(count, np.int64)
     for start in range(0, count, _TRACED_ROWS):
         part = slice(start, min(start + _TRACED_ROWS, count))
-        if affinity.neighbours is None:
-            assert affinity.matrix is not None
-            values, others = affinity.matrix[part], np.broadcast_to(np.arange(count), (part.stop - start, count))
-        else:
-            values, others = affinity.neighbours.values[part], affinity.neighbours.rows[part]
+        values, everyone = kernel[part], np.broadcast_to(np.arange(count), (part.stop - start, count))
+        others = everyone if compared is None else compared[part]
         is_before = (others >= 0) & (ranks[others] < ranks[part, None]) & (values > 0)
         key = np.where(is_before, values.astype(np.int64) << 32, 0) - ranks[others]
         at, place = np.arange(len(key)), key.argmax(1)
