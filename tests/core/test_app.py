@@ -448,16 +448,19 @@ def test_images_are_found_by_a_part_of_their_name_or_the_beginning_of_their_id(
 
 def test_two_people_at_once_lose_nothing(store: Store) -> None:
     ids, failures = ids_of(store), list[str]()
+    # Each has a server of its own, as on another machine. Both are made here: making one changes which warnings this
+    # process raises, which is no work for two threads at once.
+    servers = [client_of(store), client_of(store)]
 
-    def work(mine: list[str], decision: str) -> None:
-        client = client_of(store)  # a server of its own, as on another machine
+    def work(client: TestClient, mine: list[str], decision: str) -> None:
         for sample_id in mine:
             answer = client.post("/api/decisions", json={"ids": [sample_id], "decision": decision})
             if answer.status_code != 200:
                 failures.append(answer.text)
 
     people = [
-        threading.Thread(target=work, args=(ids[place::2][:6], word)) for place, word in enumerate(("kept", "unusable"))
+        threading.Thread(target=work, args=(servers[place], ids[place::2][:6], word))
+        for place, word in enumerate(("kept", "unusable"))
     ]
     for person in people:
         person.start()
