@@ -178,6 +178,9 @@ def _scale() -> Figure:
         for stage, colour in stages:
             part.plot(sizes, [_number(row[f"{stage}, s"]) for row in found], color=colour, marker=".", label=stage)
         part.set(xscale="log", yscale="log", title=title, xlabel="images of the pool")
+    (large,) = _table("regions.md", "10,000,000 vectors")
+    seconds = _number(large["rank s"]) + _number(large["ladder s"])
+    axes[0].plot(_number(large["rows"]), seconds, color=_PICK, marker="s", linestyle="", label="selection by regions")
     axes[0].set_ylabel("seconds")
     axes[0].legend(frameon=False, fontsize=8)
     return figure
