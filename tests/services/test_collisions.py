@@ -16,7 +16,7 @@ from tests.conftest import build_source, make_jpeg
 from tests.services.drill import PIXELS, given, stand_still
 from tests.services.landing import post_arrival
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 
 
 def test_two_at_once_the_second_waits_and_takes_in_the_rest(
