@@ -39,11 +39,9 @@ def free_port() -> int:
 def until(is_true: Callable[[], Any], *, seconds: float, what: str, every: float = 0.5) -> Any:
     """The first true answer; an AssertionError that names `what` when the time is over.
 
-    `seconds` are those of a quiet machine: three times as long is waited, since a server's automations have taken more
-    than a minute beside other tests. A question costs a server 7 ms of a core: asked five times a second by four tests,
-    a seventh of a core.
+    A question costs a server 7 ms of a core: asked five times a second by four tests, a seventh of a core.
     """
-    deadline = time.monotonic() + 3 * seconds
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if answer := is_true():
             return answer

@@ -62,7 +62,7 @@ def test_twice_the_images_take_twice_the_time_and_twice_the_cores_half_of_it() -
     for stage in ("ingest", "embedding"):
         assert twice[stage] == pytest.approx(2 * once[stage])
         assert spread[stage] == pytest.approx(once[stage])
-    assert twice["selection"] > 1.2 * once["selection"]
+    assert twice["selection"] > 1.5 * once["selection"]
 
 
 def test_a_curve_goes_through_what_was_measured_and_on() -> None:

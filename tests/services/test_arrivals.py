@@ -20,7 +20,7 @@ def worked(stack: Stack, since: datetime) -> list[dict[str, Any]]:
     return [run for run in stack.runs("refresh", since=since) if run["state"]["type"] != "CANCELLED"]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(400)
 def test_a_hundred_shards_in_half_a_minute_start_at_most_two_runs(stack: Stack, tmp_path: Path) -> None:
     first_refresh(stack)
     for number in range(100):
@@ -38,7 +38,7 @@ def test_a_hundred_shards_in_half_a_minute_start_at_most_two_runs(stack: Stack, 
     assert 1 <= len(started) <= 2, [run["name"] for run in started]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 def test_a_buckets_own_notifications_start_one_run_more_for_what_lands_meanwhile(stack: Stack, tmp_path: Path) -> None:
     """Twenty posts by the command of docs/operations.md, with the watch switched off; the first as it used to be."""
     before, landed = ranked(stack.workspace), now()

@@ -62,7 +62,7 @@ def test_a_run_of_one_folder_cancels_no_run_that_an_event_started_for_others(qui
     by_hand = quiet.start_run("refresh", job_env=env, sources=[str(backfill)], known_too=False)
     until(marker.exists, seconds=120, what="it stands still", every=0.1)
     post_arrival(quiet, "meanwhile.jpg")
-    waiting = until(lambda: by_event(quiet, started), seconds=60, what="the event's run waits")
+    waiting = until(lambda: by_event(quiet, started), seconds=180, what="the event's run waits")
     marker.unlink()
     assert [quiet.wait(run)["state"]["type"] for run in (by_hand, waiting[0]["id"])] == ["COMPLETED"] * 2
 

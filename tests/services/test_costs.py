@@ -8,7 +8,7 @@ from service_stack import Stack, last_commit, until
 from tests.services.drill import PIXELS
 from tests.services.landing import make_shard
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 SHARDS = 1_000
 
 

@@ -13,7 +13,7 @@ from service_stack import Stack, free_port, ranking_of, running, until
 
 from tests.services.drill import PIXELS, at_rest, given, kill_in_each_stage, restart_the_server, stand_still
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(420)]
 
 
 @pytest.fixture(scope="module")

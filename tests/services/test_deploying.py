@@ -7,7 +7,7 @@ from service_stack import Stack, plain_ranking, until
 
 from tests.services.drill import PIXELS
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 
 
 def automations(stack: Stack) -> dict[str, dict[str, object]]:

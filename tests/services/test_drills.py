@@ -9,7 +9,7 @@ from tasks.prefect_side.event_resources import workspace_resource
 from tests.conftest import build_source
 from tests.services.drill import PIXELS, given, kill_in_each_stage, restart_the_server, stand_still
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(420)]
 
 
 def test_killed_in_each_stage_the_next_run_ends_the_same(

@@ -9,7 +9,7 @@ from tests.conftest import make_jpeg
 from tests.services.drill import PIXELS, given
 from tests.services.landing import post_arrival
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(420)]
 
 
 def test_a_run_that_hangs_ends_at_its_limit_and_the_next_goes_on(

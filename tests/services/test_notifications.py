@@ -62,9 +62,9 @@ def test_failures_crashes_and_an_exceeded_quarantine_budget_are_told(
         stack.wtl("deploy", "--site", stack.site)
         run_id = stack.start_run("refresh", workspace=str(tmp_path / "w"), sources=[str(source)], recipe=recipe)
         assert stack.wait(run_id)["state"]["type"] == "FAILED"
-        until(lambda: len(told) >= 2, seconds=60, what=f"both automations have told: {told}")
+        until(lambda: len(told) >= 2, seconds=180, what=f"both automations have told: {told}")
         stack.call_crashed(stack.start_run("maintain"))
-        until(lambda: len(told) >= 3, seconds=60, what=f"the crash is told: {told}")
+        until(lambda: len(told) >= 3, seconds=180, what=f"the crash is told: {told}")
     finally:
         stack.site.write_text(site)
         stack.wtl("deploy", "--site", stack.site)
