@@ -498,7 +498,7 @@ def test_costs_stand_at_a_budget_that_all_have_and_count_the_encoder_where_it_is
 
 
 def test_vectors_from_files_are_taken_by_reading_order(finished: Finished, tmp_path: Path) -> None:
-    folder, store, _, _ = finished
+    folder, store, by_encoder, _ = finished
     held = datasets.load(str(folder / "set"), side_px=16)
     for name, split in (("train", held.train), ("test", held.test)):
         given = np.zeros((len(split), 2), np.float32)
@@ -507,6 +507,10 @@ def test_vectors_from_files_are_taken_by_reading_order(finished: Finished, tmp_p
     got = preparation.prepare(store, str(folder / "set"), PARAMS, device="cpu", vectors=tmp_path)
     vectors = preparation.load_array(store, got, "balanced-vectors")
     np.testing.assert_array_equal(vectors[:, 0], np.arange(len(held.train)) + 1)
+    cells = [GridCell("balanced", s, j, 10, 0) for s in ("random", "coverage") for j in ("scratch", "probe")]
+    one, other = (grid.identity_of(found, PARAMS, "cpu") for found in (by_encoder, got))
+    # a network trained on random picks sees no vector: whoever compares two encoders trains it once
+    assert [one.key(cell) == other.key(cell) for cell in cells] == [True, False, False, False]
     outliers = PARAMS.model_copy(update={"pools": ("outliers",)})
     with pytest.raises(InputError, match="encoder"):
         preparation.prepare(store, str(folder / "set"), outliers, device="cpu", vectors=tmp_path)

@@ -118,7 +118,7 @@ def test_pairs_of_ours_are_told_once() -> None:
         for seed in range(3)
         for place, name in enumerate(("random", "coverage", STEERED, "margin"))
     ]
-    pool = PoolRef("balanced", 1000, "", "pixels", 0.0, None)
+    pool = PoolRef("balanced", 1000, "", "", "pixels", 0.0, None)
     prepared = Prepared("", "set", "", ["a", "b"], {}, [pool])
     (section,) = summary.sections_of(rows, prepared, BenchmarkParams(judges=("probe",)))
     assert [(r.strategy, r.against) for r in section.rivals] == [

@@ -13,7 +13,7 @@ from wtl_core.benchmark import grid_cells, network, strategies
 from wtl_core.benchmark.budgets import budgets_of, loop_budgets
 from wtl_core.benchmark.grid_cells import GridCell, Identity
 from wtl_core.benchmark.network import ScratchRecipe
-from wtl_core.benchmark.params import RANKED, STEERED, BenchmarkParams
+from wtl_core.benchmark.params import RANKED, STEERED, WITHOUT_VECTORS, BenchmarkParams
 from wtl_core.benchmark.preparation import PoolRef, Prepared
 from wtl_core.recipe.base import digest_of
 from wtl_core.workspace import selections
@@ -115,6 +115,7 @@ def identity_of(prepared: Prepared, params: BenchmarkParams, device: str) -> Ide
     shared = [prepared.digest, strategies.VERSION, params.pool_share]
     return Identity(
         pools={pool.kind: digest_of([*shared, pool.digest]) for pool in prepared.pools},
+        images={pool.kind: digest_of([*shared, pool.images_digest]) for pool in prepared.pools},
         scratch=digest_of([network.VERSION, asdict(recipe_of(params, device))]),
         loop=digest_of([params.loop_rounds, params.loop_candidates]),
         budgets={pool.kind: budgets_of(params, pool.size) for pool in prepared.pools},
@@ -136,7 +137,7 @@ def recipe_of(params: BenchmarkParams, device: str) -> ScratchRecipe:
 
 def order_of(prepared: Prepared, params: BenchmarkParams, cell: GridCell) -> Order | None:
     """The stored order that a cell needs; None where it is drawn on the spot, or made by a loop."""
-    if cell.strategy in params.loops or cell.strategy in strategies.WITHOUT_VECTORS:
+    if cell.strategy in params.loops or cell.strategy in WITHOUT_VECTORS:
         return None
     pool = prepared.pool(cell.pool)
     is_drawn = cell.strategy in strategies.SEEDED or params.pool_share < 1.0

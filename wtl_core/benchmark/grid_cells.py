@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wtl_core.benchmark.params import LOOPS, RANKED, STEERED, WAITING
+from wtl_core.benchmark.params import LOOPS, RANKED, STEERED, WAITING, WITHOUT_VECTORS
 from wtl_core.recipe.base import digest_of
 from wtl_core.workspace.storage import Store
 
@@ -53,6 +53,7 @@ class Identity:
 
     Attributes:
         pools: By kind: the set, the pool, its vectors, and the share of it that a seed has.
+        images: By kind: the same without the vectors, for strategies and a judge that do not see them.
         scratch: The recipe of the network trained from scratch.
         loop: Rounds and candidates of loops.
         budgets: By kind of pool, rising; a cell of a strategy that waits for labels depends on those up to its own.
@@ -61,6 +62,7 @@ class Identity:
     """
 
     pools: dict[str, str]
+    images: dict[str, str]
     scratch: str
     loop: str
     budgets: dict[str, list[int]]
@@ -72,7 +74,9 @@ class Identity:
         judge = {"scratch": self.scratch, "nearest": _NEAREST_VERSION}.get(cell.judge, "")
         is_ranked = cell.strategy in (*RANKED, STEERED)
         choice = self.loop if cell.strategy in LOOPS else self.ranking if is_ranked else ""
-        identity = [VERSION, self.pools[cell.pool], judge, choice, self.device, *asdict(cell).values()]
+        sees_vectors = cell.judge != "scratch" or cell.strategy not in WITHOUT_VECTORS
+        pool = (self.pools if sees_vectors else self.images)[cell.pool]
+        identity = [VERSION, pool, judge, choice, self.device, *asdict(cell).values()]
         if cell.strategy in WAITING:
             earlier = [labels for labels in self.budgets[cell.pool] if labels <= cell.labels]
             identity += [earlier, LOOP_VERSIONS.get(cell.strategy, 1)]

@@ -17,6 +17,8 @@ RANKED = ("stratified-random", "k-center", "typicality", "probability-coverage",
 ONE_PASS = ("random", "class-balanced-random", *RANKED, "mundig")
 """Strategies that order the whole pool once. `class-balanced-random` is an oracle: it reads the labels."""
 ORACLES = frozenset({"class-balanced-random"})
+WITHOUT_VECTORS = frozenset({"random", "class-balanced-random"})
+"""Strategies that look at no vector; their orders are not stored but drawn when they are needed."""
 STEERED = "coverage+labels"
 """Coverage whose rest is ranked again at each budget, steered by the labels of all picks so far."""
 LOOPS = ("least-confidence", "margin", "entropy", "mc-dropout", "core-set", "dal", "badge")

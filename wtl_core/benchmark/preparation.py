@@ -27,7 +27,7 @@ from wtl_core.recipe import encoder_names
 from wtl_core.recipe.base import digest_of
 from wtl_core.workspace.storage import Store, explain_full_disk
 
-VERSION = 6
+VERSION = 7
 """Raised when the same set and params would be prepared otherwise."""
 _JUDGED = ("validation", "test")
 _log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class PoolRef:
         kind: What was done to the training split.
         size: Its images.
         digest: Over its vectors and ids, which no label enters.
+        images_digest: Over its ids alone, which name the images.
         encoder: Where its vectors come from, in words.
         encoder_seconds: Training of the encoder, by its card (since the last start, if it was killed), and embedding.
         near_copy_distance: The encoder's; None where it was not measured.
@@ -49,6 +50,7 @@ class PoolRef:
     kind: str
     size: int
     digest: str
+    images_digest: str
     encoder: str
     encoder_seconds: float
     near_copy_distance: float | None
@@ -204,8 +206,9 @@ def _prepare_pool(
     _save(store, f"{key}/{pool.kind}-vectors.npy", vectors)
     store.write_bytes(f"{key}/{pool.kind}-ids.json", json.dumps(pool.sample_ids).encode())
     digest = digest_of([pool.sample_ids, hashlib.sha256(vectors.tobytes()).hexdigest()])
+    images = digest_of(pool.sample_ids)
     cost = source.training_seconds + seconds
-    return PoolRef(pool.kind, len(pool.labels), digest, source.name, cost, source.near_copy_distance)
+    return PoolRef(pool.kind, len(pool.labels), digest, images, source.name, cost, source.near_copy_distance)
 
 
 def _save(store: Store, key: str, array: np.ndarray) -> None:

@@ -20,8 +20,6 @@ SEEDED = frozenset({"stratified-random"})
 """Strategies with a stored order that draw; the others with one give the same order whatever the seed."""
 TRACED = ("stratified-random", "k-center", "typicality")
 """Strategies whose seconds include what `rank` says of an order beside making it: see `order_by_strategy`."""
-WITHOUT_VECTORS = frozenset({"random", "class-balanced-random"})
-"""Strategies that look at no vector; their orders are not stored but drawn when they are needed."""
 LIMITED = frozenset({"mundig"})
 """Strategies whose time grows with the picks asked for; the others order the whole pool."""
 _RANDOM_PURPOSE, _ORACLE_PURPOSE, _SHARE_PURPOSE = 100, 101, 102

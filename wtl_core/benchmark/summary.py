@@ -16,7 +16,7 @@ import torch
 
 from wtl_core.benchmark import grid, grid_cells, plots, statistics, strategies
 from wtl_core.benchmark.budgets import budgets_of
-from wtl_core.benchmark.params import LOOPS, ORACLES, STEERED, WAITING, BenchmarkParams
+from wtl_core.benchmark.params import LOOPS, ORACLES, STEERED, WAITING, WITHOUT_VECTORS, BenchmarkParams
 from wtl_core.benchmark.plots import Curves
 from wtl_core.benchmark.preparation import Prepared
 from wtl_core.benchmark.statistics import BASELINE, Comparison, Mean
@@ -79,7 +79,7 @@ class Section:
 
     def needs_vectors(self, strategy: str) -> bool:
         """Whether choosing took vectors: a loop's models may be trained on the images instead."""
-        return strategy not in strategies.WITHOUT_VECTORS and not (strategy in LOOPS and self.judge == "scratch")
+        return strategy not in WITHOUT_VECTORS and not (strategy in LOOPS and self.judge == "scratch")
 
 
 @dataclass(frozen=True)
