@@ -37,6 +37,7 @@ from wtl_core.workspace.storage import open_store
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 NETWORK = "package:efficientnet-lite0"
+BOTH = f"{NETWORK}+efficientnet-lite2"
 CPU = torch.device("cpu")
 SOURCE_APART = ("clothing", "game-units", "glyphs", "icons-oxygen", "textures")
 """Sets where images of one source (a sender, a typeface, one picture at several sizes) are nearly alike."""
@@ -161,7 +162,7 @@ def images_per_second(encoder: Encoder) -> float:
 
 def eager(encoder: Encoder) -> Encoder:
     """The same network run by torch alone, in bfloat16."""
-    network, _ = packages.load_packaged(NETWORK.partition(":")[2])
+    network, _ = packages.load_packaged(encoder.name.partition(":")[2])
     ready = fold_norms(network).requires_grad_(requires_grad=False).to(torch.bfloat16)
     ready = ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks the keyword
     return replace(encoder, module=ready, number_format="bfloat16")
@@ -177,7 +178,8 @@ def main() -> None:
     sides = packages.SIDES_PX[:2] if options.quick else packages.SIDES_PX
     with tempfile.TemporaryDirectory() as folder:
         found = [resolve.resolve(NETWORK, open_store(folder), device=CPU, side_px=side) for side in sides]
-    packaged = {f"{encoder.side_px} px": encoder for encoder in found}
+        both = resolve.resolve(BOTH, open_store(folder), device=CPU, side_px=packages.SIDE_PX)
+    packaged = {f"{encoder.side_px} px": encoder for encoder in found} | {f"both, {both.side_px} px": both}
     encoders = {"pixels": pixels(CPU), **packaged}
     speeds = {name: images_per_second(encoder) for name, encoder in packaged.items()}
     rows, seconds_per_image = [], 1 / max(speeds.values())  # at the smallest side
@@ -185,7 +187,7 @@ def main() -> None:
         pool = sample(name, reader(), 200 if options.quick else options.images)
         rows.append(measure_set(pool, encoders, seconds_per_image))
         print(rows[-1], flush=True)
-    text = f"20-NN, leave one out, in per cent, by training-free features and by {NETWORK}; neighbours in this order."
+    text = f"20-NN, leave one out, in per cent, by training-free features and by {NETWORK}, both: {BOTH}; neighbours in this order."
     report.write("features", "20-NN by the product's own encoders", text, rows, is_quick=options.quick)
     engine = "OpenVINO" if openvino_network.is_installed() else "torch"
     rows = [{"side": name, f"{engine}, {default_format(CPU)}": f"{speed:,.0f}"} for name, speed in speeds.items()]

@@ -34,19 +34,43 @@ def test_the_package_s_tensors_are_timm_s_in_their_order() -> None:
     assert torch.equal(network.state_dict()["stem.0.weight"], next(iter(published.values())))
 
 
-@pytest.mark.parametrize("name", list(PACKAGED))
+PAIR = "efficientnet-lite0+efficientnet-lite2"
+
+
+@pytest.mark.parametrize("name", [*PACKAGED, PAIR])
 def test_every_packaged_network_gives_its_last_stages_beside_training_free_features(name: str) -> None:
     network, preprocessing = load_packaged(name)
     with torch.inference_mode():
         features = network.eval()(torch.rand(2, 3, 96, 96))
     assert features.shape == (2, network.dimensions)
-    assert features.square().sum(dim=1).numpy() == pytest.approx(1.25, abs=1e-4)  # 1/2 a stage, 1/4 without training
+    assert features.square().sum(dim=1).numpy() == pytest.approx(1.25, abs=1e-4)  # all stages 1, 1/4 without training
     assert preprocessing.side_px == packages.SIDE_PX
+
+
+def test_networks_side_by_side_give_what_each_gives_alone_and_are_kept_whole(tmp_path: Path) -> None:
+    first, second, both = (load_packaged(name)[0].eval() for name in (*PAIR.split("+"), PAIR))
+    with torch.inference_mode():
+        x = torch.rand(2, 3, 96, 96)
+        alone, other, together = first(x), second(x), both(x)
+    pixels = together.shape[1] - first.channels - second.channels
+    torch.testing.assert_close(together[:, :pixels], alone[:, :pixels])
+    beside = torch.cat([alone[:, pixels:], other[:, pixels:]], dim=1) * 2**-0.5
+    torch.testing.assert_close(together[:, pixels:], beside)
+
+    store = Store(str(tmp_path))
+    made = fitting.fit(pool_of(images(80)), store, f"package:{PAIR}", side_px=96, device="cpu")
+    kept = resolve.resolve(made, store, device="cpu")
+    assert (kept.dimensions, kept.side_px, kept.fingerprint) == (256, 96, made)
+    assert kept.card["network"] == f"package:{PAIR}"
+    assert kept.card["origin"] == packages.PACKAGED["efficientnet-lite0"].origin  # said once
 
 
 def test_a_name_that_no_package_has_and_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="expected one of efficientnet-lite0, efficientnet-lite1"):
         load_packaged("resnet50")
+    for name in ("efficientnet-lite0+resnet50", "efficientnet-lite0+efficientnet-lite0"):
+        with pytest.raises(ConfigError, match=r"or several, each once, joined by \+"):
+            load_packaged(name)
     gone = PackagedWeights("no-such-package", "a.pth", "0" * 64, "tf_efficientnet_lite0", "", "")
     monkeypatch.setattr(packages, "PACKAGED", {"gone": gone})
     with pytest.raises(ConfigError, match="expected the package no-such-package, found it not installed; run: pip"):
@@ -156,6 +180,22 @@ def test_the_largest_side_of_use_that_fits_into_the_time() -> None:
     assert of(60_000, 32, 300) == 160  # 167 s of the 180 that the network may take
     assert of(60_000, 32, 180) == 128
     assert of(10_000_000, 32, 300) == 96  # the cheapest where none fits
+
+
+@pytest.mark.parametrize(("seconds", "is_both"), [(60, True), (2, False)])
+def test_a_second_network_stands_beside_the_first_where_there_is_time(
+    seconds: float, is_both: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "_seconds_per_image", lambda *_: 0.001)
+    choice = choosing.choose(np.full(9, 8), Store(str(tmp_path)), count=100, seconds=seconds, device="cpu")
+    assert choice.side_px == 96
+    assert choice.name == (f"package:{PAIR}" if is_both else LITE)
+    with monkeypatch.context() as patch:
+        patch.setattr(packages, "installed", lambda: ["efficientnet-lite0", "efficientnet-lite1"])
+        alone = choosing.choose(np.full(9, 8), Store(str(tmp_path)), count=100, seconds=seconds, device="cpu")
+    assert alone.name == LITE
+    # the fit sees an image once, near-copies three times, the check twice, and the vectors take one more pass
+    assert alone.seconds == pytest.approx(0.001 * 100 * 7)
 
 
 def test_without_packages_auto_trains_on_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

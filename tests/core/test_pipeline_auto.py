@@ -37,7 +37,7 @@ def test_the_default_encoder_is_chosen_once_kept_and_followed_by_a_successor(man
     assert first.encoder_name == "auto"
     card = cards.load_card(store, first.encoder)
     assert card is not None
-    assert card["chosen"]["name"] == card["network"] == "package:efficientnet-lite0"
+    assert card["chosen"]["name"] == card["network"] == "package:efficientnet-lite0+efficientnet-lite2"
     assert card["chosen"]["side_px"] == card["preprocessing"]["side_px"] == 96
     assert first.encoder_check is not None
     assert 0 <= first.encoder_check.by_pixels <= 1
@@ -83,7 +83,7 @@ def test_a_network_that_is_installed_later_is_chosen_by_the_successor(
     store = Store(str(root))
     assert cards.load_card(store, first.encoder)["chosen"]["name"] == f"package:{installed[1]}"  # type: ignore[index]
     made = train_successor(store, None, Machine())
-    assert cards.load_card(store, made)["chosen"]["name"] == f"package:{installed[0]}"  # type: ignore[index]
+    assert cards.load_card(store, made)["chosen"]["name"] == f"package:{installed[0]}+{installed[2]}"  # type: ignore[index]
 
 
 def test_a_successor_is_for_the_name_that_it_was_made_for(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """Networks whose weights travel inside an installable package, `package:NAME`: no download when a run needs them.
 
-The package's code is never run: its weights file is found, checked against a pinned digest, and read as tensors only.
+`package:NAME+NAME` is several of them side by side. A package's code is never run: its weights file is found, checked
+against a pinned digest, and read as tensors only.
 Not here: how such a network is fitted to a pool and kept in a workspace (`training.fitting`).
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -76,42 +77,72 @@ PACKAGED: Mapping[str, PackagedWeights] = MappingProxyType(
 """By the name that an encoder is asked for with. One line more adds a network of the same family."""
 
 
-class PackagedNetwork(nn.Module):
+_STAGES = 2
+_PIXELS_WEIGHT = 0.5
+"""Length of the training-free features; the stages of all networks together have length 1."""
+
+
+class _Body(nn.Module):
+    """An EfficientNet without what lies behind its last stage."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        body: Any = network
+        self.stem = nn.Sequential(body.conv_stem, body.bn1)
+        self.blocks = body.blocks
+
+    @property
+    def channels(self) -> int:
+        """Of the last stages: 512 for lite0 and lite1, 560 for lite2."""
+        return sum(stage[-1].bn3.num_features for stage in self.blocks[-_STAGES:])
+
+    def stages(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The last stages' averages over images (n, 3, S, S), each (n, channels of it) and of length 1."""
+        found = []
+        values = self.stem(images)
+        for position, block in enumerate(self.blocks):
+            values = block(values)
+            if position >= len(self.blocks) - _STAGES:
+                found.append(functional.normalize(values.mean(dim=(2, 3)), dim=1))
+        return found
+
+
+class PackagedNetwork(_Body):
     """The last two stages of an EfficientNet, averaged over the image, side by side with training-free features.
 
     The last stages transfer better than the output of the 1,280 channels behind them, which serves ImageNet's classes:
     73.9 against 71.5 % by 20-NN on CIFAR-10 at 96 px after the same whitening to 256 numbers, and the pass is shorter.
     The training-free features tell apart what ImageNet has nothing of, as printed characters (55.8 against 44.8 %).
     Over 14 sets they added 2.0 points by 20-NN on average, and took 0.5 at most (2026-11-26).
+
+    Args:
+        network: timm's EfficientNet.
+        preprocessing: Of the network.
+        beside: Other EfficientNets of the same preprocessing, whose stages stand beside the first one's.
     """
 
-    _STAGES = 2
-    _PIXELS_WEIGHT = 0.5
-    """Length of the training-free features; the two stages together have length 1."""
-
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        body: Any = network
-        self.stem = nn.Sequential(body.conv_stem, body.bn1)
-        self.blocks = body.blocks
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing, beside: Sequence[nn.Module] = ()) -> None:
+        super().__init__(network)
+        self.beside = nn.ModuleList(_Body(other) for other in beside)
         self.pixels = Pixels()
         self.mean, self.std = preprocessing.mean[0], preprocessing.std[0]  # equal for the three channels
 
     @property
     def dimensions(self) -> int:
-        """Length of the features: 689 for lite0 and lite1, 737 for lite2."""
-        stages: int = sum(stage[-1].bn3.num_features for stage in self.blocks[-self._STAGES :])
-        return Pixels.DIMENSIONS + stages
+        """Length of the features: 689 for lite0 and lite1, 737 for lite2, 1,249 for lite0 and lite2."""
+        return Pixels.DIMENSIONS + sum(body.channels for body in self._bodies)
+
+    @property
+    def _bodies(self) -> list[Any]:
+        return [self, *self.beside]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images (n, 3, S, S), normalised as the network expects them, to features (n, D)."""
         small = functional.adaptive_avg_pool2d(images * self.std + self.mean, PIXELS_SIDE_PX)
-        parts = [self._PIXELS_WEIGHT * functional.normalize(self.pixels(small), dim=1)]
-        values = self.stem(images)
-        for position, block in enumerate(self.blocks):
-            values = block(values)
-            if position >= len(self.blocks) - self._STAGES:
-                parts.append(functional.normalize(values.mean(dim=(2, 3)), dim=1) * self._STAGES**-0.5)
+        parts = [_PIXELS_WEIGHT * functional.normalize(self.pixels(small), dim=1)]
+        weight = (_STAGES * len(self._bodies)) ** -0.5
+        for body in self._bodies:
+            parts += [weight * stage for stage in body.stages(images)]
         return torch.cat(parts, dim=1)
 
 
@@ -120,11 +151,27 @@ def installed() -> list[str]:
     return [name for name in PACKAGED if weights_path(name) is not None]
 
 
+def known(name: str) -> list[PackagedWeights]:
+    """What is known of the networks of `NAME` or `NAME+NAME`, in the name's order.
+
+    Raises:
+        ConfigError: there is no network of such a name, or one is named twice.
+    """
+    names = name.split("+")
+    if not set(names) <= set(PACKAGED) or len(set(names)) < len(names):
+        raise ConfigError(
+            f"package:{name}: expected one of {', '.join(PACKAGED)}, or several, each once, joined by +; name one of "
+            "them"
+        )
+    return [PACKAGED[one] for one in names]
+
+
 def bare_packaged(name: str) -> PackagedNetwork:
     """The network of a packaged name, with random weights; the weights that were kept of it fit."""
     import timm  # here: 2 seconds that only these names pay
 
-    return PackagedNetwork(timm.create_model(_known(name).network, pretrained=False, num_classes=0), _PREPROCESSING)
+    first, *others = (timm.create_model(one.network, pretrained=False, num_classes=0) for one in known(name))
+    return PackagedNetwork(first, _PREPROCESSING, others)
 
 
 def load_packaged(name: str) -> tuple[PackagedNetwork, Preprocessing]:
@@ -133,10 +180,15 @@ def load_packaged(name: str) -> tuple[PackagedNetwork, Preprocessing]:
     Raises:
         ConfigError: there is no such name, its package is not installed, or its file is not the one that was pinned.
     """
+    first, *others = (_load(name, weights) for weights in known(name))
+    return PackagedNetwork(first, _PREPROCESSING, others), _PREPROCESSING
+
+
+def _load(name: str, weights: PackagedWeights) -> nn.Module:
+    """The network of timm with the weights of the package."""
     import timm
 
-    weights = _known(name)
-    path = weights_path(name)
+    path = _path_of(weights)
     if path is None:
         raise ConfigError(
             f"package:{name}: expected the package {weights.distribution}, found it not installed; "
@@ -153,18 +205,15 @@ def load_packaged(name: str) -> tuple[PackagedNetwork, Preprocessing]:
         network: nn.Module = timm.create_model(weights.network, pretrained=False)
     # Both list the same tensors in the same order under other names; a tensor that did not fit would be refused here.
     network.load_state_dict(dict(zip(network.state_dict(), tensors.values(), strict=True)))
-    return PackagedNetwork(network, _PREPROCESSING), _PREPROCESSING
-
-
-def _known(name: str) -> PackagedWeights:
-    if name not in PACKAGED:
-        raise ConfigError(f"package:{name}: expected one of {', '.join(PACKAGED)}; name one of them")
-    return PACKAGED[name]
+    return network
 
 
 def weights_path(name: str) -> Path | None:
-    """The weights file of a packaged name; None if its package is not installed."""
-    weights = _known(name)
+    """The weights file of one packaged network; None if its package is not installed."""
+    return _path_of(PACKAGED[name])
+
+
+def _path_of(weights: PackagedWeights) -> Path | None:
     try:
         path = Path(str(metadata.distribution(weights.distribution).locate_file(weights.file)))
     except metadata.PackageNotFoundError:

@@ -18,7 +18,7 @@ from wtl_core.encoders.encoder import Encoder, build
 from wtl_core.encoders.factory import load_factory
 from wtl_core.encoders.foreign import INCEPTIONS, fetch
 from wtl_core.encoders.networks import NetworkShape
-from wtl_core.encoders.packages import PACKAGED, load_packaged
+from wtl_core.encoders.packages import known, load_packaged
 from wtl_core.encoders.pixels import pixels
 from wtl_core.encoders.preprocessing import Preprocessing, at_side, from_json
 from wtl_core.encoders.pretrained import check_pooled, check_side_as_built, load_pretrained
@@ -67,8 +67,13 @@ def _packaged(name: str, device: torch.device, side_px: int | None) -> Encoder:
     network, preprocessing = load_packaged(name)
     if side_px is not None:
         preprocessing = at_side(preprocessing, side_px)
-    label, weights = f"package:{name}", PACKAGED[name]
-    card = {"method": "pretrained", "network": label, "licence": weights.licence, "origin": weights.origin}
+    label, weights = f"package:{name}", known(name)
+    card = {
+        "method": "pretrained",
+        "network": label,
+        "licence": "; ".join(dict.fromkeys(one.licence for one in weights)),
+        "origin": "; ".join(dict.fromkeys(one.origin for one in weights)),
+    }
     shape = NetworkShape(label, network.dimensions)
     return build(
         network, name=label, architecture=shape.to_json(), preprocessing=preprocessing, device=device, card=card

@@ -22,13 +22,15 @@ FORMS = (
     "a fingerprint of this workspace",
     "the path of an encoder's folder in a workspace",
 )
-"""Every valid form, as messages show them. `timm:NAME@PATH` and `torchvision:NAME@PATH` take weights from a file."""
+"""Every valid form, as messages show them. `timm:NAME@PATH` and `torchvision:NAME@PATH` take weights from a file,
+`package:NAME+NAME` is two networks side by side."""
 
 BEGINNINGS = ("auto", "ssl", "pixels", "package:", "timm:", "torchvision:", "file:", "python:")
 """Whole names, and what names of the other forms begin with."""
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _ARCHITECTURE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+_PACKAGED = re.compile(rf"{_ARCHITECTURE.pattern}(\+{_ARCHITECTURE.pattern})*")
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -63,7 +65,7 @@ def parse_name(name: str) -> EncoderName:
         if not _ARCHITECTURE.fullmatch(architecture) or (at and not weights):
             raise _unknown(name)
         return EncoderName(prefix, architecture, weights or None)  # type: ignore[arg-type]
-    if colon and prefix == "package" and _ARCHITECTURE.fullmatch(rest):
+    if colon and prefix == "package" and _PACKAGED.fullmatch(rest):
         return EncoderName("package", rest)
     if colon and prefix == "file" and rest:
         return EncoderName("file", rest)

@@ -16,7 +16,7 @@ from wtl_core.training.image_cache import PoolImages
 from wtl_core.training.sizing import training_key
 from wtl_core.workspace.storage import Store
 
-_AUTO_VERSION = 1
+_AUTO_VERSION = 2  # 2: two networks side by side where there is time for them
 """Raise when `auto` would choose otherwise; a choice of before that is not found again."""
 
 
