@@ -132,9 +132,9 @@ def measure_set(pool: LabelledPool, encoders: dict[str, Encoder], seconds_per_im
         fitted, squares = fitting.fitted_to(encoder, pool.images, workers=2)
         accuracy.append(nearest_neighbours(fitted.encode(squares), pool))
         shares.append(strength_check.shared_neighbours(fitted, squares))
-    side, _ = choosing.side_for(
-        pool.images.sides_px, count=pool.count, per_image=seconds_per_image, seconds=EncoderParams().seconds
-    )
+    seconds = EncoderParams().seconds
+    side, cost = choosing.side_for(pool.images.sides_px, count=pool.count, per_image=seconds_per_image, seconds=seconds)
+    chosen = f"{'both, ' if choosing.fits_beside(cost, seconds) else ''}{side} px"
     by_name = dict(zip(encoders, accuracy, strict=True))
     rank = pl.DataFrame({"a": accuracy, "s": shares}).select(pl.corr("a", "s", method="spearman")).item()
     return {
@@ -142,8 +142,8 @@ def measure_set(pool: LabelledPool, encoders: dict[str, Encoder], seconds_per_im
         "images": len(pool.labels),
         "median side": f"{np.median(pool.images.sides_px):.0f} px",
         **{name: f"{value:.1f}" for name, value in by_name.items()},
-        "auto": f"{side} px",
-        "its loss": f"{max(accuracy) - by_name[f'{side} px']:.1f}" if f"{side} px" in by_name else "",
+        "auto": chosen,
+        "its loss": f"{max(accuracy) - by_name[chosen]:.1f}" if chosen in by_name else "",
         "shared neighbours": " / ".join(f"{share:.2f}" for share in shares),
         "rank correlation": f"{rank:.2f}",
     }
@@ -187,7 +187,10 @@ def main() -> None:
         pool = sample(name, reader(), 200 if options.quick else options.images)
         rows.append(measure_set(pool, encoders, seconds_per_image))
         print(rows[-1], flush=True)
-    text = f"20-NN, leave one out, in per cent, by training-free features and by {NETWORK}, both: {BOTH}; neighbours in this order."
+    text = (
+        f"20-NN, leave one out, in per cent, by training-free features and by {NETWORK}, both: {BOTH}; neighbours in "
+        "this order."
+    )
     report.write("features", "20-NN by the product's own encoders", text, rows, is_quick=options.quick)
     engine = "OpenVINO" if openvino_network.is_installed() else "torch"
     rows = [{"side": name, f"{engine}, {default_format(CPU)}": f"{speed:,.0f}"} for name, speed in speeds.items()]

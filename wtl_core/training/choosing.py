@@ -76,12 +76,16 @@ def choose(sides_px: np.ndarray, store: Store, *, count: int, seconds: float, de
         return choice
     label = f"package:{name}"
     per_image = _seconds_per_image(label, store, device)
-    side_px, cost = side_for(sides_px, count=_passes(count), per_image=per_image, seconds=seconds)
-    if name == _NAMES[0] and _BESIDE in installed and _COST_WITH_BESIDE * cost <= _SHARE * seconds:
-        label, cost = f"{label}+{_BESIDE}", _COST_WITH_BESIDE * cost
-    choice = Choice(label, side_px, cost)
+    choice = Choice(label, *side_for(sides_px, count=_passes(count), per_image=per_image, seconds=seconds))
+    if name == _NAMES[0] and _BESIDE in installed and fits_beside(choice.seconds, seconds):
+        choice = Choice(f"{label}+{_BESIDE}", choice.side_px, _COST_WITH_BESIDE * choice.seconds)
     _log.info("encoder: %s for %s images", choice, f"{count:,}")
     return choice
+
+
+def fits_beside(alone: float, seconds: float) -> bool:
+    """Whether a second network has room in `seconds` beside the first, which takes the seconds `alone`."""
+    return _COST_WITH_BESIDE * alone <= _SHARE * seconds
 
 
 def _passes(count: int) -> int:
