@@ -298,6 +298,27 @@ def test_one_near_label_outvotes_more_that_are_far() -> None:
     assert judges.nearest_accuracy(train, torch.tensor([0, 1, 1]), question, answer, classes=CLASSES) == 1.0
 
 
+def test_few_labels_teach_more_by_the_main_directions_than_by_all_alike() -> None:
+    draw = np.random.default_rng(0)
+    codes = draw.integers(0, 5, 2000)
+    values = np.concatenate([draw.normal(size=(5, 6))[codes] + 0.5 * draw.normal(size=(2000, 6)),
+                             0.1 * draw.normal(size=(2000, 200))], axis=1).astype(np.float32)  # fmt: skip
+    given, asked = (torch.from_numpy(values[rows]) for rows in (slice(0, 60), slice(60, None)))
+    labels, answers = (torch.from_numpy(codes[rows]) for rows in (slice(0, 60), slice(60, None)))
+    found = [
+        judges.probe_accuracy(
+            linear_probe.fit_probe(given, labels, classes=5, is_equalised=is_equalised), asked, answers
+        )
+        for is_equalised in (False, True)
+    ]
+    assert found[0] > found[1] + 0.2
+    # one size for all numbers changes nothing
+    again = linear_probe.fit_probe(7.0 * given + 1.0, labels, classes=5)
+    torch.testing.assert_close(
+        again.weight, linear_probe.fit_probe(given, labels, classes=5).weight, atol=1e-3, rtol=1e-2
+    )
+
+
 def test_a_probe_learns_and_repeats_itself() -> None:
     train, test = blobs(60), blobs(200, seed=1)
     values, labels = torch.from_numpy(vectors_of(train)), torch.from_numpy(train.labels)

@@ -55,7 +55,7 @@ def reference(vectors: np.ndarray, labelled: np.ndarray, classes: Classes) -> tu
             target[at, names.index(name)] = 1 / len(found)
     rows = [row for row, _ in known]
     given = torch.from_numpy(labelled[rows])
-    probe = fit_probe(given, torch.from_numpy(target.astype(np.float32)), classes=len(names))
+    probe = fit_probe(given, torch.from_numpy(target.astype(np.float32)), classes=len(names), is_equalised=True)
     probed = probe.logits(torch.from_numpy(vectors)).softmax(1).numpy().astype(np.float64)
     squared = ((vectors[:, None].astype(np.float64) - labelled[rows][None].astype(np.float64)) ** 2).sum(2)
     votes = np.exp(-squared / 2 / 0.07) @ target

@@ -20,6 +20,7 @@ VERSION = 2
 LOOP_VERSIONS = {"mc-dropout": 2}  # 2: by the entropy of the mean of 100 draws, judged without dropout
 """Raise when a cell of this loop alone would give another result."""
 _NEAREST_VERSION = "2"  # 2: votes weighted by similarity
+_PROBE_VERSION = "2"  # 2: vectors scaled as a whole
 
 _COLUMNS = {
     "pool": "string", "strategy": "string", "judge": "string", "labels": "int64", "seed": "int64",
@@ -71,15 +72,17 @@ class Identity:
 
     def key(self, cell: GridCell) -> str:
         """Where a cell's result lies."""
-        judge = {"scratch": self.scratch, "nearest": _NEAREST_VERSION}.get(cell.judge, "")
+        judges = {"scratch": self.scratch, "nearest": _NEAREST_VERSION, "probe": _PROBE_VERSION}
         is_ranked = cell.strategy in (*RANKED, STEERED)
         choice = self.loop if cell.strategy in LOOPS else self.ranking if is_ranked else ""
         sees_vectors = cell.judge != "scratch" or cell.strategy not in WITHOUT_VECTORS
         pool = (self.pools if sees_vectors else self.images)[cell.pool]
-        identity = [VERSION, pool, judge, choice, self.device, *asdict(cell).values()]
+        identity = [VERSION, pool, judges[cell.judge], choice, self.device, *asdict(cell).values()]
         if cell.strategy in WAITING:
             earlier = [labels for labels in self.budgets[cell.pool] if labels <= cell.labels]
             identity += [earlier, LOOP_VERSIONS.get(cell.strategy, 1)]
+        if cell.strategy in LOOPS and cell.model == "probe":
+            identity.append(_PROBE_VERSION)
         return f"cells/{digest_of(identity)[:32]}.parquet"
 
 

@@ -158,7 +158,7 @@ class ProbeLearner:
         drawn = None
         if has_draws:
             masks = linear_probe.dropout_mask((DRAWS, looked.shape[1]), self.dropout, self.generator, self.device)
-            drawn = mean_of_draws(self.probe.standardised(looked), self.probe.weight, self.probe.bias, masks)
+            drawn = mean_of_draws(self.probe.scaled(looked), self.probe.weight, self.probe.bias, masks)
         known = self.vectors[judges.as_device(labelled, self.device)]
         return Predictions(self.probe.logits(looked).softmax(dim=1), looked.float(), known.float(), drawn)
 

@@ -1,10 +1,11 @@
 """What labels that came back say about which images to label next, as a factor on each candidate's weight.
 
 Two models are taught by the labels, both on the frozen vectors and both in seconds: a linear probe, and votes of the
-labelled images that fall with distance. Where the two disagree, labels are missing. Where both are unsure alike,
-classes overlap, and more labels there teach little: weights by a probe's own uncertainty cost the nearest neighbours
-1 to 2 points on balanced pools, and weights by disagreement nothing. Candidates of classes that are rare among the
-predictions weigh more, in proportion to how surely they are of such a class. What else was tried is in `docs/log.md`.
+labelled images that fall with distance. All directions count alike to the probe, and the main ones most to the votes,
+so that they are two opinions. Where the two disagree, labels are missing. Where both are unsure alike, classes overlap,
+and more labels there teach little: weights by a probe's own uncertainty cost the nearest neighbours 1 to 2 points on
+balanced pools, and weights by disagreement nothing. Candidates of classes that are rare among the predictions weigh
+more, in proportion to how surely they are of such a class. What else was tried is in `docs/log.md`.
 
 Legend: `N` candidates, `L` labelled images, `K` of them with known classes, `C` classes, `D` dimensions.
 """
@@ -274,7 +275,10 @@ def learn(
     with one_thread():
         target = torch.from_numpy(votes.target)
         probe = fit_probe(
-            torch.from_numpy(labelled_vectors[known].astype(np.float32)), target, classes=len(votes.names)
+            torch.from_numpy(labelled_vectors[known].astype(np.float32)),
+            target,
+            classes=len(votes.names),
+            is_equalised=True,
         )
     sized = np.sort(order[:_SIZED])
     sizes = np.bincount(np.add(*_predict(probe, votes, vectors, sized)).argmax(1), minlength=len(votes.names))

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-_PENALTY, _MOST_PENALTY = 20.0, 0.1  # on squared weights: 20 / rows, at most 0.1
+_PENALTY, _MOST_PENALTY = 6.0, 0.01
+"""On squared weights: 6 / rows, at most 0.01. Over seven sets 3 to 10 are level; long tails prefer the lower end."""
+_EQUAL_PENALTY, _MOST_EQUAL_PENALTY = 20.0, 0.1
+"""The same where all numbers are scaled to one size, which makes vectors of half whitened features longer."""
 _ITERATIONS = 60  # of L-BFGS
 _setting_threads = threading.Lock()
 
@@ -25,7 +28,7 @@ class _LBFGS(torch.optim.LBFGS):
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted linear classifier on standardised vectors."""
+    """A fitted linear classifier on centred and scaled vectors."""
 
     mean: torch.Tensor
     scale: torch.Tensor
@@ -34,9 +37,9 @@ class Probe:
 
     def logits(self, vectors: torch.Tensor) -> torch.Tensor:
         """(N, C)."""
-        return self.standardised(vectors) @ self.weight + self.bias
+        return self.scaled(vectors) @ self.weight + self.bias
 
-    def standardised(self, vectors: torch.Tensor) -> torch.Tensor:
+    def scaled(self, vectors: torch.Tensor) -> torch.Tensor:
         """(N, D), what the weights are applied to."""
         return (vectors.float() - self.mean) / self.scale
 
@@ -46,18 +49,25 @@ def fit_probe(
     labels: torch.Tensor,
     *,
     classes: int,
+    is_equalised: bool = False,
     dropout: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Probe:
     """Multinomial logistic regression by L-BFGS from zero: convex, so no draws.
 
-    The penalty on the squared weights falls with the rows, as 20 over their number and at most 0.1, for all strategies.
+    The vectors are scaled as a whole, so that the main directions of the features count most: from few labels little
+    can be learnt of the others. 250 labels give 61 % on photographs of clothes and 66 on CIFAR-10, where 44 and 51 are
+    reached with each number scaled to a deviation of 1 (`is_equalised`, 2026-12-02).
+
+    The penalty on the squared weights falls with the rows, as 6 over their number and at most 0.01, for all strategies.
 
     With `dropout`, dimensions are left out at random in eight copies of each row, drawn once with `generator`.
     """
     values = vectors.float()
-    mean, scale = values.mean(0), values.std(0, unbiased=False).clamp(min=1e-4)
-    penalty = min(_MOST_PENALTY, _PENALTY / len(values))
+    mean, scale = values.mean(0), values.std(0, unbiased=False)
+    factor, most = (_EQUAL_PENALTY, _MOST_EQUAL_PENALTY) if is_equalised else (_PENALTY, _MOST_PENALTY)
+    penalty = min(most, factor / len(values))
+    scale = (scale if is_equalised else scale.square().mean().sqrt()).clamp(min=1e-4)
     ready, answers = (values - mean) / scale, labels
     if dropout > 0.0:
         ready, answers = ready.repeat(8, 1), labels.repeat(8)
