@@ -99,7 +99,7 @@ def test_progress_of_a_workspace(tmp_path: Path) -> None:
     assert progress.run(store).classes.is_empty()
     batch = batches.hand_out(store, Asked(new=150, control="60"))
     ids = batch.table["sample_id"].to_list()
-    classes = [["even"] if int(sample_id[0], 16) % 2 else ["odd"] for sample_id in ids]
+    classes = [["even"] if int(sample_id[1], 16) % 2 else ["odd"] for sample_id in ids]
     ledger.append(store, "labelled", ids[:20], classes=classes[:20])
     few = progress.run(store)
     assert (few.labelled, few.known, few.accuracy, few.forecast) == (20, 20, None, None)
@@ -136,7 +136,7 @@ def store(of_200: Path, tmp_path: Path) -> Store:
 
 def classes_of(ids: Sequence[str]) -> list[list[str]]:
     """Classes that no vector shows."""
-    return [["even"] if int(sample_id[0], 16) % 2 else ["odd"] for sample_id in ids]
+    return [["even"] if int(sample_id[1], 16) % 2 else ["odd"] for sample_id in ids]
 
 
 def label(store: Store, ids: Sequence[str]) -> None:
