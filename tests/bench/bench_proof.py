@@ -234,7 +234,11 @@ def assembled(output: Path, old: str) -> str:
         if page.is_file():
             lines = page.read_text().replace("\n## ", "\n### ").splitlines()[2:]
             kept[title] = f"## {title}\n\n" + "\n".join(line for line in lines if not is_others_test(line)).strip()
-    return "\n\n".join(["# The proof", *(kept[title] for title in SECTIONS.values() if title in kept)]) + "\n"
+    note = (
+        "Sections of before 2026-12-02 judge by a linear probe that scaled each number of a vector to one size, and "
+        "that learnt far less from few labels than the one of today (see `docs/log.md`)."
+    )
+    return "\n\n".join(["# The proof", note, *(kept[title] for title in SECTIONS.values() if title in kept)]) + "\n"
 
 
 def is_others_test(line: str) -> bool:
