@@ -94,7 +94,8 @@ class _Body(nn.Module):
     @property
     def channels(self) -> int:
         """Of the last stages: 512 for lite0 and lite1, 560 for lite2."""
-        return sum(stage[-1].bn3.num_features for stage in self.blocks[-_STAGES:])
+        channels: int = sum(stage[-1].bn3.num_features for stage in self.blocks[-_STAGES:])
+        return channels
 
     def stages(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The last stages' averages over images (n, 3, S, S), each (n, channels of it) and of length 1."""
