@@ -6,12 +6,12 @@ Not here: how such a network is fitted to a pool and kept in a workspace (`train
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -109,7 +109,7 @@ class _Body(nn.Module):
 
 
 class PackagedNetwork(_Body):
-    """The last two stages of an EfficientNet, averaged over the image, side by side with training-free features.
+    """The last two stages of one or more EfficientNets, averaged over the image, beside training-free features.
 
     The last stages transfer better than the output of the 1,280 channels behind them, which serves ImageNet's classes:
     73.9 against 71.5 % by 20-NN on CIFAR-10 at 96 px after the same whitening to 256 numbers, and the pass is shorter.
@@ -134,8 +134,8 @@ class PackagedNetwork(_Body):
         return Pixels.DIMENSIONS + sum(body.channels for body in self._bodies)
 
     @property
-    def _bodies(self) -> list[Any]:
-        return [self, *self.beside]
+    def _bodies(self) -> list[_Body]:
+        return [self, *cast(Iterable[_Body], self.beside)]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images (n, 3, S, S), normalised as the network expects them, to features (n, D)."""
