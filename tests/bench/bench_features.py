@@ -133,7 +133,8 @@ def measure_set(pool: LabelledPool, encoders: dict[str, Encoder], seconds_per_im
         accuracy.append(nearest_neighbours(fitted.encode(squares), pool))
         shares.append(strength_check.shared_neighbours(fitted, squares))
     seconds = EncoderParams().seconds
-    side, cost = choosing.side_for(pool.images.sides_px, count=pool.count, per_image=seconds_per_image, seconds=seconds)
+    seen = choosing.passes(pool.count)
+    side, cost = choosing.side_for(pool.images.sides_px, count=seen, per_image=seconds_per_image, seconds=seconds)
     chosen = f"{'both, ' if choosing.fits_beside(cost, seconds) else ''}{side} px"
     by_name = dict(zip(encoders, accuracy, strict=True))
     rank = pl.DataFrame({"a": accuracy, "s": shares}).select(pl.corr("a", "s", method="spearman")).item()

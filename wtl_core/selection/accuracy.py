@@ -4,10 +4,10 @@ Accuracy is that of a linear probe on the encoder's vectors, so it says how much
 of one's own will be. It is judged on labelled images that are a uniform random draw of the pool (see `control_draw`),
 so it is unbiased, and they teach nothing then. Reads nothing; works on arrays.
 
-The forecast is an empirical law: a doubling of L labels takes 0.055 x sqrt(1000 / L) of the error away. Over labels of
-CIFAR-10, Fashion-MNIST and photographs of clothes, balanced and with long tails, in one pass and steered by labels, it
-was within 2 points of the truth in two of three cases, better than curves fitted to the labels at hand, whose noise is
-as large as what they are to show. The interval is as wide as it was wrong (`tests/bench/reports/labels.md`).
+The forecast is an empirical law: a doubling of L labels takes 0.055 x sqrt(1000 / L) of the error away. It was fitted
+to labels of CIFAR-10, digits and photographs of clothes, and was typically wrong by 0.5 to 1 points in 304 replays on
+the first two, in one pass and steered by labels (`tests/bench/reports/labels.md`). Curves through the labels at hand
+would not do: their noise is as large as what they are to show.
 """
 
 import math

@@ -15,7 +15,7 @@ from torch.nn import functional
 _PENALTY, _MOST_PENALTY = 6.0, 0.01
 """On squared weights: 6 / rows, at most 0.01. Over seven sets 3 to 10 are level; long tails prefer the lower end."""
 _EQUAL_PENALTY, _MOST_EQUAL_PENALTY = 20.0, 0.1
-"""The same where all numbers are scaled to one size, which makes vectors of half whitened features longer."""
+"""The same where all numbers are scaled to one size."""
 _ITERATIONS = 60  # of L-BFGS
 _setting_threads = threading.Lock()
 

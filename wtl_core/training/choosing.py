@@ -31,7 +31,7 @@ _COST_WITH_BESIDE = 2.3
 """Time of the two over that of the first alone, by one thread: 2.1 at 96 px, 1.8 at 160, 2.3 at 224."""
 _SHARE = 0.6
 """Share of the time that the network may take; the rest is for decoding and scaling, which took as long as the network
-for images of 32 px at 160, and for the fit."""
+for images of 32 px at 160."""
 _TIMED_SIDE_PX, _TIMED_PASSES = 96, 3
 
 
@@ -42,7 +42,7 @@ class Choice:
     Attributes:
         name: `package:NAME`, `package:NAME+NAME` or `ssl`.
         side_px: Image side; None for `ssl`, which finds its own.
-        seconds: Estimate of embedding the pool on this machine, or of the training.
+        seconds: Estimate of the network's passes on this machine, for the fit and the check too, or of the training.
     """
 
     name: str
@@ -76,7 +76,7 @@ def choose(sides_px: np.ndarray, store: Store, *, count: int, seconds: float, de
         return choice
     label = f"package:{name}"
     per_image = _seconds_per_image(label, store, device)
-    choice = Choice(label, *side_for(sides_px, count=_passes(count), per_image=per_image, seconds=seconds))
+    choice = Choice(label, *side_for(sides_px, count=passes(count), per_image=per_image, seconds=seconds))
     if name == _NAMES[0] and _BESIDE in installed and fits_beside(choice.seconds, seconds):
         choice = Choice(f"{label}+{_BESIDE}", choice.side_px, _COST_WITH_BESIDE * choice.seconds)
     _log.info("encoder: %s for %s images", choice, f"{count:,}")
@@ -88,7 +88,7 @@ def fits_beside(alone: float, seconds: float) -> bool:
     return _COST_WITH_BESIDE * alone <= _SHARE * seconds
 
 
-def _passes(count: int) -> int:
+def passes(count: int) -> int:
     """Images that the network sees until a pool of so many is embedded, those of the fit and of the check included."""
     again = ((1, whitening.IMAGES), (3, near_copies.IMAGES), (2, strength_check.IMAGES))
     return count + sum(times * min(count, most) for times, most in again)
