@@ -340,12 +340,13 @@ def test_a_signal_ends_the_actors(tmp_path: Path, number: signal.Signals) -> Non
 
 @pytest.mark.timeout(600)  # two runs, 78 s on two cores that had other work too
 def test_a_run_that_is_killed_is_finished_by_the_next_with_the_result_of_the_local_engine(tmp_path: Path) -> None:
-    source = write_noise(tmp_path / "source", 4_200)
+    # three commits of vectors for two workers: when the first is staged, the third is still to be made
+    source = write_noise(tmp_path / "source", 12_000)
     root = tmp_path / "w"
     command = [sys.executable, "-m", "flows.cli.main", "run", str(source), "-w", str(root), "--encoder", "pixels"]
     settings = {**os.environ, "WTL_ENGINE": "ray", "WTL_WORKERS": "2"}
     with subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        until(lambda: list(root.glob("staging/*/*.arrow")), seconds=200, what="a worker has staged vectors")
+        until(lambda: list(root.glob("staging/*/*.arrow")), seconds=200, what="a worker has staged vectors", every=0.1)
         actors = actors_of(psutil.Process(process.pid))
         process.kill()
         process.communicate(timeout=60)
