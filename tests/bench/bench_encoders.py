@@ -32,7 +32,7 @@ from wtl_core.training import collapse
 from wtl_core.training.image_cache import PoolImages, decode_pool
 from wtl_core.training.sizing import TrainingPlan, plan_training
 from wtl_core.training.trainer import Trainer
-from wtl_core.training.training import seconds_per_step, trained_whitening
+from wtl_core.training.training import seconds_per_step, trained_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
@@ -230,7 +230,7 @@ def run(
     last = float(loss)
     taken, processor = time.perf_counter() - started[0], time.process_time() - started[1]
     health = collapse.measure(*trainer.two_views())
-    encoder = finished(trainer, plan, device)
+    encoder = trained_encoder(trainer)
     judged = data.judged(references)
     vectors = encode(encoder, judged.train), encode(encoder, judged.test)
     nearest, linear = judge(judged, *vectors)
@@ -260,20 +260,6 @@ def over_seeds(
     figures = {name: float(np.mean([each[name] for each in runs])) for name in FIGURES}
     nearest = [each["knn"] for each in runs]
     return {"name": variant.name, **figures, "spread": float(np.std(nearest, ddof=1)) if seeds > 1 else float("nan")}
-
-
-def finished(trainer: Trainer, plan: TrainingPlan, device: torch.device) -> Encoder:
-    network = build_network(plan.shape)
-    network.load_state_dict(trainer.network.state_dict())
-    return build(
-        network,
-        name="ssl",
-        architecture=plan.shape.to_json(),
-        preprocessing=plan.preprocessing,
-        device=device,
-        number_format=plan.number_format,
-        whitening=trained_whitening(trainer),
-    )
 
 
 def floors(data: Data, device: torch.device) -> list[dict[str, object]]:

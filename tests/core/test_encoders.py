@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional
 
 from tests.small_encoders import SHAPE, images, weights
 from wtl_core.encoders.cards import CARD, FOLDER, WEIGHTS, load_encoder, save_encoder
 from wtl_core.encoders.encoder import Encoder, build, default_format
-from wtl_core.encoders.networks import NetworkShape, build_network, fold_norms
+from wtl_core.encoders.networks import NetworkShape, beside_pixels, build_network, fold_norms, trained_part
+from wtl_core.encoders.pixels import pixels
 from wtl_core.encoders.preprocessing import Preprocessing, from_json
 from wtl_core.encoders.resolve import resolve
 from wtl_core.errors import ConfigError, CorruptArtifactError
@@ -60,6 +62,26 @@ def test_folding_normalisations_changes_vectors_by_rounding_alone() -> None:
             folded = fold_norms(network)(values)
         assert folded.shape == (4, shape.dimensions)
         torch.testing.assert_close(plain, folded, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_kept_of_a_training_has_training_free_features_beside_its_own() -> None:
+    network = build_network(SHAPE)
+    network.load_state_dict(weights(0, SHAPE))
+    shape, kept = beside_pixels(SHAPE, network.eval())
+    squares = images(4)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (Preprocessing.mean, Preprocessing.std))
+    with torch.no_grad():
+        features = kept((squares / 255 - mean) / std)
+        learnt = functional.normalize(network((squares / 255 - mean) / std), dim=1)
+    torch.testing.assert_close(features[:, :64], learnt)
+    torch.testing.assert_close(features[:, 64:] / 0.7, pixels(CPU).encode(squares), rtol=1e-3, atol=1e-4)
+    assert features.shape == (4, shape.dimensions)
+    again, bare = trained_part(shape, kept.state_dict())
+    assert again == SHAPE
+    assert {name: values.shape for name, values in bare.items()} == {
+        name: values.shape for name, values in network.state_dict().items()
+    }
+    assert trained_part(SHAPE, network.state_dict())[0] == SHAPE
 
 
 def test_changed_weights_are_refused(store: Store) -> None:

@@ -20,7 +20,7 @@ def test_a_trained_encoder_resolves_and_says_how_it_was_made(store: Store) -> No
     seen: list[tuple[int, int]] = []
     fingerprint = train(make_pool(40), store, TINY, device="cpu", on_progress=lambda *done: seen.append(done))
     encoder = resolve(fingerprint, store, device="cpu")
-    assert (encoder.fingerprint, encoder.dimensions, encoder.side_px) == (fingerprint, 64, 16)
+    assert (encoder.fingerprint, encoder.dimensions, encoder.side_px) == (fingerprint, 64 + 177, 16)
     assert seen == [(done, 5) for done in range(1, 6)]  # 2 epochs of 40 images in steps of 16
     card = load_card(store, fingerprint)
     assert card is not None
@@ -58,7 +58,8 @@ def test_training_goes_on_from_an_earlier_encoder(store: Store) -> None:
     card = load_card(store, further)
     assert card is not None
     assert card["plan"]["start"] is not None
-    assert resolve(further, store, device="cpu").dimensions == 64
+    assert (card["plan"]["shape"]["kind"], card["network"]["kind"]) == ("resnet9", "resnet9+pixels")
+    assert resolve(further, store, device="cpu").dimensions == 64 + 177
 
 
 def test_a_start_without_weights_is_refused(store: Store) -> None:

@@ -17,7 +17,7 @@ from wtl_core.encoders.cards import (
 from wtl_core.encoders.encoder import Encoder, build
 from wtl_core.encoders.factory import load_factory
 from wtl_core.encoders.foreign import INCEPTIONS, fetch
-from wtl_core.encoders.networks import NetworkShape
+from wtl_core.encoders.networks import NetworkShape, trained_part
 from wtl_core.encoders.packages import known, load_packaged
 from wtl_core.encoders.pixels import pixels
 from wtl_core.encoders.preprocessing import Preprocessing, at_side, from_json
@@ -150,7 +150,7 @@ def start_from(name: str, store: Store, *, side_px: int | None = None) -> Start:
         )
     held, head = read_weights(data, where=where)
     weights, _ = split(held)
-    return Start(NetworkShape(**head["network"]), weights, from_json(head["preprocessing"]))
+    return Start(*trained_part(NetworkShape(**head["network"]), weights), from_json(head["preprocessing"]))
 
 
 def _load_file(path: Path, device: torch.device) -> Encoder:

@@ -20,10 +20,6 @@ from wtl_core.training import near_copies
 from wtl_core.training.image_cache import PoolImages, decode_pool
 from wtl_core.workspace.storage import Store
 
-_MOST_OF_APART = 0.6
-"""Largest distance of near-duplicates over that of two images by chance: 0.58 were measured on CIFAR-10, 0.49 on
-photographs of clothes, and 0.87 on sprites, of which then 99.8 % had a near-duplicate."""
-
 
 def fit(
     images: PoolImages,
@@ -62,7 +58,7 @@ def fit(
     facts = {
         **base.card,
         **(card or {}),
-        "near_copy_distance": near_copy_distance(fitted, squares),
+        "near_copy_distance": near_copies.distance(fitted, squares),
         "number_format": base.number_format,
         "fitted_on": len(squares),
         "images": len(images.sample_ids),
@@ -105,14 +101,3 @@ def fitted_to(
     features = torch.cat(pieces)
     is_finite = torch.isfinite(features).all(dim=1)
     return base.fitted(fit_whitening(features[is_finite])), squares
-
-
-def near_copy_distance(encoder: Encoder, squares: torch.Tensor) -> float:
-    """The distance of near-duplicates, see `near_copies.distance`, but well below that of any two images.
-
-    A network that no one taught that small changes do not matter places near-copies of some pictures, such as small
-    sprites, as far from them as other pictures: all of a pool would be near-duplicates.
-    """
-    vectors = encoder.encode(squares[: near_copies.IMAGES])
-    apart = float((vectors - vectors.roll(1, dims=0)).norm(dim=1).median())
-    return min(near_copies.distance(encoder, squares), round(_MOST_OF_APART * apart, 4))

@@ -17,6 +17,9 @@ _SHIFT, _BRIGHTNESS, _NOISE = 1 / 16, 0.1, 2.0
 deviation of the noise in grey values of 0 to 255."""
 _SHARE = 0.9
 """Share of near-copies that lie within the distance; the farthest tenth, which is of odd images, is left out."""
+_MOST_OF_APART = 0.6
+"""Largest distance of near-duplicates over that of two images by chance: 0.58 were measured on CIFAR-10, 0.49 on
+photographs of clothes, and 0.87 on sprites, of which then 99.8 % had a near-duplicate."""
 
 
 def copies(images: torch.Tensor) -> torch.Tensor:
@@ -38,7 +41,17 @@ def copies(images: torch.Tensor) -> torch.Tensor:
 
 
 def distance(encoder: Encoder, images: torch.Tensor) -> float:
-    """The distance from its image within which nine of ten near-copies lie, for (n, 3, S, S) uint8 images."""
+    """The distance from its image within which nine of ten near-copies lie, but well below that of any two images.
+
+    A network that no one taught that small changes do not matter places near-copies of some pictures, such as small
+    sprites, as far from them as other pictures: all of a pool would be near-duplicates.
+
+    Args:
+        encoder: The encoder.
+        images: (n, 3, S, S) uint8, of which the first `IMAGES` are taken.
+    """
     images = images[:IMAGES].cpu()
-    distances = (encoder.encode(images) - encoder.encode(copies(images))).norm(dim=1)
-    return round(float(distances.quantile(_SHARE)), 4)
+    vectors = encoder.encode(images)
+    apart = float((vectors - vectors.roll(1, dims=0)).norm(dim=1).median())
+    near = float((vectors - encoder.encode(copies(images))).norm(dim=1).quantile(_SHARE))
+    return round(min(near, _MOST_OF_APART * apart), 4)

@@ -15,8 +15,9 @@ from wtl_core.encoders.resolve import Start
 from wtl_core.errors import InputError
 from wtl_core.recipe.encoder import EncoderParams
 
-VERSION = 2
-"""Raise when the same plan would train to another encoder. 2: its features are centred and half whitened."""
+VERSION = 3
+"""Raise when the same plan would train to another encoder. 2: its features are centred and half whitened; 3: beside
+training-free ones."""
 
 LEAST_IMAGES = 16
 """With fewer images there is too little to contrast."""

@@ -17,8 +17,9 @@ import torch
 from wtl_core.encoders import whitening
 from wtl_core.encoders.cards import save_encoder, save_origin
 from wtl_core.encoders.encoder import Encoder, build, default_format
+from wtl_core.encoders.networks import beside_pixels
 from wtl_core.encoders.resolve import start_from
-from wtl_core.encoders.whitening import Whitening, fit_whitening
+from wtl_core.encoders.whitening import fit_whitening
 from wtl_core.errors import ConfigError
 from wtl_core.machine import Progress
 from wtl_core.recipe.encoder import EncoderParams
@@ -102,40 +103,41 @@ def train(
     with joined(min(devices, plan.accumulate), device, follow, plan, shared, weights, checkpoint) as peers:
         trainer = Trainer(plan, squares, device, start=weights, peers=peers)
         history = _run(trainer, folder, checkpoint, on_progress=on_progress, checkpoint_seconds=checkpoint_seconds)
-    whitened_by = trained_whitening(trainer)
+    shape, network_kept = beside_pixels(plan.shape, trainer.network)
+    encoder = trained_encoder(trainer)
+    assert encoder.whitening is not None, "it is fitted"
     fingerprint = save_encoder(
         store,
-        trainer.network.state_dict() | whitened_by.tensors(),
-        shape=plan.shape,
+        network_kept.state_dict() | encoder.whitening.tensors(),
+        shape=shape,
         preprocessing=plan.preprocessing,
         number_format=plan.number_format,
         card=_card(plan, history, len(squares), time.monotonic() - started, device),
-        near_copy_distance=near_copies.distance(_encoder(trainer, whitened_by), _first(trainer, near_copies.IMAGES)),
+        near_copy_distance=near_copies.distance(encoder, _first(trainer, near_copies.IMAGES)),
     )
     save_origin(store, fingerprint, images.sample_ids)
     folder.finish(fingerprint)
     return fingerprint
 
 
-def trained_whitening(trainer: Trainer) -> Whitening:
-    """The whitening of the trained network's features of the first images: a random sample, since ids are hashes."""
-    return fit_whitening(_encoder(trainer).encode(_first(trainer, whitening.IMAGES)))
+def trained_encoder(trainer: Trainer) -> Encoder:
+    """The encoder of the weights as they are now: training-free features beside the network's, whitened together.
 
-
-def _encoder(trainer: Trainer, whitened_by: Whitening | None = None) -> Encoder:
-    """The encoder of the weights as they are now."""
+    The whitening is that of the first images: a random sample, since ids are hashes.
+    """
     plan = trainer.plan
-    encoder = build(
-        deepcopy(trainer.network),
+    shape, network = beside_pixels(plan.shape, deepcopy(trainer.network))
+    built = build(
+        network,
         name="ssl",
-        architecture=plan.shape.to_json(),
+        architecture=shape.to_json(),
         preprocessing=plan.preprocessing,
         device=trainer.device,
         number_format=plan.number_format,
-        whitening=whitened_by,
     )
     # A few rows at a time: the trainer's own tensors still fill the device, and hours of training would be lost here.
-    return dataclasses.replace(encoder, forward_rows=32)
+    encoder = dataclasses.replace(built, forward_rows=32)
+    return encoder.fitted(fit_whitening(encoder.encode(_first(trainer, whitening.IMAGES))))
 
 
 def _first(trainer: Trainer, count: int) -> torch.Tensor:
