@@ -123,7 +123,7 @@ def greedy_shares(train: Split, picks: np.ndarray, budgets: list[int], *, is_ste
     kernel, shares = np.exp(-((distances / scale) ** 2)), []
     for known, until in zip([0, *budgets], budgets, strict=False):
         rest = np.setdiff1d(np.arange(len(vectors)), picks[:known])
-        weights = 1.0 / (distances[np.ix_(rest, rest)] <= min(0.25, scale / 2)).sum(1)
+        weights = 1.0 / (distances[np.ix_(rest, rest)] <= min(0.25, scale * 2 / 3)).sum(1)
         if known and is_steered:
             pool, labelled = vectors[rest].astype(np.float32), vectors[picks[:known]].astype(np.float32)
             named = [(str(label),) for label in train.labels[picks[:known]]]
@@ -133,7 +133,7 @@ def greedy_shares(train: Split, picks: np.ndarray, budgets: list[int], *, is_ste
             say = listen(votes, pool, others, labelled, order=np.arange(len(rest)))
             assert say.is_heard
             weights *= say.factors
-        near = min(0.25, scale / 2)
+        near = min(0.25, scale * 2 / 3)
         for place in range(known, until):
             covered = kernel[np.ix_(picks[:place], rest)].max(0, initial=0.0)
             gains = np.maximum(kernel[np.ix_(rest, rest)] - covered, 0.0) @ weights

@@ -85,7 +85,7 @@ def test_the_ladder_is_measured_by_the_kernel_that_the_ranking_was_made_by(store
     scale = selections.read_receipt(store, made.key)["scale"]
     by_rank = vectors.load(store, ENCODER, ranking["sample_id"].to_list()).astype(np.float64)
     distances = np.linalg.norm(by_rank[:, None] - by_rank[None], axis=2)
-    distances[distances <= min(0.25, scale / 2)] = 2.0  # an image is measured without itself and its near-duplicates
+    distances[distances <= min(0.25, scale * 2 / 3)] = 2.0  # an image is measured without itself and its near-duplicates
     expected = [np.exp(-((distances[:, :count].min(1) / (0.25 * scale)) ** 2)).mean() for count in ladder["count"]]
     assert ladder["coverage"].to_numpy() == pytest.approx(expected, abs=2e-3)
 
@@ -170,7 +170,7 @@ def test_near_duplicates_are_told_as_the_encoder_measured_it_unless_the_recipe_s
     assert distance({}, near_copy_distance=0.3) == 0.3
     assert distance({"near_duplicate_distance": 0.1}, near_copy_distance=0.3) == 0.1
     scale = selections.read_receipt(store, run(store, {}).key)["scale"]
-    assert distance({}, near_copy_distance=1.9) == scale / 2
+    assert distance({}, near_copy_distance=1.9) == scale * 2 / 3
 
 
 def test_days_are_groups_and_a_missing_value_is_told_how_to_filter() -> None:

@@ -167,8 +167,8 @@ def extend(
 def link_distances(store: Store, recipe: Recipe, encoder: str, near_copy_distance: float | None) -> tuple[float, float]:
     """Within which vectors are linked: as far as near-copies lie apart, and the distance of the ranking, if narrower.
 
-    A ranking counts as near-duplicates what lies within half its kernel's scale at most. In two pools of CIFAR-10 with
-    200 planted bursts each that cut 15 and 16 of them, and the distance of near-copies none.
+    A ranking counts as near-duplicates what lies within two thirds of its kernel's scale at most. In two pools of
+    CIFAR-10 with 200 planted bursts each half of it cut 15 and 16 of them, and the distance of near-copies none.
     """
     near = recipe.selection.near_duplicate_distance
     near = near_copy_distance if near is None else near

@@ -94,7 +94,7 @@ class SelectionParams(Params):
     has_duplicate_weights: bool = Field(True, json_schema_extra=EXPERT)
     """Near-duplicates share the weight of one image, so that a burst counts as one image."""
     near_duplicate_distance: float | None = Field(None, ge=0.0, le=2.0)
-    """Images whose unit vectors are at most this far apart are near-duplicates; at most s / 2 is used. If not given,
+    """Images whose unit vectors are at most this far apart are near-duplicates; at most 2/3 s is used. If not given,
     the distance that the encoder's own training measured on copies, or 0.25."""
     neighbours: int = Field(128, ge=8, le=1024, json_schema_extra=EXPERT)
     """In a large pool, after its `head`, a pick covers samples that list it among this many nearest neighbours; from
