@@ -170,7 +170,7 @@ def test_near_duplicates_are_told_as_the_encoder_measured_it_unless_the_recipe_s
     assert distance({}, near_copy_distance=0.3) == 0.3
     assert distance({"near_duplicate_distance": 0.1}, near_copy_distance=0.3) == 0.1
     scale = selections.read_receipt(store, run(store, {}).key)["scale"]
-    assert distance({}, near_copy_distance=1.9) == scale * 2 / 3
+    assert distance({}, near_copy_distance=1.9) == pytest.approx(scale * 2 / 3)
 
 
 def test_days_are_groups_and_a_missing_value_is_told_how_to_filter() -> None:
