@@ -85,7 +85,8 @@ def test_the_ladder_is_measured_by_the_kernel_that_the_ranking_was_made_by(store
     scale = selections.read_receipt(store, made.key)["scale"]
     by_rank = vectors.load(store, ENCODER, ranking["sample_id"].to_list()).astype(np.float64)
     distances = np.linalg.norm(by_rank[:, None] - by_rank[None], axis=2)
-    distances[distances <= min(0.25, scale * 2 / 3)] = 2.0  # an image is measured without itself and its near-duplicates
+    # an image is measured without itself and its near-duplicates
+    distances[distances <= min(0.25, scale * 2 / 3)] = 2.0
     expected = [np.exp(-((distances[:, :count].min(1) / (0.25 * scale)) ** 2)).mean() for count in ladder["count"]]
     assert ladder["coverage"].to_numpy() == pytest.approx(expected, abs=2e-3)
 

@@ -30,9 +30,11 @@ from wtl_core.selection.steering import check_weights, similarity_weights
 _log = logging.getLogger(__name__)
 _NEAR_DUPLICATES = 0.25  # holds 99 % of near-copies by a ResNet-9's own features; others were not measured
 _MOST_OF_SCALE = 2 / 3
-"""Largest distance of near-duplicates over the kernel's scale, beyond which images are merely alike. At half of it, 0.57
-by packaged networks, half of the copies of a burst were none of each other (they lie 0.37 to 0.74 apart), bursts weighed
-more than other images, and 250 to 5,000 picks of a long tail with bursts taught less; see `docs/log.md`."""
+"""Largest distance of near-duplicates over the kernel's scale, beyond which images are merely alike.
+
+At half of it, 0.57 by packaged networks, half of a burst's copies (they lie 0.37 to 0.74 apart) were near-duplicates
+of no other, bursts weighed more than other images, and picks of a long tail with bursts taught less; see `docs/log.md`.
+"""
 
 Names = Sequence[str] | np.ndarray
 
