@@ -56,7 +56,7 @@ def name_result(changes: ObjectChanges, new_samples: int) -> None:
 def name_training(card: dict[str, Any], *, is_new: bool) -> None:
     """Name a run after the `card` of the encoder that it made, such as `trained resnet9 on 12,408 images, 5 min`."""
     is_trained = card["method"] == "contrastive"
-    made, network = ("trained", card["network"]["kind"]) if is_trained else ("fitted", card["network"])
+    made, network = ("trained", card["plan"]["shape"]["kind"]) if is_trained else ("fitted", card["network"])
     # The card of a network that an earlier version fitted lacks the pool's size.
     what = f"{network} on {_count(card.get('images', card.get('fitted_on', 0)), 'image')}"
     rename(f"{made} {what}, {duration(card['seconds_since_last_start'])}" if is_new else f"{what}: {made} before")

@@ -16,7 +16,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_training_is_named_after_network_images_and_time(named: list[str]) -> None:
     card = {
         "method": "contrastive",
-        "network": {"kind": "resnet9"},
+        "plan": {"shape": {"kind": "resnet9"}},
         "images": 12_408,
         "seconds_since_last_start": 299.6,
     }
