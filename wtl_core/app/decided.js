@@ -6,7 +6,7 @@ import { look } from "./look.js";
 const PAGE = 20;
 export function room(box, context) {
   let show = context.memory.show || "all", version = 0;
-  const head = make("p", { className: "read" }), list = make("div", { className: "groups" }), more = make("button", { type: "button", hidden: true }, "Show more");
+  const head = make("p", { className: "read" }, "Loading …"), list = make("div", { className: "groups" }), more = make("button", { type: "button", hidden: true }, "Show more");
   const choice = segments("Which decisions", [["all", "All"], ["kept", "Kept"], ["unusable", "Unusable"], ["redundant", "Redundant"]], show, (value) => { show = context.memory.show = value; load(0); });
   box.replaceChildren(make("h2", { className: "first" }, "Decisions"), head, make("div", { className: "bar-of-controls" }, choice), list, more);
   more.onclick = () => load(list.children.length);

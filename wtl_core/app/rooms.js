@@ -14,7 +14,7 @@ function withMore(box, load) { // shows what `load(start)` gives, a page at a ti
 }
 
 export function near(box, context) {
-  const list = make("div", { className: "groups" }), head = make("p", { className: "read" });
+  const list = make("div", { className: "groups" }), head = make("p", { className: "read" }, "Loading …");
   box.replaceChildren(make("h2", { className: "first" }, "Near-duplicates"), head, legend(), list);
   const open = (item) => context.go("picks", item);
   let groups = [], chosen = 0;
@@ -120,7 +120,7 @@ export function arrivals(box, context) {
 
 export function quarantine(box, context) {
   let reason = "";
-  const body = make("div");
+  const body = make("div", {}, make("p", { className: "soft" }, "Loading …"));
   box.replaceChildren(make("h2", { className: "first" }, "Quarantine"), body);
   async function draw() {
     const first = await asked(`/api/quarantine?count=100&reason=${encodeURIComponent(reason)}`);

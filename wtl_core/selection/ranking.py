@@ -32,8 +32,8 @@ _NEAR_DUPLICATES = 0.25  # holds 99 % of near-copies by a ResNet-9's own feature
 _MOST_OF_SCALE = 2 / 3
 """Largest distance of near-duplicates over the kernel's scale, beyond which images are merely alike.
 
-At half of it, 0.57 by packaged networks, half of a burst's copies (they lie 0.37 to 0.74 apart) were near-duplicates
-of no other, bursts weighed more than other images, and picks of a long tail with bursts taught less; see `docs/log.md`.
+At half of it, 0.57 by packaged networks, half of the pairs of a burst's copies (0.37 to 0.74 apart) were farther apart,
+so bursts weighed more than other images, and picks of a long tail with bursts taught less; see `docs/log.md`.
 """
 
 Names = Sequence[str] | np.ndarray
