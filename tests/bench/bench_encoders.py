@@ -23,6 +23,7 @@ import report
 import torch
 from torch.nn import functional
 
+from wtl_core.benchmark import judges
 from wtl_core.encoders.cards import CARD, WEIGHTS, from_weights
 from wtl_core.encoders.encoder import Encoder, build, default_format
 from wtl_core.encoders.networks import NetworkShape, build_network
@@ -147,16 +148,12 @@ def pack(folder: Path) -> None:
 
 
 def judge(data: Data, train: torch.Tensor, test: torch.Tensor) -> tuple[float, float]:
-    """20-NN (majority, cosine) and linear probe accuracy on the test split, in per cent."""
-    train, test = (functional.normalize(values.float(), dim=1) for values in (train, test))
+    """20-NN by the votes of `wtl benchmark`, and linear probe accuracy, on the test split, in per cent."""
     labels = torch.from_numpy(data.train_labels).to(train.device)
     answers = torch.from_numpy(data.test_labels).to(train.device)
-    hits = 0
-    for rows, right in zip(test.split(500), answers.split(500), strict=True):
-        near = labels[(rows @ train.T).topk(20, dim=1).indices]
-        votes = functional.one_hot(near, 10).sum(dim=1)
-        hits += int((votes.argmax(dim=1) == right).sum())
-    return 100 * hits / len(test), linear_probe(train, labels, test, answers)
+    nearest = judges.nearest_accuracy(train, labels, test, answers, classes=10)
+    train, test = (functional.normalize(values.float(), dim=1) for values in (train, test))
+    return 100 * nearest, linear_probe(train, labels, test, answers)
 
 
 def linear_probe(train: torch.Tensor, labels: torch.Tensor, test: torch.Tensor, answers: torch.Tensor) -> float:
@@ -385,7 +382,7 @@ def main() -> None:
         report.write("encoders", f"A stored encoder, {where}", text, rows, is_quick=options.quick)
         return
     if "floors" in options.only:
-        text = "20-NN and linear probe on the 10,000 test images, in per cent."
+        text = "20-NN, its votes weighed, and linear probe on the 10,000 test images, in per cent."
         report.write(
             "encoders", f"Without training, {where}", text, table(floors(data, device)), is_quick=options.quick
         )
