@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,20 @@ def test_the_largest_side_of_use_that_fits_into_the_time() -> None:
     assert of(60_000, 32, 300) == 160  # 167 s of the 180 that the network may take
     assert of(60_000, 32, 180) == 128
     assert of(10_000_000, 32, 300) == 96  # the cheapest where none fits
+
+
+def test_a_wait_for_the_processor_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs on the machine lengthen a pass by the clock; the stand-in for an encoder sleeps instead."""
+
+    class Waiting:
+        forward_rows, device = 32, torch.device("cpu")
+
+        def encode(self, batch: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.01)
+            return batch
+
+    monkeypatch.setattr(resolve, "resolve", lambda *_, **__: Waiting())
+    assert choosing._seconds_per_image(LITE, Store(str(tmp_path)), "cpu") < 0.01 / 32 / 2
 
 
 @pytest.mark.parametrize(("seconds", "is_both"), [(60, True), (2, False)])

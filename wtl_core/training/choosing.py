@@ -1,7 +1,7 @@
 """Which encoder suits a pool, its machine and the time that it may cost (`encoder = "auto"`): no label is asked.
 
 Packaged networks come first wherever they are installed; without any, one is trained on the pool. Which networks at
-which image side is a rule of sizes and of a timed pass; the tables behind it are in `tests/bench/reports/features.md`.
+which image side is a rule of sizes and of timed passes; the tables behind it are in `tests/bench/reports/features.md`.
 """
 
 import logging
@@ -32,7 +32,7 @@ _COST_WITH_BESIDE = 2.3
 _SHARE = 0.6
 """Share of the time that the network may take; the rest is for decoding and scaling, which took as long as the network
 for images of 32 px at 160."""
-_TIMED_SIDE_PX, _TIMED_PASSES = 96, 3
+_TIMED_SIDE_PX, _TIMED_PASSES = 96, 30  # some 0.6 s on 2 cores; of 3 passes on a busy machine none ran undisturbed
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Choice:
     Attributes:
         name: `package:NAME`, `package:NAME+NAME` or `ssl`.
         side_px: Image side; None for `ssl`, which finds its own.
-        seconds: Estimate of the network's passes on this machine, for the fit and the check too, or of the training.
+        seconds: Estimate of the network's passes on this machine when idle, for the fit and the check too, or of the
+            training.
     """
 
     name: str
@@ -110,13 +111,21 @@ def side_for(sides_px: np.ndarray, *, count: int, per_image: float, seconds: flo
 
 
 def _seconds_per_image(name: str, store: Store, device: torch.device | str) -> float:
-    """Of the network at 96 px: the quickest of some passes after a first one."""
+    """Of the network at 96 px on an idle machine: the quickest of some passes after a first one.
+
+    On a processor these are seconds of its cores over the number of threads: what else runs lengthens them little, so
+    it does not change the encoder. At load 4 two cores took up to 6 times as long by the clock and 1.6 times by their
+    own seconds (2026-12-02). Chosen by the clock, a busy machine's features gained +2.5 points at 1,000 labels of
+    CIFAR-10 where an idle one's gained +4.0.
+    """
     encoder = resolve.resolve(name, store, device=device, side_px=_TIMED_SIDE_PX)
     blank = torch.zeros(encoder.forward_rows, 3, _TIMED_SIDE_PX, _TIMED_SIDE_PX, dtype=torch.uint8)
+    is_processor = encoder.device.type == "cpu"
+    clock = time.process_time if is_processor else time.perf_counter
     encoder.encode(blank)
     taken = []
     for _ in range(_TIMED_PASSES):
-        started = time.perf_counter()
+        started = clock()
         encoder.encode(blank).cpu()
-        taken.append(time.perf_counter() - started)
-    return min(taken) / encoder.forward_rows
+        taken.append(clock() - started)
+    return min(taken) / encoder.forward_rows / (torch.get_num_threads() if is_processor else 1)
