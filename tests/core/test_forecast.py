@@ -242,6 +242,43 @@ def test_a_gpu_that_is_not_to_be_used_is_not_timed(tmp_path: Path) -> None:
     assert forecast.hardware_of(Machine(workers=3)) == Hardware(cores=3)
 
 
+@pytest.mark.parametrize("kind", ["tar", "zip", "parquet"])
+def test_a_first_refresh_counts_the_images_of_shards_by_one_of_them(kind: str, tmp_path: Path) -> None:
+    source, images = tmp_path / "source", [make_jpeg(n) for n in range(60)]
+    source.mkdir()
+    members = [(f"{n}.jpg", image) for n, image in enumerate(images)]
+    for number in range(2):
+        path = source / f"{number}.{kind}"
+        if kind == "tar":
+            write_tar(path, members)
+        elif kind == "zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                for name, image in members:
+                    archive.writestr(name, image)
+        else:
+            pq.write_table(pa.table({"image": images}), path)
+    made = refresh(tmp_path / "w", source)
+    assert made.forecast is not None
+    assert made.forecast.work.images == pytest.approx(120, rel=0.15)
+
+
+def test_a_shard_that_cannot_be_read_leaves_the_shipped_rate(tmp_path: Path) -> None:
+    (tmp_path / "0.tar").write_bytes(b"no tar" * 1000)
+    (tmp_path / "0.parquet").write_bytes(b"PAR1" + b"no table" * 1000)
+    for file in sorted(tmp_path.iterdir()):
+        listing = sources.list_objects(Store(str(tmp_path / "w")), sources.Scope([str(file)], [], []))
+        assert listing.height == 1
+        assert source_sample.megabytes_per_image(listing, Recipe().ingest) is None
+
+
+def test_auto_takes_larger_sides_as_far_as_its_time_goes() -> None:
+    at_96_px, auto = (seconds(work(10_000, **more))["embedding"] for more in ({}, {"auto_seconds": 300}))
+    assert auto == pytest.approx(6.4 * at_96_px)
+    assert seconds(work(100_000, auto_seconds=300))["embedding"] == pytest.approx(180)
+    millions = work(10_000_000)
+    assert seconds(millions) == seconds(millions.model_copy(update={"auto_seconds": 300}))
+
+
 def test_memory_of_embedding_grows_with_cores_and_more_so_on_a_cluster() -> None:
     def gib(hardware: Hardware) -> float:
         return {one.stage: one.gib for one in forecast.expected(work(1000), hardware, shipped_rates())}["embedding"]

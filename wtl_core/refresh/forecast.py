@@ -153,12 +153,25 @@ def _encoder_seconds(work: Work, rates: Rates) -> float:
 def _embedding_seconds(work: Work, hardware: Hardware, rates: Rates, *, decoding: float) -> float:
     """Cores decode and, where there is no GPU, compute; on GPUs both go on at once."""
     table, cores = rates.tables["embedding"], hardware.machines * hardware.cores
-    scale = 1.0 if work.side_px is None else (work.side_px / table["side_px"]) ** 2
+    units, rate = (hardware.machines * hardware.gpus, "gpu") if hardware.gpus else (cores, work.network)
+    computing = work.to_embed / float(table[rate]) / units
+    computing *= _scale(work, table, computing)
     if not hardware.gpus:
-        return work.to_embed * scale / float(table[work.network]) / cores
+        return computing
     share = work.to_embed / work.images if work.images else 0.0
-    computing = work.to_embed * scale / float(table["gpu"]) / (hardware.machines * hardware.gpus)
     return max(computing, share * decoding * float(table["decoding_share"]) / cores)
+
+
+def _scale(work: Work, table: Mapping[str, Any], seconds: float) -> float:
+    """Time of the network over the `seconds` that it takes at the side of the rates.
+
+    `auto` takes a larger side, and a second network, as far as its time goes.
+    """
+    if work.side_px is not None:
+        return float((work.side_px / table["side_px"]) ** 2)
+    if work.auto_seconds is None or not seconds:
+        return 1.0
+    return min(float(table["auto_scale"]), max(1.0, float(table["auto_share"]) * work.auto_seconds / seconds))
 
 
 def _embedding_gib(table: Mapping[str, Any], hardware: Hardware) -> float:

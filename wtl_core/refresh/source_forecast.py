@@ -98,7 +98,8 @@ def _with_encoder(
     speed = source_sample.images_per_second(encoder, sample.files[:_EMBEDDED], workers=machine.workers)
     kind = "gpu" if encoder.device.type == "cuda" else work.network
     side_px = None if speed else encoder.side_px  # what was timed needs no scaling by the side
-    work = work.model_copy(update={"side_px": side_px, "dimensions": min(encoder.dimensions, work.dimensions)})
+    dimensions = min(encoder.dimensions, work.dimensions)
+    work = work.model_copy(update={"side_px": side_px, "auto_seconds": None, "dimensions": dimensions})
     if speed:  # else the encoder takes none of these images, and the shipped rate stands
         rates = rates.with_measured("embedding", **{kind: speed})
     return work, rates, f"{params.name}: {name} at {encoder.side_px} px"

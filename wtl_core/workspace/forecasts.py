@@ -39,6 +39,8 @@ class Work(BaseModel):
     """What embeds them: `package`, `own` or `pixels`, as the rates tell them apart."""
     side_px: int | None = None
     """Image side of the network; None for one that has its own."""
+    auto_seconds: float | None = None
+    """What features may cost, where networks and side will follow from that (`encoder = "auto"`); None elsewhere."""
     dimensions: int = 256
     """Numbers of a vector."""
     is_new_encoder: bool = False
