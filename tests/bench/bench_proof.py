@@ -44,6 +44,7 @@ SECTIONS = {
     "tail": "CIFAR-10 with a long tail (50:1) and bursts, a network trained from scratch",
     "tail-given": "CIFAR-10 with a long tail and bursts, from scratch, picks by the SimCLR vectors of the set",
     "tail-auto": "CIFAR-10 with a long tail and bursts, from scratch, picks by the encoder that `auto` chooses",
+    "clothing-scratch": "Photographs of clothes, a long tail, networks trained from scratch, picks by `auto`",
     "rivals": "CIFAR-10, one-pass strategies judged on the vectors",
     "rivals-tail": "CIFAR-10 with a long tail and bursts, one-pass strategies judged on the vectors",
     "loops": "CIFAR-10, active learning on the vectors",
@@ -98,6 +99,13 @@ def params_of(section: str, *, is_cuda: bool, is_quick: bool, seeds: int | None)
         "tail": {**scratch, "budgets": low, "pools": ("long-tail-bursts",)},
         "tail-given": {**scratch, "budgets": low, "pools": ("long-tail-bursts",)},
         "tail-auto": {**scratch, "encoder": "auto", "budgets": low, "pools": ("long-tail-bursts",)},
+        "clothing-scratch": {
+            **scratch,
+            "encoder": "auto",
+            "side_px": 160,
+            "budgets": (*few[:4], 2000),
+            "pool_share": 0.8,
+        },
         "rivals": rivals,
         "rivals-tail": {**rivals, "pools": ("long-tail-bursts",)},
         "loops": {**on_vectors, **loops, **loops_on_vectors, "pool_share": 0.9},
@@ -158,7 +166,9 @@ def run_section(name: str, options: argparse.Namespace, deadline: float) -> None
         asked["strategies"] = tuple(options.strategies)
     params = params.model_copy(update=asked)
     elsewhere = {"digits": "sklearn:digits", "fashion": str(options.fashion), "clothing": str(options.clothing)}
-    dataset = elsewhere.get(name.removeprefix("labels-").removesuffix("-tail"), str(options.data))
+    dataset = elsewhere.get(
+        name.removeprefix("labels-").removesuffix("-tail").removesuffix("-scratch"), str(options.data)
+    )
     if not dataset.startswith("sklearn:") and not Path(dataset).is_dir():
         print(f"{name}: left out, {dataset} is not there", flush=True)
         return

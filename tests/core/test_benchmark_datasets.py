@@ -210,7 +210,7 @@ def test_squares_are_never_all_in_memory(tmp_path: Path, monkeypatch: pytest.Mon
     held = datasets.load(str(tmp_path / "a.parquet"), side_px=96, folder=tmp_path / "out")
     pool = pools.make("bursts", held.train, seed=0)
     with (tmp_path / "pool.npy").open("wb") as file:
-        pool.images.save(file)
+        pool.images.save(file, 96)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     size = len(pool.labels) * 3 * 96 * 96
@@ -227,7 +227,7 @@ def test_stored_images_are_read_as_an_array_of_them_would_be(tmp_path: Path) -> 
     order = np.array([4, 1, 6, 7, 8])
     assert (held.shape, both.shape, len(both)) == ((6, 3, 5, 5), (5, 3, 5, 5), 5)
     with (tmp_path / "a.npy").open("wb") as file:
-        both.save(file)
+        both.save(file, 5)
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), whole[order])
     for one in (both, StoredImages.open(str(tmp_path / "a.npy"))):
         for chosen in (slice(None), slice(1, 3), slice(3, 3), np.array([3, 0, 3]), np.arange(5) > 2, 2, -1):

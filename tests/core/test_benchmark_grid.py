@@ -420,12 +420,29 @@ def test_the_page_says_what_a_rivals_seconds_include(finished: Finished) -> None
         assert (f"those of {strategy} include tracing" in page) == is_told
 
 
+def test_the_network_from_scratch_sees_smaller_images_than_the_encoder(finished: Finished, tmp_path: Path) -> None:
+    folder, store, prepared, _ = finished
+    params = PARAMS.model_copy(update={"judges": ("scratch",), "scratch_side_px": 8, "seeds": 2, "loop_seeds": 1,
+                                       "scratch_width": 8, "scratch_effort": 0.05})  # fmt: skip
+    small_store, small, _ = run_all(tmp_path, folder / "set", params)
+    assert small.pools[0].digest == prepared.pools[0].digest  # the same vectors
+    for name in ("balanced-images", "test-images"):
+        whole = preparation.load_images(store, prepared, name)[:].astype(float)
+        averages = whole.reshape(len(whole), 3, 8, 2, 8, 2).mean(axis=(3, 5))
+        np.testing.assert_allclose(preparation.load_images(small_store, small, name)[:], averages, atol=0.5)
+    identities = [
+        grid.identity_of(small, one, "cpu") for one in (params, params.model_copy(update={"scratch_side_px": 64}))
+    ]
+    keys = [identity.key(GridCell("balanced", "random", "scratch", 10, 0)) for identity in identities]
+    assert keys[0] != keys[1]
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_the_page_says_how_the_network_from_scratch_learns(finished: Finished) -> None:
     _, store, prepared, _ = finished
     params = PARAMS.model_copy(update={"judges": ("scratch",), "budgets": (16, 128), "scratch_effort": 0.1})
     page = store.read_bytes(summary.write(store, prepared, params, device="cpu").markdown).decode()
-    assert "ResNet-9 of width 16, 20 passes over 16 in steps of 32, 18 passes over 120 in steps of 32" in page
+    assert "ResNet-9 of width 16 on 16 px, 20 passes over 16 in steps of 32, 18 passes over 120 in steps of 32" in page
 
 
 def test_the_page_names_strategies_tests_and_costs(finished: Finished) -> None:

@@ -19,7 +19,7 @@ from wtl_core.recipe.base import digest_of
 from wtl_core.workspace import selections
 from wtl_core.workspace.storage import Store
 
-_CPU_IMAGES, _CUDA_IMAGES = 1500, 60_000  # trained on per second by the network from scratch, roughly
+_CPU_IMAGES, _CUDA_IMAGES = 1500, 60_000  # of 32 px, trained on per second from scratch, roughly
 _LEAST_SECONDS = 20.0  # of a task: from some ten seconds on it is worth its overhead
 
 
@@ -113,10 +113,11 @@ def plan_batches(
 def identity_of(prepared: Prepared, params: BenchmarkParams, device: str) -> Identity:
     """What cells depend on beside themselves."""
     shared = [prepared.digest, strategies.VERSION, params.pool_share]
+    seen = [params.seen_px] if params.seen_px < params.side_px else []
     return Identity(
         pools={pool.kind: digest_of([*shared, pool.digest]) for pool in prepared.pools},
         images={pool.kind: digest_of([*shared, pool.images_digest]) for pool in prepared.pools},
-        scratch=digest_of([network.VERSION, asdict(recipe_of(params, device))]),
+        scratch=digest_of([network.VERSION, asdict(recipe_of(params, device)), *seen]),
         loop=digest_of([params.loop_rounds, params.loop_candidates]),
         budgets={pool.kind: budgets_of(params, pool.size) for pool in prepared.pools},
         ranking=digest_of(["selection", selections.VERSION]),
@@ -154,7 +155,7 @@ def _estimate(group: Sequence[GridCell], params: BenchmarkParams, device: str, *
         if cell.judge == "scratch":
             batch, steps = recipe_of(params, device).schedule(cell.labels)
             rate = _CPU_IMAGES if torch.device(device).type == "cpu" else _CUDA_IMAGES
-            total += rounds * (1.0 + batch * steps / rate)
+            total += rounds * (1.0 + batch * steps / rate * (params.seen_px / 32) ** 2)
         else:
             total += rounds * (0.1 + cell.labels / 50_000)
     return total

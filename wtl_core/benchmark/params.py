@@ -69,6 +69,9 @@ class BenchmarkParams(BaseModel):
     """Channels of the first stage of the network trained from scratch; None takes 16 on a CPU and 64 on a GPU."""
     scratch_effort: float = Field(1.0, gt=0.0, le=10.0)
     """Factor on the number of passes of that network over its images."""
+    scratch_side_px: int = Field(64, ge=8, le=256)
+    """Images of a larger side are averaged down to this one for that network, which takes four times as long for twice
+    the side; vectors are of `side_px` all the same."""
     has_flips: bool = True
     """Whether a mirrored image is of the same class; false for digits and letters."""
     pool_share: float = Field(1.0, gt=0.0, le=1.0)
@@ -122,6 +125,11 @@ class BenchmarkParams(BaseModel):
                 "model; add one, or take loops out of strategies"
             )
         return self
+
+    @property
+    def seen_px(self) -> int:
+        """Side of the images that the network trained from scratch sees."""
+        return min(self.side_px, self.scratch_side_px)
 
     @property
     def orders(self) -> tuple[str, ...]:

@@ -132,7 +132,7 @@ def prepare(
         )
     splits = {"train": labelled.train, "validation": labelled.validation, "test": labelled.test}
     for name in _JUDGED:
-        _save_images(store, f"{key}/{name}-images.npy", splits[name].images)
+        _save_images(store, f"{key}/{name}-images.npy", splits[name].images, params)
         _save(store, f"{key}/{name}-labels.npy", splits[name].labels)
 
     def source_of(pool: LabelledPool) -> VectorSource:
@@ -145,6 +145,7 @@ def prepare(
         with explain_full_disk(store.root, "images"):
             pool = pools.make(kind, labelled.train, seed=params.seed, stage=stage)
         budgets.check(params, kind, len(pool.labels))  # before an encoder is trained on it
+        _save_images(store, f"{key}/{kind}-images.npy", pool.images, params)
         refs.append(_prepare_pool(store, key, pool, splits, source_of(pool)))
     prepared = Prepared(
         key=key,
@@ -178,6 +179,7 @@ def preparation_key(dataset: str, params: BenchmarkParams, vectors: Path | None)
     """Names the preparation by what was asked for and, for files (weights too), by when they last changed."""
     fields = {"encoder", "encoder_seconds", "side_px", "test_images", "validation_share", "pools", "seed"}
     asked: list[Any] = [VERSION, dataset, str(vectors), params.model_dump(mode="json", include=fields)]
+    asked += [params.seen_px] if params.seen_px < params.side_px else []
     for path in (Path(dataset), vectors, _weights_file(params.encoder)):
         if path is not None and path.exists():
             files = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -201,7 +203,6 @@ def _prepare_pool(
     seconds = time.perf_counter() - started
     for name in _JUDGED:
         _save(store, f"{key}/{pool.kind}-{name}-vectors.npy", source.of_split(name, splits[name]))
-    _save_images(store, f"{key}/{pool.kind}-images.npy", pool.images)
     _save(store, f"{key}/{pool.kind}-labels.npy", pool.labels)
     _save(store, f"{key}/{pool.kind}-vectors.npy", vectors)
     store.write_bytes(f"{key}/{pool.kind}-ids.json", json.dumps(pool.sample_ids).encode())
@@ -217,9 +218,10 @@ def _save(store: Store, key: str, array: np.ndarray) -> None:
     store.write_bytes(key, buffer.getvalue())
 
 
-def _save_images(store: Store, key: str, images: StoredImages) -> None:
+def _save_images(store: Store, key: str, images: StoredImages, params: BenchmarkParams) -> None:
+    """What the network trained from scratch sees; vectors were made of the images themselves."""
     with store.writer(key) as file:
-        images.save(file)
+        images.save(file, params.seen_px)
 
 
 def _from_json(value: dict[str, Any]) -> Prepared:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import torch
+from torch.nn import functional
 
 from wtl_core.errors import CorruptArtifactError
 
@@ -100,9 +102,13 @@ class StoredImages:
         """Those at these places in the file."""
         return StoredImages(self.file, self.start, self.side_px, np.asarray(rows, np.int64))
 
-    def save(self, file: IO[bytes]) -> None:
-        """Write them as a .npy file."""
-        header = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
+    def save(self, file: IO[bytes], side_px: int) -> None:
+        """Write them as a .npy file, averaged over areas to squares of a side of `side_px`, S at most."""
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(self), 3, side_px, side_px)}
         np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, len(self), CHUNK):
-            file.write(self[start : start + CHUNK].data)
+            images = self[start : start + CHUNK]
+            if side_px < self.side_px:
+                averages = functional.adaptive_avg_pool2d(torch.from_numpy(images).float(), side_px)
+                images = averages.round().to(torch.uint8).numpy()
+            file.write(images.data)

@@ -250,7 +250,7 @@ def _network(prepared: Prepared, params: BenchmarkParams, device: str) -> str:
     for labels in sorted({budgets[0], budgets[-1]}):
         batch, steps = recipe.schedule(labels)
         learns.append(f"{steps * batch / labels:.0f} passes over {labels:,} in steps of {batch}")
-    return f"ResNet-9 of width {recipe.width}, {', '.join(learns)} (effort {recipe.effort:g})"
+    return f"ResNet-9 of width {recipe.width} on {params.seen_px} px, {', '.join(learns)} (effort {recipe.effort:g})"
 
 
 def labels_needed(baseline: list[Mean], points: list[Mean]) -> str:
