@@ -75,8 +75,12 @@ _compiled: dict[tuple[str, int, int, bool, int], Any] = {}
 
 
 def _compile(network: nn.Module, rows: int, side_px: int, is_bfloat16: bool, threads: int) -> Any:
+    return compile_model(convert(network, rows, side_px), is_bfloat16=is_bfloat16, threads=threads)
+
+
+def convert(network: nn.Module, rows: int, side_px: int) -> Any:
+    """OpenVINO's model of a network for (rows, 3, side_px, side_px) float32, not compiled yet."""
     with _without_telemetry():
-        import openvino
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -88,6 +92,14 @@ def _compile(network: nn.Module, rows: int, side_px: int, is_bfloat16: bool, thr
         decoder = TorchScriptPythonDecoder(network.float(), example_input=example)
     model = frontend.convert(frontend.load(decoder))
     model.reshape([rows, 3, side_px, side_px])
+    return model
+
+
+def compile_model(model: Any, *, is_bfloat16: bool, threads: int) -> Any:
+    """The model compiled for the processor; floats are computed in bfloat16 or float32."""
+    with _without_telemetry():
+        import openvino
+
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if is_bfloat16 else "f32",
         "INFERENCE_NUM_THREADS": threads,
