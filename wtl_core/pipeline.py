@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from wtl_core.embedding import chunks
 from wtl_core.embedding.chunks import ChunkResult, Embedded, EmbeddingChunk
-from wtl_core.encoders import loading, packages, resolve, weights_files
+from wtl_core.encoders import cards, loading, packages, resolve, weights_files, whitening
 from wtl_core.encoders.encoder_ref import EncoderRef
 from wtl_core.engines import places
 from wtl_core.engines.opening import open_engine, worker_needs
@@ -27,7 +27,7 @@ from wtl_core.refresh.outcome import Results
 from wtl_core.refresh.planning import RefreshPlan
 from wtl_core.report import contact_sheet, page
 from wtl_core.selection import columns, stage, stage_inputs
-from wtl_core.training import making, pool_images, succession
+from wtl_core.training import fitting, making, pool_images, succession
 from wtl_core.workspace import commits, lease, ledger, marker, snapshots
 from wtl_core.workspace.accounts import PoolAccounts
 from wtl_core.workspace.commits import Commit
@@ -148,17 +148,33 @@ def _own_encoder(run: Run, on_progress: Progress | None) -> str:
     """What names the workspace's encoder, or one made now if it has none or a successor is due.
 
     A successor becomes the workspace's encoder with this refresh's commit. An encoder that an earlier version of wtl
-    used as it was, without keeping it, is used on in that way.
+    used as it was, without keeping it, is used on in that way. One that there were too few images to fit is made anew.
     """
     params = run.recipe.encoder
     is_due = last_result.is_successor_due(run.store, run.last, run.recipe)
     current = last_result.current_encoder(run.store, run.last, params.name)
     if current is not None and not is_due and not _is_another_network(run):
-        return loading.kept(run.store, current) or params.name
+        kept = loading.kept(run.store, current)
+        if not _can_be_fitted_now(run, kept):
+            return kept or params.name
     made = _make_encoder(run.store, load_pool(run), params, run.machine, on_progress)
     if is_due or succession.successor(run.store, params.name) is not None:
         succession.name_successor(run.store, made, params.name)
     return made
+
+
+def _can_be_fitted_now(run: Run, kept: str | None) -> bool:
+    """Whether the last refresh took a network as it was, for want of images, and they are there now.
+
+    Earlier versions kept no such network, so that what `auto` had chosen could not be found again.
+    """
+    if kept is None and run.recipe.encoder.name == "auto":
+        return True
+    if kept is None:
+        was_too_small = run.last is not None and run.last.counts.samples < whitening.LEAST_IMAGES
+    else:
+        was_too_small = (cards.load_card(run.store, kept) or {}).get(fitting.FITTED_ON) == 0
+    return was_too_small and load_pool(run).samples.height >= whitening.LEAST_IMAGES
 
 
 def _is_another_network(run: Run) -> bool:

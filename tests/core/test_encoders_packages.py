@@ -11,11 +11,13 @@ import pytest
 import torch
 from small_encoders import images, timm_weights
 
+from wtl_core.encoders import encoder as encoder_module
 from wtl_core.encoders import openvino_network, packages, resolve
 from wtl_core.encoders.cards import load_card, load_encoder
 from wtl_core.encoders.packages import PACKAGED, PackagedWeights, load_packaged
 from wtl_core.errors import ConfigError
-from wtl_core.training import choosing, fitting, near_copies
+from wtl_core.recipe.encoder import EncoderParams
+from wtl_core.training import choosing, fitting, near_copies, training
 from wtl_core.training.image_cache import PoolImages
 from wtl_core.workspace.storage import Store
 
@@ -158,7 +160,22 @@ def test_near_duplicates_are_closer_than_any_two_images_however_far_near_copies_
 
 
 def test_few_images_leave_a_network_as_it_is(tmp_path: Path) -> None:
-    assert fitting.fit(pool_of(images(10)), Store(str(tmp_path)), LITE, side_px=96, device="cpu") == LITE
+    store = Store(str(tmp_path))
+    made = fitting.fit(pool_of(images(10)), store, LITE, side_px=96, device="cpu")
+    encoder, raw = (resolve.resolve(name, store, device="cpu", side_px=96) for name in (made, LITE))
+    assert (encoder.fingerprint, encoder.whitening, encoder.side_px) == (raw.fingerprint, None, 96)
+    assert encoder.card[fitting.FITTED_ON] == 0
+    name = timm_weights("resnet10t", tmp_path)
+    assert fitting.fit(pool_of(images(10)), store, name, side_px=32, device="cpu") == name
+
+
+def test_a_fitted_network_keeps_its_number_format_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A workspace that was made on a GPU goes on on a processor."""
+    name, store = timm_weights("resnet10t", tmp_path), Store(str(tmp_path / "w"))
+    monkeypatch.setattr(encoder_module, "default_format", lambda _: "bfloat16")
+    made = fitting.fit(pool_of(images(80)), store, name, side_px=32, device="cpu")
+    monkeypatch.setattr(encoder_module, "default_format", lambda _: "float32")
+    assert resolve.resolve(made, store, device="cpu").fingerprint == made
 
 
 def test_networks_of_others_keep_their_fit_alone(tmp_path: Path) -> None:
@@ -218,3 +235,13 @@ def test_without_packages_auto_trains_on_the_pool(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(packages, "PACKAGED", {})
     choice = choosing.choose(np.full(8, 32), Store(str(tmp_path)), count=8, seconds=40, device="cpu")
     assert (choice.name, choice.side_px, str(choice)) == ("ssl", None, "ssl, about 40 s")
+
+
+def test_a_training_from_a_package_says_what_its_network_has_seen(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    made = training.train(pool_of(images(16)), store, EncoderParams(start=LITE, epochs=1, side_px=32), device="cpu")
+    card = load_card(store, made)
+    assert card is not None
+    assert (card["method"], card["start"]) == ("contrastive", LITE)
+    assert "ImageNet" in card["origin"]
+    assert "Apache-2.0" in card["licence"]

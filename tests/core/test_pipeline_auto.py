@@ -1,5 +1,6 @@
 """The default encoder end to end: chosen, fitted, kept, used again, and honest where its features are weak."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from wtl_core.encoders import cards, packages, whitening
 from wtl_core.machine import Machine
 from wtl_core.pipeline import train_successor
 from wtl_core.recipe.recipe import Recipe
-from wtl_core.training import choosing, succession
+from wtl_core.training import choosing, fitting, succession
 from wtl_core.workspace import commits
 from wtl_core.workspace.encoder_check import EncoderCheck
 from wtl_core.workspace.storage import Store
@@ -54,6 +55,43 @@ def test_the_default_encoder_is_chosen_once_kept_and_followed_by_a_successor(man
     third = refresh(root, recipe=None)
     assert (third.number, third.encoder) == (3, successor)
     assert refresh(root, recipe=None) == third
+
+
+def test_a_pool_that_is_too_small_to_fit_a_network_grows(tmp_path: Path) -> None:
+    root, store, source = tmp_path / "w", Store(str(tmp_path / "w")), tmp_path / "source"
+    first = refresh(root, write_pictures(source, count=30, side=20), recipe=Recipe())
+    card = cards.load_card(store, first.encoder)
+    assert card is not None
+    assert card["chosen"]["side_px"] == card["preprocessing"]["side_px"] == 96  # where it runs is what was told
+    (source / "more.jpg").write_bytes(make_jpeg(500))
+    assert refresh(root, recipe=None).encoder == first.encoder
+    for number in range(40):
+        (source / f"later-{number}.jpg").write_bytes(make_jpeg(600 + number))
+    grown = refresh(root, recipe=None)
+    assert grown.encoder != first.encoder
+    fitted = cards.load_card(store, grown.encoder)
+    assert fitted is not None
+    assert fitted[fitting.FITTED_ON] >= whitening.LEAST_IMAGES
+    assert fitted["near_copy_distance"] is not None
+
+
+def test_a_workspace_of_few_images_whose_choice_was_not_kept_goes_on(tmp_path: Path) -> None:
+    """Version 0.x kept no network that was not fitted; the next refresh then ended with a message that led nowhere."""
+    root, source = tmp_path / "w", tmp_path / "source"
+    first = refresh(root, write_pictures(source, count=20, side=20), recipe=Recipe())
+    shutil.rmtree(root / "encoders")
+    (source / "more.jpg").write_bytes(make_jpeg(500))
+    assert refresh(root, recipe=None).encoder == first.encoder
+
+
+def test_a_named_network_is_fitted_once_there_are_images(tmp_path: Path) -> None:
+    root, store, source = tmp_path / "w", Store(str(tmp_path / "w")), tmp_path / "source"
+    recipe = Recipe.model_validate({"encoder": {"name": "package:efficientnet-lite0", "side_px": 96}})
+    first = refresh(root, write_pictures(source, count=20, side=20), recipe=recipe)
+    for number in range(50):
+        (source / f"later-{number}.jpg").write_bytes(make_jpeg(600 + number))
+    grown = refresh(root, recipe=None)
+    assert cards.load_whitening(store, grown.encoder).dimensions < cards.load_card(store, first.encoder)["dimensions"]  # type: ignore[index]
 
 
 def test_a_run_after_a_kill_does_not_choose_again(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wtl_core.encoders.encoder import Encoder, build
+from wtl_core.encoders.encoder import Encoder, NumberFormat, build
 from wtl_core.encoders.factory_source import digest, source_files
 from wtl_core.encoders.foreign import first_line
 from wtl_core.encoders.preprocessing import Preprocessing
@@ -24,7 +24,7 @@ from wtl_core.errors import ConfigError
 from wtl_core.recipe.encoder_names import EncoderName
 
 
-def load_factory(name: EncoderName, *, device: torch.device) -> Encoder:
+def load_factory(name: EncoderName, *, device: torch.device, number_format: NumberFormat | None = None) -> Encoder:
     """The encoder of the network and preprocessing that a user's `module:factory` returns.
 
     Modules are looked for in the current folder too, after the installed ones, until the network has run once. The
@@ -46,6 +46,7 @@ def load_factory(name: EncoderName, *, device: torch.device) -> Encoder:
             architecture={"network": label, "source": _source_digest(module)},
             preprocessing=made[1],
             device=device,
+            number_format=number_format,
             card={"method": "pretrained", "network": label, "licence": "the user's own"},
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from wtl_core.encoders.encoder import Encoder, build
+from wtl_core.encoders.encoder import Encoder, NumberFormat, build
 from wtl_core.encoders.foreign import Foreign, fetch, first_line
 from wtl_core.encoders.preprocessing import at_side
 from wtl_core.errors import ConfigError
@@ -20,7 +20,13 @@ _MOST_DIMENSIONS = 8192
 """Pooled features have fewer; unpooled ones of torchvision's networks had up to 86,528."""
 
 
-def load_pretrained(name: EncoderName, *, device: torch.device, side_px: int | None = None) -> Encoder:
+def load_pretrained(
+    name: EncoderName,
+    *,
+    device: torch.device,
+    side_px: int | None = None,
+    number_format: NumberFormat | None = None,
+) -> Encoder:
     """A timm or torchvision network's pooled features, at another side than its publisher's if one is given.
 
     Raises:
@@ -37,6 +43,7 @@ def load_pretrained(name: EncoderName, *, device: torch.device, side_px: int | N
         architecture={"network": label},
         preprocessing=foreign.preprocessing,
         device=device,
+        number_format=number_format,
         card={"method": "pretrained", "network": label, "licence": foreign.licence},
     )
     check_pooled(name, encoder.dimensions)

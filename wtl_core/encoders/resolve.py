@@ -14,7 +14,7 @@ from wtl_core.encoders.cards import (
     load_whitening,
     read_weights,
 )
-from wtl_core.encoders.encoder import Encoder, build
+from wtl_core.encoders.encoder import Encoder, NumberFormat, build
 from wtl_core.encoders.factory import load_factory
 from wtl_core.encoders.foreign import INCEPTIONS, fetch
 from wtl_core.encoders.networks import NetworkShape, trained_part
@@ -28,7 +28,14 @@ from wtl_core.recipe.encoder_names import parse_name
 from wtl_core.workspace.storage import Store, open_store
 
 
-def resolve(name: str, store: Store, *, device: torch.device | str, side_px: int | None = None) -> Encoder:
+def resolve(
+    name: str,
+    store: Store,
+    *,
+    device: torch.device | str,
+    side_px: int | None = None,
+    number_format: NumberFormat | None = None,
+) -> Encoder:
     """The encoder of this name, loaded on `device`.
 
     Args:
@@ -38,6 +45,8 @@ def resolve(name: str, store: Store, *, device: torch.device | str, side_px: int
         store: The workspace, for fingerprints.
         device: Where it will run.
         side_px: Image side of a package's, timm's or torchvision's network; None for their own. Others have one.
+        number_format: What a package's, timm's, torchvision's or factory's network computes in; None for the device's
+            own. Others have one.
 
     Raises:
         ConfigError: unknown form, unknown network, missing weights, or a side that the network cannot take.
@@ -49,11 +58,11 @@ def resolve(name: str, store: Store, *, device: torch.device | str, side_px: int
     if parsed.kind == "pixels":
         return pixels(device)
     if parsed.kind == "package":
-        return _packaged(parsed.value, device, side_px)
+        return _packaged(parsed.value, device, side_px, number_format)
     if parsed.kind in ("timm", "torchvision"):
-        return load_pretrained(parsed, device=device, side_px=side_px)
+        return load_pretrained(parsed, device=device, side_px=side_px, number_format=number_format)
     if parsed.kind == "python":
-        return load_factory(parsed, device=device)
+        return load_factory(parsed, device=device, number_format=number_format)
     if parsed.kind == "fingerprint":
         return _load_kept(store, parsed.value, device)
     if parsed.kind == "file":
@@ -63,7 +72,7 @@ def resolve(name: str, store: Store, *, device: torch.device | str, side_px: int
     raise ConfigError(f"encoder {name!r}: expected one that is made already; run `wtl run`, or name another")
 
 
-def _packaged(name: str, device: torch.device, side_px: int | None) -> Encoder:
+def _packaged(name: str, device: torch.device, side_px: int | None, number_format: NumberFormat | None) -> Encoder:
     network, preprocessing = load_packaged(name)
     if side_px is not None:
         preprocessing = at_side(preprocessing, side_px)
@@ -76,7 +85,13 @@ def _packaged(name: str, device: torch.device, side_px: int | None) -> Encoder:
     }
     shape = NetworkShape(label, network.dimensions)
     return build(
-        network, name=label, architecture=shape.to_json(), preprocessing=preprocessing, device=device, card=card
+        network,
+        name=label,
+        architecture=shape.to_json(),
+        preprocessing=preprocessing,
+        device=device,
+        number_format=number_format,
+        card=card,
     )
 
 
@@ -86,7 +101,9 @@ def _load_kept(store: Store, digest: str, device: torch.device) -> Encoder:
     if card is None or "base" not in card:
         return load_encoder(store, digest, device=device)
     name, side_px = card["base"]["name"], card["base"]["side_px"]
-    encoder = resolve(name, store, device=device, side_px=side_px).fitted(load_whitening(store, digest))
+    # on a device of another number format too, whose own would give other vectors
+    base = resolve(name, store, device=device, side_px=side_px, number_format=card.get("number_format"))
+    encoder = base.fitted(load_whitening(store, digest))
     if encoder.fingerprint == digest:
         return replace(encoder, card=card)
     if parse_name(name).kind == "python":

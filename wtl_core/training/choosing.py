@@ -9,6 +9,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 
@@ -113,10 +114,10 @@ def side_for(sides_px: np.ndarray, *, count: int, per_image: float, seconds: flo
 def _seconds_per_image(name: str, store: Store, device: torch.device | str) -> float:
     """Of the network at 96 px on an idle machine: the quickest of some passes after a first one.
 
-    On a processor these are seconds of its cores over the number of threads: what else runs lengthens them little, so
-    it does not change the encoder. At load 4 two cores took up to 6 times as long by the clock and 1.6 times by their
-    own seconds (2026-12-02). Chosen by the clock, a busy machine's features gained +2.5 points at 1,000 labels of
-    CIFAR-10 where an idle one's gained +4.0.
+    On a processor these are seconds of its cores over the number of threads that it runs at once: what else runs
+    lengthens them little, so it does not change the encoder. At load 4 two cores took up to 6 times as long by the
+    clock and 1.6 times by their own seconds (2026-12-02). Chosen by the clock, a busy machine's features gained +2.5
+    points at 1,000 labels of CIFAR-10 where an idle one's gained +3.5.
     """
     encoder = resolve.resolve(name, store, device=device, side_px=_TIMED_SIDE_PX)
     blank = torch.zeros(encoder.forward_rows, 3, _TIMED_SIDE_PX, _TIMED_SIDE_PX, dtype=torch.uint8)
@@ -128,4 +129,5 @@ def _seconds_per_image(name: str, store: Store, device: torch.device | str) -> f
         started = clock()
         encoder.encode(blank).cpu()
         taken.append(clock() - started)
-    return min(taken) / encoder.forward_rows / (torch.get_num_threads() if is_processor else 1)
+    at_once = min(torch.get_num_threads(), joblib.cpu_count()) if is_processor else 1  # which heeds a container's share
+    return min(taken) / encoder.forward_rows / at_once

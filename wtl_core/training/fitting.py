@@ -20,6 +20,9 @@ from wtl_core.training import near_copies
 from wtl_core.training.image_cache import PoolImages, decode_pool
 from wtl_core.workspace.storage import Store
 
+FITTED_ON = "fitted_on"
+"""On the card: how many images a network was fitted on."""
+
 
 def fit(
     images: PoolImages,
@@ -38,7 +41,8 @@ def fit(
     weights; of networks of timm, torchvision and factories only the fit is.
 
     Args:
-        images: The pool. With fewer than `whitening.LEAST_IMAGES` images features stay as they are.
+        images: The pool. With fewer than `whitening.LEAST_IMAGES` images features stay as they are; a packaged network
+            is kept all the same, and its card says that it was fitted on none.
         store: The workspace.
         name: A form of `encoder_names.FORMS` that needs no training.
         side_px: The image side, None for the network's own.
@@ -53,23 +57,24 @@ def fit(
     started = time.monotonic()
     base = resolve.resolve(name, store, device=device, side_px=side_px)
     fitted, squares = fitted_to(base, images, workers=workers, on_progress=on_progress)
-    if fitted.whitening is None:
+    parsed = parse_name(name)
+    whitened = fitted.whitening
+    if whitened is None and parsed.kind != "package":
         return name
     facts = {
         **base.card,
         **(card or {}),
-        "near_copy_distance": near_copies.distance(fitted, squares),
+        "near_copy_distance": None if whitened is None else near_copies.distance(fitted, squares),
         "number_format": base.number_format,
-        "fitted_on": len(squares),
+        FITTED_ON: 0 if whitened is None else len(squares),
         "images": len(images.sample_ids),
         "seconds_since_last_start": round(time.monotonic() - started, 1),
     }
-    parsed = parse_name(name)
     if parsed.kind == "package":
         network, _ = load_packaged(parsed.value)
         fingerprint = cards.save_encoder(
             store,
-            network.state_dict() | fitted.whitening.tensors(),
+            network.state_dict() | ({} if whitened is None else whitened.tensors()),
             shape=NetworkShape(name, network.dimensions),
             preprocessing=base.preprocessing,
             number_format=base.number_format,

@@ -18,11 +18,13 @@ from wtl_core.encoders import whitening
 from wtl_core.encoders.cards import save_encoder, save_origin
 from wtl_core.encoders.encoder import Encoder, build, default_format
 from wtl_core.encoders.networks import beside_pixels
+from wtl_core.encoders.packages import known
 from wtl_core.encoders.resolve import start_from
 from wtl_core.encoders.whitening import fit_whitening
 from wtl_core.errors import ConfigError
 from wtl_core.machine import Progress
 from wtl_core.recipe.encoder import EncoderParams
+from wtl_core.recipe.encoder_names import parse_name
 from wtl_core.training import collapse, interruption, near_copies, sizing
 from wtl_core.training.checkpoint import Checkpoint, TrainingFolder
 from wtl_core.training.image_cache import PoolImages, decode_pool
@@ -112,7 +114,7 @@ def train(
         shape=shape,
         preprocessing=plan.preprocessing,
         number_format=plan.number_format,
-        card=_card(plan, history, len(squares), time.monotonic() - started, device),
+        card=_card(plan, history, len(squares), time.monotonic() - started, device) | _origin(params.start),
         near_copy_distance=near_copies.distance(encoder, _first(trainer, near_copies.IMAGES)),
     )
     save_origin(store, fingerprint, images.sample_ids)
@@ -278,6 +280,17 @@ def _key(images: PoolImages, params: EncoderParams, draft: TrainingPlan, kind: s
     budget = {"seconds": params.seconds} if params.epochs is None else {"epochs": params.epochs}
     identity = {"version": sizing.VERSION, "plan": draft.to_json(), "budget": budget, "device": kind}
     return sizing.training_key(identity, images.sample_ids[: draft.images])
+
+
+def _origin(start: str | None) -> dict[str, Any]:
+    """Of weights that the training started from, for the card; a package's network has seen labels."""
+    if start is None:
+        return {}
+    parsed = parse_name(start)
+    of_package = known(parsed.value) if parsed.kind == "package" else []
+    licences = ["that of the images it was trained on", *(one.licence for one in of_package)]
+    origin = "; ".join(dict.fromkeys(one.origin for one in of_package))
+    return {"start": start, "licence": "; ".join(dict.fromkeys(licences))} | ({"origin": origin} if origin else {})
 
 
 def _card(
