@@ -98,7 +98,7 @@ def _accuracy(found: "Progress") -> list[str]:
     if found.forecast is not None:
         told.append(
             f"{found.forecast.more:,} more labels will bring about {_points(found.forecast.gain)}, "
-            "judging by other data."
+            f"judging by other data{'; forecasts this far ahead were not checked' if found.is_far else ''}."
         )
     if found.goal is not None:
         told.append(found.goal.sentence())

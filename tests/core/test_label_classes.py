@@ -102,6 +102,17 @@ def test_a_class_in_two_spellings_is_told_and_nothing_is_entered(store: Store, t
     assert now(store)["3.jpg"] == ("Bus",)
 
 
+def test_the_way_out_that_is_told_is_taken(store: Store, tmp_path: Path) -> None:
+    """The ledger has one spelling, the file the other; a table whose column had a gap turned 3 into 3.0."""
+    for number, (before, later) in enumerate((("cat", "Cat"), ("3", "3.0"))):
+        labels.add(store, table(tmp_path, **{f"i{2 * number + 1}": before}))
+        file = table(tmp_path, **{f"i{2 * number + 2}": later})
+        with pytest.raises(InputError, match=f"--rename '{later}={before}' takes one for the other"):
+            labels.add(store, file)
+        assert labels.add(store, file, Reading(renamed={later: before})).classes == {before: 1}
+    labels.add(store, table(tmp_path, i1="1", i2="-1"))  # numbers of two signs are two classes
+
+
 def test_a_spelling_that_the_ledger_lacks_is_told_until_it_is_settled(store: Store, tmp_path: Path) -> None:
     labels.add(store, table(tmp_path, i1="traffic_light", i2="a"))
     for reading in (None, Reading(renamed={"x": "y"})):

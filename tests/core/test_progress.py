@@ -169,11 +169,16 @@ def test_the_first_picks_of_batches_are_compared_and_no_other_labels(store: Stor
 
 
 def test_the_forecast_starts_from_the_labels_that_taught(store: Store) -> None:
-    label(store, batches.hand_out(store, Asked(new=200, control="100")).table["sample_id"].to_list())
+    label(store, batches.hand_out(store, Asked(new=140, control="70")).table["sample_id"].to_list())
     found = progress.run(store, more=50)
     assert found.accuracy is not None
-    assert (found.known, found.controls, found.taught) == (200, 100, 100)
-    assert found.forecast == accuracy.forecast(found.accuracy.value, 100, 50)
+    assert (found.known, found.controls, found.taught) == (140, 70, 70)
+    assert found.forecast == accuracy.forecast(found.accuracy.value, 70, 50)
+    rest = progress.run(store, more=1000).forecast
+    assert rest is not None
+    assert rest.more == 60  # all that are left
+    label(store, ranking(Path(store.root))["sample_id"].to_list())
+    assert progress.run(store).forecast is None
 
 
 def test_the_draw_ends_before_an_image_that_is_not_labelled_and_passes_one_of_no_known_class(store: Store) -> None:

@@ -57,6 +57,24 @@ def test_a_goal_takes_the_least_labels_whose_forecast_reaches_it(left: int) -> N
     assert left < 500 or len(set(more)) > 10
 
 
+def test_where_images_have_several_classes_all_of_them_count() -> None:
+    """A class that every image has is no achievement: vectors of noise teach nothing."""
+    draw = np.random.default_rng(0)
+    has_more = draw.random(800) < 0.5
+    classes = [("car", "person") if more else ("car",) for more in has_more]
+    noise = draw.normal(size=(800, 16)).astype(np.float32)
+    told = noise + 4.0 * has_more[:, None].astype(np.float32)
+    found = []
+    for vectors in (noise, told):
+        share = measure(
+            vectors / np.linalg.norm(vectors, axis=1, keepdims=True), classes, np.arange(800) % 2 == 0
+        ).share
+        assert share is not None
+        found.append(share.value)
+    assert found[0] < 0.6
+    assert found[1] > 0.95
+
+
 def test_a_goal_is_told_in_a_sentence() -> None:
     assert labels_for(0.9, Accuracy(None, 3, 70), left=500).sentence() == (
         "The accuracy goal of 90 % ends no picks yet, since accuracy is not known: it takes 40 labelled images that "

@@ -86,7 +86,9 @@ def check_spellings(
     if not doubtful:
         return
     groups = [", ".join(f"{name!r} ({count:,})" for name, count in group.items()) for group in doubtful[:_SHOWN]]
-    first, second = list(doubtful[0])[:2]
+    of_file = {name for classes in given.values() for name in classes or ()}
+    first = next((name for name in doubtful[0] if name in known), next(iter(doubtful[0])))
+    second = next(name for name in doubtful[0] if name in of_file and name != first)  # `--rename` takes these alone
     raise InputError(
         f"{where}: expected one spelling of each class, found {'; '.join(groups)}"
         f"{'; ...' if len(doubtful) > _SHOWN else ''}; --rename {f'{second}={first}'!r} takes one for the other, "
@@ -101,8 +103,13 @@ def settled(classes: tuple[str, ...], renamed: Mapping[str, str]) -> tuple[str, 
 
 
 def _to_a_reader(name: str) -> str:
-    """What is left of a name without what a reader does not see or weigh: case, blanks, dashes, underscores, marks."""
+    """What is left of a name without what a reader does not see or weigh: case, blanks, dashes, underscores, marks.
+
+    Of a number its value, with its sign: a table whose column has gaps turns 3 into 3.0.
+    """
     seen = "".join(sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
+    if re.fullmatch(r"\s*[+-]?\d+(\.0*)?\s*", seen):
+        return str(int(seen.strip().partition(".")[0]))
     return re.sub(r"[\s_-]+", " ", seen).strip().casefold()
 
 

@@ -29,13 +29,12 @@ from wtl_core.selection.accuracy import (
     share_of,
 )
 from wtl_core.selection.control_draw import Draw, random_draw
-from wtl_core.selection.label_weights import likely_classes
+from wtl_core.selection.label_weights import is_like, likely_classes
 from wtl_core.workspace import ledger, selections, sides, snapshots
 from wtl_core.workspace.commits import Commit
 from wtl_core.workspace.storage import Store
 
 _FOLDS = 5
-_DRAWS = 1000
 SHORT = 20
 """Labels of a class below which it is short: a vote of 20 neighbours cannot be won by fewer."""
 
@@ -76,7 +75,8 @@ class Progress:
         picks: Those of the labels that teach which `wtl export` handed out as picks.
         compared: How many of these are needed to compare them with controls.
         comparison: None without `accuracy`, or with fewer picks than that.
-        forecast: None without `accuracy`.
+        forecast: For as many more labels as were asked for, or for all that are left; None without `accuracy`, and
+            where all images are labelled.
         goal: The labels to the accuracy that was asked for; None if none was.
         classes: One row a class, the fewest labels first: `class`, `labels`, `share` among them, `pool_share` with
             `pool_low` and `pool_high` by the controls (null without), `next` of the picks that will probably be of it
@@ -105,6 +105,11 @@ class Progress:
     def lacking(self) -> str:
         """What is missing where `accuracy` is None, in words."""
         return lacking(self.controls, self.taught)
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the forecast reaches beyond twice the labels, up to which forecasts were checked."""
+        return self.forecast is not None and self.forecast.more > self.known
 
     def to_json(self) -> dict[str, Any]:
         """What `wtl progress --json` prints."""
@@ -146,6 +151,7 @@ def run(store: Store, more: int | None = None, *, goal: float | None = None, ref
     open_ranking = ranking.filter(~pl.col("sample_id").is_in(ledger.settled_ids(entries)))
     coming = _next_of(open_ranking.head(last.counts.picks), {name for names in named for name in names})
     left = open_ranking["duplicate_of"].null_count()
+    asked = more or known.height
     table = _classes(named, is_drawn, coming)
     handed_out = set(ledger.sample_ids(entries, "exported"))
     return Progress(
@@ -161,7 +167,7 @@ def run(store: Store, more: int | None = None, *, goal: float | None = None, ref
         picks=len(picks),
         compared=_taught_in_part(int(is_control.sum())),
         comparison=None if share is None else compare(unit, classes, is_control, picks),
-        forecast=None if share is None else forecast(share.value, accuracy.taught, more or known.height),
+        forecast=None if share is None or not left else forecast(share.value, accuracy.taught, min(asked, left)),
         goal=None if goal is None else labels_for(goal, accuracy, left=left),
         classes=table,
         short=table.filter(pl.col("labels") < SHORT)["class"].to_list(),
@@ -212,15 +218,29 @@ def compare(
         by_controls.append(hits(taught, judged))
         by_picks.append(hits(picks[:size], judged))
     both = np.concatenate(by_picks).astype(float), np.concatenate(by_controls).astype(float)
-    difference = both[0] - both[1]
-    again = np.random.default_rng(0).integers(0, len(difference), (_DRAWS, len(difference)))
-    low, high = np.quantile(difference[again].mean(1), [0.025, 0.975])
+    without = [np.delete(picks[:size], np.s_[part::_FOLDS]) for part in range(_FOLDS)]
+    of_training = [float(hits(taught, controls).mean()) for taught in without]
     return Comparison(
         labels=size,
         by_picks=float(both[0].mean()),
         by_controls=float(both[1].mean()),
-        difference=Estimate(float(difference.mean()), float(low), float(high)),
+        difference=_paired(both[0] - both[1], of_training),
     )
+
+
+def _paired(difference: np.ndarray, of_training: Sequence[float]) -> Estimate:
+    """The mean of (K,) differences of -1, 0 and 1, with its interval.
+
+    Few images tell a difference, so a win and a loss are added (Bonett and Price, 2012): no interval has no width. For
+    what other labels would have taught the variance of accuracies without a fifth of the picks each is added. Where
+    picks were random too, 120 times each at accuracies of 43 to 100 % by 50 to 200 controls, the interval left out zero
+    in 0 to 7 % of cases, and without that variance in up to 11 % (2026-12-02).
+    """
+    count, z = len(difference) + 2, 1.96
+    win, loss = (int((sign * difference > 0).sum() + 1) / count for sign in (1, -1))
+    judged = (win + loss - (win - loss) ** 2) / count
+    value, half = float(difference.mean()), z * (judged + float(np.var(of_training))) ** 0.5
+    return Estimate(value, max(-1.0, value - half), min(1.0, value + half))
 
 
 def _next_of(picks: pl.DataFrame, names: Collection[str]) -> dict[str, float] | None:
@@ -231,7 +251,7 @@ def _next_of(picks: pl.DataFrame, names: Collection[str]) -> dict[str, float] | 
     for reason, number in picks["why"].drop_nulls().value_counts().sort("why").iter_rows():
         likely = likely_classes(reason, names)
         for name in likely:
-            counts[name] = counts.get(name, 0.0) + number / len(likely)
+            counts[name] = counts.get(name, 0.0) + (number if is_like(reason) else number / len(likely))
     return counts
 
 

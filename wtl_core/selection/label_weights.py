@@ -25,7 +25,7 @@ import torch
 
 from wtl_core.recipe.selection import EMPTY
 from wtl_core.selection.dense import FETCH_ROWS
-from wtl_core.selection.linear_probe import Probe, fit_probe, one_thread
+from wtl_core.selection.linear_probe import Probe, are_several, fit_probe, named, one_thread
 from wtl_core.selection.neighbours import BLOCK_COLUMNS, Points, bits_to_level, level_distances
 
 _DISAGREEMENT = 5.0
@@ -64,13 +64,16 @@ class LabelSay:
     Attributes:
         factors: (N,) float64 above 0, for the weights of the candidates.
         names: C classes, sorted.
-        likeliest: (N,) int32, the class that each candidate most likely has, by the mean of both models.
-        second: (N,) int32, the next one.
+        likeliest: (N,) int32, the class that each candidate most likely has, by the mean of both models; where images
+            have several, the rarest of those that it most likely has.
+        second: (N,) int32, the next one; where images have several, the next rarest of them, or -1.
         disagreement: (N,) float32 between 0 and 1, half the summed difference of the models' probabilities.
         labelled: Labelled images whose classes are known.
-        agreement: Share of labelled images whose class the votes of the others name.
-        commonest: Share of labelled images that have the commonest class, which naming it always would reach.
+        agreement: Share of labelled images whose class, or all of whose classes, the votes of the others name.
+        commonest: Share of labelled images that have the commonest class, or the commonest ones together, which naming
+            them always would reach.
         is_heard: Whether the factors count.
+        are_several: Whether labelled images have several classes as a rule.
     """
 
     factors: np.ndarray
@@ -82,6 +85,7 @@ class LabelSay:
     agreement: float
     commonest: float
     is_heard: bool
+    are_several: bool
 
     def facts(self) -> dict[str, Any]:
         """For the receipt."""
@@ -103,8 +107,16 @@ class LabelSay:
     def reason(self, row: int) -> str:
         """What the labels say of a candidate, in words."""
         first, second = self.names[self.likeliest[row]], self.names[self.second[row]]
-        is_unsure = self.disagreement[row] >= _UNSURE
-        return f"{_UNSURE_BETWEEN}{first}{_AND}{second}" if is_unsure else f"{_LIKE}{first}"
+        if self.second[row] < 0:
+            return f"{_LIKE}{first}"
+        if self.disagreement[row] >= _UNSURE:
+            return f"{_UNSURE_BETWEEN}{first}{_AND}{second}"
+        return f"{_LIKE}{first}{_AND}{second}" if self.are_several else f"{_LIKE}{first}"
+
+
+def is_like(reason: str) -> bool:
+    """Whether the text is of an image that is of all classes that it names, and not of one of them."""
+    return reason.startswith(_LIKE)
 
 
 def likely_classes(reason: str, names: Collection[str]) -> list[str]:
@@ -113,9 +125,9 @@ def likely_classes(reason: str, names: Collection[str]) -> list[str]:
     Names may hold ` and ` themselves. Where a text can be read in several ways, the classes of all of them are given.
     """
     known = {*names, OTHER}
-    if reason.startswith(_LIKE):
-        return [reason.removeprefix(_LIKE)] if reason.removeprefix(_LIKE) in known else []
-    words = reason.removeprefix(_UNSURE_BETWEEN).split(_AND)
+    if is_like(reason) and reason.removeprefix(_LIKE) in known:
+        return [reason.removeprefix(_LIKE)]
+    words = reason.removeprefix(_LIKE if is_like(reason) else _UNSURE_BETWEEN).split(_AND)
     pairs = [(_AND.join(words[:count]), _AND.join(words[count:])) for count in range(1, len(words))]
     return [name for pair in pairs if known.issuperset(pair) for name in pair]
 
@@ -161,6 +173,18 @@ class Votes:
             1.0 / counts[self.known], counts[self.known]
         )
         return target
+
+    @cached_property
+    def are_several(self) -> bool:
+        """Whether images have several classes as a rule."""
+        return are_several(np.diff(self.starts)[self.known])
+
+    @property
+    def commonest(self) -> float:
+        """Share of the known images that have the same classes as most others."""
+        codes = np.split(self.codes, self.starts[1:-1])
+        counts = Counter(tuple(np.sort(found)) for found in codes if len(found))
+        return counts.most_common(1)[0][1] / len(self.known)
 
     @cached_property
     def label_shares(self) -> np.ndarray:
@@ -234,10 +258,14 @@ class Lesson:
             both = (probed + voted) / 2.0
             disagreement[part] = np.abs(probed - voted).sum(1) / 2.0
             factors[part] = (1.0 + _DISAGREEMENT * disagreement[part]) * (both @ self.rarity)
+            if self.votes.are_several:
+                both = self._rarest_of(both)
             at = np.arange(len(both))
             likeliest[part] = both.argmax(1)
             both[at, likeliest[part]] = -1.0
             second[part] = both.argmax(1)
+            if self.votes.are_several:
+                second[part][both.max(1) <= 0] = -1
         return LabelSay(
             factors=factors,
             names=self.votes.names,
@@ -248,7 +276,12 @@ class Lesson:
             agreement=self.agreement,
             commonest=self.commonest,
             is_heard=self.is_heard,
+            are_several=self.votes.are_several,
         )
+
+    def _rarest_of(self, shares: np.ndarray) -> np.ndarray:
+        """(n, C), of the classes that (n, C) shares name how rare they are, and zero for others."""
+        return np.asarray(named(shares, several=True) * self.rarity)
 
 
 def learn(
@@ -281,9 +314,9 @@ def learn(
             is_equalised=True,
         )
     sized = np.sort(order[:_SIZED])
-    sizes = np.bincount(np.add(*_predict(probe, votes, vectors, sized)).argmax(1), minlength=len(votes.names))
-    shares = np.maximum(sizes / len(sized), _LEAST_SHARE / len(votes.names))
-    agreement, commonest = _agreement(votes, labelled), float((votes.target > 0).mean(0).max())
+    sizes = named(np.add(*_predict(probe, votes, vectors, sized)), several=votes.are_several).sum(0)
+    shares = np.maximum(sizes / sizes.sum(), _LEAST_SHARE / len(votes.names))
+    agreement, commonest = _agreement(votes, labelled), votes.commonest
     error = (commonest * (1.0 - commonest) / min(len(known), _CHECKED)) ** 0.5
     return Lesson(
         votes=votes.of_others(0, votes.own),
@@ -305,7 +338,7 @@ def _predict(
 
 
 def _agreement(votes: Votes, labelled: Points) -> float:
-    """Share of labelled images, some thousand at most, one of whose classes the votes of all others name."""
+    """Share of labelled images, some thousand at most, whose classes, and no others, the votes of all others name."""
     known = votes.known
     asked = np.linspace(0, len(known) - 1, min(len(known), _CHECKED)).astype(np.int64)
     checked = known[asked]
@@ -318,7 +351,8 @@ def _agreement(votes: Votes, labelled: Points) -> float:
             for column in range(0, points.count, BLOCK_COLUMNS):
                 bits = points.product(left, column, column + BLOCK_COLUMNS).cpu().numpy()
                 others.add(bits[:, : points.count - column], row, column, threads)
-    return float((votes.target[asked][np.arange(len(checked)), others.shares(slice(None)).argmax(1)] > 0).mean())
+    told = named(others.shares(slice(None)), several=votes.are_several)
+    return float((told == (votes.target[asked] > 0)).all(1).mean())
 
 
 @numba.njit(cache=True, nogil=True)
