@@ -27,7 +27,6 @@ from torch import nn
 
 from wtl_core.encoders import openvino_network, packages, resolve
 from wtl_core.encoders.encoder import Encoder
-from wtl_core.encoders.networks import fold_norms
 from wtl_core.training import fitting
 from wtl_core.training.image_cache import decode_pool
 from wtl_core.workspace.storage import open_store
@@ -50,9 +49,9 @@ class Called(nn.Module):
 
 
 def network() -> nn.Module:
-    """The bare network with its weights, its norms folded into its convolutions."""
+    """The bare network with its weights; engines fold its norms into its convolutions, torch alone does not."""
     found, _ = packages.load_packaged(NETWORK.partition(":")[2])
-    return fold_norms(found).requires_grad_(requires_grad=False).eval()
+    return found.requires_grad_(requires_grad=False).eval()
 
 
 def by_torch(encoder: Encoder, *, number_format: str, is_compiled: bool = False) -> Encoder:
@@ -73,7 +72,8 @@ def by_openvino(encoder: Encoder, calibration: list[np.ndarray] | None, *, is_bf
         model = nncf.quantize(model, nncf.Dataset(calibration), subset_size=len(calibration))
     compiled = openvino_network.compile_model(model, is_bfloat16=is_bfloat16, threads=torch.get_num_threads())
     request = compiled.create_infer_request()
-    return replace(encoder, module=Called(lambda values: request.infer([values], share_inputs=True)[0].copy()))
+    module = Called(lambda values: request.infer([values], share_inputs=True)[0].copy())
+    return replace(encoder, module=module, number_format="bfloat16" if is_bfloat16 else "float32")
 
 
 def by_onnx(encoder: Encoder, calibration: list[np.ndarray] | None, folder: Path) -> Encoder:
@@ -91,7 +91,8 @@ def by_onnx(encoder: Encoder, calibration: list[np.ndarray] | None, folder: Path
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return replace(encoder, module=Called(lambda values: session.run(None, {"images": values})[0]))
+    module = Called(lambda values: session.run(None, {"images": values})[0])
+    return replace(encoder, module=module, number_format="float32")
 
 
 def quantized(path: Path, calibration: list[np.ndarray]) -> Path:

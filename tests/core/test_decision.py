@@ -129,6 +129,12 @@ def test_a_refresh_tells_what_came_and_went_and_who_was_refused(source: Path, tm
     assert status.read(store).decision == shown.decision
     assert status.read(store).labelled_since == 0
 
+    ids = ledger.sample_ids(ledger.read(store), "labelled")
+    ledger.append(store, "labelled", ids[:2], classes=[["cat"], ["dog"]])
+    ledger.append(store, "unlabelled", ids[2:])
+    third = refresh(tmp_path / "w", source)
+    assert decision.what_changed(third).startswith("Since refresh 2: 2 with other classes, labels of 1 taken back; ")
+
 
 def test_a_commit_from_before_changes_were_counted_says_nothing_of_them(source: Path, tmp_path: Path) -> None:
     refresh(tmp_path / "w", source)

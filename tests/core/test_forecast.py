@@ -19,7 +19,7 @@ from wtl_core import pipeline
 from wtl_core.errors import InputError
 from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe
-from wtl_core.refresh import forecast, source_forecast, source_sample, sources
+from wtl_core.refresh import forecast, shard_sizes, source_forecast, source_sample, sources
 from wtl_core.refresh.forecast import Rates, shipped_rates
 from wtl_core.workspace import commits
 from wtl_core.workspace.forecasts import Hardware, Work
@@ -268,7 +268,7 @@ def test_a_shard_that_cannot_be_read_leaves_the_shipped_rate(tmp_path: Path) -> 
     for file in sorted(tmp_path.iterdir()):
         listing = sources.list_objects(Store(str(tmp_path / "w")), sources.Scope([str(file)], [], []))
         assert listing.height == 1
-        assert source_sample.megabytes_per_image(listing, Recipe().ingest) is None
+        assert shard_sizes.megabytes_per_image(listing, Recipe().ingest) is None
 
 
 def test_auto_takes_larger_sides_as_far_as_its_time_goes() -> None:

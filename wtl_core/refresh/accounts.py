@@ -74,8 +74,10 @@ def after_embedding(
     )
 
 
-def changes(run: Run, live: Pool, *, added: int, labelled: int, skipped: int) -> Changes:
-    """What came and went since the last refresh; samples that came, were labelled or skipped are counted already."""
+def changes(
+    run: Run, live: Pool, *, added: int, labelled: int, relabelled: int, unlabelled: int, skipped: int
+) -> Changes:
+    """What came and went since the last refresh; samples that came, and what the ledger says, are counted already."""
     refused, gone = live.quarantine, 0
     if run.last is not None:
         former = snapshots.read_snapshot(run.store, run.last.listing)
@@ -89,6 +91,8 @@ def changes(run: Run, live: Pool, *, added: int, labelled: int, skipped: int) ->
         refused=refused.height,
         refused_examples=examples,
         labelled=labelled,
+        relabelled=relabelled,
+        unlabelled=unlabelled,
         skipped=skipped,
     )
 

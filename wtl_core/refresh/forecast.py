@@ -154,8 +154,8 @@ def _embedding_seconds(work: Work, hardware: Hardware, rates: Rates, *, decoding
     """Cores decode and, where there is no GPU, compute; on GPUs both go on at once."""
     table, cores = rates.tables["embedding"], hardware.machines * hardware.cores
     units, rate = (hardware.machines * hardware.gpus, "gpu") if hardware.gpus else (cores, work.network)
-    computing = work.to_embed / float(table[rate]) / units
-    computing *= _scale(work, table, computing)
+    whole = work.pool / float(table[rate]) / units
+    computing = work.to_embed / float(table[rate]) / units * _scale(work, table, whole)
     if not hardware.gpus:
         return computing
     share = work.to_embed / work.images if work.images else 0.0
@@ -163,9 +163,9 @@ def _embedding_seconds(work: Work, hardware: Hardware, rates: Rates, *, decoding
 
 
 def _scale(work: Work, table: Mapping[str, Any], seconds: float) -> float:
-    """Time of the network over the `seconds` that it takes at the side of the rates.
+    """Time of the network over what it takes at the side of the rates, by which the whole pool takes `seconds`.
 
-    `auto` takes a larger side, and a second network, as far as its time goes.
+    `auto` takes a larger side, and a second network, as far as its time goes for the whole pool.
     """
     if work.side_px is not None:
         return float((work.side_px / table["side_px"]) ** 2)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import polars as pl
+
 from wtl_core.embedding import chunks
 from wtl_core.embedding.chunks import Embedded
 from wtl_core.encoders import cards
@@ -47,9 +49,11 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
     kept = pick_changes = None
     labelled_before: set[str] = set()
     skipped_before: set[str] = set()
+    relabelled = unlabelled = 0
     if run.last is not None:
         labelled_before, skipped_before = _labelled_and_skipped(run.store, run.last.ledger_length)
         settled = [*labelled, *skipped, *held_out]
+        relabelled, unlabelled = _label_changes(ledger.read(run.store, run.last.ledger_length), entries)
         kept = selections.kept_share(run.store, run.last.selection, selection.key, settled=settled)
         pick_changes = selections.pick_changes(run.store, run.last.selection, selection.key, settled=settled)
     changes = accounts.changes(
@@ -57,6 +61,8 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
         live,
         added=counts.new_samples,
         labelled=len(labelled - labelled_before),
+        relabelled=relabelled,
+        unlabelled=unlabelled,
         skipped=len(skipped - skipped_before),
     )
     return Commit(
@@ -95,6 +101,16 @@ def with_seconds(record: Commit, seconds: dict[str, float]) -> Commit:
 
 def _rounded(seconds: dict[str, float]) -> dict[str, float]:
     return {stage: round(value, 3) for stage, value in seconds.items()}
+
+
+def _label_changes(before: pl.DataFrame, now: pl.DataFrame) -> tuple[int, int]:
+    """How many labelled samples have other classes now, or are not labelled any more, by two states of the ledger."""
+    then, later = (
+        ledger.labels(entries, with_skipped=True).select("sample_id", "classes") for entries in (before, now)
+    )
+    both = then.join(later, on="sample_id", how="left", suffix="_now", coalesce=True)
+    is_there = both["sample_id"].is_in(later["sample_id"].implode())
+    return both.filter(is_there, pl.col("classes").ne_missing(pl.col("classes_now"))).height, int((~is_there).sum())
 
 
 def _labelled_and_skipped(store: Store, entries: int) -> tuple[set[str], set[str]]:

@@ -17,7 +17,7 @@ from wtl_core.errors import InputError
 from wtl_core.pool.part_plan import PartPlan, plan_parts, snapshot_rows
 from wtl_core.recipe import encoder_names
 from wtl_core.recipe.recipe import Recipe
-from wtl_core.refresh import forecast, last_result, readmission, source_sample
+from wtl_core.refresh import forecast, last_result, readmission, shard_sizes
 from wtl_core.refresh.sources import Scope, check_removals, list_objects, scope_of, split_by_owner
 from wtl_core.shards import discover
 from wtl_core.shards.discover import LISTING_SCHEMA, Changes
@@ -254,7 +254,7 @@ def _work(store: Store, last: Commit | None, recipe: Recipe, found: _Compared, f
     """
     each = forecast.shipped_rates().tables["ingest"]["megabytes_per_image"]
     if last is None:
-        each = source_sample.megabytes_per_image(found.listing, recipe.ingest) or each
+        each = shard_sizes.megabytes_per_image(found.listing, recipe.ingest) or each
     elif last.counts.locations and not found.before.is_empty():
         each = max(_megabytes(found.before) / last.counts.locations, 1e-6)
     arrived = pool = round(_images_in(found.arrived, each))
@@ -289,7 +289,7 @@ def work_of(
         regions_from=recipe.selection.regions_from,
         network={"ssl": "own", "pixels": "pixels"}.get(kind, "package"),
         side_px=recipe.encoder.side_px,
-        auto_seconds=recipe.encoder.seconds if kind == "auto" and not is_kept else None,
+        auto_seconds=recipe.encoder.seconds if kind == "auto" else None,
         is_new_encoder=not is_kept,
         encoder_seconds=0.0 if is_kept or not encoder_names.is_made_here(recipe.encoder.name) else seconds,
     )

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +12,19 @@ import polars as pl
 
 from wtl_core.embedding import embedder
 from wtl_core.encoders.encoder import Encoder
-from wtl_core.errors import TransientError
 from wtl_core.pool.part_file import PartWriter, pool_key, write_part
 from wtl_core.pool.part_rows import RowMaker
 from wtl_core.recipe.ingest import IngestParams
-from wtl_core.shards.discover import LISTING_SCHEMA
-from wtl_core.shards.objects import Entry, ObjectChangedError, SourceObject
+from wtl_core.refresh.shard_sizes import as_objects, entries_in, size_in
+from wtl_core.shards.objects import Entry, SourceObject
 from wtl_core.shards.paths import is_s3
-from wtl_core.shards.reader import open_object, read_object
-from wtl_core.shards.tables import UNREADABLE, open_table
+from wtl_core.shards.reader import read_object
 from wtl_core.workspace.storage import Store
 
 _IMAGES, _SHARDS, _SECONDS = 400, 12, 15.0
 """Images and shards that are opened at most, and when to stop: a decision needs the order of magnitude at once."""
 _HELD_BYTES = 128 << 20
 """Bytes of image files that are kept for embedding: what an embedding reads ahead too."""
-_PEEKED = 8
-"""Entries of a shard that a first refresh reads ahead of all others, to tell how many images there are."""
-_TAR_BLOCK = 512
-"""Bytes of a member's header in a tar; its data is padded to whole ones."""
 _PART = "0" * 64
 _PLACE = ("object_uri", "key", "ordinal")
 
@@ -145,12 +138,12 @@ class _Reading:
                 is_whole = False
                 break
             self._add(obj, entry)
-            taken, size = taken + 1, size + _size_in(obj, entry)
+            taken, size = taken + 1, size + size_in(obj, entry)
         self.opened += 1
         if obj.kind != "loose":
             self._rows.finish()
             share = (self._part.pool.num_rows - before) / max(1, taken)
-            self.images_in_shards += share * (taken if is_whole else _entries_in(obj, taken, size))
+            self.images_in_shards += share * (taken if is_whole else entries_in(obj, taken, size))
             self.shard_bytes += max(obj.size, 0)
             self.opened_shards += 1
 
@@ -173,38 +166,6 @@ class _Reading:
         return (clock.seconds() if is_remote else clock.cpu_seconds()) / max(1, later)
 
 
-def megabytes_per_image(objects: pl.DataFrame, params: IngestParams) -> float | None:
-    """Megabytes of a shard for each image in it, by the first images of the listing's first shard.
-
-    None where there is no shard, or its first entries hold no image or cannot be read, which ingest will say.
-    """
-    shards = objects.filter(pl.col("kind").is_in(("tar", "parquet", "zip")), pl.col("size") > 0).head(1)
-    for obj in _as_objects(shards):
-        try:
-            entries = list(islice(read_object(obj, max_file_bytes=params.max_file_bytes), _PEEKED))
-            size = sum(_size_in(obj, entry) for entry in entries)
-            images = sum(entry.data is not None for entry in entries) / max(1, len(entries))
-            if images:
-                return obj.size / 1e6 / (images * _entries_in(obj, len(entries), size))
-        except (*UNREADABLE, ObjectChangedError, TransientError):
-            pass
-    return None
-
-
-def _size_in(obj: SourceObject, entry: Entry) -> int:
-    """Bytes of an entry in its shard: in a tar with its header, to the end of a block."""
-    header = _TAR_BLOCK if obj.kind == "tar" else 0
-    return max(entry.size, 0) + header + (-entry.size % header if header else 0)
-
-
-def _entries_in(obj: SourceObject, taken: int, size: int) -> float:
-    """How many entries a shard has, of which the first `taken` have `size` bytes: a table tells, others by bytes."""
-    if obj.kind == "parquet":
-        with open_object(obj) as stream:
-            return int(open_table(stream).metadata.num_rows)
-    return taken * obj.size / max(1, size)
-
-
 def images_per_second(encoder: Encoder, files: Sequence[bytes], *, workers: int) -> float:
     """Image files that one core decodes and embeds in a second, or what a GPU and the cores do together.
 
@@ -222,8 +183,4 @@ def _drawn(objects: pl.DataFrame, most: int) -> list[SourceObject]:
     """At most so many objects, by a draw that depends on their names alone."""
     keys = [sha256(uri.encode("utf-8", "surrogateescape")).hexdigest() for uri in objects["uri"]]
     chosen = objects.with_columns(pl.Series("draw", keys, pl.String)).sort("draw").head(most)
-    return _as_objects(chosen)
-
-
-def _as_objects(rows: pl.DataFrame) -> list[SourceObject]:
-    return [SourceObject(*row) for row in rows.select(list(LISTING_SCHEMA)).iter_rows()]
+    return as_objects(chosen)

@@ -107,6 +107,8 @@ def what_changed(commit: Commit) -> str:
     parts += [f"-{changes.gone:,}"] if changes.gone else []
     parts += [f"{changes.refused:,} refused ({changes.named()})"] if changes.refused else []
     parts += [f"{changes.labelled:,} labelled"] if changes.labelled > 0 else []
+    parts += [f"{changes.relabelled:,} with other classes"] if changes.relabelled > 0 else []
+    parts += [f"labels of {changes.unlabelled:,} taken back"] if changes.unlabelled > 0 else []
     parts += [f"{changes.skipped:,} skipped"] if changes.skipped else []
     sentence = f"Since refresh {commit.number - 1}: {', '.join(parts) or 'the same images and labels'}"
     if commit.pick_changes is not None:

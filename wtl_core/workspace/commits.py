@@ -87,6 +87,10 @@ class Changes(BaseModel):
     """URI and reason of the first of these."""
     labelled: int
     """Samples that were labelled meanwhile."""
+    relabelled: int = 0
+    """Labelled samples whose classes are others now, or known now."""
+    unlabelled: int = 0
+    """Samples whose labels were taken back."""
     skipped: int = 0
     """Samples that were skipped meanwhile."""
 

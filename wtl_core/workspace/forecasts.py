@@ -40,7 +40,7 @@ class Work(BaseModel):
     side_px: int | None = None
     """Image side of the network; None for one that has its own."""
     auto_seconds: float | None = None
-    """What features may cost, where networks and side will follow from that (`encoder = "auto"`); None elsewhere."""
+    """What features may cost, where networks and side follow from that (`encoder = "auto"`); None elsewhere."""
     dimensions: int = 256
     """Numbers of a vector."""
     is_new_encoder: bool = False
