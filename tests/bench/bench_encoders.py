@@ -84,6 +84,7 @@ ON_CUDA = [
     Variant("self-distilled, 2 views of 512", {"views": 2, "batch_images": 512}, methods.SelfDistilled),
     Variant("decoupled, 4 views of 256", {}, methods.Decoupled),
     Variant("redundancy, 2 views of 512", {"views": 2, "batch_images": 512}, methods.Redundancy),
+    Variant("siamese, 4 views of 64", {"batch_images": 64}, methods.FastSiam),
     Variant("variance and covariance, 2 views of 512", {"views": 2, "batch_images": 512}, methods.Variance),
 ]
 ON_CPU = [
@@ -101,6 +102,8 @@ ON_CPU = [
     Variant("redundancy, 2 views of 256", {"views": 2, "batch_images": 256}, methods.Redundancy),
     Variant("redundancy, 2 views of 128", {"views": 2, "batch_images": 128}, methods.Redundancy),
     Variant("variance and covariance, 2 views of 128", {"views": 2, "batch_images": 128}, methods.Variance),
+    Variant("siamese, 4 views of 64", {}, methods.FastSiam),
+    Variant("siamese, 4 views of 32", {"batch_images": 32}, methods.FastSiam),
 ]
 
 

@@ -16,6 +16,17 @@ def unit_projections(trainer: Trainer, rows: np.ndarray, generator: torch.Genera
     return functional.normalize(trainer.projector(trainer.features(seen)).float(), dim=1)
 
 
+def with_predictor(trainer: Trainer) -> nn.Module:
+    """What predicts a projection from another one; the trainer's optimiser learns it too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(trainer.plan.seed + 1)
+        predictor = nn.Sequential(
+            nn.Linear(128, 1024, bias=False), nn.BatchNorm1d(1024), nn.ReLU(), nn.Linear(1024, 128)
+        ).to(trainer.device)
+    trainer.optimizer.add_param_group({"params": list(predictor.parameters())})
+    return predictor
+
+
 class CodingRate(Trainer):
     """Many views pulled to their mean while the batch's volume grows (EMP-SSL, arXiv:2304.03977)."""
 
@@ -91,12 +102,7 @@ class MomentumContrast(Trainer):
         self.teacher_forward = (
             torch.compile(self.teacher[0], dynamic=False) if self.device.type == "cuda" else self.teacher[0]
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.plan.seed + 1)
-            self.predictor = nn.Sequential(
-                nn.Linear(128, 1024, bias=False), nn.BatchNorm1d(1024), nn.ReLU(), nn.Linear(1024, 128)
-            ).to(self.device)
-        self.optimizer.add_param_group({"params": list(self.predictor.parameters())})
+        self.predictor = with_predictor(self)
 
     def asked_and_keys(self, rows: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
         """Of two views: what the network predicts, twice, and the slow copy's projections, twice; of unit length."""
@@ -125,3 +131,19 @@ class SelfDistilled(MomentumContrast):
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
         first, second, left, right = self.asked_and_keys(rows, generator)
         return 4 - 2 * (first * right).sum(1).mean() - 2 * (second * left).sum(1).mean()
+
+
+class FastSiam(Trainer):
+    """Each view predicts the mean of the others' projections; no negatives, no slow copy (FastSiam, 2022)."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.predictor = with_predictor(self)
+
+    def loss(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+        seen = self.inputs(rows, self.plan.views, generator)
+        projected = self.projector(self.features(seen)).float()
+        asked = functional.normalize(self.predictor(projected), dim=1).view(self.plan.views, len(rows), -1)
+        unit = functional.normalize(projected.detach(), dim=1).view_as(asked)
+        others = functional.normalize(unit.sum(0) - unit, dim=2)
+        return 1 - (asked * others).sum(2).mean()
