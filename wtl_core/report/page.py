@@ -21,7 +21,7 @@ import polars as pl
 
 from wtl_core.pool.live_pool import Pool
 from wtl_core.report import columns, decision, positions, previews, sections, small_pictures, version
-from wtl_core.selection.label_weights import likely_classes
+from wtl_core.selection.label_weights import is_like, likely_classes
 from wtl_core.training import succession
 from wtl_core.workspace import commits, ledger, selections
 from wtl_core.workspace.commits import Commit
@@ -216,7 +216,7 @@ def _classes(labels: pl.DataFrame, ranking: pl.DataFrame) -> dict[str, str]:
     names = {name for found in known["classes"] for name in found}
     said = {reason: likely_classes(reason, names) for reason in ranking["why"].drop_nulls().unique()}
     likely = {
-        sample_id: said[reason][0] if len(said[reason]) == 1 else "(unsure)"
+        sample_id: ", ".join(said[reason]) if is_like(reason) or len(said[reason]) == 1 else "(unsure)"
         for sample_id, reason in ranking.select("sample_id", "why").iter_rows()
         if reason is not None and said[reason]
     }
