@@ -63,6 +63,7 @@ def test_progress_tells_accuracy_choosing_the_forecast_and_classes(work: Path, w
     shown = wtl_here("progress", "--more", "1000", "-w", work).stdout
     told = result_of(wtl_here("progress", "--more", "1000", "-w", work, "--json"))
     assert (told["known"], told["controls"] + told["taught"]) == (146, 146)
+    assert told["forecast"]["more"] == 150 - 146  # all that are left, of the 1,000
     percent, points = r"\d+\.\d %", r"[+-]\d+\.\d points \([+-]\d+\.\d to [+-]\d+\.\d\)"
     for line in (
         rf"Accuracy: {percent} \([\d.]+ to [\d.]+\), the 95 % interval in brackets\. A linear probe, a simple "
@@ -70,7 +71,7 @@ def test_progress_tells_accuracy_choosing_the_forecast_and_classes(work: Path, w
         r"were drawn at random\.",
         r"(Choosing helped|Choosing did not help|Whether choosing helped cannot be told from so few labels): the first "
         rf"(\d+) picks teach an accuracy of {percent}, \2 random images {percent}; {points}\.",
-        rf"1,000 more labels will bring about {points}, judging by other data\.",
+        rf"{told['forecast']['more']} more labels will bring about {points}, judging by other data\.",
         r"class +labels +of labels +of the pool +next picks",
         r"rare +1 +0\.7% +\d+\.\d% to \d+\.\d% *",
         r"Classes with fewer than 20 labels: rare\.",
