@@ -155,7 +155,7 @@ def _own_encoder(run: Run, on_progress: Progress | None) -> str:
     current = last_result.current_encoder(run.store, run.last, params.name)
     if current is not None and not is_due and not _is_another_network(run):
         kept = loading.kept(run.store, current)
-        if not _can_be_fitted_now(run, kept):
+        if not _needs_another_fit(run, kept):
             return kept or params.name
     made = _make_encoder(run.store, load_pool(run), params, run.machine, on_progress)
     if is_due or succession.successor(run.store, params.name) is not None:
@@ -163,10 +163,10 @@ def _own_encoder(run: Run, on_progress: Progress | None) -> str:
     return made
 
 
-def _can_be_fitted_now(run: Run, kept: str | None) -> bool:
+def _needs_another_fit(run: Run, kept: str | None) -> bool:
     """Whether the last refresh took a network as it was, for want of images, and they are there now.
 
-    Earlier versions kept no such network, so that what `auto` had chosen could not be found again.
+    So does `auto` where nothing is kept: earlier versions kept no such network, and what was chosen is not known.
     """
     if kept is None and run.recipe.encoder.name == "auto":
         return True

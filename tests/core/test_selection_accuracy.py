@@ -6,6 +6,7 @@ import pytest
 from tests.clustered_pool import clustered, rank
 from wtl_core.recipe.selection import SelectionParams
 from wtl_core.selection.accuracy import LEAST, Accuracy, Estimate, expected, forecast, labels_for, measure
+from wtl_core.selection.class_sets import ClassSets
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -73,6 +74,35 @@ def test_where_images_have_several_classes_all_of_them_count() -> None:
         found.append(share.value)
     assert found[0] < 0.6
     assert found[1] > 0.95
+
+
+def test_a_class_that_every_image_has_changes_no_accuracy() -> None:
+    draw = np.random.default_rng(0)
+    codes = draw.integers(0, 6, 600)
+    vectors = draw.normal(size=(6, 16))[codes] + 1.2 * draw.normal(size=(600, 16))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    shares = [
+        measure(vectors, [(f"class {code}", *more) for code in codes], np.arange(600) % 2 == 0).share
+        for more in ((), ("thing",))
+    ]
+    assert shares[0] is not None
+    assert shares[1] is not None
+    assert 0.5 < shares[0].value < 0.95
+    assert shares[1].value == pytest.approx(shares[0].value, abs=0.03)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_classes_that_are_named_are_those_of_the_nearest_set(several: bool) -> None:
+    draw = np.random.default_rng(0)
+    images = [draw.choice(5, draw.integers(1, 4) if several else 1, replace=False).tolist() for _ in range(40)]
+    sets = ClassSets.of(images, 5)
+    assert sets.are_single != several
+    plain = sorted({tuple(sorted(codes)) for codes in images})
+    for shares in draw.dirichlet(np.ones(5), 50).astype(np.float32):
+        away = [sum((shares[c] - (c in codes) / len(codes)) ** 2 for c in range(5)) for codes in plain]
+        assert np.flatnonzero(sets.named(shares[None])[0]).tolist() == list(plain[int(np.argmin(away))])
+    counts = [[tuple(sorted(codes)) for codes in images].count(codes) for codes in plain]
+    assert sets.commonest == max(counts) / 40
 
 
 def test_a_goal_is_told_in_a_sentence() -> None:

@@ -61,7 +61,14 @@ def reference(vectors: np.ndarray, labelled: np.ndarray, classes: Classes) -> tu
     votes = np.exp(-squared / 2 / 0.07) @ target
     voted = votes / votes.sum(1, keepdims=True)
     both = (probed + voted) / 2
-    share = np.maximum(np.bincount(both.argmax(1), minlength=len(names)) / len(vectors), 1e-3 / len(names))
+    sets = [tuple(sorted(found)) for _, found in known]
+    sets = sorted(set(sets), key=lambda one: (-sets.count(one), one))
+    counts = np.zeros(len(names))
+    for shares in both:  # the nearest of the sets of classes that labelled images have
+        away = [((shares - [(name in one) / len(one) for name in names]) ** 2).sum() for one in sets]
+        for name in sets[int(np.argmin(away))]:
+            counts[names.index(name)] += 1
+    share = np.maximum(counts / counts.sum(), 1e-3 / len(names))
     disagreement = np.abs(probed - voted).sum(1) / 2
     return (1 + 5 * disagreement) * (both @ share**-0.5), disagreement
 

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from wtl_core.recipe.selection import EMPTY
-from wtl_core.selection.linear_probe import are_several, fit_probe, named, one_thread
+from wtl_core.selection.class_sets import ClassSets
+from wtl_core.selection.linear_probe import fit_probe, one_thread
 
 LEAST = 40
 """Labelled images of known classes from which accuracy is told, drawn at random, and as many others: by 40 a share of
@@ -126,7 +127,7 @@ def lacking(drawn: int, taught: int) -> str:
 def measure(vectors: np.ndarray, classes: Sequence[Sequence[str] | None], is_drawn: np.ndarray) -> Accuracy:
     """The accuracy of a probe on the images drawn at random, taught by all others; the same on any number of threads.
 
-    Where images have several classes, one is named right if all of its classes are named and no other.
+    An image of several classes is named right if all of them are named and no other (see `class_sets`).
 
     Args:
         vectors: (K, D) of labelled images, of unit length.
@@ -148,19 +149,20 @@ def judging(
     Arguments are as for `measure`; no row may be given whose classes are not known.
     """
     given_names = [() if found is None else tuple(dict.fromkeys(found)) or (EMPTY,) for found in classes]
-    several = are_several(np.array([len(found) for found in given_names if found]))
     names = sorted({name for found in given_names for name in found})
     place = {name: number for number, name in enumerate(names)}
-    target = np.zeros((len(given_names), len(names)), np.float32)
-    for row, found in enumerate(given_names):
-        target[row, [place[name] for name in found]] = 1.0 / max(1, len(found))
+    codes = [[place[name] for name in found] for found in given_names]
+    sets = ClassSets.of(filter(None, codes), len(names))
+    target = np.zeros((len(codes), len(names)), np.float32)
+    for row, found in enumerate(codes):
+        target[row, found] = 1.0 / max(1, len(found))
 
     def hits(taught: np.ndarray, judged: np.ndarray) -> np.ndarray:
         given, asked = (torch.from_numpy(vectors[rows].astype(np.float32)) for rows in (taught, judged))
         with one_thread():
             probe = fit_probe(given, torch.from_numpy(target[taught]), classes=len(names))
             shares = probe.logits(asked).softmax(1).numpy()
-        return np.asarray((named(shares, several=several) == (target[judged] > 0)).all(1))
+        return np.asarray((sets.named(shares) == (target[judged] > 0)).all(1))
 
     return hits
 

@@ -24,8 +24,9 @@ import numpy as np
 import torch
 
 from wtl_core.recipe.selection import EMPTY
+from wtl_core.selection.class_sets import ClassSets
 from wtl_core.selection.dense import FETCH_ROWS
-from wtl_core.selection.linear_probe import Probe, are_several, fit_probe, named, one_thread
+from wtl_core.selection.linear_probe import Probe, fit_probe, one_thread
 from wtl_core.selection.neighbours import BLOCK_COLUMNS, Points, bits_to_level, level_distances
 
 _DISAGREEMENT = 5.0
@@ -64,16 +65,15 @@ class LabelSay:
     Attributes:
         factors: (N,) float64 above 0, for the weights of the candidates.
         names: C classes, sorted.
-        likeliest: (N,) int32, the class that each candidate most likely has, by the mean of both models; where images
-            have several, the rarest of those that it most likely has.
-        second: (N,) int32, the next one; where images have several, the next rarest of them, or -1.
+        likeliest: (N,) int32, the class that each candidate most likely has, by the mean of both models; of several
+            that it most likely has together, the rarest.
+        second: (N,) int32, the next one; of several together the next rarest, as its complement (`~`, below zero).
         disagreement: (N,) float32 between 0 and 1, half the summed difference of the models' probabilities.
         labelled: Labelled images whose classes are known.
         agreement: Share of labelled images whose class, or all of whose classes, the votes of the others name.
         commonest: Share of labelled images that have the commonest class, or the commonest ones together, which naming
             them always would reach.
         is_heard: Whether the factors count.
-        are_several: Whether labelled images have several classes as a rule.
     """
 
     factors: np.ndarray
@@ -85,7 +85,6 @@ class LabelSay:
     agreement: float
     commonest: float
     is_heard: bool
-    are_several: bool
 
     def facts(self) -> dict[str, Any]:
         """For the receipt."""
@@ -106,12 +105,12 @@ class LabelSay:
 
     def reason(self, row: int) -> str:
         """What the labels say of a candidate, in words."""
-        first, second = self.names[self.likeliest[row]], self.names[self.second[row]]
-        if self.second[row] < 0:
-            return f"{_LIKE}{first}"
+        code = int(self.second[row])
+        has_both = code < 0
+        first, second = self.names[self.likeliest[row]], self.names[~code if has_both else code]
         if self.disagreement[row] >= _UNSURE:
             return f"{_UNSURE_BETWEEN}{first}{_AND}{second}"
-        return f"{_LIKE}{first}{_AND}{second}" if self.are_several else f"{_LIKE}{first}"
+        return f"{_LIKE}{first}{_AND}{second}" if has_both else f"{_LIKE}{first}"
 
 
 def is_like(reason: str) -> bool:
@@ -175,16 +174,11 @@ class Votes:
         return target
 
     @cached_property
-    def are_several(self) -> bool:
-        """Whether images have several classes as a rule."""
-        return are_several(np.diff(self.starts)[self.known])
-
-    @property
-    def commonest(self) -> float:
-        """Share of the known images that have the same classes as most others."""
-        codes = np.split(self.codes, self.starts[1:-1])
-        counts = Counter(tuple(np.sort(found)) for found in codes if len(found))
-        return counts.most_common(1)[0][1] / len(self.known)
+    def sets(self) -> ClassSets:
+        """The sets of classes that the known images have."""
+        codes = self.codes.tolist()
+        bounds = itertools.pairwise(self.starts.tolist())
+        return ClassSets.of((codes[start:end] for start, end in bounds if end > start), len(self.names))
 
     @cached_property
     def label_shares(self) -> np.ndarray:
@@ -258,14 +252,13 @@ class Lesson:
             both = (probed + voted) / 2.0
             disagreement[part] = np.abs(probed - voted).sum(1) / 2.0
             factors[part] = (1.0 + _DISAGREEMENT * disagreement[part]) * (both @ self.rarity)
-            if self.votes.are_several:
-                both = self._rarest_of(both)
             at = np.arange(len(both))
+            members = None if self.votes.sets.are_single else self.votes.sets.named(both)
             likeliest[part] = both.argmax(1)
             both[at, likeliest[part]] = -1.0
             second[part] = both.argmax(1)
-            if self.votes.are_several:
-                second[part][both.max(1) <= 0] = -1
+            if members is not None:
+                likeliest[part], second[part] = self._together(members, likeliest[part], second[part])
         return LabelSay(
             factors=factors,
             names=self.votes.names,
@@ -276,12 +269,17 @@ class Lesson:
             agreement=self.agreement,
             commonest=self.commonest,
             is_heard=self.is_heard,
-            are_several=self.votes.are_several,
         )
 
-    def _rarest_of(self, shares: np.ndarray) -> np.ndarray:
-        """(n, C), of the classes that (n, C) shares name how rare they are, and zero for others."""
-        return np.asarray(named(shares, several=True) * self.rarity)
+    def _together(
+        self, members: np.ndarray, likeliest: np.ndarray, second: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`LabelSay.likeliest` and `second`: the given ones but where (n, C) bool `members` name several classes."""
+        weights = members * self.rarity
+        rarest = weights.argmax(1)
+        weights[np.arange(len(members)), rarest] = -1.0
+        has_both = members.sum(1) > 1
+        return np.where(has_both, rarest, likeliest), np.where(has_both, ~weights.argmax(1), second)
 
 
 def learn(
@@ -314,9 +312,9 @@ def learn(
             is_equalised=True,
         )
     sized = np.sort(order[:_SIZED])
-    sizes = named(np.add(*_predict(probe, votes, vectors, sized)), several=votes.are_several).sum(0)
+    sizes = votes.sets.named(np.add(*_predict(probe, votes, vectors, sized)) / 2.0).sum(0)
     shares = np.maximum(sizes / sizes.sum(), _LEAST_SHARE / len(votes.names))
-    agreement, commonest = _agreement(votes, labelled), votes.commonest
+    agreement, commonest = _agreement(votes, labelled), votes.sets.commonest
     error = (commonest * (1.0 - commonest) / min(len(known), _CHECKED)) ** 0.5
     return Lesson(
         votes=votes.of_others(0, votes.own),
@@ -351,7 +349,7 @@ def _agreement(votes: Votes, labelled: Points) -> float:
             for column in range(0, points.count, BLOCK_COLUMNS):
                 bits = points.product(left, column, column + BLOCK_COLUMNS).cpu().numpy()
                 others.add(bits[:, : points.count - column], row, column, threads)
-    told = named(others.shares(slice(None)), several=votes.are_several)
+    told = votes.sets.named(others.shares(slice(None)))
     return float((told == (votes.target[asked] > 0)).all(1).mean())
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.nn import functional
 
@@ -17,8 +16,6 @@ _PENALTY, _MOST_PENALTY = 6.0, 0.01
 """On squared weights: 6 / rows, at most 0.01. Over seven sets 3 to 10 are level; long tails prefer the lower end."""
 _EQUAL_PENALTY, _MOST_EQUAL_PENALTY = 20.0, 0.1
 """The same where all numbers are scaled to one size."""
-_SEVERAL = 0.05
-"""Share of images with several classes from which any image is expected to have several."""
 _ITERATIONS = 60  # of L-BFGS
 _setting_threads = threading.Lock()
 
@@ -87,23 +84,6 @@ def fit_probe(
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     return Probe(mean, scale, weight.detach(), bias.detach())
-
-
-def are_several(counts: np.ndarray) -> bool:
-    """Whether images have several classes as a rule, by how many each has: a few slips do not make all of them so."""
-    return bool(np.mean(counts > 1) >= _SEVERAL) if len(counts) else False
-
-
-def named(shares: np.ndarray, *, several: bool) -> np.ndarray:
-    """(N, C) bool, the classes that (N, C) shares, or probabilities, name: the likeliest one, of equals the first.
-
-    Where images have several classes, all that are at least half as likely: to the models one of k counts 1 / k.
-    """
-    if several:
-        return np.asarray(shares >= shares.max(1, keepdims=True) / 2.0)
-    found = np.zeros(shares.shape, bool)
-    found[np.arange(len(shares)), shares.argmax(1)] = True
-    return found
 
 
 def dropout_mask(

@@ -216,6 +216,5 @@ def _say(files: Files, regions: Sequence[int], lesson: Lesson | None) -> tuple[L
         agreement=lesson.agreement,
         commonest=lesson.commonest,
         is_heard=lesson.is_heard,
-        are_several=lesson.votes.are_several,
     )
     return say, np.concatenate(rows)
