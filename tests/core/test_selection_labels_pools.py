@@ -1,4 +1,4 @@
-"""Labels on four kinds of pools: they are heard where they are true, and cost nothing where they cannot help."""
+"""Labels on four kinds of pools: they are heard where they are true, gain on a long tail, and cost little elsewhere."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,8 @@ def gain(kind: str, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", SIZES)
-def test_true_labels_are_heard_shuffled_ones_are_not_and_no_kind_of_pool_loses(kind: str) -> None:
+def test_true_labels_are_heard_shuffled_ones_are_not_and_no_kind_of_pool_loses_two_points(kind: str) -> None:
     gains = np.mean([gain(kind, seed) for seed in range(2)], axis=0)
-    # Two points are what the draw of the pool moves these means by.
+    # Over eight draws: -0.9 to +0.9, and a mean of two has a standard deviation of 0.2 to 1.1; on the long tail +7 to
+    # +8, and 1.7 to 2.4.
     assert gains.min() > (5 if kind == "long tail" else -2)
