@@ -70,15 +70,28 @@ def reference(vectors: np.ndarray, labelled: np.ndarray, classes: Classes) -> tu
             counts[names.index(name)] += 1
     share = np.maximum(counts / counts.sum(), 1e-3 / len(names))
     disagreement = np.abs(probed - voted).sum(1) / 2
-    return (1 + 5 * disagreement) * (both @ share**-0.5), disagreement
+    factors = (1 + 5 * disagreement) * (both @ share**-0.5)
+    if all(len(found) == 1 for found in sets):
+        among = np.exp(-((labelled[rows][:, None] - labelled[rows][None]) ** 2).sum(2) / 2 / 0.07)
+        np.fill_diagonal(among, 0)
+        agreement, commonest = ((among @ target).argmax(1) == target.argmax(1)).mean(), target.mean(0).max()
+        unevenness = 1 - np.exp(-(share * np.log(share)).sum()) / len(names)
+        strength = 10 * unevenness * ((agreement - commonest) / (1 - commonest)) ** 4
+        third = fit_probe(given, torch.from_numpy(target.astype(np.float32)), classes=len(names))
+        first, second = np.sort(third.logits(torch.from_numpy(vectors)).softmax(1).numpy(), axis=1)[:, :-3:-1].T
+        factors *= 1 + (strength if strength >= 0.1 else 0) * (1 - first + second)
+    return factors, disagreement
 
 
 @pytest.mark.parametrize("rows", [60, 3000])
-def test_factors_are_those_of_the_formula(rows: int) -> None:
+@pytest.mark.parametrize("are_single", [False, True])
+def test_factors_are_those_of_the_formula(rows: int, are_single: bool) -> None:
     vectors, codes = pool_with_classes(rows)
     labelled, theirs = pool_with_classes(700, seed=1)
     classes = named(theirs)
-    classes[0], classes[1], classes[2], classes[3] = ("class 0", "class 3"), (), None, ("class 1", "class 2", "rare")
+    classes[1], classes[2], classes[3] = (), None, ("rare",)
+    if not are_single:
+        classes[0], classes[3] = ("class 0", "class 3"), ("class 1", "class 2", "rare")
     say = listen(vectors, labelled, classes)
     factors, disagreement = reference(vectors, labelled, classes)
     # distances are rounded by 0.2 %, so that a vote differs by some per cent
