@@ -51,6 +51,7 @@ SECTIONS = {
     "loops-small": "CIFAR-10, active learning on the vectors, from pools of 10,000",
     "loops-scratch": "CIFAR-10, active learning with networks trained from scratch",
     "labels": "CIFAR-10, balanced, labels that come back: coverage ranked again by them at each budget",
+    "labels-auto": "CIFAR-10, balanced, labels that come back, by the encoder that `auto` chooses",
     "labels-tail": "CIFAR-10 with a long tail (50:1), labels that come back",
     "labels-tail-auto": "CIFAR-10 with a long tail (50:1), labels that come back, by the encoder that `auto` chooses",
     "labels-bursts": "CIFAR-10 with a long tail and bursts, labels that come back",
@@ -114,6 +115,7 @@ def params_of(section: str, *, is_cuda: bool, is_quick: bool, seeds: int | None)
         "loops-scratch": {**hasty, **loops, "budgets": (500, 1000, 2500) if is_cuda else (500, 1000)},
         # some 12,000 images of 50,000, 14,000 and 45,000: pools are drawn anew for each seed
         "labels": {**labels, "budgets": (*few, 5000), "pool_share": 0.24},
+        "labels-auto": {**labels, "encoder": "auto", "side_px": 160, "budgets": (*few, 5000), "pool_share": 0.24},
         "labels-tail": {**labels, "pools": ("long-tail",)},
         "labels-tail-auto": {**labels, "encoder": "auto", "side_px": 160, "pools": ("long-tail",)},
         "labels-bursts": {**labels, "pools": ("long-tail-bursts",), "pool_share": 0.28},
