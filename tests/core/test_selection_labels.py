@@ -1,6 +1,7 @@
 """Classes of labels steer the picks: the factors by a plain reference, and when they count."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from wtl_core.selection import label_weights
 from wtl_core.selection.dense import cover_by
 from wtl_core.selection.greedy import new_state
 from wtl_core.selection.kernels import kernel_table
-from wtl_core.selection.label_weights import OTHER, LabelSay, Votes, likely_classes
+from wtl_core.selection.label_weights import OTHER, LabelSay, Lesson, Votes, likely_classes
 from wtl_core.selection.linear_probe import fit_probe
 from wtl_core.selection.neighbours import prepare
 
@@ -23,21 +24,31 @@ pytestmark = pytest.mark.usefixtures("two_threads")
 Classes = list[tuple[str, ...] | None]
 
 
-def listen(vectors: np.ndarray, labelled: np.ndarray, classes: Sequence[Sequence[str] | None]) -> LabelSay:
+def learn(vectors: np.ndarray, labelled: np.ndarray, classes: Sequence[Sequence[str] | None]) -> tuple[Lesson, Votes]:
     order = np.random.default_rng(1).permutation(len(vectors))
     points, others = prepare(vectors), prepare(labelled)
     votes = Votes(classes, len(vectors))
     marks = np.arange(len(labelled), dtype=np.int32)
     cover_by(points, others, kernel_table("gaussian", 0.5), new_state(len(vectors)), marks=marks, on_bits=votes.add)
-    return label_weights.listen(votes, vectors, others, labelled, order=order)
+    return label_weights.learn(votes, vectors, others, labelled, order=order), votes
 
 
-def pool_with_classes(rows: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def listen(vectors: np.ndarray, labelled: np.ndarray, classes: Sequence[Sequence[str] | None]) -> LabelSay:
+    lesson, votes = learn(vectors, labelled, classes)
+    return lesson.say(votes, vectors)
+
+
+UNEVEN = (0.5, 0.25, 0.12, 0.06, 0.04, 0.03)
+
+
+def pool_with_classes(
+    rows: int, *, seed: int = 0, shares: Sequence[float] = UNEVEN, spread: float = 0.6
+) -> tuple[np.ndarray, np.ndarray]:
     """Vectors in six clusters, and the cluster of each, the first ones far commoner."""
     draw = np.random.default_rng(seed)
     centres = np.random.default_rng(9).normal(size=(6, 12))
-    codes = draw.choice(6, rows, p=[0.5, 0.25, 0.12, 0.06, 0.04, 0.03])
-    vectors = centres[codes] + 0.6 * draw.normal(size=(rows, 12))
+    codes = draw.choice(6, rows, p=shares)
+    vectors = centres[codes] + spread * draw.normal(size=(rows, 12))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), codes
 
 
@@ -76,7 +87,7 @@ def reference(vectors: np.ndarray, labelled: np.ndarray, classes: Classes) -> tu
         np.fill_diagonal(among, 0)
         agreement, commonest = ((among @ target).argmax(1) == target.argmax(1)).mean(), target.mean(0).max()
         unevenness = 1 - np.exp(-(share * np.log(share)).sum()) / len(names)
-        strength = 10 * unevenness * ((agreement - commonest) / (1 - commonest)) ** 4
+        strength = 10 * unevenness * ((agreement - commonest) / (1 - commonest)) ** 8
         third = fit_probe(given, torch.from_numpy(target.astype(np.float32)), classes=len(names))
         first, second = np.sort(third.logits(torch.from_numpy(vectors)).softmax(1).numpy(), axis=1)[:, :-3:-1].T
         factors *= 1 + (strength if strength >= 0.1 else 0) * (1 - first + second)
@@ -101,6 +112,27 @@ def test_factors_are_those_of_the_formula(rows: int, are_single: bool) -> None:
     assert ([say.names[code] for code in say.likeliest] == np.char.add("class ", codes.astype(str))).mean() > 0.8
     assert (say.likeliest != say.second).all()
     assert say.labelled == 699
+
+
+@pytest.mark.parametrize(
+    ("shares", "spread", "counts"), [(UNEVEN, 0.6, True), ((1 / 6,) * 6, 0.6, False), (UNEVEN, 2.0, False)]
+)
+def test_doubt_counts_where_classes_are_uneven_and_told_apart(
+    shares: tuple[float, ...], spread: float, counts: bool
+) -> None:
+    vectors, _ = pool_with_classes(1000, shares=shares, spread=spread)
+    labelled, codes = pool_with_classes(300, seed=1, shares=shares, spread=spread)
+    lesson, votes = learn(vectors, labelled, named(codes))
+    assert lesson.is_heard
+    assert (lesson.doubter is not None) == counts
+    if lesson.doubter is not None:
+        of_several, _ = learn(vectors, labelled, [*named(codes)[1:], ("class 0", "class 1")])
+        assert of_several.doubter is None
+        without = replace(lesson, doubter=None).say(votes, vectors).factors
+        more = lesson.say(votes, vectors).factors / without
+        probabilities = lesson.doubter.logits(torch.from_numpy(vectors)).softmax(1).numpy()
+        sure, unsure = probabilities.max(1) > 0.95, np.sort(probabilities, 1)[:, -1] < 0.5
+        assert more[unsure].min() > more[sure].max()
 
 
 def test_the_check_asks_all_other_labels_of_an_image() -> None:
