@@ -10,6 +10,7 @@ bench_proof.py, in its sections `labels`.
 """
 
 import argparse
+import itertools
 import os
 import re
 import shutil
@@ -260,9 +261,10 @@ def measure_steering(*, is_quick: bool) -> None:
 
     count, labelled, classes = (5_000, 500, 20) if is_quick else (100_000, 10_000, 200)
     rows: list[Row] = []
-    for dimensions in (128, 256):
+    sizes = {"even": np.ones(classes), "50:1": 50.0 ** -np.linspace(0, 1, classes)}
+    for dimensions, kind in itertools.product((128, 256), sizes):
         generator = np.random.default_rng(0)
-        codes = generator.integers(0, classes, count + labelled)
+        codes = generator.choice(classes, count + labelled, p=sizes[kind] / sizes[kind].sum())
         values = generator.standard_normal((classes, dimensions), np.float32)[codes]
         values += 1.5 * generator.standard_normal(values.shape, np.float32)
         values = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
@@ -279,6 +281,7 @@ def measure_steering(*, is_quick: bool) -> None:
         rows.append(
             {
                 "numbers": dimensions,
+                "sizes of classes": kind,
                 "without classes": f"{without:.1f} s",
                 "with": f"{steered:.1f} s",
                 "more": f"{steered - without:.1f} s",

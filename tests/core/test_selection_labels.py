@@ -87,10 +87,10 @@ def reference(vectors: np.ndarray, labelled: np.ndarray, classes: Classes) -> tu
         np.fill_diagonal(among, 0)
         agreement, commonest = ((among @ target).argmax(1) == target.argmax(1)).mean(), target.mean(0).max()
         unevenness = 1 - np.exp(-(share * np.log(share)).sum()) / len(names)
-        strength = 10 * unevenness * ((agreement - commonest) / (1 - commonest)) ** 8
+        strength = 10 * unevenness * ((agreement - commonest) / (1 - commonest)) ** 4
         third = fit_probe(given, torch.from_numpy(target.astype(np.float32)), classes=len(names))
         first, second = np.sort(third.logits(torch.from_numpy(vectors)).softmax(1).numpy(), axis=1)[:, :-3:-1].T
-        factors *= 1 + (strength if strength >= 0.1 else 0) * (1 - first + second)
+        factors *= 1 + (strength if strength >= 1 else 0) * (1 - first + second)
     return factors, disagreement
 
 
