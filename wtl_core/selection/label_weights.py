@@ -44,7 +44,7 @@ labels that name each other always. By 20, results are level on two long tails o
 _CLEARNESS, _LEAST_DOUBT = 4, 1.0
 """Power of how well labels name each other, with which doubt counts, and the least that does. With less counted too,
 20-NN accuracy fell by 0.8 to 1.6 on photographs of clothes, whose labels name 60 % of each other. By the eighth power
-two long tails gain 0.3 to 0.5 points less, and one with bursts 0.3 to 0.5 more."""
+two long tails gain up to 0.5 points less, and one with bursts up to 0.5 more."""
 _TAUGHT = 4_000
 """Labelled images that the third model learns from, at most: 10,000 of 200 classes would take two seconds."""
 _LEAST_SHARE = 1e-3
