@@ -87,10 +87,12 @@ def reference(vectors: np.ndarray, labelled: np.ndarray, classes: Classes) -> tu
         np.fill_diagonal(among, 0)
         agreement, commonest = ((among @ target).argmax(1) == target.argmax(1)).mean(), target.mean(0).max()
         unevenness = 1 - np.exp(-(share * np.log(share)).sum()) / len(names)
-        strength = 10 * unevenness * ((agreement - commonest) / (1 - commonest)) ** 4
+        clearness = (agreement - commonest) / (1 - commonest)
+        strength = 10 * unevenness * clearness**4
+        strength = (strength if strength >= 1 else 0) + 3 * clearness**4 * len(rows) / (len(rows) + 100 * len(names))
         third = fit_probe(given, torch.from_numpy(target.astype(np.float32)), classes=len(names))
         first, second = np.sort(third.logits(torch.from_numpy(vectors)).softmax(1).numpy(), axis=1)[:, :-3:-1].T
-        factors *= 1 + (strength if strength >= 1 else 0) * (1 - first + second)
+        factors *= 1 + strength * (1 - first + second)
     return factors, disagreement
 
 
@@ -115,23 +117,30 @@ def test_factors_are_those_of_the_formula(rows: int, are_single: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shares", "spread", "counts"), [(UNEVEN, 0.6, True), ((1 / 6,) * 6, 0.6, False), (UNEVEN, 2.0, False)]
+    ("shares", "spread", "labels", "least", "most"),
+    [
+        (UNEVEN, 0.6, 300, 4.0, 5.0),  # told apart
+        ((1 / 6,) * 6, 0.6, 300, 0.8, 1.1),  # even
+        ((1 / 6,) * 6, 0.6, 3000, 2.2, 2.5),  # even, and with very many labels
+        (UNEVEN, 2.0, 300, 0.0, 0.05),  # overlapping
+    ],
 )
-def test_doubt_counts_where_classes_are_uneven_and_told_apart(
-    shares: tuple[float, ...], spread: float, counts: bool
+def test_doubt_counts_where_classes_are_told_apart_most_where_they_are_uneven(
+    shares: tuple[float, ...], spread: float, labels: int, least: float, most: float
 ) -> None:
     vectors, _ = pool_with_classes(1000, shares=shares, spread=spread)
-    labelled, codes = pool_with_classes(300, seed=1, shares=shares, spread=spread)
+    labelled, codes = pool_with_classes(labels, seed=1, shares=shares, spread=spread)
     lesson, votes = learn(vectors, labelled, named(codes))
     assert lesson.is_heard
-    assert (lesson.doubter is not None) == counts
+    assert least < lesson.doubt < most
     if lesson.doubter is not None:
         of_several, _ = learn(vectors, labelled, [*named(codes)[1:], ("class 0", "class 1")])
         assert of_several.doubter is None
         without = replace(lesson, doubter=None).say(votes, vectors).factors
         more = lesson.say(votes, vectors).factors / without
         probabilities = lesson.doubter.logits(torch.from_numpy(vectors)).softmax(1).numpy()
-        sure, unsure = probabilities.max(1) > 0.95, np.sort(probabilities, 1)[:, -1] < 0.5
+        first = probabilities.max(1)
+        sure, unsure = first > 0.95, first < 0.6
         assert more[unsure].min() > more[sure].max()
 
 

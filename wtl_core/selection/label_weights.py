@@ -7,9 +7,9 @@ and more labels there teach little: weights by a probe's own uncertainty cost th
 balanced pools, and weights by disagreement nothing. Candidates of classes that are rare among the predictions weigh
 more, in proportion to how surely they are of such a class.
 
-Where classes are uneven and the vectors tell them apart, borders between them are worth labels: there a candidate
-weighs more, too, the less sure a third model is, a probe to which the main directions count most. What else was tried
-is in `docs/log.md`.
+Where the vectors tell classes apart, borders between them are worth labels: there a candidate weighs more, too, the
+less sure a third model is, a probe to which the main directions count most. That counts much where classes are uneven,
+and a little, as their labels grow many, where they are not. What else was tried is in `docs/log.md`.
 
 Legend: `N` candidates, `L` labelled images, `K` of them with known classes, `C` classes, `D` dimensions.
 """
@@ -42,9 +42,12 @@ _DOUBT = 10.0
 """How much more a candidate weighs whose two likeliest classes are equally likely, in a pool of a single class and by
 labels that name each other always. By 20, results are level on two long tails of Fashion-MNIST."""
 _CLEARNESS, _LEAST_DOUBT = 4, 1.0
-"""Power of how well labels name each other, with which doubt counts, and the least that does. With less counted too,
-20-NN accuracy fell by 0.8 to 1.6 on photographs of clothes, whose labels name 60 % of each other. By the eighth power
-two long tails gain up to 0.5 points less, and one with bursts up to 0.5 more."""
+"""Power of how well labels name each other, with which doubt counts, and the least of `_DOUBT` that does. With less
+counted too, 20-NN accuracy fell by 0.8 to 1.6 on photographs of clothes, whose labels name 60 % of each other. By the
+eighth power two long tails gain up to 0.5 points less, and one with bursts up to 0.5 more."""
+_LATE_DOUBT, _LATE = 3.0, 100
+"""How much more such a candidate weighs beside, whatever the sizes of classes, once a class has very many labels, and
+labels of a class with which it weighs half of that."""
 _TAUGHT = 4_000
 """Labelled images that the third model learns from, at most: 10,000 of 200 classes would take two seconds."""
 _LEAST_SHARE = 1e-3
@@ -331,9 +334,11 @@ def learn(
     agreement, commonest = _agreement(votes, labelled), votes.sets.commonest
     error = (commonest * (1.0 - commonest) / min(len(known), _CHECKED)) ** 0.5
     clearness = max(0.0, (agreement - commonest) / max(1.0 - commonest, 1e-9))
-    doubt = _DOUBT * _unevenness(shares) * clearness**_CLEARNESS
+    uneven = _DOUBT * _unevenness(shares)
+    late = _LATE_DOUBT * len(known) / (len(known) + _LATE * len(votes.names))
+    doubt = clearness**_CLEARNESS * (late + (uneven if uneven * clearness**_CLEARNESS >= _LEAST_DOUBT else 0.0))
     doubter = None
-    if votes.sets.are_single and doubt >= _LEAST_DOUBT:  # of several classes none need be likely
+    if votes.sets.are_single and doubt > 0.0:  # of several classes none need be likely
         some = np.linspace(0, len(known) - 1, min(len(known), _TAUGHT)).astype(np.int64)
         with one_thread():
             doubter = fit_probe(given[some], target[some], classes=len(votes.names))

@@ -13,7 +13,7 @@ from wtl_core.workspace import marker
 from wtl_core.workspace.commits import PickChanges
 from wtl_core.workspace.storage import Store
 
-VERSION = 12
+VERSION = 13
 """Raised when the same inputs would give another ranking, ladder or receipt."""
 
 
