@@ -133,15 +133,15 @@ def test_doubt_counts_where_classes_are_told_apart_most_where_they_are_uneven(
     lesson, votes = learn(vectors, labelled, named(codes))
     assert lesson.is_heard
     assert least < lesson.doubt < most
-    if lesson.doubter is not None:
-        of_several, _ = learn(vectors, labelled, [*named(codes)[1:], ("class 0", "class 1")])
-        assert of_several.doubter is None
-        without = replace(lesson, doubter=None).say(votes, vectors).factors
-        more = lesson.say(votes, vectors).factors / without
-        probabilities = lesson.doubter.logits(torch.from_numpy(vectors)).softmax(1).numpy()
-        first = probabilities.max(1)
-        sure, unsure = first > 0.95, first < 0.6
-        assert more[unsure].min() > more[sure].max()
+    assert lesson.doubter is not None
+    of_several, _ = learn(vectors, labelled, [*named(codes)[1:], ("class 0", "class 1")])
+    assert of_several.doubter is None
+    without = replace(lesson, doubter=None).say(votes, vectors).factors
+    more = lesson.say(votes, vectors).factors / without
+    probabilities = lesson.doubter.logits(torch.from_numpy(vectors)).softmax(1).numpy()
+    first = probabilities.max(1)
+    sure, unsure = first > 0.95, first < 0.6
+    assert more[unsure].min() > more[sure].max()
 
 
 def test_the_check_asks_all_other_labels_of_an_image() -> None:
