@@ -7,12 +7,12 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from service_stack import free_port, until
+from service_stack import OUTPUT, free_port, until
 from websockets.sync.client import connect
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -56,7 +56,7 @@ class Browser:
     def open(self, address: str, *, shows: str) -> str:
         """Open a page and wait until it shows a text; the whole text of the page."""
         self.call("Page.navigate", url=address)
-        until(lambda: shows in self.text(), seconds=60, what=f"{address} shows {shows!r}")
+        self._until(lambda: shows in self.text(), f"{address} shows {shows!r}")
         time.sleep(1.5)  # fonts and pictures
         return self.text()
 
@@ -68,10 +68,10 @@ class Browser:
             "const box = found[found.length - 1].getBoundingClientRect();"
             "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
         )
-        x, y = until(lambda: self.evaluate(where % json.dumps(label)), seconds=60, what=f"{label} can be clicked")
+        x, y = self._until(lambda: self.evaluate(where % json.dumps(label)), f"{label} can be clicked")
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-        until(lambda: shows.lower() in self.text().lower(), seconds=60, what=f"{label} shows {shows!r}")
+        self._until(lambda: shows.lower() in self.text().lower(), f"{label} shows {shows!r}")
         time.sleep(1.5)
         return self.text()
 
@@ -101,6 +101,16 @@ class Browser:
         self.socket.close()
         self.process.terminate()
         self.process.wait()
+
+    def _until(self, is_true: Callable[[], Any], what: str) -> Any:
+        """As `until`; where the time is over, what the page showed instead is told and kept as a picture."""
+        try:
+            # Some 3 s at most on two cores that run all tests at once; there, a page was once not done in a minute.
+            return until(is_true, seconds=180, what=what)
+        except AssertionError as error:
+            shot = OUTPUT / "screenshots" / "failed-test.png"
+            self.picture(shot)
+            raise AssertionError(f"{error}; {shot} shows instead:\n{self.text()}") from error
 
     def _page_address(self) -> str | None:
         try:
