@@ -18,7 +18,8 @@ from wtl_core.selection import linear_probe
 from wtl_core.selection.dense import cover_by
 from wtl_core.selection.greedy import new_state
 from wtl_core.selection.kernels import kernel_table
-from wtl_core.selection.label_weights import Votes, listen
+from wtl_core.selection.label_votes import Votes
+from wtl_core.selection.label_weights import listen
 from wtl_core.selection.neighbours import prepare
 from wtl_core.selection.ranking import rank
 

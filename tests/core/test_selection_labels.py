@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from tests.clustered_pool import LARGE, clustered, rank
 from wtl_core.errors import InputError
 from wtl_core.recipe.selection import EMPTY, SelectionParams
-from wtl_core.selection import label_weights
+from wtl_core.selection import label_votes, label_weights
 from wtl_core.selection.dense import cover_by
 from wtl_core.selection.greedy import new_state
 from wtl_core.selection.kernels import kernel_table
-from wtl_core.selection.label_weights import OTHER, LabelSay, Lesson, Votes, likely_classes
+from wtl_core.selection.label_votes import OTHER, Votes
+from wtl_core.selection.label_weights import LabelSay, Lesson, likely_classes
 from wtl_core.selection.linear_probe import fit_probe
 from wtl_core.selection.neighbours import prepare
 
@@ -252,7 +253,7 @@ def test_classes_beside_one_that_every_image_has_steer_and_are_told() -> None:
 
 
 def test_of_very_many_classes_the_commonest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_weights, "_MOST_CLASSES", 3)
+    monkeypatch.setattr(label_votes, "_MOST_CLASSES", 3)
     votes = Votes([("b",), ("a",), ("c", "d"), ("a",), ("b",), ("e",), None], 10)
     assert votes.names == [OTHER, "a", "b"]
     assert votes.target.tolist() == [[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]]

@@ -20,7 +20,8 @@ from wtl_core.selection.dense import cover_by
 from wtl_core.selection.greedy import State, new_state
 from wtl_core.selection.identity import Purpose, content_keys, shuffled
 from wtl_core.selection.kernels import ONE, SCALE_REFERENCES, kernel_table, median_scale, typical_value
-from wtl_core.selection.label_weights import Votes, listen
+from wtl_core.selection.label_votes import Votes
+from wtl_core.selection.label_weights import listen
 from wtl_core.selection.neighbours import Points, level_of, prepare
 from wtl_core.selection.problem import Problem
 from wtl_core.selection.result import Ranking, assemble
