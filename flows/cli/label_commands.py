@@ -119,7 +119,7 @@ def list_command(output: Path | None, workspace: str, as_json: bool) -> None:
     """Print the labels that count now, with the file that each came from.
 
     In CSV several classes are a JSON list, `empty` stands for an image that holds nothing of interest, and a blank for
-    classes that are not known. `wtl labels add` reads it back.
+    classes that are not known. `wtl labels add` reads it back, but for images whose classes are not known.
     """
     table = labels.listed(marker.open_workspace(workspace))
     is_text = output is None or output.suffix.lower() in (".csv", ".tsv")

@@ -31,7 +31,7 @@ def _as_share(_context: click.Context, _option: click.Parameter, text: str | Non
 @click.option(
     "--more",
     type=click.IntRange(min=1),
-    help="How many more labels the forecast is for; if not given, as many as there are.",
+    help="How many more labels the forecast is for; if not given, as many as the probe learned from.",
 )
 @click.option(
     "--goal", metavar="SHARE", callback=_as_share, help="An accuracy, such as 90%: how many more labels reach it."
@@ -82,7 +82,8 @@ def _labels(found: "Progress") -> list[str]:
 def _accuracy(found: "Progress") -> list[str]:
     """What the labels teach, whether choosing helped, and what more labels bring."""
     if found.accuracy is None:
-        return [f"Accuracy is not known yet: {found.lacking}. `wtl export --control 10%` draws some at random."]
+        advice = " `wtl export --control 10%` draws some at random." if found.lacks_controls else ""
+        return [f"Accuracy is not known yet: {found.lacking}.{advice}"]
     told = [
         f"Accuracy: {_percent(found.accuracy)}, the 95 % interval in brackets. A linear probe, a simple "
         f"classifier, learned from {found.taught:,} labels and was tested on the {found.controls:,} images that were "

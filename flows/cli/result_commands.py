@@ -11,7 +11,7 @@ import click
 from flows.cli import terminal
 from flows.cli.options import common, split_option, table_output, workspace_option
 from wtl_core.errors import ConfigError, CorruptArtifactError
-from wtl_core.labelling import cut, table_files
+from wtl_core.labelling import cut, label_files, table_files
 from wtl_core.report import decision, status
 from wtl_core.workspace import commits, marker, sides
 from wtl_core.workspace.storage import Store
@@ -39,6 +39,8 @@ def cut_command(workspace: str, at: str, output: Path | None, split: str, as_jso
     last run are left out. The column `rank` counts from 0; the report and the app count from 1.
     """
     store = marker.open_workspace(workspace)
+    if output is not None:
+        label_files.check_spared(output)
     picks = cut.run(store, at, split=split)
     count, left_out = picks.table.height, picks.left_out
     told: dict[str, Any] = {"decision": None}

@@ -386,7 +386,8 @@ def replays(
             taught, later = order[:size], order[: size + more]
             rest = np.setdiff1d(np.arange(len(values)), later)
             controls = generator.choice(len(values), max(accuracy.LEAST, size // 10), replace=False)
-            told = accuracy.forecast(float(hits(np.setdiff1d(taught, controls), controls).mean()), size, more).gain
+            judged = accuracy.share_of(hits(np.setdiff1d(taught, controls), controls))
+            told = accuracy.forecast(judged, size, more).gain
             gain = float(hits(later, rest).mean() - hits(taught, rest).mean())
             # The goal is the accuracy on a random quarter of the pool that teaches nothing: `rest` is easier.
             others = np.setdiff1d(np.arange(len(values)), controls)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -133,8 +134,14 @@ def test_a_spelling_that_the_ledger_lacks_is_told_until_it_is_settled(store: Sto
 
 
 def test_a_class_called_empty_means_an_image_without_any(store: Store, tmp_path: Path) -> None:
-    labels.add(store, table(tmp_path, i1="background", i2=["Empty", "cat"]), Reading(renamed={"background": "empty"}))
-    assert now(store) == {"1.jpg": (), "2.jpg": ("cat",)}
+    reading = Reading(renamed={"background": "empty"})
+    file = table(tmp_path, i1="background", i2=["Empty", "background"], i3=["Empty", "cat"], i4=["cat", "background"])
+    told = r"found 2 with different ones \('3\.jpg' empty and 'cat'; '4\.jpg' empty and 'cat'\)"
+    with pytest.raises(InputError, match=told):
+        labels.add(store, file, reading)
+    assert ledger.length(store) == 0
+    labels.add(store, file, replace(reading, adds_up=True))
+    assert now(store) == {"1.jpg": (), "2.jpg": (), "3.jpg": ("cat",), "4.jpg": ("cat",)}
 
 
 def test_rows_that_name_no_image_are_kept_aside_and_the_rest_goes_in_when_asked(store: Store, tmp_path: Path) -> None:
@@ -157,8 +164,24 @@ def test_rows_that_name_no_image_are_kept_aside_and_the_rest_goes_in_when_asked(
         labels.add(store, aside, is_partial=True, aside=aside)
     assert aside.read_bytes() == before
     kept.with_columns(path=pl.Series(["3.jpg", "2.jpg"])).write_csv(aside)
+    mended = aside.read_bytes()
+    for _ in range(2):  # what was mended stays, and what is the same is written once
+        again = labels.add(store, file, is_partial=True)
+        assert (aside.read_bytes(), Path(again.aside).name) == (mended, "t.json.unmatched-2.csv")
+    assert (tmp_path / "t.json.unmatched-2.csv").read_bytes() == before
     assert labels.add(store, aside).added == 2
     assert now(store) == {"1.jpg": ("cat",), "2.jpg": ("dog",), "3.jpg": ("dog",)}
+
+
+def test_a_folder_that_has_no_name_of_its_own_keeps_what_is_left_out_beside_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "yolo"
+    folder.mkdir()
+    for name, text in (("1.txt", "0 1 1 1 1"), ("nowhere.txt", "0 1 1 1 1"), ("classes.txt", "cat")):
+        (folder / name).write_text(text)
+    monkeypatch.chdir(folder)
+    assert labels.add(store, Path(), is_partial=True).aside == str(tmp_path / "yolo.unmatched.csv")
 
 
 def test_an_image_whose_name_the_tool_changed_is_found_by_its_task(store: Store, tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ def test_several_classes_are_a_list_or_a_text_with_a_separator_that_is_stated(tm
     file = written(tmp_path, "t.csv", text)
     assert read(file) == [("a.jpg", ("cat; dog",)), ("b.jpg", ("cat|dog",))]
     assert read(file, separator=";") == [("a.jpg", ("cat", "dog")), ("b.jpg", ("cat|dog",))]
+    blanks = written(tmp_path, "b.csv", "path,labels\na.jpg,;\nb.jpg,cat;\nc.jpg,empty; Empty\nd.jpg,empty; cat\n")
+    assert read(blanks, separator=";") == [("b.jpg", ("cat",)), ("c.jpg", ()), ("d.jpg", ("empty", "cat"))]
     lists = [["cat", "dog"], [], None, ["cat", None], [None]]
     expected = [("0", ("cat", "dog")), ("1", ()), ("3", ("cat",))]
     objects = [{"path": str(number), "labels": held} for number, held in enumerate(lists)]
@@ -95,6 +97,9 @@ def test_a_list_of_names_leaves_the_classes_unknown(tmp_path: Path) -> None:
     assert read(written(tmp_path, "t.json", '["a.jpg", " ", "b.jpg"]')) == expected
     assert read(written(tmp_path, "u.txt", "[1] a.jpg\n{2}.jpg\n")) == [("[1] a.jpg", None), ("{2}.jpg", None)]
     assert read(written(tmp_path, "u.csv", "path,camera\na.jpg,x\nb.jpg,y\n")) == expected
+    for name in ("t.txt", "t.csv", "t.json", "u.csv"):
+        with pytest.raises(ConfigError, match="no column of classes, without which --empty would make every image em"):
+            read(tmp_path / name, bare_is_empty=True)
 
 
 def test_hostile_names_and_classes_survive_each_table(tmp_path: Path) -> None:
@@ -154,6 +159,14 @@ def test_coco_in_a_zip_is_found(tmp_path: Path) -> None:
     assert read(tmp_path / "cvat.zip") == [("0.jpg", ("cat", "dog")), ("2.jpg", ("dog",))]
 
 
+def test_coco_that_says_the_same_twice_is_read(tmp_path: Path) -> None:
+    data = coco()
+    expected = read(written(tmp_path, "c.json", json.dumps(data)))
+    for part in ("categories", "images"):
+        data[part] += data[part]
+    assert read(written(tmp_path, "c.json", json.dumps(data))) == expected
+
+
 def test_coco_without_categories_leaves_the_classes_unknown(tmp_path: Path) -> None:
     data = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "a cat"}]}
     assert read(written(tmp_path, "c.json", json.dumps(data))) == [("a.jpg", None)]
@@ -171,6 +184,8 @@ def test_coco_without_categories_leaves_the_classes_unknown(tmp_path: Path) -> N
         (lambda data: data["annotations"].append({"category_id": 1}), "an annotation without 'image_id'"),
         (lambda data: data["categories"].append({"id": 3}), "a category without 'name'"),
         (lambda data: data["images"].append({"file_name": "x"}), "an image without 'id'"),
+        (lambda data: data["categories"].append({"id": 1, "name": "x"}), r"the id 1 of both '\w+' and 'x': files that"),
+        (lambda data: data["images"].append({"id": 0, "file_name": "x"}), r"the id 0 of both '0\.jpg' and 'x'"),
         (lambda data: data.update(images="x"), "an image without 'id'"),
         (lambda data: data.update(annotations=5), "'int' object is not iterable"),
     ],
@@ -206,6 +221,7 @@ def test_label_studio_gives_what_its_controls_hold(tmp_path: Path) -> None:
         task({"image": "e.jpg"}, chosen("cat"), was_cancelled=True),
         {"id": 5, "data": {"image": "g.jpg"}, "annotations": []},
         task({"image": "h.jpg"}, {"type": "textarea", "from_name": "t", "value": {"text": ["hm"]}}),
+        task({"image": "i.jpg"}, chosen(kind="rectanglelabels", control="choice")),  # a box without a label
     ]
     file = written(tmp_path, "ls.json", json.dumps(tasks))
     expected: list[tuple[str, Classes]] = [
@@ -213,6 +229,7 @@ def test_label_studio_gives_what_its_controls_hold(tmp_path: Path) -> None:
         ("f" * 64, ("cat", "dog")),
         ("d.jpg", ()),
         ("h.jpg", None),
+        ("i.jpg", None),
     ]
     assert read(file) == expected
     assert label_files.read(file).bare == 2
@@ -308,6 +325,8 @@ def test_pascal_voc_gives_the_names_of_an_images_objects(tmp_path: Path) -> None
     expected: list[tuple[str, Classes]] = [("a & b.jpg", ("car", "bus"))]
     for place in (tmp_path / "voc", tmp_path / "voc.zip", tmp_path / "voc" / "a.xml"):
         assert read(place) == expected
+    latin = f'<?xml version="1.0" encoding="ISO-8859-1"?>{VOC.format("é.jpg", OBJECT.format("bär"))}'
+    assert read(written(tmp_path, "latin.xml", latin.encode("latin-1"))) == [("é.jpg", ("bär",))]
     assert read(tmp_path / "voc", bare_is_empty=True) == [*expected, ("b.jpg", ())]
 
 
@@ -361,6 +380,22 @@ def test_yolo_gives_the_names_of_its_numbers_and_files_that_are_no_labels_are_pa
     for names in ({"obj.names": "car\ntraffic light\n"}, {"classes.txt": "car\ntraffic light"}):
         others = {name: text for name, text in YOLO.items() if name != "data.yaml"}
         assert read(folder_of(others | names, tmp_path / next(iter(names)))) == YOLO_ROWS
+
+
+def test_what_is_in_a_file_decides_where_its_name_is_one_of_lists_too(tmp_path: Path) -> None:
+    digits = "".join(f"{digit}\n" for digit in range(10))
+    files = {"a.txt": "3 1 1 1 1\n", "test_1.txt": "5 1 1 1 1\n", "test_2.txt": "", "val_3.txt": "images/a.jpg\n"}
+    folder = folder_of({**files, "train.txt": "1.jpg\n", "classes.txt": digits}, tmp_path / "yolo")
+    assert read(folder, bare_is_empty=True) == [("a", ("3",)), ("test_1", ("5",)), ("test_2", ())]
+
+
+def test_a_file_that_holds_labels_is_not_written_over(tmp_path: Path) -> None:
+    for name, text in (("none.csv", ""), ("broken.json", "{"), ("picks.csv", "path,rank\na.jpg,0\n")):
+        label_files.check_spared(written(tmp_path, name, text))
+    label_files.check_spared(tmp_path / "nowhere.csv")
+    for name, text in (("l.csv", "path,rank,label\na.jpg,0,cat\nb.jpg,1,\n"), ("c.json", json.dumps(coco()))):
+        with pytest.raises(ConfigError, match="expected a file without labels, which would be lost, found one that"):
+            label_files.check_spared(written(tmp_path, name, text))
 
 
 @pytest.mark.parametrize(

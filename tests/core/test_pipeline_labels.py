@@ -10,9 +10,11 @@ from tests.plain_refresh import files, ranking, refresh
 from wtl_core.errors import InputError
 from wtl_core.labelling import batches, cut, progress, skips
 from wtl_core.labelling.batches import Asked
+from wtl_core.pool import live_pool
+from wtl_core.recipe.ingest import IngestParams
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.report import status
-from wtl_core.workspace import commits, ledger, selections
+from wtl_core.workspace import commits, ledger, selections, snapshots
 from wtl_core.workspace.storage import Store
 
 
@@ -144,3 +146,11 @@ def test_an_accuracy_goal_ends_the_picks_by_the_ledger_alone_and_as_progress_tel
     kept = ranking(tmp_path / "copy")["sample_id"].to_list()
     assert selections.read_ranking(store, plain.selection)["sample_id"].to_list() == kept
     assert selections.read_receipt(store, plain.selection)["accuracy_goal"] is None
+    samples = live_pool.load(store, snapshots.read_snapshot(store, first.listing)).samples
+    dark = {"ingest": IngestParams(filters=(f"brightness < {samples['brightness'].quantile(0.9)}",))}
+    filtered = refresh(tmp_path / "copy", recipe=with_goal(goal).model_copy(update=dark))  # excludes controls too
+    copy = Store(str(tmp_path / "copy"))
+    found = progress.run(copy, goal=goal)
+    assert found.controls < progress.run(store).controls
+    assert found.goal is not None
+    assert selections.read_receipt(copy, filtered.selection)["accuracy_goal"] == found.goal.to_json()

@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from tests.conftest import TINTS, build_source, make_jpeg, make_tinted, write_pictures
 from tests.plain_refresh import SSL, ranking, refresh
 from wtl_core.embedding import vectors
 from wtl_core.errors import ConfigError, InputError
-from wtl_core.labelling import batches, labels, progress, skips
+from wtl_core.labelling import batches, labels, progress, skips, split_state, splits
 from wtl_core.labelling.batches import Asked
+from wtl_core.pool import live_pool
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.selection import accuracy
 from wtl_core.selection.control_draw import control_ids
-from wtl_core.workspace import commits, ledger
+from wtl_core.workspace import commits, ledger, snapshots
 from wtl_core.workspace.storage import Store, open_store
 
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -112,7 +114,7 @@ def test_progress_of_a_workspace(tmp_path: Path) -> None:
     assert found.accuracy is not None
     assert found.accuracy.low < 0.5 < found.accuracy.high  # classes that no vector shows
     assert found.forecast is not None
-    assert found.forecast == accuracy.forecast(found.accuracy.value, found.known - found.controls, 50)
+    assert found.forecast == accuracy.forecast(found.accuracy, found.known - found.controls, 50)
     assert sorted(found.classes["class"]) == ["even", "odd"]
     assert found.classes["labels"].sum() == len(ids) - 1
     assert found.classes["pool_low"].null_count() == 0
@@ -173,7 +175,7 @@ def test_the_forecast_starts_from_the_labels_that_taught(store: Store) -> None:
     found = progress.run(store, more=50)
     assert found.accuracy is not None
     assert (found.known, found.controls, found.taught) == (140, 70, 70)
-    assert found.forecast == accuracy.forecast(found.accuracy.value, 70, 50)
+    assert found.forecast == accuracy.forecast(found.accuracy, 70, 50)
     rest = progress.run(store, more=1000).forecast
     assert rest is not None
     assert rest.more == 60  # all that are left
@@ -223,6 +225,34 @@ def test_images_that_left_the_pool_are_no_part_of_the_draw(tmp_path: Path) -> No
     refresh(root)
     found = progress.run(store)
     assert (found.labelled, found.known, found.controls) == (40, 40, 30)
+
+
+def test_images_that_filters_exclude_are_no_part_of_the_draw(tmp_path: Path) -> None:
+    root, folder = tmp_path / "w", write_pictures(tmp_path / "photos", count=60)
+    first = refresh(root, folder)
+    store = Store(str(root))
+    ids = batches.hand_out(store, Asked(new=40, control="40")).table["sample_id"].to_list()
+    label(store, ids)
+    samples = live_pool.load(store, snapshots.read_snapshot(store, first.listing)).samples
+    middle = samples["brightness"].median()
+    recipe = Recipe.model_validate({"encoder": {"name": "pixels"}, "ingest": {"filters": [f"brightness > {middle}"]}})
+    refresh(root, recipe=recipe)
+    bright = samples.filter(pl.col("brightness") > middle, pl.col("sample_id").is_in(ids)).height
+    found = progress.run(store)
+    assert (found.labelled, found.known, found.controls) == (40, 40, bright)
+    assert 0 < bright < 40
+
+
+def test_what_was_handed_out_for_a_side_of_the_split_is_no_pick(tmp_path: Path) -> None:
+    root = tmp_path / "w"
+    refresh(root, write_pictures(tmp_path / "photos", count=120))
+    store = Store(str(root))
+    splits.make(store, split_state.Asked(50.0, 0.0, 50.0))
+    label(store, batches.hand_out(store, Asked(new=40, split="test")).table["sample_id"].to_list())
+    split_state.undo(store)
+    label(store, batches.hand_out(store, Asked(new=10)).table["sample_id"].to_list())
+    found = progress.run(store)
+    assert (found.known, found.picks) == (50, 10)
 
 
 def test_the_next_picks_are_counted_by_class_without_those_labelled_since(tmp_path: Path) -> None:

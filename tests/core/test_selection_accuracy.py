@@ -16,21 +16,28 @@ def known(value: float, taught: int = 100) -> Accuracy:
 
 
 def test_a_forecast_rises_with_the_labels_and_stays_within_the_error() -> None:
-    found = [forecast(0.8, 1000, more).gain for more in (100, 1000, 3000)]
+    now = Estimate(0.8, 0.78, 0.82)
+    found = [forecast(now, 1000, more).gain for more in (100, 1000, 3000)]
     assert found[1].value == pytest.approx(0.055 * 0.2)
     assert [gain.value for gain in found] == sorted(gain.value for gain in found)
     for gain in found:
-        assert gain.low < gain.value < gain.high <= 0.2
-    assert forecast(0.1, 10, 100_000).gain.value <= 0.9
+        assert gain.low < gain.value < gain.high <= 0.22
+    assert forecast(Estimate(0.1, 0.05, 0.2), 10, 100_000).gain.value <= 0.9
+
+
+def test_where_every_control_was_named_right_a_forecast_leaves_room_for_the_error_that_there_may_be() -> None:
+    found = forecast(Estimate(1.0, 0.94, 1.0), 60, 60).gain
+    assert found.value == 0
+    assert 0 < found.high <= 0.06
 
 
 def test_the_accuracy_that_is_expected_has_the_errors_of_now_and_of_the_forecast() -> None:
     share = Estimate(0.8, 0.77, 0.82)
-    gain = forecast(0.8, 1000, 1000).gain
+    gain = forecast(share, 1000, 1000).gain
     found = expected(share, 1000, 1000)
     assert found.value == pytest.approx(0.8 + gain.value)
     assert found.value - found.low == pytest.approx(np.hypot(0.03, gain.value - gain.low))
-    assert found.high - found.value == pytest.approx(np.hypot(0.02, gain.high - gain.value))
+    assert found.high - found.value == pytest.approx(np.hypot(0.02, gain.value - gain.low))
     assert expected(Estimate(0.99, 0.9, 1.0), 50, 1000).high == 1.0
 
 
@@ -44,7 +51,7 @@ def test_a_goal_takes_the_least_labels_whose_forecast_reaches_it(left: int) -> N
         goal = min(1.0, share.value + draw.uniform(-0.02, 0.08))
         found = labels_for(goal, Accuracy(share, 50, taught), left=left)
         every = [expected(share, taught, more) for more in range(left + 1)]
-        gains = [share.value + forecast(share.value, taught, more).gain.value for more in range(left + 1)]
+        gains = [share.value + forecast(share, taught, more).gain.value for more in range(left + 1)]
         assert [then.value for then in every] == gains
         plain = [
             next((more for more, then in enumerate(every) if end(then) >= goal - 1e-9), None)

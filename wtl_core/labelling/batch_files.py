@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from wtl_core.errors import ConfigError
-from wtl_core.labelling import addresses, batch_images, batches, table_files
+from wtl_core.labelling import addresses, batch_images, batches, label_files, table_files
 from wtl_core.labelling.formats import coco, cvat, fiftyone, label_studio, webdataset, yolo
 from wtl_core.labelling.formats.rows import shown
 from wtl_core.workspace import ledger, storage
@@ -161,7 +161,8 @@ def wanted(
     Without a `form` the ending of the file says which table it is.
 
     Raises:
-        ConfigError: a file that cannot be written, a folder that is not empty, or options that do not fit the format.
+        ConfigError: a file that cannot be written or holds labels, a folder that is not empty, or options that do not
+            fit the format.
     """
     if form is None:
         table_files.check_output(output)
@@ -179,6 +180,7 @@ def wanted(
         raise ConfigError(f"{output}: expected a folder to write into, found none; make it, or name another place")
     if not found.ending and (output.is_file() or (output.is_dir() and any(output.iterdir()))):
         raise ConfigError(f"{output}: expected a new or empty folder for the format {form}, found files; name another")
+    label_files.check_spared(output)
     if presign_seconds is not None and not found.has_addresses:
         raise ConfigError(f"the format {form} holds no addresses that could be presigned; leave out --presign")
     _check_presign(presign_seconds)

@@ -18,7 +18,8 @@ def by_sample(where: str, rows: LabelRows, sample_of: Mapping[str, str], reading
     classes, the others count.
 
     Raises:
-        InputError: rows of one image say different things; the first of them are named.
+        InputError: rows of one image say different things, or one says that it is empty and names a class; the first
+            of them are named.
     """
     given: dict[str, Classes] = {}
     conflicts: dict[str, str] = {}
@@ -28,7 +29,9 @@ def by_sample(where: str, rows: LabelRows, sample_of: Mapping[str, str], reading
             continue
         classes = None if told is None else settled(told, reading.renamed)
         before = given.setdefault(sample_id, classes)
-        if before is None:
+        if classes and not reading.adds_up and _says_empty(told or (), reading.renamed):
+            conflicts.setdefault(sample_id, f"{shown([name])} {_told(())} and {_told(classes)}")
+        elif before is None:
             given[sample_id] = classes
         elif classes is not None and set(classes) != set(before):
             if reading.adds_up:
@@ -89,17 +92,28 @@ def check_spellings(
     of_file = {name for classes in given.values() for name in classes or ()}
     first = next((name for name in doubtful[0] if name in known), next(iter(doubtful[0])))
     second = next(name for name in doubtful[0] if name in of_file and name != first)  # `--rename` takes these alone
+    rename = f"--rename {f'{second}={first}'!r} takes one for the other"
+    if "=" in second:  # it would be read as where the old name ends
+        rename = f"correct {second!r} in the file"
     raise InputError(
         f"{where}: expected one spelling of each class, found {'; '.join(groups)}"
-        f"{'; ...' if len(doubtful) > _SHOWN else ''}; --rename {f'{second}={first}'!r} takes one for the other, "
-        "--distinct takes them for different classes; nothing is entered"
+        f"{'; ...' if len(doubtful) > _SHOWN else ''}; {rename}, --distinct takes them for different classes; nothing "
+        "is entered"
     )
 
 
 def settled(classes: tuple[str, ...], renamed: Mapping[str, str]) -> tuple[str, ...]:
     """The classes under their new names; tools that have a class called `empty` mean an image without any."""
     names = dict.fromkeys(renamed.get(name, name) for name in classes)
-    return tuple(name for name in names if name.strip().lower() != EMPTY)
+    return tuple(name for name in names if not _is_empty(name))
+
+
+def _says_empty(classes: tuple[str, ...], renamed: Mapping[str, str]) -> bool:
+    return any(_is_empty(renamed.get(name, name)) for name in classes)
+
+
+def _is_empty(name: str) -> bool:
+    return name.strip().lower() == EMPTY
 
 
 def _to_a_reader(name: str) -> str:

@@ -1,5 +1,6 @@
 """Files that say which samples are labelled, and as what: told apart by what is in them. Looks into no workspace."""
 
+import codecs
 import io
 import json
 import lzma
@@ -25,6 +26,8 @@ _FORMS = (
 _REASON_CHARACTERS = 240
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 _FOLDER_ENDINGS = (".txt", ".xml", ".json", ".jsonl", ".yaml", ".yml", ".names")
+_BEFORE_XML = codecs.BOM_UTF8 + codecs.BOM_UTF16 + b" \t\r\n\0"
+"""Bytes that may stand in front of the first `<`: marks of encodings, and what UTF-16 has beside it."""
 _MOST_BYTES = 2 << 30
 """Of the files in a folder or zip together: labels of millions of images; a zip could unpack to any size."""
 _UNREADABLE = (
@@ -59,6 +62,21 @@ def read(file: Path, reading: Reading | None = None) -> LabelRows:
     return replace(rows, names=list(map(label_studio.local_path, rows.names)))
 
 
+def check_spared(file: Path) -> None:
+    """Refuse to write over a file that holds labels, such as a table of picks that a person has filled in.
+
+    Raises:
+        ConfigError: it holds classes. A file that is not there, or that cannot be read as labels, may be written.
+    """
+    try:
+        holds = file.is_file() and any(names is not None for names in read(file).classes)
+    except ConfigError:
+        return
+    if holds:
+        told = "expected a file without labels, which would be lost, found one that holds some"
+        raise ConfigError(f"{file}: {told}; `wtl labels add` enters them; name another file, or move this one")
+
+
 def _read(file: Path, reading: Reading) -> LabelRows:
     if file.is_dir():
         return _of_files(_folder(file), reading)
@@ -71,11 +89,11 @@ def _read(file: Path, reading: Reading) -> LabelRows:
 def _of_bytes(data: bytes, file: Path, reading: Reading) -> LabelRows:
     if data[:4] == b"PAR1":
         return tables.of_parquet(data, reading)
+    if data.lstrip(_BEFORE_XML).startswith(b"<"):
+        return xml_files.of_xml({file.name: data}, reading)  # which says its encoding itself
     ending = file.suffix.lower()
     text = data.decode(json.detect_encoding(data))  # UTF-8, -16 or -32: such as PowerShell's `>` writes
     start = text.lstrip()[:1]
-    if start == "<":
-        return xml_files.of_xml({file.name: data}, reading)
     if ending in (".jsonl", ".ndjson"):
         return _of_json(_lines(text), reading)
     if ending == ".json":
@@ -90,7 +108,7 @@ def _of_bytes(data: bytes, file: Path, reading: Reading) -> LabelRows:
         return table
     if reading.column is not None or reading.class_column is not None:
         raise LookupError("plain text, which has no columns")
-    return tables.of_names(text.splitlines())
+    return tables.of_names(text.splitlines(), reading)
 
 
 def _json_or_lines(text: str) -> Any:

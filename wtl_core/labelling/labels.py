@@ -1,5 +1,6 @@
 """Labels in and out of the ledger: what a file says becomes an entry, and an entry can be undone. Reads no image."""
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -100,7 +101,8 @@ def add(
         reading: How it is read where its content leaves a choice.
         is_partial: Names of no sample or of several are left out; else they refuse the file. Either way they are
             written, with their classes, to the file `aside`.
-        aside: A file that a table can be written to; None for `FILE.unmatched.csv` beside the file.
+        aside: A file that a table can be written to; None for `FILE.unmatched.csv` beside the file. Where one with
+            other content is there, a number is added to its name.
         are_distinct: Classes whose names differ in case, blanks, dashes or underscores alone are different ones.
 
     Raises:
@@ -115,7 +117,9 @@ def add(
         told = "expected another file for what names no image than the one that is read, which would be lost"
         raise ConfigError(f"{aside}: {told}; name another")
     rows = label_files.read(file, reading)
-    aside = aside or file.absolute().with_name(f"{file.name}.unmatched.csv")
+    if aside is None:
+        named = file.absolute() if file.name not in ("", "..") else file.resolve()  # `.` has no name of its own
+        aside = named.with_name(f"{named.name}.unmatched.csv")
     return _add(
         store, rows, reading, is_partial=is_partial, are_distinct=are_distinct, aside=aside, origin=uri_of(str(file))
     )
@@ -289,7 +293,10 @@ def _shown_by(store: Store) -> dict[str, str]:
 
 
 def _keep_aside(target: Path, rows: LabelRows, strays: dict[str, int]) -> str:
-    """Write the rows that name no one sample, if there are any; the path, or why that failed."""
+    """Write the rows that name no one sample, if there are any; the path, or why that failed.
+
+    A file that is there with other content stays: it may be the last one, being mended. `NAME-2` stands beside it.
+    """
     if not strays:
         return ""
     kept = [(name, classes) for name, classes in zip(rows.names, rows.classes, strict=True) if name in strays]
@@ -302,11 +309,18 @@ def _keep_aside(target: Path, rows: LabelRows, strays: dict[str, int]) -> str:
         schema={"path": pl.String, "classes": pl.List(pl.String), "why": pl.String},
     )
     try:
+        table_files.check_output(target)
         is_known = table["classes"].is_not_null().any()
-        table_files.write(as_text(table) if is_known else table.drop("classes"), target)
+        data = table_files.encoded(as_text(table) if is_known else table.drop("classes"), target.suffix.lower())
+        others = (target.with_name(f"{target.stem}-{number}{target.suffix}") for number in itertools.count(2))
+        places = itertools.chain([target], others)
+        file = next(file for file in places if not file.exists() or file.read_bytes() == data)
+        table_files.write_bytes(data, file)
     except ConfigError as error:
         return f"none, since {error}"
-    return str(target)
+    except OSError as error:
+        return f"none, since {target}: {error.strerror}"
+    return str(file)
 
 
 def _explain(where: str, strays: dict[str, int], aside: str) -> str:

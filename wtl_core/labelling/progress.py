@@ -107,9 +107,14 @@ class Progress:
         return lacking(self.controls, self.taught)
 
     @property
+    def lacks_controls(self) -> bool:
+        """Whether more images drawn at random are among what is missing."""
+        return self.controls < LEAST
+
+    @property
     def is_far(self) -> bool:
-        """Whether the forecast reaches beyond twice the labels, up to which forecasts were checked."""
-        return self.forecast is not None and self.forecast.more > self.known
+        """Whether the forecast reaches beyond twice the labels that teach, up to which forecasts were checked."""
+        return self.forecast is not None and self.forecast.more > self.taught
 
     def to_json(self) -> dict[str, Any]:
         """What `wtl progress --json` prints."""
@@ -124,7 +129,7 @@ def run(store: Store, more: int | None = None, *, goal: float | None = None, ref
 
     Args:
         store: The workspace.
-        more: Labels that the forecast is for; as many again if not given.
+        more: Labels that the forecast is for; if not given, as many as the probe learned from.
         goal: An accuracy, above 0 and at most 1, for which the labels that it takes are told.
         refresh: Whose ranking and encoder count, for one that is not committed yet; the latest if None.
 
@@ -151,7 +156,7 @@ def run(store: Store, more: int | None = None, *, goal: float | None = None, ref
     open_ranking = ranking.filter(~pl.col("sample_id").is_in(ledger.settled_ids(entries)))
     coming = _next_of(open_ranking.head(last.counts.picks), {name for names in named for name in names})
     left = open_ranking["duplicate_of"].null_count()
-    asked = more or known.height
+    asked = more or accuracy.taught
     table = _classes(named, is_drawn, coming)
     handed_out = set(ledger.sample_ids(entries, "exported"))
     return Progress(
@@ -167,7 +172,7 @@ def run(store: Store, more: int | None = None, *, goal: float | None = None, ref
         picks=len(picks),
         compared=_taught_in_part(int(is_control.sum())),
         comparison=None if share is None else compare(unit, classes, is_control, picks),
-        forecast=None if share is None or not left else forecast(share.value, accuracy.taught, min(asked, left)),
+        forecast=None if share is None or not left else forecast(share, accuracy.taught, min(asked, left)),
         goal=None if goal is None else labels_for(goal, accuracy, left=left),
         classes=table,
         short=table.filter(pl.col("labels") < SHORT)["class"].to_list(),
@@ -175,17 +180,25 @@ def run(store: Store, more: int | None = None, *, goal: float | None = None, ref
 
 
 def _draw(store: Store, last: Commit, ranking: pl.DataFrame, entries: pl.DataFrame) -> Draw:
-    """The random draw of what is in the pool now: images that have left it are no part of it."""
-    live = live_pool.sample_ids(store, snapshots.read_snapshot(store, last.listing))
+    """The random draw of what is in the pool now: images that have left it, or that filters exclude, are none of it."""
+    snapshot, filters = snapshots.read_snapshot(store, last.listing), last.recipe.ingest.filters
+    if filters:
+        live = live_pool.load(store, snapshot, filters=filters).samples.filter(~pl.col("is_filtered"))["sample_id"]
+    else:
+        live = live_pool.sample_ids(store, snapshot)
     settled = pl.Series(ledger.settled_ids(entries), dtype=pl.String)
     is_of_pool = settled.is_in(live.implode()) & ~settled.is_in(sides.held_out(store, entries).implode())
     return random_draw(entries, [*ranking["sample_id"], *settled.filter(is_of_pool)])
 
 
 def _picked(entries: pl.DataFrame, ids: list[str], is_control: np.ndarray) -> np.ndarray:
-    """The places in `ids` of the picks of batches in the order in which they were handed out, controls left out."""
+    """The places in `ids` of the picks of batches in the order in which they were handed out.
+
+    Left out are controls, and what `wtl export --split` handed out, which is drawn at random.
+    """
     place = {sample_id: row for row, sample_id in enumerate(ids) if not is_control[row]}
-    out = entries.filter(pl.col("kind") == "exported", ~pl.col("is_control"))["sample_id"]
+    split = pl.col("request").str.json_path_match("$.split")
+    out = entries.filter(pl.col("kind") == "exported", ~pl.col("is_control"), split.is_null())["sample_id"]
     return np.array([place[sample_id] for sample_id in out if sample_id in place], np.int64)
 
 

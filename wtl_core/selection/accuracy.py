@@ -168,20 +168,22 @@ def judging(
     return hits
 
 
-def forecast(accuracy: float, labels: int, more: int) -> Forecast:
-    """What `more` labels add to the accuracy that so many reach, by the law above."""
-    gain = _LAW * (1.0 - accuracy) * (_AT / labels) ** 0.5 * float(np.log2(1.0 + more / labels))
-    gain = min(gain, 1.0 - accuracy)
+def forecast(now: Estimate, labels: int, more: int) -> Forecast:
+    """What `more` labels add to the accuracy `now` that so many reach, by the law above.
+
+    Its upper end leaves room for an accuracy below the estimate: 60 of 60 controls named right may be 94 %.
+    """
+    error = 1.0 - now.value
+    gain = min(error, _LAW * error * (_AT / labels) ** 0.5 * float(np.log2(1.0 + more / labels)))
     half = _WRONG_BY * gain + _LEAST_WRONG
-    return Forecast(more, Estimate(gain, gain - half, min(gain + half, 1.0 - accuracy)))
+    return Forecast(more, Estimate(gain, gain - half, min(gain + half, 1.0 - now.low)))
 
 
 def expected(now: Estimate, labels: int, more: int) -> Estimate:
     """The accuracy with `more` labels, where so many reach `now`: both errors, of `now` and of the forecast, count."""
-    gain = forecast(now.value, labels, more).gain
-    value = now.value + gain.value
-    below = math.hypot(now.value - now.low, gain.value - gain.low)
-    above = math.hypot(now.high - now.value, gain.high - gain.value)
+    gain = forecast(now, labels, more).gain
+    value, wrong_by = now.value + gain.value, gain.value - gain.low
+    below, above = (math.hypot(end, wrong_by) for end in (now.value - now.low, now.high - now.value))
     return Estimate(value, max(0.0, value - below), min(1.0, value + above))
 
 

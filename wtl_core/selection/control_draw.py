@@ -64,7 +64,8 @@ def random_draw(entries: pl.DataFrame, pool: Sequence[str]) -> Draw:
     """The uniform random draw of the pool whose images are all labelled, whatever for and whatever as, or redundant.
 
     It ends with the last control before the first image of the random order that is neither. Unusable images are no
-    part of the pool that is drawn from.
+    part of the pool that is drawn from. That its last image is a control, and so was no pick before, is a bias of one
+    image in the draw's number.
 
     Args:
         entries: What `ledger.read` returns.

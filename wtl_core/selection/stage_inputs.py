@@ -38,8 +38,8 @@ class StageInputs:
         labelled_samples: Those of them that are in the pool, which alone have metadata and so a group.
         redundant: Ids of samples that were skipped as redundant and have a vector, sorted: they cover as labelled ones
             do, and are none.
-        drawn: Ids of a uniform random draw of the pool, all of it labelled or redundant, in its random order; empty
-            where the recipe has no `accuracy_goal`.
+        drawn: Ids of a uniform random draw of the pool without what filters exclude, all of it labelled or redundant,
+            in its random order; empty where the recipe has no `accuracy_goal`.
         exported: Ids of candidates that keep their rank, in the order of their exports.
         filtered: How many samples the recipe's filters exclude that are neither labelled nor skipped.
         skipped: How many samples of the pool are skipped.
@@ -132,8 +132,8 @@ def read_inputs(
             "relax the recipe's filters or add images"
         )
     has_goal = recipe.selection.accuracy_goal is not None
-    can_be_drawn = ~pl.col("is_filtered") & ~is_skipped  # a copy of a skipped image has no entry of its own
-    pool = samples.filter(can_be_drawn | is_labelled | is_named)["sample_id"]
+    can_be_drawn = ~is_skipped | is_labelled | is_named  # a copy of a skipped image has no entry of its own
+    pool = samples.filter(~pl.col("is_filtered") & can_be_drawn)["sample_id"]
     exported = pl.Series("sample_id", ledger.sample_ids(entries, "exported"), pl.String)
     return StageInputs(
         encoder=encoder,

@@ -1,7 +1,7 @@
 """COCO's JSON: a batch as a list of images, and labels as the categories of an image's annotations."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import polars as pl
@@ -36,15 +36,15 @@ def of_coco(data: dict[str, Any], reading: Reading) -> LabelRows:
     """One row for each image that has an annotation; annotations without a category leave its classes unknown.
 
     Raises:
-        ValueError, LookupError, TypeError: an annotation of an image or a category that is not in the file, or an entry
-            without what it must have.
+        ValueError, LookupError, TypeError: an annotation of an image or a category that is not in the file, an entry
+            without what it must have, or one id of two categories or images, as where files were put together.
     """
     if reading.class_column is not None:
         raise ValueError("COCO's JSON, whose classes are its categories: leave out --class-column")
-    categories = {
-        required(category, "id", "a category"): str(required(category, "name", "a category"))
+    categories = _by_id(
+        (required(category, "id", "a category"), str(required(category, "name", "a category")))
         for category in data.get("categories") or []
-    }
+    )
     found: dict[Any, dict[str, None]] = {}
     for annotation in data["annotations"]:
         named = found.setdefault(required(annotation, "image_id", "an annotation"), {})
@@ -53,14 +53,30 @@ def of_coco(data: dict[str, Any], reading: Reading) -> LabelRows:
         if category not in categories:
             raise ValueError(f"an annotation of category {category!r:.60}, which is not among the categories")
         named[categories[category]] = None
-    images = {required(image, "id", "an image"): image for image in data["images"]}
+    images = _by_id((required(image, "id", "an image"), _name(image, reading)) for image in data["images"])
     if unknown := found.keys() - images.keys():
         raise ValueError(f"an annotation of image {min(unknown, key=str)!r:.60}, which is not among the images")
     names: list[str] = []
     classes: list[Classes] = []
-    for number, image in images.items():
+    for number, name in images.items():
         if number in found or reading.bare_is_empty:
-            title = "sample_id" if image.get("sample_id") else "file_name"  # ours, where a tool kept it
-            names.append(str(name_of(image, reading.column or title)))
+            names.append(name)
             classes.append((tuple(found[number]) or None) if number in found else ())
     return LabelRows(names, classes, bare=len(images) - len(names))
+
+
+def _name(image: Any, reading: Reading) -> str:
+    title = "sample_id" if image.get("sample_id") else "file_name"  # ours, where a tool kept it
+    return str(name_of(image, reading.column or title))
+
+
+def _by_id(named: Iterable[tuple[Any, str]]) -> dict[Any, str]:
+    """The names by their ids. Raises ValueError where one id has two names, since annotations could mean either."""
+    found: dict[Any, str] = {}
+    for number, name in named:
+        if found.setdefault(number, name) != name:
+            raise ValueError(
+                f"the id {number!r:.60} of both {found[number]!r:.60} and {name!r:.60}: files that were put together "
+                "need new ids"
+            )
+    return found

@@ -46,7 +46,7 @@ def of_tasks(tasks: Sequence[Any], reading: Reading) -> LabelRows:
     """One row for each annotation that was submitted; a task without any is not labelled.
 
     An annotation that was submitted with nothing in it says that the image holds nothing of interest. One that holds
-    texts or ratings alone leaves the classes unknown.
+    texts, ratings or boxes without a label alone leaves the classes unknown.
 
     Raises:
         ValueError, LookupError, TypeError: an entry without what a task has, or several controls that hold classes.
@@ -67,10 +67,11 @@ def of_tasks(tasks: Sequence[Any], reading: Reading) -> LabelRows:
         for annotation in submitted:
             used, given = _given(annotation, reading.class_column)
             controls.update(dict.fromkeys(used))
-            if given is None:
+            classes = _classes(given)
+            if classes is None:
                 unknown.append(name)
             else:
-                labels.append((name, classes_of(given) if given else ()))
+                labels.append((name, classes))
     if reading.class_column is not None and reading.class_column not in controls:
         raise LookupError(f"no control {reading.class_column!r} among {shown(list(controls))}")
     if reading.class_column is None and len(controls) > 1:
@@ -88,7 +89,7 @@ def classes_of_annotation(annotation: Mapping[str, Any], control: str | None) ->
         ValueError, LookupError, TypeError: it is no annotation, or a value in it is no class.
     """
     _, given = _given(annotation, control)
-    return classes_of(given) if given else None if given is None else ()
+    return _classes(given)
 
 
 def local_path(name: str) -> str:
@@ -109,6 +110,11 @@ def _given(annotation: Mapping[str, Any], control: str | None) -> tuple[list[str
     given = [(name, value) for name, value in map(_of_result, results) if value is not None]
     wanted = [value for name, value in given if control in (None, name)]
     return [name for name, _ in given], wanted if wanted or not results else None
+
+
+def _classes(given: list[Any] | None) -> Classes:
+    """The classes of what `_given` returns: none where the annotation is empty, None where it says nothing of them."""
+    return classes_of(given) if given else None if given is None else ()
 
 
 def _results(annotation: Mapping[str, Any]) -> list[Any]:

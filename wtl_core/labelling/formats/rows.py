@@ -62,6 +62,8 @@ class LabelRows:
 def classes_of(value: Any, separator: str | None = None) -> Classes:
     """The classes that a value gives, None for a blank one: a text, a whole number, a list, a value of Label Studio.
 
+    `EMPTY` stands for none where it is alone; beside others it stays, since they contradict it.
+
     Raises:
         ValueError: a value that is no class, such as a fraction, a long text, or bytes that are no UTF-8.
     """
@@ -82,7 +84,7 @@ def classes_of(value: Any, separator: str | None = None) -> Classes:
     if text.strip().lower() == EMPTY:
         return ()
     if separator is not None:
-        return _together([(part.strip(),) for part in text.split(separator) if part.strip()])
+        return classes_of([part.strip() for part in text.split(separator)])
     if len(text) > _MOST_CHARACTERS:
         raise ValueError(f"a text of {len(text):,} characters where the name of a class was expected")
     return (text,)
@@ -119,11 +121,12 @@ def _of_control(value: Mapping[str, Any]) -> Any:
     """What a result of Label Studio holds under the name of its control: choices, or one of several kinds of labels."""
     for key, held in value.items():
         if key == "choices" or key.endswith("labels"):
-            return held
+            return held or None  # a box that was drawn and given no label
         if key == "taxonomy" and isinstance(held, list):
             return [" / ".join(map(str, path)) if isinstance(path, list) else path for path in held]
     raise ValueError(f"an object with the keys {shown(list(map(str, value)))} where the name of a class was expected")
 
 
 def _together(given: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for names in given for name in names))
+    found = dict.fromkeys(name for names in given for name in names or (EMPTY,))
+    return () if found.keys() == {EMPTY} else tuple(found)

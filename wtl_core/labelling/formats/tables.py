@@ -45,7 +45,7 @@ def of_text(text: str, reading: Reading, *, separator: str | None) -> LabelRows 
     rows = pl.read_csv(io.BytesIO(text.encode()), infer_schema=False, has_header=False, separator=mark or ",")
     titles = [(cell or "").strip() for cell in rows.row(0)]
     if len(titles) == 1 and reading.column is None and titles[0].lower() not in COLUMNS:
-        return of_names(rows.to_series().drop_nulls().to_list())
+        return of_names(rows.to_series().drop_nulls().to_list(), reading)
     if rows.height > 1 and rows.row(-1)[-1] is None and not text.endswith(("\n", "\r", mark or ",")):
         raise ValueError(f"row {rows.height - 1:,}, the last one, has fewer cells than the titles: the file seems cut")
     titles = [title or f"column {number}" for number, title in enumerate(titles, 1)]
@@ -74,7 +74,7 @@ def of_objects(entries: Sequence[Any], reading: Reading) -> LabelRows:
     title = _class_title({str(key) for entry in entries if isinstance(entry, dict) for key in entry}, reading)
     names = [entry if isinstance(entry, str) else str(name_of(entry, reading.column)) for entry in entries]
     if title is None:
-        return of_names(names)
+        return of_names(names, reading)
     values = [_fields(entry).get(_plain(title)) if isinstance(entry, dict) else None for entry in entries]
     return _labelled(names, [classes_of(value, reading.separator) for value in values], reading)
 
@@ -95,8 +95,17 @@ def name_of(entry: Any, column: str | None = None) -> Any:
     raise LookupError(f"{missing}an entry that names no sample, with the keys {shown(list(map(str, entry)))}")
 
 
-def of_names(names: Iterable[str]) -> LabelRows:
-    """Names of labelled samples, blank ones left out; nothing is known of their classes."""
+def of_names(names: Iterable[str], reading: Reading) -> LabelRows:
+    """Names of labelled samples, blank ones left out; nothing is known of their classes.
+
+    Raises:
+        LookupError: images without a label are to count as empty; where nothing holds labels, all of them would.
+    """
+    if reading.bare_is_empty:
+        raise LookupError(
+            "no column of classes, without which --empty would make every image empty (--class-column NAME says which "
+            "one it is; a column `class` with the word empty says that an image is)"
+        )
     kept = [name for name in names if name.strip()]
     return LabelRows(kept, [None] * len(kept))
 
@@ -121,7 +130,7 @@ def _of_table(frame: pl.DataFrame, reading: Reading, *, classes: Callable[[Any],
     if None in names:
         raise LookupError(f"row {names.index(None) + 1} names none")
     if title is None:
-        return of_names(names)
+        return of_names(names, reading)
     return _labelled(names, [classes(value) for value in named["value"].to_list()], reading)
 
 

@@ -102,6 +102,13 @@ def _numbered(names: Any, file: str) -> dict[int, str]:
 
 
 def _is_label_file(name: str, data: bytes) -> bool:
-    """Whether a file is one of labels: an image may be called `test` too, so for such names the first word counts."""
-    first = re.split(r"[._]", PurePosixPath(name).name.lower())[0]
-    return name.endswith(".txt") and (first not in _NO_LABELS or re.match(rb"\s*\d+\s", data) is not None)
+    """Whether a file is one of labels: of names such as `test`, which an image may have too, what is in it decides.
+
+    A list of classes that are digits begins with a number too, but with no second one beside it.
+    """
+    stem = PurePosixPath(name).name.lower().split(".")[0]
+    if not name.endswith(".txt") or stem.split("_")[0] not in _NO_LABELS:
+        return name.endswith(".txt")
+    if stem in _NO_LABELS:
+        return re.match(rb"\s*\d+[ \t]+[-\d.]", data) is not None
+    return re.match(rb"\s*(\d|$)", data) is not None  # such as `test_001.txt`, where nothing was found if blank
