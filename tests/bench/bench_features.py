@@ -29,7 +29,7 @@ from wtl_core.encoders import openvino_network, packages, resolve
 from wtl_core.encoders.encoder import Encoder, default_format
 from wtl_core.encoders.networks import fold_norms
 from wtl_core.encoders.pixels import pixels
-from wtl_core.recipe.encoder import EncoderParams
+from wtl_core.recipe.encoder import PACKAGE_SIDE_PX, EncoderParams
 from wtl_core.training import choosing, fitting, strength_check
 from wtl_core.training.image_cache import PoolImages
 from wtl_core.workspace.storage import open_store
@@ -179,7 +179,7 @@ def main() -> None:
     sides = packages.SIDES_PX[:2] if options.quick else packages.SIDES_PX
     with tempfile.TemporaryDirectory() as folder:
         found = [resolve.resolve(NETWORK, open_store(folder), device=CPU, side_px=side) for side in sides]
-        both = resolve.resolve(BOTH, open_store(folder), device=CPU, side_px=packages.SIDE_PX)
+        both = resolve.resolve(BOTH, open_store(folder), device=CPU, side_px=PACKAGE_SIDE_PX)
     packaged = {f"{encoder.side_px} px": encoder for encoder in found} | {f"both, {both.side_px} px": both}
     encoders = {"pixels": pixels(CPU), **packaged}
     speeds = {name: images_per_second(encoder) for name, encoder in packaged.items()}
@@ -200,7 +200,7 @@ def main() -> None:
         {"side": name, f"{engine}, {default_format(CPU)}": f"{speed:,.0f}", "20-NN": f"{means[name]:.1f}", bought: ""}
         for name, speed in speeds.items()
     ]
-    for row, name in zip(rows[1:], [f"{side} px" for side in sides[:-1]] + [f"{packages.SIDE_PX} px"], strict=True):
+    for row, name in zip(rows[1:], [f"{side} px" for side in sides[:-1]] + [f"{PACKAGE_SIDE_PX} px"], strict=True):
         minutes = (1 / speeds[str(row["side"])] - 1 / speeds[name]) * 10_000 / 60
         row[bought] = f"{(means[str(row['side'])] - means[name]) / minutes:+.2f} over {name}"
     if options.eager:

@@ -16,7 +16,7 @@ from wtl_core.encoders import openvino_network, packages, resolve
 from wtl_core.encoders.cards import load_card, load_encoder
 from wtl_core.encoders.packages import PACKAGED, PackagedWeights, load_packaged
 from wtl_core.errors import ConfigError
-from wtl_core.recipe.encoder import EncoderParams
+from wtl_core.recipe.encoder import PACKAGE_SIDE_PX, EncoderParams
 from wtl_core.training import choosing, fitting, near_copies, training
 from wtl_core.training.image_cache import PoolImages
 from wtl_core.workspace.storage import Store
@@ -47,7 +47,7 @@ def test_every_packaged_network_gives_its_last_stages_beside_training_free_featu
         features = network.eval()(torch.rand(2, 3, 96, 96))
     assert features.shape == (2, network.dimensions)
     assert features.square().sum(dim=1).numpy() == pytest.approx(1.25, abs=1e-4)  # all stages 1, 1/4 without training
-    assert preprocessing.side_px == packages.SIDE_PX
+    assert preprocessing.side_px == PACKAGE_SIDE_PX
 
 
 def test_networks_side_by_side_give_what_each_gives_alone_and_are_kept_whole(tmp_path: Path) -> None:

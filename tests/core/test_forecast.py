@@ -19,7 +19,7 @@ from wtl_core import pipeline
 from wtl_core.errors import InputError
 from wtl_core.machine import Machine
 from wtl_core.recipe.recipe import Recipe
-from wtl_core.refresh import forecast, shard_sizes, source_forecast, source_sample, sources
+from wtl_core.refresh import forecast, planning, shard_sizes, source_forecast, source_sample, sources
 from wtl_core.refresh.forecast import Rates, shipped_rates
 from wtl_core.workspace import commits
 from wtl_core.workspace.forecasts import Hardware, Work
@@ -278,6 +278,17 @@ def test_auto_takes_larger_sides_as_far_as_its_time_goes() -> None:
     assert seconds(work(100_000, auto_seconds=300))["embedding"] == pytest.approx(180)
     millions = work(10_000_000)
     assert seconds(millions) == seconds(millions.model_copy(update={"auto_seconds": 300}))
+
+
+def test_a_packaged_network_is_foretold_at_the_side_that_it_has() -> None:
+    def of(encoder: dict[str, object]) -> float:
+        recipe = Recipe.model_validate({"encoder": encoder})
+        made = planning.work_of(recipe, objects=1, images=5000, megabytes=100, to_embed=5000, pool=5000)
+        return seconds(made)["embedding"]
+
+    assert of({"name": "package:efficientnet-lite0"}) == pytest.approx(
+        (160 / 96) ** 2 * of({"name": "package:efficientnet-lite0", "side_px": 96})
+    )
 
 
 def test_memory_of_embedding_grows_with_cores_and_more_so_on_a_cluster() -> None:

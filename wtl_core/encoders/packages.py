@@ -21,15 +21,13 @@ from wtl_core.encoders.pixel_features import SIDE_PX as PIXELS_SIDE_PX
 from wtl_core.encoders.pixel_features import Pixels
 from wtl_core.encoders.preprocessing import Preprocessing
 from wtl_core.errors import ConfigError
+from wtl_core.recipe.encoder import PACKAGE_SIDE_PX
 
 SIDES_PX = (96, 128, 160, 224)
 """Image sides that these networks are used at: of the 224 px that they were trained at, 96 still shows objects."""
-SIDE_PX = 160
-"""The side where none is asked for. On CIFAR-10 it gave the best features: 77.9 % by 20-NN with 10,000 references,
-against 73.9 at 96 px, 76.5 at 128 and 75.4 at 224 (2026-11-26)."""
-
-
-_PREPROCESSING = Preprocessing(SIDE_PX, "squash", SIDE_PX, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3)
+_PREPROCESSING = Preprocessing(
+    PACKAGE_SIDE_PX, "squash", PACKAGE_SIDE_PX, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3
+)
 """As the publisher: 0 to 255 less 127, divided by 128. Squashed, so that nothing of an image is cut off."""
 
 
@@ -176,7 +174,7 @@ def bare_packaged(name: str) -> PackagedNetwork:
 
 
 def load_packaged(name: str) -> tuple[PackagedNetwork, Preprocessing]:
-    """The network of a packaged name with its weights, on the processor, and its preprocessing at `SIDE_PX`.
+    """The network of a packaged name with its weights, on the processor, and its preprocessing at `PACKAGE_SIDE_PX`.
 
     Raises:
         ConfigError: there is no such name, its package is not installed, or its file is not the one that was pinned.

@@ -7,6 +7,10 @@ from pydantic import Field, model_validator
 from wtl_core.recipe import encoder_names
 from wtl_core.recipe.base import Params
 
+PACKAGE_SIDE_PX = 160
+"""The side of `package:` where none is asked for. On CIFAR-10 it gave the best features: 77.9 % by 20-NN with 10,000
+references, against 73.9 at 96 px, 76.5 at 128 and 75.4 at 224 (2026-11-26)."""
+
 
 class EncoderParams(Params):
     """Which network turns an image into a vector, and how one is trained where none is given."""

@@ -16,6 +16,7 @@ import polars as pl
 from wtl_core.errors import InputError
 from wtl_core.pool.part_plan import PartPlan, plan_parts, snapshot_rows
 from wtl_core.recipe import encoder_names
+from wtl_core.recipe.encoder import PACKAGE_SIDE_PX
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import forecast, last_result, readmission, shard_sizes
 from wtl_core.refresh.sources import Scope, check_removals, list_objects, scope_of, split_by_owner
@@ -288,7 +289,7 @@ def work_of(
         pool=pool,
         regions_from=recipe.selection.regions_from,
         network={"ssl": "own", "pixels": "pixels"}.get(kind, "package"),
-        side_px=recipe.encoder.side_px,
+        side_px=recipe.encoder.side_px or (PACKAGE_SIDE_PX if kind == "package" else None),
         auto_seconds=recipe.encoder.seconds if kind == "auto" else None,
         is_new_encoder=not is_kept,
         encoder_seconds=0.0 if is_kept or not encoder_names.is_made_here(recipe.encoder.name) else seconds,
