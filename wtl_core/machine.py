@@ -1,6 +1,7 @@
 """What the machine offers, how progress is reported, and wall clock by stage. Imports no torch until it is asked."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +15,7 @@ from wtl_core.errors import ConfigError
 
 CGROUP = Path("/sys/fs/cgroup")
 """Where a container finds its own limits."""
+_setting_threads = threading.Lock()
 
 
 class Stopwatch:
@@ -86,6 +88,23 @@ def free_memory() -> int:
     except (OSError, ValueError):  # not in a container, or in one without a limit, which says `max`
         return free
     return min(free, limit - int(held))  # without what files hold there: that is given up when memory is asked for
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: sums over rows, split among threads, would depend on their number.
+
+    The setting is the whole process's: one at a time changes it.
+    """
+    import torch
+
+    with _setting_threads:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def this_machine(*, workers: int | None = None, device: str = "auto", embedding_part_images: int = 32_768) -> Machine:

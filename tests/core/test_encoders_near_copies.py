@@ -51,6 +51,19 @@ def test_copies_are_the_image_again_but_never_the_same_bytes() -> None:
     assert near_copies.copies(one_pixel).shape == one_pixel.shape
 
 
+def test_copies_are_made_a_few_at_a_time_as_if_all_were_made_at_once() -> None:
+    """Written down plainly, for all images together."""
+    images = smooth(70, side=33)
+    generator = torch.Generator().manual_seed(0)
+    padded = torch.nn.functional.pad(images.float(), (2,) * 4, mode="reflect")
+    tops, lefts = torch.randint(0, 5, (2, 70), generator=generator).tolist()
+    places = zip(tops, lefts, strict=True)
+    shifted = torch.stack([padded[row, :, y : y + 33, x : x + 33] for row, (y, x) in enumerate(places)])
+    factors = 1 + 0.1 * (2 * torch.rand(70, 1, 1, 1, generator=generator) - 1)
+    noise = 2.0 * torch.randn(images.shape, generator=generator)
+    assert torch.equal(near_copies.copies(images), (shifted * factors + noise).clamp(0, 255).to(torch.uint8))
+
+
 def test_nine_of_ten_copies_lie_within_the_distance(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     encoder = load_encoder(store, kept(store, None), device=CPU)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_networks_side_by_side_give_what_each_gives_alone_and_are_kept_whole(tmp
     store = Store(str(tmp_path))
     made = fitting.fit(pool_of(images(80)), store, f"package:{PAIR}", side_px=96, device="cpu")
     kept = resolve.resolve(made, store, device="cpu")
-    assert (kept.dimensions, kept.side_px, kept.fingerprint) == (256, 96, made)
+    assert (kept.dimensions, kept.side_px, kept.fingerprint) == (79, 96, made)
     assert kept.card["network"] == f"package:{PAIR}"
     assert kept.card["origin"] == packages.PACKAGED["efficientnet-lite0"].origin  # said once
 
@@ -131,7 +132,7 @@ def test_a_fitted_network_is_whitened_kept_whole_and_the_same_again(tmp_path: Pa
     made = fitting.fit(pool, store, LITE, side_px=96, device="cpu")
     assert made == fitting.fit(pool, store, LITE, side_px=96, device="cpu")
     encoder = resolve.resolve(made, store, device="cpu")
-    assert encoder.dimensions == 256
+    assert encoder.dimensions == 79  # what 80 images tell apart, centred
     assert load_encoder(store, made, device=torch.device("cpu")).fingerprint == made
     card = load_card(store, made)
     assert card is not None
@@ -182,11 +183,32 @@ def test_networks_of_others_keep_their_fit_alone(tmp_path: Path) -> None:
     name, store = timm_weights("resnet10t", tmp_path), Store(str(tmp_path / "w"))
     made = fitting.fit(pool_of(images(80)), store, name, side_px=32, device="cpu")
     encoder = resolve.resolve(made, store, device="cpu")
-    assert (encoder.dimensions, encoder.side_px, encoder.fingerprint) == (256, 32, made)
+    assert (encoder.dimensions, encoder.side_px, encoder.fingerprint) == (79, 32, made)
     assert Path(store.path(f"encoders/{made}/weights.safetensors")).stat().st_size < 2_000_000
     raw = resolve.resolve(name, store, device="cpu", side_px=32)
     assert raw.dimensions == 512
     assert raw.fingerprint != made
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(1.0, "the same for all of 80 images"), (float("nan"), "no numbers for 80 of 80")]
+)
+def test_a_network_that_tells_nothing_apart_is_refused(value: float, told: str, tmp_path: Path) -> None:
+    base = resolve.resolve("pixels", Store(str(tmp_path)), device="cpu")
+    broken = replace(base, module=Constant(value))
+    with pytest.raises(ConfigError, match=f"pixels: expected features that tell images apart, found {told}"):
+        fitting.fitted_to(broken, pool_of(images(80)), workers=1)
+
+
+class Constant(torch.nn.Module):
+    """A network whose weights are broken."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(values), 8), self.value)
 
 
 def test_the_largest_side_of_use_that_fits_into_the_time() -> None:

@@ -42,6 +42,37 @@ def test_it_does_not_depend_on_the_length_of_features_nor_on_their_order() -> No
     torch.testing.assert_close(one(values), other(3.0 * values), rtol=1e-3, atol=1e-4)
 
 
+def test_few_images_give_as_many_directions_as_they_tell_apart() -> None:
+    """The rest of a space of more dimensions than images has no directions of its own, but those of a library."""
+    generator = torch.Generator().manual_seed(0)
+    few = torch.rand(100, 689, generator=generator)
+    found = fit_whitening(torch.cat([few, few]))
+    assert found.dimensions == 99  # they are centred
+    signs = torch.where(torch.arange(689) % 2 == 0, 1.0, -1.0)  # another basis of the same space
+    mirrored = fit_whitening(torch.cat([few, few]) * signs)
+    later = torch.rand(20, 689, generator=generator)
+    torch.testing.assert_close(
+        torch.cdist(found(later), found(later)),
+        torch.cdist(mirrored(later * signs), mirrored(later * signs)),
+        rtol=1e-3,
+        atol=1e-4,
+    )
+    assert fit_whitening(torch.rand(400, 689, generator=generator)).dimensions == 256
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    values, before = features(1500, 400), torch.get_num_threads()
+    try:
+        made = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            made.append(fit_whitening(values))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(made[0].matrix, made[1].matrix)
+    assert torch.equal(made[0].mean, made[1].mean)
+
+
 def test_a_dead_network_stays_dead() -> None:
     values = features()
     whitening = fit_whitening(values)

@@ -111,6 +111,9 @@ def test_what_runs_took_corrects_the_next_forecast_on_such_a_machine_alone(tmp_p
         forecast.of_run(asked, Hardware(cores=4), [run]).seconds
         == forecast.of_run(asked, Hardware(cores=4), []).seconds
     )
+    small = forecast.of_run(work(50), TWO, [])
+    held_up = made.model_copy(update={"forecast": small, "seconds": {"ingest": 5.0, "embedding": 5.0, "report": 5.0}})
+    assert forecast.of_run(asked, TWO, [held_up]).seconds == before.seconds  # 50 images that waited for a disk
     odd = run.model_copy(update={"seconds": {stage: 100 * value for stage, value in plain.items()}})
     assert forecast.of_run(asked, TWO, [run, odd, run]).seconds == learnt  # one slow run is no rule
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from wtl_core.machine import one_thread
+
 IMAGES = 4096
 """Images that mean and covariance are computed from."""
 LEAST_IMAGES = 64
@@ -24,6 +26,10 @@ by 20-NN than 256, and selection costs by the number."""
 _PREFIX = "whitening."
 _FLOOR = 0.01
 """Least variance of a direction, as a share of the mean variance: with few images most directions do not vary."""
+_ROUNDING = 1e-10
+"""Share of the largest variance below which there is nothing but rounding: such directions are arbitrary. By a network
+fitted to 64, 100 and 200 images, later ones of CIFAR-10 had 64.4, 64.3 and 67.2 % by 20-NN with them, and 66.2, 68.0
+and 69.5 without; of clothing 58.6, 58.2, 60.3, and 58.5, 59.8, 61.4 (efficientnet-lite0, 4 draws, 2026-12-06)."""
 _LEAST_NORM = 1e-6
 """Shorter features count as zero."""
 
@@ -32,7 +38,8 @@ _LEAST_NORM = 1e-6
 class Whitening:
     """x -> (x / |x| - mean) matrix, with C^(-1/4) of the covariance C of x / |x|: K columns of it for D dimensions.
 
-    The matrix is symmetric where K is D; otherwise its columns are C's K main directions, scaled by their variances.
+    The matrix is symmetric where K is D; otherwise its columns are C's K main directions, scaled by their variances. Of
+    fewer images than dimensions there are only as many directions as images tell apart.
 
     The square root of a full whitening: directions that hardly vary, which hold rounding errors and noise, are not
     scaled up to the size of the others.
@@ -66,15 +73,22 @@ class Whitening:
 
 
 def fit_whitening(features: torch.Tensor) -> Whitening:
-    """The whitening of (n, D) features, computed in float64 on the processor; to `MOST_DIMENSIONS` at most."""
+    """The whitening of (n, D) features, computed in float64 on the processor; to `MOST_DIMENSIONS` at most.
+
+    It is the same on any number of threads.
+    """
     values = functional.normalize(features.double().cpu(), dim=1)
-    mean = values.mean(dim=0)
-    centred = values - mean
-    variances, basis = torch.linalg.eigh(centred.T @ centred / len(values))
-    least = (_FLOOR * variances.mean()).clamp(min=1e-12)
-    scaled = basis * variances.clamp(min=least) ** -0.25
-    is_reduced = len(mean) > MOST_DIMENSIONS
-    matrix = scaled.flip(1)[:, :MOST_DIMENSIONS].contiguous() if is_reduced else scaled @ basis.T  # variances rise
+    with one_thread():
+        mean = values.mean(dim=0)
+        centred = values - mean
+        variances, basis = torch.linalg.eigh(centred.T @ centred / len(values))
+        least = (_FLOOR * variances.mean()).clamp(min=1e-12)
+        scaled = basis * variances.clamp(min=least) ** -0.25
+        if len(mean) > MOST_DIMENSIONS:
+            varied = max(1, int((variances > _ROUNDING * variances[-1]).sum()))
+            matrix = scaled.flip(1)[:, : min(varied, MOST_DIMENSIONS)].contiguous()  # variances rise
+        else:
+            matrix = scaled @ basis.T
     return Whitening(mean.float(), matrix.float())
 
 

@@ -24,7 +24,7 @@ _log = logging.getLogger("wtl_core.progress")  # what a user hears without askin
 _WORTH_TELLING = 20.0
 """Seconds from which on an expected duration is told: a shorter run is over before it is read."""
 _LEAST_SECONDS = 2.0
-"""A stage that took less teaches nothing: starting it made up most of that."""
+"""A stage that took less, or was to take less, teaches nothing: starting it, or one wait, makes up most of that."""
 REMEMBERED = 5
 """Refreshes that corrections are taken from: the last ones, since sources change."""
 _GIB = 2**30
@@ -138,7 +138,7 @@ def learnt(rates: Rates, hardware: Hardware, commits: Sequence[Commit]) -> Rates
             continue
         for one in expected(commit.forecast.work, hardware, replace(rates, factors={})):
             took = commit.seconds.get(one.stage, 0.0)
-            if took >= _LEAST_SECONDS and one.seconds > 0:
+            if min(took, one.seconds) >= _LEAST_SECONDS:
                 ratios.setdefault(one.stage, []).append(took / one.seconds)
     return replace(rates, factors={stage: median(found) for stage, found in ratios.items()})
 

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from wtl_core.machine import one_thread
 from wtl_core.recipe.selection import EMPTY
 from wtl_core.selection.class_sets import ClassSets
-from wtl_core.selection.linear_probe import fit_probe, one_thread
+from wtl_core.selection.linear_probe import fit_probe
 
 LEAST = 40
 """Labelled images of known classes from which accuracy is told, drawn at random, and as many others: by 40 a share of

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from wtl_core.machine import one_thread
 from wtl_core.selection.dense import FETCH_ROWS
 from wtl_core.selection.label_votes import OTHER, Votes
-from wtl_core.selection.linear_probe import Probe, fit_probe, one_thread
+from wtl_core.selection.linear_probe import Probe, fit_probe
 from wtl_core.selection.neighbours import BLOCK_COLUMNS, Points
 
 _DISAGREEMENT = 5.0

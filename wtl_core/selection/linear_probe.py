@@ -4,9 +4,6 @@ Legend: `N` rows, `D` dimensions, `C` classes.
 """
 
 import inspect
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +14,6 @@ _PENALTY, _MOST_PENALTY = 6.0, 0.01
 _EQUAL_PENALTY, _MOST_EQUAL_PENALTY = 20.0, 0.1
 """The same where all numbers are scaled to one size."""
 _ITERATIONS = 60  # of L-BFGS
-_setting_threads = threading.Lock()
 
 
 class _LBFGS(torch.optim.LBFGS):
@@ -92,18 +88,3 @@ def dropout_mask(
     """Zeros for a share of the places, 1 / (1 - share) elsewhere; drawn on the CPU, so alike on every device."""
     kept = torch.rand(shape, generator=generator) >= share
     return (kept.float() / (1.0 - share)).to(device)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread: sums over rows, split among threads, would depend on their number.
-
-    The setting is the whole process's: one ranking at a time changes it.
-    """
-    with _setting_threads:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)

@@ -14,6 +14,7 @@ from wtl_core.encoders.encoder import Encoder
 from wtl_core.encoders.networks import NetworkShape
 from wtl_core.encoders.packages import load_packaged
 from wtl_core.encoders.whitening import fit_whitening
+from wtl_core.errors import ConfigError
 from wtl_core.machine import Progress
 from wtl_core.recipe.encoder_names import parse_name
 from wtl_core.training import near_copies
@@ -22,6 +23,8 @@ from wtl_core.workspace.storage import Store
 
 FITTED_ON = "fitted_on"
 """On the card: how many images a network was fitted on."""
+_ALIKE = 1e-6
+"""Difference of numbers of unit vectors up to which they are the same."""
 
 
 def fit(
@@ -37,8 +40,8 @@ def fit(
 ) -> str:
     """Fit the network of this name to a pool, and keep the result in the workspace; its fingerprint.
 
-    The same images give the same fingerprint, on one kind of processor. A packaged network is kept whole, with its
-    weights; of networks of timm, torchvision and factories only the fit is.
+    The same images give the same fingerprint on one kind of processor, whatever the number of threads. A packaged
+    network is kept whole, with its weights; of networks of timm, torchvision and factories only the fit is.
 
     Args:
         images: The pool. With fewer than `whitening.LEAST_IMAGES` images features stay as they are; a packaged network
@@ -52,7 +55,7 @@ def fit(
         on_progress: Called with (passes done, passes) of the network over the images of the fit.
 
     Raises:
-        What `resolve.resolve` does.
+        What `resolve.resolve` and `fitted_to` do.
     """
     started = time.monotonic()
     base = resolve.resolve(name, store, device=device, side_px=side_px)
@@ -93,6 +96,9 @@ def fitted_to(
     """The network with the whitening of its features of the first images, and these images as (n, 3, S, S) squares.
 
     The first images are a random sample, since ids are hashes.
+
+    Raises:
+        ConfigError: the network gives the same for all of them, or what is no number, as with damaged weights.
     """
     count = min(len(images.sample_ids), whitening.IMAGES)
     squares = torch.from_numpy(decode_pool(images, count, base.preprocessing, workers=workers))
@@ -105,4 +111,11 @@ def fitted_to(
             on_progress(len(pieces), len(parts))
     features = torch.cat(pieces)
     is_finite = torch.isfinite(features).all(dim=1)
-    return base.fitted(fit_whitening(features[is_finite])), squares
+    kept, count = features[is_finite], len(features)
+    found = f"no numbers for {count - len(kept):,} of {count:,} images" if len(kept) < whitening.LEAST_IMAGES else ""
+    if not found and (kept - kept[0]).abs().max() < _ALIKE:
+        found = f"the same for all of {count:,} images"
+    if found:
+        remedy = "check the network's weights, or name another encoder"
+        raise ConfigError(f"{base.name}: expected features that tell images apart, found {found}; {remedy}")
+    return base.fitted(fit_whitening(kept)), squares
