@@ -176,8 +176,8 @@ def deploy_command(
 @click.command("train-encoder")
 @workspace_option
 @click.option("--seconds", type=float, help="Wall-clock budget of training.")
-@click.option("--start", help="An encoder trained earlier to continue from.")
-@click.option("--seed", type=int, help="Seed of the weights, the order of images and their random views.")
+@click.option("--start", help="An encoder trained earlier to continue from; with the encoder `ssl`.")
+@click.option("--seed", type=int, help="Seed of weights, order of images and random views; with the encoder `ssl`.")
 @common
 def train_encoder_command(
     workspace: str, seconds: float | None, start: str | None, seed: int | None, as_json: bool
@@ -197,8 +197,16 @@ def train_encoder_command(
 
 
 def next_params(store: Store, **given: Any) -> EncoderParams:
-    """The last recipe's encoder, with the flags' fields set; epochs, which would win over `--seconds`, go with it."""
+    """The last recipe's encoder, with the flags' fields set; epochs, which would win over `--seconds`, go with it.
+
+    Raises:
+        ConfigError: a flag that this encoder makes no use of.
+    """
     last = planning.base_recipe(store).encoder.model_dump()
+    used = {"ssl": ("seconds", "start", "seed"), "auto": ("seconds",)}.get(last["name"], ())
+    if unused := [f"--{name}" for name, value in given.items() if value is not None and name not in used]:
+        told = f"expected options that the encoder {last['name']!r} makes use of, found {' and '.join(unused)}"
+        raise ConfigError(f"{store.root}: {told}; leave out, or refresh with the encoder `ssl` first")
     if given["seconds"] is not None:
         last["epochs"] = None
     values = {**last, **{key: value for key, value in given.items() if value is not None}}

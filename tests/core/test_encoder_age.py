@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.plain_refresh import files, refresh
 from wtl_core.embedding import staging, vectors
 from wtl_core.encoders import cards
 from wtl_core.encoders.encoder_ref import EncoderRef
+from wtl_core.errors import CorruptArtifactError
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.refresh import encoder_age
@@ -161,3 +163,23 @@ def test_an_automatic_policy_trains_the_next_encoder_in_the_refresh_behind(
     assert third.encoder_age == Age(images_then=44, images_now=44)
     assert refresh(root, recipe=None) == third
     assert json.loads((root / "encoders" / third.encoder / "card.json").read_text())["images"] == 44
+
+
+@pytest.mark.parametrize(
+    ("file", "read"),
+    [
+        ("next.json", succession.successor),
+        ("x/origin.json", lambda store: cards.load_origin(store, "x")),
+        ("x/check.json", lambda store: cards.load_check(store, "x")),
+        ("x/card.json", lambda store: cards.load_card(store, "x")),
+    ],
+)
+@pytest.mark.parametrize("data", [b"", b'{"cut', b"\xff\xfe"])
+def test_a_file_beside_an_encoder_that_is_damaged_is_told(
+    file: str, read: Callable[[Store], object], data: bytes, tmp_path: Path
+) -> None:
+    store = Store(str(tmp_path))
+    assert read(store) is None
+    store.write_bytes(f"encoders/{file}", data)
+    with pytest.raises(CorruptArtifactError, match=f"encoders/{file}: expected"):
+        read(store)

@@ -398,6 +398,14 @@ def test_seconds_of_the_command_line_win_over_epochs_of_the_last_recipe(source: 
     assert next_params(store, seconds=None, start=None, seed=None).epochs == 1
 
 
+def test_a_successor_is_not_asked_for_what_its_encoder_makes_no_use_of(source: Path, tmp_path: Path) -> None:
+    store = storage.open_store(str(tmp_path / "w"))
+    recipe = build_recipe({"encoder": {"name": "pixels"}}, name="test")
+    pipeline.refresh_workspace(store, [str(source)], recipe, Machine())
+    with pytest.raises(ConfigError, match="options that the encoder 'pixels' makes use of, found --seconds and --seed"):
+        next_params(store, seconds=9.0, start=None, seed=3)
+
+
 def test_a_wrong_setting_is_wrong_use(wtl_here: Wtl, tmp_path: Path) -> None:
     done = wtl_here("run", tmp_path, "-w", tmp_path / "w", env={"WTL_WORKERS": "0"})
     assert done.returncode == 2

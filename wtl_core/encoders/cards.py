@@ -112,12 +112,17 @@ def save_origin(store: Store, digest: str, sample_ids: Sequence[str]) -> None:
 
 
 def load_origin(store: Store, digest: str) -> Origin | None:
-    """The pool that an encoder of this workspace was trained on; None for one from elsewhere."""
+    """The pool that an encoder of this workspace was trained on; None for one from elsewhere.
+
+    Raises CorruptArtifactError.
+    """
     try:
         found = json.loads(store.read_bytes(f"{FOLDER}/{digest}/{ORIGIN}"))
         return Origin(found["images"], found["sample_ids"])
     except FileNotFoundError:
         return None
+    except (ValueError, LookupError, TypeError) as error:
+        raise _corrupt(store, digest, ORIGIN, error) from error
 
 
 def save_check(store: Store, digest: str, check: EncoderCheck) -> None:
@@ -126,11 +131,13 @@ def save_check(store: Store, digest: str, check: EncoderCheck) -> None:
 
 
 def load_check(store: Store, digest: str) -> EncoderCheck | None:
-    """What `save_check` wrote; None if the encoder was not checked."""
+    """What `save_check` wrote; None if the encoder was not checked. Raises CorruptArtifactError."""
     try:
         return EncoderCheck.model_validate_json(store.read_bytes(f"{FOLDER}/{digest}/{CHECK}"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise _corrupt(store, digest, CHECK, error) from error
 
 
 def load_card(store: Store, digest: str) -> dict[str, Any] | None:
@@ -140,11 +147,14 @@ def load_card(store: Store, digest: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise CorruptArtifactError(
-            f"{store.path(FOLDER)}/{digest}/{CARD}: expected a JSON object, found something else ({error}); delete the "
-            "folder and train again"
-        ) from error
+        raise _corrupt(store, digest, CARD, error) from error
     return card
+
+
+def _corrupt(store: Store, digest: str, file: str, error: Exception) -> CorruptArtifactError:
+    reason = str(error).partition("\n")[0]
+    told = f"expected a JSON object, found something else ({reason})"
+    return CorruptArtifactError(f"{store.path(FOLDER)}/{digest}/{file}: {told}; delete the folder and train again")
 
 
 def load_whitening(store: Store, digest: str) -> Whitening:

@@ -6,6 +6,7 @@ ranking stays valid until every sample has a vector of the new encoder and the r
 
 import json
 
+from wtl_core.errors import CorruptArtifactError
 from wtl_core.recipe.encoder import EncoderParams
 from wtl_core.workspace.commits import Age, Commit
 from wtl_core.workspace.encoder_check import EncoderCheck
@@ -23,11 +24,20 @@ def name_successor(store: Store, fingerprint: str, name: str) -> None:
 
 
 def successor(store: Store, name: str | None = None) -> str | None:
-    """Fingerprint of the encoder to use for a recipe's `name`, any if None; None if no successor was made for it."""
+    """Fingerprint of the encoder to use for a recipe's `name`, any if None; None if no successor was made for it.
+
+    Raises CorruptArtifactError.
+    """
     if not store.exists(_KEY):
         return None
-    found = json.loads(store.read_bytes(_KEY))
-    fingerprint: str = found["fingerprint"]
+    try:
+        found = json.loads(store.read_bytes(_KEY))
+        fingerprint: str = found["fingerprint"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise CorruptArtifactError(
+            f"{store.path(_KEY)}: expected the fingerprint of the next encoder, found something else ({error}); delete "
+            "the file, and `wtl train-encoder` makes the encoder anew"
+        ) from error
     return fingerprint if name in (None, found.get("name", "ssl")) else None  # once only `ssl` had successors
 
 
