@@ -135,6 +135,10 @@ def test_a_refresh_tells_what_came_and_went_and_who_was_refused(source: Path, tm
     third = refresh(tmp_path / "w", source)
     assert decision.what_changed(third).startswith("Since refresh 2: 2 with other classes, labels of 1 taken back; ")
 
+    ledger.append(store, "exported", ranking(tmp_path / "w")["sample_id"].sample(5, seed=0).to_list())
+    fourth = refresh(tmp_path / "w", source)
+    assert decision.what_changed(fourth).startswith("Since refresh 3: 5 handed out; ")
+
 
 def test_a_commit_from_before_changes_were_counted_says_nothing_of_them(source: Path, tmp_path: Path) -> None:
     refresh(tmp_path / "w", source)

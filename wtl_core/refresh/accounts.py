@@ -75,7 +75,15 @@ def after_embedding(
 
 
 def changes(
-    run: Run, live: Pool, *, added: int, labelled: int, relabelled: int, unlabelled: int, skipped: int
+    run: Run,
+    live: Pool,
+    *,
+    added: int,
+    labelled: int,
+    relabelled: int,
+    unlabelled: int,
+    skipped: int,
+    handed_out: int,
 ) -> Changes:
     """What came and went since the last refresh; samples that came, and what the ledger says, are counted already."""
     refused, gone = live.quarantine, 0
@@ -94,6 +102,7 @@ def changes(
         relabelled=relabelled,
         unlabelled=unlabelled,
         skipped=skipped,
+        handed_out=handed_out,
     )
 
 

@@ -49,11 +49,13 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
     kept = pick_changes = None
     labelled_before: set[str] = set()
     skipped_before: set[str] = set()
-    relabelled = unlabelled = 0
+    relabelled = unlabelled = handed_out = 0
     if run.last is not None:
         labelled_before, skipped_before = _labelled_and_skipped(run.store, run.last.ledger_length)
         settled = [*labelled, *skipped, *held_out]
-        relabelled, unlabelled = _label_changes(ledger.read(run.store, run.last.ledger_length), entries)
+        before = ledger.read(run.store, run.last.ledger_length)
+        relabelled, unlabelled = _label_changes(before, entries)
+        handed_out = len({*ledger.sample_ids(entries, "exported")} - {*ledger.sample_ids(before, "exported")})
         kept = selections.kept_share(run.store, run.last.selection, selection.key, settled=settled)
         pick_changes = selections.pick_changes(run.store, run.last.selection, selection.key, settled=settled)
     changes = accounts.changes(
@@ -64,6 +66,7 @@ def make_record(run: Run, live: Pool, results: Results) -> Commit:
         relabelled=relabelled,
         unlabelled=unlabelled,
         skipped=len(skipped - skipped_before),
+        handed_out=handed_out,
     )
     return Commit(
         number=run.number,

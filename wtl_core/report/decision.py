@@ -106,6 +106,7 @@ def what_changed(commit: Commit) -> str:
     parts = [f"+{changes.added:,} {'image' if changes.added == 1 else 'images'}"] if changes.added else []
     parts += [f"-{changes.gone:,}"] if changes.gone else []
     parts += [f"{changes.refused:,} refused ({changes.named()})"] if changes.refused else []
+    parts += [f"{changes.handed_out:,} handed out"] if changes.handed_out else []
     parts += [f"{changes.labelled:,} labelled"] if changes.labelled > 0 else []
     parts += [f"{changes.relabelled:,} with other classes"] if changes.relabelled > 0 else []
     parts += [f"labels of {changes.unlabelled:,} taken back"] if changes.unlabelled > 0 else []

@@ -93,6 +93,8 @@ class Changes(BaseModel):
     """Samples whose labels were taken back."""
     skipped: int = 0
     """Samples that were skipped meanwhile."""
+    handed_out: int = 0
+    """Samples that batches handed out meanwhile, which keep their rank from then on; labelled ones count too."""
 
     def named(self) -> str:
         """The refused examples, as `broken.jpg: truncated`, and an ellipsis if there are more."""
