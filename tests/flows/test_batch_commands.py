@@ -47,7 +47,11 @@ def test_a_batch_is_handed_out_once_and_shown(work: Path, tmp_path: Path, wtl_he
 
 def test_a_batch_whose_file_cannot_be_written_says_how_it_can_be(work: Path, tmp_path: Path, wtl_here: Wtl) -> None:
     call = ("export", "--new", "5", "-w", work, "-o")
-    failed = wtl_here(*call, tmp_path / f"{'long' * 100}.csv")
+    refused = wtl_here(*call, tmp_path / f"{'n' * 252}.csv")
+    assert refused.returncode == 2
+    assert ".csv: expected a file to write: File name too long; name another file" in refused.stderr
+    assert ledger.length(Store(str(work))) == 0
+    failed = wtl_here(*call, "/proc/b.csv")  # a folder that takes no files, of root neither
     assert failed.returncode == 2
     assert "batch-001 is recorded, and the same call with `--name batch-001` writes it" in failed.stderr
     assert wtl_here(*call, tmp_path / "b.csv", "--name", "batch-001").returncode == 0

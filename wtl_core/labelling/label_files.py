@@ -66,12 +66,15 @@ def check_spared(file: Path) -> None:
     """Refuse to write over a file that holds labels, such as a table of picks that a person has filled in.
 
     Raises:
-        ConfigError: it holds classes. A file that is not there, or that cannot be read as labels, may be written.
+        ConfigError: it holds classes, or no file can have this name. A file that is not there, or that cannot be read
+            as labels, may be written.
     """
     try:
         holds = file.is_file() and any(names is not None for names in read(file).classes)
     except ConfigError:
         return
+    except OSError as error:
+        raise ConfigError(f"{file}: expected a file to write: {error.strerror}; name another file") from error
     if holds:
         told = "expected a file without labels, which would be lost, found one that holds some"
         raise ConfigError(f"{file}: {told}; `wtl labels add` enters them; name another file, or move this one")
