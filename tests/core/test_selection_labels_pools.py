@@ -76,7 +76,7 @@ def gain(kind: str, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", SIZES)
 def test_true_labels_are_heard_shuffled_ones_are_not_and_no_kind_of_pool_loses_two_points(kind: str) -> None:
-    gains = np.mean([gain(kind, seed) for seed in range(2)], axis=0)
-    # Over eight draws: -0.9 to +0.9, and a mean of two has a standard deviation of 0.2 to 1.1; on the long tail +7 to
-    # +8, and 1.7 to 2.4.
+    # Rounding of another kind of processor gives other picks, so a draw by itself says little: on long tails one has a
+    # standard deviation of 2 to 3 points, elsewhere of 0.5 to 1.4. Over ten draws: -1.1 to +1.4, on the long tail +7.
+    gains = np.mean([gain(kind, seed) for seed in range(8)], axis=0)
     assert gains.min() > (5 if kind == "long tail" else -2)
