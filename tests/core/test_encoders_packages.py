@@ -62,9 +62,9 @@ def test_networks_side_by_side_give_what_each_gives_alone_and_are_kept_whole(tmp
     torch.testing.assert_close(together[:, pixels:], beside)
 
     store = Store(str(tmp_path))
-    made = fitting.fit(pool_of(images(80)), store, f"package:{PAIR}", side_px=96, device="cpu")
+    made = fitting.fit(pool_of(images(120)), store, f"package:{PAIR}", side_px=96, device="cpu")
     kept = resolve.resolve(made, store, device="cpu")
-    assert (kept.dimensions, kept.side_px, kept.fingerprint) == (79, 96, made)
+    assert (kept.dimensions, kept.side_px, kept.fingerprint) == (119, 96, made)
     assert kept.card["network"] == f"package:{PAIR}"
     assert kept.card["origin"] == packages.PACKAGED["efficientnet-lite0"].origin  # said once
 
@@ -128,20 +128,20 @@ def pool_of(squares: torch.Tensor) -> PoolImages:
 
 
 def test_a_fitted_network_is_whitened_kept_whole_and_the_same_again(tmp_path: Path) -> None:
-    store, pool = Store(str(tmp_path)), pool_of(images(80))
+    store, pool = Store(str(tmp_path)), pool_of(images(120))
     made = fitting.fit(pool, store, LITE, side_px=96, device="cpu")
     assert made == fitting.fit(pool, store, LITE, side_px=96, device="cpu")
     encoder = resolve.resolve(made, store, device="cpu")
-    assert encoder.dimensions == 79  # what 80 images tell apart, centred
+    assert encoder.dimensions == 119  # what 120 images tell apart, centred
     assert load_encoder(store, made, device=torch.device("cpu")).fingerprint == made
     card = load_card(store, made)
     assert card is not None
     assert card["licence"].startswith("Apache-2.0")
     assert "ImageNet" in card["origin"]
-    assert (card["fitted_on"], card["images"], card["method"]) == (80, 80, "pretrained")  # what a run is named after
+    assert (card["fitted_on"], card["images"], card["method"]) == (120, 120, "pretrained")  # what a run is named after
     assert card["seconds_since_last_start"] >= 0
     assert encoder.near_copy_distance == card["near_copy_distance"] > 0
-    squares = torch.stack([encoder.fit(image) for image in images(80)])
+    squares = torch.stack([encoder.fit(image) for image in images(120)])
     assert float(encoder.features(squares[:32]).mean(dim=0).norm()) < float(
         encoder.features(squares[:32]).norm(dim=1).mean()
     )
@@ -174,16 +174,16 @@ def test_a_fitted_network_keeps_its_number_format_elsewhere(tmp_path: Path, monk
     """A workspace that was made on a GPU goes on on a processor."""
     name, store = timm_weights("resnet10t", tmp_path), Store(str(tmp_path / "w"))
     monkeypatch.setattr(encoder_module, "default_format", lambda _: "bfloat16")
-    made = fitting.fit(pool_of(images(80)), store, name, side_px=32, device="cpu")
+    made = fitting.fit(pool_of(images(120)), store, name, side_px=32, device="cpu")
     monkeypatch.setattr(encoder_module, "default_format", lambda _: "float32")
     assert resolve.resolve(made, store, device="cpu").fingerprint == made
 
 
 def test_networks_of_others_keep_their_fit_alone(tmp_path: Path) -> None:
     name, store = timm_weights("resnet10t", tmp_path), Store(str(tmp_path / "w"))
-    made = fitting.fit(pool_of(images(80)), store, name, side_px=32, device="cpu")
+    made = fitting.fit(pool_of(images(120)), store, name, side_px=32, device="cpu")
     encoder = resolve.resolve(made, store, device="cpu")
-    assert (encoder.dimensions, encoder.side_px, encoder.fingerprint) == (79, 32, made)
+    assert (encoder.dimensions, encoder.side_px, encoder.fingerprint) == (119, 32, made)
     assert Path(store.path(f"encoders/{made}/weights.safetensors")).stat().st_size < 2_000_000
     raw = resolve.resolve(name, store, device="cpu", side_px=32)
     assert raw.dimensions == 512
@@ -191,13 +191,13 @@ def test_networks_of_others_keep_their_fit_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"), [(1.0, "the same for all of 80 images"), (float("nan"), "no numbers for 80 of 80")]
+    ("value", "told"), [(1.0, "the same for all of 120 images"), (float("nan"), "no numbers for 120 of 120")]
 )
 def test_a_network_that_tells_nothing_apart_is_refused(value: float, told: str, tmp_path: Path) -> None:
     base = resolve.resolve("pixels", Store(str(tmp_path)), device="cpu")
     broken = replace(base, module=Constant(value))
     with pytest.raises(ConfigError, match=f"pixels: expected features that tell images apart, found {told}"):
-        fitting.fitted_to(broken, pool_of(images(80)), workers=1)
+        fitting.fitted_to(broken, pool_of(images(120)), workers=1)
 
 
 class Constant(torch.nn.Module):

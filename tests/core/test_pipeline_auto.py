@@ -65,7 +65,7 @@ def test_a_pool_that_is_too_small_to_fit_a_network_grows(tmp_path: Path) -> None
     assert card["chosen"]["side_px"] == card["preprocessing"]["side_px"] == 96  # where it runs is what was told
     (source / "more.jpg").write_bytes(make_jpeg(500))
     assert refresh(root, recipe=None).encoder == first.encoder
-    for number in range(40):
+    for number in range(80):
         (source / f"later-{number}.jpg").write_bytes(make_jpeg(600 + number))
     grown = refresh(root, recipe=None)
     assert grown.encoder != first.encoder
@@ -88,7 +88,7 @@ def test_a_named_network_is_fitted_once_there_are_images(tmp_path: Path) -> None
     root, store, source = tmp_path / "w", Store(str(tmp_path / "w")), tmp_path / "source"
     recipe = Recipe.model_validate({"encoder": {"name": "package:efficientnet-lite0", "side_px": 96}})
     first = refresh(root, write_pictures(source, count=20, side=20), recipe=recipe)
-    for number in range(50):
+    for number in range(90):
         (source / f"later-{number}.jpg").write_bytes(make_jpeg(600 + number))
     grown = refresh(root, recipe=None)
     assert cards.load_whitening(store, grown.encoder).dimensions < cards.load_card(store, first.encoder)["dimensions"]  # type: ignore[index]

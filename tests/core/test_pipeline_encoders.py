@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.conftest import make_jpeg
+from tests.conftest import make_jpeg, write_pictures
 from tests.plain_refresh import SSL, refresh
-from wtl_core.encoders import cards
+from wtl_core.encoders import cards, whitening
 from wtl_core.errors import ConfigError, InputError, QuarantineBudgetError
 from wtl_core.recipe.recipe import Recipe
 from wtl_core.workspace import commits, selections
@@ -66,9 +66,9 @@ def test_a_factory_that_was_written_anew_makes_vectors_anew_without_new_data(
     assert second.counts.vectors == first.counts.vectors
 
 
-def test_a_factory_that_draws_its_weights_is_told(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("images", [whitening.LEAST_IMAGES, whitening.LEAST_IMAGES - 1], ids=["fitted", "too few"])
+def test_a_factory_that_draws_its_weights_is_told(images: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_pictures(tmp_path / "source", count=images, side=20)
     (tmp_path / "drawn_nets.py").write_text(
         "from torch import nn\nfrom wtl_core.encoders.preprocessing import Preprocessing\n"
         "def build():\n"

@@ -66,7 +66,7 @@ def last_used(store: Store, last: Commit, *, device: str) -> Encoder | None:
 def on_devices(ref: EncoderRef, store: Store, machine: Machine) -> list[Encoder]:
     """The network on each of the machine's devices. It stays loaded until `release`, since chunks come one by one.
 
-    Raises what `resolve.resolve` does.
+    Raises what `resolve.resolve` and `resolve.other_weights` do.
     """
     names = [machine.device]
     if machine.devices > 1:
@@ -83,5 +83,6 @@ def _load(ref: EncoderRef, store: Store, device: str) -> Encoder:
     encoder = resolve.resolve(ref.resolvable, store, device=device, side_px=ref.side_px)
     if ref.is_compiled:
         encoder = compiled.compiled(encoder)
-    assert encoder.fingerprint == ref.fingerprint, "resolve refuses another network"
+    if encoder.fingerprint != ref.fingerprint:
+        raise resolve.other_weights(ref.resolvable)
     return encoder

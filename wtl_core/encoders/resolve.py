@@ -106,12 +106,17 @@ def _load_kept(store: Store, digest: str, device: torch.device) -> Encoder:
     encoder = base.fitted(load_whitening(store, digest))
     if encoder.fingerprint == digest:
         return replace(encoder, card=card)
+    raise other_weights(name)
+
+
+def other_weights(name: str) -> ConfigError | TransientError:
+    """What is wrong where the network of this name has other weights than when it was first loaded."""
     if parse_name(name).kind == "python":
-        raise ConfigError(
+        return ConfigError(
             f"{name}: expected the same weights each time that the factory is called, found others; "
             "seed it, or let it load a file"
         )
-    raise TransientError(f"{name}: the weights were replaced while they were in use; run again")
+    return TransientError(f"{name}: the weights were replaced while they were in use; run again")
 
 
 @dataclass(frozen=True)

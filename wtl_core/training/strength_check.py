@@ -7,6 +7,7 @@ finds features that are no better than plain ones (digits), not those that miss 
 
 import torch
 
+from wtl_core.encoders import whitening
 from wtl_core.encoders.encoder import Encoder
 from wtl_core.encoders.pixels import pixels
 from wtl_core.training.augment import Strength, random_parameters, views
@@ -15,8 +16,6 @@ from wtl_core.workspace.encoder_check import EncoderCheck
 
 IMAGES = 1000
 """Images that are compared with each other: a share of 0.4 is then known to about 1 point."""
-_LEAST_IMAGES = 100
-"""With fewer images ten neighbours are no neighbourhood."""
 _NEIGHBOURS = 10
 _STRENGTH = Strength(least_area=0.5, jitter=0.4, hue=0.05, grey_probability=0.0)
 _VIEWED_TOGETHER = 64
@@ -24,12 +23,12 @@ _VIEWED_TOGETHER = 64
 
 
 def check(encoder: Encoder, images: PoolImages, *, workers: int = 2) -> EncoderCheck | None:
-    """The figures of an encoder and of the training-free one; None for a pool of fewer than 100 readable images."""
+    """The figures of an encoder and of the training-free one; None for a pool of so few that no network is fitted."""
     found = []
     for candidate in (encoder, pixels(torch.device("cpu"))):
         count = min(len(images.sample_ids), IMAGES)
         squares = torch.from_numpy(decode_pool(images, count, candidate.preprocessing, workers=workers))
-        if len(squares) < _LEAST_IMAGES:
+        if len(squares) < whitening.LEAST_IMAGES:
             return None
         found.append(round(shared_neighbours(candidate, squares), 4))
     return EncoderCheck(shared_neighbours=found[0], by_pixels=found[1])
