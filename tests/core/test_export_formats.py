@@ -487,10 +487,12 @@ def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path: Path) ->
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.csv").mkdir()
     for name, form, how, told in (
         ("a.csv", "label-studio", {}, r"expected an ending \.json for the format label-studio, found \.csv"),
         ("a.json", "csv", {}, r"expected an ending \.csv for the format csv, found \.json"),
         ("a.xlsx", None, {}, "expected an ending out of"),
+        ("folder.csv", None, {}, "expected a file to write, found a folder"),
         ("a", "webdataset", {}, r"expected an ending \.tar for the format webdataset, found none"),
         ("full", "folder", {}, "expected a new or empty folder for the format folder, found files"),
         ("full/x", "yolo", {}, "expected a new or empty folder for the format yolo, found files"),
