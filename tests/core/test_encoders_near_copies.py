@@ -1,9 +1,12 @@
 """How far near-copies lie by an encoder: what a copy is, what is measured, and that it travels with the weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from torch import nn
 
 from wtl_core.encoders.cards import FOLDER, WEIGHTS, load_encoder, save_encoder
 from wtl_core.encoders.encoder import Encoder
@@ -72,6 +75,24 @@ def test_nine_of_ten_copies_lie_within_the_distance(tmp_path: Path) -> None:
     moved = (encoder.encode(images) - encoder.encode(near_copies.copies(images))).norm(dim=1).numpy()
     assert 0.85 <= (moved <= found).mean() <= 0.95
     assert found < np.median((encoder.encode(images) - encoder.encode(images.roll(1, 0))).norm(dim=1).numpy())
+
+
+def test_images_without_a_vector_have_no_say(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    encoder = load_encoder(store, kept(store, None), device=CPU)
+
+    class Blind(nn.Module):
+        """Gives no numbers for images that are dark all over."""
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = encoder.module(values)
+            return torch.where(values.flatten(1).amax(1, keepdim=True) < -1.0, torch.nan, found)
+
+    blind, images = replace(encoder, module=Blind()), smooth(64)
+    dark = torch.zeros_like(images[:3])
+    alone = near_copies.distance(encoder, images)  # the copies of more images are others
+    assert near_copies.distance(blind, torch.cat([images, dark])) == pytest.approx(alone, abs=0.005)
+    assert near_copies.distance(blind, dark) is None
 
 
 def test_it_travels_with_the_weights_and_changes_no_vector(tmp_path: Path) -> None:

@@ -83,6 +83,18 @@ def test_where_images_have_several_classes_all_of_them_count() -> None:
     assert found[1] > 0.95
 
 
+@pytest.mark.parametrize("is_taught", [False, True])
+def test_classes_are_named_together_only_if_a_taught_image_has_them_together(is_taught: bool) -> None:
+    """What is judged may not say which answers there are: of twenty classes there are a million sets."""
+    car, person = np.eye(16, dtype=np.float32)[:2]
+    both = (car + person) / np.float32(2**0.5)
+    vectors = [both if is_taught else car, *[car, person] * 40, *[both] * 40]
+    classes = [("car", "person") if is_taught else ("car",), *[("car",), ("person",)] * 40, *[("car", "person")] * 40]
+    share = measure(np.array(vectors), classes, np.arange(121) >= 81).share
+    assert share is not None
+    assert share.value == is_taught
+
+
 def test_a_class_that_every_image_has_changes_no_accuracy() -> None:
     draw = np.random.default_rng(0)
     codes = draw.integers(0, 6, 600)

@@ -157,6 +157,14 @@ def test_the_check_asks_all_other_labels_of_an_image() -> None:
     assert say.is_heard
 
 
+def test_no_image_is_named_by_a_set_of_classes_that_it_alone_has() -> None:
+    labelled, codes = pool_with_classes(40)
+    alone: Classes = [(f"class {code}", f"image {row}") for row, code in enumerate(codes)]
+    assert listen(labelled[:5], labelled, alone).agreement == 0.0
+    twice = np.repeat(labelled, 2, axis=0)
+    assert listen(labelled[:5], twice, [names for names in alone for _ in range(2)]).agreement > 0.8
+
+
 def test_fewer_than_two_classes_say_nothing() -> None:
     vectors, _ = pool_with_classes(40)
     for classes, has_say in (([("a",)] * 5, False), ([None] * 5, False), ([("a",), (), None, None, None], True)):
@@ -299,6 +307,7 @@ def test_the_classes_that_a_reason_speaks_of_are_found_whatever_they_are_called(
     assert likely_classes("unsure between salt and pepper and a", names) == ["salt and pepper", "a"]
     assert likely_classes("unsure between unsure between a and c", names) == ["unsure between a", "c"]
     assert likely_classes("unsure between a and b and c", names) == ["a", "b and c", "a and b", "c"]
+    assert likely_classes("like salt and pepper", ["salt", "pepper", *names]) == ["salt and pepper", "salt", "pepper"]
     assert likely_classes("unsure between a and (other)", names) == ["a", "(other)"]
     for reason in ("like salt", "unsure between a and pepper", "unsure between a"):
         assert likely_classes(reason, names) == []

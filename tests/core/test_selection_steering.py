@@ -9,7 +9,13 @@ from wtl_core.errors import ConfigError, InputError
 from wtl_core.recipe.selection import Balance, SelectionParams, WeightBy
 from wtl_core.selection import ranking
 from wtl_core.selection.ranking import Steering
-from wtl_core.selection.steering import balance_weights, column_weights, similarity_weights, whole_weights
+from wtl_core.selection.steering import (
+    balance_weights,
+    column_weights,
+    numbered,
+    similarity_weights,
+    whole_weights,
+)
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -176,3 +182,9 @@ def test_a_near_duplicate_knows_the_pick_that_replaces_it() -> None:
     assert behind[40] == 7
     assert behind[second] == first
     assert all(np.linalg.norm(vectors[row] - vectors[other]) <= 0.25 for row, other in behind.items() if other >= 0)
+
+
+def test_groups_are_numbered_by_their_names() -> None:
+    names, places = numbered(["b", "a\0", 3, "b", "a", "ä"])
+    assert names == ["3", "a", "a\0", "b", "ä"]
+    assert places.tolist() == [3, 2, 0, 3, 1, 4]

@@ -88,8 +88,9 @@ def order_with_labels(
     scale, seconds = None, []
     began = time.perf_counter()
     for budget in budgets:
-        classes = [(str(label),) if label >= 0 else () for label in labels[picks]]
-        steering = Steering(labelled=vectors[picks], labelled_classes=classes)
+        known = sorted(picks, key=sample_ids.__getitem__)  # as a workspace has them
+        classes = [(str(label),) if label >= 0 else () for label in labels[known]]
+        steering = Steering(labelled=vectors[known], labelled_classes=classes)
         ranking = rank(
             vectors[rest], params, sample_ids=[sample_ids[row] for row in rest], steering=steering, device=device,
             scale=scale, on_progress=on_progress,

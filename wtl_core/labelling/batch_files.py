@@ -180,9 +180,9 @@ def wanted(
         raise ConfigError(f"{output}: expected a folder to write into, found none; make it, or name another place")
     if not found.ending and (output.is_file() or (output.is_dir() and any(output.iterdir()))):
         raise ConfigError(f"{output}: expected a new or empty folder for the format {form}, found files; name another")
+    label_files.check_spared(output)
     if found.ending and output.is_dir():
         raise ConfigError(f"{output}: expected a file to write, found a folder; name a file in it, or another")
-    label_files.check_spared(output)
     if presign_seconds is not None and not found.has_addresses:
         raise ConfigError(f"the format {form} holds no addresses that could be presigned; leave out --presign")
     _check_presign(presign_seconds)

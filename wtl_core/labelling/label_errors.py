@@ -20,6 +20,7 @@ from torch.nn import functional
 from wtl_core.embedding import vectors
 from wtl_core.errors import ConfigError
 from wtl_core.labelling.labels import listed
+from wtl_core.machine import one_thread
 from wtl_core.recipe.selection import EMPTY
 from wtl_core.selection.linear_probe import fit_probe
 from wtl_core.selection.neighbours import exact_graph, prepare
@@ -161,8 +162,9 @@ def _out_of_fold(values: torch.Tensor, labels: torch.Tensor, classes: int) -> np
     probable = torch.empty(len(labels), classes, dtype=torch.float64)
     for number in range(FOLDS):
         taught, judged = fold != number, fold == number
-        probe = fit_probe(values[taught], labels[taught], classes=classes)
-        probable[judged] = torch.softmax(probe.logits(values[judged]).double(), dim=1)
+        with one_thread():
+            probe = fit_probe(values[taught], labels[taught], classes=classes)
+            probable[judged] = torch.softmax(probe.logits(values[judged]).double(), dim=1)
     return probable.numpy()
 
 

@@ -154,7 +154,6 @@ def judging(
     names = sorted({name for found in given_names for name in found})
     place = {name: number for number, name in enumerate(names)}
     codes = [[place[name] for name in found] for found in given_names]
-    sets = ClassSets.of(filter(None, codes), len(names))
     target = np.zeros((len(codes), len(names)), np.float32)
     for row, found in enumerate(codes):
         target[row, found] = 1.0 / max(1, len(found))
@@ -164,6 +163,7 @@ def judging(
         with one_thread():
             probe = fit_probe(given, torch.from_numpy(target[taught]), classes=len(names))
             shares = probe.logits(asked).softmax(1).numpy()
+        sets = ClassSets.of([codes[row] for row in taught], len(names))  # those of the judged would be their answers
         return np.asarray((sets.named(shares) == (target[judged] > 0)).all(1))
 
     return hits

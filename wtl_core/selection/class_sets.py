@@ -19,10 +19,12 @@ class ClassSets:
 
     Attributes:
         targets: (M, C) float32, one of the k classes of a set has 1 / k; the commonest sets first.
+        counts: (M,) int64, images that have each set.
         commonest: Share of the labelled images that have the first set.
     """
 
     targets: np.ndarray
+    counts: np.ndarray
     commonest: float
 
     @classmethod
@@ -33,7 +35,8 @@ class ClassSets:
         targets = np.zeros((len(sets), classes), np.float32)
         for row, codes in enumerate(sets):
             targets[row, list(codes)] = 1.0 / len(codes)
-        return cls(targets, counts[sets[0]] / counts.total())
+        held = np.array([counts[codes] for codes in sets], np.int64)
+        return cls(targets, held, counts[sets[0]] / counts.total())
 
     @property
     def are_single(self) -> bool:
@@ -46,8 +49,24 @@ class ClassSets:
         Where every image has one class, that is the likeliest class, of equals the first.
         """
         if not self.are_single:
-            nearest = (shares @ self.targets.T - np.square(self.targets).sum(1) / 2.0).argmax(1)
-            return np.asarray(self.targets[nearest] > 0)
+            return np.asarray(self.targets[self._nearness(shares).argmax(1)] > 0)
         found = np.zeros(shares.shape, bool)
         found[np.arange(len(shares)), shares.argmax(1)] = True
         return found
+
+    def named_by_others(self, shares: np.ndarray, given: np.ndarray) -> np.ndarray:
+        """As `named`, for the labelled images themselves, whose classes are (N, C) bool `given`.
+
+        A set that an image alone has is none that it could be named without its own label.
+        """
+        if self.are_single:
+            return self.named(shares)
+        alone = {(self.targets[row] > 0).tobytes(): row for row in np.flatnonzero(self.counts == 1)}
+        nearness = self._nearness(shares)
+        for row, classes in enumerate(given):
+            if (own := alone.get(classes.tobytes())) is not None:
+                nearness[row, own] = -np.inf
+        return np.asarray(self.targets[nearness.argmax(1)] > 0)
+
+    def _nearness(self, shares: np.ndarray) -> np.ndarray:
+        return np.asarray(shares @ self.targets.T - np.square(self.targets).sum(1) / 2.0)

@@ -82,8 +82,13 @@ def _in_filters(samples: pl.DataFrame, name: str) -> str:
 def _values(samples: pl.DataFrame, name: str) -> list[Any]:
     if name in samples.columns:
         return samples[name].to_list()
-    metadata = [json.loads(text) if text else {} for text in samples["metadata"].to_list()]
-    keys = sorted({key for entry in metadata for key in entry})
+    values: list[Any] = []
+    found: set[str] = set()
+    for text in samples["metadata"]:
+        entry = json.loads(text) if text else {}
+        values.append(entry.get(name))
+        found.update(entry)
+    keys = sorted(found)
     if name == "taken_on" and name not in keys and "taken_at" in samples.columns:
         return [None if time is None else time.partition("T")[0] for time in samples["taken_at"]]
     if name not in keys:
@@ -91,4 +96,4 @@ def _values(samples: pl.DataFrame, name: str) -> list[Any]:
         nearest = difflib.get_close_matches(name, known, n=1)
         advice = f"did you mean {nearest[0]}" if nearest else f"there are {', '.join(known)}"
         raise InputError(f"column {name}: expected a column of the pool or a key of its metadata, found none; {advice}")
-    return [entry.get(name) for entry in metadata]
+    return values

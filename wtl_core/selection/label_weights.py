@@ -127,11 +127,14 @@ def likely_classes(reason: str, names: Collection[str]) -> list[str]:
     Names may hold ` and ` themselves. Where a text can be read in several ways, the classes of all of them are given.
     """
     known = {*names, OTHER}
-    if is_like(reason) and reason.removeprefix(_LIKE) in known:
-        return [reason.removeprefix(_LIKE)]
-    words = reason.removeprefix(_LIKE if is_like(reason) else _UNSURE_BETWEEN).split(_AND)
-    pairs = [(_AND.join(words[:count]), _AND.join(words[count:])) for count in range(1, len(words))]
-    return [name for pair in pairs if known.issuperset(pair) for name in pair]
+    text = reason.removeprefix(_LIKE if is_like(reason) else _UNSURE_BETWEEN)
+    words = text.split(_AND)
+    readings: list[tuple[str, ...]] = [
+        (_AND.join(words[:count]), _AND.join(words[count:])) for count in range(1, len(words))
+    ]
+    if is_like(reason):
+        readings.insert(0, (text,))
+    return list(dict.fromkeys(name for names in readings if known.issuperset(names) for name in names))
 
 
 def listen(
@@ -300,5 +303,6 @@ def _agreement(votes: Votes, labelled: Points) -> float:
             for column in range(0, points.count, BLOCK_COLUMNS):
                 bits = points.product(left, column, column + BLOCK_COLUMNS).cpu().numpy()
                 others.add(bits[:, : points.count - column], row, column, threads)
-    told = votes.sets.named(others.shares(slice(None)))
-    return float((told == (votes.target[asked] > 0)).all(1).mean())
+    given = votes.target[asked] > 0
+    told = votes.sets.named_by_others(others.shares(slice(None)), given)
+    return float((told == given).all(1).mean())

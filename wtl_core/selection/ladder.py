@@ -27,6 +27,7 @@ from wtl_core.selection.kernels import ONE, kernel_table
 from wtl_core.selection.neighbours import FIRST_BITS, LEVELS, Points, level_distances, level_of, prepare
 from wtl_core.selection.result import Ranking
 from wtl_core.selection.sorted_rows import Batches, gather, unit_vectors
+from wtl_core.selection.steering import numbered
 from wtl_core.selection.student import ladder_factor
 
 if TYPE_CHECKING:
@@ -345,8 +346,8 @@ def _group_balance(
     """Effective number of groups (the exponential of the entropy) over the number of groups, at each count."""
     if groups is None:
         return np.ones(len(count)), 1.0
-    _, codes = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
-    total = int(codes.max()) + 1
+    names, codes = numbered(groups)
+    total = len(names)
     in_order = codes[ranking.rows]
     balance = np.array([_evenness(np.bincount(in_order[:stop], minlength=total)) for stop in count])
     return balance, _evenness(np.bincount(codes, minlength=total))

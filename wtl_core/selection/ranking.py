@@ -5,6 +5,7 @@ The ranking is a function of vectors, ids, params and steering: never of the row
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ from wtl_core.selection.neighbours import Points, level_of, prepare
 from wtl_core.selection.problem import Problem
 from wtl_core.selection.result import Ranking, assemble
 from wtl_core.selection.sorted_rows import SortedRows, sort_rows, unit_vectors
-from wtl_core.selection.steering import check_weights, similarity_weights
+from wtl_core.selection.steering import check_weights, numbered, similarity_weights
 
 _log = logging.getLogger(__name__)
 _NEAR_DUPLICATES = 0.25  # holds 99 % of near-copies by a ResNet-9's own features; others were not measured
@@ -169,7 +170,8 @@ def typical_of(
 
 def near_distance(given: float | None, scale: float | None) -> float:
     """Within which two samples are near-duplicates, by the distance that is `given` and the kernel's scale."""
-    near = _NEAR_DUPLICATES if given is None else given
+    # no number was kept where an image of a fit had no vector
+    near = _NEAR_DUPLICATES if given is None or math.isnan(given) else given
     return near if scale is None else min(near, _MOST_OF_SCALE * scale)
 
 
@@ -240,9 +242,8 @@ def group_codes(steering: Steering, count: int) -> tuple[list[str], np.ndarray |
         return [""], None, np.zeros(1, np.int64)
     if len(groups) != count:
         raise InputError(f"groups: expected one per sample ({count}), found {len(groups)}")
-    names, codes = np.unique(np.asarray([str(group) for group in (*groups, *labelled)]), return_inverse=True)
-    own, held = codes[: len(groups)], np.bincount(codes[len(groups) :], minlength=len(names))
-    return [str(name) for name in names], own.astype(np.int32), held
+    names, codes = numbered([*groups, *labelled])
+    return names, codes[: len(groups)], np.bincount(codes[len(groups) :], minlength=len(names))
 
 
 def similar_weights(

@@ -4,7 +4,7 @@ A weight says how much it matters that a sample is covered; samples of weight 0 
 objective stays submodular and the greedy bound holds, whatever the weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -97,3 +97,11 @@ def whole_weights(weights: np.ndarray, near: np.ndarray) -> np.ndarray:
     Whatever is above 0 stays at least one unit.
     """
     return np.where(weights > 0, np.maximum(np.floor(weights / near * WEIGHT_ONE + 0.5), 1), 0).astype(np.int32)
+
+
+def numbered(groups: Iterable[object]) -> tuple[list[str], np.ndarray]:
+    """The distinct names, sorted; and the place of each group's name among them, (N,) int32."""
+    texts = [str(group) for group in groups]
+    names = sorted(set(texts))  # an array of texts would take four bytes for each character of the longest, N times
+    place = {name: number for number, name in enumerate(names)}
+    return names, np.fromiter((place[text] for text in texts), np.int32, len(texts))

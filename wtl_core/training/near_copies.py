@@ -45,7 +45,7 @@ def copies(images: torch.Tensor) -> torch.Tensor:
     return torch.cat(made)
 
 
-def distance(encoder: Encoder, images: torch.Tensor) -> float:
+def distance(encoder: Encoder, images: torch.Tensor) -> float | None:
     """The distance from its image within which nine of ten near-copies lie, but well below that of any two images.
 
     A network that no one taught that small changes do not matter places near-copies of some pictures, such as small
@@ -53,10 +53,18 @@ def distance(encoder: Encoder, images: torch.Tensor) -> float:
 
     Args:
         encoder: The encoder.
-        images: (n, 3, S, S) uint8, of which the first `IMAGES` are taken.
+        images: (n, 3, S, S) uint8, of which the first `IMAGES` are taken, without those that have no vector or whose
+            copies have none.
+
+    Returns:
+        The distance; None if no image is left.
     """
     images = images[:IMAGES].cpu()
-    vectors = encoder.encode(images)
+    vectors, copied = encoder.encode(images), encoder.encode(copies(images))
+    is_finite = torch.isfinite(vectors).all(dim=1) & torch.isfinite(copied).all(dim=1)
+    if not is_finite.any():
+        return None
+    vectors, copied = vectors[is_finite], copied[is_finite]
     apart = float((vectors - vectors.roll(1, dims=0)).norm(dim=1).median())
-    near = float((vectors - encoder.encode(copies(images))).norm(dim=1).quantile(_SHARE))
+    near = float((vectors - copied).norm(dim=1).quantile(_SHARE))
     return round(min(near, _MOST_OF_APART * apart), 4)
