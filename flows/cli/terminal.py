@@ -130,7 +130,9 @@ def show_run(result: Summary, workspace: str) -> None:
             say(f"{label:<13}" + "".join(f"{_reached(of[at], result.coverage):>8}" for at in PERCENTS))
         say()
     say("seconds      " + ", ".join(f"{stage} {value:.1f}" for stage, value in result.seconds.items()))
-    cut = f"wtl cut --at {result.budget or '5%'} -w {shlex.quote(workspace)}"
+    is_stopped = result.ranking.stop_reason not in (None, "budget")
+    at = result.picks if is_stopped and result.picks else result.budget or "5%"
+    cut = f"wtl cut --at {at} -w {shlex.quote(workspace)}"
     say(f"picks        {result.selection}/ranking.parquet{f'  ({cut})' if result.ranked else ''}")
     say(f"report       {result.report}")
     if result.refresh == 1 and result.ranked:

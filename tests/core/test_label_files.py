@@ -393,9 +393,16 @@ def test_a_file_that_holds_labels_is_not_written_over(tmp_path: Path) -> None:
     for name, text in (("none.csv", ""), ("broken.json", "{"), ("picks.csv", "path,rank\na.jpg,0\n")):
         label_files.check_spared(written(tmp_path, name, text))
     label_files.check_spared(tmp_path / "nowhere.csv")
-    for name, text in (("l.csv", "path,rank,label\na.jpg,0,cat\nb.jpg,1,\n"), ("c.json", json.dumps(coco()))):
+    (tmp_path / "excel.csv").write_bytes("path;rank;label\nström.jpg;0;cat\n".encode("cp1252"))
+    for file in (
+        written(tmp_path, "l.csv", "path,rank,label\na.jpg,0,cat\nb.jpg,1,\n"),
+        written(tmp_path, "c.json", json.dumps(coco())),
+        tmp_path / "excel.csv",
+    ):
         with pytest.raises(ConfigError, match="expected a file without labels, which would be lost, found one that"):
-            label_files.check_spared(written(tmp_path, name, text))
+            label_files.check_spared(file)
+    with pytest.raises(ConfigError, match='save it as UTF-8, which Excel calls "CSV UTF-8"'):
+        read(tmp_path / "excel.csv")
 
 
 @pytest.mark.parametrize(

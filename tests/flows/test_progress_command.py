@@ -96,3 +96,13 @@ def test_runs_and_status_say_why_an_accuracy_goal_ends_no_picks(tmp_path: Path, 
     for shown in (done.stdout, wtl_here("status", "-w", work).stdout):
         assert "20 ranked, 2 picked (budget 10%)" in shown
         assert "The accuracy goal of 90 % ends no picks yet, since accuracy is not known: it takes 40 labelled" in shown
+
+
+def test_where_a_stop_condition_ends_the_picks_the_next_step_is_to_cut_these(tmp_path: Path, wtl: Wtl) -> None:
+    (tmp_path / "r.toml").write_text('[encoder]\nname = "pixels"\n[selection]\ncoverage_goal = 0.5\n')
+    source = write_pictures(tmp_path / "photos", count=40)
+    shown = wtl("run", source, "-w", tmp_path / "w", "--recipe", tmp_path / "r.toml").stdout
+    found = re.search(r"40 ranked, (\d+) picked", shown)
+    assert found is not None
+    assert 0 < int(found[1]) < 40
+    assert f"wtl cut --at {found[1]} -w " in shown

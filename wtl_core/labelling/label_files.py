@@ -58,6 +58,8 @@ def read(file: Path, reading: Reading | None = None) -> LabelRows:
         raise ConfigError(f"{file}: expected a file of labels: {error.strerror or error}; check the path") from error
     except _UNREADABLE as error:
         reason = str(error).partition("\n")[0][:_REASON_CHARACTERS]
+        if isinstance(error, UnicodeDecodeError):
+            reason += ': if it is a table of another encoding, save it as UTF-8, which Excel calls "CSV UTF-8"'
         raise ConfigError(f"{file}: {reason}; expected {_FORMS}; check the file; nothing is entered") from error
     return replace(rows, names=list(map(label_studio.local_path, rows.names)))
 
@@ -66,17 +68,21 @@ def check_spared(file: Path) -> None:
     """Refuse to write over a file that holds labels, such as a table of picks that a person has filled in.
 
     Raises:
-        ConfigError: it holds classes, or no file can have this name. A file that is not there, or that cannot be read
-            as labels, may be written.
+        ConfigError: it holds classes, or is a CSV or TSV of another encoding than UTF-8, which may hold some; or no
+            file can have this name. A file that is not there, or that otherwise cannot be read as labels, may be
+            written.
     """
     try:
         holds = file.is_file() and any(names is not None for names in read(file).classes)
-    except ConfigError:
-        return
+    except ConfigError as error:
+        is_text = file.suffix.lower() in (".csv", ".tsv")  # others, such as tars, are no text anyway
+        if not (is_text and isinstance(error.__cause__, UnicodeDecodeError)):
+            return
+        holds = True
     except OSError as error:
         raise ConfigError(f"{file}: expected a file to write: {error.strerror}; name another file") from error
     if holds:
-        told = "expected a file without labels, which would be lost, found one that holds some"
+        told = "expected a file without labels, which would be lost, found one that may hold some"
         raise ConfigError(f"{file}: {told}; `wtl labels add` enters them; name another file, or move this one")
 
 
