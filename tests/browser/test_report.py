@@ -358,7 +358,8 @@ def test_as_many_at_random_and_highlights_change_what_is_shown(page: Page) -> No
         page.ask("document.getElementById('find').dispatchEvent(new Event('change'))")
         page.frames()
         assert wanted.lower() in page.text("panel").lower()
-    fitting = page.ranking.filter(pl.col("uri").str.contains("20", literal=True))["uri"].to_list()
+    below = pl.col("uri").str.split("/source/").list.last()  # the tests' folder may have a 20 in its name
+    fitting = page.ranking.filter(below.str.contains("20", literal=True))["uri"].to_list()
     page.ask("document.getElementById('find').value = '20'; document.getElementById('find').focus()")
     for place in (0, 1):
         page.browser.key("Enter")
